@@ -1,0 +1,72 @@
+# make demo   a real search in a few minutes, from nothing but python3 and a C++ compiler
+# make test   the whole test suite
+#
+# Both work in .venv beside this file. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+DEMO   := runs/demo
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test test-fast lint format build docs fuzz ulp golden wheel-check clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+demo: $(STAMP) ## a real search, its leaderboard and a report
+	rm -rf $(DEMO)
+	$(BIN)/nos-search run --task digits --strategy controller --trials 120 --seconds 240 --seed 1 --out $(DEMO)
+	$(BIN)/nos-search show $(DEMO)
+	$(BIN)/nos-search report $(DEMO)
+
+test: $(STAMP) ## every test
+	$(BIN)/python -m pytest tests
+
+test-fast: $(STAMP) ## tests that take a moment each
+	$(BIN)/python -m pytest tests -m "not slow"
+
+lint: $(STAMP) ## ruff, mypy, clang-format, stub and docs freshness
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.cpp')
+	$(BIN)/python -m nos_ext.docgen --check
+
+format: $(STAMP) ## rewrites sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.cpp')
+
+docs: $(STAMP) ## docs/reference from the tables
+	$(BIN)/python -m nos_ext.docgen
+
+build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
+	$(BIN)/cmake --preset dev -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --build --preset dev
+	$(BIN)/cmake --install build/dev --prefix .
+
+fuzz: $(STAMP) ## a million mutated programs under ASan and UBSan (needs clang with libFuzzer)
+	$(BIN)/python tests/fuzz/make_corpus.py build/fuzz/corpus
+	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DNOS_FUZZ=ON -DNOS_SANITIZE=ON \
+	    -DNOS_CUDA=OFF -DCMAKE_CXX_COMPILER=clang++
+	$(BIN)/cmake --build build/fuzz
+	build/fuzz/fuzz_program -runs=1000000 -max_len=2048 -seed=1 -verbosity=0 build/fuzz/corpus
+
+ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
+	$(BIN)/python bench/ulp.py --write docs/numerics.md
+
+clean: ## removes what the build made
+	rm -rf build dist *.egg-info nos_ext/_C*.so $(STAMP)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp is older than any source of the compiled module: pip rebuilds it.
+$(STAMP): $(VENV)/bin/python pyproject.toml setup.py CMakeLists.txt constraints.txt \
+          $(shell find csrc cmake -type f)
+	$(PIP) install -q "pip>=24"
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	$(PIP) install -q cmake ninja pybind11 apache-tvm-ffi
+	touch $@

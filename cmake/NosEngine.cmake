@@ -1,0 +1,43 @@
+# nos_engine: everything of csrc/ but bind/, as one static library without Python and without torch.
+add_library(nos_engine STATIC
+  csrc/program/program.cc csrc/program/verify.cc csrc/program/disasm.cc
+  csrc/plan/plan.cc
+  csrc/backend/cpu/lower.cc csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc)
+
+# No contraction, no fast-math: results must not depend on the compiler's mood (docs/numerics.md).
+set(NOS_NUMERICS -ffp-contract=off -fno-math-errno -fno-trapping-math)
+target_compile_options(nos_engine PRIVATE ${NOS_NUMERICS} -Wall -Wextra
+  -Wno-restrict -Wno-array-bounds -Wno-stringop-overread)  # GCC 12 reports these falsely in std::string and std::vector (GCC bug 105651)
+
+# The block kernels are one source compiled once per instruction set; isa.cc picks one at load.
+set(NOS_ISAS baseline)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  list(APPEND NOS_ISAS avx2 avx512)
+endif()
+set(NOS_FLAGS_baseline "")
+set(NOS_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(NOS_FLAGS_avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
+foreach(isa IN LISTS NOS_ISAS)
+  add_library(nos_kernels_${isa} OBJECT csrc/backend/cpu/kernels.cc)
+  target_compile_definitions(nos_kernels_${isa} PRIVATE NOS_ISA=${isa})
+  target_compile_options(nos_kernels_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
+  target_sources(nos_engine PRIVATE $<TARGET_OBJECTS:nos_kernels_${isa}>)
+  string(TOUPPER ${isa} upper)
+  target_compile_definitions(nos_engine PRIVATE NOS_HAVE_${upper})
+endforeach()
+
+find_package(OpenMP COMPONENTS CXX)
+if(OpenMP_CXX_FOUND AND NOT NOS_FUZZ)
+  target_link_libraries(nos_engine PUBLIC OpenMP::OpenMP_CXX)
+endif()
+
+if(NOS_SANITIZE)
+  set(NOS_SANITIZERS -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  foreach(target nos_engine IN LISTS NOS_ISAS)
+    if(TARGET nos_kernels_${target})
+      set(target nos_kernels_${target})
+    endif()
+    target_compile_options(${target} PRIVATE ${NOS_SANITIZERS})
+  endforeach()
+  target_link_options(nos_engine PUBLIC ${NOS_SANITIZERS})
+endif()

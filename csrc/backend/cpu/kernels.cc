@@ -1,0 +1,157 @@
+// The block kernels, compiled once per instruction set with NOS_ISA naming the build. Everything here has internal linkage:
+// an inline function shared with another build could otherwise be linked in with instructions that a machine lacks.
+#include "kernels.h"
+
+#include "../../ops/math.h"
+#include "../../ops/philox.h"
+
+namespace nos::cpu {
+namespace {
+
+#define NOS_INLINE [[gnu::always_inline]] static inline
+
+// One functor per element-wise op, so that a kernel can be a template over it.
+#define NOS_FUNCTOR_any(id)                  \
+  struct fn_##id {                           \
+    template <class T, class... Rest>        \
+    NOS_INLINE T run(T first, Rest... rest) { \
+      return math::id<T>(first, rest...);    \
+    }                                        \
+  };
+#define NOS_FUNCTOR_scalar(id)
+#define NOS_FUNCTOR_random(id)
+#define NOS_OP(id, arity, domain, ...) NOS_FUNCTOR_##domain(id)
+#include "../../ops/ops.def"
+#undef NOS_OP
+
+// S: bit k says that operand k is one scalar. ivdep: dst is an operand itself or disjoint from it.
+template <class T, class F, int S>
+void map1(T* dst, const T* a, const T*, const T*, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) dst[i] = F::template run<T>(a[i]);
+}
+
+template <class T, class F, int S>
+void map2(T* dst, const T* a, const T* b, const T*, int64_t n) {
+  [[maybe_unused]] const T as = *a, bs = *b;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i]);
+}
+
+template <class T, class F, int S>
+void map3(T* dst, const T* a, const T* b, const T* c, int64_t n) {
+  [[maybe_unused]] const T as = *a, bs = *b, cs = *c;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i)
+    dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i], S & 4 ? cs : c[i]);
+}
+
+template <class T, class F, int Arity>
+constexpr void add_maps(MapFn<T> (&row)[8]) {
+  if constexpr (Arity == 1) {
+    row[0] = map1<T, F, 0>;
+  } else if constexpr (Arity == 2) {
+    row[0] = map2<T, F, 0>, row[1] = map2<T, F, 1>, row[2] = map2<T, F, 2>;
+  } else {
+    row[0] = map3<T, F, 0>, row[1] = map3<T, F, 1>, row[2] = map3<T, F, 2>, row[3] = map3<T, F, 3>;
+    row[4] = map3<T, F, 4>, row[5] = map3<T, F, 5>, row[6] = map3<T, F, 6>;
+  }
+}
+
+// Four draws at a time; groups of one block are independent, so the outer loop vectorises over groups.
+constexpr int64_t kDrawGroups = 32;
+
+template <class Draw>
+NOS_INLINE void for_draws(DrawKey key, int64_t n, const Draw& draw, float* buffer) {
+  for (int64_t first = 0; first < n; first += 4 * kDrawGroups) {
+    const uint64_t q0 = (key.element + static_cast<uint64_t>(first)) >> 2;
+    for (int64_t g = 0; g < kDrawGroups; ++g) {
+      const philox::Words w = philox::element_words(key.seed, key.step, key.tensor, key.site, q0 + static_cast<uint64_t>(g));
+      draw.fill(w, buffer + 4 * g);
+    }
+    const int64_t stop = n - first < 4 * kDrawGroups ? n - first : 4 * kDrawGroups;
+    for (int64_t i = 0; i < stop; ++i) draw.apply(first + i, buffer[i]);
+  }
+}
+
+template <class T>
+void drop(T* dst, const T* a, T prob, DrawKey key, int64_t n) {
+  struct {
+    T* dst;
+    const T* a;
+    T prob;
+    NOS_HD void fill(const philox::Words& w, float* out) const { philox::uniform4(w, out); }
+    NOS_HD void apply(int64_t i, float u) const { dst[i] = static_cast<T>(u) < prob ? T(0) : a[i]; }
+  } draw{dst, a, prob};
+  float buffer[4 * kDrawGroups];
+  for_draws(key, n, draw, buffer);
+}
+
+template <class T>
+void normal(T* dst, T std, DrawKey key, int64_t n) {
+  struct {
+    T* dst;
+    T std;
+    NOS_HD void fill(const philox::Words& w, float* out) const { philox::normal4(w, out); }
+    NOS_HD void apply(int64_t i, float z) const { dst[i] = static_cast<T>(z) * std; }
+  } draw{dst, std};
+  float buffer[4 * kDrawGroups];
+  for_draws(key, n, draw, buffer);
+}
+
+template <class T>
+void copy(T* dst, const T* src, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) dst[i] = src[i];
+}
+
+template <class T>
+void fill(T* dst, T value, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = value;
+}
+
+template <class T>
+void scale(T* dst, const T* src, T factor, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) dst[i] = src[i] * factor;
+}
+
+template <class T>
+constexpr KernelSet<T> kernel_set() {
+  KernelSet<T> set{};
+#define NOS_ROW_any(id, arity) add_maps<T, fn_##id, arity>(set.map[static_cast<int>(Op::id)]);
+#define NOS_ROW_scalar(id, arity)
+#define NOS_ROW_random(id, arity)
+#define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id, arity)
+#include "../../ops/ops.def"
+#undef NOS_OP
+  set.drop = drop<T>;
+  set.normal = normal<T>;
+  set.copy = copy<T>;
+  set.fill = fill<T>;
+  set.scale = scale<T>;
+  return set;
+}
+
+void from_bf16(float* dst, const uint16_t* src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = math::bf16_to_f32(src[i]);
+}
+void from_f16(float* dst, const uint16_t* src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = math::f16_to_f32(src[i]);
+}
+void to_bf16(uint16_t* dst, const float* src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = math::f32_to_bf16(src[i]);
+}
+void to_f16(uint16_t* dst, const float* src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = math::f32_to_f16(src[i]);
+}
+
+constexpr Kernels kKernels = {kernel_set<float>(), kernel_set<double>(), from_bf16, from_f16, to_bf16, to_f16};
+
+}  // namespace
+
+#define NOS_JOIN2(a, b) a##b
+#define NOS_JOIN(a, b) NOS_JOIN2(a, b)
+const Kernels& NOS_JOIN(kernels_, NOS_ISA)() { return kKernels; }
+
+}  // namespace nos::cpu

@@ -1,0 +1,51 @@
+// Owns the table of block kernels. One source, kernels.cc, compiled once per instruction set; every build gives the same
+// bits (docs/numerics.md), so the choice is about speed only.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "../../ops/op.h"
+#include "../../plan/tensor_ref.h"
+
+namespace nos::cpu {
+
+// dst[i] = op(a[i], b[i], c[i]) for i < n. dst may be one of the operands, but may not overlap them otherwise. A scalar
+// operand points to its one value.
+template <class T>
+using MapFn = void (*)(T* dst, const T* a, const T* b, const T* c, int64_t n);
+
+// Where in the random sequence a block starts; element is a multiple of 4 (philox.h).
+struct DrawKey {
+  uint64_t seed;
+  uint64_t element;
+  uint32_t step, tensor, site;
+};
+
+template <class T>
+struct KernelSet {
+  MapFn<T> map[kNumOps][8];  // [op][mask of the scalar operands]; null for ops that are not element-wise
+  void (*drop)(T* dst, const T* a, T prob, DrawKey key, int64_t n);
+  void (*normal)(T* dst, T std, DrawKey key, int64_t n);
+  void (*copy)(T* dst, const T* src, int64_t n);
+  void (*fill)(T* dst, T value, int64_t n);
+  void (*scale)(T* dst, const T* src, T factor, int64_t n);
+};
+
+struct Kernels {
+  KernelSet<float> f32;
+  KernelSet<double> f64;
+  void (*from_bf16)(float* dst, const uint16_t* src, int64_t n);
+  void (*from_f16)(float* dst, const uint16_t* src, int64_t n);
+  void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
+  void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
+};
+
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+};
+
+const Isa& isa();                       // the one in use: the best of this machine, or $NOS_ISA
+std::vector<const char*> usable_isas();  // built in and runnable here, best last
+
+}  // namespace nos::cpu

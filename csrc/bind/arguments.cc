@@ -1,0 +1,71 @@
+#include "arguments.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace py = pybind11;
+
+namespace nos::bind {
+
+std::string repr(PyObject* value) { return py::str(py::repr(py::handle(value))); }
+
+double read_number(std::string_view name, PyObject* value) {
+  if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
+  if (!PyUnicode_Check(value) && !PyBytes_Check(value)) {
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Float(value));
+    if (number) return PyFloat_AS_DOUBLE(number.ptr());
+    PyErr_Clear();
+  }
+  throw py::type_error(std::string(name) + " is " + repr(value) + "; pass a number or a tensor of one element");
+}
+
+uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high) {
+  const auto bad = [&] {
+    return std::invalid_argument(std::string(name) + " is " + repr(value) + "; pass an integer from " +
+                                 std::to_string(low) + " to " + std::to_string(high));
+  };
+  py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(value));
+  if (!integer) {  // 3.0 and a tensor holding 3 will do
+    PyErr_Clear();
+    const double number = read_number(name, value);
+    if (number != std::floor(number) || std::isinf(number)) throw bad();
+    integer = py::reinterpret_steal<py::object>(PyLong_FromDouble(number));
+    if (!integer) throw py::error_already_set();
+  }
+  const uint64_t out = PyLong_AsUnsignedLongLong(integer.ptr());
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    throw bad();
+  }
+  if (out < low || out > high) throw bad();
+  return out;
+}
+
+std::string_view Arguments::name_of(Py_ssize_t k) const {
+  Py_ssize_t n;
+  const char* text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(names_, k), &n);
+  if (!text) throw py::error_already_set();
+  return {text, static_cast<size_t>(n)};
+}
+
+PyObject* Arguments::positional(Py_ssize_t i, std::string_view name) {
+  PyObject* found = i < count_ ? args_[i] : nullptr;
+  const Py_ssize_t n = names_ ? PyTuple_GET_SIZE(names_) : 0;
+  for (Py_ssize_t k = 0; k < n && k < 64; ++k) {
+    if (taken_ >> k & 1 || name_of(k) != name) continue;
+    if (found) throw py::type_error("argument '" + std::string(name) + "' is given twice");
+    found = args_[count_ + k];
+    taken_ |= uint64_t{1} << k;
+  }
+  if (!found) throw py::type_error("argument '" + std::string(name) + "' is missing");
+  return found;
+}
+
+void Arguments::at_most(Py_ssize_t n, std::string_view function) const {
+  if (count_ > n)
+    throw py::type_error(std::string(function) + " takes " + std::to_string(n) + " positional arguments but " +
+                         std::to_string(count_) + " were given; pass the others by name");
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,44 @@
+// Owns the reading of scalar arguments: numbers, integers and keyword names, each with an error that names the argument.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string_view>
+
+namespace nos::bind {
+
+// A double from a number or a one-element tensor. Text is refused. py::type_error names the argument.
+double read_number(std::string_view name, PyObject* value);
+
+// An integer (or a number that is one) from low to high. py::type_error or std::invalid_argument.
+uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high);
+
+std::string repr(PyObject* value);
+
+// The arguments of a METH_FASTCALL | METH_KEYWORDS call: positional by place or name, then keywords by name.
+class Arguments {
+ public:
+  Arguments(PyObject* const* args, Py_ssize_t count, PyObject* names) : args_(args), count_(count), names_(names) {}
+
+  // Positional argument number i, also under its name. Throws py::type_error when it is missing or given twice.
+  PyObject* positional(Py_ssize_t i, std::string_view name);
+  // Refuses more than n positional arguments.
+  void at_most(Py_ssize_t n, std::string_view function) const;
+  // Calls visit(name, value) for every keyword that positional() has not taken.
+  template <class Visit>
+  void keywords(const Visit& visit) const {
+    const Py_ssize_t n = names_ ? PyTuple_GET_SIZE(names_) : 0;
+    for (Py_ssize_t k = 0; k < n; ++k)
+      if (!(taken_ >> k & 1)) visit(name_of(k), args_[count_ + k]);
+  }
+
+ private:
+  std::string_view name_of(Py_ssize_t k) const;
+
+  PyObject* const* args_;
+  Py_ssize_t count_;
+  PyObject* names_;
+  uint64_t taken_ = 0;  // keywords that stood for positional arguments; at most the first 64 can
+};
+
+}  // namespace nos::bind

@@ -1,0 +1,11 @@
+// The binders of the module; each adds one topic. Python and torch appear in this folder only.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace nos::bind {
+
+void bind_program(pybind11::module_& m);  // op_table, Program
+void bind_apply(pybind11::module_& m);    // apply_rule
+void bind_info(pybind11::module_& m);     // build_info, philox
+
+}  // namespace nos::bind

@@ -1,0 +1,268 @@
+// apply_rule as a METH_FASTCALL function: in the steady state nothing is allocated per tensor and no Python code runs.
+#include <cmath>
+#include <optional>
+
+#include "../backend/cpu/engine.h"
+#include "../plan/plan.h"
+#include "../program/program.h"
+#include "arguments.h"
+#include "bind.h"
+#include "tensors.h"
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+// Below this much work (cpu::Prepared::work) handing the GIL over and back costs more than it gives.
+constexpr int64_t kReleaseGil = 200'000;
+
+// The plan of a program's last call, used again while every address, shape and stride is the same. Kept with the program.
+struct LastPlan {
+  std::vector<int64_t> signature;
+  std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
+  cpu::Tuning tuning;
+  uint32_t tensor_index;
+  std::shared_ptr<const cpu::Prepared> prepared;
+};
+
+std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index) {
+  std::vector<int64_t> signature = tensors.signature();
+  std::shared_ptr<const void>& slot = program.attached(Attachment::last_plan);
+  const auto last = std::static_pointer_cast<const LastPlan>(slot);  // check_negation may run Python code
+  if (last && last->signature == signature && last->tensor_index == tensor_index && last->tuning == cpu::tuning()) {
+    tensors.check_negation(last->objects);
+    return last->prepared;
+  }
+  tensors.check_negation({});
+  const Program* programs[] = {&program};
+  auto prepared = cpu::prepare(make_plan(tensors.lists(), tensor_index), programs);
+  slot = std::make_shared<const LastPlan>(
+      LastPlan{std::move(signature), tensors.objects(), cpu::tuning(), tensor_index, prepared});
+  return prepared;
+}
+
+const Program& read_program(PyObject* source, py::object& keep) {
+  if (PyBytes_Check(source) || PyByteArray_Check(source) || PyMemoryView_Check(source)) {
+    static py::dict& known = *new py::dict();  // bytecode -> Program; leaked, as the interpreter may be gone at exit
+    auto key = py::reinterpret_steal<py::object>(PyBytes_FromObject(source));
+    if (!key) throw py::error_already_set();
+    if (!known.contains(key)) {
+      if (known.size() >= 256) known.clear();
+      known[key] = py::type::of<Program>()(key);
+    }
+    keep = known[key];
+    source = keep.ptr();
+  }
+  if (!py::isinstance<Program>(source))
+    throw py::type_error("bytecode_or_program is a " +
+                         std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
+                         "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
+  return py::cast<const Program&>(py::handle(source));
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string out;
+  for (const auto& n : names) out += (out.empty() ? "'" : ", '") + n + "'";
+  return "[" + out + "]";
+}
+
+void add_states(TensorLists& tensors, const Program& program, PyObject* state) {
+  const auto& names = program.states();
+  const std::string owner = "; rule '" + program.name() + "' has the states " + joined(names) +
+                            " (nos_ext.init_state makes them)";
+  py::object keep;
+  if (!PyDict_Check(state) && py::hasattr(state, "keys")) {
+    keep = py::dict(py::reinterpret_borrow<py::object>(state));
+    state = keep.ptr();
+  }
+  if (PyDict_Check(state)) {
+    bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == names.size();
+    for (const auto& name : names) fits = fits && PyDict_GetItemString(state, name.c_str());
+    if (!fits) throw std::invalid_argument("state has the keys " + repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + owner);
+    for (const auto& name : names)
+      tensors.add("state['" + name + "']", PyDict_GetItemString(state, name.c_str()), Access::write);
+    return;
+  }
+  if (!PySequence_Check(state) || PyUnicode_Check(state) || PyBytes_Check(state))
+    throw py::type_error("state is a " + std::string(py::str(py::type::handle_of(state).attr("__name__"))) +
+                         "; pass {name: [tensors]} or the lists in slot order");
+  const auto n = static_cast<size_t>(PySequence_Size(state));
+  if (n != names.size()) throw std::invalid_argument("state has " + std::to_string(n) + " lists" + owner);
+  for (size_t s = 0; s < n; ++s) {
+    const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));
+    if (!list) throw py::error_already_set();
+    tensors.add("state['" + names[s] + "']", list, Access::write);
+  }
+}
+
+struct Scalars {
+  std::vector<double> hypers;
+  std::optional<double> total_steps;
+  uint64_t step = 1, seed = 0, tensor_index = 0;
+  double factor = 1;
+};
+
+Scalars read_scalars(const Program& program, const Arguments& arguments) {
+  Scalars out;
+  for (const Hyper& h : program.hypers()) out.hypers.push_back(h.has_default ? h.value : NAN);
+  bool has_lr = false;
+  double sign = 1, scale = 1;
+  arguments.keywords([&](std::string_view name, PyObject* value) {
+    for (size_t i = 0; i < program.hypers().size(); ++i) {
+      if (name != program.hypers()[i].name) continue;
+      out.hypers[i] = read_number(name, value);
+      has_lr |= i == 0;
+      return;
+    }
+    if (name == "step") {
+      out.step = read_integer(name, value, 1, UINT32_MAX);
+    } else if (name == "total_steps") {
+      if (value == Py_None) return;
+      out.total_steps = read_number(name, value);
+      if (!(*out.total_steps > 0))
+        throw std::invalid_argument("total_steps is " + repr(value) + "; pass a positive number of steps");
+    } else if (name == "seed") {
+      out.seed = read_integer(name, value, 0, UINT64_MAX);
+    } else if (name == "maximize") {
+      const int truth = PyObject_IsTrue(value);
+      if (truth < 0) throw py::error_already_set();
+      sign = truth ? -1 : 1;
+    } else if (name == "grad_scale") {
+      if (value == Py_None) return;
+      scale = read_number(name, value);
+      if (scale == 0 || std::isnan(scale))
+        throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
+    } else if (name == "tensor_index") {
+      out.tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
+    } else {
+      std::string known;
+      for (const Hyper& h : program.hypers()) known += (known.empty() ? "" : ", ") + h.name;
+      throw py::type_error("rule '" + program.name() + "' has no hyperparameter '" + std::string(name) + "'; it has " +
+                           known);
+    }
+  });
+  if (!has_lr) throw py::type_error("argument 'lr' is missing; pass the learning rate as lr=");
+  if (program.uses_total_steps() && !out.total_steps)
+    throw std::invalid_argument("total_steps is None; rule '" + program.name() +
+                                "' reads T: pass the length of the training in steps");
+  out.factor = sign / scale;
+  return out;
+}
+
+// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs the
+// old values then fails instead of using the new ones. States never take part in autograd.
+void mark_modified(PyObject* params, const TensorList& grads) {
+  static PyObject* increment_version = nullptr;
+  const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(params, ""));
+  const Py_ssize_t n = PySequence_Fast_GET_SIZE(items.ptr());
+  py::list written;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
+    if (grads.tensors[static_cast<size_t>(i)].present && PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(item)), "_version"))
+      written.append(py::handle(item));
+  }
+  if (written.empty()) return;
+  if (!increment_version)
+    increment_version = py::object(py::module_::import("torch.autograd.graph").attr("increment_version")).release().ptr();
+  py::reinterpret_borrow<py::object>(increment_version)(written);
+}
+
+void apply_rule(Arguments arguments) {
+  arguments.at_most(4, "apply_rule");
+  py::object keep;
+  const Program& program = read_program(arguments.positional(0, "bytecode_or_program"), keep);
+  PyObject* params = arguments.positional(1, "params");
+  PyObject* grads = arguments.positional(2, "grads");
+  PyObject* state = arguments.positional(3, "state");
+  const Scalars scalars = read_scalars(program, arguments);
+
+  TensorLists tensors;
+  tensors.add("params", params, Access::write);
+  tensors.add("grads", grads, Access::read_or_none);
+  add_states(tensors, program, state);
+  for (const TensorRef& t : tensors.lists()[0].tensors)
+    if (t.on_cuda)
+      throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
+                        "); move the tensors to the CPU");
+  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index));
+
+  std::vector<double> slots(static_cast<size_t>(program.num_scalars()));
+  program.eval_scalars(static_cast<double>(scalars.step), scalars.total_steps.value_or(NAN), scalars.hypers, slots);
+  const double* rows[] = {slots.data()};
+  const size_t sizes[] = {slots.size()};
+  const cpu::StepArgs args{rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.step), scalars.factor};
+  if (prepared->work > kReleaseGil) {
+    const py::gil_scoped_release release;
+    cpu::run(*prepared, args);
+  } else {
+    cpu::run(*prepared, args);
+  }
+  mark_modified(params, tensors.lists()[1]);
+}
+
+// Turns C++ exceptions into Python's, as pybind11 does for its own functions.
+PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  try {
+    apply_rule({args, count, names});
+    Py_RETURN_NONE;
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const py::builtin_exception& e) {
+    e.set_error();
+  } catch (const std::invalid_argument& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+  return nullptr;
+}
+
+constexpr const char* kApplyDoc =
+    R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
+--
+
+Apply one step of an update rule in place, fused over all tensors.
+
+Args:
+    bytecode_or_program: a Program, or its ``.bytecode``.
+    params: N tensors, updated in place: torch.Tensor (torch >= 2.10) or numpy.ndarray, of any shape. float32,
+        bfloat16 and float16 compute in fp32, float64 in double. Dense memory in any order of dimensions.
+    grads: N tensors of the parameters' shapes and strides, or None to skip a parameter. Never written.
+    state: ``{name: [N tensors]}`` for every state of the rule, or the lists in slot order; updated in place.
+        `init_state` makes it. Any float dtype but float64 beside a parameter that is not float64.
+    lr: learning rate, a number or a one-element tensor.
+    step: 1-based number of this step (``t`` of the rule; bias corrections and random draws depend on it).
+    total_steps: length of the training in steps (``T`` of the rule); required by rules that read it.
+    seed: 64-bit key of the rule's random draws.
+    maximize: negate the gradients.
+    grad_scale: the gradients are divided by it (loss scaling); a number or a one-element tensor, not 0.
+    tensor_index: number of params[0] in the key of random draws, so that a list applied in pieces draws the same.
+    **hyperparameters: values for the rule's other scalars; the rest take their defaults.
+
+Raises:
+    ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
+)";
+
+PyMethodDef g_apply_rule = {"apply_rule", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_apply_rule)),
+                            METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
+
+}  // namespace
+
+void bind_apply(py::module_& m) {
+  m.attr("apply_rule") = py::reinterpret_steal<py::object>(
+      PyCFunction_NewEx(&g_apply_rule, nullptr, py::str("nos_ext._C").release().ptr()));
+  m.def(
+      "set_tuning",
+      [](int block, int64_t chunk, int threads) {
+        if (block < 0 || block % 4 || chunk < 0 || chunk % 4 || threads < 0)
+          throw std::invalid_argument("block and chunk must be multiples of 4 and not negative, threads not negative");
+        cpu::set_tuning({block, chunk, threads});
+      },
+      py::arg("block") = 0, py::arg("chunk") = 0, py::arg("threads") = 0,
+      "For tests and benches: elements per block, elements per chunk of work, threads; 0 means the engine's choice.");
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,52 @@
+#include <pybind11/stl.h>
+
+#include "../backend/cpu/engine.h"
+#include "../backend/cpu/kernels.h"
+#include "../ops/philox.h"
+#include "../program/bytecode.h"
+#include "bind.h"
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+py::dict build_info() {
+  py::dict cpu;
+  cpu["isa"] = cpu::isa().name;
+  cpu["isas"] = cpu::usable_isas();
+#ifdef _OPENMP
+  cpu["openmp"] = true;
+#else
+  cpu["openmp"] = false;
+#endif
+  cpu["threads"] = cpu::max_threads();
+  py::dict cuda;
+  cuda["enabled"] = false;
+  cuda["toolkit"] = NOS_CUDA_TOOLKIT;
+  cuda["status"] = NOS_CUDA_STATUS;
+  py::dict out;
+  out["version"] = NOS_VERSION;
+  out["bytecode_version"] = bytecode::kVersion;
+  out["compiler"] = "g++ " __VERSION__;
+  out["cpu"] = cpu;
+  out["cuda"] = cuda;
+  return out;
+}
+
+}  // namespace
+
+void bind_info(py::module_& m) {
+  m.attr("__version__") = NOS_VERSION;
+  m.def("build_info", &build_info, "Versions, instruction sets, and what this build can run on.");
+  m.def(
+      "philox",
+      [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+        const philox::Words w = philox::philox4x32_10(c0, c1, c2, c3, k0, k1);
+        return py::make_tuple(w.w[0], w.w[1], w.w[2], w.w[3]);
+      },
+      py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"), py::arg("k0"), py::arg("k1"),
+      "Philox4x32-10: the four words of one counter and key.");
+}
+
+}  // namespace nos::bind

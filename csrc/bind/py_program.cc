@@ -1,0 +1,93 @@
+#include <pybind11/stl.h>
+
+#include "../ops/op.h"
+#include "../program/program.h"
+#include "bind.h"
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+const char* domain_name(Domain d) {
+  return d == Domain::any ? "any" : d == Domain::scalar ? "scalar" : "random";
+}
+
+py::list op_table() {
+  py::list rows;
+  for (int code = 0; code < kNumOps; ++code) {
+    const OpInfo& op = kOps[static_cast<size_t>(code)];
+    py::dict row;
+    row["code"] = code;
+    row["name"] = op.name;
+    row["arity"] = op.arity;
+    row["domain"] = domain_name(op.domain);
+    row["symbol"] = op.symbol;
+    row["commutes"] = op.commutes;
+    row["cost"] = op.cost;
+    row["numpy"] = op.numpy;
+    row["torch"] = op.torch;
+    row["latex"] = op.latex;
+    row["doc"] = op.doc;
+    rows.append(row);
+  }
+  return rows;
+}
+
+py::bytes to_bytes(const std::vector<uint8_t>& v) {
+  return py::bytes(reinterpret_cast<const char*>(v.data()), v.size());
+}
+
+py::list instructions(const std::vector<Instr>& code) {
+  py::list out;
+  for (const Instr& i : code) out.append(py::make_tuple(info(i.op).name, i.a.bits, i.b.bits, i.c.bits));
+  return out;
+}
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+  m.def("op_table", &op_table, "The rows of csrc/ops/ops.def, in opcode order.");
+
+  py::class_<Program>(m, "Program", "A verified update rule; see nos_ext.Program.")
+      .def(py::init([](const py::bytes& bytecode) {
+             const std::string_view b = bytecode;
+             return Program::parse({reinterpret_cast<const uint8_t*>(b.data()), b.size()});
+           }),
+           py::arg("bytecode"), "Verifies bytecode; ValueError says what is wrong and where.")
+      .def_property_readonly("bytecode", [](const Program& p) { return to_bytes(p.bytes()); },
+                             "The program as versioned bytes.")
+      .def_property_readonly("name", &Program::name, "Name of the rule.")
+      .def_property_readonly("state_names", [](const Program& p) { return py::tuple(py::cast(p.states())); },
+                             "Names of the state tensors, in slot order.")
+      .def_property_readonly(
+          "hyperparameters",
+          [](const Program& p) {
+            py::dict out;
+            for (const Hyper& h : p.hypers()) out[py::str(h.name)] = h.has_default ? py::cast(h.value) : py::none();
+            return out;
+          },
+          "Name -> default of every scalar argument, in order; None for lr, which has no default.")
+      .def_property_readonly("constants", [](const Program& p) { return py::tuple(py::cast(p.constants())); },
+                             "The constants, in slot order.")
+      .def_property_readonly("scalar_code", [](const Program& p) { return instructions(p.scalar_code()); },
+                             "Once-per-step instructions as (op, a, b, c) with raw 16-bit operands.")
+      .def_property_readonly("code", [](const Program& p) { return instructions(p.code()); },
+                             "Per-element instructions as (op, a, b, c) with raw 16-bit operands.")
+      .def_property_readonly(
+          "outputs",
+          [](const Program& p) {
+            py::list out;
+            for (Operand o : p.outputs()) out.append(o.bits);
+            return py::tuple(out);
+          },
+          "Raw operands of new p and of each new state.")
+      .def_property_readonly("uses_total_steps", &Program::uses_total_steps, "Whether the rule reads T.")
+      .def_property_readonly("uses_random", &Program::uses_random, "Whether the rule draws random numbers.")
+      .def("identity", [](const Program& p) { return to_bytes(p.identity()); },
+           "All of the bytecode but the rule's name: equal for programs that compute the same thing.")
+      .def("disassemble", &Program::disassemble, "Listing of the program, one instruction a line.")
+      .def("__len__", [](const Program& p) { return p.code().size(); }, "Number of per-element instructions.");
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,48 @@
+// Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even).
+//
+// Integer formulations without a branch, independent of flush-to-zero modes. Overflow goes to infinity, underflow through
+// the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes quiet, which is also what
+// F16C, AVX512-BF16 and aarch64 do.
+#pragma once
+#include "portable.h"
+
+namespace nos::math {
+
+NOS_HD float bf16_to_f32(uint16_t h) { return bits_as<float>(static_cast<uint32_t>(h) << 16); }
+
+NOS_HD uint16_t f32_to_bf16(float x) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const int32_t a = static_cast<int32_t>(u & 0x7fffffffu);
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const uint32_t quiet = (u >> 16) | 0x40u;
+  return static_cast<uint16_t>(a > 0x7f800000 ? quiet : rounded);
+}
+
+NOS_HD float f16_to_f32(uint16_t h) {
+  const int32_t a = h & 0x7fff;  // exponent and mantissa
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
+  const uint32_t small = bits_as<uint32_t>(static_cast<float>(a) * 0x1p-24f);  // subnormal: a counts units of 2^-24
+  const uint32_t normal = (static_cast<uint32_t>(a) << 13) + (112u << 23);      // exponent bias 15 -> 127
+  const uint32_t special = normal + (112u << 23);                              // infinity, NaN: 31 -> 255
+  uint32_t u = a < 0x0400 ? small : normal;
+  u = a >= 0x7c00 ? special : u;
+  u |= a > 0x7c00 ? 0x00400000u : 0u;  // quiet
+  return bits_as<float>(u | sign);
+}
+
+NOS_HD uint16_t f32_to_f16(float x) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t m = u & 0x7fffffffu;
+  const int32_t a = static_cast<int32_t>(m);
+  const uint32_t sign = (u >> 16) & 0x8000u;
+  const uint32_t normal = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  // below 2^-14: adding 0.5 leaves the multiple of 2^-24, rounded by the addition itself, in the low bits
+  const uint32_t small = bits_as<uint32_t>(bits_as<float>(m) + 0.5f) - 0x3f000000u;
+  const uint32_t quiet = 0x7e00u | ((m >> 13) & 0x3ffu);
+  uint32_t h = a < 0x38800000 ? small : normal;
+  h = a >= 0x477ff000 ? 0x7c00u : h;  // 65520, the midpoint between the largest half and 2^16
+  h = a > 0x7f800000 ? quiet : h;
+  return static_cast<uint16_t>(h | sign);
+}
+
+}  // namespace nos::math

@@ -1,0 +1,159 @@
+// Owns the fp32 transcendentals exp, log, tanh and pow: one branch-free source for host vectors and the device, so that
+// every back-end returns the same bits (NaN payloads aside).
+//
+// Written for an auto-vectoriser: selects instead of branches, one select per statement (nested ternaries stop GCC 12),
+// 32-bit integers where there is a choice, no 64-bit arithmetic shift (AVX2 has none) and no float -> integer conversion
+// that could leave the range (x86, aarch64 and CUDA disagree there). Every fused multiply-add is explicit.
+// Coefficients: own minimax fits (Remez in 50 digits, rounded, then improved over all inputs). Bounds: docs/numerics.md.
+#pragma once
+#include <limits>
+
+#include "portable.h"
+
+namespace nos::math::f32 {
+
+inline constexpr float kInf = std::numeric_limits<float>::infinity();
+inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves that integer, biased by the bits of
+// the constant, in the low bits of the sum.
+inline constexpr float kRound = 12582912.0f;
+inline constexpr uint32_t kRoundBits = 0x4b400000;
+
+struct Reduced {
+  float r;    // x - n ln2, |r| <= 0.3466
+  float n;    // the nearest integer to x / ln2
+  uint32_t i;  // n once more, modulo 2^32; as every integer here unsigned, so that garbage from a NaN may wrap
+};
+
+// |x| < 2^21. ln2 is split so that n * hi is exact for |n| < 2^10.
+NOS_HD Reduced reduce_ln2(float x) {
+  const float t = fused(x, 1.44269504f, kRound);
+  const float n = t - kRound;
+  float r = fused(n, -0x1.62ep-1f, x);
+  r = fused(n, -0x1.0bfbe8p-15f, r);
+  return {r, n, bits_as<uint32_t>(t) - kRoundBits};
+}
+
+// e^r for |r| <= 0.3466, in [0.707, 1.415]
+NOS_HD float exp_reduced(float r) {
+  float q = 0x1.9f06f4p-13f;
+  q = fused(q, r, 0x1.6d8e6ep-10f);
+  q = fused(q, r, 0x1.111274p-7f);
+  q = fused(q, r, 0x1.55548cp-5f);
+  q = fused(q, r, 0x1.555554p-3f);
+  q = fused(q, r, 0.5f);
+  return fused(r * r, q, r) + 1.0f;
+}
+
+NOS_HD float exp(float x) {
+  float c = x < -104.0f ? -104.0f : x;  // e^-104 < 2^-150: rounds to 0. A NaN passes both clamps.
+  c = c > 89.0f ? 89.0f : c;            // e^89 > 2^128: infinite
+  const Reduced v = reduce_ln2(c);
+  // 2^n in two factors, since n goes from -150 to 128; the first product is exact, so a subnormal result is rounded once.
+  const uint32_t h = static_cast<uint32_t>(static_cast<int32_t>(v.i) >> 1);
+  const float s1 = bits_as<float>((h + 127) << 23);
+  const float s2 = bits_as<float>((v.i - h + 127) << 23);
+  return exp_reduced(v.r) * s1 * s2;
+}
+
+NOS_HD float log(float x) {
+  const bool tiny = x < 0x1p-126f;  // subnormal (or not positive: replaced below)
+  const float scaled = tiny ? x * 0x1p23f : x;
+  const float bias = tiny ? -23.0f : 0.0f;
+  const uint32_t ix = bits_as<uint32_t>(scaled);
+  const int32_t e = static_cast<int32_t>(ix - 0x3f2aaaabu) >> 23;  // x = m 2^e with m in [2/3, 4/3)
+  const float f = bits_as<float>(ix - (static_cast<uint32_t>(e) << 23)) - 1.0f;
+  const float n = static_cast<float>(e) + bias;
+  // log(1 + f) = f - f^2 / 2 + f^3 P(f), P of degree 7 in two interleaved halves
+  const float s = f * f;
+  float p = -0x1.0805c6p-3f;
+  float q = 0x1.1e6730p-3f;
+  p = fused(p, s, -0x1.f31124p-4f);
+  q = fused(q, s, 0x1.1ed6fcp-3f);
+  p = fused(p, s, -0x1.559dccp-3f);
+  q = fused(q, s, 0x1.99d02ap-3f);
+  p = fused(p, s, -0x1.fffef0p-3f);
+  q = fused(q, s, 0x1.555506p-2f);
+  p = fused(p, f, q);
+  p = fused(p, f, -0.5f);
+  p = fused(p, s, f);
+  float y = fused(n, 0x1.62e430p-1f, p);
+  y = x < kInf ? y : x;  // +inf and NaN
+  y = x < 0.0f ? kNaN : y;
+  y = x == 0.0f ? -kInf : y;
+  return y;
+}
+
+NOS_HD float tanh(float x) {
+  const float a = __builtin_fabsf(x);
+  // |x| < 0.625: x + x^3 P(x^2)
+  const float z = x * x;
+  float p = -0x1.75e22ep-8f;
+  p = fused(p, z, 0x1.5226b8p-6f);
+  p = fused(p, z, -0x1.b83c60p-5f);
+  p = fused(p, z, 0x1.110728p-3f);
+  p = fused(p, z, -0x1.555532p-2f);
+  const float small = fused(p * z, x, x);
+  // else 1 - 2 / (e^(2a) + 1), which is 1 from a = 9.02 on. 2a <= 18.2, so 2^n needs no second factor.
+  const float c = a > 9.1f ? 9.1f : a;
+  const Reduced v = reduce_ln2(c + c);
+  const float e = bits_as<float>(bits_as<uint32_t>(exp_reduced(v.r)) + (v.i << 23));
+  const float big = __builtin_copysignf(1.0f - divide(2.0f, e + 1.0f), x);
+  float y = a < 0.625f ? small : big;
+  y = x != x ? x : y;
+  return y;
+}
+
+// 2^(y log2|x|) in double, rounded to fp32 once, then the sign and the special cases of C's pow.
+NOS_HD float pow(float x, float y) {
+  const float a = __builtin_fabsf(x);
+  const bool tiny = a < 0x1p-126f;
+  const float scaled = tiny ? a * 0x1p23f : a;
+  const float bias = tiny ? -23.0f : 0.0f;
+  const uint32_t ix = bits_as<uint32_t>(scaled);
+  const int32_t e = static_cast<int32_t>(ix - 0x3f3504f3u) >> 23;  // |x| = m 2^e with m in [sqrt(1/2), sqrt(2))
+  const float m = bits_as<float>(ix - (static_cast<uint32_t>(e) << 23));
+  float n = static_cast<float>(e) + bias;
+  n = a == 0.0f ? -kInf : n;  // log2 is -inf
+  n = a < kInf ? n : a;       // log2 is +inf, or NaN
+  // log2(m) = s Q(s^2), s = (m - 1) / (m + 1); relative error of Q 2^-37.8
+  const double dm = static_cast<double>(m);
+  const double s = (dm - 1.0) / (dm + 1.0);
+  const double z = s * s;
+  double q = 0x1.5ce7dba479f4ap-2;
+  q = fused(q, z, 0x1.a58d8f0add03ep-2);
+  q = fused(q, z, 0x1.27777fdbc7e68p-1);
+  q = fused(q, z, 0x1.ec709d12dfbb7p-1);
+  q = fused(q, z, 0x1.71547652bede6p+1);
+  const double l = fused(s, q, static_cast<double>(n));
+  double w = static_cast<double>(y) * l;
+  w = w < -1000.0 ? -1000.0 : w;  // beyond: 0 or infinity in fp32 anyway
+  w = w > 1000.0 ? 1000.0 : w;
+  // 2^w = 2^i 2^r. 1.5 * 2^52 + 1023 rounds to an integer and leaves i + 1023, the exponent field, in the low bits. A NaN
+  // makes that factor garbage, and garbage times NaN is NaN.
+  const double t = w + (0x1.8p52 + 1023.0);
+  const double r = w - (t - (0x1.8p52 + 1023.0));
+  double u = 0x1.fde65be218afcp-17;
+  u = fused(u, r, 0x1.445c8554d3b7cp-13);
+  u = fused(u, r, 0x1.5d8a85c1e7876p-10);
+  u = fused(u, r, 0x1.3b29f39b9cc0cp-7);
+  u = fused(u, r, 0x1.c6b08ac07f7a9p-5);
+  u = fused(u, r, 0x1.ebfbe07789175p-3);
+  u = fused(u, r, 0x1.62e42ff0e1b73p-1);
+  u = fused(u, r, 1.0);
+  float v = static_cast<float>(u * bits_as<double>(bits_as<uint64_t>(t) << 52));
+  // An odd integer y takes the sign of x; a y that is no integer makes x < 0 NaN.
+  const float half = 0.5f * y;
+  const bool integer = __builtin_truncf(y) == y;
+  const bool odd = integer & (__builtin_truncf(half) != half);
+  const uint32_t sign = odd ? bits_as<uint32_t>(x) & 0x80000000u : 0u;
+  v = a == 1.0f ? 1.0f : v;  // pow(-1, +-inf), which counts as even
+  v = bits_as<float>(bits_as<uint32_t>(v) | sign);
+  const bool invalid = (x < 0.0f) & (a < kInf) & !integer;  // a NaN y is no integer
+  v = invalid ? kNaN : v;
+  v = (y == 0.0f) | (x == 1.0f) ? 1.0f : v;
+  return v;
+}
+
+}  // namespace nos::math::f32

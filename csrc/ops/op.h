@@ -1,0 +1,51 @@
+// Owns the opcode enum and OpInfo, both expanded from ops.def.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace nos {
+
+enum class Op : uint8_t {
+#define NOS_OP(id, ...) id,
+#include "ops.def"
+#undef NOS_OP
+};
+
+enum class Domain : uint8_t { any, scalar, random };  // see ops.def
+
+struct OpInfo {
+  std::string_view name;
+  int arity;
+  Domain domain;
+  std::string_view symbol;
+  bool commutes;
+  int cost;
+  std::string_view numpy, torch, latex, doc;
+};
+
+inline constexpr std::array kOps = {
+#define NOS_OP(id, arity, domain, symbol, commutes, cost, numpy, torch, latex, doc) \
+  OpInfo{#id, arity, Domain::domain, symbol, commutes != 0, cost, numpy, torch, latex, doc},
+#include "ops.def"
+#undef NOS_OP
+};
+inline constexpr int kNumOps = static_cast<int>(kOps.size());
+
+constexpr const OpInfo& info(Op op) { return kOps[static_cast<size_t>(op)]; }
+
+namespace detail {
+constexpr bool table_is_sound() {
+  for (int i = 0; i < kNumOps; ++i) {
+    if (kOps[i].arity < 1 || kOps[i].arity > 3 || kOps[i].cost < 1 || kOps[i].doc.empty()) return false;
+    for (int j = 0; j < i; ++j)
+      if (kOps[i].name == kOps[j].name) return false;
+  }
+  return true;
+}
+}  // namespace detail
+static_assert(kNumOps <= 256, "the opcode is one byte");
+static_assert(detail::table_is_sound(), "ops.def: arity 1..3, positive cost, a doc line, unique names");
+static_assert(Op::add == Op{0} && kOps[30].name == "normal", "ops.def is append-only: its row number is the opcode");
+
+}  // namespace nos

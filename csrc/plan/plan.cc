@@ -1,0 +1,149 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace nos {
+namespace {
+
+std::string at(const TensorList& list, size_t i) { return list.name + "[" + std::to_string(i) + "]"; }
+
+std::string text(const int64_t* v, int n) {
+  std::string out = "(";
+  for (int i = 0; i < n; ++i) out += (i ? ", " : "") + std::to_string(v[i]);
+  return out + (n == 1 ? ",)" : ")");
+}
+std::string shape(const TensorRef& t) { return text(t.shape, t.ndim); }
+std::string strides(const TensorRef& t) { return text(t.strides, t.ndim); }
+
+// Whether the elements fill one gap-free stretch of memory, in whatever order of the dimensions.
+bool is_dense(const TensorRef& t) {
+  int64_t expected = 1;
+  int d = t.ndim - 1;
+  for (; d >= 0; --d) {  // row-major, the common case
+    if (t.shape[d] == 1) continue;
+    if (t.strides[d] != expected) break;
+    expected *= t.shape[d];
+  }
+  if (d < 0) return true;
+  std::vector<int> order;
+  for (d = 0; d < t.ndim; ++d)
+    if (t.shape[d] != 1) order.push_back(d);
+  std::sort(order.begin(), order.end(), [&](int x, int y) { return t.strides[x] < t.strides[y]; });
+  expected = 1;
+  for (int k : order) {
+    if (t.strides[k] != expected) return false;
+    expected *= t.shape[k];
+  }
+  return true;
+}
+
+bool same_shape(const TensorRef& a, const TensorRef& b) {
+  return a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
+}
+
+bool same_layout(const TensorRef& a, const TensorRef& b) {
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] != 1 && a.strides[d] != b.strides[d]) return false;
+  return true;
+}
+
+// Checks that hold between a parameter and its gradient or a state.
+void check_pair(const TensorList& params, const TensorList& list, size_t i) {
+  const TensorRef &p = params.tensors[i], &t = list.tensors[i];
+  if (!same_shape(t, p))
+    throw TensorError(at(list, i) + " has shape " + shape(t) + " but " + at(params, i) + " has " + shape(p) +
+                      "; pass tensors of equal shape");
+  if (t.on_cuda != p.on_cuda || t.device != p.device)
+    throw TensorError(at(list, i) + " is on another device than " + at(params, i) + "; move it there first");
+  if ((t.dtype == DType::f64) != (p.dtype == DType::f64))
+    throw TensorError(at(list, i) + " is " + std::string(name_of(t.dtype)) + " but " + at(params, i) + " is " +
+                      std::string(name_of(p.dtype)) + "; a float64 parameter needs float64 everywhere, and the other "
+                      "dtypes mix only among themselves: convert " + at(list, i));
+  if (p.numel == 0) return;
+  if (!is_dense(t))
+    throw TensorError(at(list, i) + " has gaps or repeats in memory (strides " + strides(t) + " for shape " +
+                      shape(t) + "); pass a dense tensor, for example " + at(list, i) + ".contiguous()");
+  if (!same_layout(t, p))
+    throw TensorError(at(list, i) + " has strides " + strides(t) + " but " + at(params, i) + " has " +
+                      strides(p) + "; copy it into the parameter's layout: torch.empty_like(" + at(params, i) +
+                      ").copy_(" + at(list, i) + ")");
+}
+
+// Every slice of a population must be dense by itself: the leading dimension is the outermost in memory.
+void check_slices(const TensorList& params, size_t i, uint32_t population) {
+  const TensorRef& p = params.tensors[i];
+  if (p.ndim == 0 || p.shape[0] != population)
+    throw TensorError(at(params, i) + " has shape " + shape(p) + " but there are " + std::to_string(population) +
+                      " programs; the leading dimension must have one slice for each");
+  if (population > 1 && p.numel != 0 && p.strides[0] != p.numel / population)
+    throw TensorError(at(params, i) + " has strides " + strides(p) +
+                      "; its slices along the leading dimension must lie one after the other: pass a contiguous tensor");
+}
+
+struct Interval {
+  uintptr_t begin, end;
+  bool written;
+  uint32_t list, index;
+};
+
+// Two tensors may share memory only when both are read-only.
+void check_aliasing(std::vector<Interval>& spans, const std::vector<TensorList>& lists) {
+  std::sort(spans.begin(), spans.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
+  // furthest end so far, of any tensor and of a written one
+  const Interval *any = nullptr, *written = nullptr;
+  for (const Interval& s : spans) {
+    const Interval* clash = written && s.begin < written->end ? written
+                            : s.written && any && s.begin < any->end ? any
+                                                                    : nullptr;
+    if (clash)
+      throw TensorError(at(lists[clash->list], clash->index) + " and " + at(lists[s.list], s.index) +
+                        " share memory, and one of them is written; pass each tensor once, or clone one of them");
+    if (!any || s.end > any->end) any = &s;
+    if (s.written && (!written || s.end > written->end)) written = &s;
+  }
+}
+
+}  // namespace
+
+Plan make_plan(const std::vector<TensorList>& lists, uint32_t first_index, uint32_t population) {
+  const TensorList &params = lists[0], &grads = lists[1];
+  const size_t n = params.tensors.size();
+  for (const TensorList& list : lists)
+    if (list.tensors.size() != n)
+      throw TensorError(list.name + " has " + std::to_string(list.tensors.size()) + " tensors but params has " +
+                        std::to_string(n) + "; pass one per parameter");
+
+  Plan plan;
+  plan.num_slots = static_cast<int>(lists.size());
+  std::vector<Interval> spans;
+  spans.reserve(lists.size() * n);
+  plan.tensors.reserve(n);
+  for (size_t i = 0; i < n; ++i) {
+    if (!grads.tensors[i].present) continue;
+    const TensorRef& p = params.tensors[i];
+    if (p.on_cuda != params.tensors[0].on_cuda || p.device != params.tensors[0].device)
+      throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
+    PlannedTensor t{};
+    for (size_t s = 0; s < lists.size(); ++s) {
+      check_pair(params, lists[s], i);
+      const TensorRef& ref = lists[s].tensors[i];
+      t.data[s] = ref.data;
+      t.dtype[s] = ref.dtype;
+      if (p.numel != 0) {
+        const auto begin = reinterpret_cast<uintptr_t>(ref.data);
+        spans.push_back({begin, begin + static_cast<uintptr_t>(ref.numel) * static_cast<uintptr_t>(size_of(ref.dtype)),
+                         s != bytecode::kG, static_cast<uint32_t>(s), static_cast<uint32_t>(i)});
+      }
+    }
+    if (population) check_slices(params, i, population);
+    if (p.numel == 0) continue;
+    t.slices = population ? population : 1;
+    t.numel = p.numel / t.slices;
+    t.index = first_index + static_cast<uint32_t>(i);
+    plan.tensors.push_back(t);
+  }
+  check_aliasing(spans, lists);
+  return plan;
+}
+
+}  // namespace nos

@@ -1,0 +1,35 @@
+// Owns TensorRef: what the plan needs to know of a caller's tensor. It borrows; the caller keeps the tensor alive.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nos {
+
+enum class DType : uint8_t { f32, f64, bf16, f16 };
+
+constexpr int size_of(DType t) { return t == DType::f64 ? 8 : t == DType::f32 ? 4 : 2; }
+constexpr std::string_view name_of(DType t) {
+  return t == DType::f64 ? "float64" : t == DType::f32 ? "float32" : t == DType::bf16 ? "bfloat16" : "float16";
+}
+
+struct TensorRef {
+  void* data = nullptr;
+  const int64_t* shape = nullptr;    // ndim extents
+  const int64_t* strides = nullptr;  // ndim strides in elements
+  int64_t numel = 0;
+  int32_t ndim = 0;
+  int32_t device = 0;  // number of the CUDA device
+  DType dtype = DType::f32;
+  bool on_cuda = false;
+  bool present = true;  // false for a gradient that is None: the parameter is skipped
+};
+
+// One list of the caller, under the name that messages use: "params", "grads" or "state['m']".
+struct TensorList {
+  std::string name;
+  std::vector<TensorRef> tensors;
+};
+
+}  // namespace nos

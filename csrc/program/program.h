@@ -1,0 +1,89 @@
+// Owns Program: an update rule that is known to be valid. The only way to get one is Program::parse, so every later stage
+// may rely on what verify.cc lists.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../ops/op.h"
+#include "bytecode.h"
+
+namespace nos {
+
+struct Instr {
+  Op op;
+  Operand a, b, c;
+  const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
+  int arity() const { return info(op).arity; }
+  int site() const { return c.bits; }  // random ops only
+};
+
+struct Hyper {
+  std::string name;
+  bool has_default;
+  double value;
+};
+
+// Bytes that are not a valid program. The message says where and why.
+class BytecodeError : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+// What later stages keep with a program; see Program::attached.
+enum class Attachment { cpu_code, cuda_code, last_plan };
+
+class Program {
+ public:
+  static Program parse(std::span<const uint8_t> bytes);  // throws BytecodeError
+
+  const std::string& name() const { return name_; }
+  const std::vector<std::string>& states() const { return states_; }
+  const std::vector<Hyper>& hypers() const { return hypers_; }
+  const std::vector<double>& constants() const { return constants_; }
+  const std::vector<Instr>& scalar_code() const { return scalar_code_; }
+  const std::vector<Instr>& code() const { return code_; }
+  const std::vector<Operand>& outputs() const { return outputs_; }
+  const std::vector<uint8_t>& bytes() const { return bytes_; }
+
+  int num_states() const { return static_cast<int>(states_.size()); }
+  int num_values() const { return bytecode::kFirstState + num_states() + static_cast<int>(code_.size()); }
+  int first_instr_value() const { return bytecode::kFirstState + num_states(); }
+  int first_constant() const { return bytecode::kFirstHyper + static_cast<int>(hypers_.size()); }
+  int first_scalar_instr() const { return first_constant() + static_cast<int>(constants_.size()); }
+  int num_scalars() const { return first_scalar_instr() + static_cast<int>(scalar_code_.size()); }
+  bool uses_total_steps() const { return uses_total_; }
+  bool uses_random() const { return uses_random_; }
+  int cost() const { return cost_; }  // sum of OpInfo::cost over the per-element code
+
+  // Fills slots[0 .. num_scalars()): t, T, hyperparameters (one value per hyper, in order), constants, results.
+  void eval_scalars(double step, double total_steps, std::span<const double> hypers, std::span<double> slots) const;
+
+  std::string disassemble() const;  // listing for people and golden tests
+  // A place where a later stage keeps what it derived from this program; empty at first, guarded by its owner.
+  std::shared_ptr<const void>& attached(Attachment a) const { return attached_[static_cast<size_t>(a)]; }
+
+  // The bytes that decide what the program computes: all of bytes() but the rule's name.
+  std::vector<uint8_t> identity() const;
+
+ private:
+  Program() = default;
+  void verify() const;  // verify.cc
+
+  std::string name_;
+  std::vector<std::string> states_;
+  std::vector<Hyper> hypers_;
+  std::vector<double> constants_;
+  std::vector<Instr> scalar_code_, code_;
+  std::vector<Operand> outputs_;
+  std::vector<uint8_t> bytes_;
+  bool uses_total_ = false, uses_random_ = false;
+  int cost_ = 0;
+  mutable std::array<std::shared_ptr<const void>, 3> attached_;
+};
+
+}  // namespace nos

@@ -1,0 +1,109 @@
+// Every rule that a program must satisfy beyond the shape of its bytes. docs/validation.md points here.
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "program.h"
+
+namespace nos {
+namespace {
+
+bool is_identifier(const std::string& s) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  if (s.empty() || !letter(s[0])) return false;
+  for (char c : s)
+    if (!letter(c) && !(c >= '0' && c <= '9')) return false;
+  return true;
+}
+
+// A hyperparameter is passed by name beside these.
+constexpr const char* kArguments[] = {"bytecode_or_program", "params", "grads", "state", "step", "total_steps", "seed",
+                                      "maximize", "grad_scale", "tensor_index", "programs"};
+
+[[noreturn]] void fail(const std::string& what) { throw BytecodeError("bytecode: " + what); }
+
+void check_names(const std::string& name, const std::vector<std::string>& states, const std::vector<Hyper>& hypers) {
+  if (!is_identifier(name)) fail("the rule's name is not an identifier");
+  std::set<std::string> seen = {"p", "g", "t", "T"};
+  const auto add = [&](const std::string& s, const char* kind) {
+    if (!is_identifier(s)) fail(std::string(kind) + " name is not an identifier");
+    if (!seen.insert(s).second) fail(std::string(kind) + " name '" + s + "' is taken or reserved");
+  };
+  for (const auto& s : states) add(s, "a state's");
+  for (const auto& h : hypers) add(h.name, "a hyperparameter's");
+  for (const auto& h : hypers)
+    for (const char* taken : kArguments)
+      if (h.name == taken) fail("hyperparameter name '" + h.name + "' is an argument of apply_rule");
+  if (hypers.empty() || hypers[0].name != "lr" || hypers[0].has_default)
+    fail("the first hyperparameter must be lr, without a default");
+  for (size_t i = 1; i < hypers.size(); ++i)
+    if (!hypers[i].has_default) fail("hyperparameter '" + hypers[i].name + "' has no default");
+}
+
+}  // namespace
+
+void Program::verify() const {
+  check_names(name_, states_, hypers_);
+  for (double c : constants_)
+    if (std::isnan(c)) fail("a constant is NaN");
+  for (const Hyper& h : hypers_)
+    if (std::isnan(h.value)) fail("the default of hyperparameter '" + h.name + "' is NaN");
+
+  const auto at = [](const char* section, size_t pc, Op op) {
+    return std::string(section) + " " + std::to_string(pc) + " (" + std::string(info(op).name) + "): ";
+  };
+  // An operand is defined when its id is below the number of ids defined so far.
+  const auto check_operand = [](const std::string& where, Operand o, int values, int scalars) {
+    if (o.is_scalar() ? o.id() >= scalars : o.id() >= values)
+      fail(where + (o.is_scalar() ? "scalar " : "value ") + std::to_string(o.id()) + " is not defined yet");
+  };
+
+  int scalars = first_scalar_instr();
+  for (size_t pc = 0; pc < scalar_code_.size(); ++pc) {
+    const Instr& i = scalar_code_[pc];
+    const std::string where = at("scalar instruction", pc, i.op);
+    if (info(i.op).domain == Domain::random) fail(where + "a random op works on tensors only");
+    for (int k = 0; k < 3; ++k) {
+      if (k >= i.arity()) {
+        if (i.operand(k).bits != 0) fail(where + "an unused operand must be 0");
+        continue;
+      }
+      if (!i.operand(k).is_scalar()) fail(where + "reads a per-element value");
+      check_operand(where, i.operand(k), 0, scalars);
+    }
+    ++scalars;
+  }
+
+  int values = first_instr_value();
+  std::set<int> sites;
+  for (size_t pc = 0; pc < code_.size(); ++pc) {
+    const Instr& i = code_[pc];
+    const OpInfo& op = info(i.op);
+    const std::string where = at("instruction", pc, i.op);
+    const bool random = op.domain == Domain::random;
+    if (op.domain == Domain::scalar) fail(where + "works on scalars only");
+    bool any_value = false;
+    for (int k = 0; k < 3; ++k) {
+      const Operand o = i.operand(k);
+      if (k >= op.arity) {
+        if (!(random && k == 2) && o.bits != 0) fail(where + "an unused operand must be 0");
+        continue;
+      }
+      check_operand(where, o, values, scalars);
+      any_value |= !o.is_scalar();
+    }
+    if (random) {
+      if (i.site() >= bytecode::kMaxSites) fail(where + "site " + std::to_string(i.site()) + " is out of range");
+      if (!sites.insert(i.site()).second) fail(where + "site " + std::to_string(i.site()) + " is used twice");
+      const Operand parameter = i.operand(op.arity - 1);  // prob of drop, std of normal
+      if (!parameter.is_scalar()) fail(where + "its last operand must be a scalar");
+    } else if (!any_value) {
+      fail(where + "reads scalars only; it belongs in the scalar code");
+    }
+    ++values;
+  }
+  for (size_t k = 0; k < outputs_.size(); ++k)
+    check_operand("output " + std::to_string(k) + ": ", outputs_[k], values, scalars);
+}
+
+}  // namespace nos

@@ -1,0 +1,65 @@
+"""Compiled core of nos_ext. Kept by hand; tests/packaging/test_stubs.py compares it with the module."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+__version__: str
+
+class _OpRow(TypedDict):
+    code: int
+    name: str
+    arity: int
+    domain: str
+    symbol: str
+    commutes: bool
+    cost: int
+    numpy: str
+    torch: str
+    latex: str
+    doc: str
+
+class Program:
+    def __init__(self, bytecode: bytes) -> None: ...
+    @property
+    def bytecode(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state_names(self) -> tuple[str, ...]: ...
+    @property
+    def hyperparameters(self) -> dict[str, float | None]: ...
+    @property
+    def constants(self) -> tuple[float, ...]: ...
+    @property
+    def scalar_code(self) -> list[tuple[str, int, int, int]]: ...
+    @property
+    def code(self) -> list[tuple[str, int, int, int]]: ...
+    @property
+    def outputs(self) -> tuple[int, ...]: ...
+    @property
+    def uses_total_steps(self) -> bool: ...
+    @property
+    def uses_random(self) -> bool: ...
+    def identity(self) -> bytes: ...
+    def disassemble(self) -> str: ...
+    def __len__(self) -> int: ...
+
+def op_table() -> list[_OpRow]: ...
+def apply_rule(
+    bytecode_or_program: Program | bytes,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]],
+    *,
+    lr: Any,
+    step: int = 1,
+    total_steps: float | None = None,
+    seed: int = 0,
+    maximize: bool = False,
+    grad_scale: Any = None,
+    tensor_index: int = 0,
+    **hyperparameters: Any,
+) -> None: ...
+def set_tuning(block: int = ..., chunk: int = ..., threads: int = ...) -> None: ...
+def build_info() -> dict[str, Any]: ...
+def philox(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]: ...

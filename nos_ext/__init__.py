@@ -1,0 +1,38 @@
+"""Update rules of neural optimizers as formulas, compiled to bytecode and applied in one fused pass.
+
+    >>> import nos_ext
+    >>> program = nos_ext.compile_rule("g * exp(sign(g) * sign(m))")
+    >>> state = nos_ext.init_state(program, params)
+    >>> nos_ext.apply_rule(program, params, grads, state, lr=0.1)
+
+Works without torch; `nos_ext.optim` needs it.
+"""
+
+try:
+    from . import _C
+except ImportError as error:
+    raise ImportError(
+        f"the compiled core of nos_ext is missing or cannot be loaded ({error}); "
+        "build it with `pip install .` in the source folder"
+    ) from error
+
+from .engine import apply_rule, build_info, init_state
+from .program import Program
+from .rule import Expr, Rule, RuleError, compile_rule, rule
+
+__version__: str = _C.__version__
+op_table = _C.op_table
+
+__all__ = [
+    "Expr",
+    "Program",
+    "Rule",
+    "RuleError",
+    "__version__",
+    "apply_rule",
+    "build_info",
+    "compile_rule",
+    "init_state",
+    "op_table",
+    "rule",
+]

@@ -1,0 +1,41 @@
+"""apply_rule (compiled) and its companions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import _C
+from .program import Program
+
+__all__ = ["apply_rule", "build_info", "init_state"]
+
+apply_rule = _C.apply_rule
+
+
+def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
+    """Zero states for a rule: ``{name: [one tensor per parameter]}``.
+
+    Each has the shape and strides of its parameter; float64 for float64 parameters, float32 for all others.
+    """
+    if not isinstance(program, _C.Program):
+        program = Program.from_bytes(program)
+    return {name: [_zeros_like(i, p) for i, p in enumerate(params)] for name in program.state_names}
+
+
+def _zeros_like(i: int, p: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(p, torch.Tensor):
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        return torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    import numpy as np
+
+    if isinstance(p, np.ndarray):
+        return np.zeros_like(p, dtype=np.float64 if p.dtype == np.float64 else np.float32, subok=False)
+    raise TypeError(f"params[{i}] is a {type(p).__name__}; pass a torch.Tensor or a numpy.ndarray")
+
+
+def build_info() -> dict[str, Any]:
+    """Versions, the instruction set in use, and whether CUDA is in and why not."""
+    return dict(_C.build_info())

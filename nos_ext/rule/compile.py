@@ -1,0 +1,174 @@
+"""Owns the way from a rule to the bytes of a program (encoding: csrc/program/bytecode.h), and compile_rule."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from .definition import Rule
+from .errors import RuleError
+from .expr import Expr
+from .simplify import contract as contracted
+from .table import OPS, RANDOM
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+VERSION: Final = 1
+SCALAR_BIT: Final = 0x8000
+# limits of csrc/program/bytecode.h
+MAX_CONSTANTS: Final = 1024
+MAX_SCALAR_CODE: Final = 1024
+MAX_CODE: Final = 4096
+MAX_SITES: Final = 4095
+
+_OPCODES: Final = {op.name: op.code for op in OPS.values()}
+
+
+def compile_rule(
+    source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
+) -> Program:
+    """Compile an update rule.
+
+    Args:
+        source: the text of a rule (a function, or one expression: the update u of ``p - lr*u`` over the paper's
+            operands), a function, a `Rule`, or an `Expr` with the meaning of such an expression.
+        name: name of the program; by default that of the function, and "rule" for an expression.
+        contract: turn products that are added to something into fused multiply-adds. Faster, but the bits of the
+            results change: one rounding instead of two.
+
+    Returns:
+        The verified program.
+
+    Raises:
+        RuleError: the source is not a rule; for text with line, column and caret. Text is never evaluated.
+    """
+    from ..program import Program
+
+    rule = as_rule(source, name)
+    return Program(encode(rule, contracted(rule.simplified) if contract else rule.simplified))
+
+
+def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:
+    """The Rule that a source of any kind means; see compile_rule."""
+    if isinstance(source, str):
+        from .text import parse
+
+        return parse(source, name=name)
+    if isinstance(source, Rule):
+        return source if name is None or name == source.name else source.renamed(name)
+    if isinstance(source, Expr):
+        from .shorthand import rule_from_update
+
+        return rule_from_update(source, name=name)
+    if callable(source):
+        from .trace import trace
+
+        return trace(source, name=name)
+    raise RuleError(f"source is a {type(source).__name__}; pass the text of a rule, a function, a Rule or an Expr")
+
+
+class _Encoder:
+    """Numbers the nodes of a simplified graph and lists its instructions."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._values: dict[Expr, int] = {}  # node -> id of a per-element value
+        self._scalars: dict[Expr, int] = {}  # scalar node -> index in its list
+        self.constants: list[float] = []
+        self.code: list[Expr] = []
+        self.scalar_code: list[Expr] = []
+        self._states = {name: 2 + i for i, name in enumerate(rule.state_names)}
+        self._hypers = {name: SCALAR_BIT | (2 + i) for i, name in enumerate(rule.hyperparameters)}
+        self.operands: dict[Expr, int] = {}
+
+    def collect(self, order: Sequence[Expr]) -> None:
+        operands, code, scalar_code, constants = self.operands, self.code, self.scalar_code, self.constants
+        first_value = 2 + len(self._states)
+        numbers: list[Expr] = []
+        for node in order:
+            op = node.op
+            if node.args:
+                if node.scalar:
+                    scalar_code.append(node)
+                else:
+                    operands[node] = first_value + len(code)
+                    code.append(node)
+            elif op == "hyper":
+                operands[node] = self._hypers[node.value]  # type: ignore[index]
+            elif op == "constant":
+                numbers.append(node)
+                constants.append(node.value)  # type: ignore[arg-type]
+            elif op == "state":
+                operands[node] = self._states[node.value]  # type: ignore[index]
+            else:
+                operands[node] = _FIXED[op]
+        # scalars are numbered after the hyperparameters: constants first, then instructions
+        next_scalar = SCALAR_BIT | (2 + len(self._hypers))
+        for node in [*numbers, *scalar_code]:
+            operands[node] = next_scalar
+            next_scalar += 1
+
+    def check_limits(self) -> None:
+        for found, limit, what in (
+            (len(self.code), MAX_CODE, "per-element instructions"),
+            (len(self.scalar_code), MAX_SCALAR_CODE, "scalar instructions"),
+            (len(self.constants), MAX_CONSTANTS, "different constants"),
+            (sum(node.op in RANDOM for node in self.code), MAX_SITES, "random draws"),
+        ):
+            if found > limit:
+                raise RuleError(f"the rule has {found} {what}; the limit is {limit}")
+
+    def instructions(self, nodes: Sequence[Expr]) -> list[int]:
+        operands = self.operands
+        site = 0
+        out: list[int] = []
+        for node in nodes:
+            op = node.op
+            row = [_OPCODES[op], 0, 0, 0]
+            for k, x in enumerate(node.args, 1):
+                row[k] = operands[x]
+            if op in RANDOM:
+                row[3] = site
+                site += 1
+            out += row
+        return out
+
+
+_FIXED: Final = {"param": 0, "grad": 1, "step": SCALAR_BIT, "total": SCALAR_BIT | 1}
+
+
+def encode(rule: Rule, outputs: Sequence[Expr]) -> bytes:
+    """The program of `rule` with the given simplified outputs. RuleError if it is over a limit."""
+    from .expr import postorder
+
+    encoder = _Encoder(rule)
+    encoder.collect(postorder(outputs))
+    encoder.check_limits()
+    hypers = rule.hyperparameters
+    name = rule.name.encode()
+    parts = [
+        b"NOSP",
+        struct.pack(
+            "<7H",
+            VERSION,
+            len(rule.state_names),
+            len(hypers),
+            len(encoder.constants),
+            len(encoder.scalar_code),
+            len(encoder.code),
+            len(name),
+        ),
+        name,
+    ]
+    for state_name in rule.state_names:
+        raw = state_name.encode()
+        parts += [struct.pack("<H", len(raw)), raw]
+    for hyper_name, default in hypers.items():
+        raw = hyper_name.encode()
+        parts += [struct.pack("<H", len(raw)), raw, struct.pack("<Bd", default is not None, default or 0.0)]
+    parts.append(struct.pack(f"<{len(encoder.constants)}d", *encoder.constants))
+    words = encoder.instructions(encoder.scalar_code) + encoder.instructions(encoder.code)
+    words += [encoder.operands[x] for x in outputs]
+    parts.append(struct.pack(f"<{len(words)}H", *words))
+    return b"".join(parts)

@@ -1,0 +1,36 @@
+"""Owns the way back: a Rule from a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .compile import SCALAR_BIT
+from .definition import Rule
+from .expr import GRAD, PARAM, STEP, TOTAL, Expr, constant, hyper, state
+from .table import OPS, RANDOM
+
+if TYPE_CHECKING:
+    from .. import _C
+
+
+def decompile(program: _C.Program, *, doc: str = "") -> Rule:
+    """The rule that `program` was compiled from, as far as compiling keeps it: names, defaults and graph.
+
+    RuleError for bytecode of foreign make whose names are not allowed in rule text.
+    """
+    values = [PARAM, GRAD, *[state(name) for name in program.state_names]]
+    scalars = [STEP, TOTAL, *[hyper(name) for name in program.hyperparameters], *map(constant, program.constants)]
+
+    def operand(bits: int) -> Expr:
+        return scalars[bits & ~SCALAR_BIT] if bits & SCALAR_BIT else values[bits]
+
+    for op, *operands in program.scalar_code:
+        scalars.append(Expr(op, tuple([operand(x) for x in operands[: OPS[op].arity]]), None, True))
+    sites: dict[Expr, int] = {}
+    for op, *operands in program.code:
+        node = Expr(op, tuple([operand(x) for x in operands[: OPS[op].arity]]), None, False)
+        values.append(node)
+        if op in RANDOM:
+            sites[node] = operands[2]
+    outputs = [operand(x) for x in program.outputs]
+    return Rule(program.name, program.state_names, program.hyperparameters, outputs, doc=doc, sites=sites)

@@ -1,0 +1,213 @@
+"""Owns Rule: a named graph with its states and hyperparameters, and the check of their names."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import RuleError
+from .expr import Expr, Number, as_expr, draws, postorder
+from .simplify import simplify
+from .table import OPS
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+# limits of csrc/program/bytecode.h
+MAX_STATES: Final = 8
+MAX_HYPERS: Final = 64
+MAX_NAME: Final = 128
+
+RESERVED: Final = frozenset(("p", "g", "t", "T", "e", "pi", "inf", *OPS))
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object] = ()) -> None:
+    """RuleError unless `name` can be the name of `what` ("a state", "a hyperparameter", "a rule")."""
+    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
+        raise RuleError(f"{name!r} cannot name {what}; use ASCII letters, digits and _")
+    if len(name) > MAX_NAME:
+        raise RuleError(f"the name '{name[:20]}...' of {what} has {len(name)} characters; the limit is {MAX_NAME}")
+    if keyword.iskeyword(name):
+        raise RuleError(f"'{name}' is a keyword of Python and cannot name {what}")
+    if what == "a rule":
+        return
+    if name in RESERVED:
+        raise RuleError(f"'{name}' belongs to the rule language and cannot name {what}; choose another name")
+    if name in taken:
+        raise RuleError(f"the name '{name}' is used twice")
+
+
+def positional_problem(names: Sequence[str]) -> tuple[str, int] | None:
+    """What is wrong with the first two arguments of a rule, and the index of the culprit; None if they are right."""
+    for index, wanted in enumerate(("p", "g")):
+        if index >= len(names) or names[index] != wanted:
+            return "the first two arguments of a rule are p (the parameter) and g (the gradient), by these names", index
+    return None
+
+
+def check_default(name: str, value: Number | None) -> float | None:
+    """The default of a hyperparameter as a float (None for lr); RuleError if it is not one."""
+    if name == "lr":
+        if value is not None:
+            raise RuleError("lr has a default; leave it out, the learning rate is given at every call")
+        return None
+    if value is None:
+        raise RuleError(f"hyperparameter '{name}' has no default; only lr goes without one: write {name}=0.9 or the like")
+    default = as_expr(value)
+    if default.op != "constant":
+        raise RuleError(f"the default of hyperparameter '{name}' is not a number")
+    return float(default.value)  # type: ignore[arg-type]
+
+
+class Rule:
+    """An update rule as an expression graph.
+
+    Args:
+        name: an identifier.
+        state_names: the state tensors, in slot order; at most 8.
+        hyperparameters: name -> default of every scalar argument; ``lr`` must be there, with None, and comes first.
+        outputs: the new parameter, then the new value of each state; expressions or numbers.
+        doc: description, kept beside the rule; not part of the compiled program.
+        sites: for graphs read back from a program, which are taken as they are: the site number of each draw.
+
+    Raises:
+        RuleError: names that clash or are not declared, a wrong number of outputs.
+
+    A rule never changes. ``nos_ext.rule`` makes one from a function, ``nos_ext.compile_rule`` compiles it.
+    """
+
+    __slots__ = ("_hyperparameters", "_name", "_outputs", "_simplified", "_sites", "_state_names", "doc")
+
+    def __init__(
+        self,
+        name: str,
+        state_names: Sequence[str],
+        hyperparameters: Mapping[str, Number | None],
+        outputs: Sequence[Expr | Number],
+        *,
+        doc: str = "",
+        sites: Mapping[Expr, int] | None = None,
+    ) -> None:
+        check_name(name, "a rule")
+        if len(state_names) > MAX_STATES:
+            raise RuleError(f"the rule has {len(state_names)} states; the limit is {MAX_STATES}")
+        if len(hyperparameters) > MAX_HYPERS:
+            raise RuleError(f"the rule has {len(hyperparameters)} hyperparameters; the limit is {MAX_HYPERS}")
+        if "lr" not in hyperparameters:
+            raise RuleError("the rule has no lr; declare lr as its first keyword-only argument, without a default")
+        taken: dict[str, object] = {}
+        for state_name in state_names:
+            check_name(state_name, "a state", taken)
+            taken[state_name] = None
+        defaults: dict[str, float | None] = {"lr": None}
+        for hyper_name, value in hyperparameters.items():
+            check_name(hyper_name, "a hyperparameter", taken)
+            defaults[hyper_name] = check_default(hyper_name, value)
+        if len(outputs) != 1 + len(state_names):
+            raise RuleError(_wrong_count(state_names, len(outputs)))
+        self._name = name
+        self._state_names = tuple(state_names)
+        self._hyperparameters = MappingProxyType(defaults)
+        self._outputs = tuple([as_expr(x) for x in outputs])
+        self.doc = doc
+        order = postorder(self._outputs)
+        for node in order:
+            if (node.op == "state" and node.value not in taken) or (node.op == "hyper" and node.value not in defaults):
+                raise RuleError(f"the graph reads the {node.op} '{node.value}', which the rule does not declare")
+        self._sites: Mapping[Expr, int] | None = sites
+        self._simplified = simplify(self._outputs, order) if sites is None else self._outputs
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return self._state_names
+
+    @property
+    def hyperparameters(self) -> Mapping[str, float | None]:
+        """Name -> default; lr first, with None."""
+        return self._hyperparameters
+
+    @property
+    def outputs(self) -> tuple[Expr, ...]:
+        """New p and the new states, as they were given."""
+        return self._outputs
+
+    @property
+    def simplified(self) -> tuple[Expr, ...]:
+        """The outputs after the rewrites that keep every bit (simplify.py); what is compiled and evaluated."""
+        return self._simplified
+
+    @property
+    def sites(self) -> Mapping[Expr, int]:
+        """Site number of each draw in `simplified`: part of the key of its random numbers."""
+        if self._sites is None:
+            self._sites = draws(self._simplified)
+        return self._sites
+
+    def compile(self, *, contract: bool = False) -> Program:
+        """See nos_ext.compile_rule."""
+        from .compile import compile_rule
+
+        return compile_rule(self, contract=contract)
+
+    def renamed(self, name: str) -> Rule:
+        """The same rule under another name."""
+        return Rule(name, self._state_names, self._hyperparameters, self._outputs, doc=self.doc)
+
+    def reference(
+        self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
+    ) -> tuple[list[Any], dict[str, list[Any]]]:
+        """One step in NumPy float64 or torch, returned instead of written; see nos_ext.rule.reference.reference."""
+        from .reference import reference
+
+        return reference(self, params, grads, state, **arguments)
+
+    def to_text(self) -> str:
+        """The rule as the source of a function that compiles to the same program."""
+        from .format import to_text
+
+        return to_text(self)
+
+    def to_latex(self) -> str:
+        """The rule as aligned equations."""
+        from .latex import to_latex
+
+        return to_latex(self)
+
+    def to_pytorch(self) -> str:
+        """The rule as the source of a stand-alone torch.optim.Optimizer."""
+        from .export import to_pytorch
+
+        return to_pytorch(self)
+
+    def _repr_latex_(self) -> str:
+        return f"${self.to_latex()}$"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.compile().bytecode, self.doc)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(["p", "g", *self._state_names, "*", *self._hyperparameters])
+        return f"<nos_ext.Rule {self._name}({arguments})>"
+
+
+def _wrong_count(state_names: Sequence[str], found: int) -> str:
+    wanted = 1 + len(state_names)
+    what = "the new p" if not state_names else f"the new p, then the new {', '.join(state_names)}"
+    return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
+
+
+def _unpickle(bytecode: bytes, doc: str) -> Rule:
+    from ..program import Program
+    from .decompile import decompile
+
+    return decompile(Program.from_bytes(bytecode), doc=doc)
+
+

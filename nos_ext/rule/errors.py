@@ -1,0 +1,46 @@
+"""Owns RuleError: the one exception of the rule language, with a place in the text where there is one."""
+
+from __future__ import annotations
+
+_CONTEXT = 60  # characters shown on each side of the caret when a source line is long
+
+
+class RuleError(ValueError):
+    """A rule that cannot be compiled.
+
+    The text of the error says what is wrong and what to do. For rules given as text, `line` and `column` (both from 1,
+    columns in characters) and `source_line` say where; they are None otherwise.
+    """
+
+    message: str
+    line: int | None
+    column: int | None
+    source_line: str | None
+
+    def __init__(
+        self, message: str, *, line: int | None = None, column: int | None = None, source_line: str | None = None
+    ) -> None:
+        self.message = message
+        self.line = line
+        self.column = column
+        self.source_line = source_line
+        super().__init__(_render(message, line, column, source_line))
+
+    def located(self, line: int, column: int, source_line: str) -> RuleError:
+        """The same error with a place; an error that has one keeps it."""
+        if self.line is not None:
+            return self
+        return RuleError(self.message, line=line, column=column, source_line=source_line)
+
+
+def _render(message: str, line: int | None, column: int | None, source_line: str | None) -> str:
+    if line is None or column is None:
+        return message
+    out = f"line {line}, column {column}: {message}"
+    if source_line is None:
+        return out
+    start = max(0, column - 1 - _CONTEXT)
+    shown = source_line[start : column - 1 + _CONTEXT]
+    # tabs stay tabs, so that the caret stands under its character whatever the width of a tab
+    padding = "".join("\t" if c == "\t" else " " for c in source_line[start : column - 1])
+    return f"{out}\n    {shown}\n    {padding}^"

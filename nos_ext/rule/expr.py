@@ -1,0 +1,223 @@
+"""Owns Expr, the node of an expression graph, its leaves, and the walks over graphs.
+
+A graph is a set of immutable nodes that point at their operands. A node means the same in every rule: `state("m")` is
+"the state called m" of whichever rule the graph ends up in. Nodes are compared by identity; simplify.py merges equal
+ones when a rule is compiled, so that the outcome never depends on what else a process has built. Every random node is
+a draw of its own: used twice it is one draw, built twice it is two.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from .errors import RuleError
+from .table import OPS, RANDOM
+
+Number = int | float
+Operand = "Expr | int | float"
+
+LEAVES: Final = ("param", "grad", "state", "hyper", "step", "total", "constant")
+
+
+class Expr:
+    """A node: `op` is the name of an op or the kind of a leaf, `args` its operands.
+
+    `value` is the name of a state or hyperparameter leaf and the number of a constant; None otherwise. `scalar` tells
+    whether the node has one value per step (numbers, hyperparameters, t, T and what is made of them alone) instead of
+    one per element. Python's operators build nodes; `==` too, so compare nodes with `is`.
+    """
+
+    __slots__ = ("args", "op", "scalar", "value")
+    __array_ufunc__ = None  # NumPy scalars on the left leave the operation to Expr
+
+    op: str
+    args: tuple[Expr, ...]
+    value: str | float | None
+    scalar: bool
+
+    def __init__(self, op: str, args: tuple[Expr, ...], value: str | float | None, scalar: bool) -> None:
+        _set_op(self, op)
+        _set_args(self, args)
+        _set_value(self, value)
+        _set_scalar(self, scalar)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("an Expr cannot be changed; build a new one")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __add__(self, other: Expr | Number) -> Expr:
+        return apply("add", self, other)
+
+    def __radd__(self, other: Number) -> Expr:
+        return apply("add", other, self)
+
+    def __sub__(self, other: Expr | Number) -> Expr:
+        return apply("sub", self, other)
+
+    def __rsub__(self, other: Number) -> Expr:
+        return apply("sub", other, self)
+
+    def __mul__(self, other: Expr | Number) -> Expr:
+        return apply("mul", self, other)
+
+    def __rmul__(self, other: Number) -> Expr:
+        return apply("mul", other, self)
+
+    def __truediv__(self, other: Expr | Number) -> Expr:
+        return apply("div", self, other)
+
+    def __rtruediv__(self, other: Number) -> Expr:
+        return apply("div", other, self)
+
+    def __mod__(self, other: Expr | Number) -> Expr:
+        return apply("mod", self, other)
+
+    def __rmod__(self, other: Number) -> Expr:
+        return apply("mod", other, self)
+
+    def __pow__(self, other: Expr | Number) -> Expr:
+        if not isinstance(other, Expr) and other == 2:
+            return apply("square", self)
+        return apply("pow", self, other)
+
+    def __rpow__(self, other: Number) -> Expr:
+        return apply("pow", other, self)
+
+    def __neg__(self) -> Expr:
+        return apply("neg", self)
+
+    def __pos__(self) -> Expr:
+        return self
+
+    def __abs__(self) -> Expr:
+        return apply("abs", self)
+
+    def __lt__(self, other: Expr | Number) -> Expr:
+        return apply("lt", self, other)
+
+    def __le__(self, other: Expr | Number) -> Expr:
+        return apply("le", self, other)
+
+    def __gt__(self, other: Expr | Number) -> Expr:
+        return apply("gt", self, other)
+
+    def __ge__(self, other: Expr | Number) -> Expr:
+        return apply("ge", self, other)
+
+    def __eq__(self, other: Expr | Number) -> Expr:  # type: ignore[override]
+        return apply("eq", self, other)
+
+    def __ne__(self, other: Expr | Number) -> Expr:  # type: ignore[override]
+        return apply("ne", self, other)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> NoReturn:
+        raise RuleError(
+            "the truth of an expression is not known when the rule is built (if, and, or, not, a < b < c, built-in "
+            "min and max); use where(condition, a, b), and min and max of nos_ext.ops"
+        )
+
+    def __repr__(self) -> str:
+        from .format import expression_text
+
+        return f"Expr({expression_text(self)})"
+
+
+_set_op = Expr.op.__set__  # type: ignore[attr-defined]
+_set_args = Expr.args.__set__  # type: ignore[attr-defined, union-attr]
+_set_value = Expr.value.__set__  # type: ignore[union-attr]
+_set_scalar = Expr.scalar.__set__  # type: ignore[attr-defined]
+
+PARAM: Final = Expr("param", (), None, False)
+GRAD: Final = Expr("grad", (), None, False)
+STEP: Final = Expr("step", (), None, True)
+TOTAL: Final = Expr("total", (), None, True)
+
+
+def state(name: str) -> Expr:
+    """The state tensor of that name, as it was before the step."""
+    return Expr("state", (), name, False)
+
+
+def hyper(name: str) -> Expr:
+    """The hyperparameter of that name."""
+    return Expr("hyper", (), name, True)
+
+
+def constant(value: Number) -> Expr:
+    """A number. RuleError for anything that is not a real number a double can hold."""
+    if isinstance(value, bool):
+        raise RuleError(f"{value} is not a number; write 1 or 0")
+    if not isinstance(value, numbers.Real):
+        raise RuleError(
+            f"{value!r} of type {type(value).__name__} cannot be part of a rule; use expressions and real numbers"
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        raise RuleError("an integer is too large for a double; write it as 1e300 or smaller") from None
+    if math.isnan(number):
+        raise RuleError("NaN cannot be a constant of a rule")
+    return Expr("constant", (), number, True)
+
+
+def as_expr(value: Expr | Number) -> Expr:
+    """`value` itself if it is an Expr, else a constant."""
+    return value if type(value) is Expr else constant(value)  # type: ignore[arg-type]
+
+
+def apply(op: str, *operands: Expr | Number) -> Expr:
+    """The node `op(*operands)`. RuleError for an unknown op, a wrong count or a per-element value where a scalar goes."""
+    spec = OPS.get(op)
+    if spec is None:
+        raise RuleError(f"there is no op '{op}'; nos_ext.ops.OPS has the list")
+    if len(operands) != spec.arity:
+        raise RuleError(
+            f"{op} takes {spec.arity} argument{'s' if spec.arity > 1 else ''}, {len(operands)} given ({op}: {spec.doc})"
+        )
+    args = tuple([x if type(x) is Expr else constant(x) for x in operands])  # type: ignore[arg-type]
+    if spec.domain == "any":
+        for x in args:
+            if not x.scalar:
+                return Expr(op, args, None, False)
+        return Expr(op, args, None, True)
+    if spec.domain == "scalar":
+        for x in args:
+            if not x.scalar:
+                raise RuleError(f"{op} works on scalars only (numbers, hyperparameters, t, T), not on tensors")
+        return Expr(op, args, None, True)
+    if not args[-1].scalar:
+        raise RuleError(f"the last argument of {op} must be a scalar (numbers, hyperparameters, t, T), not a tensor")
+    return Expr(op, args, None, False)
+
+
+def postorder(outputs: Iterable[Expr]) -> list[Expr]:
+    """Every node that the outputs need, once each, operands first and from left to right. Not recursive."""
+    order: list[Expr] = []
+    seen: set[Expr] = set()
+    stack = list(outputs)[::-1]
+    while stack:
+        node = stack[-1]
+        if node in seen:
+            stack.pop()
+            continue
+        ready = True
+        for x in node.args[::-1]:
+            if x not in seen:
+                stack.append(x)
+                ready = False
+        if ready:
+            stack.pop()
+            seen.add(node)
+            order.append(node)
+    return order
+
+
+def draws(outputs: Iterable[Expr]) -> dict[Expr, int]:
+    """The site number of every random node: its place in the order in which a program draws."""
+    return {node: site for site, node in enumerate(n for n in postorder(outputs) if n.op in RANDOM)}

@@ -1,0 +1,116 @@
+"""Owns the first step of reading rule text: from a string to Python's syntax tree, and errors with a place in it.
+
+Nothing of the text is ever executed: `ast.parse` builds the tree, text.py walks it against an allow-list.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import warnings
+from typing import Final
+
+from .errors import RuleError
+
+MAX_BYTES: Final = 64 * 1024
+MAX_NESTING: Final = 200
+
+_INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?![ \t\r\n#])")
+_BRACKET = re.compile(r"[(\[{)\]}]")
+
+
+class Source:
+    """The text of a rule and the statements in it."""
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MAX_BYTES or (not text.isascii() and len(text.encode(errors="replace")) > MAX_BYTES):
+            raise RuleError(f"the text of the rule has {len(text)} characters; the limit is {MAX_BYTES} bytes")
+        self.text = text
+        self._lines: list[str] | None = None
+        # an indented text becomes the body of an `if`: dedenting it would shift the columns of errors
+        self._shift = 1 if text[:1] in " \t\r\n#" and _INDENTED.match(text) else 0
+        self._check_brackets()
+        self.statements = self._parse()
+        if not text.isascii():
+            self._check_ascii_names()
+
+    def _check_brackets(self) -> None:
+        """Python's parser may take very long, or fail without a place, on deeply nested brackets."""
+        text = self.text
+        if text.count("(") + text.count("[") + text.count("{") <= MAX_NESTING:
+            return
+        depth = 0
+        for match in _BRACKET.finditer(text):
+            depth = depth + 1 if match[0] in "([{" else max(0, depth - 1)
+            if depth > MAX_NESTING:
+                raise self._error_at_offset(too_deep(), match.start())
+
+    def _parse(self) -> list[ast.stmt]:
+        text = f"if 1:\n{self.text}" if self._shift else self.text
+        try:
+            if "\\" in text:  # a backslash in a docstring makes Python warn
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    module = ast.parse(text)
+            else:
+                module = ast.parse(text)
+        except SyntaxError as error:
+            raise self._syntax_error(error) from None
+        except (RecursionError, MemoryError):
+            raise RuleError(
+                "the text of the rule is nested too deeply or has too long a sum; split it over several assignments"
+            ) from None
+        except ValueError as error:  # null bytes, lone surrogates
+            raise RuleError(f"the text of the rule cannot be read: {error}") from None
+        if not self._shift:
+            return module.body
+        (wrapper,) = module.body[:1]
+        assert isinstance(wrapper, ast.If)
+        return [*wrapper.body, *wrapper.orelse, *module.body[1:]]
+
+    def _syntax_error(self, error: SyntaxError) -> RuleError:
+        message = f"syntax error: {error.msg}"
+        if error.lineno is None:
+            return RuleError(message)
+        line = max(1, error.lineno - self._shift)
+        return RuleError(message, line=line, column=max(1, error.offset or 1), source_line=self._line(line))
+
+    def _line(self, line: int) -> str:
+        if self._lines is None:
+            # as Python counts lines; str.splitlines knows more separators
+            self._lines = re.split(r"\r\n|\r|\n", self.text)
+        return self._lines[line - 1] if line <= len(self._lines) else ""
+
+    def error(self, message: str, node: ast.AST) -> RuleError:
+        """A RuleError at the place of a node."""
+        return self.located(RuleError(message), node)
+
+    def located(self, error: RuleError, node: ast.AST) -> RuleError:
+        """`error` with the place of a node, unless it has a place."""
+        line = getattr(node, "lineno", 1) - self._shift
+        shown = self._line(line)
+        column = len(shown.encode()[: getattr(node, "col_offset", 0)].decode(errors="replace")) + 1
+        return error.located(line, column, shown)
+
+    def _error_at_offset(self, message: str, offset: int) -> RuleError:
+        before = re.split(r"\r\n|\r|\n", self.text[:offset])
+        line = len(before)
+        return RuleError(message, line=line, column=len(before[-1]) + 1, source_line=self._line(line))
+
+    def _check_ascii_names(self) -> None:
+        """Python folds look-alikes of ASCII letters in names into ASCII (NFKC); a reader cannot tell. Refuse them."""
+        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            if token.type not in (tokenize.COMMENT, tokenize.STRING) and not token.string.isascii():
+                line, column = token.start
+                raise RuleError(
+                    f"'{token.string}' has characters outside ASCII; use ASCII letters, digits and _",
+                    line=line,
+                    column=column + 1,
+                    source_line=self._line(line),
+                )
+
+
+def too_deep() -> str:
+    return f"nested more than {MAX_NESTING} levels deep; split it over several assignments"

@@ -1,0 +1,195 @@
+"""Owns the expressions of rule text: the allow-list of Python's expression syntax and what each form means.
+
+Python's own operators do the work on `Expr` and float, so that a text and a function mean the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import operator
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from .. import ops
+from .errors import RuleError
+from .expr import Expr
+from .source import MAX_NESTING, Source, too_deep
+
+Value = Expr | float
+
+MAX_NODES: Final = 16 * 1024  # operations in a text; more cannot become a program of 4096 instructions with sense
+
+_BINARY: Final[dict[type[ast.operator], Callable[[Value, Value], Value]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: Final[dict[type[ast.cmpop], Callable[[Value, Value], Value]]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+_NO_TRUTH = "use where(condition, a, b), and * between conditions"
+_REFUSED: Final[dict[type[ast.AST], str]] = {
+    ast.Attribute: "attribute access is not part of the rule language; use the plain names of the ops: exp, sign, ...",
+    ast.Subscript: "indexing is not part of the rule language; a rule works on every element alike",
+    ast.Lambda: "lambda is not part of the rule language; use an assignment",
+    ast.NamedExpr: ":= is not part of the rule language; put the assignment on a line of its own",
+    ast.JoinedStr: "strings are not part of the rule language",
+    ast.IfExp: f"if/else is not part of the rule language; {_NO_TRUTH}",
+    ast.BoolOp: f"and/or are not part of the rule language; {_NO_TRUTH}",
+    ast.Tuple: "a tuple can only be returned; give every value a line of its own",
+    ast.Starred: "* arguments are not part of the rule language",
+    ast.ListComp: "comprehensions are not part of the rule language; a rule works on every element alike",
+    ast.Await: "await is not part of the rule language",
+    ast.Yield: "yield is not part of the rule language",
+}
+for _like in (ast.SetComp, ast.DictComp, ast.GeneratorExp):
+    _REFUSED[_like] = _REFUSED[ast.ListComp]
+_REFUSED_OPERATORS: Final[dict[type[ast.AST], str]] = {
+    ast.FloorDiv: "// is not part of the rule language; use floor(a / b)",
+    ast.MatMult: "@ is not part of the rule language; a rule works on every element alike",
+    ast.Not: "not is not part of the rule language; use x == 0",
+}
+
+
+def refusal(node: ast.AST) -> str:
+    """What to tell about syntax that is not on the allow-list."""
+    return _REFUSED.get(type(node), f"this ({type(node).__name__}) is not part of the rule language")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+class Evaluator:
+    """Turns expression syntax into values. `names` holds what names mean; subclasses of dict may make them up."""
+
+    def __init__(self, source: Source, names: dict[str, Value]) -> None:
+        self.source = source
+        self.names = names
+        self.used: set[str] = set()
+        self._left = MAX_NODES
+        self._visit: dict[type[ast.expr], Callable[..., Value]] = {
+            ast.BinOp: self._binary,
+            ast.Name: self._name,
+            ast.Constant: self._number,
+            ast.Call: self._call,
+            ast.UnaryOp: self._unary,
+            ast.Compare: self._compare,
+        }
+
+    def value(self, node: ast.expr, depth: int = 0) -> Value:
+        """The value of an expression; RuleError with its place."""
+        visit = self._visit.get(type(node))
+        if visit is None:
+            raise self.source.error(refusal(node), node)
+        if depth > MAX_NESTING:
+            raise self.source.error(too_deep(), node)
+        return visit(node, depth)
+
+    def binary(self, kind: ast.operator, left: Value, right: Value, node: ast.AST) -> Value:
+        function = _BINARY.get(type(kind))
+        if function is None:
+            message = _REFUSED_OPERATORS.get(type(kind), "bitwise operators are not part of the rule language")
+            raise self.source.error(message, node)
+        return self._apply(function, (left, right), node)
+
+    def _binary(self, node: ast.BinOp, depth: int) -> Value:
+        # a flat sum of n terms is a tree n levels deep on its left side: walk that side in a loop
+        spine = [node]
+        left: ast.expr = node.left
+        while type(left) is ast.BinOp:
+            spine.append(left)
+            left = left.left
+        value = self.value(left, depth + 1)
+        for step in reversed(spine):
+            value = self.binary(step.op, value, self.value(step.right, depth + 1), step)
+        return value
+
+    def _name(self, node: ast.Name, depth: int) -> Value:
+        name = node.id
+        try:
+            value = self.names[name]
+        except KeyError:
+            pass
+        else:
+            self.used.add(name)
+            return value
+        if name in ops.FUNCTIONS:
+            raise self.source.error(f"'{name}' is an op; call it: {name}(...)", node)
+        raise self.source.error(f"unknown name '{name}'{suggestion(name, [*self.names, *ops.VOCABULARY])}", node)
+
+    def _number(self, node: ast.Constant, depth: int) -> Value:
+        value = node.value
+        if type(value) is float:
+            return value
+        if type(value) is int:
+            try:
+                return float(value)
+            except OverflowError:
+                message = "this integer is too large for a double; write it as 1e300 or smaller"
+                raise self.source.error(message, node) from None
+        if isinstance(value, bool):
+            raise self.source.error(f"{value} is not part of the rule language; write {int(value)}", node)
+        if isinstance(value, str | bytes):
+            raise self.source.error("strings are not part of the rule language", node)
+        raise self.source.error(f"{value!r} is not a real number", node)
+
+    def _call(self, node: ast.Call, depth: int) -> Value:
+        called = node.func
+        if type(called) is not ast.Name:
+            message = refusal(called) if type(called) is ast.Attribute else "only the ops of the rule language can be called"
+            raise self.source.error(message, called)
+        function = ops.FUNCTIONS.get(called.id)
+        if function is None:
+            if called.id in self.names:
+                raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
+            raise self.source.error(f"unknown op '{called.id}'{suggestion(called.id, ops.FUNCTIONS)}", called)
+        if node.keywords:
+            raise self.source.error(f"keyword arguments are not part of the rule language; write {called.id}(a, b)", node)
+        return self._apply(function, [self.value(x, depth + 1) for x in node.args], node)
+
+    def _unary(self, node: ast.UnaryOp, depth: int) -> Value:
+        if type(node.op) is ast.USub:
+            return self._apply(operator.neg, (self.value(node.operand, depth + 1),), node)
+        if type(node.op) is ast.UAdd:
+            return self.value(node.operand, depth + 1)
+        message = _REFUSED_OPERATORS.get(type(node.op), "bitwise operators are not part of the rule language")
+        raise self.source.error(message, node)
+
+    def _compare(self, node: ast.Compare, depth: int) -> Value:
+        if len(node.ops) > 1:
+            message = f"comparisons cannot be chained; {_NO_TRUTH}: (a < b) * (b < c)"
+            raise self.source.error(message, node)
+        function = _COMPARE.get(type(node.ops[0]))
+        if function is None:
+            raise self.source.error("is and in are not part of the rule language", node)
+        left = self.value(node.left, depth + 1)
+        right = self.value(node.comparators[0], depth + 1)
+        if not isinstance(left, Expr) and not isinstance(right, Expr):
+            raise self.source.error("this compares two numbers; write the result, 1 or 0", node)
+        return self._apply(function, (left, right), node)
+
+    def _apply(self, function: Callable[..., Value], operands: Iterable[Value], node: ast.AST) -> Value:
+        self._left -= 1
+        if self._left < 0:
+            raise self.source.error(f"the rule has more than {MAX_NODES} operations", node)
+        try:
+            value = function(*operands)
+        except RuleError as error:
+            raise self.source.located(error, node) from None
+        except (ZeroDivisionError, OverflowError) as error:
+            raise self.source.error(f"these numbers cannot be combined: {error}", node) from None
+        if isinstance(value, complex):
+            raise self.source.error("the result of these numbers is not a real number", node)
+        return value

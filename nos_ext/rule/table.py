@@ -1,0 +1,55 @@
+"""Owns OPS: the rows of csrc/ops/ops.def as Python sees them. No other module states an op's arity, symbol or cost."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from .. import _C
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """One row of the op table. The fields are the columns of csrc/ops/ops.def, where they are explained."""
+
+    code: int
+    name: str
+    arity: int
+    domain: str  # "any", "scalar" or "random"
+    symbol: str
+    commutes: bool
+    cost: int
+    numpy: str
+    torch: str
+    latex: str
+    doc: str
+
+
+OPS: Final[Mapping[str, OpSpec]] = MappingProxyType({row["name"]: OpSpec(**row) for row in _C.op_table()})
+INFIX: Final[Mapping[str, str]] = MappingProxyType({op.symbol: op.name for op in OPS.values() if op.symbol})
+RANDOM: Final = frozenset(op.name for op in OPS.values() if op.domain == "random")
+
+TemplateFunction = Callable[..., Any]
+_ARGUMENTS = "a=None, b=None, c=None, _uniform=None, _normal=None"
+
+
+@functools.cache
+def numpy_function(name: str) -> TemplateFunction:
+    """The `numpy` column of an op as a function f(a, b, c, _uniform, _normal)."""
+    import numpy as np
+
+    # the template is a constant of this package, never text of a user
+    function: TemplateFunction = eval(f"lambda {_ARGUMENTS}: {OPS[name].numpy}", {"np": np})
+    return function
+
+
+@functools.cache
+def torch_function(name: str) -> TemplateFunction:
+    """The `torch` column of an op as a function f(a, b, c, _uniform, _normal, _F=dtype of comparison results)."""
+    import torch
+
+    function: TemplateFunction = eval(f"lambda {_ARGUMENTS}, _F=None: {OPS[name].torch}", {"torch": torch})
+    return function

@@ -1,0 +1,103 @@
+"""Owns the decorator `nos_ext.rule`: a rule from a Python function, by calling it once with expressions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final
+
+from .. import ops
+from .definition import RESERVED, Rule, positional_problem
+from .errors import RuleError
+from .expr import GRAD, PARAM, Expr, hyper, state
+
+_ARGUMENTS: Final = "(p, g, state, ..., *, lr, hyper=0.9, ...)"
+
+
+def rule(function: Callable[..., Any]) -> Rule:
+    """Make an update rule from a function; use it as a decorator.
+
+    The function takes ``p`` (the parameter), ``g`` (the gradient), then any number of state tensors (at most 8, zeros
+    at the start); keyword-only, ``lr`` and the hyperparameters with numbers as defaults. It returns the new p, then
+    the new states in order. The names of `nos_ext.ops` are there without an import and win over globals of the same
+    name. It is called once, with expressions; Python's ``if`` and built-in functions cannot look at them.
+
+    Raises:
+        RuleError: the signature or the returned values are not those of a rule, or the function fails.
+    """
+    return trace(function)
+
+
+def trace(function: Callable[..., Any], *, name: str | None = None) -> Rule:
+    """The rule of a function; see `rule`."""
+    if not isinstance(function, FunctionType):
+        raise RuleError(f"a rule is made from a function written with def; this is a {type(function).__name__}")
+    code = function.__code__
+    if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        raise RuleError(f"{code.co_name}: * and ** arguments are not part of the rule language; write {_ARGUMENTS}")
+    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise RuleError(f"{code.co_name}: a rule is a plain function, without yield and async")
+    if function.__defaults__:
+        raise RuleError(f"{code.co_name}: p, g and the states have no defaults; put hyperparameters after a *")
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional, keyword_only = arguments[: code.co_argcount], arguments[code.co_argcount :]
+    problem = positional_problem(positional)
+    if problem is not None:
+        raise RuleError(f"{code.co_name}: {problem[0]}")
+    for local in code.co_varnames[2:]:
+        if local in RESERVED and local not in ("p", "g"):
+            raise RuleError(f"{code.co_name}: '{local}' belongs to the rule language; choose another name")
+    _check_closure(function)
+
+    defaults = function.__kwdefaults__ or {}
+    hypers = {key: defaults.get(key) for key in keyword_only}
+    traced = FunctionType(
+        code, {**function.__globals__, **ops.VOCABULARY}, code.co_name, function.__defaults__, function.__closure__
+    )
+    states = positional[2:]
+    outputs = _call(traced, [PARAM, GRAD, *map(state, states)], {key: hyper(key) for key in keyword_only})
+    return Rule(name or _identifier(code.co_name), states, hypers, outputs, doc=inspect.getdoc(function) or "")
+
+
+def _identifier(name: str) -> str:
+    return "rule" if name == "<lambda>" else name
+
+
+def _check_closure(function: FunctionType) -> None:
+    """A variable of an enclosing function would win over the vocabulary, and text and function differ."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name in ops.VOCABULARY:
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                value = None
+            if value is not ops.VOCABULARY[name]:
+                raise RuleError(
+                    f"{function.__name__}: the enclosing function has a variable '{name}', which belongs to the rule "
+                    "language; rename the variable"
+                )
+
+
+def _call(function: FunctionType, positional: list[Expr], keywords: dict[str, Expr]) -> list[Any]:
+    try:
+        result = function(*positional, **keywords)
+    except RuleError as error:
+        raise RuleError(f"{function.__name__}: {error.message}{_place(error, function)}") from error
+    except Exception as error:
+        raise RuleError(
+            f"{function.__name__}: the function failed with {type(error).__name__}: {error}{_place(error, function)}; "
+            "inside a rule use the ops of nos_ext.ops on its arguments"
+        ) from error
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+def _place(error: Exception, function: FunctionType) -> str:
+    """Where in the function an exception came from."""
+    line = None
+    trace_back = error.__traceback__
+    while trace_back is not None:
+        if trace_back.tb_frame.f_code is function.__code__:
+            line = trace_back.tb_lineno
+        trace_back = trace_back.tb_next
+    return f" (in {function.__code__.co_filename}, line {line})" if line is not None else ""

@@ -1,0 +1,64 @@
+"""Owns the byte form of a strategy's state: one NumPy .npz archive of plain arrays plus a JSON entry. No pickles.
+
+Layout, version 1: entry `state` is UTF-8 JSON as bytes; wherever the state holds a tensor, the JSON holds {"$tensor": k} and
+entry `t<k>` is that tensor. Dict keys are strings and none starts with "$".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import StoreError
+
+VERSION = 1
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """Bytes from which unpack() restores an equal state. TypeError for a value outside of the contract of State."""
+    tensors: list[torch.Tensor] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            return {"$tensor": len(tensors) - 1}
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) and not key.startswith("$") for key in value):
+                raise TypeError(f"state: keys {list(value)} must be strings that do not start with '$'")
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(f"state: cannot store a {type(value).__name__}")
+
+    text = json.dumps({"version": VERSION, "state": plain(state)}, allow_nan=False)
+    arrays = {f"t{k}": tensor.detach().cpu().numpy() for k, tensor in enumerate(tensors)}
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, state=np.frombuffer(text.encode(), np.uint8), **arrays)
+    return stream.getvalue()
+
+
+def unpack(blob: bytes) -> dict[str, Any]:
+    """Undoes pack(). StoreError when the bytes are damaged or of a newer version."""
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+            document = json.loads(bytes(archive["state"]).decode())
+            tensors = {name: torch.from_numpy(archive[name].copy()) for name in archive.files if name != "state"}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"checkpoint cannot be read: {error}; the run's trials are intact (nos-search show)") from None
+    if document.get("version") != VERSION:
+        raise StoreError(f"checkpoint has version {document.get('version')}, this release reads {VERSION}; upgrade")
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, dict):
+            return tensors[f"t{value['$tensor']}"] if "$tensor" in value else {k: rich(v) for k, v in value.items()}
+        return [rich(item) for item in value] if isinstance(value, list) else value
+
+    state: dict[str, Any] = rich(document["state"])
+    return state

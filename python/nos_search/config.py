@@ -1,0 +1,108 @@
+"""Owns the configuration of a run: what the store keeps so that a run can be resumed and repeated."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import nos_ext
+import numpy as np
+import torch
+
+from .errors import UsageError, choose
+from .space import Space
+from .strategy import STRATEGIES, Strategy, create
+from .task import TASKS, Task, load
+from .train.child import Protocol, derive_seed
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of a run, JSON-able by to_json().
+
+    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts one session, not the whole run.
+    threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
+    width, sweep_steps, train_steps: None for the task's own.
+    """
+
+    task: str = "digits"
+    strategy: str = "controller"
+    strategy_options: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=lambda: Space().config())
+    sweep: str = "halving"
+    width: int | None = None
+    sweep_steps: int | None = None
+    train_steps: int | None = None
+    data_dir: str | None = None
+    seed: int = 1
+    workers: int = 1
+    threads: int = 1
+    trials: int | None = None
+    seconds: float | None = None
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise choose("--task", self.task, tuple(TASKS))
+        if self.strategy not in STRATEGIES:
+            raise choose("--strategy", self.strategy, tuple(STRATEGIES))
+        if self.workers != 1:
+            raise UsageError(
+                f"--workers {self.workers}: this version trains in one process; use --workers 1 "
+                "(--threads sets the threads of that process)"
+            )
+        if self.threads < 1:
+            raise UsageError(f"--threads {self.threads} is below 1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed} is outside 0..2^63-1")
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"--trials {self.trials} is below 1; say how many rules to propose")
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"--seconds {self.seconds:g} is not above 0; say how long to search")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
+        self.make_protocol()
+
+    def make_space(self) -> Space:
+        return Space.from_config(self.space)
+
+    def make_strategy(self) -> Strategy:
+        return create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)
+
+    def make_task(self) -> Task:
+        task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
+        return task.with_options(width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps)
+
+    def make_protocol(self) -> Protocol:
+        return Protocol(sweep=self.sweep)
+
+    @property
+    def child_seed(self) -> int:
+        """One seed for all children of a run: rules are compared on equal weights and equal batches, and the reward is a
+        function of the rule alone, so that a rule never needs to be trained twice."""
+        return derive_seed(self.seed, "child")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides its configuration."""
+    info = nos_ext.build_info()
+    return {
+        "nos_ext": nos_ext.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "isa": str(info.get("cpu", {}).get("isa", "")),
+        "torch_isa": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -1,0 +1,27 @@
+"""Owns the errors that a user can cause, and the exit status that each one means on the command line.
+
+Anything else that is raised is a defect of this package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """A run cannot go on for a reason the user can act on; the message says what, where and the remedy (exit 1)."""
+
+    exit_status = 1
+
+
+class UsageError(SearchError, ValueError):
+    """An argument has a value that cannot be used; the message names argument, value and remedy (exit 2)."""
+
+    exit_status = 2
+
+
+class StoreError(SearchError):
+    """A run folder is missing, foreign, damaged, too new, or in use by another process (exit 1)."""
+
+
+def choose(argument: str, value: str, known: tuple[str, ...]) -> UsageError:
+    """The error for a name that is not in a table: says the argument, the value and every name that would do."""
+    return UsageError(f"{argument} {value!r} is not known; choose one of: {', '.join(known)}")

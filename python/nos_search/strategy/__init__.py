@@ -1,0 +1,8 @@
+"""Strategies propose rules and learn from rewards; all of them behind one ask/tell contract."""
+
+from .base import Candidate, Result, State, Strategy
+from .controller import ControllerStrategy
+from .random import RandomStrategy
+from .registry import STRATEGIES, create
+
+__all__ = ["STRATEGIES", "Candidate", "ControllerStrategy", "RandomStrategy", "Result", "State", "Strategy", "create"]

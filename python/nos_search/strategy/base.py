@@ -1,0 +1,126 @@
+"""Owns the contract between the search loop and whatever proposes rules: ask, tell, state.
+
+A strategy owns one torch.Generator made from its seed and draws from nothing else. It must not read the clock. Two
+strategies with equal seeds and options that are asked and told the same things stay equal bit for bit, and a strategy
+rebuilt from `state_dict()` goes on exactly as the original would. `nos_search.testing.strategy.StrategyCase` checks this.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..errors import UsageError
+from ..space import Space, Tokens
+
+# What state_dict() may hold, nested: None, bool, int, float, str, torch.Tensor, and lists and dicts (str keys) of these.
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposed rule. `id` counts the proposals of one strategy from 0."""
+
+    id: int
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to a candidate.
+
+    reward: finite, higher is better; None when no reward could be had (a failed trial), which teaches nothing.
+    duplicate: the reward is that of an equal rule told before; nothing was trained.
+    id: the candidate's; None for a rule that this strategy did not propose (tell without ask).
+    """
+
+    tokens: Tokens
+    reward: float | None
+    id: int | None = None
+    duplicate: bool = False
+
+
+class Strategy(ABC):
+    """Proposes rules from a space. Subclasses add keyword options with defaults and list them in `options`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, space: Space, *, seed: int) -> None:
+        self.space = space
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.asked = 0
+        self._open: dict[int, Tokens] = {}
+
+    def ask(self, n: int = 1) -> list[Candidate]:
+        """n >= 1 new candidates whose tokens pass the masks of the space."""
+        if n < 1:
+            raise UsageError(f"ask: n must be at least 1, got {n}")
+        candidates = [Candidate(self.asked + k, tokens) for k, tokens in enumerate(self.propose(n))]
+        self.asked += n
+        self._open.update((candidate.id, candidate.tokens) for candidate in candidates)
+        return candidates
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Takes answers in any order. Each candidate is answered once; UsageError for anything else."""
+        seen: set[int] = set()
+        for result in results:
+            if result.reward is not None and not math.isfinite(result.reward):
+                raise UsageError(f"tell: reward {result.reward} of candidate {result.id} is not finite; use None")
+            if result.id is None:
+                self.space.check(result.tokens)
+            elif self._open.get(result.id) != result.tokens or result.id in seen:
+                raise UsageError(f"tell: candidate {result.id} is not open with these tokens; was it told before?")
+            else:
+                seen.add(result.id)
+        for number in seen:
+            del self._open[number]
+        # A fixed order whatever the order of arrival; foreign results last.
+        self.learn(sorted(results, key=lambda r: (r.id is None, r.id or 0, r.tokens, r.reward or 0.0)))
+
+    @property
+    def open(self) -> list[Candidate]:
+        """Candidates that were asked and not yet told, by id."""
+        return [Candidate(number, tokens) for number, tokens in sorted(self._open.items())]
+
+    @abstractmethod
+    def propose(self, n: int) -> Iterable[Tokens]:
+        """n new strings; draws from self.generator only."""
+
+    @abstractmethod
+    def learn(self, results: Sequence[Result]) -> None:
+        """Uses checked results, sorted by id."""
+
+    def metrics(self) -> dict[str, float]:
+        """Finite numbers about the strategy's present state, for reports; names such as "baseline" and "entropy"."""
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """JSON-able keyword options from which `create` makes an equal strategy."""
+        return {}
+
+    def state_dict(self) -> State:
+        """Everything that decides what this strategy does next. Tensors are copies."""
+        return {
+            "strategy": self.name,
+            "version": 1,
+            "asked": self.asked,
+            "open": [[number, list(tokens)] for number, tokens in sorted(self._open.items())],
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undoes state_dict(); UsageError when the state is another strategy's or a newer version's."""
+        if state.get("strategy") != self.name or state.get("version") != 1:
+            raise UsageError(
+                f"state is of strategy {state.get('strategy')!r} version {state.get('version')!r}, "
+                f"expected {self.name!r} version 1"
+            )
+        self.asked = int(state["asked"])
+        self._open = {int(number): tuple(tokens) for number, tokens in state["open"]}
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,25 @@
+"""Owns the list of strategies by name. A new strategy is one file, one row here, and one StrategyCase in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import UsageError, choose
+from ..space import Space
+from .base import Strategy
+from .controller import ControllerStrategy
+from .random import RandomStrategy
+
+STRATEGIES: dict[str, type[Strategy]] = {cls.name: cls for cls in (ControllerStrategy, RandomStrategy)}
+
+
+def create(name: str, space: Space, *, seed: int, options: Mapping[str, Any] | None = None) -> Strategy:
+    """A fresh strategy. UsageError for an unknown name or option; the message lists those that exist."""
+    if name not in STRATEGIES:
+        raise choose("--strategy", name, tuple(STRATEGIES))
+    known = STRATEGIES[name](space, seed=seed).options()
+    for option in options or {}:
+        if option not in known:
+            raise UsageError(f"strategy {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
+    return STRATEGIES[name](space, seed=seed, **(options or {}))

@@ -1,0 +1,6 @@
+"""Tasks: labelled data in fixed splits, and the child network that a rule has to train on them."""
+
+from .base import Budget, Split, Task
+from .registry import TASKS, load
+
+__all__ = ["TASKS", "Budget", "Split", "Task", "load"]

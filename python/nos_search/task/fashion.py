@@ -1,0 +1,78 @@
+"""Owns the fashion task: Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence), 28x28 grey images of ten kinds of clothes.
+
+The package carries 5000 training, 1000 validation and 1000 test images (see _make_fashion_subset.py), so the task works
+anywhere. A --data-dir with the four original idx files (as in Debian's dataset-fashion-mnist) gives the full set, with the
+last 5000 training images held out for validation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from .base import Budget, Split, Task, standardise
+
+SUBSET = Path(__file__).resolve().parent.parent / "data" / "fashion_mnist_subset.npy.xz"
+_ORDER = ("test_x", "test_y", "train_x", "train_y", "val_x", "val_y")  # the arrays of SUBSET, one npy after another
+_HELD_OUT = 5000
+_BATCH = 100
+_MAGIC = {1: 0x801, 3: 0x803}  # idx files of unsigned bytes with 1 and 3 dimensions
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """One idx file of bytes, plain or gzipped. UsageError when it is missing, cut short or something else."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError) as error:
+        raise UsageError(f"--data-dir: cannot read {path}: {error}") from None
+    magic = int.from_bytes(raw[:4], "big")
+    dimensions = next((d for d, m in _MAGIC.items() if m == magic), 0)
+    shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).tolist()) if dimensions else ()
+    body = raw[4 + 4 * dimensions :]
+    if not dimensions or len(body) != np.prod(shape):
+        raise UsageError(f"--data-dir: {path} is not a whole idx file of bytes; fetch Fashion-MNIST again")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _subset() -> dict[str, NDArray[np.uint8]]:
+    plain = io.BytesIO(lzma.decompress(SUBSET.read_bytes()))
+    return {name: np.lib.format.read_array(plain, allow_pickle=False) for name in _ORDER}
+
+
+def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    def find(name: str) -> NDArray[np.uint8]:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.exists():
+                return read_idx(path)
+        raise UsageError(f"--data-dir {folder} has no {name} or {name}.gz; it must hold the four Fashion-MNIST files")
+
+    images, labels = find("train-images-idx3-ubyte"), find("train-labels-idx1-ubyte")
+    if len(images) <= _HELD_OUT or len(images) != len(labels):
+        raise UsageError(f"--data-dir {folder}: {len(images)} training images, {len(labels)} labels; want 60000 of each")
+    return {
+        "train_x": images[:-_HELD_OUT],
+        "train_y": labels[:-_HELD_OUT],
+        "val_x": images[-_HELD_OUT:],
+        "val_y": labels[-_HELD_OUT:],
+        "test_x": find("t10k-images-idx3-ubyte"),
+        "test_y": find("t10k-labels-idx1-ubyte"),
+    }
+
+
+def load(data_dir: Path | None) -> Task:
+    """The task from `data_dir`, or from the carried subset when that is None."""
+    arrays = _subset() if data_dir is None else _full(data_dir)
+    images = [torch.from_numpy(arrays[f"{name}_x"].astype(np.float32)).unsqueeze(1) for name in ("train", "val", "test")]
+    labels = [torch.from_numpy(arrays[f"{name}_y"].astype(np.int64)) for name in ("train", "val", "test")]
+    train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
+    epoch = len(train) // _BATCH
+    budget = Budget(batch_size=_BATCH, sweep_steps=epoch, train_steps=5 * epoch)
+    return Task("fashion", train, val, test, classes=10, width=32, budget=budget)

@@ -1,0 +1,1 @@
+"""Training of child networks: one rule on one task, with the paper's learning-rate sweep."""

@@ -1,0 +1,90 @@
+"""Wheels and sdists work where users are: another directory, no torch at build time, no nvcc, no system cmake or ninja."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+USE = """
+import sys, pathlib
+import numpy as np
+import nos_ext
+assert pathlib.Path(nos_ext.__file__).is_relative_to(sys.prefix), nos_ext.__file__
+p = [np.ones(3, np.float32)]
+nos_ext.apply_rule(nos_ext.compile_rule("g"), p, [np.ones(3, np.float32)], {}, lr=0.5)
+assert p[0].tolist() == [0.5] * 3
+assert "torch" not in sys.modules
+print(nos_ext.build_info()["cuda"]["status"])
+"""
+
+
+def run(*command: str | Path, cwd: Path, **env: str) -> str:
+    out = subprocess.run([str(c) for c in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True)
+    assert out.returncode == 0, f"{command}\n{out.stdout[-4000:]}\n{out.stderr[-4000:]}"
+    return out.stdout
+
+
+@pytest.mark.slow
+def test_sdist_to_wheel_to_use_elsewhere(tmp_path: Path) -> None:
+    """Tracked files -> sdist -> wheel, both in pip's isolation with nothing on PATH but the C++ compiler's folder."""
+    source = tmp_path / "source"
+    source.mkdir()
+    tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    tools = tmp_path / "tools"  # the compiler and git, but no cmake, ninja or nvcc
+    tools.mkdir()
+    for tool in ("cc", "gcc", "c++", "g++", "as", "ld", "ar", "ranlib", "nm", "strip", "sh", "uname", "env"):
+        found = subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip()
+        if found:
+            (tools / tool).symlink_to(found)
+
+    build_venv = tmp_path / "build-venv"
+    venv.create(build_venv, with_pip=True)
+    python = build_venv / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "build", cwd=tmp_path)
+    run(python, "-m", "build", "--outdir", tmp_path / "dist", source, cwd=tmp_path, PATH=str(tools))
+
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
+    assert {"csrc/ops/ops.def", "cmake/NosEngine.cmake", "CMakeLists.txt", "LICENSE", "nos_ext/_C.pyi"} <= names
+
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        assert any(n.startswith("nos_ext/_C.") and n.endswith(".so") for n in names)
+        assert {"nos_ext/py.typed", "nos_ext/_C.pyi", "nos_search/py.typed", "nos_search/cli.py"} <= names
+        assert any(n.startswith("nos_search/data/") for n in names)
+        assert not any(n.startswith(("tests/", "csrc/", "bench/", "build/")) for n in names)
+
+    use_venv = tmp_path / "use-venv"
+    venv.create(use_venv, with_pip=True)
+    run(use_venv / "bin" / "pip", "install", "-q", wheel, cwd=tmp_path)
+    out = run(use_venv / "bin" / "python", "-c", USE, cwd=tmp_path)
+    assert out.startswith("off: no nvcc was found at build time")
+    run(use_venv / "bin" / "python", "-m", "nos_ext.info", cwd=tmp_path)
+
+
+def test_import_without_torch() -> None:
+    """The engine, the language and the library do not need torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import nos_ext\n"
+        "from nos_ext.optim import library\n"
+        "print(len(nos_ext.compile_rule(library.powersign)))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert int(out.stdout) > 0

@@ -1,0 +1,150 @@
+"""Every check on tensors: the message names list and index, and a refused call has changed no byte."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nos_ext
+
+RULE = nos_ext.compile_rule(
+    "def r(p, g, m, *, lr, beta=0.9):\n    m = beta * m + (1 - beta) * g\n    return p - lr * m, m\n"
+)
+
+
+def tensors() -> dict[str, Any]:
+    """Three good parameters of different shapes with gradients and states."""
+    make = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,), (2, 3, 2)]
+    return {
+        "params": [torch.randn(s, generator=make) for s in shapes],
+        "grads": [torch.randn(s, generator=make) for s in shapes],
+        "state": {"m": [torch.randn(s, generator=make) for s in shapes]},
+    }
+
+
+def put(where: str, index: int, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(t: dict[str, Any]) -> None:
+        (t["state"]["m"] if where == "m" else t[where])[index] = value(t) if callable(value) else value
+
+    return change
+
+
+def set_key(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda t: t.__setitem__(key, value)
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = {
+    "grad shape": (put("grads", 1, torch.zeros(4)), ValueError, r"grads\[1\] has shape \(4,\) but params\[1\] has \(5,\)"),
+    "state shape": (put("m", 2, torch.zeros(12)), ValueError, r"state\['m'\]\[2\] has shape \(12,\) but params\[2\]"),
+    "integer param": (put("params", 0, torch.zeros(3, 4, dtype=torch.int32)), ValueError, r"params\[0\] is int32; supported are"),
+    "bool grad": (put("grads", 0, torch.zeros(3, 4, dtype=torch.bool)), ValueError, r"grads\[0\] is bool; supported are"),
+    "complex grad": (put("grads", 1, torch.zeros(5, dtype=torch.complex64)), ValueError, r"grads\[1\] is complex64.*view_as_real"),
+    "float64 grad": (put("grads", 1, torch.zeros(5, dtype=torch.float64)), ValueError, r"grads\[1\] is float64 but params\[1\] is float32"),
+    "float64 state": (put("m", 1, torch.zeros(5, dtype=torch.float64)), ValueError, r"state\['m'\]\[1\] is float64"),
+    "too few grads": (lambda t: t["grads"].pop(), ValueError, r"grads has 2 tensors but params has 3"),
+    "too many states": (lambda t: t["state"]["m"].append(torch.zeros(1)), ValueError, r"state\['m'\] has 4 tensors but params has 3"),
+    "strided view": (put("params", 1, lambda t: torch.zeros(10)[::2]), ValueError, r"params\[1\] has gaps.*strides \(2,\)"),
+    "expanded grad": (put("grads", 1, torch.zeros(1).expand(5)), ValueError, r"grads\[1\] has gaps or repeats"),
+    "transposed grad": (put("grads", 0, torch.zeros(4, 3).T), ValueError, r"grads\[0\] has strides \(1, 3\) but params\[0\] has \(4, 1\)"),
+    "same param twice": (put("params", 2, lambda t: t["params"][0].view(2, 3, 2)), ValueError, r"params\[[02]\] and params\[[02]\] share memory"),
+    "grad is param": (put("grads", 1, lambda t: t["params"][1]), ValueError, r"(params|grads)\[1\] and (params|grads)\[1\] share memory"),
+    "state is grad": (put("m", 1, lambda t: t["grads"][1]), ValueError, r"share memory, and one of them is written"),
+    "overlapping by one": (
+        lambda t: (lambda base: (put("params", 1, base[:5])(t), put("m", 1, base[4:9])(t)))(torch.zeros(9)),
+        ValueError, r"params\[1\] and state\['m'\]\[1\] share memory"),
+    "negated view": (put("grads", 1, torch._neg_view(torch.ones(5))), ValueError, r"grads\[1\] is a lazily negated view.*resolve_neg"),
+    "sparse grad": (put("grads", 0, torch.zeros(3, 4).to_sparse()), ValueError, r"grads\[0\] has no memory.*sparse"),
+    "meta param": (put("params", 0, torch.zeros(3, 4, device="meta")), ValueError, r"params\[0\] has no memory"),
+    "list as tensor": (put("grads", 0, [1.0]), TypeError, r"grads\[0\] is a list; pass a torch.Tensor"),
+    "None param": (put("params", 0, None), TypeError, r"params\[0\] is a NoneType"),
+    "None state": (put("m", 0, None), TypeError, r"state\['m'\]\[0\] is a NoneType"),
+    "tensor as list": (set_key("params", torch.zeros(3, 4)), TypeError, r"params is a Tensor; pass a list of tensors"),
+    "array as list": (set_key("grads", np.zeros(3)), TypeError, r"grads is a ndarray; pass a list of tensors"),
+    "read-only array": (
+        lambda t: t.update(params=[read_only()], grads=[np.zeros(3, np.float32)], state={"m": [np.zeros(3, np.float32)]}),
+        ValueError, r"params\[0\] is a read-only array"),
+    "big-endian array": (put("grads", 1, np.zeros(5, ">f4")), ValueError, r"grads\[1\] is >f4; supported"),
+    "missing state": (set_key("state", {}), ValueError, r"state has the keys \[\].*states \['m'\].*init_state"),
+    "unknown state": (lambda t: t["state"].update(x=[]), ValueError, r"keys \['m', 'x'\]"),
+    "too many lists": (set_key("state", [[], []]), ValueError, r"state has 2 lists"),
+    "state is None": (set_key("state", None), TypeError, r"state is a NoneType"),
+}  # fmt: skip
+
+
+def read_only() -> np.ndarray:
+    a = np.zeros(3, np.float32)
+    a.flags.writeable = False
+    return a
+
+
+def memory(t: dict[str, Any]) -> list[bytes]:
+    out = []
+    for tensor in [*t["params"], *t["grads"], *(x for s in t["state"].values() for x in s)]:
+        if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu" and tensor.layout == torch.strided:
+            out.append(tensor.resolve_neg().detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(tensor, np.ndarray):
+            out.append(tensor.tobytes())
+    return out
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_and_nothing_written(name: str) -> None:
+    change, error, message = BAD[name]
+    t = tensors()
+    change(t)
+    before = memory(t) if isinstance(t["state"], dict) else None
+    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
+        nos_ext.apply_rule(RULE, t["params"], t["grads"], t["state"], lr=0.1)
+    if before is not None:
+        assert memory(t) == before
+
+
+BAD_SCALARS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "lr text": ({"lr": "fast"}, TypeError, r"lr is 'fast'; pass a number"),
+    "lr tensor of two": ({"lr": torch.zeros(2)}, TypeError, r"lr is tensor"),
+    "step 0": ({"step": 0}, ValueError, r"step is 0; pass an integer from 1"),
+    "step 1.5": ({"step": 1.5}, ValueError, r"step is 1.5"),
+    "negative seed": ({"seed": -1}, ValueError, r"seed is -1"),
+    "huge seed": ({"seed": 2**64}, ValueError, r"seed is 18446744073709551616"),
+    "grad_scale 0": ({"grad_scale": 0.0}, ValueError, r"grad_scale is 0.0; pass a number that is not 0"),
+    "total_steps 0": ({"total_steps": 0}, ValueError, r"total_steps is 0; pass a positive number"),
+    "unknown hyperparameter": ({"betta": 0.9}, TypeError, r"has no hyperparameter 'betta'; it has lr, beta"),
+    "hyperparameter None": ({"beta": None}, TypeError, r"beta is None; pass a number"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SCALARS)
+def test_bad_scalars(name: str) -> None:
+    arguments, error, message = BAD_SCALARS[name]
+    t = tensors()
+    before = memory(t)
+    with pytest.raises(error, match=message):
+        nos_ext.apply_rule(RULE, t["params"], t["grads"], t["state"], **{"lr": 0.1, **arguments})
+    assert memory(t) == before
+
+
+def test_total_steps_is_asked_for() -> None:
+    program = nos_ext.compile_rule("g * ld")
+    with pytest.raises(ValueError, match=r"total_steps is None; rule '.*' reads T"):
+        nos_ext.apply_rule(program, [torch.zeros(1)], [torch.zeros(1)], {}, lr=0.1)
+
+
+@pytest.mark.parametrize("source", [None, "g", 3])
+def test_not_a_program(source: Any) -> None:
+    with pytest.raises(TypeError, match="bytecode_or_program is a"):
+        nos_ext.apply_rule(source, [], [], {}, lr=0.1)
+
+
+def test_read_only_lists_may_share() -> None:
+    """Two parameters may have the same gradient tensor: it is only read."""
+    program = nos_ext.compile_rule("g")
+    shared = torch.ones(4)
+    params = [torch.zeros(4), torch.zeros(4)]
+    nos_ext.apply_rule(program, params, [shared, shared], {}, lr=0.5)
+    assert all(torch.equal(p, torch.full((4,), -0.5)) for p in params)
