@@ -6,8 +6,10 @@ add_library(nos_engine STATIC
 
 # No contraction, no fast-math: results must not depend on the compiler's mood (docs/numerics.md).
 set(NOS_NUMERICS -ffp-contract=off -fno-math-errno -fno-trapping-math)
-target_compile_options(nos_engine PRIVATE ${NOS_NUMERICS} -Wall -Wextra
-  -Wno-restrict -Wno-array-bounds -Wno-stringop-overread)  # GCC 12 reports these falsely in std::string and std::vector (GCC bug 105651)
+target_compile_options(nos_engine PRIVATE ${NOS_NUMERICS} -Wall -Wextra)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # GCC 12 reports these falsely in std::string and std::vector (GCC bug 105651)
+  target_compile_options(nos_engine PRIVATE -Wno-restrict -Wno-array-bounds -Wno-stringop-overread)
+endif()
 
 # The block kernels are one source compiled once per instruction set; isa.cc picks one at load.
 set(NOS_ISAS baseline)
@@ -33,11 +35,12 @@ endif()
 
 if(NOS_SANITIZE)
   set(NOS_SANITIZERS -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
-  foreach(target nos_engine IN LISTS NOS_ISAS)
-    if(TARGET nos_kernels_${target})
-      set(target nos_kernels_${target})
-    endif()
-    target_compile_options(${target} PRIVATE ${NOS_SANITIZERS})
-  endforeach()
+  target_compile_options(nos_engine PUBLIC ${NOS_SANITIZERS})
   target_link_options(nos_engine PUBLIC ${NOS_SANITIZERS})
+  foreach(isa IN LISTS NOS_ISAS)
+    target_compile_options(nos_kernels_${isa} PRIVATE ${NOS_SANITIZERS})
+  endforeach()
+endif()
+if(NOS_FUZZ)  # coverage feedback from the verifier and the lowering
+  target_compile_options(nos_engine PRIVATE -fsanitize=fuzzer-no-link)
 endif()

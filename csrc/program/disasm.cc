@@ -1,17 +1,13 @@
-#include <cstdio>
+#include <charconv>
 
 #include "program.h"
 
 namespace nos {
 namespace {
 
-std::string number(double x) {
+std::string number(double x) {  // the shortest text that reads back as the same double
   char text[32];
-  for (int digits = 1; digits <= 17; ++digits) {  // the shortest text that reads back as the same double
-    std::snprintf(text, sizeof text, "%.*g", digits, x);
-    if (std::stod(text) == x) break;
-  }
-  return text;
+  return std::string(text, std::to_chars(text, text + sizeof text, x).ptr);
 }
 
 }  // namespace

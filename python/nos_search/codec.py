@@ -1,7 +1,7 @@
 """Owns the byte form of a strategy's state: one NumPy .npz archive of plain arrays plus a JSON entry. No pickles.
 
-Layout, version 1: entry `state` is UTF-8 JSON as bytes; wherever the state holds a tensor, the JSON holds {"$tensor": k} and
-entry `t<k>` is that tensor. Dict keys are strings and none starts with "$".
+Layout, version 1: entry `state` is UTF-8 JSON as bytes; wherever the state holds a tensor, the JSON holds {"$tensor":
+k} and entry `t<k>` is that tensor. Dict keys are strings and none starts with "$".
 """
 
 from __future__ import annotations

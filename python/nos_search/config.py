@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import nos_ext
 import numpy as np
 import torch
+
+import nos_ext
 
 from .errors import UsageError, choose
 from .space import Space
@@ -23,9 +24,9 @@ from .train.child import Protocol, derive_seed
 class RunConfig:
     """Everything that decides the outcome of a run, JSON-able by to_json().
 
-    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts one session, not the whole run.
-    threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
-    width, sweep_steps, train_steps: None for the task's own.
+    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts one session, not the whole
+    run. threads: torch threads while a child trains; results are equal bit for bit only for equal numbers. width,
+    sweep_steps, train_steps: None for the task's own.
     """
 
     task: str = "digits"
@@ -81,8 +82,8 @@ class RunConfig:
 
     @property
     def child_seed(self) -> int:
-        """One seed for all children of a run: rules are compared on equal weights and equal batches, and the reward is a
-        function of the rule alone, so that a rule never needs to be trained twice."""
+        """One seed for all children of a run: rules are compared on equal weights and equal batches, and the reward
+        is a function of the rule alone, so that a rule never needs to be trained twice."""
         return derive_seed(self.seed, "child")
 
     def to_json(self) -> dict[str, Any]:

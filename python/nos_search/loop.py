@@ -1,7 +1,8 @@
 """Owns the search loop: ask, gates, child, tell, each step through the store.
 
-Gates before training, cheapest first, each counted: the string has no live gradient operand; its canonical form was answered
-before (that reward is reused, nothing is trained); the gradient has no effect on a probe, or the probe is not finite.
+Gates before training, cheapest first, each counted: the string has no live gradient operand; its canonical form was
+answered before (that reward is reused, nothing is trained); the gradient has no effect on a probe, or the probe is
+not finite.
 """
 
 from __future__ import annotations
@@ -100,9 +101,7 @@ class Search:
     def _launch(self, candidate: Candidate) -> None:
         """Takes a candidate through the gates; trains it, or answers it at once."""
         text = self.space.text(candidate.tokens)
-        trial = Trial(
-            candidate.id, candidate.tokens, text, key="", seed=self.config.child_seed, started=self.wall()
-        )
+        trial = Trial(candidate.id, candidate.tokens, text, key="", seed=self.config.child_seed, started=self.wall())
         try:
             rule = compile_rule(text)
         except nos_ext.RuleError as error:

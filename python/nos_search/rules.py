@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import nos_ext
 import torch
 from nos_ext.rule.canonical import canonical_key
+
+import nos_ext
 
 from .errors import UsageError
 
@@ -44,7 +45,8 @@ def library() -> dict[str, nos_ext.Program]:
 
 
 def parse_rule_argument(text: str) -> Rule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept."""
+    """compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept.
+    compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:

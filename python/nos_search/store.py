@@ -1,9 +1,10 @@
 """Owns a run's memory: one SQLite file, DIR/search.db, written so that a killed run goes on where it was.
 
-Format 1. `meta`: config and versions as JSON. `trial`: one row per proposed rule. `checkpoint`: the strategy's state after the
-last answered trial (codec.py); it is replaced in the same transaction that answers a trial, so the two always agree. A run
-killed at any moment therefore loses at most the trial in flight, which the restored strategy proposes again. The file is
-known by its application id, its format by user_version. DIR/search.lock is locked by the process that writes.
+Format 1. `meta`: config and versions as JSON. `trial`: one row per proposed rule. `checkpoint`: the strategy's state
+after the last answered trial (codec.py); it is replaced in the same transaction that answers a trial, so the two
+always agree. A run killed at any moment therefore loses at most the trial in flight, which the restored strategy
+proposes again. The file is known by its application id, its format by user_version. DIR/search.lock is locked by the
+process that writes.
 """
 
 from __future__ import annotations
@@ -49,9 +50,22 @@ CREATE TABLE checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), trials INTEGER N
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
-_COLUMNS = (
-    "id tokens rule key status reward lr seed duplicate_of reason started seconds curve metrics".split()
-)
+_COLUMNS = [
+    "id",
+    "tokens",
+    "rule",
+    "key",
+    "status",
+    "reward",
+    "lr",
+    "seed",
+    "duplicate_of",
+    "reason",
+    "started",
+    "seconds",
+    "curve",
+    "metrics",
+]
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,9 @@ class Store:
         db = _connect(folder / FILE, "rwc")
         db.execute("PRAGMA journal_mode = WAL")
         meta = {"config": json.dumps(dict(config)), "versions": json.dumps(dict(versions))}
-        inserts = "".join(f"INSERT INTO meta VALUES ('{k}', '{v.replace(chr(39), chr(39) * 2)}');" for k, v in meta.items())
+        inserts = "".join(
+            f"INSERT INTO meta VALUES ('{k}', '{v.replace(chr(39), chr(39) * 2)}');" for k, v in meta.items()
+        )
         db.executescript(f"BEGIN;{_SCHEMA}{inserts}COMMIT;")
         return cls(folder, db, lock)
 
@@ -135,7 +151,9 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

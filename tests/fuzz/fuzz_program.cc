@@ -1,9 +1,11 @@
 // libFuzzer target: any bytes either are refused by Program::parse or give a program that the CPU back-end runs without
 // touching memory outside its tensors (ASan, UBSan). `make fuzz` builds and runs it from the corpus of library rules.
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <random>
 #include <vector>
 
 #include "../../csrc/backend/cpu/engine.h"
@@ -64,13 +66,24 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   return 0;
 }
 
-// Half of the mutations keep the shape of the bytes: they change one operand or opcode of one instruction, so that many
-// mutants get past the header and exercise the verifier's and the back-end's later stages.
+// Half of the mutations are libFuzzer's own. The other half change bytes in place and are tried again until the verifier
+// accepts one, so that the stages after it see many different programs too.
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
   if (seed % 2 || size < 32) return LLVMFuzzerMutate(data, size, max_size);
-  const size_t at = (seed / 2) % (size - 2);
-  const uint8_t small[] = {0, 1, 2, 3, 4, 5, 8, 0x80, 0xff, static_cast<uint8_t>(seed >> 24)};
-  data[at] = static_cast<uint8_t>((seed >> 16) % 2 ? data[at] + 1 - 2 * ((seed >> 17) % 2) : small[(seed >> 18) % 10]);
+  std::minstd_rand random(seed);
+  const std::vector<uint8_t> original(data, data + size);
+  for (int attempt = 0; attempt < 32; ++attempt) {
+    std::copy(original.begin(), original.end(), data);
+    for (unsigned changes = 1 + random() % 4; changes > 0; --changes) {
+      uint8_t& byte = data[random() % size];
+      byte = static_cast<uint8_t>(random() % 2 ? byte + 1 - 2 * (random() % 2) : random() % 64);
+    }
+    try {
+      nos::Program::parse({data, size});
+      return size;
+    } catch (const nos::BytecodeError&) {
+    }
+  }
   return size;
 }

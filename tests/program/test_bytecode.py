@@ -96,6 +96,12 @@ def test_refused_bytes(name: str) -> None:
         nos_ext.Program.from_bytes(data)
 
 
+@pytest.mark.parametrize("default", [5.2e-313, 1e308, float("inf"), -0.0, 0.1], ids=str)
+def test_listing_of_extreme_numbers(default: float) -> None:
+    program = nos_ext.Program.from_bytes(assemble([], [0], hypers=(("lr", None), ("b", default))))
+    assert f"b={default}".removesuffix(".0").replace("1e308", "1e+308") in program.disassemble()
+
+
 @pytest.mark.parametrize("value", ["NOSP", None, 3, [1]])
 def test_not_bytes(value: object) -> None:
     with pytest.raises(TypeError, match="bytes"):

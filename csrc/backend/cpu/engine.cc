@@ -22,7 +22,7 @@ constexpr int64_t kInCacheElements = int64_t{2} << 20;  // up to here long block
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
 constexpr int64_t kChunk = 64 * 1024;
 // Below this much work (element x unit of OpInfo::cost) a second thread costs more than it brings.
-constexpr int64_t kWorkPerThread = 150'000;
+[[maybe_unused]] constexpr int64_t kWorkPerThread = 150'000;
 constexpr int64_t kGrabElements = 4096;  // small chunks are taken from the common counter in groups of about this size
 constexpr size_t kLine = 64;  // bytes
 

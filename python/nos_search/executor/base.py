@@ -20,7 +20,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a job: an outcome, or None and the reason when it could not be run. seconds: its time in training."""
+    """What became of a job: an outcome, or None and the reason when it could not be run.
+
+    seconds: its time in training.
+    """
 
     number: int
     outcome: Outcome | None
@@ -41,5 +44,6 @@ class Executor(ABC):
     def wait(self) -> list[Answer]:
         """At least one answer of a submitted job; blocks until there is one."""
 
+    @abstractmethod
     def close(self) -> None:
         """Gives up all jobs and frees what the executor holds."""

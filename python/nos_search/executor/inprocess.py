@@ -41,3 +41,6 @@ class InProcess(Executor):
             reason = f"{type(error).__name__}: {error}"
         self._job = None
         return [Answer(job.number, outcome, reason, self._clock() - start)]
+
+    def close(self) -> None:
+        self._job = None

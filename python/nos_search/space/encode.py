@@ -1,8 +1,9 @@
 """Owns the way back from rule text to tokens: finds a string of a space whose text is the given expression.
 
-Expressions are matched as syntax trees against the space's own templates, so only what the space can write is found; no
-algebra is applied (g*2 and 2*g are different strings). Groups are tried as a chain: each group after the first takes the
-output of the one before it on one side and a plain operand on the other. Spare groups become identity groups.
+Expressions are matched as syntax trees against the space's own templates, so only what the space can write is found;
+no algebra is applied (g*2 and 2*g are different strings). Groups are tried as a chain: each group after the first
+takes the output of the one before it on one side and a plain operand on the other. Spare groups become identity
+groups.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Owns the search space: strings of tokens, which of them may follow each other, and the rule text they stand for.
 
-A rule is 1 to 4 groups of five predictions (op1, op2, u1, u2, b) meaning b(u1(op1), u2(op2)). A later group may pick the
-output of an earlier one as an operand. The last group's value is the update u of `p - lr * u`. Every position has its own
-vocabulary, so a token is an index into the vocabulary of its position.
+A rule is 1 to 4 groups of five predictions (op1, op2, u1, u2, b) meaning b(u1(op1), u2(op2)). A later group may pick
+the output of an earlier one as an operand. The last group's value is the update u of `p - lr * u`. Every position has
+its own vocabulary, so a token is an index into the vocabulary of its position.
 """
 
 from __future__ import annotations

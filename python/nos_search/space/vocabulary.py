@@ -4,8 +4,9 @@ A row gives the name used in stored runs, the text in the rule language, and the
 that knows a token (spaces, masks, listings, the encoder) reads these rows. Append new rows at the end of a table and
 never rename one: token names and their order are part of stored runs.
 
-Sources: Bello, Zoph, Vasudevan, Le, ICML 2017 and its longer version arXiv 1709.07417, by way of public replicas where
-the papers leave a point open. Such a point is an option of the space; `option` names it and `alt` is the text it puts in.
+Sources: Bello, Zoph, Vasudevan, Le, ICML 2017 and its longer version arXiv 1709.07417, by way of public replicas
+where the papers leave a point open. Such a point is an option of the space; `option` names it and `alt` is the text
+it puts in.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A strategy owns one torch.Generator made from its seed and draws from nothing else. It must not read the clock. Two
 strategies with equal seeds and options that are asked and told the same things stay equal bit for bit, and a strategy
-rebuilt from `state_dict()` goes on exactly as the original would. `nos_search.testing.strategy.StrategyCase` checks this.
+rebuilt from `state_dict()` goes on exactly as the original would. `nos_search.testing.strategy.StrategyCase` checks
+this.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from ..errors import UsageError
 from ..space import Space, Tokens
 
-# What state_dict() may hold, nested: None, bool, int, float, str, torch.Tensor, and lists and dicts (str keys) of these.
+# What state_dict() may hold, nested: None, bool, int, float, str, torch.Tensor, lists and dicts (str keys) of these.
 State = dict[str, Any]
 
 

@@ -1,7 +1,7 @@
 """Owns the controller's network: an LSTM that writes a string one token at a time.
 
-Each token goes in through an embedding of its own (one row per position and token) and each position has its own softmax
-over its own vocabulary, as in the paper and its patents. Weights start uniform in [-0.08, 0.08].
+Each token goes in through an embedding of its own (one row per position and token) and each position has its own
+softmax over its own vocabulary, as in the paper and its patents. Weights start uniform in [-0.08, 0.08].
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Policy(nn.Module):
     def _masks(self, prefixes: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor([self.space.mask(prefix) for prefix in prefixes])
 
-    def _step(self, where: int, token: Tensor, state: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _step(
+        self, where: int, token: Tensor, state: tuple[Tensor, Tensor], mask: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         state = self.cell(self.embedding(token), state)
         logits = self.heads[where](state[0]).masked_fill(~mask, float("-inf"))
         return torch.log_softmax(logits, dim=1), state
@@ -62,8 +64,8 @@ class Policy(nn.Module):
     def evaluate(self, strings: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
         """Log-probability of each string, and the entropy of its live choices, both summed over positions; nats, (n,).
 
-        A choice that does not change the rule is left out of the entropy: else a controller earns its entropy bonus with
-        tokens that do nothing, while it writes one rule again and again.
+        A choice that does not change the rule is left out of the entropy: else a controller earns its entropy bonus
+        with tokens that do nothing, while it writes one rule again and again.
         """
         token, state = self._start(len(strings))
         given = torch.tensor(strings)

@@ -1,4 +1,7 @@
-"""Owns uniform random search: every token drawn uniformly from those that the masks leave. The baseline of all others."""
+"""Owns uniform random search: every token drawn uniformly from those that the masks leave.
+
+The baseline of all others.
+"""
 
 from __future__ import annotations
 

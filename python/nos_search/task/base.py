@@ -32,8 +32,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a child trains. batch_size: examples per step. sweep_steps: for each learning rate of the sweep (the paper:
-    one epoch). train_steps: the longer training at the best one (the paper: five epochs)."""
+    """How long a child trains. batch_size: examples per step. sweep_steps: for each learning rate of the sweep (the
+    paper: one epoch). train_steps: the longer training at the best one (the paper: five epochs)."""
 
     batch_size: int
     sweep_steps: int

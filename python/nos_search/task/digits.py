@@ -1,7 +1,7 @@
 """Owns the digits task: 1797 real 8x8 images of handwritten digits that ship inside scikit-learn. Trials take a second.
 
-Data: test part of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin, Kaynak). Split: a fixed shuffle, then
-1100 train, 297 validation, 400 test.
+Data: test part of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin, Kaynak). Split: a fixed shuffle,
+then 1100 train, 297 validation, 400 test.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Owns the fashion task: Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence), 28x28 grey images of ten kinds of clothes.
+"""Owns the fashion task: Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence), 28x28 grey images of ten kinds of
+clothes.
 
-The package carries 5000 training, 1000 validation and 1000 test images (see _make_fashion_subset.py), so the task works
-anywhere. A --data-dir with the four original idx files (as in Debian's dataset-fashion-mnist) gives the full set, with the
-last 5000 training images held out for validation.
+The package carries 5000 training, 1000 validation and 1000 test images (see _make_fashion_subset.py), so the task
+works anywhere. A --data-dir with the four original idx files (as in Debian's dataset-fashion-mnist) gives the full
+set, with the last 5000 training images held out for validation.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
 
     images, labels = find("train-images-idx3-ubyte"), find("train-labels-idx1-ubyte")
     if len(images) <= _HELD_OUT or len(images) != len(labels):
-        raise UsageError(f"--data-dir {folder}: {len(images)} training images, {len(labels)} labels; want 60000 of each")
+        raise UsageError(
+            f"--data-dir {folder}: {len(images)} training images, {len(labels)} labels; want 60000 of each"
+        )
     return {
         "train_x": images[:-_HELD_OUT],
         "train_y": labels[:-_HELD_OUT],
@@ -70,7 +73,9 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
 def load(data_dir: Path | None) -> Task:
     """The task from `data_dir`, or from the carried subset when that is None."""
     arrays = _subset() if data_dir is None else _full(data_dir)
-    images = [torch.from_numpy(arrays[f"{name}_x"].astype(np.float32)).unsqueeze(1) for name in ("train", "val", "test")]
+    images = [
+        torch.from_numpy(arrays[f"{name}_x"].astype(np.float32)).unsqueeze(1) for name in ("train", "val", "test")
+    ]
     labels = [torch.from_numpy(arrays[f"{name}_y"].astype(np.int64)) for name in ("train", "val", "test")]
     train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
     epoch = len(train) // _BATCH

@@ -1,12 +1,13 @@
 """Owns the score of a rule: train the task's child network with it and return the validation accuracy.
 
-The paper's protocol: a sweep over learning rates in powers of ten, a short training each; then a longer training from fresh
-weights at the best one; the reward is its final validation accuracy. A loss that is not finite stops a training at once; if
-that happens at every learning rate of the sweep, or in the longer training, the rule has diverged and its reward is 0.
+The paper's protocol: a sweep over learning rates in powers of ten, a short training each; then a longer training from
+fresh weights at the best one; the reward is its final validation accuracy. A loss that is not finite stops a training
+at once; if that happens at every learning rate of the sweep, or in the longer training, the rule has diverged and its
+reward is 0.
 
-Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples, noise
-in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads; the caller
-sets that number (the in-process executor does).
+Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples,
+noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads;
+the caller sets that number (the in-process executor does).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import nos_ext
 import torch
 import torch.nn.functional as F
+
+import nos_ext
 
 from ..errors import UsageError
 from ..rules import Rule
@@ -42,8 +44,8 @@ def derive_seed(seed: int, *names: object) -> int:
 class Protocol:
     """How a rule is scored.
 
-    sweep: "full" trains every learning rate for all its steps (the paper); "halving" stops the worse half after a quarter
-    and again after half of them, for little more than half the cost.
+    sweep: "full" trains every learning rate for all its steps (the paper); "halving" stops the worse half after a
+    quarter and again after half of them, for little more than half the cost.
     """
 
     sweep: Sweep = "halving"
@@ -124,7 +126,8 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self, split: Split) -> float:
-        """Share of `split` classified right, in [0, 1]; 0.0, and the end of this training, if its loss is not finite."""
+        """Share of `split` classified right, in [0, 1]; 0.0, and the end of this training, if its loss is not finite.
+        Share of `split` classified right, in [0, 1]; 0.0, and the end of this training, if its loss is not finite."""
         if not self.alive:
             return 0.0
         right, loss = 0, 0.0
@@ -155,9 +158,11 @@ def _sweep(rule: Rule, task: Task, protocol: Protocol, seed: int) -> tuple[float
             if training.alive:
                 scored.append((-accuracy, training.loss, training.lr, training))
         scored.sort(key=lambda entry: entry[:3])
-        running = [entry[3] for entry in scored[: (len(scored) + 1) // 2]] if stop != stops[-1] else [
-            entry[3] for entry in scored[:1]
-        ]
+        running = (
+            [entry[3] for entry in scored[: (len(scored) + 1) // 2]]
+            if stop != stops[-1]
+            else [entry[3] for entry in scored[:1]]
+        )
     return (running[0].lr if running else None), list(rows.values())
 
 

@@ -1,8 +1,8 @@
 """Owns the child network: the paper's small ConvNet as plain functions of a list of tensors.
 
-Two blocks of 3x3 convolution, ReLU, batch norm and 2x2 max-pooling, then one linear layer. (One replica has a hidden layer
-of 1024 between; left out for speed.) Weights are a flat list, because a rule updates a list of tensors; every random number
-comes from the generator that is passed in.
+Two blocks of 3x3 convolution, ReLU, batch norm and 2x2 max-pooling, then one linear layer. (One replica has a hidden
+layer of 1024 between; left out for speed.) Weights are a flat list, because a rule updates a list of tensors; every
+random number comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _BLOCKS = 2
 
 @dataclass
 class Weights:
-    """params: learned, updated in place by the rule. running: per block mean and variance for evaluation. seen: batches."""
+    """params: learned, updated in place by the rule. running: per block mean and variance for evaluation.
+
+    seen: batches.
+    """
 
     params: list[Tensor]
     running: list[Tensor]
@@ -28,7 +31,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class ConvNet:
-    """Shape of the network: input (n, channels, *size), output (n, classes) logits. `width`: filters per convolution."""
+    """Shape of the network: input (n, channels, *size), output (n, classes) logits.
+
+    `width`: filters per convolution.
+    """
 
     channels: int
     size: tuple[int, int]

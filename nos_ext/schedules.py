@@ -1,0 +1,68 @@
+"""Owns the internal decays of the paper: factors f(step) that rules multiply into their sign terms.
+
+Each function returns f with f(step) for a step counted from 0, as in TensorFlow's sign_decay.py, of which these are
+ports. They are plain Python; in rule text the operands ld, cd and rd are the same decays over T steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Decay = Callable[[float], float]
+
+
+def _check(decay_steps: float, num_periods: float = 1.0, zero_after: float | None = None) -> None:
+    if not (decay_steps > 0 and math.isfinite(decay_steps)):
+        raise ValueError(f"decay_steps is {decay_steps!r}; pass a positive number of steps")
+    if not (num_periods > 0 and math.isfinite(num_periods)):
+        raise ValueError(f"num_periods is {num_periods!r}; pass a positive number")
+    if zero_after is not None and not zero_after >= 0:
+        raise ValueError(f"zero_after is {zero_after!r}; pass a number of periods, or None")
+
+
+def linear_decay(decay_steps: float) -> Decay:
+    """1 at step 0, falling linearly to 0 at `decay_steps`, 0 from then on."""
+    _check(decay_steps)
+
+    def decay(step: float) -> float:
+        return max(0.0, (decay_steps - min(step, decay_steps)) / decay_steps)
+
+    return decay
+
+
+def cosine_decay(decay_steps: float, num_periods: float = 0.5, zero_after: float | None = None) -> Decay:
+    """0.5 * (1 + cos(2 pi num_periods step / decay_steps)).
+
+    Args:
+        decay_steps: steps of the whole decay.
+        num_periods: full cosines in `decay_steps`; 0.5 falls from 1 to 0 once.
+        zero_after: 0 once this many periods are over; never by default.
+    """
+    _check(decay_steps, num_periods, zero_after)
+
+    def decay(step: float) -> float:
+        periods = num_periods * step / decay_steps
+        if zero_after is not None and 2 * periods >= 2 * zero_after:
+            return 0.0
+        return 0.5 * (1.0 + math.cos(2.0 * math.pi * periods))
+
+    return decay
+
+
+def restart_decay(decay_steps: float, num_periods: float = 1.0, zero_after: float | None = None) -> Decay:
+    """0.5 * (1 + cos(pi * (num_periods * step mod decay_steps) / decay_steps)): cosines that restart at 1.
+
+    Args:
+        decay_steps: steps of the whole decay.
+        num_periods: half cosines in `decay_steps`, each from 1 to 0.
+        zero_after: 0 once this many periods are over; never by default.
+    """
+    _check(decay_steps, num_periods, zero_after)
+
+    def decay(step: float) -> float:
+        if zero_after is not None and num_periods * step / decay_steps >= zero_after:
+            return 0.0
+        return 0.5 * (1.0 + math.cos(math.pi * (num_periods * step % decay_steps) / decay_steps))
+
+    return decay

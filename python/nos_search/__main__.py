@@ -1,0 +1,7 @@
+"""`python -m nos_search` is nos-search."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""Owns formulas on a page: rule text to MathML, which browsers draw without scripts, fonts or network."""
+
+from __future__ import annotations
+
+import ast
+from html import escape
+
+_HATS = {"m_hat": "m", "v_hat": "v", "y_hat": "y"}
+_WORDS = {"adam": "ADAM", "rmsprop": "RMSProp", "ld": "ld", "cd": "cd", "rd": "rd"}
+_SYMBOLS = {"noise": "<mi>ε</mi>", "annealed_noise": "<msub><mi>ε</mi><mi>t</mi></msub>"}
+# Binding strength: a part is put in parentheses when it binds weaker than its place asks for.
+_SUM, _PRODUCT, _UNARY, _ATOM = range(4)
+_APPLY = "<mo>&#x2061;</mo>"
+_MINUS = "&#x2212;"
+
+
+def formula(text: str, *, block: bool = False) -> str:
+    """A <math> element for an expression in the rule language. Text that is no expression comes back as <code>."""
+    try:
+        body = _node(ast.parse(text, mode="eval").body)[0]
+    except (SyntaxError, _NoFormulaError):
+        return f"<code>{escape(text)}</code>"
+    display = ' display="block"' if block else ""
+    return f"<math{display}><mrow>{body}</mrow></math>"
+
+
+class _NoFormulaError(Exception):
+    pass
+
+
+def _row(*parts: str) -> str:
+    return f"<mrow>{''.join(parts)}</mrow>"
+
+
+def _op(symbol: str) -> str:
+    return f"<mo>{symbol}</mo>"
+
+
+def _fenced(body: str, left: str = "(", right: str = ")") -> str:
+    # Browsers grow fences around superscripts and accents, too; only fractions need it.
+    grow = "" if "<mfrac>" in body else ' stretchy="false"'
+    return _row(f"<mo{grow}>{left}</mo>", body, f"<mo{grow}>{right}</mo>")
+
+
+def _part(node: ast.expr, at_least: int) -> str:
+    body, strength = _node(node)
+    return _fenced(body) if strength < at_least else body
+
+
+def _number(value: float) -> str:
+    text = f"{value:g}"
+    mantissa, e, exponent = text.partition("e")
+    if not e and value and abs(value) < 1e-2:  # 0.0001 reads better as a power of ten
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        mantissa = f"{float(mantissa):g}"
+    elif not e:
+        return f"<mn>{text}</mn>"
+    power = f"<msup><mn>10</mn><mn>{int(exponent)}</mn></msup>".replace("<mn>-", f"<mn>{_MINUS}")
+    return power if mantissa == "1" else _row(f"<mn>{mantissa}</mn>", _op("·"), power)
+
+
+def _name(name: str) -> str:
+    if name in _HATS:
+        return f'<mover accent="true"><mi>{_HATS[name]}</mi><mo>^</mo></mover>'
+    if name in _WORDS:
+        return f'<mi mathvariant="normal">{_WORDS[name]}</mi>'
+    return _SYMBOLS.get(name, f"<mi>{escape(name)}</mi>")
+
+
+def _call(node: ast.Call) -> tuple[str, int]:
+    if not isinstance(node.func, ast.Name) or node.keywords:
+        raise _NoFormulaError
+    name, args = node.func.id, node.args
+    if len(args) == 1:
+        body = _node(args[0])[0]
+        if name == "exp":
+            return f"<msup><mi>e</mi>{_row(body)}</msup>", _UNARY
+        if name == "sqrt":
+            return f"<msqrt>{body}</msqrt>", _ATOM
+        if name == "abs":
+            return _fenced(body, "|", "|"), _ATOM
+        if name == "square":
+            return f"<msup>{_part(args[0], _ATOM)}<mn>2</mn></msup>", _UNARY
+        if name == "log" and isinstance(args[0], ast.Call):
+            return _row("<mi>log</mi>", _APPLY, body), _PRODUCT
+    inner = '<mo separator="true">,</mo>'.join(_node(arg)[0] for arg in args)
+    return _row(f'<mi mathvariant="normal">{escape(name)}</mi>', _APPLY, _fenced(inner)), _ATOM
+
+
+def _node(node: ast.expr) -> tuple[str, int]:
+    """MathML of a node and how strongly its outermost operation binds."""
+    match node:
+        case ast.Constant(value=int() | float() as value):
+            return _number(float(value)), _ATOM
+        case ast.Name(id=name):
+            return _name(name), _ATOM
+        case ast.Call():
+            return _call(node)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _row(_op(_MINUS), _part(operand, _PRODUCT)), _SUM
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _row(_part(left, _SUM), _op("+"), _part(right, _SUM)), _SUM
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _row(_part(left, _SUM), _op(_MINUS), _part(right, _PRODUCT)), _SUM
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _row(_part(left, _PRODUCT), _op("·"), _part(right, _PRODUCT)), _PRODUCT
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return f"<mfrac>{_row(_node(left)[0])}{_row(_node(right)[0])}</mfrac>", _UNARY
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return f"<msup>{_row(_part(left, _ATOM))}{_row(_node(right)[0])}</msup>", _UNARY
+    raise _NoFormulaError
