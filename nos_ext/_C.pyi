@@ -60,6 +60,21 @@ def apply_rule(
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...
+def apply_population(
+    programs: Sequence[Program | bytes],
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]],
+    *,
+    lr: Any,
+    step: int = 1,
+    total_steps: Any = None,
+    seed: int | Sequence[int] = 0,
+    maximize: bool = False,
+    grad_scale: Any = None,
+    tensor_index: int = 0,
+    **hyperparameters: Any,
+) -> None: ...
 def set_tuning(block: int = ..., chunk: int = ..., threads: int = ...) -> None: ...
 def build_info() -> dict[str, Any]: ...
 def philox(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]: ...

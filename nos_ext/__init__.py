@@ -16,7 +16,7 @@ except ImportError as error:
         "build it with `pip install .` in the source folder"
     ) from error
 
-from .engine import apply_rule, build_info, init_state
+from .engine import apply_population, apply_rule, build_info, init_population_state, init_state
 from .program import Program
 from .rule import Expr, Rule, RuleError, compile_rule, rule
 
@@ -29,9 +29,11 @@ __all__ = [
     "Rule",
     "RuleError",
     "__version__",
+    "apply_population",
     "apply_rule",
     "build_info",
     "compile_rule",
+    "init_population_state",
     "init_state",
     "op_table",
     "rule",

@@ -1,4 +1,4 @@
-"""apply_rule (compiled) and its companions."""
+"""apply_rule and apply_population (compiled), and their companions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from . import _C
 from .program import Program
 
-__all__ = ["apply_rule", "build_info", "init_state"]
+__all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state"]
 
 apply_rule = _C.apply_rule
+apply_population = _C.apply_population
 
 
 def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
@@ -22,6 +23,12 @@ def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, lis
     if not isinstance(program, _C.Program):
         program = Program.from_bytes(program)
     return {name: [_zeros_like(i, p) for i, p in enumerate(params)] for name in program.state_names}
+
+
+def init_population_state(programs: Sequence[Program | bytes], params: Sequence[Any]) -> list[list[Any]]:
+    """Zero states for `apply_population`, in slot order: one list for each state of the program that has the most."""
+    counts = [len((p if isinstance(p, _C.Program) else Program.from_bytes(p)).state_names) for p in programs]
+    return [[_zeros_like(i, p) for i, p in enumerate(params)] for _ in range(max(counts, default=0))]
 
 
 def _zeros_like(i: int, p: Any) -> Any:

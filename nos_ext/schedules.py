@@ -43,7 +43,7 @@ def cosine_decay(decay_steps: float, num_periods: float = 0.5, zero_after: float
 
     def decay(step: float) -> float:
         periods = num_periods * step / decay_steps
-        if zero_after is not None and 2 * periods >= 2 * zero_after:
+        if zero_after is not None and periods >= zero_after:
             return 0.0
         return 0.5 * (1.0 + math.cos(2.0 * math.pi * periods))
 

@@ -4,5 +4,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled core of nos_ext: programs, the plan and the back-ends.";
   nos::bind::bind_program(m);
   nos::bind::bind_apply(m);
+  nos::bind::bind_population(m);
   nos::bind::bind_info(m);
 }

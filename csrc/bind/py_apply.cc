@@ -7,15 +7,13 @@
 #include "../program/program.h"
 #include "arguments.h"
 #include "bind.h"
+#include "call.h"
 #include "tensors.h"
 
 namespace py = pybind11;
 
 namespace nos::bind {
 namespace {
-
-// Below this much work (cpu::Prepared::work) handing the GIL over and back costs more than it gives.
-constexpr int64_t kReleaseGil = 200'000;
 
 // The plan of a program's last call, used again while every address, shape and stride is the same. Kept with the program.
 struct LastPlan {
@@ -40,25 +38,6 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
   slot = std::make_shared<const LastPlan>(
       LastPlan{std::move(signature), tensors.objects(), cpu::tuning(), tensor_index, prepared});
   return prepared;
-}
-
-const Program& read_program(PyObject* source, py::object& keep) {
-  if (PyBytes_Check(source) || PyByteArray_Check(source) || PyMemoryView_Check(source)) {
-    static py::dict& known = *new py::dict();  // bytecode -> Program; leaked, as the interpreter may be gone at exit
-    auto key = py::reinterpret_steal<py::object>(PyBytes_FromObject(source));
-    if (!key) throw py::error_already_set();
-    if (!known.contains(key)) {
-      if (known.size() >= 256) known.clear();
-      known[key] = py::type::of<Program>()(key);
-    }
-    keep = known[key];
-    source = keep.ptr();
-  }
-  if (!py::isinstance<Program>(source))
-    throw py::type_error("bytecode_or_program is a " +
-                         std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
-                         "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
-  return py::cast<const Program&>(py::handle(source));
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -150,28 +129,10 @@ Scalars read_scalars(const Program& program, const Arguments& arguments) {
   return out;
 }
 
-// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs the
-// old values then fails instead of using the new ones. States never take part in autograd.
-void mark_modified(PyObject* params, const TensorList& grads) {
-  static PyObject* increment_version = nullptr;
-  const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(params, ""));
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(items.ptr());
-  py::list written;
-  for (Py_ssize_t i = 0; i < n; ++i) {
-    PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
-    if (grads.tensors[static_cast<size_t>(i)].present && PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(item)), "_version"))
-      written.append(py::handle(item));
-  }
-  if (written.empty()) return;
-  if (!increment_version)
-    increment_version = py::object(py::module_::import("torch.autograd.graph").attr("increment_version")).release().ptr();
-  py::reinterpret_borrow<py::object>(increment_version)(written);
-}
-
 void apply_rule(Arguments arguments) {
   arguments.at_most(4, "apply_rule");
   py::object keep;
-  const Program& program = read_program(arguments.positional(0, "bytecode_or_program"), keep);
+  const Program& program = read_program("bytecode_or_program", arguments.positional(0, "bytecode_or_program"), keep);
   PyObject* params = arguments.positional(1, "params");
   PyObject* grads = arguments.positional(2, "grads");
   PyObject* state = arguments.positional(3, "state");
@@ -181,10 +142,7 @@ void apply_rule(Arguments arguments) {
   tensors.add("params", params, Access::write);
   tensors.add("grads", grads, Access::read_or_none);
   add_states(tensors, program, state);
-  for (const TensorRef& t : tensors.lists()[0].tensors)
-    if (t.on_cuda)
-      throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
-                        "); move the tensors to the CPU");
+  check_device(tensors);
   const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index));
 
   std::vector<double> slots(static_cast<size_t>(program.num_scalars()));
@@ -192,32 +150,12 @@ void apply_rule(Arguments arguments) {
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const cpu::StepArgs args{rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.step), scalars.factor};
-  if (prepared->work > kReleaseGil) {
-    const py::gil_scoped_release release;
-    cpu::run(*prepared, args);
-  } else {
-    cpu::run(*prepared, args);
-  }
-  mark_modified(params, tensors.lists()[1]);
+  run_job(*prepared, args);
+  mark_modified(tensors);
 }
 
-// Turns C++ exceptions into Python's, as pybind11 does for its own functions.
 PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  try {
-    apply_rule({args, count, names});
-    Py_RETURN_NONE;
-  } catch (py::error_already_set& e) {
-    e.restore();
-  } catch (const py::builtin_exception& e) {
-    e.set_error();
-  } catch (const std::invalid_argument& e) {
-    PyErr_SetString(PyExc_ValueError, e.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& e) {
-    PyErr_SetString(PyExc_RuntimeError, e.what());
-  }
-  return nullptr;
+  return guarded([&] { apply_rule({args, count, names}); });
 }
 
 constexpr const char* kApplyDoc =
@@ -246,14 +184,12 @@ Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
 )";
 
-PyMethodDef g_apply_rule = {"apply_rule", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_apply_rule)),
-                            METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
+PyMethodDef g_apply_rule = {"apply_rule", fast_function(call_apply_rule), METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
 
 }  // namespace
 
 void bind_apply(py::module_& m) {
-  m.attr("apply_rule") = py::reinterpret_steal<py::object>(
-      PyCFunction_NewEx(&g_apply_rule, nullptr, py::str("nos_ext._C").release().ptr()));
+  add_function(m, g_apply_rule);
   m.def(
       "set_tuning",
       [](int block, int64_t chunk, int threads) {

@@ -49,8 +49,9 @@ NOS_HD T floor(T a) {
 }
 
 // ---- order ----------------------------------------------------------------------------------------------------------
-// IEEE 754-2019 minimum and maximum: a NaN wins, -0 < +0, so that both commute. Each select alone would return its second
-// operand for a NaN or for zeros of opposite sign; joining the two orders by OR keeps a NaN a NaN and -0 over +0.
+// IEEE 754-2019 minimum and maximum: a NaN wins, -0 < +0, so that both commute. A select alone returns its second operand
+// for a NaN and for zeros of opposite sign. The two orders differ in these cases only; OR keeps a NaN a NaN and makes two
+// zeros -0, and subtracting the difference in bits turns that into +0 (or is NaN - x, or x - 0).
 template <class T>
 NOS_HD T min(T a, T b) {
   const T p = a < b ? a : b;
@@ -58,7 +59,12 @@ NOS_HD T min(T a, T b) {
   return bits_as<T>(bits_as<bits_of<T>>(p) | bits_as<bits_of<T>>(q));
 }
 template <class T>
-NOS_HD T max(T a, T b) { return -min(-a, -b); }
+NOS_HD T max(T a, T b) {
+  const T p = a > b ? a : b;
+  const T q = b > a ? b : a;
+  const bits_of<T> u = bits_as<bits_of<T>>(p), v = bits_as<bits_of<T>>(q);
+  return bits_as<T>(u | v) - bits_as<T>(u ^ v);
+}
 template <class T>
 NOS_HD T clip(T a, T lo, T hi) { return min(max(a, lo), hi); }
 

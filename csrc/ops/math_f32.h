@@ -15,24 +15,14 @@ namespace nos::math::f32 {
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves that integer, biased by the bits of
-// the constant, in the low bits of the sum.
+// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves it in the low bits of the sum; with
+// the exponent bias added too, shifting those bits left by 23 gives 2^n without another operation.
 inline constexpr float kRound = 12582912.0f;
-inline constexpr uint32_t kRoundBits = 0x4b400000;
+inline constexpr float kLog2e = 1.44269504f;
 
-struct Reduced {
-  float r;    // x - n ln2, |r| <= 0.3466
-  float n;    // the nearest integer to x / ln2
-  uint32_t i;  // n once more, modulo 2^32; as every integer here unsigned, so that garbage from a NaN may wrap
-};
-
-// |x| < 2^21. ln2 is split so that n * hi is exact for |n| < 2^10.
-NOS_HD Reduced reduce_ln2(float x) {
-  const float t = fused(x, 1.44269504f, kRound);
-  const float n = t - kRound;
-  float r = fused(n, -0x1.62ep-1f, x);
-  r = fused(n, -0x1.0bfbe8p-15f, r);
-  return {r, n, bits_as<uint32_t>(t) - kRoundBits};
+// x - n ln2, with ln2 split so that n * hi is exact for |n| < 2^10
+NOS_HD float reduce_ln2(float x, float n) {
+  return fused(n, -0x1.0bfbe8p-15f, fused(n, -0x1.62ep-1f, x));
 }
 
 // e^r for |r| <= 0.3466, in [0.707, 1.415]
@@ -49,12 +39,15 @@ NOS_HD float exp_reduced(float r) {
 NOS_HD float exp(float x) {
   float c = x < -104.0f ? -104.0f : x;  // e^-104 < 2^-150: rounds to 0. A NaN passes both clamps.
   c = c > 89.0f ? 89.0f : c;            // e^89 > 2^128: infinite
-  const Reduced v = reduce_ln2(c);
-  // 2^n in two factors, since n goes from -150 to 128; the first product is exact, so a subnormal result is rounded once.
-  const uint32_t h = static_cast<uint32_t>(static_cast<int32_t>(v.i) >> 1);
-  const float s1 = bits_as<float>((h + 127) << 23);
-  const float s2 = bits_as<float>((v.i - h + 127) << 23);
-  return exp_reduced(v.r) * s1 * s2;
+  // 2^n = 2^h 2^(n - h) with h near n / 2, since n goes from -150 to 128; the first product is exact, so a subnormal result
+  // is rounded once.
+  const float t = fused(c, kLog2e, kRound + 254.0f);
+  const float th = fused(c, 0.5f * kLog2e, kRound + 127.0f);
+  const float p = exp_reduced(reduce_ln2(c, t - (kRound + 254.0f)));
+  const uint32_t h = bits_as<uint32_t>(th);
+  const float s1 = bits_as<float>(h << 23);
+  const float s2 = bits_as<float>((bits_as<uint32_t>(t) - h) << 23);
+  return p * s1 * s2;
 }
 
 NOS_HD float log(float x) {
@@ -97,8 +90,8 @@ NOS_HD float tanh(float x) {
   const float small = fused(p * z, x, x);
   // else 1 - 2 / (e^(2a) + 1), which is 1 from a = 9.02 on. 2a <= 18.2, so 2^n needs no second factor.
   const float c = a > 9.1f ? 9.1f : a;
-  const Reduced v = reduce_ln2(c + c);
-  const float e = bits_as<float>(bits_as<uint32_t>(exp_reduced(v.r)) + (v.i << 23));
+  const float t = fused(c, 2.0f * kLog2e, kRound + 127.0f);
+  const float e = exp_reduced(reduce_ln2(c + c, t - (kRound + 127.0f))) * bits_as<float>(bits_as<uint32_t>(t) << 23);
   const float big = __builtin_copysignf(1.0f - divide(2.0f, e + 1.0f), x);
   float y = a < 0.625f ? small : big;
   y = x != x ? x : y;

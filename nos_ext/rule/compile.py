@@ -57,7 +57,7 @@ def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = N
 
         return parse(source, name=name)
     if isinstance(source, Rule):
-        return source if name is None or name == source.name else source.renamed(name)
+        return source if name is None else source.replaced(name=name)
     if isinstance(source, Expr):
         from .shorthand import rule_from_update
 

@@ -80,7 +80,7 @@ class Rule:
     A rule never changes. ``nos_ext.rule`` makes one from a function, ``nos_ext.compile_rule`` compiles it.
     """
 
-    __slots__ = ("_hyperparameters", "_name", "_outputs", "_simplified", "_sites", "_state_names", "doc")
+    __slots__ = ("_doc", "_hyperparameters", "_name", "_outputs", "_pinned", "_simplified", "_sites", "_state_names")
 
     def __init__(
         self,
@@ -113,12 +113,12 @@ class Rule:
         self._state_names = tuple(state_names)
         self._hyperparameters = MappingProxyType(defaults)
         self._outputs = tuple([as_expr(x) for x in outputs])
-        self.doc = doc
+        self._doc = doc
         order = postorder(self._outputs)
         for node in order:
             if (node.op == "state" and node.value not in taken) or (node.op == "hyper" and node.value not in defaults):
                 raise RuleError(f"the graph reads the {node.op} '{node.value}', which the rule does not declare")
-        self._sites: Mapping[Expr, int] | None = sites
+        self._sites = self._pinned = sites
         self._simplified = simplify(self._outputs, order) if sites is None else self._outputs
 
     @property
@@ -133,6 +133,11 @@ class Rule:
     def hyperparameters(self) -> Mapping[str, float | None]:
         """Name -> default; lr first, with None."""
         return self._hyperparameters
+
+    @property
+    def doc(self) -> str:
+        """Description, for people."""
+        return self._doc
 
     @property
     def outputs(self) -> tuple[Expr, ...]:
@@ -157,9 +162,16 @@ class Rule:
 
         return compile_rule(self, contract=contract)
 
-    def renamed(self, name: str) -> Rule:
-        """The same rule under another name."""
-        return Rule(name, self._state_names, self._hyperparameters, self._outputs, doc=self.doc)
+    def replaced(self, *, name: str | None = None, doc: str | None = None) -> Rule:
+        """The same rule under another name or with another description."""
+        return Rule(
+            self._name if name is None else name,
+            self._state_names,
+            self._hyperparameters,
+            self._outputs,
+            doc=self._doc if doc is None else doc,
+            sites=self._pinned,
+        )
 
     def reference(
         self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any

@@ -94,7 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     p = command("resume", "continue a run that was stopped, interrupted or killed")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
-    p.add_argument("--seconds", type=float, metavar="S", help="stop after S more seconds")
+    p.add_argument(
+        "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
+    )
+    p.add_argument("--target", type=float, metavar="R", help="new target reward")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
     p = command("show", "print the leaderboard of a run")

@@ -30,6 +30,13 @@ from .train.evaluate import compare
 
 _DEFAULT_TRIALS = 200
 _SHOWN = 10
+_REASONS = {
+    "trials": "all trials done",
+    "seconds": "time is up",
+    "target": "target reached",
+    "interrupted": "interrupted, the trial in flight was given up",
+}
+_MORE = {"trials": " --trials N", "seconds": "", "target": " --target R", "interrupted": ""}
 
 
 def note(text: str) -> None:
@@ -100,7 +107,12 @@ def run(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     with Store.open(Path(args.folder), write=True) as store:
         config = RunConfig.from_json(store.config)
-        config = replace(config, trials=args.trials or config.trials, seconds=args.seconds or config.seconds)
+        if args.trials is not None:
+            config = replace(config, trials=args.trials)
+        if args.seconds is not None:
+            config = replace(config, seconds=args.seconds)
+        if args.target is not None:
+            config = replace(config, target=args.target)
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
             raise UsageError(f"--trials {args.trials}: {store.folder} has {done} trials already; name a higher number")
@@ -133,7 +145,7 @@ def _search(store: Store, config: RunConfig, executor: InProcess, args: argparse
             reason = search.run()
         except KeyboardInterrupt:
             reason, status = "interrupted", 130
-    note(f"stopped: {reason}" + (f"; continue with: nos-search resume {store.folder}" if status else ""))
+    note(f"stopped: {_REASONS[reason]}; continue with: nos-search resume {store.folder}{_MORE[reason]}")
     _print_summary(summary(store), top=_SHOWN, as_json=args.json)
     return status
 

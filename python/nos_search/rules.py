@@ -37,11 +37,11 @@ def compile_rule(text: str) -> Rule:
     return Rule(text, program, canonical_key(program))
 
 
-def library() -> dict[str, nos_ext.Program]:
+def library() -> dict[str, nos_ext.Rule]:
     """The engine's named rules (sgd, momentum, adam, powersign ...)."""
     from nos_ext.optim import library as module
 
-    return {name: rule for name, rule in vars(module).items() if not name.startswith("_")}
+    return {name: rule for name, rule in vars(module).items() if isinstance(rule, nos_ext.Rule)}
 
 
 def parse_rule_argument(text: str) -> Rule:

@@ -28,7 +28,7 @@ FORMAT = 1
 _APPLICATION = 0x4E4F5331  # "NOS1"
 STATUSES = ("running", "done", "diverged", "rejected", "duplicate", "failed")
 _SCHEMA = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trial (
   id INTEGER PRIMARY KEY,      -- counts proposals from 0
   tokens TEXT NOT NULL,        -- JSON list of ints
@@ -44,9 +44,9 @@ CREATE TABLE trial (
   seconds REAL NOT NULL,
   curve TEXT NOT NULL,         -- JSON, see train/child.py
   metrics TEXT NOT NULL        -- JSON, of the strategy after this trial
-) STRICT;
+);
 CREATE INDEX trial_key ON trial (key);
-CREATE TABLE checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), trials INTEGER NOT NULL, state BLOB NOT NULL) STRICT;
+CREATE TABLE checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), trials INTEGER NOT NULL, state BLOB NOT NULL);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
@@ -136,6 +136,10 @@ class Store:
             db = _connect(path, "rw" if write else "ro")
             application = db.execute("PRAGMA application_id").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                raise StoreError(
+                    f"{path} is empty: the run was stopped before it began; remove the folder and run again"
+                )
             if application != _APPLICATION:
                 raise StoreError(f"{path} is an SQLite file of another program, not a run of nos-search")
             if version > FORMAT:

@@ -61,7 +61,8 @@ def test_tensorflow_cases(case: Any, dtype: torch.dtype) -> None:
             program, params, [sign * g for g in grads], state, lr=lr, step=step, decay=decay(step - 1), **hyper
         )
         seen[step] = (params[0][0].item(), params[1][0].item())
-        assert params[0][1] - params[0][0] == pytest.approx(1.0, abs=2 * bound(dtype, step, np.array(2.0), np.array(2.0)))
+        one = params[0][1].item() - params[0][0].item()
+        assert abs(one - 1.0) <= 2 * bound(dtype, step, np.array(2.0), np.array(2.0))
     printed = 6e-11  # the tables above have ten digits
     for step, expected in zip((4, 5, 6, 7), var0, strict=True):
         assert abs(seen[step][0] - expected) <= bound(dtype, step, np.array(1.0), np.array(expected)) + printed
@@ -103,7 +104,7 @@ def test_raw_ops(case: Any) -> None:
     program = nos_ext.compile_rule(text)
     dtype = np.dtype(case["dtype"])
     start = np.array(RAW["var0"])
-    initial = {"m": "m0", "accum": "m0", "v": "v0", "ms": "v0"}
+    initial = {} if case["op"] == "ResourceApplyAdam" else {"m": "m0", "accum": "m0", "ms": "v0"}  # Adam starts at 0
     params = [start.astype(dtype)]
     state = {s: [np.array(RAW[initial[s]]).astype(dtype) if s in initial else np.zeros(16, dtype)] for s in slots.values()}
     for number, expected in enumerate(case["steps"], start=1):

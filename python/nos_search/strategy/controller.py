@@ -87,10 +87,11 @@ class ControllerStrategy(Strategy):
 
     def learn(self, results: Sequence[Result]) -> None:
         for result in results:
+            worth = self._worth(result)
             if result.id is not None:
-                self._waiting[result.id] = (result.tokens, self._worth(result))
-            elif result.reward is not None:
-                self._foreign.append((result.tokens, result.reward))
+                self._waiting[result.id] = (result.tokens, worth)
+            elif worth is not None:
+                self._foreign.append((result.tokens, worth))
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
             answers = [self._waiting.pop(self.updates * self.batch + k) for k in range(self.batch)]
             strings = [(tokens, reward) for tokens, reward in answers if reward is not None] + sorted(self._foreign)

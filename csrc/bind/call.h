@@ -1,0 +1,53 @@
+// Owns what apply_rule and apply_population share: programs from Python objects, the device check, running with the GIL
+// released, autograd's version counters, and the way of C++ exceptions into Python.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <new>
+#include <stdexcept>
+
+#include "../backend/cpu/engine.h"
+#include "../program/program.h"
+#include "tensors.h"
+
+namespace nos::bind {
+
+// The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
+const Program& read_program(const std::string& name, PyObject* source, pybind11::object& keep);
+
+// Refuses tensors on a device that this build has no back-end for.
+void check_device(const TensorLists& tensors);
+
+void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
+
+// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs the
+// old values then fails instead of using the new ones. States never take part in autograd.
+void mark_modified(const TensorLists& tensors);
+
+using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
+inline PyCFunction fast_function(FastFunction f) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f));
+}
+void add_function(pybind11::module_& m, PyMethodDef& definition);
+
+// Calls f and returns None; turns C++ exceptions into Python's, as pybind11 does for its own functions.
+template <class F>
+PyObject* guarded(const F& f) {
+  try {
+    f();
+    Py_RETURN_NONE;
+  } catch (pybind11::error_already_set& e) {
+    e.restore();
+  } catch (const pybind11::builtin_exception& e) {
+    e.set_error();
+  } catch (const std::invalid_argument& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+  return nullptr;
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,338 @@
+"""Owns algebra over the real numbers: values in a normal form, and the operations on them. Used by canonical.py only.
+
+A Value is a sum of terms coefficient * product(factor ** exponent). Factors are atoms: symbols, and functions of values
+that algebra cannot open. Every value and atom has a key, a digest of its normal form, and equal keys mean equal values.
+Sums inside of products are atoms with leading coefficient 1: products are not multiplied out.
+
+Rules of the game: a rewrite must be an identity of real functions at almost every point where both sides are finite, and
+may not turn a function that is NaN on half of the line into one that is not (sqrt(x) * sqrt(x) is not x).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+Monomial = tuple[tuple[str, float], ...]  # (atom key, exponent), sorted; () is 1
+_TINY: Final = 1e-12  # what is left of a cancelled coefficient, relative to what went in
+
+
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def number(x: float) -> str:
+    """12 digits: coefficients that differ by rounding are equal."""
+    return f"{x:.12g}"
+
+
+class Opaque(Exception):
+    """This operation has no normal form here (overflow, division by zero); the caller makes an atom of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    key: str
+    kind: str
+    args: tuple[Value, ...]
+    nonneg: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    terms: tuple[tuple[Monomial, float], ...]  # sorted by monomial, no zero coefficients
+    key: str
+
+    @property
+    def constant(self) -> float | None:
+        """The number that this value is, or None."""
+        if not self.terms:
+            return 0.0
+        return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
+
+
+def _value(terms: dict[Monomial, float]) -> Value:
+    ordered = tuple(sorted((mono, c) for mono, c in terms.items() if c != 0))
+    text = ";".join(
+        [f"{number(c)}*{'*'.join([f'{atom}^{number(x)}' for atom, x in mono])}" for mono, c in ordered]
+    )
+    return Value(ordered, digest(text))
+
+
+def _finite(x: float) -> float:
+    if not math.isfinite(x):
+        raise Opaque
+    return x
+
+
+def constant(x: float) -> Value:
+    return _value({(): _finite(x)})
+
+
+ZERO: Final = constant(0.0)
+ONE: Final = constant(1.0)
+
+
+class Algebra:
+    """The operations. One object knows the atoms of one rule."""
+
+    def __init__(self) -> None:
+        self.atoms: dict[str, Atom] = {}
+
+    # --- atoms -----------------------------------------------------------------------------------------------------
+
+    def atom(self, kind: str, args: Sequence[Value] = (), *, nonneg: bool = False) -> Value:
+        """A symbol (no operands), or a function that stays closed."""
+        key = digest(f"{kind}({','.join([x.key for x in args])})")
+        self.atoms.setdefault(key, Atom(key, kind, tuple(args), nonneg))
+        return _value({((key, 1.0),): 1.0})
+
+    def factor(self, value: Value) -> tuple[float, Monomial]:
+        """(c, m) with value = c * m: a sum becomes one atom with leading coefficient 1."""
+        if not value.terms:
+            return 0.0, ()
+        if len(value.terms) == 1:
+            mono, c = value.terms[0]
+            return c, mono
+        c = value.terms[0][1]
+        inner = self.scale(value, 1 / c)
+        return c, self.atom("sum", (inner,)).terms[0][0]
+
+    def product(self, c: float, mono: Monomial) -> Value:
+        """c * m as a value; opens a lone sum."""
+        if c != 0 and len(mono) == 1 and mono[0][1] == 1:
+            atom = self.atoms[mono[0][0]]
+            if atom.kind == "sum":
+                return self.scale(atom.args[0], c)
+        return _value({mono: _finite(c)})
+
+    def single(self, key: str, exponent: float = 1.0) -> Value:
+        return self.product(1.0, ((key, exponent),))
+
+    # --- sums ------------------------------------------------------------------------------------------------------
+
+    def scale(self, value: Value, c: float) -> Value:
+        terms = {mono: _finite(x * c) for mono, x in value.terms}
+        if c != 0 and any(x == 0 for x in terms.values()):
+            raise Opaque
+        return _value(terms)
+
+    def add(self, a: Value, b: Value) -> Value:
+        terms = dict(a.terms)
+        for mono, c in b.terms:
+            old = terms.get(mono, 0.0)
+            new = _finite(old + c)
+            terms[mono] = 0.0 if abs(new) <= _TINY * (abs(old) + abs(c)) else new
+        out = _value(terms)
+        return self.product(out.terms[0][1], out.terms[0][0]) if len(out.terms) == 1 else out
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self.add(a, self.scale(b, -1.0))
+
+    # --- products --------------------------------------------------------------------------------------------------
+
+    def mul(self, a: Value, b: Value) -> Value:
+        (c, left), (d, right) = self.factor(a), self.factor(b)
+        if c == 0 or d == 0:
+            return ZERO
+        return self._collect(c * d, [*left, *right])
+
+    def power(self, a: Value, n: float) -> Value:
+        """a ** n for a number n."""
+        if n == 0:
+            return ONE
+        if n == 1:
+            return a
+        c, mono = self.factor(a)
+        if c == 0:
+            if n < 0:
+                raise Opaque
+            return ZERO
+        if n.is_integer():
+            return self._collect(_power(c, n), [(key, x * n) for key, x in mono])
+        # what is known not to be negative can leave the root; the sign stays with the rest
+        out: list[tuple[str, float]] = []
+        rest: list[tuple[str, float]] = []
+        for key, x in mono:
+            if self.atoms[key].nonneg:
+                out.append((key, x * n))
+            elif x % 2 == 0:
+                out.append((self._absolute_of(key), x * n))
+            else:
+                rest.append((key, x))
+        sign = math.copysign(1.0, c)
+        outside = self._collect(_power(abs(c), n), out)
+        if not rest:
+            if sign < 0:
+                raise Opaque
+            return outside
+        inner = self._collect(sign, rest)
+        root = self.atom(f"pow{number(abs(n))}", (inner,), nonneg=True)
+        return self.mul(outside, self.power(root, math.copysign(1.0, n)))
+
+    def div(self, a: Value, b: Value) -> Value:
+        return self.mul(a, self.power(b, -1.0))
+
+    def _collect(self, c: float, factors: Iterable[tuple[str, float]]) -> Value:
+        """c * product of powers of atoms, brought to normal form."""
+        if c == 0:
+            raise Opaque  # an underflow: no factor is 0
+        exponents: dict[str, float] = {}
+        for key, x in factors:
+            exponents[key] = exponents.get(key, 0.0) + x
+        exponents = {key: x for key, x in exponents.items() if abs(x) > _TINY}
+        if any([self.atoms[key].kind in _SPECIAL for key in exponents]):
+            c = self._merge_exponentials(c, exponents)
+            self._merge_signs(exponents)
+        return self.product(_finite(c), tuple(sorted(exponents.items())))
+
+    def _merge_exponentials(self, c: float, exponents: dict[str, float]) -> float:
+        """exp(x) ** a * exp(y) ** b = exp(a x + b y)."""
+        found = [key for key in exponents if self.atoms[key].kind == "exp"]
+        if not found or (len(found) == 1 and exponents[found[0]] == 1):
+            return c
+        total = ZERO
+        for key in found:
+            total = self.add(total, self.scale(self.atoms[key].args[0], exponents.pop(key)))
+        merged_c, merged = self.factor(self.exp(total))
+        for key, x in merged:
+            exponents[key] = exponents.get(key, 0.0) + x
+        return c * merged_c
+
+    def _merge_signs(self, exponents: dict[str, float]) -> None:
+        """|x| ** 2 = x ** 2, sign(x) ** 3 = sign(x), sign(x) * x = |x|, sign(x) * |x| = x."""
+        for key in list(exponents):
+            atom = self.atoms[key]
+            if atom.kind == "abs" and exponents[key] % 2 == 0:
+                inner = self._inner(atom)
+                exponents[inner] = exponents.get(inner, 0.0) + exponents.pop(key)
+        for key in list(exponents):
+            atom, x = self.atoms[key], exponents.get(key, 0.0)
+            if atom.kind != "sign" or x <= 0 or not x.is_integer():
+                continue
+            inner = self._inner(atom)
+            absolute = self._absolute_of(inner)
+            n = exponents.get(inner, 0.0)
+            if x % 2 == 0:
+                exponents[key] = 2.0
+                if n > 0 or exponents.get(absolute, 0.0) > 0:  # 1 wherever the other factor is not 0
+                    del exponents[key]
+                continue
+            exponents[key] = 1.0
+            if n > 0 and n % 2 == 1:
+                del exponents[key], exponents[inner]
+                exponents[absolute] = exponents.get(absolute, 0.0) + n
+            elif exponents.get(absolute, 0.0) % 2 == 1 and exponents[absolute] > 0:
+                del exponents[key]
+                exponents[inner] = exponents.get(inner, 0.0) + exponents.pop(absolute)
+        for key in [key for key, x in exponents.items() if x == 0]:
+            del exponents[key]
+
+    def _inner(self, atom: Atom) -> str:
+        """The atom under an abs or sign atom."""
+        return self.factor(atom.args[0])[1][0][0]
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def _absolute_of(self, key: str) -> str:
+        if self.atoms[key].nonneg:
+            return key
+        inside = _value({((key, 1.0),): 1.0})
+        return self.atom("abs", (inside,), nonneg=True).terms[0][0][0][0]
+
+    def abs(self, a: Value) -> Value:
+        c, mono = self.factor(a)
+        if c == 0:
+            return ZERO
+        factors = [(key, 2.0) if self._is_sign(key, x) else (self._absolute_of(key), x) for key, x in mono]
+        return self._collect(abs(c), factors)
+
+    def _is_sign(self, key: str, exponent: float) -> bool:
+        return self.atoms[key].kind == "sign" and exponent > 0
+
+    def sign(self, a: Value) -> Value:
+        c, mono = self.factor(a)
+        if c == 0:
+            return ZERO
+        factors: list[tuple[str, float]] = []
+        for key, x in mono:
+            atom = self.atoms[key]
+            if atom.kind == "exp":
+                continue
+            if atom.kind == "sign":
+                factors.append((key, x))
+                continue
+            if not x.is_integer() or (atom.nonneg and atom.kind != "abs"):
+                # not negative: the sign is 1, or 0 where the atom is 0
+                inside = _value({((key, 1.0),): 1.0})
+                factors.append((self.atom("sign", (inside,), nonneg=True).terms[0][0][0][0], 1.0))
+                continue
+            if atom.kind == "abs":
+                key, x = self._inner(atom), 2.0
+            inside = _value({((key, 1.0),): 1.0})
+            sign_key = self.atom("sign", (inside,), nonneg=atom.nonneg).terms[0][0][0][0]
+            factors.append((sign_key, 2.0 if x % 2 == 0 else 1.0))
+        return self._collect(math.copysign(1.0, c), factors)
+
+    def exp(self, a: Value) -> Value:
+        shift = dict(a.terms).get((), 0.0)
+        c = _finite(math.exp(shift)) if shift < 700 else _finite(math.inf)
+        rest = self.add(a, constant(-shift)) if shift else a
+        if not rest.terms:
+            return constant(c)
+        if len(rest.terms) == 1:
+            mono, k = rest.terms[0]
+            atom = self.atoms[mono[0][0]]
+            if len(mono) == 1 and mono[0][1] == 1 and atom.kind == "log" and self._nonneg(atom.args[0]):
+                return self.scale(self.power(atom.args[0], k), c)
+        return self.scale(self.atom("exp", (rest,), nonneg=True), c)
+
+    def log(self, a: Value) -> Value:
+        c, mono = self.factor(a)
+        if c == 0:
+            raise Opaque
+        out = constant(math.log(abs(c)))
+        rest: list[tuple[str, float]] = []
+        for key, x in mono:
+            atom = self.atoms[key]
+            if atom.kind == "exp":
+                out = self.add(out, self.scale(atom.args[0], x))
+            elif atom.nonneg:
+                out = self.add(out, self.scale(self._log_atom(self.single(key)), x))
+            elif x % 2 == 0:
+                out = self.add(out, self.scale(self._log_atom(self.single(self._absolute_of(key))), x))
+            else:
+                rest.append((key, x))
+        if rest:
+            out = self.add(out, self._log_atom(self._collect(math.copysign(1.0, c), rest)))
+        elif c < 0:
+            raise Opaque
+        return out
+
+    def _log_atom(self, a: Value) -> Value:
+        return self.atom("log", (a,))
+
+    def _nonneg(self, a: Value) -> bool:
+        c, mono = self.factor(a)
+        return c > 0 and all(self.atoms[key].nonneg or x % 2 == 0 for key, x in mono)
+
+    def only_signs(self, a: Value) -> bool:
+        """Whether the value is c * (1, 0 or -1)."""
+        mono = self.factor(a)[1]
+        return bool(mono) and all(self._is_sign(key, x) for key, x in mono)
+
+
+_SPECIAL: Final = frozenset(("exp", "abs", "sign"))
+
+
+def _power(c: float, n: float) -> float:
+    try:
+        out = c**n
+    except (OverflowError, ZeroDivisionError):
+        raise Opaque from None
+    if isinstance(out, complex) or out == 0:
+        raise Opaque
+    return _finite(out)

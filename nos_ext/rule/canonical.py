@@ -1,0 +1,274 @@
+"""Owns the canonical key of a rule: equal for rules that algebra over the real numbers shows to be the same function.
+
+The search uses it to train no rule twice. Commuted and regrouped sums and products, cancelled terms, scaled arguments of
+sign, abs and clip, and the like give one key. States that p never depends on do not count, nor do the names of states.
+Rules with different keys may still be the same function; rules with the same key always are, at almost every point where
+both are finite. Nothing of this touches a compiled program: the rewrites there keep every bit (simplify.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest, number
+from .definition import Rule
+from .expr import Expr, postorder
+from .table import OPS, RANDOM
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+
+def canonical_key(rule: Rule | Program) -> str:
+    """A hex digest; see the description of this module. The key depends on the rule's formula and defaults only."""
+    if not isinstance(rule, Rule):
+        rule = rule.rule
+    slots = {name: f"state{i}" for i, name in enumerate(rule.state_names)}
+    keys, supports = _keys(rule, ("p", *slots), slots)
+    live = _live(dict(zip(("p", *slots), supports, strict=True)), slots)
+    if len(live) == len(slots) <= 1:
+        return digest(",".join(keys))
+    # States are told apart by their updates, written with what is known of the others; slots only break ties.
+    colours = dict.fromkeys(slots, "state")
+    for _ in live[1:]:
+        keys, _ = _keys(rule, live, colours)
+        colours |= {name: digest(f"{colours[name]}:{key}") for name, key in zip(live, keys, strict=True)}
+        if len({colours[name] for name in live}) == len(live):
+            break
+    order = sorted(live, key=lambda name: colours[name])
+    labels = {name: f"dead {name}" for name in slots} | {name: f"state{i}" for i, name in enumerate(order)}
+    return digest(",".join(_keys(rule, ("p", *order), labels)[0]))
+
+
+def _live(supports: dict[str, set[str]], slots: dict[str, str]) -> list[str]:
+    """The states that the parameter depends on, now or later, in slot order."""
+    live: set[str] = set()
+    todo = ["p"]
+    while todo:
+        support = supports[todo.pop()]
+        found = {name for name in slots if slots[name] in support} - live
+        live |= found
+        todo += found
+    return [name for name in slots if name in live]
+
+
+def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
+    """Keys of the named outputs, and the state symbols in each; `states` names the symbol of every state."""
+    roots = dict(zip(("p", *rule.state_names), rule.simplified, strict=True))
+    builder = _Builder(rule, states)
+    values: dict[Expr, Value] = {}
+    for node in postorder([roots[name] for name in outputs]):
+        values[node] = builder.value(node, [values[x] for x in node.args])
+    results = [values[roots[name]] for name in outputs]
+    return [x.key for x in results], [builder.symbols(x) for x in results]
+
+
+class _Builder:
+    """Values of nodes."""
+
+    def __init__(self, rule: Rule, states: dict[str, str]) -> None:
+        self._algebra = Algebra()
+        self._rule = rule
+        self._states = states
+        self._draws: dict[str, int] = {}
+
+    def value(self, node: Expr, args: list[Value]) -> Value:
+        if not node.args:
+            return self._leaf(node)
+        algebra = self._algebra
+        op = node.op
+        if op in RANDOM:
+            return self._draw(op, args)
+        try:
+            return _OPS[op](algebra, *args)
+        except (Opaque, OverflowError):
+            ordered = sorted(args, key=lambda x: x.key) if OPS[op].commutes else args
+            return algebra.atom(op, ordered)
+
+    def symbols(self, value: Value) -> set[str]:
+        """Kinds of the atoms in a value that have no operands."""
+        found: set[str] = set()
+        seen: set[str] = set()
+        todo = [value]
+        while todo:
+            for key in [key for mono, _ in todo.pop().terms for key, _ in mono]:
+                if key not in seen:
+                    seen.add(key)
+                    atom = self._algebra.atoms[key]
+                    todo += atom.args
+                    if not atom.args:
+                        found.add(atom.kind)
+        return found
+
+    def _leaf(self, node: Expr) -> Value:
+        atom = self._algebra.atom
+        if node.op == "constant":
+            value = float(node.value)  # type: ignore[arg-type]
+            return constant(value) if math.isfinite(value) else atom(f"constant {value}", nonneg=value > 0)
+        if node.op == "state":
+            return atom(self._states[str(node.value)])
+        if node.op == "hyper":
+            return atom(f"hyper {node.value}={self._rule.hyperparameters[str(node.value)]}")
+        return atom(node.op, nonneg=node.op in ("step", "total"))
+
+    def _draw(self, op: str, args: list[Value]) -> Value:
+        """Draws are symbols, numbered among those of the same kind. Gaussians and drops scale with their operand."""
+        algebra = self._algebra
+        if op == "normal":
+            return algebra.mul(args[0], algebra.atom(self._number("normal")))
+        x, prob = args
+        if prob.constant is not None and (prob.constant <= 0 or prob.constant > 1):
+            return x if prob.constant <= 0 else ZERO
+        c, mono = algebra.factor(x)
+        if c == 0:
+            return ZERO
+        inner = algebra.product(1.0, mono)
+        return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
+
+    def _number(self, kind: str) -> str:
+        count = self._draws[kind] = self._draws.get(kind, 0) + 1
+        return f"{kind} #{count}"
+
+
+def _compare(kind: str, test: Callable[[float], bool], flip: bool) -> Callable[[Algebra, Value, Value], Value]:
+    """a < b and its like as a test of the sign of b - a."""
+
+    def compare(algebra: Algebra, a: Value, b: Value) -> Value:
+        difference = algebra.sub(a, b) if flip else algebra.sub(b, a)
+        c, mono = algebra.factor(difference)
+        if not mono:
+            return ONE if test(c) else ZERO
+        sign = math.copysign(1.0, c) if kind in ("positive", "not negative") else 1.0
+        return algebra.atom(kind, (algebra.product(sign, mono),), nonneg=True)
+
+    return compare
+
+
+def _maximum(algebra: Algebra, a: Value, b: Value) -> Value:
+    operands: dict[str, Value] = {}
+    largest = -math.inf
+    for x in (a, b):
+        atom = algebra.atoms.get(x.terms[0][0][0][0]) if len(x.terms) == 1 and x.terms[0][0] else None
+        whole = atom is not None and atom.kind == "max" and x.terms == ((((atom.key, 1.0),), 1.0),)
+        for operand in atom.args if atom is not None and whole else (x,):
+            if operand.constant is None:
+                operands[operand.key] = operand
+            else:
+                largest = max(largest, operand.constant)
+    if not operands:
+        return constant(largest)
+    if largest > -math.inf:
+        operands["number"] = constant(largest)
+    if len(operands) == 1:
+        return next(iter(operands.values()))
+    ordered = sorted(operands.values(), key=lambda x: x.key)
+    return algebra.atom("max", ordered, nonneg=largest >= 0)
+
+
+def _minimum(algebra: Algebra, a: Value, b: Value) -> Value:
+    return algebra.scale(_maximum(algebra, algebra.scale(a, -1.0), algebra.scale(b, -1.0)), -1.0)
+
+
+def _clip(algebra: Algebra, x: Value, low: Value, high: Value) -> Value:
+    lo, hi = low.constant, high.constant
+    if lo is None or hi is None:
+        return _minimum(algebra, _maximum(algebra, x, low), high)
+    if lo >= hi:
+        return constant(hi)
+    c, mono = algebra.factor(x)
+    if not mono:
+        return constant(min(max(c, lo), hi))
+    # clip(c y, lo, hi) = c clip(y, lo / c, hi / c)
+    lo, hi = (lo / c, hi / c) if c > 0 else (hi / c, lo / c)
+    inner = algebra.product(1.0, mono)
+    if algebra.only_signs(inner):
+        if lo <= -1 and hi >= 1:
+            return x
+        if lo == -hi:
+            return algebra.scale(inner, c * hi)
+    return algebra.scale(algebra.atom(f"clip {number(lo)} {number(hi)}", (inner,), nonneg=lo >= 0), c)
+
+
+def _where(algebra: Algebra, condition: Value, a: Value, b: Value) -> Value:
+    c, mono = algebra.factor(condition)
+    if not mono:
+        return a if c != 0 else b
+    if a.key == b.key:
+        return a
+    test = algebra.product(1.0, mono)
+    if len(mono) == 1:
+        atom = algebra.atoms[mono[0][0]]
+        if atom.kind in ("zero", "not zero") and mono[0][1] == 1:
+            test = atom.args[0]
+            if atom.kind == "zero":
+                a, b = b, a
+    scale = algebra.factor(a)[0] or algebra.factor(b)[0]
+    inner = algebra.atom("where", (test, algebra.scale(a, 1 / scale), algebra.scale(b, 1 / scale)))
+    return algebra.scale(inner, scale)
+
+
+def _odd(function: Callable[[float], float], kind: str) -> Callable[[Algebra, Value], Value]:
+    def odd(algebra: Algebra, a: Value) -> Value:
+        c, mono = algebra.factor(a)
+        if not mono:
+            return constant(function(c))
+        sign = math.copysign(1.0, c)
+        return algebra.scale(algebra.atom(kind, (algebra.scale(a, sign),)), sign)
+
+    return odd
+
+
+def _cos(algebra: Algebra, a: Value) -> Value:
+    c, mono = algebra.factor(a)
+    return algebra.atom("cos", (algebra.scale(a, math.copysign(1.0, c)),)) if mono else constant(math.cos(c))
+
+
+def _floor(algebra: Algebra, a: Value) -> Value:
+    return algebra.atom("floor", (a,)) if a.constant is None else constant(math.floor(a.constant))
+
+
+def _pow(algebra: Algebra, a: Value, b: Value) -> Value:
+    if b.constant is not None:
+        return algebra.power(a, b.constant)
+    if a.constant is not None and a.constant > 0:
+        return algebra.exp(algebra.scale(b, math.log(a.constant)))
+    raise Opaque
+
+
+def _closed(algebra: Algebra, *args: Value) -> Value:
+    raise Opaque
+
+
+_OPS: Final[dict[str, Callable[..., Value]]] = {
+    **dict.fromkeys(OPS, _closed),
+    "add": Algebra.add,
+    "sub": Algebra.sub,
+    "mul": Algebra.mul,
+    "div": Algebra.div,
+    "pow": _pow,
+    "min": _minimum,
+    "max": _maximum,
+    "lt": _compare("positive", lambda d: d > 0, False),
+    "le": _compare("not negative", lambda d: d >= 0, False),
+    "gt": _compare("positive", lambda d: d > 0, True),
+    "ge": _compare("not negative", lambda d: d >= 0, True),
+    "eq": _compare("zero", lambda d: d == 0, False),
+    "ne": _compare("not zero", lambda d: d != 0, False),
+    "neg": lambda algebra, a: algebra.scale(a, -1.0),
+    "abs": Algebra.abs,
+    "sign": Algebra.sign,
+    "exp": Algebra.exp,
+    "log": Algebra.log,
+    "sqrt": lambda algebra, a: algebra.power(a, 0.5),
+    "rsqrt": lambda algebra, a: algebra.power(a, -0.5),
+    "square": lambda algebra, a: algebra.power(a, 2.0),
+    "tanh": _odd(math.tanh, "tanh"),
+    "floor": _floor,
+    "fma": lambda algebra, a, b, c: algebra.add(algebra.mul(a, b), c),
+    "where": _where,
+    "clip": _clip,
+    "cos": _cos,
+    "sin": _odd(math.sin, "sin"),
+}

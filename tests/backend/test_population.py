@@ -1,0 +1,118 @@
+"""apply_population: every slice gets the bits that apply_rule would give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nos_ext
+
+TEXTS = [
+    "g",
+    "g * exp(sign(g) * sign(m))",
+    "adam",
+    "drop(g, 0.3) + noise",
+    "adam * ld + rmsprop * w",
+    "def r(p, g, a, b, c, *, lr, beta=0.5):\n    return p - lr * beta * g, g, a, b\n",
+]
+PROGRAMS = [nos_ext.compile_rule(t) for t in TEXTS]
+SHAPES = [(3,), (2, 5), (), (0, 4), (600,)]
+
+
+def tensors(k: int, dtype: torch.dtype = torch.float32) -> tuple[list[Any], list[Any], list[list[Any]]]:
+    make = torch.Generator().manual_seed(5)
+    lists = [[torch.rand(k, *s, generator=make, dtype=torch.float64).to(dtype) + 0.5 for s in SHAPES] for _ in range(5)]
+    return lists[0], lists[1], lists[2:]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("repeat", [1, 7])
+def test_equals_one_call_per_slice(dtype: torch.dtype, repeat: int) -> None:
+    programs = PROGRAMS * repeat
+    k = len(programs)
+    lr = [0.1 * (i + 1) for i in range(k)]
+    beta = [0.5 + 0.01 * i for i in range(k)]
+    seed = list(range(k))
+    params, grads, state = tensors(k, dtype)
+    expected_p, expected_g, expected_s = tensors(k, dtype)
+    for i, program in enumerate(programs):
+        names = program.state_names
+        hyper = {"beta": beta[i]} if "beta" in program.hyperparameters else {}
+        nos_ext.apply_rule(
+            program,
+            [p[i] for p in expected_p],
+            [g[i] for g in expected_g],
+            [[x[i] for x in s] for s in expected_s[: len(names)]],
+            lr=lr[i], step=4, total_steps=10, seed=seed[i], **hyper,
+        )  # fmt: skip
+    for _ in range(2):  # the second call uses the plan of the first, on the same memory
+        nos_ext.apply_population(programs, params, grads, state, lr=lr, step=4, total_steps=10, seed=seed, beta=beta)
+        if _ == 0:
+            for got, want in zip([*params, *sum(state, [])], [*expected_p, *sum(expected_s, [])], strict=True):
+                assert torch.equal(got, want)
+    assert not torch.equal(params[0], expected_p[0])
+
+
+def test_new_programs_on_the_same_memory() -> None:
+    """The cached plan must not outlive the programs it was made for."""
+    params, grads, _ = [torch.ones(3, 4)], [torch.ones(3, 4)], []
+    for factor in (1, 2, 3):
+        programs = [nos_ext.compile_rule(f"{factor} * g") for _ in range(3)]
+        params[0].fill_(0)
+        nos_ext.apply_population(programs, params, grads, [], lr=1.0)
+        assert params[0].eq(-factor).all()
+
+
+def test_dict_state_and_missing_gradient() -> None:
+    programs = [PROGRAMS[1]] * 4
+    params, grads = [torch.ones(4, 2), torch.ones(4, 3)], [None, torch.ones(4, 3)]
+    state = {"m": nos_ext.init_population_state(programs, params)[0]}
+    nos_ext.apply_population(programs, params, grads, state, lr=np.full(4, 0.1))
+    assert params[0].eq(1).all()
+    assert state["m"][0].eq(0).all()
+    assert params[1].sub(1 - 0.1 * np.e).abs().max() < 2**-23
+    assert [len(x) for x in nos_ext.init_population_state(PROGRAMS, params)] == [2, 2, 2]
+
+
+def stacked() -> dict[str, Any]:
+    return {"programs": PROGRAMS[:2], "params": [torch.ones(2, 3)], "grads": [torch.ones(2, 3)],
+            "state": [[torch.zeros(2, 3)]], "lr": 0.1}  # fmt: skip
+
+
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "no programs": ({"programs": []}, ValueError, "programs is empty"),
+    "one program": ({"programs": PROGRAMS[0]}, TypeError, "programs is one program; pass a list"),
+    "text program": ({"programs": ["g", "g"]}, TypeError, r"programs\[0\] is a str"),
+    "leading dimension": ({"params": [torch.ones(3, 2)], "grads": [torch.ones(3, 2)], "state": [[torch.zeros(3, 2)]]},
+                          ValueError, r"params\[0\] has shape \(3, 2\) but there are 2 programs"),
+    "0-d": ({"params": [torch.tensor(1.0)], "grads": [torch.tensor(1.0)], "state": [[torch.tensor(1.0)]]},
+            ValueError, r"params\[0\] has shape \(\)"),
+    "inner slices": ({"params": [torch.ones(3, 2).T], "grads": [torch.ones(3, 2).T], "state": [[torch.zeros(3, 2).T]]},
+                     ValueError, "must lie one after the other"),
+    "too few states": ({"state": []}, ValueError, "state has 0 lists but the programs have up to 1"),
+    "lr length": ({"lr": [0.1, 0.2, 0.3]}, ValueError, "lr has 3 values but there are 2 programs"),
+    "lr item": ({"lr": [0.1, "x"]}, TypeError, r"lr\[1\] is 'x'"),
+    "no lr": ({"lr": ...}, TypeError, "argument 'lr' is missing"),
+    "seed length": ({"seed": [1]}, ValueError, "seed does not have one value per program"),
+    "hyperparameter": ({"betta": 0.1}, TypeError, "none of the programs has a hyperparameter 'betta'"),
+    "total_steps": ({"programs": [PROGRAMS[4]] * 2, "state": [[torch.zeros(2, 3)]] * 2}, ValueError, r"programs\[0\] reads T"),
+    "dict state": ({"programs": [PROGRAMS[1], PROGRAMS[2]], "state": {"m": [torch.zeros(2, 3)]}}, ValueError, "name different states"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_and_nothing_written(name: str) -> None:
+    change, error, message = BAD[name]
+    arguments = {**stacked(), **change}
+    if arguments["lr"] is ...:
+        del arguments["lr"]
+    before = [p.clone() for p in arguments["params"]]
+    with pytest.raises(error, match=message):
+        nos_ext.apply_population(
+            arguments.pop("programs"), arguments["params"], arguments.pop("grads"), arguments.pop("state"),
+            **{k: v for k, v in arguments.items() if k != "params"},
+        )  # fmt: skip
+    assert all(map(torch.equal, arguments["params"], before))

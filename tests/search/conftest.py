@@ -1,0 +1,107 @@
+"""Shared parts of the search tests: a stub executor that trains nothing, small configurations, and the real command."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nos_search.config import RunConfig, versions
+from nos_search.executor import Answer, Executor, Job
+from nos_search.loop import Search
+from nos_search.store import Store
+from nos_search.train.child import Outcome
+
+SMALL = {"sweep_steps": 4, "train_steps": 6, "width": 4}
+
+
+def stub_outcome(key: str) -> Outcome:
+    """A made-up outcome that depends on the rule's canonical form only; one rule in eight diverges."""
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    if number % 8 == 0:
+        return Outcome("diverged", 0.0, None, {"sweep": []})
+    reward = (number >> 8) / 2**24
+    return Outcome("done", reward, 0.1, {"sweep": [], "steps": [1], "loss": [1.0], "accuracy": [reward]})
+
+
+class StubExecutor(Executor):
+    """Answers from stub_outcome. jobs: every job ever taken. fault(job): may raise, or give the reason of a failure."""
+
+    slots = 1
+
+    def __init__(self, fault: Callable[[Job], str | None] = lambda job: None, slots: int = 1) -> None:
+        self.jobs: list[Job] = []
+        self.fault = fault
+        self.slots = slots
+        self._held: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        assert len(self._held) < self.slots
+        self.jobs.append(job)
+        self._held.append(job)
+
+    def wait(self) -> list[Answer]:
+        job = self._held.pop()
+        reason = self.fault(job)
+        return [Answer(job.number, None if reason else stub_outcome(job.rule.key), reason or "", 0.25)]
+
+    def close(self) -> None:
+        self._held.clear()
+
+
+class Clock:
+    """A clock that goes forward by `tick` seconds whenever it is read."""
+
+    def __init__(self, tick: float = 1.0) -> None:
+        self.now, self.tick = 0.0, tick
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+def stub_search(folder: Path, config: RunConfig, executor: Executor) -> str:
+    """Runs or continues a search in `folder` with a stub executor; returns why it stopped."""
+    clock = Clock()
+    exists = (folder / "search.db").exists()
+    with Store.open(folder, write=True) if exists else Store.create(folder, config.to_json(), versions()) as store:
+        return Search(store, config, executor, clock=clock, wall=clock).run()
+
+
+def table(folder: Path) -> list[object]:
+    """All of a run that equal runs have in common, the strategy's state included."""
+    from nos_search.codec import pack
+
+    with Store.open(folder) as store:
+        state = store.checkpoint()
+        return [[trial.repeatable() for trial in store.trials()], pack(state) if state else None]
+
+
+def environment() -> dict[str, str]:
+    """For subprocesses: the packages come from where this process found them."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "nos_search", *map(str, args)]
+
+
+def nos_search(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    return subprocess.run(command(*args), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small run on real data, for tests that only read. 40 trials, about 5 s."""
+    from nos_search.cli import main
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+    assert main(["run", "--trials", "40", "--seed", "3", "--out", str(folder), *small]) == 0
+    return folder

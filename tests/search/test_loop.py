@@ -1,0 +1,178 @@
+"""The loop with a stub executor: gates, duplicates, limits, failures, and going on after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nos_search.config import RunConfig
+from nos_search.errors import SearchError, UsageError
+from nos_search.executor import Job
+from nos_search.results import counts, leaderboard, summary
+from nos_search.space import Space
+from nos_search.store import Store
+
+from .conftest import StubExecutor, stub_outcome, stub_search, table
+
+ONE_GROUP = Space(groups=1).config()
+SMALL_CONTROLLER = {"hidden": 8, "embedding": 4}
+
+
+def config(**changes: object) -> RunConfig:
+    return RunConfig(**{"trials": 120, "strategy_options": SMALL_CONTROLLER, "space": ONE_GROUP, **changes})  # type: ignore[arg-type]
+
+
+def test_nothing_is_trained_twice(tmp_path: Path) -> None:
+    executor = StubExecutor()
+    assert stub_search(tmp_path / "run", config(trials=400), executor) == "trials"
+    with Store.open(tmp_path / "run") as store:
+        trials = store.trials()
+        total = counts(trials)
+    assert total["trials"] == 400 == sum(total[k] for k in ("done", "diverged", "rejected", "duplicates", "failed"))
+    assert total["duplicates"] > 20
+    assert total["rejected"] > 20
+    keys = [job.rule.key for job in executor.jobs]
+    assert len(keys) == len(set(keys)) == total["trained"]
+    by_id = {trial.id: trial for trial in trials}
+    for trial in trials:
+        if trial.status == "duplicate":
+            first = by_id[trial.duplicate_of]
+            assert first.id < trial.id
+            assert first.key == trial.key
+            assert (trial.reward, trial.lr) == (first.reward, first.lr)
+            assert first.status in ("done", "diverged")
+        elif trial.status in ("done", "diverged"):
+            assert trial.reward == stub_outcome(trial.key).reward
+        else:
+            assert trial.status == "rejected"
+            assert trial.reward == 0.0
+            assert trial.reason in ("no gradient", "gradient has no effect", "not finite")
+
+
+def test_leaderboard_and_summary(tmp_path: Path) -> None:
+    stub_search(tmp_path / "run", config(trials=300), StubExecutor())
+    with Store.open(tmp_path / "run") as store:
+        rows = leaderboard(store.trials())
+        data = summary(store, top=5)
+    assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
+    assert [row.reward for row in rows] == sorted((row.reward for row in rows), reverse=True)
+    assert all(row.trials == row.duplicates + 1 for row in rows)
+    # duplicates of rules that diverged are on no row
+    assert 0 < sum(row.duplicates for row in rows) <= data["duplicates"]
+    assert data["best"] == data["leaderboard"][0]
+    assert len(data["leaderboard"]) == 5
+
+
+def test_equal_seeds_equal_runs(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        stub_search(tmp_path / name, config(seed=seed), StubExecutor())
+    assert table(tmp_path / "a") == table(tmp_path / "b")
+    assert table(tmp_path / "a") != table(tmp_path / "c")
+
+
+@pytest.mark.parametrize("strategy", ["controller", "random"])
+def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> None:
+    """The executor dies at every seventh job; the run is taken up again each time and ends as the unbroken one."""
+    options = SMALL_CONTROLLER if strategy == "controller" else {}
+    chosen = config(strategy=strategy, strategy_options=options, trials=80)
+    stub_search(tmp_path / "whole", chosen, StubExecutor())
+
+    class CrashError(Exception):
+        pass
+
+    crashed: set[int] = set()
+
+    def fault(job: Job) -> None:
+        if job.number % 7 == 3 and job.number not in crashed:
+            crashed.add(job.number)
+            raise CrashError
+
+    for _ in range(40):
+        try:
+            assert stub_search(tmp_path / "broken", chosen, StubExecutor(fault)) == "trials"
+            break
+        except CrashError:
+            pass
+    assert len(crashed) > 5
+    assert table(tmp_path / "broken") == table(tmp_path / "whole")
+
+
+def test_candidates_that_were_open_are_taken_up_again(tmp_path: Path) -> None:
+    """With several slots, a crash leaves candidates that the stored state has asked for and nobody answered."""
+
+    def fault(job: Job) -> None:
+        if job.number == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stub_search(tmp_path / "run", config(), StubExecutor(fault, slots=4))
+    assert stub_search(tmp_path / "run", config(), StubExecutor(slots=4)) == "trials"
+    with Store.open(tmp_path / "run") as store:
+        assert [trial.id for trial in store.trials()] == list(range(120))
+
+
+def test_interrupt_leaves_no_trial_in_flight(tmp_path: Path) -> None:
+    def fault(job: Job) -> None:
+        if job.number > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stub_search(tmp_path / "run", config(), StubExecutor(fault))
+    with Store.open(tmp_path / "run") as store:
+        assert counts(store.trials())["running"] == 0
+    stub_search(tmp_path / "run", config(), StubExecutor())
+    stub_search(tmp_path / "whole", config(), StubExecutor())
+    assert table(tmp_path / "run") == table(tmp_path / "whole")
+
+
+def test_more_trials_later(tmp_path: Path) -> None:
+    stub_search(tmp_path / "parts", config(trials=30), StubExecutor())
+    stub_search(tmp_path / "parts", config(trials=120), StubExecutor())
+    stub_search(tmp_path / "whole", config(trials=120), StubExecutor())
+    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    assert stub_search(tmp_path / "parts", config(trials=120), StubExecutor()) == "trials"
+
+
+def test_limits(tmp_path: Path) -> None:
+    assert stub_search(tmp_path / "time", config(trials=None, seconds=30.0), StubExecutor()) == "seconds"
+    assert stub_search(tmp_path / "reward", config(target=0.9), StubExecutor()) == "target"
+    with Store.open(tmp_path / "reward") as store:
+        trials = store.trials()
+    assert trials[-1].reward >= 0.9
+    assert all((trial.reward or 0) < 0.9 for trial in trials[:-1])
+
+
+def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
+    stub_search(tmp_path / "one", config(), StubExecutor(lambda job: "out of memory" if job.number % 9 == 0 else None))
+    with Store.open(tmp_path / "one") as store:
+        failed = [trial for trial in store.trials() if trial.status == "failed"]
+    assert failed
+    assert all(trial.reward is None and trial.reason == "out of memory" for trial in failed)
+    with pytest.raises(SearchError, match="5 trials in a row could not be run; the last said: no disk"):
+        stub_search(tmp_path / "all", config(), StubExecutor(lambda job: "no disk"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "mnist"}, "--task 'mnist' is not known; choose one of: digits, fashion"),
+        ({"strategy": "luck"}, "--strategy 'luck' is not known; choose one of: controller, random"),
+        ({"workers": 4}, "--workers 4: this version trains in one process; use --workers 1"),
+        ({"trials": 0}, "--trials 0 is below 1"),
+        ({"seconds": -1.0}, "--seconds -1 is not above 0"),
+        ({"target": 2.0}, "--target 2 is outside"),
+        ({"threads": 0}, "--threads 0 is below 1"),
+        ({"seed": -1}, "--seed -1 is outside"),
+        ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: halving, full"),
+    ],
+)
+def test_wrong_configurations(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config(**changes)
+
+
+def test_config_round_trip() -> None:
+    chosen = config(seconds=3.0, width=5)
+    assert RunConfig.from_json(chosen.to_json()) == chosen
+    assert RunConfig.from_json({**chosen.to_json(), "added by a later release": 1}) == chosen
