@@ -41,10 +41,21 @@ class Atom:
     nonneg: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Value:
-    terms: tuple[tuple[Monomial, float], ...]  # sorted by monomial, no zero coefficients
-    key: str
+    """A sum: terms sorted by monomial, without zero coefficients."""
+
+    __slots__ = ("_key", "terms")
+
+    def __init__(self, terms: dict[Monomial, float]) -> None:
+        self.terms: tuple[tuple[Monomial, float], ...] = tuple(sorted([x for x in terms.items() if x[1] != 0]))
+        self._key = ""
+
+    @property
+    def key(self) -> str:
+        if not self._key:
+            terms = [f"{number(c)}*{'*'.join([f'{atom}^{number(x)}' for atom, x in m])}" for m, c in self.terms]
+            self._key = digest(";".join(terms))
+        return self._key
 
     @property
     def constant(self) -> float | None:
@@ -54,14 +65,6 @@ class Value:
         return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
 
 
-def _value(terms: dict[Monomial, float]) -> Value:
-    ordered = tuple(sorted((mono, c) for mono, c in terms.items() if c != 0))
-    text = ";".join(
-        [f"{number(c)}*{'*'.join([f'{atom}^{number(x)}' for atom, x in mono])}" for mono, c in ordered]
-    )
-    return Value(ordered, digest(text))
-
-
 def _finite(x: float) -> float:
     if not math.isfinite(x):
         raise Opaque
@@ -69,7 +72,7 @@ def _finite(x: float) -> float:
 
 
 def constant(x: float) -> Value:
-    return _value({(): _finite(x)})
+    return Value({(): _finite(x)})
 
 
 ZERO: Final = constant(0.0)
@@ -88,7 +91,7 @@ class Algebra:
         """A symbol (no operands), or a function that stays closed."""
         key = digest(f"{kind}({','.join([x.key for x in args])})")
         self.atoms.setdefault(key, Atom(key, kind, tuple(args), nonneg))
-        return _value({((key, 1.0),): 1.0})
+        return Value({((key, 1.0),): 1.0})
 
     def factor(self, value: Value) -> tuple[float, Monomial]:
         """(c, m) with value = c * m: a sum becomes one atom with leading coefficient 1."""
@@ -107,7 +110,7 @@ class Algebra:
             atom = self.atoms[mono[0][0]]
             if atom.kind == "sum":
                 return self.scale(atom.args[0], c)
-        return _value({mono: _finite(c)})
+        return Value({mono: _finite(c)})
 
     def single(self, key: str, exponent: float = 1.0) -> Value:
         return self.product(1.0, ((key, exponent),))
@@ -118,7 +121,7 @@ class Algebra:
         terms = {mono: _finite(x * c) for mono, x in value.terms}
         if c != 0 and any(x == 0 for x in terms.values()):
             raise Opaque
-        return _value(terms)
+        return Value(terms)
 
     def add(self, a: Value, b: Value) -> Value:
         terms = dict(a.terms)
@@ -126,7 +129,7 @@ class Algebra:
             old = terms.get(mono, 0.0)
             new = _finite(old + c)
             terms[mono] = 0.0 if abs(new) <= _TINY * (abs(old) + abs(c)) else new
-        out = _value(terms)
+        out = Value(terms)
         return self.product(out.terms[0][1], out.terms[0][0]) if len(out.terms) == 1 else out
 
     def sub(self, a: Value, b: Value) -> Value:
@@ -240,7 +243,7 @@ class Algebra:
     def _absolute_of(self, key: str) -> str:
         if self.atoms[key].nonneg:
             return key
-        inside = _value({((key, 1.0),): 1.0})
+        inside = Value({((key, 1.0),): 1.0})
         return self.atom("abs", (inside,), nonneg=True).terms[0][0][0][0]
 
     def abs(self, a: Value) -> Value:
@@ -267,12 +270,12 @@ class Algebra:
                 continue
             if not x.is_integer() or (atom.nonneg and atom.kind != "abs"):
                 # not negative: the sign is 1, or 0 where the atom is 0
-                inside = _value({((key, 1.0),): 1.0})
+                inside = Value({((key, 1.0),): 1.0})
                 factors.append((self.atom("sign", (inside,), nonneg=True).terms[0][0][0][0], 1.0))
                 continue
             if atom.kind == "abs":
                 key, x = self._inner(atom), 2.0
-            inside = _value({((key, 1.0),): 1.0})
+            inside = Value({((key, 1.0),): 1.0})
             sign_key = self.atom("sign", (inside,), nonneg=atom.nonneg).terms[0][0][0][0]
             factors.append((sign_key, 2.0 if x % 2 == 0 else 1.0))
         return self._collect(math.copysign(1.0, c), factors)

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from nos_search.config import RunConfig, versions
 from nos_search.executor import Answer, Executor, Job
 from nos_search.loop import Search
 from nos_search.store import Store
 from nos_search.train.child import Outcome
+
+torch.set_num_threads(1)  # the tests' tensors are small, and bits depend on the number
 
 SMALL = {"sweep_steps": 4, "train_steps": 6, "width": 4}
 

@@ -30,7 +30,7 @@ def test_nothing_is_trained_twice(tmp_path: Path) -> None:
         trials = store.trials()
         total = counts(trials)
     assert total["trials"] == 400 == sum(total[k] for k in ("done", "diverged", "rejected", "duplicates", "failed"))
-    assert total["duplicates"] > 20
+    assert total["duplicates"] > 5
     assert total["rejected"] > 20
     keys = [job.rule.key for job in executor.jobs]
     assert len(keys) == len(set(keys)) == total["trained"]

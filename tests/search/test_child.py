@@ -1,0 +1,204 @@
+"""Training of children: the network, the sweep, divergence, repeatability, and that good rules beat bad ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nos_search.errors import UsageError
+from nos_search.rules import compile_rule, library, parse_rule_argument, probe_fault
+from nos_search.task import Task, load
+from nos_search.train.child import LEARNING_RATES, Protocol, Training, derive_seed, score
+from nos_search.train.evaluate import compare
+from nos_search.train.net import ConvNet
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def tiny(digits: Task) -> Task:
+    return digits.with_options(width=4, sweep_steps=4, train_steps=13)
+
+
+def test_network_shapes_and_seeds() -> None:
+    net = ConvNet(channels=3, size=(28, 20), width=6, classes=7)
+    weights = net.init(torch.Generator().manual_seed(1))
+    assert [tuple(p.shape) for p in weights.params] == [
+        (6, 3, 3, 3), (6,), (6,), (6,), (6, 6, 3, 3), (6,), (6,), (6,), (7, 6 * 7 * 5), (7,)
+    ]  # fmt: skip
+    assert all(p.requires_grad and p.is_contiguous() for p in weights.params)
+    again = net.init(torch.Generator().manual_seed(1))
+    assert all(torch.equal(a, b) for a, b in zip(weights.params, again.params, strict=True))
+    other = net.init(torch.Generator().manual_seed(2))
+    assert not torch.equal(weights.params[0], other.params[0])
+    x = torch.randn(5, 3, 28, 20, generator=torch.Generator().manual_seed(3))
+    assert net.logits(weights, x, training=True).shape == (5, 7)
+
+
+def test_running_statistics_average_the_first_batches() -> None:
+    net = ConvNet(channels=1, size=(8, 8), width=2, classes=2)
+    weights = net.init(torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    batches = [torch.randn(50, 1, 8, 8, generator=generator) for _ in range(4)]
+    means = []
+    for x in batches:
+        h = torch.relu(torch.nn.functional.conv2d(x, weights.params[0], weights.params[1], padding=1))
+        means.append(h.mean((0, 2, 3)).detach())
+        net.logits(weights, x, training=True)
+    assert torch.allclose(weights.running[0], torch.stack(means).mean(0), atol=1e-6)
+    before = [tensor.clone() for tensor in weights.running]
+    net.logits(weights, batches[0], training=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights.running, strict=True))
+
+
+def test_sgd_is_plain_gradient_descent(tiny: Task) -> None:
+    """Ten steps of rule `g` against the same steps written with torch."""
+    training = Training(compile_rule("g"), tiny, lr=0.05, total_steps=10, seed=1)
+    shadow = Training(compile_rule("g"), tiny, lr=0.05, total_steps=10, seed=1)
+    training.run(10)
+    for _ in range(10):
+        index = shadow._batch()
+        logits = shadow.model.logits(shadow.weights, tiny.train.x[index], training=True)
+        loss = torch.nn.functional.cross_entropy(logits, tiny.train.y[index])
+        for param, grad in zip(shadow.weights.params, torch.autograd.grad(loss, shadow.weights.params), strict=True):
+            param.data -= 0.05 * grad
+    for a, b in zip(training.weights.params, shadow.weights.params, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_every_example_is_seen_once_an_epoch(tiny: Task) -> None:
+    training = Training(compile_rule("g"), tiny, lr=0.1, total_steps=1, seed=1)
+    for _ in range(2):
+        epoch = torch.cat([training._batch() for _ in range(11)])
+        assert len(epoch.unique()) == 1100
+
+
+@pytest.mark.parametrize("sweep", ["halving", "full"])
+def test_equal_seeds_give_equal_bits(tiny: Task, sweep: str) -> None:
+    rule = compile_rule("drop(m_hat, 0.3) * exp(noise)")
+    protocol = Protocol(sweep=sweep)  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = score(rule, tiny, protocol, seed=5, test=True)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert score(rule, tiny, protocol, seed=5, test=True) == one
+    assert score(rule, tiny, protocol, seed=6, test=True) != one
+
+
+def test_curve(tiny: Task) -> None:
+    outcome = score(compile_rule("adam"), tiny, Protocol(sweep="full"), seed=1)
+    assert outcome.status == "done"
+    assert outcome.curve["steps"] == [11, 13]
+    assert outcome.curve["accuracy"][-1] == outcome.reward
+    assert len(outcome.curve["loss"]) == 2
+    assert [row["lr"] for row in outcome.curve["sweep"]] == list(LEARNING_RATES)
+    assert [row["steps"] for row in outcome.curve["sweep"]] == [4] * 7
+    best = max(outcome.curve["sweep"], key=lambda row: row["accuracy"])
+    assert outcome.lr in {row["lr"] for row in outcome.curve["sweep"] if row["accuracy"] == best["accuracy"]}
+    assert outcome.test is None
+
+
+def test_halving_stops_the_worse_half(tiny: Task) -> None:
+    task = tiny.with_options(sweep_steps=8)
+    outcome = score(compile_rule("g"), task, Protocol(), seed=1)
+    assert sorted(row["steps"] for row in outcome.curve["sweep"]) == [2, 2, 2, 4, 4, 8, 8]
+    chosen = next(row for row in outcome.curve["sweep"] if row["lr"] == outcome.lr)
+    assert chosen["steps"] == 8
+
+
+@pytest.mark.parametrize("text", ["log(-1) * g", "exp(exp(exp(w + 9))) * g", "g / (g - g)", "sqrt(-abs(g))"])
+def test_divergence_scores_nothing_and_stops_at_once(tiny: Task, text: str) -> None:
+    outcome = score(compile_rule(text), tiny, Protocol(), seed=1)
+    assert (outcome.status, outcome.reward, outcome.lr) == ("diverged", 0.0, None)
+    assert max(row["steps"] for row in outcome.curve["sweep"]) <= 2
+    training = Training(compile_rule(text), tiny, lr=0.1, total_steps=50, seed=1)
+    assert not training.run(50)
+    assert training.step <= 2
+    assert training.accuracy(tiny.val) == 0.0
+
+
+def test_divergence_in_the_longer_training(tiny: Task) -> None:
+    """Fine for as many steps as the sweep has, then out of bounds."""
+    task = tiny.with_options(sweep_steps=2, train_steps=40)
+    outcome = score(compile_rule("g / (m_hat / m - 5)"), replace(task), Protocol(learning_rates=(0.1,)), seed=1)
+    assert outcome.status in ("done", "diverged")  # the bias correction reaches 1/5 between two steps; see below
+    blown = score(compile_rule("-g * exp(m / m_hat * 60)"), task, Protocol(learning_rates=(1e-5,)), seed=1)
+    assert (blown.status, blown.reward, blown.lr) == ("diverged", 0.0, 1e-5)
+
+
+def test_good_rules_beat_bad_ones(digits: Task) -> None:
+    """The whole point of a reward. Chance is 0.1."""
+    rewards = {
+        text: score(compile_rule(text), digits, Protocol(), seed=1).reward
+        for text in ("g", "adam", "g * exp(sign(g) * sign(m_hat))", "g**3", "noise", "-g", "exp(g)", "0.1 * w")
+    }
+    for good in ("g", "adam", "g * exp(sign(g) * sign(m_hat))"):
+        assert rewards[good] > 0.75, rewards
+    assert rewards["g**3"] < rewards["g"] - 0.1
+    for bad in ("noise", "-g", "exp(g)", "0.1 * w"):
+        assert rewards[bad] < 0.45, rewards
+
+
+def test_internal_decays_know_the_length_of_their_training(tiny: Task) -> None:
+    """With ld the last step has no effect: t = T."""
+    task = tiny.with_options(train_steps=3)
+    a = Training(compile_rule("ld * g"), task, lr=0.1, total_steps=3, seed=1)
+    a.run(2)
+    before = [param.detach().clone() for param in a.weights.params]
+    a.run(3)
+    assert all(torch.equal(x, y) for x, y in zip(before, a.weights.params, strict=True))
+
+
+def test_probe() -> None:
+    assert probe_fault(compile_rule("g"), seed=0) is None
+    assert probe_fault(compile_rule("clip(g, 1e-5) * clip(m, 1e-5)"), seed=0) is None
+    assert probe_fault(compile_rule("1e-20 * g"), seed=0) is None
+    assert probe_fault(compile_rule("w * g"), seed=0) is None
+    for text in ("g - g", "sign(exp(g))", "noise", "w", "1", "drop(w, 0.5)", "g * 0", "sign(g) * sign(g)"):
+        assert probe_fault(compile_rule(text), seed=0) == "gradient has no effect", text
+    for text in ("log(-1) * g", "g / (g - g) ** 2"):
+        assert probe_fault(compile_rule(text), seed=0) == "not finite", text
+
+
+def test_derived_seeds() -> None:
+    assert derive_seed(1, "a") == derive_seed(1, "a")
+    seeds = {derive_seed(k, name) for k in range(50) for name in "ab"}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_protocol_and_rule_errors() -> None:
+    with pytest.raises(UsageError, match="--sweep 'binary' is not known; choose one of: halving, full"):
+        Protocol(sweep="binary")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="learning rates"):
+        Protocol(learning_rates=(0.1, math.nan))
+    with pytest.raises(UsageError, match=r"rule 'g \* gg' is not valid(.|\n)*\^"):
+        parse_rule_argument("g * gg")
+
+
+def test_library_names() -> None:
+    names = library()
+    assert {"sgd", "momentum", "adam", "powersign", "addsign"} <= set(names)
+    for name in names:
+        assert parse_rule_argument(name).program == names[name].compile()
+
+
+def test_compare(tiny: Task) -> None:
+    rule = compile_rule("sgd")
+    seeds = [3, 4, 5]
+    result = compare(rule, tiny, Protocol(), seeds=seeds)
+    single = [score(rule, tiny, Protocol(), seed=seed, test=True) for seed in seeds]
+    assert result.val_mean == pytest.approx(sum(o.reward for o in single) / 3)
+    assert result.test_mean == pytest.approx(sum(o.test for o in single) / 3)  # type: ignore[misc]
+    mean = sum(o.reward for o in single) / 3
+    assert result.val_std == pytest.approx(math.sqrt(sum((o.reward - mean) ** 2 for o in single) / 2))
+    assert (result.rule, result.task, result.seeds, result.diverged) == ("sgd", "digits", 3, 0)
+    bad = compare(compile_rule("log(-1) * g"), tiny, Protocol(), seeds=[1])
+    assert (bad.val_mean, bad.val_std, bad.test_mean, bad.diverged, bad.lrs) == (0.0, 0.0, 0.0, 1, (None,))

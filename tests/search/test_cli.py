@@ -1,0 +1,266 @@
+"""The command line: every command once on real data, every wrong input, exit status, and what goes to which stream."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from nos_search.cli import main
+from nos_search.store import Store
+
+from .conftest import nos_search
+
+SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command in this process."""
+    try:
+        status = main([str(arg) for arg in args])
+    except SystemExit as leave:
+        status = int(leave.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_run_show_report_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    status, out, err = call(capsys, "run", "--trials", 30, "--seed", 3, "--out", folder, *SMALL)
+    assert status == 0
+    assert "trials 30: trained" in out
+    assert "rank  reward" in out
+    assert "new best" in err
+    assert "stopped: all trials done" in err
+    status, shown, err = call(capsys, "show", folder)
+    assert (status, shown, err) == (0, out, "")
+
+    status, out, _ = call(capsys, "show", folder, "--json")
+    data = json.loads(out)
+    assert data["trials"] == 30 == data["trained"] + data["duplicates"] + data["rejected"] + data["failed"]
+    assert {"rank", "reward", "lr", "rule", "trials", "duplicates"} <= set(data["leaderboard"][0])
+    best = data["best"]["rule"]
+
+    status, out, _ = call(capsys, "report", folder)
+    assert status == 0
+    assert Path(out.strip()) == folder / "report.html"
+    assert best.replace("'", "&#39;") in (folder / "report.html").read_text()
+
+    status, out, _ = call(capsys, "export", folder)
+    assert status == 0
+    assert best in out.splitlines()[0]
+    tree = ast.parse(out)
+    assert any(isinstance(node, ast.ClassDef) for node in tree.body)
+    assert "nos_ext" not in {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+
+
+def test_run_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(
+        capsys, "run", "--strategy", "random", "--trials", 5, "--out", tmp_path / "r", "--json", *SMALL,
+        "--groups", 1, "--vocabulary", "icml", "--sweep", "full",
+    )  # fmt: skip
+    assert status == 0
+    data = json.loads(out)
+    assert (data["strategy"], data["trials"]) == ("random", 5)
+    with Store.open(tmp_path / "r") as store:
+        assert store.config["space"]["vocabulary"] == "icml"
+        assert len(store.trials()[0].tokens) == 5
+
+
+def test_same_seed_same_leaderboard(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bit for bit on real trainings; another seed gives another run."""
+
+    def rows(folder: Path) -> object:
+        with Store.open(folder) as store:
+            return [trial.repeatable() for trial in store.trials()]
+
+    for name, seed in (("same", 3), ("other", 4)):
+        assert call(capsys, "run", "--trials", 40, "--seed", seed, "--out", tmp_path / name, *SMALL)[0] == 0
+    assert rows(tmp_path / "same") == rows(small_run)
+    assert rows(tmp_path / "other") != rows(small_run)
+
+
+def test_resume_adds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    call(capsys, "run", "--trials", 4, "--out", folder, *SMALL)
+    status, out, err = call(capsys, "resume", folder, "--trials", 9)
+    assert status == 0
+    assert "trials 9:" in out
+    assert "resuming" in err
+    status, _, err = call(capsys, "resume", folder, "--trials", 5)
+    assert status == 2
+    assert "has 9 trials already; name a higher number" in err
+    status, _, err = call(capsys, "resume", folder)
+    assert status == 0
+    assert "all trials done; continue with: nos-search resume" in err
+
+
+def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    call(capsys, "run", "--trials", 2, "--out", folder, *SMALL)
+    db = sqlite3.connect(folder / "search.db")
+    db.execute("UPDATE meta SET value = json_set(value, '$.torch', '1.0') WHERE name = 'versions'")
+    db.commit()
+    db.close()
+    status, _, err = call(capsys, "resume", folder, "--trials", 3)
+    assert status == 0
+    assert "began with other versions (torch 1.0 -> " in err
+
+
+def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "evaluate", "sgd", "g*exp(sign(g)*sign(m))", "--seeds", 2, *SMALL)
+    assert status == 0
+    assert "evaluating sgd on digits, 2 seed(s)" in err
+    lines = out.splitlines()
+    assert lines[0].split() == ["task", "validation", "test", "lr", "diverged", "rule"]
+    assert lines[2].endswith("g*exp(sign(g)*sign(m))")
+    assert "±" in lines[1]
+    status, out, _ = call(capsys, "evaluate", "sgd", "--seeds", 2, "--json", *SMALL)
+    (result,) = json.loads(out)["results"]
+    assert f"{result['val_mean']:.4f} ± {result['val_std']:.4f}" in lines[1]
+    assert result["seeds"] == 2
+
+
+def test_export_of_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "export", "powersign", "--out", tmp_path / "powersign.py")
+    assert (status, out.strip()) == (0, str(tmp_path / "powersign.py"))
+    source = (tmp_path / "powersign.py").read_text()
+    compile(source, "powersign.py", "exec")
+    status, out, _ = call(capsys, "export", "g * exp(sign(g) * sign(m))")
+    assert status == 0
+    compile(out, "rule.py", "exec")
+
+
+def test_space(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "space", "--samples", 3)
+    assert status == 0
+    assert "69,898,899,456" in out
+    assert "m_hat" in out
+    assert "bias_correction on" in out
+    status, again, _ = call(capsys, "space", "--samples", 3)
+    assert again == out
+    status, out, _ = call(capsys, "space", "--json", "--vocabulary", "icml", "--groups", 1)
+    data = json.loads(out)
+    assert data["size"] == 154_880
+    assert [position["name"] for position in data["positions"]] == ["op1.1", "op2.1", "u1.1", "u2.1", "b.1"]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "--version")
+    assert status == 0
+    assert out.startswith("nos-search ")
+    assert "torch" in out
+
+
+WRONG = [
+    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: digits, fashion"),
+    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, random"),
+    (["run", "--trials", "-3"], "--trials -3 is below 1"),
+    (["run", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
+    (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
+    (["run", "--workers", "4"], "--workers 4: this version trains in one process; use --workers 1"),
+    (["run", "--seed", "-1"], "--seed -1 is outside"),
+    (["run", "--groups", "9"], "groups 9 is outside 1..4"),
+    (["run", "--vocabulary", "x"], "vocabulary 'x' is not known; choose one of: icml, arxiv, arxiv-decay"),
+    (["run", "--sweep", "x"], "--sweep 'x' is not known; choose one of: halving, full"),
+    (["run", "--width", "0"], "--width 0 is below 1"),
+    (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
+    (["run", "--data-dir", "/no/where", "--task", "fashion"], "--data-dir /no/where is not a folder"),
+    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: hidden"),
+    (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=NUMBER"),
+    (["run", "--strategy-option", "lr=fast"], "--strategy-option 'lr=fast' is not NAME=NUMBER"),
+    (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
+    (["evaluate", "g +"], "^"),
+    (["evaluate", "g", "--tasks", "digits,mnist"], "--task 'mnist' is not known"),
+    (["evaluate", "g", "--seeds", "0"], "--seeds 0 is below 1"),
+    (["evaluate", "g", "--threads", "0"], "--threads 0 is below 1"),
+    (["evaluate"], "RULE"),
+    (["export", "nonsense"], "rule 'nonsense' is not valid"),
+    (["export", "g", "--rank", "0"], "--rank 0 is below 1"),
+    (["space", "--groups", "0"], "groups 0 is outside 1..4"),
+    (["show", "/no/such/run"], "run folder /no/such/run does not exist; start one with: nos-search run --out"),
+    (["resume", "/no/such/run"], "run folder /no/such/run does not exist"),
+    (["report", "/no/such/run"], "run folder /no/such/run does not exist"),
+    (["fly"], "invalid choice: 'fly'"),
+    ([], "required: COMMAND"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), WRONG, ids=[" ".join(args) or "nothing" for args, _ in WRONG])
+def test_wrong_usage(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, the argument named on stderr, nothing on stdout, no traceback, nothing left behind."""
+    if args[:1] == ["run"]:
+        args = [*args, "--out", str(tmp_path / "run")]
+    status, out, err = call(capsys, *args)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_rules_show_the_place(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = call(capsys, "evaluate", "g * exp(sgn(g))")
+    lines = err.splitlines()
+    assert lines[-2].strip() == "g * exp(sgn(g))"
+    assert lines[-1].index("^") == lines[-2].index("sgn")
+
+
+def test_run_needs_out(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capsys, "run")
+    assert status == 2
+    assert "--out" in err
+
+
+def test_folders_in_the_way(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capsys, "run", "--out", small_run)
+    assert status == 2
+    assert "already holds a run; continue it with: nos-search resume" in err
+    (tmp_path / "x").write_text("")
+    status, _, err = call(capsys, "run", "--out", tmp_path)
+    assert status == 2
+    assert "is not empty; choose an empty or new folder" in err
+    status, _, err = call(capsys, "show", tmp_path)
+    assert status == 2
+    assert "holds no run (search.db is missing)" in err
+    status, _, err = call(capsys, "export", tmp_path)
+    assert status == 2
+    assert "the folder holds no run" in err
+    status, _, err = call(capsys, "report", small_run, "--out", tmp_path / "no" / "page.html")
+    assert status == 2
+    assert "cannot be written" in err
+
+
+def test_foreign_and_locked_files_fail_with_1(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "search.db").write_text("something else entirely, long enough to be no header of SQLite" * 10)
+    status, _, err = call(capsys, "show", tmp_path)
+    assert status == 1
+    assert "is not a run of nos-search" in err
+    with Store.open(small_run, write=True):
+        status, _, err = call(capsys, "resume", small_run)
+        assert status == 1
+        assert "is in use by another nos-search" in err
+        assert call(capsys, "show", small_run)[0] == 0
+    status, _, err = call(capsys, "export", small_run, "--rank", 10_000)
+    assert status == 1
+    assert "none of rank 10000" in err
+
+
+@pytest.mark.slow
+def test_the_installed_command(tmp_path: Path) -> None:
+    """As a process of its own: exit status, streams, and no traceback when the reader goes away."""
+    done = nos_search("run", "--trials", 3, "--out", tmp_path / "run", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "trials 3:" in done.stdout
+    done = nos_search("show", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["trials"] == 3
+    done = nos_search("evaluate", "g *")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
