@@ -109,8 +109,10 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
 }  // namespace
 
 void TensorLists::add(std::string name, py::handle sequence, Access access) {
-  if (exchange_api(Py_TYPE(sequence.ptr())) || py::isinstance<py::array>(sequence) || PyUnicode_Check(sequence.ptr()) ||
-      PyBytes_Check(sequence.ptr()) || PyDict_Check(sequence.ptr()))
+  PyObject* given = sequence.ptr();
+  const bool plain = PyList_Check(given) || PyTuple_Check(given);  // spares the rule of looking up attributes
+  if (!plain && (exchange_api(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
+                 PyBytes_Check(given) || PyDict_Check(given)))
     throw py::type_error(name + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {

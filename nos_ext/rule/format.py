@@ -14,7 +14,7 @@ _INLINE: Final = 24  # operations in one expression, above which a value gets a 
 _REPR_LIMIT: Final = 500  # characters of an operand in the repr of an expression
 
 # binding strength of Python's syntax
-_COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _ATOM = range(6)
+_COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, ATOM = range(6)
 _STRENGTH: Final = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "%": _PRODUCT, "**": _POWER}
 _LEAF_NAMES: Final = {"param": "p", "grad": "g", "step": "t", "total": "T"}
 Text = tuple[str, int]  # source and binding strength
@@ -33,37 +33,38 @@ def number_text(value: float) -> str:
 def _leaf(node: Expr) -> Text:
     if node.op == "constant":
         text = number_text(node.value)  # type: ignore[arg-type]
-        return text, _UNARY if text[0] == "-" else _ATOM
-    return _LEAF_NAMES.get(node.op) or str(node.value), _ATOM
+        return text, _UNARY if text[0] == "-" else ATOM
+    return _LEAF_NAMES.get(node.op) or str(node.value), ATOM
 
 
 def _within(text: Text, strength: int) -> str:
     return text[0] if text[1] >= strength else f"({text[0]})"
 
 
-def node_text(node: Expr, args: Sequence[Text]) -> Text:
-    """The source of one node around the sources of its operands."""
+def node_text(node: Expr, args: Sequence[Text], *, infix: bool | None = None) -> Text:
+    """The source of one node around the sources of its operands; `infix` says whether operators may be used."""
     if not node.args:
         return _leaf(node)
     op = node.op
-    # Python itself would compute an infix operator between two numbers
-    infix = not all(x.op == "constant" for x in node.args)
+    if infix is None:
+        # Python itself would compute an operator between two numbers
+        infix = not all(x.op == "constant" for x in node.args)
     symbol = OPS[op].symbol
     if infix and op == "neg":
         return f"-{_within(args[0], _UNARY)}", _UNARY
     if infix and op == "square":
-        return f"{_within(args[0], _ATOM)} ** 2", _POWER
+        return f"{_within(args[0], ATOM)} ** 2", _POWER
     if infix and symbol and not (symbol == "**" and args[1][0] == "2"):
         strength = _STRENGTH.get(symbol, _COMPARE)
         if strength == _POWER:
-            left, right = _ATOM, _UNARY
+            left, right = ATOM, _UNARY
         else:
             left, right = (_SUM, _SUM) if strength == _COMPARE else (strength, strength + 1)
         return f"{_within(args[0], left)} {symbol} {_within(args[1], right)}", strength
     texts = [text for text, _ in args]
     if op == "clip" and _is_negative_of(node.args[1], node.args[2]):
         del texts[1]
-    return f"{op}({', '.join(texts)})", _ATOM
+    return f"{op}({', '.join(texts)})", ATOM
 
 
 def _is_negative_of(a: Expr, b: Expr) -> bool:
@@ -77,7 +78,7 @@ def expression_text(node: Expr) -> str:
     texts: dict[Expr, Text] = {}
     for x in postorder([node]):
         text, strength = node_text(x, [texts[arg] for arg in x.args])
-        texts[x] = (text, strength) if len(text) <= _REPR_LIMIT else ("...", _ATOM)
+        texts[x] = (text, strength) if len(text) <= _REPR_LIMIT else ("...", ATOM)
     return texts[node][0]
 
 
@@ -91,7 +92,7 @@ def to_text(rule: Rule) -> str:
     for node in layout.order:
         text = node_text(node, [texts[x] for x in node.args])
         name = layout.names.get(node)
-        texts[node] = text if name is None else (name, _ATOM)
+        texts[node] = text if name is None else (name, ATOM)
         if name is not None:
             layout.sources[node] = text[0]
     lines += [f"    {layout.names[node]} = {layout.sources[node]}" for node in layout.statements]

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from nos_ext.optim import library
+
 from . import report as report_page
 from .config import RunConfig, versions
 from .errors import SearchError, UsageError
@@ -21,7 +23,7 @@ from .executor import InProcess
 from .live import Display
 from .loop import Search
 from .results import leaderboard, summary
-from .rules import library, parse_rule_argument
+from .rules import parse_rule_argument
 from .space import Options, Space
 from .store import FILE, Store
 from .task import load
@@ -329,5 +331,5 @@ def space(args: argparse.Namespace) -> int:
         print("\nsamples")
         for tokens in samples:
             print(f"  {' '.join(map(str, tokens))}  {chosen.text(tokens)}")
-    print(f"\nlibrary rules that evaluate and export know by name: {', '.join(library())}")
+    print(f"\nlibrary rules that evaluate and export know by name: {', '.join(library.names())}")
     return 0

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from nos_ext.rule.canonical import canonical_key
 
 import nos_ext
+from nos_ext.optim import library
+from nos_ext.rule.canonical import canonical_key
 
 from .errors import UsageError
 
@@ -32,16 +33,8 @@ def compile_rule(text: str) -> Rule:
 
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
-    source = library().get(text, text)
-    program = nos_ext.compile_rule(source)
+    program = nos_ext.compile_rule(library.get(text) if text in library.names() else text)
     return Rule(text, program, canonical_key(program))
-
-
-def library() -> dict[str, nos_ext.Rule]:
-    """The engine's named rules (sgd, momentum, adam, powersign ...)."""
-    from nos_ext.optim import library as module
-
-    return {name: rule for name, rule in vars(module).items() if isinstance(rule, nos_ext.Rule)}
 
 
 def parse_rule_argument(text: str) -> Rule:

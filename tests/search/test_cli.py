@@ -8,7 +8,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
 from nos_search.cli import main
 from nos_search.store import Store
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from nos_search.store import Store
 
 from .conftest import command, environment, nos_search, table
