@@ -60,6 +60,21 @@ def apply_rule(
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...
+def apply_groups(
+    program: Program | bytes,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]],
+    group_of: Sequence[int],
+    groups: Sequence[Sequence[float]],
+    *,
+    step: int = 1,
+    total_steps: float | None = None,
+    seed: int = 0,
+    maximize: bool = False,
+    grad_scale: Any = None,
+    tensor_index: int = 0,
+) -> None: ...
 def apply_population(
     programs: Sequence[Program | bytes],
     params: Sequence[Any],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from .rule.expr import STEP, TOTAL, Expr, Number, apply, constant
+from .rule.expr import STEP, TOTAL, Expr, Number, apply
 from .rule.simplify import fold
 from .rule.table import OPS, OpSpec
 

@@ -1,4 +1,6 @@
 // apply_rule as a METH_FASTCALL function: in the steady state nothing is allocated per tensor and no Python code runs.
+#include <pybind11/stl.h>
+
 #include <cmath>
 #include <optional>
 
@@ -24,8 +26,11 @@ struct LastPlan {
   std::shared_ptr<const cpu::Prepared> prepared;
 };
 
-std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index) {
+// group_of: row of the scalar table for every tensor; empty when there is one row.
+std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
+                                             const std::vector<uint32_t>& group_of = {}) {
   std::vector<int64_t> signature = tensors.signature();
+  signature.insert(signature.end(), group_of.begin(), group_of.end());
   std::shared_ptr<const void>& slot = program.attached(Attachment::last_plan);
   const auto last = std::static_pointer_cast<const LastPlan>(slot);  // check_negation may run Python code
   if (last && last->signature == signature && last->tensor_index == tensor_index && last->tuning == cpu::tuning()) {
@@ -34,7 +39,10 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
   }
   tensors.check_negation({});
   const Program* programs[] = {&program};
-  auto prepared = cpu::prepare(make_plan(tensors.lists(), tensor_index), programs);
+  Plan plan = make_plan(tensors.lists(), tensor_index);
+  if (!group_of.empty())
+    for (PlannedTensor& t : plan.tensors) t.row = group_of[t.index - tensor_index];
+  auto prepared = cpu::prepare(std::move(plan), programs);
   slot = std::make_shared<const LastPlan>(
       LastPlan{std::move(signature), tensors.objects(), cpu::tuning(), tensor_index, prepared});
   return prepared;
@@ -82,13 +90,14 @@ struct Scalars {
   double factor = 1;
 };
 
-Scalars read_scalars(const Program& program, const Arguments& arguments) {
+// own_hypers: whether lr and the hyperparameters are arguments of this call.
+Scalars read_scalars(const Program& program, const Arguments& arguments, bool own_hypers = true) {
   Scalars out;
   for (const Hyper& h : program.hypers()) out.hypers.push_back(h.has_default ? h.value : NAN);
-  bool has_lr = false;
+  bool has_lr = !own_hypers;
   double sign = 1, scale = 1;
   arguments.keywords([&](std::string_view name, PyObject* value) {
-    for (size_t i = 0; i < program.hypers().size(); ++i) {
+    for (size_t i = 0; own_hypers && i < program.hypers().size(); ++i) {
       if (name != program.hypers()[i].name) continue;
       out.hypers[i] = read_number(name, value);
       has_lr |= i == 0;
@@ -158,6 +167,61 @@ PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, Py
   return guarded([&] { apply_rule({args, count, names}); });
 }
 
+// One call for all param groups: tensor i takes the scalars of groups[group_of[i]], one value per hyperparameter in order.
+void apply_groups(Arguments arguments) {
+  arguments.at_most(6, "apply_groups");
+  py::object keep;
+  const Program& program = read_program("program", arguments.positional(0, "program"), keep);
+  PyObject* params = arguments.positional(1, "params");
+  PyObject* grads = arguments.positional(2, "grads");
+  PyObject* state = arguments.positional(3, "state");
+  const auto group_of = py::reinterpret_borrow<py::object>(arguments.positional(4, "group_of")).cast<std::vector<uint32_t>>();
+  const auto groups =
+      py::reinterpret_borrow<py::object>(arguments.positional(5, "groups")).cast<std::vector<std::vector<double>>>();
+  const Scalars scalars = read_scalars(program, arguments, false);
+
+  for (const auto& group : groups)
+    if (group.size() != program.hypers().size())
+      throw std::invalid_argument("groups must hold " + std::to_string(program.hypers().size()) +
+                                  " values each, one per hyperparameter of rule '" + program.name() + "'");
+  TensorLists tensors;
+  tensors.add("params", params, Access::write);
+  tensors.add("grads", grads, Access::read_or_none);
+  add_states(tensors, program, state);
+  check_device(tensors);
+  if (group_of.size() != tensors.lists()[0].tensors.size())
+    throw std::invalid_argument("group_of has " + std::to_string(group_of.size()) + " entries; pass one per parameter");
+  for (uint32_t g : group_of)
+    if (g >= groups.size()) throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
+  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index), group_of);
+
+  const auto width = static_cast<size_t>(program.num_scalars());
+  std::vector<double> slots(width * groups.size());
+  std::vector<const double*> rows;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    rows.push_back(slots.data() + g * width);
+    program.eval_scalars(static_cast<double>(scalars.step), scalars.total_steps.value_or(NAN), groups[g],
+                         {slots.data() + g * width, width});
+  }
+  const std::vector<size_t> sizes(groups.size(), width);
+  const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
+  run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.step),
+                      scalars.factor});
+  mark_modified(tensors);
+}
+
+PyObject* call_apply_groups(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  return guarded([&] { apply_groups({args, count, names}); });
+}
+
+constexpr const char* kGroupsDoc =
+    R"(apply_groups(program, params, grads, state, group_of, groups, *, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0)
+--
+
+apply_rule for several param groups in one call: tensor i takes the hyperparameters groups[group_of[i]], a list of one
+number per hyperparameter of the program, in order, lr first.
+)";
+
 constexpr const char* kApplyDoc =
     R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
 --
@@ -184,12 +248,14 @@ Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
 )";
 
+PyMethodDef g_apply_groups = {"apply_groups", fast_function(call_apply_groups), METH_FASTCALL | METH_KEYWORDS, kGroupsDoc};
 PyMethodDef g_apply_rule = {"apply_rule", fast_function(call_apply_rule), METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
 
 }  // namespace
 
 void bind_apply(py::module_& m) {
   add_function(m, g_apply_rule);
+  add_function(m, g_apply_groups);
   m.def(
       "set_tuning",
       [](int block, int64_t chunk, int threads) {

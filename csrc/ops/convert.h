@@ -1,8 +1,8 @@
 // Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even).
 //
-// Integer formulations without a branch, independent of flush-to-zero modes. Overflow goes to infinity, underflow through
-// the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes quiet, which is also what
-// F16C, AVX512-BF16 and aarch64 do.
+// Integer formulations without a branch, independent of flush-to-zero modes. Overflow goes to infinity, underflow
+// through the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes quiet, which
+// is also what F16C, AVX512-BF16 and aarch64 do.
 #pragma once
 #include "portable.h"
 
@@ -22,7 +22,7 @@ NOS_HD float f16_to_f32(uint16_t h) {
   const int32_t a = h & 0x7fff;  // exponent and mantissa
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
   const uint32_t small = bits_as<uint32_t>(static_cast<float>(a) * 0x1p-24f);  // subnormal: a counts units of 2^-24
-  const uint32_t normal = (static_cast<uint32_t>(a) << 13) + (112u << 23);      // exponent bias 15 -> 127
+  const uint32_t normal = (static_cast<uint32_t>(a) << 13) + (112u << 23);     // exponent bias 15 -> 127
   const uint32_t special = normal + (112u << 23);                              // infinity, NaN: 31 -> 255
   uint32_t u = a < 0x0400 ? small : normal;
   u = a >= 0x7c00 ? special : u;

@@ -2,9 +2,10 @@
 // every back-end returns the same bits (NaN payloads aside).
 //
 // Written for an auto-vectoriser: selects instead of branches, one select per statement (nested ternaries stop GCC 12),
-// 32-bit integers where there is a choice, no 64-bit arithmetic shift (AVX2 has none) and no float -> integer conversion
-// that could leave the range (x86, aarch64 and CUDA disagree there). Every fused multiply-add is explicit.
-// Coefficients: own minimax fits (Remez in 50 digits, rounded, then improved over all inputs). Bounds: docs/numerics.md.
+// 32-bit integers where there is a choice, no 64-bit arithmetic shift (AVX2 has none) and no float -> integer
+// conversion that could leave the range (x86, aarch64 and CUDA disagree there). Every fused multiply-add is explicit.
+// Coefficients: own minimax fits (Remez in 50 digits, rounded, then improved over all inputs). Bounds:
+// docs/numerics.md.
 #pragma once
 #include <limits>
 
@@ -15,15 +16,13 @@ namespace nos::math::f32 {
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves it in the low bits of the sum; with
-// the exponent bias added too, shifting those bits left by 23 gives 2^n without another operation.
+// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves it in the low bits of the sum;
+// with the exponent bias added too, shifting those bits left by 23 gives 2^n without another operation.
 inline constexpr float kRound = 12582912.0f;
 inline constexpr float kLog2e = 1.44269504f;
 
 // x - n ln2, with ln2 split so that n * hi is exact for |n| < 2^10
-NOS_HD float reduce_ln2(float x, float n) {
-  return fused(n, -0x1.0bfbe8p-15f, fused(n, -0x1.62ep-1f, x));
-}
+NOS_HD float reduce_ln2(float x, float n) { return fused(n, -0x1.0bfbe8p-15f, fused(n, -0x1.62ep-1f, x)); }
 
 // e^r for |r| <= 0.3466, in [0.707, 1.415]
 NOS_HD float exp_reduced(float r) {
@@ -39,8 +38,8 @@ NOS_HD float exp_reduced(float r) {
 NOS_HD float exp(float x) {
   float c = x < -104.0f ? -104.0f : x;  // e^-104 < 2^-150: rounds to 0. A NaN passes both clamps.
   c = c > 89.0f ? 89.0f : c;            // e^89 > 2^128: infinite
-  // 2^n = 2^h 2^(n - h) with h near n / 2, since n goes from -150 to 128; the first product is exact, so a subnormal result
-  // is rounded once.
+  // 2^n = 2^h 2^(n - h) with h near n / 2, since n goes from -150 to 128; the first product is exact, so a subnormal
+  // result is rounded once.
   const float t = fused(c, kLog2e, kRound + 254.0f);
   const float th = fused(c, 0.5f * kLog2e, kRound + 127.0f);
   const float p = exp_reduced(reduce_ln2(c, t - (kRound + 254.0f)));
@@ -87,15 +86,14 @@ NOS_HD float tanh(float x) {
   p = fused(p, z, -0x1.b83c60p-5f);
   p = fused(p, z, 0x1.110728p-3f);
   p = fused(p, z, -0x1.555532p-2f);
-  const float small = fused(p * z, x, x);
+  const float small = fused(p * z, a, a);
   // else 1 - 2 / (e^(2a) + 1), which is 1 from a = 9.02 on. 2a <= 18.2, so 2^n needs no second factor.
   const float c = a > 9.1f ? 9.1f : a;
   const float t = fused(c, 2.0f * kLog2e, kRound + 127.0f);
   const float e = exp_reduced(reduce_ln2(c + c, t - (kRound + 127.0f))) * bits_as<float>(bits_as<uint32_t>(t) << 23);
-  const float big = __builtin_copysignf(1.0f - divide(2.0f, e + 1.0f), x);
-  float y = a < 0.625f ? small : big;
-  y = x != x ? x : y;
-  return y;
+  const float big = 1.0f - divide(2.0f, e + 1.0f);
+  const float y = a < 0.625f ? small : big;
+  return __builtin_copysignf(y, x);
 }
 
 // 2^(y log2|x|) in double, rounded to fp32 once, then the sign and the special cases of C's pow.
@@ -123,8 +121,8 @@ NOS_HD float pow(float x, float y) {
   double w = static_cast<double>(y) * l;
   w = w < -1000.0 ? -1000.0 : w;  // beyond: 0 or infinity in fp32 anyway
   w = w > 1000.0 ? 1000.0 : w;
-  // 2^w = 2^i 2^r. 1.5 * 2^52 + 1023 rounds to an integer and leaves i + 1023, the exponent field, in the low bits. A NaN
-  // makes that factor garbage, and garbage times NaN is NaN.
+  // 2^w = 2^i 2^r. 1.5 * 2^52 + 1023 rounds to an integer and leaves i + 1023, the exponent field, in the low bits. A
+  // NaN makes that factor garbage, and garbage times NaN is NaN.
   const double t = w + (0x1.8p52 + 1023.0);
   const double r = w - (t - (0x1.8p52 + 1023.0));
   double u = 0x1.fde65be218afcp-17;

@@ -1,5 +1,5 @@
-// Owns the random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3. SC 2011),
-// how its counter and key are filled, and the uniform and Gaussian draws made of its words.
+// Owns the random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3. SC
+// 2011), how its counter and key are filled, and the uniform and Gaussian draws made of its words.
 //
 // A draw is a pure function of (seed, step, tensor, site, element), so it does not depend on back-end, thread count or
 // chunking. One call makes the four words of four neighbouring elements (q = element >> 2, lane = element & 3):
@@ -20,14 +20,12 @@ struct Words {
   uint32_t w[4];
 };
 
-NOS_HD uint32_t mul_high(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
-}
+NOS_HD uint32_t mul_high(uint32_t a, uint32_t b) { return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32); }
 
 NOS_HD Words philox4x32_10(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
   constexpr uint32_t kM0 = 0xd2511f53u, kM1 = 0xcd9e8d57u;  // multipliers
   constexpr uint32_t kW0 = 0x9e3779b9u, kW1 = 0xbb67ae85u;  // key increments
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDACC__)
 #pragma unroll
 #else
 #pragma GCC unroll 10
@@ -78,8 +76,8 @@ NOS_HD void sincos_turn(uint32_t w, float& sine, float& cosine) {
   const bool swap = (quadrant & 1u) != 0;
   const float a = swap ? c : s;
   const float b = swap ? s : c;
-  const uint32_t sign_a = (quadrant & 2u) << 30;                 // sine: negative in quadrants 2, 3
-  const uint32_t sign_b = ((quadrant + 1u) & 2u) << 30;          // cosine: negative in quadrants 1, 2
+  const uint32_t sign_a = (quadrant & 2u) << 30;         // sine: negative in quadrants 2, 3
+  const uint32_t sign_b = ((quadrant + 1u) & 2u) << 30;  // cosine: negative in quadrants 1, 2
   sine = bits_as<float>(bits_as<uint32_t>(a) ^ sign_a);
   cosine = bits_as<float>(bits_as<uint32_t>(b) ^ sign_b);
 }

@@ -1,4 +1,5 @@
-// Owns the few spellings that differ between g++ and nvcc: NOS_HD, bit casts, explicit fused multiply-adds, IEEE division.
+// Owns the few spellings that differ between g++ and nvcc: NOS_HD, bit casts, explicit fused multiply-adds, IEEE
+// division.
 #pragma once
 #include <cmath>
 #include <cstdint>

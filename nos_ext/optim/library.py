@@ -1,8 +1,8 @@
 """Owns the named rules: the table of well-known optimizers and of the rules that the paper found, as text.
 
-`library.adamw` is a `nos_ext.Rule`; `library.names()` lists them. Where torch.optim has an optimizer of the same name the
-rule computes the same numbers (weight decay, dampening, where eps goes). A rule is read when it is first used. Works
-without torch.
+`library.adamw` is a `nos_ext.Rule`; `library.names()` lists them. Where torch.optim has an optimizer of the same name
+the rule computes the same numbers (weight decay, dampening, where eps goes). A rule is read when it is first used.
+Works without torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Final
 from ..rule.definition import Rule
 from ..rule.text import parse
 
-_PAPER: Final = "Bello, Zoph, Vasudevan, Le: Neural Optimizer Search with Reinforcement Learning. ICML 2017, arXiv:1709.07417"
+_PAPER: Final = (
+    "Bello, Zoph, Vasudevan, Le: Neural Optimizer Search with Reinforcement Learning. ICML 2017, arXiv:1709.07417"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def powersign(p, g, m, *, lr, beta=0.9, base=e, decay=1.0):
     m = beta * m + (1 - beta) * g
     return p - lr * exp(log(base) * decay * sign(g) * sign(m)) * g, m
 """,
-        "The gradient times base or 1/base, as gradient and momentum agree in sign or not; `decay` is the internal decay.",
+        "The gradient times base or 1/base, as gradient and momentum agree in sign or not; decay: the internal decay.",
         f"{_PAPER}; TensorFlow contrib PowerSignOptimizer",
     ),
     Entry(

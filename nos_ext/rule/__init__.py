@@ -1,8 +1,8 @@
 """The rule language: expression graphs, their three front ends, and what can be made of them.
 
-    text.py, trace.py, shorthand.py  ->  expr.py, definition.py  ->  simplify.py  ->  compile.py
-                                              |                                         |
-    canonical.py, reference.py, format.py, latex.py, export.py            decompile.py <-
+text.py, trace.py, shorthand.py  ->  expr.py, definition.py  ->  simplify.py  ->  compile.py
+                                          |                                         |
+canonical.py, reference.py, format.py, latex.py, export.py            decompile.py <-
 """
 
 from .compile import as_rule, compile_rule

@@ -4,8 +4,8 @@ A Value is a sum of terms coefficient * product(factor ** exponent). Factors are
 that algebra cannot open. Every value and atom has a key, a digest of its normal form, and equal keys mean equal values.
 Sums inside of products are atoms with leading coefficient 1: products are not multiplied out.
 
-Rules of the game: a rewrite must be an identity of real functions at almost every point where both sides are finite, and
-may not turn a function that is NaN on half of the line into one that is not (sqrt(x) * sqrt(x) is not x).
+Rules of the game: a rewrite must be an identity of real functions at almost every point where both sides are finite,
+and may not turn a function that is NaN on half of the line into one that is not (sqrt(x) * sqrt(x) is not x).
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Algebra:
         for key, x in factors:
             exponents[key] = exponents.get(key, 0.0) + x
         exponents = {key: x for key, x in exponents.items() if abs(x) > _TINY}
-        if any([self.atoms[key].kind in _SPECIAL for key in exponents]):
+        if not _SPECIAL.isdisjoint([self.atoms[key].kind for key in exponents]):
             c = self._merge_exponentials(c, exponents)
             self._merge_signs(exponents)
         return self.product(_finite(c), tuple(sorted(exponents.items())))

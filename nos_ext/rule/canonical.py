@@ -1,9 +1,10 @@
 """Owns the canonical key of a rule: equal for rules that algebra over the real numbers shows to be the same function.
 
-The search uses it to train no rule twice. Commuted and regrouped sums and products, cancelled terms, scaled arguments of
-sign, abs and clip, and the like give one key. States that p never depends on do not count, nor do the names of states.
-Rules with different keys may still be the same function; rules with the same key always are, at almost every point where
-both are finite. Nothing of this touches a compiled program: the rewrites there keep every bit (simplify.py).
+The search uses it to train no rule twice. Commuted and regrouped sums and products, cancelled terms, scaled arguments
+of sign, abs and clip, and the like give one key. States that p never depends on do not count, nor do the names of
+states. Rules with different keys may still be the same function; rules with the same key always are, at almost every
+point where both are finite. Nothing of this touches a compiled program: the rewrites there keep every bit
+(simplify.py).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def check_default(name: str, value: Number | None) -> float | None:
             raise RuleError("lr has a default; leave it out, the learning rate is given at every call")
         return None
     if value is None:
-        raise RuleError(f"hyperparameter '{name}' has no default; only lr goes without one: write {name}=0.9 or the like")
+        raise RuleError(f"hyperparameter '{name}' has no default; only lr goes without: write {name}=0.9 or the like")
     default = as_expr(value)
     if default.op != "constant":
         raise RuleError(f"the default of hyperparameter '{name}' is not a number")
@@ -221,5 +221,3 @@ def _unpickle(bytecode: bytes, doc: str) -> Rule:
     from .decompile import decompile
 
     return decompile(Program.from_bytes(bytecode), doc=doc)
-
-

@@ -17,29 +17,28 @@ from .format import ATOM, Layout, Text, node_text, number_text, to_text
 from .table import OPS, RANDOM
 
 _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
+_LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
 _TAKEN: Final = frozenset(
-    "params lr self closure maximize seed total_steps step torch math update random _number _draw _words".split()
-).union([f"_{op}" for op in OPS])
+    ("params", "lr", "self", "closure", "maximize", "seed", "total_steps", "step", "torch", "math", "update", "random")
+).union(("_number", "_draw", "_words", *[f"_{op}" for op in OPS]))
 
-_FILE: Final = '''"""{class_name}: {summary}
+_HEADER: Final = '''"""{class_name}: {summary}
 
 {text}
+
 Stand-alone PyTorch optimizer written by nos_ext.
 """
 
-{imports}
+{imports}'''
 
+_NUMBER: Final = """def _number(x):
+    return torch.as_tensor(x, dtype=torch.float64)"""
 
-def _number(x):
-    return torch.as_tensor(x, dtype=torch.float64)
+_UPDATE: Final = '''def update({arguments}):
+    """One step of the rule: the new {results}. Scalars are tensors of dimension 0 in float64."""
+{body}'''
 
-{helpers}
-def update({arguments}):
-    """One step of the rule: the new p{and_states}. Scalars are tensors of dimension 0 in float64."""
-{body}
-
-
-class {class_name}(torch.optim.Optimizer):
+_CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
     """{summary}
 
     Args:
@@ -48,10 +47,23 @@ class {class_name}(torch.optim.Optimizer):
 {argument_docs}        maximize: ascend instead of descend.
     """
 
-    def __init__(self, params, lr, *, {signature}maximize=False):
+    _STATES = {states}
+    _NUMBERS = {numbers}
+
+    def __init__(
+        self,
+        params,
+        lr,
+        *,
+{signature}        maximize=False,
+    ):
         if lr < 0:
             raise ValueError(f"Invalid learning rate: {{lr}}")
-{checks}        super().__init__(params, dict({defaults}))
+{checks}        defaults = {{
+            "lr": lr,
+{defaults}            "maximize": maximize,
+        }}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -62,7 +74,7 @@ class {class_name}(torch.optim.Optimizer):
                 loss = closure()
         tensor = -1
         for group in self.param_groups:
-            numbers = {{name: _number(group[name]) for name in {numbers}}}
+            numbers = {{name: _number(group[name]) for name in self._NUMBERS}}
             for p in group["params"]:
                 tensor += 1
                 if p.grad is None:
@@ -73,19 +85,22 @@ class {class_name}(torch.optim.Optimizer):
                 dtype = torch.promote_types(p.dtype, torch.float32)
                 if not state:
                     state["step"] = torch.tensor(0.0)
-                    for name in {states}:
+                    for name in self._STATES:
                         state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
                 state["step"] += 1
                 g = -p.grad if group["maximize"] else p.grad
-                old = [p, *[state[name] for name in {states}]]
-                new = update(*[x.to(dtype) for x in (p, g, *old[1:])], **numbers{extra})
+                old = [p, *[state[name] for name in self._STATES]]
+                new = update(
+                    *[x.to(dtype) for x in (p, g, *old[1:])],
+                    **numbers,
+                    t=state["step"].double(),
+{extra}                )
                 for x, value in zip(old, new):
                     x.copy_(value)
         return loss
 '''
 
-_DRAWS: Final = '''
-def _words(p, seed, step, tensor, site):
+_DRAWS: Final = '''def _words(p, seed, step, tensor, site):
     """Philox4x32-10: a 32-bit word for every element of p. int64 holds the unsigned arithmetic."""
     mask = 0xFFFFFFFF
     q = torch.arange((p.numel() + 3) // 4, dtype=torch.int64, device=p.device)
@@ -114,9 +129,7 @@ def _draw(kind, p, seed, step, tensor, site):
     else:
         draws = (words >> 8) * 2.0**-24
     out = torch.empty_like(p, dtype=torch.float64, memory_format=torch.preserve_format)
-    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())
-
-'''
+    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())'''
 
 
 def to_pytorch(rule: Rule) -> str:
@@ -136,70 +149,69 @@ class _Export:
             if name in _TAKEN and name != "lr":
                 raise RuleError(f"the exported optimizer needs the name '{name}' for itself; rename it in the rule")
         self._rule = rule
-        self._layout = Layout(rule.simplified, rule.state_names, RESERVED.union(rule.hyperparameters, _TAKEN))
+        self._layout = Layout(rule.simplified, rule.state_names, RESERVED.union(rule.hyperparameters, _TAKEN), _LIMIT)
         self._helpers: dict[str, str] = {}
         self._kinds = {node.op for node in self._layout.order}
 
     def source(self) -> str:
         rule = self._rule
         body = self._body()
-        hypers = {name: value for name, value in rule.hyperparameters.items() if value is not None}
         random, total = bool(self._kinds & RANDOM), "total" in self._kinds
+        options = [
+            (name, f"{name}={_number_source(value)}", "hyperparameter of the rule.")
+            for name, value in rule.hyperparameters.items()
+            if value is not None
+        ]
         arguments = ["p", "g", *rule.state_names, "*", *rule.hyperparameters, "t"]
-        signature = [f"{name}={_number_source(value)}" for name, value in hypers.items()]
-        docs = [f"{name}: hyperparameter of the rule." for name in hypers]
-        extra = ', t=state["step"].double()'
-        defaults = [f"{name}={name}" for name in rule.hyperparameters]
-        checks = ""
+        extra = checks = ""
         if total:
             arguments.append("T")
-            signature.insert(0, "total_steps")
-            docs.append("total_steps: length of the training in steps.")
-            defaults.append("total_steps=total_steps")
-            extra += ', T=_number(group["total_steps"])'
-            checks = (
-                "        if not total_steps > 0:\n"
-                '            raise ValueError(f"Invalid total_steps: {total_steps}")\n'
-            )
+            options.insert(0, ("total_steps", "total_steps", "length of the training in steps."))
+            extra += _line(20, 'T=_number(group["total_steps"]),')
+            checks += _line(8, "if not total_steps > 0:")
+            checks += _line(12, 'raise ValueError(f"Invalid total_steps: {total_steps}")')
         if random:
             arguments.append("random")
-            signature.append("seed=0")
-            docs.append("seed: key of the random draws, which depend on it, the step, the tensor and the element only.")
-            defaults.append("seed=seed")
-            extra += ', random=lambda kind, site: _draw(kind, p, group["seed"], int(state["step"]), tensor, site)'
-        signature_text = "".join([f"{x}, " for x in signature])
-        helpers = "".join([f"\n{text}\n" for text in self._helpers.values()]) + (_DRAWS if random else "")
-        if helpers:
-            helpers += "\n" if not random else ""
-        uses_math = "math." in body + signature_text + helpers
-        return _FILE.format(
-            class_name=class_name(rule.name),
-            summary=(rule.doc.splitlines() or [f"the update rule {rule.name}."])[0].replace("\\", "\\\\").replace('"', "'"),
-            text="\n".join([f"    {line}".rstrip() for line in to_text(rule).splitlines()]) + "\n",
-            imports="import math\n\nimport torch" if uses_math else "import torch",
-            helpers=helpers or "",
-            arguments=", ".join(arguments),
-            and_states=f" and the new {', '.join(rule.state_names)}" if rule.state_names else "",
-            body=body,
-            argument_docs="".join([f"        {line}\n" for line in docs]),
-            signature=signature_text,
-            checks=checks,
-            defaults=", ".join([*defaults, "maximize=maximize"]),
-            numbers=repr(tuple(rule.hyperparameters)),
-            states=repr(rule.state_names),
-            extra=extra,
-        )
+            options.append(("seed", "seed=0", "key of the draws, which depend on it, step, tensor and element only."))
+            draw = 'lambda kind, site: _draw(kind, p, group["seed"], int(state["step"]), tensor, site)'
+            extra += _line(20, f"random={draw},")
+        signature = "".join([_line(8, f"{text},") for _, text, _ in options])
+        summary = (rule.doc.splitlines() or [f"The update rule {rule.name}."])[0]
+        names = {
+            "class_name": class_name(rule.name),
+            "summary": summary.replace("\\", "\\\\").replace('"', "'"),
+        }
+        blocks = [
+            _NUMBER,
+            *self._helpers.values(),
+            *([_DRAWS] if random else []),
+            _UPDATE.format(
+                arguments=", ".join(arguments), results=" and the new ".join(["p", *rule.state_names]), body=body
+            ),
+            _CLASS.format(
+                **names,
+                argument_docs="".join([_line(8, f"{name}: {doc}") for name, _, doc in options]),
+                states=_tuple_source(rule.state_names),
+                numbers=_tuple_source(tuple(rule.hyperparameters)),
+                signature=signature,
+                checks=checks,
+                defaults="".join([_line(12, f'"{name}": {name},') for name, _, _ in options]),
+                extra=extra,
+            ),
+        ]
+        imports = "import math\n\nimport torch" if any("math." in block for block in blocks) else "import torch"
+        text = "\n".join([f"    {line}" for line in to_text(rule).splitlines()])
+        return "\n\n\n".join([_HEADER.format(**names, text=text, imports=imports), *blocks])
 
     def _body(self) -> str:
         rule, layout = self._rule, self._layout
         texts: dict[Expr, Text] = {}
         sources: dict[Expr, str] = {}
         for node in layout.order:
-            text = self._node(node, [texts[x] for x in node.args])
+            texts[node] = self._node(node, [texts[x] for x in node.args])
             if node in layout.names:
-                sources[node] = text[0]
-                text = layout.names[node], ATOM
-            texts[node] = text
+                sources[node] = texts[node][0]
+                texts[node] = layout.names[node], ATOM
         lines = [f"    {layout.names[node]} = {sources[node]}" for node in layout.statements]
         slots = ["p", *rule.state_names]
         results = []
@@ -210,7 +222,7 @@ class _Export:
             elif node.op in ("param", "state") and text != slot:
                 text = f"{text}.clone()"  # the tensor itself is about to be overwritten
             results.append(text)
-        lines.append(f"    return {', '.join(results)}{',' * (len(results) == 1)}")
+        lines.append(f"    return {', '.join(results)}" if len(results) > 1 else f"    return ({results[0]},)")
         return "\n".join(lines)
 
     def _node(self, node: Expr, args: Sequence[Text]) -> Text:
@@ -248,8 +260,16 @@ class _Export:
             drawn = re.search(r"_uniform|_normal", expression)
             if drawn:
                 letters += f", {drawn[0]}"
-            self._helpers[name] = f"\ndef {name}({letters}):\n    return {expression}"
+            self._helpers[name] = f"def {name}({letters}):\n    return {expression}"
         return name
+
+
+def _line(indent: int, text: str) -> str:
+    return f"{' ' * indent}{text}\n"
+
+
+def _tuple_source(names: tuple[str, ...]) -> str:
+    return "(" + "".join([f'"{name}", ' for name in names]).rstrip(" ").removesuffix("," * (len(names) > 1)) + ")"
 
 
 def _number_source(value: float) -> str:

@@ -128,10 +128,7 @@ class Expr:
         return f"Expr({expression_text(self)})"
 
 
-_set_op = Expr.op.__set__  # type: ignore[attr-defined]
-_set_args = Expr.args.__set__  # type: ignore[attr-defined, union-attr]
-_set_value = Expr.value.__set__  # type: ignore[union-attr]
-_set_scalar = Expr.scalar.__set__  # type: ignore[attr-defined]
+_set_op, _set_args, _set_value, _set_scalar = [vars(Expr)[name].__set__ for name in ("op", "args", "value", "scalar")]
 
 PARAM: Final = Expr("param", (), None, False)
 GRAD: Final = Expr("grad", (), None, False)
@@ -172,7 +169,7 @@ def as_expr(value: Expr | Number) -> Expr:
 
 
 def apply(op: str, *operands: Expr | Number) -> Expr:
-    """The node `op(*operands)`. RuleError for an unknown op, a wrong count or a per-element value where a scalar goes."""
+    """The node `op(*operands)`. RuleError: an unknown op, a wrong count, a per-element value where a scalar goes."""
     spec = OPS.get(op)
     if spec is None:
         raise RuleError(f"there is no op '{op}'; nos_ext.ops.OPS has the list")

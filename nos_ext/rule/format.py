@@ -10,7 +10,7 @@ from .definition import RESERVED, Rule
 from .expr import Expr, postorder
 from .table import OPS
 
-_INLINE: Final = 24  # operations in one expression, above which a value gets a line of its own
+INLINE: Final = 24  # operations in one expression, above which a value gets a line of its own
 _REPR_LIMIT: Final = 500  # characters of an operand in the repr of an expression
 
 # binding strength of Python's syntax
@@ -107,7 +107,10 @@ class Layout:
     `m = ...` if every use of the old m can come before it; otherwise it moves into the return, or is called `m_new`.
     """
 
-    def __init__(self, outputs: Sequence[Expr], state_names: Sequence[str], taken: frozenset[str]) -> None:
+    def __init__(
+        self, outputs: Sequence[Expr], state_names: Sequence[str], taken: frozenset[str], limit: int = INLINE
+    ) -> None:
+        self._limit = limit
         self.order = postorder(outputs)
         self.names: dict[Expr, str] = {}
         self.statements: list[Expr] = []
@@ -137,23 +140,24 @@ class Layout:
         lines, reads = self._lines(inline)
         final: set[Expr | str] = set().union(*[_read(x, lines, reads) for x in self._outputs])
         pending = [node for node in self.order if node in lines]
-        waiting = set(pending)
+        waiting: set[Expr | str] = set(pending)
         self.statements = []
         while pending:
             blocked: Expr | None = None
-            for index, node in enumerate(pending):
-                if any(x in waiting for x in reads[node]):
-                    continue
-                own = None if node in renamed else self._own.get(node)
-                if own is None or not (own in final or any(own in reads[x] for x in pending if x is not node)):
-                    break
-                if blocked is None:
-                    blocked = node
-            else:
+            chosen: Expr | None = None
+            for node in pending:
+                if waiting.isdisjoint(reads[node]):
+                    own = None if node in renamed else self._own.get(node)
+                    if own is None or not (own in final or any(own in reads[x] for x in pending if x is not node)):
+                        chosen = node
+                        break
+                    if blocked is None:
+                        blocked = node
+            if chosen is None:
                 return blocked
-            self.statements.append(node)
-            waiting.remove(node)
-            del pending[index]
+            self.statements.append(chosen)
+            waiting.remove(chosen)
+            pending = [node for node in pending if node is not chosen]
         return None
 
     def _lines(self, inline: set[Expr]) -> tuple[set[Expr], dict[Expr, set[Expr | str]]]:
@@ -164,7 +168,8 @@ class Layout:
         for node in self.order:
             size[node] = bool(node.args) + sum([0 if x in lines else size[x] for x in node.args])
             reads[node] = set().union(*[_read(x, lines, reads) for x in node.args])
-            if node in self._shared or (node.args and node not in inline and (node in self._own or size[node] > _INLINE)):
+            wanted = node in self._own or size[node] > self._limit
+            if node in self._shared or (wanted and node.args and node not in inline):
                 lines.add(node)
         return lines, reads
 

@@ -27,8 +27,8 @@ _OPERANDS: Final[dict[str, tuple[int, ...]]] = {
     "square": (_ATOM,),
 }
 _GREEK: Final = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
-)
+    ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "rho")
+).union(("sigma", "tau", "phi", "chi", "psi", "omega"))
 _SPECIAL: Final = {"lr": r"\eta", "eps": r"\epsilon"}
 Latex = tuple[str, int]
 

@@ -42,7 +42,8 @@ def words(seed: int, step: int, tensor: int, site: int, count: int) -> Words:
 
 def uniform(w: Words) -> Draws:
     """Uniform in [0, 1), multiples of 2^-24."""
-    return (w >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    draws: Draws = (w >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    return draws
 
 
 def normal(w: Words) -> Draws:
@@ -57,4 +58,5 @@ def draw(op: str, like: Any, seed: int, step: int, tensor: int, site: int) -> Dr
     w = words(seed, step, tensor, site, like.size)
     flat = (normal(w) if op == "normal" else uniform(w))[: like.size]
     order = np.argsort([-abs(s) for s in like.strides], kind="stable")
-    return flat.reshape([like.shape[i] for i in order]).transpose(np.argsort(order))
+    shaped: Draws = flat.reshape([like.shape[i] for i in order]).transpose(np.argsort(order))
+    return shaped

@@ -14,6 +14,7 @@ from .definition import Rule
 from .expr import Expr, postorder
 from .table import RANDOM, numpy_function, torch_function
 
+
 def reference(
     rule: Rule,
     params: Sequence[Any],
@@ -43,7 +44,8 @@ def reference(
     """
     for name in hyperparameters:
         if name not in rule.hyperparameters:
-            raise TypeError(f"rule '{rule.name}' has no hyperparameter {name!r}; it has {', '.join(rule.hyperparameters)}")
+            known = ", ".join(rule.hyperparameters)
+            raise TypeError(f"rule '{rule.name}' has no hyperparameter {name!r}; it has {known}")
     lists = [state[name] for name in rule.state_names] if isinstance(state, Mapping) else list(state)
     if len(lists) != len(rule.state_names):
         raise ValueError(f"state has {len(lists)} lists; rule '{rule.name}' has the states {list(rule.state_names)}")
@@ -98,7 +100,7 @@ def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, tota
     for node in nodes:
         if not node.args:
             value = hypers[str(node.value)] if node.op == "hyper" else fixed.get(node.op, node.value)
-            leaves[node] = np.float64(value)  # type: ignore[arg-type]
+            leaves[node] = np.float64(value)
     return evaluate(nodes, leaves, numpy_function)
 
 

@@ -52,9 +52,7 @@ OPERANDS: Final[Mapping[str, OperandSpec]] = MappingProxyType(
             OperandSpec("cd", "0.5 * (1 + cos(pi * (t - 1) / T))", "half a cosine from 1 to 0 over T steps"),
             OperandSpec("rd", "0.5 * (1 + cos(pi * ((t - 1) % T) / T))", "cd that starts again every T steps"),
             OperandSpec("noise", "normal(0.01)", "Gaussian noise, one draw per element and step"),
-            OperandSpec(
-                "annealed_noise", "normal(sqrt((1 + t) ** -0.55))", "Gaussian noise of variance (1 + t)^-0.55"
-            ),
+            OperandSpec("annealed_noise", "normal(sqrt((1 + t) ** -0.55))", "Gaussian noise of variance (1 + t)^-0.55"),
         )
     }
 )

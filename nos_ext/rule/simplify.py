@@ -18,8 +18,8 @@ from .expr import Expr, postorder
 from .table import OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
-    "add sub mul div min max lt le gt ge eq ne neg abs sign sqrt rsqrt square floor where clip".split()
-)
+    ("add", "sub", "mul", "div", "min", "max", "lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "sign", "sqrt")
+).union(("rsqrt", "square", "floor", "where", "clip"))
 _SIGN_OF_ZERO_OPEN: Final = frozenset(("min", "max", "clip"))  # of min(-0, 0): implementations differ
 
 
@@ -33,7 +33,7 @@ def fold(op: str, args: Sequence[Expr]) -> float | None:
     import numpy as np
 
     with np.errstate(all="ignore"):
-        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))  # type: ignore[arg-type]
+        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))
     if math.isnan(result) or (result == 0 and op in _SIGN_OF_ZERO_OPEN):
         return None
     return result
@@ -70,7 +70,7 @@ class Simplifier:
         key: object = (op, *args)
         node = self._nodes.get(key)
         if node is None:
-            scalar = all([x.scalar for x in args])
+            scalar = False not in [x.scalar for x in args]
             node = self._nodes[key] = Expr(op, args, None, scalar)
             if OPS[op].commutes:
                 self._nodes[op, args[1], args[0]] = node
@@ -198,6 +198,15 @@ def _clip(build: Simplifier, a: Expr, low: Expr, high: Expr) -> Expr | None:
     return a if _is(low, -math.inf) and _is(high, math.inf) else None
 
 
+def _flipped(op: str) -> Callable[[Simplifier, Expr, Expr], Expr | None]:
+    """`1 < x` as `x > 1`, which is what Python makes of the text."""
+
+    def flip(build: Simplifier, a: Expr, b: Expr) -> Expr | None:
+        return build.make(op, (b, a)) if a.op == "constant" and b.op != "constant" else None
+
+    return flip
+
+
 def _where(build: Simplifier, condition: Expr, a: Expr, b: Expr) -> Expr | None:
     if condition.op == "constant":
         return a if condition.value != 0 else b
@@ -209,6 +218,12 @@ _REWRITES: Final[dict[str, Callable[..., Expr | None]]] = {
     "sub": _sub,
     "mul": _mul,
     "div": _div,
+    "lt": _flipped("gt"),
+    "le": _flipped("ge"),
+    "gt": _flipped("lt"),
+    "ge": _flipped("le"),
+    "eq": _flipped("eq"),
+    "ne": _flipped("ne"),
     "neg": _neg,
     "abs": _abs,
     "square": _square,

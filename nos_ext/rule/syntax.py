@@ -148,7 +148,8 @@ class Evaluator:
     def _call(self, node: ast.Call, depth: int) -> Value:
         called = node.func
         if type(called) is not ast.Name:
-            message = refusal(called) if type(called) is ast.Attribute else "only the ops of the rule language can be called"
+            known = type(called) is ast.Attribute
+            message = refusal(called) if known else "only the ops of the rule language can be called"
             raise self.source.error(message, called)
         function = ops.FUNCTIONS.get(called.id)
         if function is None:
@@ -156,7 +157,8 @@ class Evaluator:
                 raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
             raise self.source.error(f"unknown op '{called.id}'{suggestion(called.id, ops.FUNCTIONS)}", called)
         if node.keywords:
-            raise self.source.error(f"keyword arguments are not part of the rule language; write {called.id}(a, b)", node)
+            message = f"keyword arguments are not part of the rule language; write {called.id}(a, b)"
+            raise self.source.error(message, node)
         return self._apply(function, [self.value(x, depth + 1) for x in node.args], node)
 
     def _unary(self, node: ast.UnaryOp, depth: int) -> Value:

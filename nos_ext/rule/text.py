@@ -54,15 +54,13 @@ def parse(text: str, *, name: str | None = None) -> Rule:
 
         return parse_update(source, first.value, name)
     function = next((s for s in statements if isinstance(s, ast.FunctionDef)), None)
-    if function is None:
-        function = first  # to be refused below, unless there is something else
     for statement in statements:
-        if statement is not function or not isinstance(statement, ast.FunctionDef):
+        if statement is not function:
             if isinstance(statement, ast.Assign | ast.AugAssign | ast.Return | ast.Expr):
                 message = f"this stands outside of the rule's function; a rule is one expression or {_SHAPE}"
                 raise source.error(message, statement)
             _refuse(source, statement)
-    assert isinstance(function, ast.FunctionDef)
+    assert function is not None
     return _Function(source, function).rule(name)
 
 
@@ -107,7 +105,8 @@ class _Function:
             else:
                 self._assign(evaluator, statement)
         if outputs is None:
-            raise source.error("the rule returns nothing; end it with a return of the new p and of the new states", function)
+            message = "the rule returns nothing; end it with a return of the new p and of the new states"
+            raise source.error(message, function)
         for unused, node in self._unread.items():
             raise source.error(f"'{unused}' is assigned but not used; leave the line out or use it", node)
         try:
@@ -136,8 +135,7 @@ class _Function:
         everything = [*arguments.args, *arguments.kwonlyargs]
         annotations = [x.annotation for x in everything if x.annotation is not None]
         if function.returns is not None or annotations or getattr(function, "type_params", None):
-            node = (annotations or [function.returns or function])[0]
-            raise source.error(_REFUSED[ast.AnnAssign], node)
+            raise source.error(_REFUSED[ast.AnnAssign], annotations[0] if annotations else function)
         problem = positional_problem([x.arg for x in arguments.args])
         if problem is not None:
             message, index = problem

@@ -329,7 +329,7 @@ def space(args: argparse.Namespace) -> int:
         print(f"  {name} {'on' if value else 'off'}")
     if samples:
         print("\nsamples")
-        for tokens in samples:
-            print(f"  {' '.join(map(str, tokens))}  {chosen.text(tokens)}")
+        for sample in samples:
+            print(f"  {' '.join(map(str, sample))}  {chosen.text(sample)}")
     print(f"\nlibrary rules that evaluate and export know by name: {', '.join(library.names())}")
     return 0

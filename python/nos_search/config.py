@@ -17,7 +17,7 @@ from .errors import UsageError, choose
 from .space import Space
 from .strategy import STRATEGIES, Strategy, create
 from .task import TASKS, Task, load
-from .train.child import Protocol, derive_seed
+from .train.child import Protocol, Sweep, derive_seed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunConfig:
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
-    sweep: str = "halving"
+    sweep: Sweep = "halving"
     width: int | None = None
     sweep_steps: int | None = None
     train_steps: int | None = None

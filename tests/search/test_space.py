@@ -102,7 +102,7 @@ def test_masks() -> None:
 def test_check_names_the_position() -> None:
     space = Space(groups=1)
     assert space.check([0, 3, 0, 0, 2]) == (0, 3, 0, 0, 2)
-    with pytest.raises(UsageError, match="'g' is masked at op2.1"):
+    with pytest.raises(UsageError, match=r"'g' is masked at op2\.1"):
         space.check([0, 0, 0, 0, 2])
     with pytest.raises(UsageError, match=r"99 at u1.1 is outside 0..11"):
         space.check([0, 3, 99, 0, 2])

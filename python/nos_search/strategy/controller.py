@@ -118,7 +118,7 @@ class ControllerStrategy(Strategy):
         log_prob, entropy = self.policy.evaluate(strings)
         loss = -((rewards - baseline) / scale * log_prob).mean() - self.entropy_weight * entropy.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.last_entropy = float(entropy.detach().mean())
 

@@ -22,7 +22,7 @@ _SHUFFLE = 20170806  # fixes the split, not a run's seed; RandomState's stream i
 def load(data_dir: Path | None) -> Task:
     """The task; data_dir is not used. SearchError when scikit-learn is not installed."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:
         raise SearchError("task 'digits' needs scikit-learn; install it with: pip install scikit-learn") from None
     bunch = load_digits()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +34,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"--data-dir: cannot read {path}: {error}") from None
     magic = int.from_bytes(raw[:4], "big")
     dimensions = next((d for d, m in _MAGIC.items() if m == magic), 0)
-    shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).tolist()) if dimensions else ()
+    shape = tuple(int.from_bytes(raw[4 + 4 * k : 8 + 4 * k], "big") for k in range(dimensions))
     body = raw[4 + 4 * dimensions :]
-    if not dimensions or len(body) != np.prod(shape):
+    if not dimensions or not body or len(body) != math.prod(shape):
         raise UsageError(f"--data-dir: {path} is not a whole idx file of bytes; fetch Fashion-MNIST again")
     return np.frombuffer(body, np.uint8).reshape(shape)
 

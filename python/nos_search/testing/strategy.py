@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -145,7 +146,7 @@ class StrategyCase(ABC):
             [Result(candidate.tokens[:-1], 0.5)],
             [right, right],
         ):
-            assert _fails(lambda wrong=wrong: strategy.tell(wrong))
+            assert _fails(partial(strategy.tell, wrong))
         assert pack(strategy.state_dict()) == before
         strategy.tell([right])
         assert _fails(lambda: strategy.tell([right]))

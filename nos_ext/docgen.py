@@ -1,0 +1,118 @@
+"""``python -m nos_ext.docgen [--check]``: writes docs/reference/ from the tables, or tells whether it is up to date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from .optim import library
+from .rule.shorthand import HYPERS, OPERANDS
+from .rule.table import OPS
+
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
+_NOTE: Final = "<!-- Written by `python -m nos_ext.docgen`. Do not edit. -->"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *[" | ".join(row) for row in rows]]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def ops_page() -> str:
+    rows = []
+    for op in OPS.values():
+        arguments = ", ".join("abc"[: op.arity])
+        if op.domain == "random":
+            arguments = {"drop": "a, prob"}.get(op.name, "std")
+        rows.append((_code(f"{op.name}({arguments})"), _code(op.symbol), op.domain, _plain(op.doc), str(op.cost)))
+    return f"""{_NOTE}
+# Ops
+
+The rows of `csrc/ops/ops.def`. Every op can be called by its name in rule text; those with a symbol can be written
+infix as well. Scalar ops take numbers, hyperparameters, `t` and `T` only. Random ops draw one number per element and
+step; their last argument must be a scalar. `x ** 2` with the number 2 means `square(x)`, `-x` means `neg(x)`,
+`clip(x, l)` means `clip(x, -l, l)`. The cost counts additions; how each op rounds and what it does with NaN, infinities
+and signed zeros is in [numerics.md](../numerics.md).
+
+{_table(("op", "infix", "domain", "meaning", "cost"), rows)}
+
+Constants: `e`, `pi`, `inf`. Built-in scalars: `t`, the step, from 1; `T`, the number of steps of the training.
+"""
+
+
+def operands_page() -> str:
+    rows = [(_code(spec.name), _code(spec.formula), _plain(spec.doc)) for spec in OPERANDS.values()]
+    hypers = ", ".join(f"`{name}` = {value:g}" for name, value in HYPERS.items())
+    return f"""{_NOTE}
+# Operands of the short form
+
+A rule that is one expression is the update `u` of `p - lr * u`, over the operands of the paper. `m`, `v` and `y` are
+states; one that is used more than once is still updated once a step, and in its own formula its name is the old value.
+A draw that is used twice is one draw. Hyperparameters, where the operand is used: {hypers}.
+
+{_table(("operand", "formula", "meaning"), rows)}
+
+`lr`, `t`, `T`, numbers and all [ops](ops.md) can be used as well.
+"""
+
+
+def rules_page() -> str:
+    parts = [
+        f"""{_NOTE}
+# Named rules
+
+The rules of `nos_ext.optim.library`: `nos_ext.compile_rule(library.adamw)` compiles one. Where `torch.optim` has the
+optimizer, the rule computes the same numbers. Formulas are written with the learning rate as &eta;.
+"""
+    ]
+    for name in library.names():
+        entry, rule = library.ENTRIES[name], library.get(name)
+        parts.append(
+            f"## {name}\n\n{entry.doc}\n\n```python\n{rule.to_text()}```\n\n$$\n{rule.to_latex()}\n$$\n\n"
+            f"Source: {entry.source}.\n"
+        )
+    return "\n".join(parts)
+
+
+def pages() -> dict[str, str]:
+    """File name -> text of every generated page."""
+    return {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
+
+
+def stale(folder: Path = FOLDER) -> list[str]:
+    """The pages that are missing or differ from what the tables say."""
+    texts = pages()
+    return [name for name, text in texts.items() if not _same(folder / name, text)]
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def main(arguments: Sequence[str]) -> int:
+    if list(arguments) not in ([], ["--check"]):
+        print("usage: python -m nos_ext.docgen [--check]", file=sys.stderr)
+        return 2
+    if arguments:
+        names = stale()
+        for name in names:
+            print(f"{FOLDER / name} is out of date; run python -m nos_ext.docgen", file=sys.stderr)
+        return 1 if names else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8", newline="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

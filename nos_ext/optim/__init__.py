@@ -1,0 +1,1 @@
+"""Optimizers for torch, and the library of named rules."""
