@@ -1,21 +1,22 @@
 """Owns the way in which contenders are timed against each other.
 
-All contenders run in one process, in turn: A B C A B C ... Clock rate, memory bandwidth and neighbours of a machine drift
-by far more than what is to be seen, so times of separate runs do not compare; the ratio of two samples of one round does.
-Every figure is a median, over the rounds, of such ratios.
+All contenders run in one process, in turn: A B C A B C ... Clock rate, memory bandwidth and neighbours of a machine
+drift by far more than what is to be seen, so times of separate runs do not compare; the ratio of two samples of one
+round does. Every ratio reported is a median of such ratios over the rounds.
 
-A sample is a number of calls that lasts `min_sample` or longer. Before each sample an untimed stream passes over the same
-arrays, so that every contender finds the caches in the same state. Rounds come in batches; a batch during which other
-processes used more than `MAX_FOREIGN` of a core is dropped. Contenders that are far slower than the fastest run once per
-batch, as their samples would take all the time there is.
+A sample is a number of calls that lasts `min_sample` or longer. Before each sample an untimed stream passes over the
+same arrays, so that every contender finds the caches in the same state. Rounds come in batches; a batch during which
+other processes used more than MAX_FOREIGN cores is dropped. Contenders that are far slower than the fastest run less
+often, as their samples would take all the time there is (Tier).
 """
 
 from __future__ import annotations
 
+import enum
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,27 +24,43 @@ from .case import Contender
 from .load import ForeignLoad
 
 MAX_FOREIGN: Final = 0.15  # cores
-SLOW: Final = 4.0  # times the fastest contender
-SLOW_SECONDS: Final = 2e-3  # below this nobody is slow
+
+
+class Tier(enum.Enum):
+    """In which rounds a contender takes part."""
+
+    EVERY = "every round"
+    BATCH = "the first round of each batch"
+    ONCE = "the first round"
+
+    @staticmethod
+    def of(seconds: float, fastest: float) -> Tier:
+        """By the time of a call. Up to 2 ms nobody is slow."""
+        if seconds > max(0.3, 8 * fastest):
+            return Tier.ONCE
+        return Tier.BATCH if seconds > max(2e-3, 4 * fastest) else Tier.EVERY
+
+    def joins(self, batch: int, round_of_batch: int) -> bool:
+        return self is Tier.EVERY or (round_of_batch == 0 and (self is Tier.BATCH or batch == 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long to measure one cell. Times in seconds.
 
-    It ends after `batches` clean batches, or once `budget` is used and two batches are done; extra time of `patience`
-    budgets is spent only while there are not two clean ones.
+    It ends after `batches` quiet batches, or once `budget` is used and there are two quiet ones. Without two quiet ones
+    it goes on for `patience` further budgets.
     """
 
     min_sample: float = 200e-6
     min_batch: float = 0.3
     batches: int = 5
     budget: float = 6.0
-    patience: float = 2.0
+    patience: float = 1.0
 
 
 FULL: Final = Effort()
-QUICK: Final = Effort(min_batch=0.15, batches=2, budget=0.5, patience=1.0)
+QUICK: Final = Effort(min_batch=0.15, batches=2, budget=0.5)
 
 
 @dataclass(slots=True)
@@ -52,25 +69,37 @@ class Measured:
 
     contender: Contender
     repeat: int
+    tier: Tier
     samples: dict[int, float] = field(default_factory=dict)
 
-    def ratios_to(self, other: Measured) -> list[float]:
-        """own time / other's time in the rounds that have both."""
-        return [t / other.samples[r] for r, t in self.samples.items() if r in other.samples]
+    def rounds(self, quiet: Collection[int]) -> list[int]:
+        """Its quiet rounds; all of them if it has no quiet one."""
+        return [r for r in self.samples if r in quiet] or list(self.samples)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one cell measured. `noisy`: no batch was quiet, so the least disturbed ones were kept."""
+    """What one cell measured.
+
+    quiet: the rounds to look at. noisy: no batch was quiet, and those of the two least disturbed batches are in `quiet`.
+    """
 
     measured: list[Measured]
+    quiet: set[int]
     batches: int
     kept: int
     foreign: float
     noisy: bool
 
-    def of(self, name: str) -> Measured | None:
+    def of(self, name: str | None) -> Measured | None:
         return next((m for m in self.measured if m.contender.name == name), None)
+
+    def times(self, m: Measured) -> list[float]:
+        return [m.samples[r] for r in m.rounds(self.quiet)]
+
+    def ratios(self, m: Measured, base: Measured) -> list[float]:
+        """Time of m / time of base, round by round; base takes part in every round."""
+        return [m.samples[r] / base.samples[r] for r in m.rounds(self.quiet)]
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -87,71 +116,88 @@ def _seconds(run: Callable[[int], None], n: int) -> float:
     return (time.perf_counter_ns() - start) * 1e-9
 
 
-def calibrate(contender: Contender, min_sample: float) -> Measured:
-    """Warms the contender up and finds how many calls make one sample."""
-    best = min(_seconds(contender.run, 1) for _ in range(2))
+def calibrate(run: Callable[[int], None], min_sample: float) -> tuple[int, float]:
+    """Warms a contender up. The number of calls that make one sample, and seconds per call."""
+    best = _seconds(run, 1)
+    if best < 0.05:
+        best = min(best, _seconds(run, 1))
     repeat = 1
     while best * repeat < min_sample:
         repeat = max(repeat + 1, int(1.3 * min_sample / best))
-        best = min(best, _seconds(contender.run, repeat) / repeat)
-    return Measured(contender, repeat, {-1: best})
+        best = min(best, _seconds(run, repeat) / repeat)
+    return repeat, best
 
 
-def measure(contenders: Sequence[Contender], effort: Effort, between: Callable[[], object] = lambda: None) -> Outcome:
-    """Times all contenders against each other; `between` runs before each sample."""
-    measured = [calibrate(c, effort.min_sample) for c in contenders]
-    guess = [m.samples.pop(-1) for m in measured]
-    limit = max(SLOW_SECONDS, SLOW * min(guess))
-    fast = [m for m, seconds in zip(measured, guess, strict=True) if seconds <= limit]
+def measure(
+    contenders: Sequence[Contender],
+    effort: Effort,
+    between: Callable[[], object] = lambda: None,
+    always: Collection[str] = (),
+) -> Outcome:
+    """Times all contenders against each other.
+
+    Args:
+        contenders: in the order of a round.
+        effort: how long.
+        between: runs before each sample, untimed.
+        always: names of contenders that take part in every round, however slow: the ones that others are compared with.
+    """
+    found = [calibrate(c.run, effort.min_sample) for c in contenders]
+    fastest = min(seconds for _, seconds in found)
+    measured = [
+        Measured(c, repeat, Tier.EVERY if c.name in always else Tier.of(seconds, fastest))
+        for c, (repeat, seconds) in zip(contenders, found, strict=True)
+    ]
     batches: list[tuple[float, list[int]]] = []  # foreign load, its rounds
     start, number = time.perf_counter(), 0
-
-    def clean() -> int:
-        return sum(load <= MAX_FOREIGN for load, _ in batches)
-
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while clean() < effort.batches:
-            spent = time.perf_counter() - start
-            if spent > effort.budget and len(batches) >= 2:
-                if clean() >= 2 or spent > effort.budget * (1 + effort.patience):
-                    break
+        while not _enough(batches, time.perf_counter() - start, effort):
             watch, began, rounds = ForeignLoad(), time.perf_counter(), []
             while not rounds or time.perf_counter() - began < effort.min_batch:
-                for m in fast if rounds else measured:
-                    between()
-                    m.samples[number] = _seconds(m.contender.run, m.repeat) / m.repeat
+                for m in measured:
+                    if m.tier.joins(len(batches), len(rounds)):
+                        between()
+                        m.samples[number] = _seconds(m.contender.run, m.repeat) / m.repeat
                 rounds.append(number)
                 number += 1
             batches.append((watch.cores(), rounds))
     finally:
         if collecting:
             gc.enable()
-    return _keep(measured, batches)
+    return _outcome(measured, batches)
 
 
-def _keep(measured: list[Measured], batches: list[tuple[float, list[int]]]) -> Outcome:
+def _enough(batches: Sequence[tuple[float, list[int]]], spent: float, effort: Effort) -> bool:
+    quiet = sum(load <= MAX_FOREIGN for load, _ in batches)
+    if quiet >= effort.batches:
+        return True
+    allowed = effort.budget * (1 if quiet >= 2 else 1 + effort.patience)
+    return spent > allowed and len(batches) >= 2
+
+
+def _outcome(measured: list[Measured], batches: list[tuple[float, list[int]]]) -> Outcome:
     quiet = [b for b in batches if b[0] <= MAX_FOREIGN]
     kept = quiet or sorted(batches, key=lambda b: b[0])[:2]
     rounds = {r for _, numbers in kept for r in numbers}
-    for m in measured:
-        m.samples = {r: t for r, t in m.samples.items() if r in rounds}
-    return Outcome(measured, len(batches), len(kept), statistics.median(load for load, _ in kept), noisy=not quiet)
+    foreign = statistics.median(load for load, _ in kept)
+    return Outcome(measured, rounds, len(batches), len(kept), foreign, noisy=not quiet)
 
 
 def summary(outcome: Outcome, engine: str, limit: str | None = None) -> dict[str, Any]:
-    """JSON of an outcome. Per contender: time of a call, its ratio to the engine, and the part of the limit it reaches."""
+    """JSON of an outcome. Per contender: time of a call, its ratio to the engine, the part of the limit it reaches."""
     rows: dict[str, Any] = {}
-    base, floor = outcome.of(engine), outcome.of(limit) if limit else None
+    base, floor = outcome.of(engine), outcome.of(limit)
     for m in outcome.measured:
-        q1, median, q3 = quartiles(list(m.samples.values()))
-        row: dict[str, Any] = {"us": median * 1e6, "us_q1": q1 * 1e6, "us_q3": q3 * 1e6, "samples": len(m.samples)}
-        row |= {"peer": m.contender.peer, "repeat": m.repeat}
+        times = outcome.times(m)
+        q1, median, q3 = quartiles(times)
+        row: dict[str, Any] = {"us": median * 1e6, "us_q1": q1 * 1e6, "us_q3": q3 * 1e6}
+        row |= {"samples": len(times), "repeat": m.repeat, "peer": m.contender.peer}
         if base is not None:
-            row["ratio_q1"], row["ratio"], row["ratio_q3"] = quartiles(m.ratios_to(base))
+            row["ratio_q1"], row["ratio"], row["ratio_q3"] = quartiles(outcome.ratios(m, base))
         if floor is not None:
-            row["of_limit"] = 1 / quartiles(m.ratios_to(floor))[1]
+            row["of_limit"] = 1 / quartiles(outcome.ratios(m, floor))[1]
         if m.contender.build_seconds is not None:
             row["build_seconds"] = m.contender.build_seconds
         rows[m.contender.name] = row

@@ -1,7 +1,7 @@
-"""Owns RULES, the update rules of the benches: rule text, hyperparameters, and the step's scalars for the other engines.
+"""Owns RULES, the update rules of the benches: text, hyperparameters, and the scalars of a step for the other engines.
 
-Each contender has its own table from rule name to its own form of the rule (bench/peers/); tests/bench checks that all of
-them compute what the engine computes, and that no table has a rule that is not here.
+Each contender has its own table from rule name to its own form of the rule (bench/peers/); tests/bench checks that all
+of them compute what the engine computes, and that no table has a rule that is not here.
 """
 
 from __future__ import annotations

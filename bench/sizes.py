@@ -41,7 +41,7 @@ CONVNET: Final[tuple[Shape, ...]] = (
     *((10, 56), (10,)),
 )
 
-# He et al. 2016, table 1: blocks and width of the four stages of ResNet-50; the last 1x1 convolution has 4 x width filters.
+# He et al. 2016, table 1: blocks and width of the four stages; the last convolution of a block has 4 x width filters.
 _RESNET50_STAGES: Final = ((3, 64), (4, 128), (6, 256), (3, 512))
 
 

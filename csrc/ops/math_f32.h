@@ -4,7 +4,7 @@
 // Written for an auto-vectoriser: selects instead of branches, one select per statement (nested ternaries stop GCC 12),
 // 32-bit integers where there is a choice, no 64-bit arithmetic shift (AVX2 has none) and no float -> integer
 // conversion that could leave the range (x86, aarch64 and CUDA disagree there). Every fused multiply-add is explicit.
-// Coefficients: own minimax fits (Remez in 50 digits, rounded, then improved over all inputs). Bounds:
+// Coefficients: own minimax fits (Remez in 50 digits, then rounded). The bounds are proven over all inputs:
 // docs/numerics.md.
 #pragma once
 #include <limits>

@@ -4,8 +4,8 @@ A Value is a sum of terms coefficient * product(factor ** exponent). Factors are
 that algebra cannot open. Every value and atom has a key, a digest of its normal form, and equal keys mean equal values.
 Sums inside of products are atoms with leading coefficient 1: products are not multiplied out.
 
-Rules of the game: a rewrite must be an identity of real functions at almost every point where both sides are finite,
-and may not turn a function that is NaN on half of the line into one that is not (sqrt(x) * sqrt(x) is not x).
+Rules of the game: a rewrite must be an identity of real functions at almost every point, and NaN counts as a value.
+So sqrt(x) * sqrt(x) is not x, log(x) - log(x) is not 0, and (x > 0) / (x > 0) is not 1; but x / x is.
 """
 
 from __future__ import annotations
@@ -30,15 +30,20 @@ def number(x: float) -> str:
 
 
 class Opaque(Exception):
-    """This operation has no normal form here (overflow, division by zero); the caller makes an atom of it."""
+    """This operation has no normal form here (overflow, division by zero, NaN); the caller makes an atom of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
+    """A factor. nonneg: never below 0. partial: NaN on more than a thin set. thin: 0 on a thin set only."""
+
     key: str
     kind: str
     args: tuple[Value, ...]
     nonneg: bool
+    partial: bool
+    analytic: bool
+    thin: bool
 
 
 class Value:
@@ -87,11 +92,26 @@ class Algebra:
 
     # --- atoms -----------------------------------------------------------------------------------------------------
 
-    def atom(self, kind: str, args: Sequence[Value] = (), *, nonneg: bool = False) -> Value:
+    def atom(self, kind: str, args: Sequence[Value] = (), *, nonneg: bool = False, partial: bool = False) -> Value:
         """A symbol (no operands), or a function that stays closed."""
         key = digest(f"{kind}({','.join([x.key for x in args])})")
-        self.atoms.setdefault(key, Atom(key, kind, tuple(args), nonneg))
+        if key not in self.atoms:
+            inner = [self.atoms[k] for x in args for mono, _ in x.terms for k, _ in mono]
+            analytic = (not args or kind in _ANALYTIC) and all([x.analytic for x in inner])
+            # these are 0 where their operand is; an analytic function is 0 on a thin set
+            thin = analytic or (kind in ("abs", "sign", "clip") and all([x.thin for x in inner]))
+            partial = partial or any([x.partial for x in inner])
+            self.atoms[key] = Atom(key, kind, tuple(args), nonneg, partial, analytic, thin)
         return Value({((key, 1.0),): 1.0})
+
+    def partial(self, value: Value) -> bool:
+        """Whether the value may be NaN on more than a thin set."""
+        return any(self.atoms[key].partial for mono, _ in value.terms for key, _ in mono)
+
+    def drop(self, value: Value) -> None:
+        """Opaque if a result that does not depend on `value` any more loses a NaN by that."""
+        if self.partial(value):
+            raise Opaque
 
     def factor(self, value: Value) -> tuple[float, Monomial]:
         """(c, m) with value = c * m: a sum becomes one atom with leading coefficient 1."""
@@ -128,7 +148,10 @@ class Algebra:
         for mono, c in b.terms:
             old = terms.get(mono, 0.0)
             new = _finite(old + c)
-            terms[mono] = 0.0 if abs(new) <= _TINY * (abs(old) + abs(c)) else new
+            if abs(new) <= _TINY * (abs(old) + abs(c)):
+                new = 0.0
+                self.drop(Value({mono: 1.0}))
+            terms[mono] = new
         out = Value(terms)
         return self.product(out.terms[0][1], out.terms[0][0]) if len(out.terms) == 1 else out
 
@@ -140,6 +163,8 @@ class Algebra:
     def mul(self, a: Value, b: Value) -> Value:
         (c, left), (d, right) = self.factor(a), self.factor(b)
         if c == 0 or d == 0:
+            self.drop(a)
+            self.drop(b)
             return ZERO
         return self._collect(c * d, [*left, *right])
 
@@ -173,7 +198,7 @@ class Algebra:
                 raise Opaque
             return outside
         inner = self._collect(sign, rest)
-        root = self.atom(f"pow{number(abs(n))}", (inner,), nonneg=True)
+        root = self.atom("power", (inner, constant(abs(n))), nonneg=True, partial=True)
         return self.mul(outside, self.power(root, math.copysign(1.0, n)))
 
     def div(self, a: Value, b: Value) -> Value:
@@ -185,7 +210,10 @@ class Algebra:
             raise Opaque  # an underflow: no factor is 0
         exponents: dict[str, float] = {}
         for key, x in factors:
-            exponents[key] = exponents.get(key, 0.0) + x
+            old = exponents.get(key, 0.0)
+            exponents[key] = old + x
+            if old * x < 0 and (self.atoms[key].partial or not self.atoms[key].thin):
+                raise Opaque
         exponents = {key: x for key, x in exponents.items() if abs(x) > _TINY}
         if not _SPECIAL.isdisjoint([self.atoms[key].kind for key in exponents]):
             c = self._merge_exponentials(c, exponents)
@@ -264,6 +292,7 @@ class Algebra:
         for key, x in mono:
             atom = self.atoms[key]
             if atom.kind == "exp":
+                self.drop(atom.args[0])
                 continue
             if atom.kind == "sign":
                 factors.append((key, x))
@@ -316,7 +345,7 @@ class Algebra:
         return out
 
     def _log_atom(self, a: Value) -> Value:
-        return self.atom("log", (a,))
+        return self.atom("log", (a,), partial=not self._nonneg(a))
 
     def _nonneg(self, a: Value) -> bool:
         c, mono = self.factor(a)
@@ -329,6 +358,7 @@ class Algebra:
 
 
 _SPECIAL: Final = frozenset(("exp", "abs", "sign"))
+_ANALYTIC: Final = frozenset(("sum", "exp", "log", "power", "tanh", "sin", "cos"))
 
 
 def _power(c: float, n: float) -> float:

@@ -3,7 +3,7 @@
 The search uses it to train no rule twice. Commuted and regrouped sums and products, cancelled terms, scaled arguments
 of sign, abs and clip, and the like give one key. States that p never depends on do not count, nor do the names of
 states. Rules with different keys may still be the same function; rules with the same key always are, at almost every
-point where both are finite. Nothing of this touches a compiled program: the rewrites there keep every bit
+point. Nothing of this touches a compiled program: the rewrites there keep every bit
 (simplify.py).
 """
 
@@ -86,7 +86,7 @@ class _Builder:
             return _OPS[op](algebra, *args)
         except (Opaque, OverflowError):
             ordered = sorted(args, key=lambda x: x.key) if OPS[op].commutes else args
-            return algebra.atom(op, ordered)
+            return algebra.atom(op, ordered, partial=True)
 
     def symbols(self, value: Value) -> set[str]:
         """Kinds of the atoms in a value that have no operands."""
@@ -107,7 +107,7 @@ class _Builder:
         atom = self._algebra.atom
         if node.op == "constant":
             value = float(node.value)  # type: ignore[arg-type]
-            return constant(value) if math.isfinite(value) else atom(f"constant {value}", nonneg=value > 0)
+            return constant(value) if math.isfinite(value) else atom(f"constant {value}", partial=True)
         if node.op == "state":
             return atom(self._states[str(node.value)])
         if node.op == "hyper":
@@ -177,6 +177,7 @@ def _clip(algebra: Algebra, x: Value, low: Value, high: Value) -> Value:
     if lo is None or hi is None:
         return _minimum(algebra, _maximum(algebra, x, low), high)
     if lo >= hi:
+        algebra.drop(x)
         return constant(hi)
     c, mono = algebra.factor(x)
     if not mono:
@@ -189,7 +190,8 @@ def _clip(algebra: Algebra, x: Value, low: Value, high: Value) -> Value:
             return x
         if lo == -hi:
             return algebra.scale(inner, c * hi)
-    return algebra.scale(algebra.atom(f"clip {number(lo)} {number(hi)}", (inner,), nonneg=lo >= 0), c)
+    kind = "clip" if lo < 0 < hi else "cut"
+    return algebra.scale(algebra.atom(kind, (inner, constant(lo), constant(hi)), nonneg=lo >= 0), c)
 
 
 def _where(algebra: Algebra, condition: Value, a: Value, b: Value) -> Value:

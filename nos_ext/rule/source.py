@@ -17,7 +17,7 @@ from .errors import RuleError
 MAX_BYTES: Final = 64 * 1024
 MAX_NESTING: Final = 200
 
-_INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?![ \t\r\n#])")
+_INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?=[^ \t\r\n#])")
 _BRACKET = re.compile(r"[(\[{)\]}]")
 
 
@@ -72,6 +72,10 @@ class Source:
 
     def _syntax_error(self, error: SyntaxError) -> RuleError:
         message = f"syntax error: {error.msg}"
+        if "integer string conversion" in error.msg:
+            message = "this integer is too large for a double; write it as 1e300 or smaller"
+        if self._shift:
+            message = re.sub(r"(?<=on line )\d+", lambda match: str(int(match[0]) - self._shift), message)
         if error.lineno is None:
             return RuleError(message)
         line = max(1, error.lineno - self._shift)

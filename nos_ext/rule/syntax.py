@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -127,7 +128,7 @@ class Evaluator:
             return value
         if name in ops.FUNCTIONS:
             raise self.source.error(f"'{name}' is an op; call it: {name}(...)", node)
-        raise self.source.error(f"unknown name '{name}'{suggestion(name, [*self.names, *ops.VOCABULARY])}", node)
+        raise self.source.error(f"unknown name '{name}'{suggestion(name, self.names)}", node)
 
     def _number(self, node: ast.Constant, depth: int) -> Value:
         value = node.value
@@ -171,7 +172,7 @@ class Evaluator:
 
     def _compare(self, node: ast.Compare, depth: int) -> Value:
         if len(node.ops) > 1:
-            message = f"comparisons cannot be chained; {_NO_TRUTH}: (a < b) * (b < c)"
+            message = "comparisons cannot be chained; write (a < b) * (b < c)"
             raise self.source.error(message, node)
         function = _COMPARE.get(type(node.ops[0]))
         if function is None:
@@ -190,8 +191,10 @@ class Evaluator:
             value = function(*operands)
         except RuleError as error:
             raise self.source.located(error, node) from None
-        except (ZeroDivisionError, OverflowError) as error:
-            raise self.source.error(f"these numbers cannot be combined: {error}", node) from None
-        if isinstance(value, complex):
+        except ZeroDivisionError:
+            raise self.source.error("division of numbers by zero", node) from None
+        except OverflowError:
+            raise self.source.error("the result of these numbers is too large for a double", node) from None
+        if isinstance(value, complex) or (isinstance(value, float) and math.isnan(value)):
             raise self.source.error("the result of these numbers is not a real number", node)
         return value

@@ -19,6 +19,7 @@ _REFUSED: Final[dict[type[ast.AST], str]] = {
     ast.If: "if is not part of the rule language; use where(condition, a, b)",
     ast.Import: "imports are not part of the rule language; its names are there without",
     ast.FunctionDef: "a rule has one function",
+    ast.AsyncFunctionDef: "async is not part of the rule language",
     ast.ClassDef: "classes are not part of the rule language",
     ast.AnnAssign: "annotations are not part of the rule language; leave them out",
     ast.Pass: "pass does nothing; leave it out",
@@ -29,7 +30,6 @@ for _like, _as in (
     (ast.While, ast.For),
     (ast.AsyncFor, ast.For),
     (ast.ImportFrom, ast.Import),
-    (ast.AsyncFunctionDef, ast.FunctionDef),
 ):
     _REFUSED[_like] = _REFUSED[_as]
 
@@ -44,6 +44,8 @@ def parse(text: str, *, name: str | None = None) -> Rule:
     Raises:
         RuleError: with line, column and the line of the text.
     """
+    if name is not None:
+        check_name(name, "a rule")
     source = Source(text)
     statements = source.statements
     if not statements:
@@ -107,12 +109,14 @@ class _Function:
         if outputs is None:
             message = "the rule returns nothing; end it with a return of the new p and of the new states"
             raise source.error(message, function)
+        try:
+            rule = Rule(name or function.name, self._states, self._hypers, outputs, doc=doc)
+        except RuleError as error:  # wrong count, or the name of the function
+            wrong_count = len(outputs) != 1 + len(self._states)
+            raise source.located(error, body[-1] if wrong_count else function) from None
         for unused, node in self._unread.items():
             raise source.error(f"'{unused}' is assigned but not used; leave the line out or use it", node)
-        try:
-            return Rule(name or function.name, self._states, self._hypers, outputs, doc=doc)
-        except RuleError as error:  # wrong count, or the name of the function
-            raise source.located(error, function if "returns" not in error.message else body[-1]) from None
+        return rule
 
     def _check_decorators(self) -> None:
         for node in self._function.decorator_list:

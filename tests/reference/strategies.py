@@ -41,6 +41,7 @@ def rules(
     hypers: dict[str, float | None] = {"lr": None, **{h: HYPERS[h] for h in draw(st.sets(st.sampled_from(list(HYPERS))))}}
     scalars: list[Expr] = [STEP, *([TOTAL] if total else []), *map(hyper, hypers)]
     values: list[Expr] = [GRAD, PARAM, *map(state, names)]
+    unread: list[Expr] = []
     number = constants() if numbers is None else numbers
 
     # One number decides what an operand is: drawing is what takes the time here.
@@ -51,11 +52,11 @@ def rules(
         return constant(draw(number)) if index % 2 else scalars[index // 2 % len(scalars)]
 
     def operand() -> Expr:
-        # recent values more often: deep graphs instead of wide ones
+        # mostly values that nothing reads yet, so that little of the graph is dead
         index, kind = divmod(draw(choice), 6)
         if kind == 0:
             return scalar(index)
-        return values[-1 - index % min(4, len(values))] if kind > 2 else values[index % len(values)]
+        return unread.pop(index % len(unread)) if kind > 2 and unread else values[index % len(values)]
 
     for _ in range(draw(st.integers(1, max_ops))):
         index, kind = divmod(draw(st.integers(0, 5 * len(ops) - 1)), 5)
@@ -63,11 +64,15 @@ def rules(
         if spec.domain == "scalar" or (spec.domain == "any" and kind == 0):
             scalars.append(apply(spec.name, *[scalar() for _ in range(spec.arity)]))
         elif spec.domain == "random":
-            values.append(apply(spec.name, *[operand() for _ in range(spec.arity - 1)], scalar()))
+            unread.append(apply(spec.name, *[operand() for _ in range(spec.arity - 1)], scalar()))
+            values.append(unread[-1])
         else:
-            values.append(apply(spec.name, *[operand() for _ in range(spec.arity)]))
-            if values[-1].scalar:
-                scalars.append(values.pop())
+            node = apply(spec.name, *[operand() for _ in range(spec.arity)])
+            if node.scalar:
+                scalars.append(node)
+            else:
+                values.append(node)
+                unread.append(node)
     last = [*scalars[-2:], *values]
-    outputs = [values[-1], *[last[-1 - draw(choice) % len(last)] for _ in names]]
+    outputs = [unread.pop() if unread else last[-1 - draw(choice) % len(last)] for _ in ("p", *names)]
     return Rule("random_rule", names, hypers, outputs)

@@ -9,10 +9,11 @@ groups.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import UsageError
 from .space import GROUP, Space, Tokens
+from .vocabulary import Token
 
 
 def encode(space: Space, text: str) -> Tokens:
@@ -74,53 +75,54 @@ def _split(template: str, text: str) -> tuple[str, ...] | None:
 
 def _groups(space: Space, text: str, count: int) -> Iterator[Tokens]:
     """Strings of the first `count` groups whose last output is `text`."""
-    start = (count - 1) * GROUP
-    positions = space.positions[start : start + GROUP]
+    positions = space.positions[(count - 1) * GROUP : count * GROUP]
     for b, binary in enumerate(positions[4].tokens):
         sides = _split(space.token_text(binary), text)
         if sides is None:
             continue
-        for left in _operands(space, positions[2].tokens, sides[0]):
-            spare = positions[0].names.index("1"), 0  # the dead side of keep-left: operand 1, or an earlier output
-            rights = _operands(space, positions[3].tokens, sides[1]) if len(sides) == 2 else iter([(0, "")])
-            for right in rights:
-                yield from _place(space, count, (left, right), b, spare)
+        for u1, left in _open_unary(space, positions[2].tokens, sides[0]):
+            if len(sides) == 1:
+                yield from _place(space, count, left, None, (u1, 0, b))
+                continue
+            for u2, right in _open_unary(space, positions[3].tokens, sides[1]):
+                yield from _place(space, count, left, right, (u1, u2, b))
 
 
-def _operands(space: Space, unary: tuple[object, ...], text: str) -> Iterator[tuple[int, str]]:
-    for index, token in enumerate(unary):
-        inner = _split(space.token_text(token), text)  # type: ignore[arg-type]
+def _open_unary(space: Space, tokens: Sequence[Token], text: str) -> Iterator[tuple[int, str]]:
+    """Each unary function that `text` can be the value of, by index, and its argument."""
+    for index, token in enumerate(tokens):
+        inner = _split(space.token_text(token), text)
         if inner is not None:
             yield index, inner[0]
 
 
-def _place(
-    space: Space, count: int, sides: tuple[tuple[int, str], tuple[int, str]], b: int, spare: tuple[int, int]
-) -> Iterator[Tokens]:
-    """Chooses operands for both sides of group `count`, the earlier groups included, and keeps what the masks allow."""
-    base = {
+def _place(space: Space, count: int, left: str, right: str | None, rest: Tokens) -> Iterator[Tokens]:
+    """Operands for the two sides of group `count`, before its `rest`, with the groups that these need.
+
+    right is None where keep-left drops it; then any token does.
+    """
+    plain = {
         _plain(ast.parse(space.token_text(token), mode="eval").body): index
         for index, token in enumerate(space.positions[0].tokens)
     }
+    anything = tuple(range(space.base_operands))
     earlier = space.base_operands + count - 2
-    (u1, left), (u2, right) = sides
-    choices: list[tuple[int, int, str]] = []
-    dead = not right
+    # (op1, candidates for op2, text of the group before or None for the first group)
+    choices: list[tuple[int, tuple[int, ...], str | None]] = []
+    rights = anything if right is None else (plain[right],) if right in plain else ()
     if count == 1:
-        if left in base:
-            rights = spare if dead else (base.get(right, -1),)
-            choices = [(base[left], r, "") for r in rights if r >= 0]
+        if left in plain:
+            choices.append((plain[left], rights, None))
     else:
-        if dead:
-            choices.append((earlier, spare[0], left))
-        else:
-            if right in base:
-                choices.append((earlier, base[right], left))
-            if left in base:
-                choices.append((base[left], earlier, right))
-    for op1, op2, inner in choices:
-        heads: Iterator[Tokens] = iter([()]) if count == 1 else _groups(space, inner, count - 1)
-        for head in heads:
-            tokens = (*head, op1, op2, u1, u2, b)
-            if all(space.mask(tokens[:k])[tokens[k]] for k in range(len(head), len(tokens))):
-                yield tokens
+        choices.append((earlier, rights, left))
+        if right is not None and left in plain:
+            choices.append((plain[left], (earlier,), right))
+    for op1, candidates, inner in choices:
+        for head in iter([()]) if inner is None else _groups(space, inner, count - 1):
+            mask = space.mask((*head, op1))
+            for op2 in candidates:
+                if mask[op2]:
+                    tokens = (*head, op1, op2, *rest)
+                    if space.mask(tokens[:-1])[rest[-1]]:
+                        yield tokens
+                    break

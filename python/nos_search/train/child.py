@@ -7,8 +7,8 @@ reward is 0.
 
 Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples,
 noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads;
-the caller sets that number (the in-process executor does). Sweep and longer training start from the same weights and see the same
-order of examples, so a rate that the sweep found stable is not undone by other luck.
+the caller sets that number (the in-process executor does). Sweep and longer training start from the same weights and
+see the same order of examples, so a rate that the sweep found stable is not undone by other luck.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def derive_seed(seed: int, *names: object) -> int:
 class Protocol:
     """How a rule is scored.
 
-    sweep: "full" trains every learning rate for all its steps (the paper). "halving" stops the worse half of them after a
-    quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate for 96 % of
+    sweep: "full" trains every learning rate for all its steps (the paper). "halving" stops the worse half of them after
+    a quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate for 96 % of
     rules and seeds.
     """
 

@@ -1,0 +1,207 @@
+"""The canonical key: equal by algebra, equal key; equal key, equal function."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import nos_ext
+from nos_ext.optim import library
+from nos_ext.ops import OPS
+from nos_ext.rule import Rule, as_rule
+from nos_ext.rule.canonical import canonical_key
+from tests.reference.strategies import rules
+
+SAME = [
+    ("g * m", "m * g"),
+    ("g * m * v", "v * (g * m)"),
+    ("g + m + v", "v + (m + g)"),
+    ("g - g + m", "m"),
+    ("2 * g - g", "g"),
+    ("g / g * m", "m"),
+    ("(g + m) / (m + g)", "1"),
+    ("2 * (g + m)", "g * 2 + m + m"),
+    ("(2 * g + 2 * m) * v", "(g + m) * (v * 2)"),
+    ("g - (m - v)", "g + v - m"),
+    ("g / m", "g * (1 / m)"),
+    ("g / (m / v)", "g * v / m"),
+    ("g * 0 + m", "m"),
+    ("sign(sign(g))", "sign(g)"),
+    ("sign(2 * g)", "sign(g)"),
+    ("sign(-g)", "-sign(g)"),
+    ("sign(g * m)", "sign(m) * sign(g)"),
+    ("sign(g + m)", "sign(3 * m + 3 * g)"),
+    ("sign(exp(g)) * m", "m"),
+    ("sign(g) * g", "abs(g)"),
+    ("sign(g) * abs(g)", "g"),
+    ("sign(g) * sign(g) * g", "g"),
+    ("sign(g) ** 2 * sign(g)", "sign(g)"),
+    ("sign(g) * sign(m) * g * m", "abs(g * m)"),
+    ("abs(-g)", "abs(g)"),
+    ("abs(g * m)", "abs(m) * abs(g)"),
+    ("abs(g) * abs(g)", "g ** 2"),
+    ("abs(sign(g))", "sign(g) ** 2"),
+    ("g ** 2 * g", "pow(g, 3)"),
+    ("pow(g, -1)", "1 / g"),
+    ("sqrt(g ** 2)", "abs(g)"),
+    ("sqrt(4 * g)", "2 * sqrt(g)"),
+    ("rsqrt(g)", "1 / sqrt(g)"),
+    ("sqrt(exp(g))", "exp(g / 2)"),
+    ("exp(g) * exp(m)", "exp(g + m)"),
+    ("exp(g) / exp(g)", "1"),
+    ("exp(g + 1)", "e * exp(g)"),
+    ("exp(log(abs(g)))", "abs(g)"),
+    ("log(exp(g))", "g"),
+    ("log(g ** 2)", "2 * log(abs(g))"),
+    ("log(2 * abs(g))", "log(2) + log(abs(g))"),
+    ("2 ** g", "exp(g * log(2))"),
+    ("clip(2 * g, 2)", "2 * clip(g, 1)"),
+    ("clip(-g, 1e-4)", "-clip(g, 1e-4)"),
+    ("clip(sign(g), 1e-4)", "1e-4 * sign(g)"),
+    ("clip(sign(g), 2)", "sign(g)"),
+    ("clip(g, lr)", "min(max(g, -lr), lr)"),
+    ("max(g, m)", "-min(-m, -g)"),
+    ("max(g, max(m, g))", "max(m, g)"),
+    ("where(g == 0, m, v)", "where(g, v, m)"),
+    ("where(g, -m, -v)", "-where(2 * g, m, v)"),
+    ("g < m", "m > g"),
+    ("g < m", "0 < m - g"),
+    ("2 * g <= 2 * m", "g <= m"),
+    ("g == m", "m - g == 0"),
+    ("tanh(-g)", "-tanh(g)"),
+    ("cos(-t) * g", "cos(t) * g"),
+    ("fma(g, m, v)", "v + m * g"),
+    ("m_hat", "m / (1 - beta1 ** t)"),
+    ("drop(2 * g, 0.1)", "2 * drop(g, 0.1)"),
+    ("drop(g, 0)", "g"),
+    ("normal(0.02)", "2 * normal(0.01)"),
+]
+DIFFERENT = [
+    ("g", "m"),
+    ("g", "2 * g"),
+    ("g", "-g"),
+    ("m", "m_hat"),
+    ("sqrt(g) * sqrt(g)", "g"),  # NaN for g < 0
+    ("exp(log(g))", "g"),
+    ("sqrt(g * m)", "sqrt(g) * sqrt(m)"),
+    ("sqrt(g ** 2)", "g"),
+    ("sign(g) * sign(g)", "1"),  # 0 at 0
+    ("sign(abs(g))", "1"),
+    ("drop(g, 0.1)", "drop(g, 0.3)"),
+    ("drop(g, 0.1) - drop(g, 0.1)", "0 * g"),
+    ("noise - 2 * noise", "noise"),
+    ("noise + noise", "noise + annealed_noise"),
+    ("clip(g, 1e-4)", "clip(g, 1e-3)"),
+    ("clip(sign(g) + g, 1)", "sign(g) + g"),
+    ("g < m", "g <= m"),
+    ("where(g, m, v)", "where(g, v, m)"),
+    ("max(g, m)", "min(g, m)"),
+    ("exp(g) * exp(m)", "exp(g * m)"),
+    ("1e-4 * w", "1e-3 * w"),
+    ("g + 1e-8", "g"),
+]
+
+
+def key(source: Any) -> str:
+    return canonical_key(as_rule(source))
+
+
+@pytest.mark.parametrize(("a", "b"), SAME, ids=[f"{a} = {b}" for a, b in SAME])
+def test_equal_by_algebra(a: str, b: str) -> None:
+    assert key(a) == key(b)
+
+
+@pytest.mark.parametrize(("a", "b"), DIFFERENT, ids=[f"{a} != {b}" for a, b in DIFFERENT])
+def test_not_equal(a: str, b: str) -> None:
+    assert key(a) != key(b)
+
+
+def test_states() -> None:
+    """Their names and order do not matter, nor do states without effect on the parameter."""
+    text = (
+        "def f(p, g, {a}, {b}, *, lr):\n    a = 0.9 * a + 0.1 * g\n    b = 0.99 * b + 0.01 * g\n"
+        "    return p - lr * a * exp(b), {a}, {b}\n"
+    )
+    expected = key(text.format(a="a", b="b"))
+    assert key(text.format(a="b", b="a")) == expected
+    assert key(text.format(a="a", b="b").replace("a", "q").replace("def f", "def z").replace("qnd", "and")) == expected
+    dead = "def f(p, g, a, d, b, *, lr):\n    a = 0.9 * a + 0.1 * g\n    b = 0.99 * b + 0.01 * g\n"
+    assert key(dead + "    return p - lr * a * exp(b) + (d - d), a, d + g, b") == expected
+    assert key(dead + "    return p - lr * a * exp(b) + d, a, d + g, b") != expected
+    swapped = text.format(a="a", b="b").replace("a * exp(b)", "b * exp(a)")
+    assert key(swapped) != expected
+
+
+def test_symmetric_states() -> None:
+    one = "def f(p, g, a, b, *, lr):\n    return p - lr * a * b, a + b, a - b"
+    other = "def f(p, g, b, a, *, lr):\n    return p - lr * b * a, a + b, b - a"
+    assert key(one) == key(one.replace("a * b", "b * a"))
+    assert isinstance(key(other), str)
+
+
+def test_defaults_count_and_names_of_rules_do_not() -> None:
+    text = "def f(p, g, m, *, lr, beta={}):\n    m = beta * m + (1 - beta) * g\n    return p - lr * m, m"
+    assert key(text.format(0.9)) != key(text.format(0.99))
+    assert key(text.format(0.9)) == key(text.format(0.9).replace("def f", "def h"))
+    unused = text.format(0.9).replace("*, lr", "*, lr, gamma=3")
+    assert key(unused) == key(text.format(0.9))
+
+
+def test_programs_and_rules_have_the_same_key() -> None:
+    for rule in library.rules():
+        assert canonical_key(rule.compile()) == canonical_key(rule)
+    found = [canonical_key(rule) for rule in library.rules()]
+    assert len(set(found)) == len(found)
+
+
+def test_keys_do_not_depend_on_the_process() -> None:
+    code = "from nos_ext.rule.canonical import canonical_key as k\nfrom nos_ext.optim import library\n"
+    code += "print([k(r) for r in library.rules()])"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == str([canonical_key(r) for r in library.rules()])
+
+
+SMOOTH = tuple(name for name, op in OPS.items() if op.domain != "random" and name not in ("floor", "mod"))
+POINTS = np.random.default_rng(7).standard_normal((12, 400))
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, 0.9, 1e-4])
+
+
+def values(rule: Rule) -> tuple[Any, ...]:
+    """Two steps, so that updates of states show in the parameter."""
+    params, state = [POINTS[0]], {name: [POINTS[2 + i]] for i, name in enumerate(rule.state_names)}
+    for step in (1, 2):
+        params, state = rule.reference(params, [POINTS[1]], state, lr=0.37, step=step, total_steps=10)
+    return params[0], rule
+
+
+def agree(a: Any, b: Any) -> bool:
+    usable = np.isfinite(a) & np.isfinite(b) & (np.abs(a) < 1e6) & (np.abs(b) < 1e6)
+    return bool(np.mean(np.isclose(a[usable], b[usable], rtol=1e-5, atol=1e-6)) > 0.98) if usable.any() else True
+
+
+SEEN: dict[str, tuple[Any, Rule]] = {}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rules(ops=SMOOTH, max_ops=6, max_states=1, numbers=NUMBERS))
+def test_equal_keys_are_equal_functions(rule: Rule) -> None:
+    """Rules of a small space, so that keys often meet; each is compared with the first of its key."""
+    hyper_free = all(name == "lr" for name in rule.hyperparameters)
+    assume(hyper_free or len(rule.hyperparameters) < 3)
+    value = values(rule)[0]
+    first, other = SEEN.setdefault(canonical_key(rule), (value, rule))
+    assert agree(first, value), f"{other.to_text()}{rule.to_text()}"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rules(max_states=3))
+def test_any_rule_has_a_key(rule: Rule) -> None:
+    assert canonical_key(rule) == canonical_key(nos_ext.compile_rule(rule.to_text()))
