@@ -16,6 +16,10 @@ class Unavailable(Exception):
     """A contender does not exist for a case; the message says why."""
 
 
+class NotApplicable(Unavailable):
+    """The contender has no form of this rule; nothing that anybody would miss."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """Something that updates the tensors of a case.

@@ -24,6 +24,8 @@ from .case import Contender
 from .load import ForeignLoad
 
 MAX_FOREIGN: Final = 0.15  # cores
+WARM_UP: Final = -1  # number of the round in which contenders were warmed up; never quiet
+MAX_REPEAT: Final = 1_000_000  # calls of one sample
 
 
 class Tier(enum.Enum):
@@ -32,16 +34,21 @@ class Tier(enum.Enum):
     EVERY = "every round"
     BATCH = "the first round of each batch"
     ONCE = "the first round"
+    NEVER = "none: its call while warming up is its sample"
 
     @staticmethod
     def of(seconds: float, fastest: float) -> Tier:
         """By the time of a call. Up to 2 ms nobody is slow."""
+        if seconds > 3:
+            return Tier.NEVER
         if seconds > max(0.3, 8 * fastest):
             return Tier.ONCE
         return Tier.BATCH if seconds > max(2e-3, 4 * fastest) else Tier.EVERY
 
     def joins(self, batch: int, round_of_batch: int) -> bool:
-        return self is Tier.EVERY or (round_of_batch == 0 and (self is Tier.BATCH or batch == 0))
+        if round_of_batch:
+            return self is Tier.EVERY
+        return self in (Tier.EVERY, Tier.BATCH) or (self is Tier.ONCE and batch == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class Measured:
 class Outcome:
     """What one cell measured.
 
-    quiet: the rounds to look at. noisy: no batch was quiet, and those of the two least disturbed batches are in `quiet`.
+    quiet: the rounds to look at. noisy: no batch was quiet; then these are the rounds of the two least disturbed ones.
     """
 
     measured: list[Measured]
@@ -122,7 +129,7 @@ def calibrate(run: Callable[[int], None], min_sample: float) -> tuple[int, float
     if best < 0.05:
         best = min(best, _seconds(run, 1))
     repeat = 1
-    while best * repeat < min_sample:
+    while best * repeat < min_sample and repeat < MAX_REPEAT:
         repeat = max(repeat + 1, int(1.3 * min_sample / best))
         best = min(best, _seconds(run, repeat) / repeat)
     return repeat, best
@@ -145,7 +152,7 @@ def measure(
     found = [calibrate(c.run, effort.min_sample) for c in contenders]
     fastest = min(seconds for _, seconds in found)
     measured = [
-        Measured(c, repeat, Tier.EVERY if c.name in always else Tier.of(seconds, fastest))
+        Measured(c, repeat, Tier.EVERY if c.name in always else Tier.of(seconds, fastest), {WARM_UP: seconds})
         for c, (repeat, seconds) in zip(contenders, found, strict=True)
     ]
     batches: list[tuple[float, list[int]]] = []  # foreign load, its rounds
@@ -154,7 +161,8 @@ def measure(
     gc.disable()
     try:
         while not _enough(batches, time.perf_counter() - start, effort):
-            watch, began, rounds = ForeignLoad(), time.perf_counter(), []
+            watch, began = ForeignLoad(), time.perf_counter()
+            rounds: list[int] = []
             while not rounds or time.perf_counter() - began < effort.min_batch:
                 for m in measured:
                     if m.tier.joins(len(batches), len(rounds)):

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from .case import Arena
 from .harness import Effort
+from .peers import LIMIT, native
 from .rules import RULES
 from .sizes import Size
 from .update import cell
 
 COUNTS: Final = (1, 10, 161)
 RULE_NAMES: Final = ("powersign", "adam")
-LEFT_OUT: Final = ("limit", "torch.compile", "numexpr", "hand-fused", "hand-fused select")
+LEFT_OUT: Final = (LIMIT, "torch.compile", "numexpr", *native.LABELS)
 
 
 def run(effort: Effort, threads: int) -> Iterator[dict[str, Any]]:

@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> Path:
             continue
         for row in suites[suite]():
             record.add(suite, row)
-    return options.json
+    return Path(options.json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

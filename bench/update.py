@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ def available_memory() -> int:
 
 def cell(arena: Arena, rule: BenchRule, effort: Effort, threads: int, leave_out: Sequence[str] = ()) -> dict[str, Any]:
     """Measures all contenders of one rule on one size."""
+    gc.collect()  # optimizers of the cell before sit in reference cycles, each with states of its own
     found, missing = contenders(arena.case(rule, threads=threads), leave_out)
     stream = next((c.run for c in found if c.name == LIMIT), None)
     outcome = measure(found, effort, (lambda: stream(1)) if stream else lambda: None, always=(ENGINE, LIMIT))

@@ -2,12 +2,22 @@
 
 Each function returns f with f(step) for a step counted from 0, as in TensorFlow's sign_decay.py, of which these are
 ports. They are plain Python; in rule text the operands ld, cd and rd are the same decays over T steps.
+
+LinearCosineDecay, NoisyLinearCosineDecay, CosineDecay and StepDecay, for learning rates, are here by name; they need
+torch and live in lr_schedulers.py. ``python -m nos_ext.schedules --plot out.svg`` draws them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .lr_schedulers import CosineDecay as CosineDecay
+    from .lr_schedulers import LinearCosineDecay as LinearCosineDecay
+    from .lr_schedulers import NoisyLinearCosineDecay as NoisyLinearCosineDecay
+    from .lr_schedulers import StepDecay as StepDecay
 
 Decay = Callable[[float], float]
 
@@ -66,3 +76,30 @@ def restart_decay(decay_steps: float, num_periods: float = 1.0, zero_after: floa
         return 0.5 * (1.0 + math.cos(math.pi * (num_periods * step % decay_steps) / decay_steps))
 
     return decay
+
+
+_SCHEDULERS = ("CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDecay")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SCHEDULERS:
+        raise AttributeError(f"nos_ext.schedules has no '{name}'")
+    try:
+        from . import lr_schedulers
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"nos_ext.schedules.{name} needs torch; install it, or `pip install nos-ext[torch]`"
+        ) from error
+    return getattr(lr_schedulers, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SCHEDULERS})
+
+
+if __name__ == "__main__":
+    from .optim._decay_plot import main
+
+    raise SystemExit(main())

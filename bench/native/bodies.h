@@ -10,7 +10,7 @@
 namespace nos::bench {
 
 template <class T>
-NOS_HD T lerp(T a, T x, T b, T y) {
+NOS_HD T blend(T a, T x, T b, T y) {
   return a * x + b * y;
 }
 
@@ -90,8 +90,8 @@ struct Adam {
         eps(s[6]),
         decay(Decay ? s[7] : 1) {}
   NOS_HD void operator()(float& p, float g, float& m, float& v) const {
-    m = lerp(beta1, m, rest1, g);
-    v = lerp(beta2, v, rest2, g * g);
+    m = blend(beta1, m, rest1, g);
+    v = blend(beta2, v, rest2, g * g);
     const float kept = Decay ? p * decay : p;
     p = kept - step * m / (math::sqrt(v) / root + eps);
   }
@@ -102,8 +102,8 @@ struct Lion {
   float lr, keep, beta1, rest1, beta2, rest2;
   explicit Lion(const float* s) : lr(s[0]), keep(s[1]), beta1(s[2]), rest1(s[3]), beta2(s[4]), rest2(s[5]) {}
   NOS_HD void operator()(float& p, float g, float& m) const {
-    p = p * keep - lr * math::sign(lerp(beta1, m, rest1, g));
-    m = lerp(beta2, m, rest2, g);
+    p = p * keep - lr * math::sign(blend(beta1, m, rest1, g));
+    m = blend(beta2, m, rest2, g);
   }
 };
 
@@ -112,7 +112,7 @@ struct RmsProp {
   float lr, alpha, rest, eps;
   explicit RmsProp(const float* s) : lr(s[0]), alpha(s[1]), rest(s[2]), eps(s[3]) {}
   NOS_HD void operator()(float& p, float g, float& v) const {
-    v = lerp(alpha, v, rest, g * g);
+    v = blend(alpha, v, rest, g * g);
     p = p - lr * g / (math::sqrt(v) + eps);
   }
 };
@@ -122,7 +122,7 @@ struct PowerSign {
   float lr, beta, rest, power;
   explicit PowerSign(const float* s) : lr(s[0]), beta(s[1]), rest(s[2]), power(s[3]) {}
   NOS_HD void operator()(float& p, float g, float& m) const {
-    m = lerp(beta, m, rest, g);
+    m = blend(beta, m, rest, g);
     p = p - lr * math::exp(power * math::sign(g) * math::sign(m)) * g;
   }
 };
@@ -134,7 +134,7 @@ struct PowerSignSelect {
   explicit PowerSignSelect(const float* s)
       : beta(s[1]), rest(s[2]), agree(s[0] * math::exp(s[3])), differ(s[0] * math::exp(-s[3])), neither(s[0]) {}
   NOS_HD void operator()(float& p, float g, float& m) const {
-    m = lerp(beta, m, rest, g);
+    m = blend(beta, m, rest, g);
     const float s = math::sign(g) * math::sign(m);
     float factor = s > 0.0f ? agree : neither;
     factor = s < 0.0f ? differ : factor;
@@ -148,7 +148,7 @@ struct AddSign {
   float lr, beta, rest, alpha;
   explicit AddSign(const float* s) : lr(s[0]), beta(s[1]), rest(s[2]), alpha(s[3]) {}
   NOS_HD void operator()(float& p, float g, float& m) const {
-    m = lerp(beta, m, rest, g);
+    m = blend(beta, m, rest, g);
     p = p - lr * (alpha + math::sign(g) * math::sign(m)) * g;
   }
 };
@@ -159,7 +159,7 @@ struct Random15 {
   Exponent exponent;
   explicit Random15(const float* s) : lr(s[0]), beta(s[1]), rest(s[2]), bound(s[4]), eps(s[5]), exponent(s[3]) {}
   NOS_HD void operator()(float& p, float g, float& m) const {
-    m = lerp(beta, m, rest, g);
+    m = blend(beta, m, rest, g);
     const float a = math::abs(m);
     const float x =
         math::pow(a, exponent.of(a)) * math::exp(math::sign(g) * math::sign(m)) * math::clip(g, -bound, bound);
@@ -174,8 +174,8 @@ struct Random40 {
   explicit Random40(const float* s)
       : lr(s[0]), beta1(s[1]), rest1(s[2]), beta2(s[3]), rest2(s[4]), eps(s[5]), small(s[6]), exponent(s[7]) {}
   NOS_HD void operator()(float& p, float g, float& m, float& v) const {
-    m = lerp(beta1, m, rest1, g);
-    v = lerp(beta2, v, rest2, g * g);
+    m = blend(beta1, m, rest1, g);
+    v = blend(beta2, v, rest2, g * g);
     const float a = math::tanh(m) - math::clip(g, -small, small);
     const float b = math::exp(-math::abs(g)) * math::sign(m);
     const float c = math::sqrt(v + eps);

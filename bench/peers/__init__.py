@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final
 
-from ..case import Case, Contender, Unavailable
+from ..case import Case, Contender, NotApplicable, Unavailable
 from . import compiled, eager, engine, foreach, native, numexpr_, optim, packages
 
 ENGINE: Final = engine.ENGINE
@@ -27,15 +27,16 @@ CONTENDERS: Final[Mapping[str, Callable[[Case], Contender]]] = {
 
 
 def contenders(case: Case, leave_out: Collection[str] = ()) -> tuple[list[Contender], dict[str, str]]:
-    """All contenders that exist for a case, and for the others the reason why not."""
+    """All contenders of a case, and why one that could have the rule is missing."""
     found: list[Contender] = []
     missing: dict[str, str] = {}
     for name, build in CONTENDERS.items():
-        if name in leave_out:
-            missing[name] = "left out of this run"
-            continue
         try:
+            if name in leave_out:
+                raise Unavailable("left out of this run")
             found.append(build(case))
+        except NotApplicable:
+            pass
         except Unavailable as reason:
             missing[name] = str(reason)
     return found, missing

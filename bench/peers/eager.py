@@ -1,4 +1,4 @@
-"""Each rule as a PyTorch user writes it, tensor by tensor: in place where it can be, with lerp_, addcmul_ and the like."""
+"""Each rule as a PyTorch user writes it, tensor by tensor: in place where it can be, with lerp_, addcmul_ and such."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch  # noqa: F401  # before the library: both then share torch's OpenMP
 
-from ..case import Case, Contender, Unavailable
+from ..case import Case, Contender, NotApplicable, Unavailable
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = ROOT / "bench" / "native" / "passes.cc"
@@ -114,7 +114,7 @@ def limit(case: Case) -> Contender:
 
 def build(case: Case, label: str) -> Contender:
     if label not in case.rule.native:
-        raise Unavailable(f"{label} does not apply to {case.rule.name}")
+        raise NotApplicable(f"{label} does not apply to {case.rule.name}")
     job = fastest(case.rule.native[label], case, list(case.rule.at(case.step).values()))
     return Contender(label, job.run, peer=False)
 

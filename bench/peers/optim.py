@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 
-from ..case import Case, Contender, Unavailable, repeated
+from ..case import Case, Contender, NotApplicable, repeated
 from ..rules import LR
 
 
@@ -16,7 +16,7 @@ from ..rules import LR
 class _Spec:
     """states: the optimizer's name of each state of ours."""
 
-    kind: type[torch.optim.Optimizer]
+    kind: Callable[..., torch.optim.Optimizer]
     arguments: Mapping[str, Any]
     states: Mapping[str, str]
     counts: bool = True
@@ -36,7 +36,11 @@ SPECS: Final[Mapping[str, _Spec]] = {
         implementations=("for-loop", "foreach"),
     ),
 }
-_FLAGS: Final = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+_FLAGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "for-loop": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
 IMPLEMENTATIONS: Final = tuple(_FLAGS)
 
 
@@ -44,9 +48,9 @@ def optimizer(case: Case, implementation: str) -> torch.optim.Optimizer:
     """The optimizer, with the tensors of the case as its state."""
     spec = SPECS.get(case.rule.name)
     if spec is None:
-        raise Unavailable(f"torch.optim has no {case.rule.name}")
+        raise NotApplicable(f"torch.optim has no {case.rule.name}")
     if implementation not in spec.implementations:
-        raise Unavailable(f"torch.optim.{spec.kind.__name__} has no {implementation} implementation")
+        raise NotApplicable(f"torch.optim.{spec.kind.__name__} has no {implementation} implementation")
     out = spec.kind(case.params, lr=LR, **spec.arguments, **_FLAGS[implementation])
     for i, p in enumerate(case.params):
         state: dict[str, Any] = {theirs: case.state[ours][i] for ours, theirs in spec.states.items()}

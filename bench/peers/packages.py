@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..case import Case, Contender, Unavailable, repeated
+from ..case import Case, Contender, NotApplicable, Unavailable, repeated
 from ..rules import LR
 
 _LION: Final[dict[str, Any]] = {"betas": (0.9, 0.99), "weight_decay": 0.01}
@@ -19,7 +19,7 @@ SPECS: Final[Mapping[str, Mapping[str, tuple[str, Mapping[str, Any], Mapping[str
 
 def build(case: Case, package: str) -> Contender:
     if case.rule.name not in SPECS[package]:
-        raise Unavailable(f"{package} has no {case.rule.name}")
+        raise NotApplicable(f"{package} has no {case.rule.name}")
     try:
         module = importlib.import_module(package)
     except ImportError as error:

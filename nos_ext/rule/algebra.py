@@ -92,21 +92,35 @@ class Algebra:
 
     # --- atoms -----------------------------------------------------------------------------------------------------
 
-    def atom(self, kind: str, args: Sequence[Value] = (), *, nonneg: bool = False, partial: bool = False) -> Value:
-        """A symbol (no operands), or a function that stays closed."""
+    def symbol(self, kind: str, *, nonneg: bool = False, thin: bool = True) -> Value:
+        """A value of its own; not thin: it may be 0 everywhere."""
+        key = digest(kind)
+        self.atoms.setdefault(key, Atom(key, kind, (), nonneg, False, True, thin))
+        return Value({((key, 1.0),): 1.0})
+
+    def atom(self, kind: str, args: Sequence[Value], *, nonneg: bool = False, partial: bool = False) -> Value:
+        """A function that stays closed."""
         key = digest(f"{kind}({','.join([x.key for x in args])})")
         if key not in self.atoms:
             inner = [self.atoms[k] for x in args for mono, _ in x.terms for k, _ in mono]
-            analytic = (not args or kind in _ANALYTIC) and all([x.analytic for x in inner])
-            # these are 0 where their operand is; an analytic function is 0 on a thin set
-            thin = analytic or (kind in ("abs", "sign", "clip") and all([x.thin for x in inner]))
-            partial = partial or any([x.partial for x in inner])
+            analytic = kind in _ANALYTIC and False not in [x.analytic for x in inner]
+            # an analytic function of thin symbols is 0 on a thin set; abs, sign and clip are 0 where their operand is;
+            # of a sum one term is enough, for the others cannot cancel it everywhere
+            groups = [[self.atoms[k].thin for k, _ in mono] for x in args for mono, _ in x.terms]
+            enough = any if kind == "sum" else all
+            thin = (analytic or kind in ("abs", "sign", "clip")) and enough([False not in x for x in groups if x])
+            partial = partial or True in [self.partial(x) for x in args]
             self.atoms[key] = Atom(key, kind, tuple(args), nonneg, partial, analytic, thin)
         return Value({((key, 1.0),): 1.0})
 
     def partial(self, value: Value) -> bool:
         """Whether the value may be NaN on more than a thin set."""
-        return any(self.atoms[key].partial for mono, _ in value.terms for key, _ in mono)
+        for mono, _ in value.terms:
+            for key, x in mono:
+                atom = self.atoms[key]
+                if atom.partial or (x < 0 and not atom.thin):
+                    return True
+        return False
 
     def drop(self, value: Value) -> None:
         """Opaque if a result that does not depend on `value` any more loses a NaN by that."""

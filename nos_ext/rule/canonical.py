@@ -104,21 +104,21 @@ class _Builder:
         return found
 
     def _leaf(self, node: Expr) -> Value:
-        atom = self._algebra.atom
+        symbol = self._algebra.symbol
         if node.op == "constant":
             value = float(node.value)  # type: ignore[arg-type]
-            return constant(value) if math.isfinite(value) else atom(f"constant {value}", partial=True)
+            return constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), partial=True)
         if node.op == "state":
-            return atom(self._states[str(node.value)])
+            return symbol(self._states[str(node.value)], thin=False)  # 0 at the start
         if node.op == "hyper":
-            return atom(f"hyper {node.value}={self._rule.hyperparameters[str(node.value)]}")
-        return atom(node.op, nonneg=node.op in ("step", "total"))
+            return symbol(f"hyper {node.value}={self._rule.hyperparameters[str(node.value)]}")
+        return symbol(node.op, nonneg=node.op in ("step", "total"))
 
     def _draw(self, op: str, args: list[Value]) -> Value:
         """Draws are symbols, numbered among those of the same kind. Gaussians and drops scale with their operand."""
         algebra = self._algebra
         if op == "normal":
-            return algebra.mul(args[0], algebra.atom(self._number("normal")))
+            return algebra.mul(args[0], algebra.symbol(self._number("normal")))
         x, prob = args
         if prob.constant is not None and (prob.constant <= 0 or prob.constant > 1):
             return x if prob.constant <= 0 else ZERO

@@ -8,15 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .errors import SearchError
 
+Command = Callable[[argparse.Namespace], int]
 _RUN_EXAMPLE = "example: nos-search run --task digits --strategy controller --trials 200 --seed 1 --out runs/first"
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import commands
+    from . import commands, commands_rules
     from .config import versions
     from .space import VOCABULARIES
     from .strategy import STRATEGIES
@@ -27,9 +28,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="nos-search",
         description="Search for optimizer update rules (Bello et al., ICML 2017), look at runs, compare rules.",
         epilog=_RUN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    stamp = " ".join(f"{name} {value}" for name, value in versions().items() if value)
-    parser.add_argument("--version", action="version", version=f"nos-search {versions()['nos_ext']} ({stamp})")
+    stamp = "".join(f"\n  {name} {value}" for name, value in versions().items() if value)
+    parser.add_argument("--version", action="version", version=f"nos-search {versions()['nos_ext']}{stamp}")
     sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     child = argparse.ArgumentParser(add_help=False)
@@ -65,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--noise-variance", action="store_true", help="the noise operand's 0.01 is a variance")
     group.add_argument("--no-masks", action="store_true", help="allow strings that the paper is said to exclude")
 
-    def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        made = sub.add_parser(name, help=text, description=text, parents=list(parents))
-        made.set_defaults(call=getattr(commands, name))
+    def command(call: Command, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made = sub.add_parser(call.__name__, help=text, description=text, parents=list(parents))
+        made.set_defaults(call=call)
         return made
 
-    p = command("run", "search for rules; writes everything to a new folder", child, words)
+    p = command(commands.run, "search for rules; writes everything to a new folder", child, words)
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
     p.add_argument(
         "--strategy",
@@ -84,14 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
     )
-    p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds")
+    p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
     p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
     p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train; only 1 in this version")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="decides the whole run (default 1)")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    p = command("resume", "continue a run that was stopped, interrupted or killed")
+    p = command(commands.resume, "continue a run that was stopped, interrupted or killed")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
     p.add_argument(
@@ -100,16 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    p = command("show", "print the leaderboard of a run")
+    p = command(commands.show, "print the leaderboard of a run")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--top", type=int, default=10, metavar="N", help="rows of the table (default 10; --json has all)")
     p.add_argument("--json", action="store_true", help="print JSON")
 
-    p = command("report", "write one self-contained HTML page about a run")
+    p = command(commands.report, "write one self-contained HTML page about a run")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--out", metavar="FILE", help="default DIR/report.html")
 
-    p = command("evaluate", "compare rules over several seeds by validation and test accuracy", child)
+    p = command(commands_rules.evaluate, "compare rules over several seeds by validation and test accuracy", child)
     p.add_argument(
         "rules", nargs="+", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
     )
@@ -118,12 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=1, metavar="N", help="the seeds are derived from it (default 1)")
     p.add_argument("--json", action="store_true", help="print JSON")
 
-    p = command("export", "print a rule as the source of a stand-alone torch optimizer")
+    p = command(commands_rules.export, "print a rule as the source of a stand-alone torch optimizer")
     p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
     p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
     p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
 
-    p = command("space", "print the vocabulary, masks and size of a search space, with samples", words)
+    p = command(commands_rules.space, "print the vocabulary, masks and size of a search space, with samples", words)
     p.add_argument("--samples", type=int, default=5, metavar="N", help="random rules to print (default 5)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples (default 1)")
     p.add_argument("--json", action="store_true", help="print JSON")

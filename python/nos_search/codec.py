@@ -40,7 +40,10 @@ def pack(state: dict[str, Any]) -> bytes:
     text = json.dumps({"version": VERSION, "state": plain(state)}, allow_nan=False)
     arrays = {f"t{k}": tensor.detach().cpu().numpy() for k, tensor in enumerate(tensors)}
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, state=np.frombuffer(text.encode(), np.uint8), **arrays)
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in {"state": np.frombuffer(text.encode(), np.uint8), **arrays}.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:  # ZipInfo's date is fixed
+                np.lib.format.write_array(entry, array, allow_pickle=False)
     return stream.getvalue()
 
 

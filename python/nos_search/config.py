@@ -26,7 +26,7 @@ class RunConfig:
 
     trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts one session, not the whole
     run. threads: torch threads while a child trains; results are equal bit for bit only for equal numbers. width,
-    sweep_steps, train_steps: None for the task's own.
+    sweep_steps, train_steps: None for the task's own; a stored run has numbers.
     """
 
     task: str = "digits"

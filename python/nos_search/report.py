@@ -114,6 +114,6 @@ def _settings(config: dict[str, Any], space: Space) -> list[tuple[str, str]]:
         ("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"),
     ]
     return [
-        (name.replace("_", " "), "default" if value is None else value if isinstance(value, str) else json.dumps(value))
+        (name.replace("_", " "), "none" if value is None else value if isinstance(value, str) else json.dumps(value))
         for name, value in shown + options + described
     ]

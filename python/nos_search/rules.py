@@ -27,6 +27,16 @@ class Rule:
     program: nos_ext.Program
     key: str
 
+    @property
+    def label(self) -> str:
+        """One line for tables: the text, or the name of a rule that was given as a function."""
+        return self.program.name if "\n" in self.text.strip() else self.text.strip()
+
+    @property
+    def is_update(self) -> bool:
+        """Whether the text is the update u of `p - lr * u`, not a function or the name of a library rule."""
+        return self.text not in library.names() and self.label == self.text.strip()
+
 
 def compile_rule(text: str) -> Rule:
     """Compiles rule text, or the name of a rule of nos_ext.optim.library.

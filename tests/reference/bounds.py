@@ -38,6 +38,7 @@ F32 = Format(2.0**-24, 2.0**-149, float(np.finfo(np.float32).max), {"exp": 2, "l
 F64 = Format(2.0**-53, 2.0**-1074, float(np.finfo(np.float64).max),
              {op: 4 for op in ("exp", "log", "pow", "rsqrt", "tanh", "cos", "sin", "mod")})  # fmt: skip
 
+ORACLE_U = 2.0**-53  # the oracle rounds too
 NORMAL = 48  # u: radius <= 6.8 and angle each a few roundings, see docs/numerics.md
 
 
@@ -102,7 +103,8 @@ PROPAGATE: dict[str, Callable[..., Array]] = {
     "sign": lambda v, a: np.where(np.isnan(a[0]), 0.0, _decided(a[0], a[1])),
     "exp": _monotone("exp"), "log": _monotone("log"), "sqrt": _monotone("sqrt"), "rsqrt": _monotone("rsqrt"),
     "tanh": _monotone("tanh"), "floor": _floor, "square": lambda v, a: _mul(a, a),
-    "fma": lambda v, a, b, c: _mul(a, b) + c[1], "where": _where,
+    # the oracle rounds the product of fma, the engine does not
+    "fma": lambda v, a, b, c: _mul(a, b) + c[1] + ORACLE_U * np.abs(a[0] * b[0]), "where": _where,
     "cos": lambda v, a: a[1], "sin": lambda v, a: a[1],
     "mod": lambda v, a, b: np.where((a[1] == 0) & (b[1] == 0), 0.0, np.inf),
 }  # fmt: skip
@@ -115,7 +117,8 @@ def _rounded(fmt: Format, op: str, v: Array, e: Array, operands: Sequence[Pair])
     for _, error in operands:
         unknown = unknown | ~np.isfinite(error)
     if op not in EXACT:
-        e = e + np.where(np.isfinite(v), fmt.own(op) * fmt.u * (np.abs(v) + e) + fmt.tiny, 0.0)
+        own = fmt.own(op) * fmt.u + ORACLE_U  # the engine's rounding and the oracle's
+        e = e + np.where(np.isfinite(v), own * (np.abs(v) + e) + fmt.tiny, 0.0)
         e = np.where(np.isfinite(v) & (np.abs(v) + e > fmt.largest), np.inf, e)
     inexact = np.max([np.broadcast_to(error > 0, np.shape(v)) for _, error in operands], axis=0)
     special = ~np.isfinite(v) & inexact & (op not in EXACT)  # reached by rounded operands: take no part

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,24 @@ def _max(a: Any, b: Any) -> Any:
 
 def _mod(a: Any, b: Any) -> Any:
     return np.float64(math.nan) if b == 0 or math.isinf(a) or math.isnan(a) else np.float64(float(a) % float(b))
+
+
+def _exact_fma(a: float, b: float, c: float) -> float:
+    if not math.isfinite(a) or not math.isfinite(b):
+        return a * b + c
+    if not math.isfinite(c):
+        return c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return a * b + c  # a zero of the right sign
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+def _fma(a: Any, b: Any, c: Any) -> Any:
+    return np.asarray(np.frompyfunc(_exact_fma, 3, 1)(a, b, c), dtype=np.float64)
 
 
 # One line per op: operands to result. Random ops take their draw as the last argument.
@@ -56,7 +75,7 @@ ORACLE: dict[str, Callable[..., Any]] = {
     "square": lambda a: np.multiply(a, a),
     "tanh": lambda a: np.tanh(a),
     "floor": lambda a: np.floor(a),
-    "fma": lambda a, b, c: np.add(np.multiply(a, b), c),
+    "fma": _fma,
     "where": lambda a, b, c: np.where(a == 0, c, b),
     "clip": lambda a, lo, hi: _min(_max(a, lo), hi),
     "cos": lambda a: np.cos(a),

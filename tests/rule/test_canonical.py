@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import nos_ext
 from nos_ext.optim import library
-from nos_ext.ops import OPS
 from nos_ext.rule import Rule, as_rule
 from nos_ext.rule.canonical import canonical_key
 from tests.reference.strategies import rules
@@ -169,36 +168,47 @@ def test_keys_do_not_depend_on_the_process() -> None:
     assert out.stdout.strip() == str([canonical_key(r) for r in library.rules()])
 
 
-SMOOTH = tuple(name for name, op in OPS.items() if op.domain != "random" and name not in ("floor", "mod"))
-POINTS = np.random.default_rng(7).standard_normal((12, 400))
-NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, 0.9, 1e-4])
+# Rounding must not decide a comparison: either no op jumps, or every op is exact on numbers of few bits.
+CONTINUOUS = tuple("add sub mul div pow min max neg abs exp log sqrt rsqrt square tanh fma clip cos sin".split())
+EXACT = tuple("add sub mul min max lt le gt ge eq ne neg abs sign square fma where clip floor".split())
+# odd multiples of 1/128: never 0, 1 or -1, where thin exceptions lie
+POINTS = np.round(np.random.default_rng(7).standard_normal((12, 400)) * 64) / 64 + 1 / 128
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, 0.25])
 
 
-def values(rule: Rule) -> tuple[Any, ...]:
-    """Two steps, so that updates of states show in the parameter."""
-    params, state = [POINTS[0]], {name: [POINTS[2 + i]] for i, name in enumerate(rule.state_names)}
+def values(rule: Rule) -> list[Any]:
+    """The parameter after each of two steps from the same point, so that updates of states show."""
+    state = {name: [POINTS[2 + i]] for i, name in enumerate(rule.state_names)}
+    out = []
     for step in (1, 2):
-        params, state = rule.reference(params, [POINTS[1]], state, lr=0.37, step=step, total_steps=10)
-    return params[0], rule
+        params, state = rule.reference([POINTS[0]], [POINTS[1]], state, lr=0.375, step=step, total_steps=10)
+        out.append(params[0])
+        if not all(np.isfinite(x).all() for tensors in state.values() for x in tensors):
+            break  # what a rule makes of states that are no numbers does not count
+    return out
 
 
 def agree(a: Any, b: Any) -> bool:
-    usable = np.isfinite(a) & np.isfinite(b) & (np.abs(a) < 1e6) & (np.abs(b) < 1e6)
-    return bool(np.mean(np.isclose(a[usable], b[usable], rtol=1e-5, atol=1e-6)) > 0.98) if usable.any() else True
+    """NaN where the other is NaN, and equal, but for points where rounding or overflow decides."""
+    usable = ~(np.isinf(a) | np.isinf(b) | (np.abs(a) > 1e6) | (np.abs(b) > 1e6))
+    close = np.isclose(a[usable], b[usable], rtol=1e-5, atol=1e-6, equal_nan=True)
+    return bool(np.mean(close) > 0.98) if usable.any() else True
 
 
-SEEN: dict[str, tuple[Any, Rule]] = {}
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rules(ops=SMOOTH, max_ops=6, max_states=1, numbers=NUMBERS))
-def test_equal_keys_are_equal_functions(rule: Rule) -> None:
+@pytest.mark.parametrize("ops", [CONTINUOUS, EXACT], ids=["continuous", "exact"])
+def test_equal_keys_are_equal_functions(ops: tuple[str, ...]) -> None:
     """Rules of a small space, so that keys often meet; each is compared with the first of its key."""
-    hyper_free = all(name == "lr" for name in rule.hyperparameters)
-    assume(hyper_free or len(rule.hyperparameters) < 3)
-    value = values(rule)[0]
-    first, other = SEEN.setdefault(canonical_key(rule), (value, rule))
-    assert agree(first, value), f"{other.to_text()}{rule.to_text()}"
+    seen: dict[str, tuple[list[Any], Rule]] = {}
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(rules(ops=ops, max_ops=6, max_states=1, numbers=NUMBERS))
+    def check(rule: Rule) -> None:
+        assume({"beta", "eps"}.isdisjoint(rule.hyperparameters))
+        value = values(rule)
+        first, other = seen.setdefault(canonical_key(rule), (value, rule))
+        assert all(map(agree, first, value)), f"{other.to_text()}{rule.to_text()}"
+
+    check()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -107,11 +107,11 @@ def test_curve(tiny: Task) -> None:
 
 def test_halving_stops_the_worse_half(tiny: Task) -> None:
     task = tiny.with_options(sweep_steps=20)
-    outcome = score(compile_rule("g"), task, Protocol(), seed=1)
+    outcome = score(compile_rule("clip(g, 0.001)"), task, Protocol(), seed=1)
     assert sorted(row["steps"] for row in outcome.curve["sweep"]) == [5, 5, 5, 10, 10, 20, 20]
     chosen = next(row for row in outcome.curve["sweep"] if row["lr"] == outcome.lr)
     assert chosen["steps"] == 20
-    short = score(compile_rule("g"), tiny.with_options(sweep_steps=8), Protocol(), seed=1)
+    short = score(compile_rule("clip(g, 0.001)"), tiny.with_options(sweep_steps=8), Protocol(), seed=1)
     assert [row["steps"] for row in short.curve["sweep"]] == [8] * 7
 
 

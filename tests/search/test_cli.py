@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 from nos_search.cli import main
-from nos_search.store import Store
+from nos_search.live import Display
+from nos_search.store import Store, Trial
 
-from .conftest import nos_search
+from .conftest import Clock, nos_search
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 
@@ -31,6 +33,8 @@ def test_run_show_report_export(tmp_path: Path, capsys: pytest.CaptureFixture[st
     status, out, err = call(capsys, "run", "--trials", 30, "--seed", 3, "--out", folder, *SMALL)
     assert status == 0
     assert "trials 30: trained" in out
+    with Store.open(folder) as store:
+        assert store.config["strategy_options"]["duplicate_discount"] == 0.75  # the values in force are kept
     assert "rank  reward" in out
     assert "new best" in err
     assert "stopped: all trials done" in err
@@ -68,6 +72,7 @@ def test_run_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (data["strategy"], data["trials"]) == ("random", 5)
     with Store.open(tmp_path / "r") as store:
         assert store.config["space"]["vocabulary"] == "icml"
+        assert (store.config["width"], store.config["train_steps"]) == (4, 6)
         assert len(store.trials()[0].tokens) == 5
 
 
@@ -169,13 +174,13 @@ WRONG = [
     (["run", "--sweep", "x"], "--sweep 'x' is not known; choose one of: halving, full"),
     (["run", "--width", "0"], "--width 0 is below 1"),
     (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
-    (["run", "--data-dir", "/no/where", "--task", "fashion"], "--data-dir /no/where is not a folder"),
+    (["run", "--data-dir", "/no/where", "--task", "fashion"], "/no/where is not a folder"),
     (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: hidden"),
     (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=NUMBER"),
     (["run", "--strategy-option", "lr=fast"], "--strategy-option 'lr=fast' is not NAME=NUMBER"),
     (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
     (["evaluate", "g +"], "^"),
-    (["evaluate", "g", "--tasks", "digits,mnist"], "--task 'mnist' is not known"),
+    (["evaluate", "g", "--tasks", "digits,mnist"], "--tasks 'mnist' is not known"),
     (["evaluate", "g", "--seeds", "0"], "--seeds 0 is below 1"),
     (["evaluate", "g", "--threads", "0"], "--threads 0 is below 1"),
     (["evaluate"], "RULE"),
@@ -250,6 +255,36 @@ def test_foreign_and_locked_files_fail_with_1(
     status, _, err = call(capsys, "export", small_run, "--rank", 10_000)
     assert status == 1
     assert "none of rank 10000" in err
+
+
+def test_functions_and_names_are_rules_too(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "def mine(p, g, *, lr):\n    return p - lr * g\n"
+    status, out, _ = call(capsys, "evaluate", source, "--seeds", 1, *SMALL)
+    assert status == 0
+    assert out.splitlines()[1].endswith(" mine")
+    _, out, _ = call(capsys, "export", source)
+    assert "update u" not in out
+    _, out, _ = call(capsys, "export", "powersign")
+    assert "update u" not in out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()])
+def test_display(stream: io.StringIO) -> None:
+    """A live table on a terminal, plain lines elsewhere."""
+    with Display(stream, trials=30, earlier=[], clock=Clock()) as display:
+        for k in range(30):
+            reward = 0.2 + 0.02 * k
+            status = "done" if k % 3 else "rejected"
+            display.on_trial(Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1))
+    text = stream.getvalue()
+    assert "g * 29" in text
+    assert ("proposed" in text) == stream.isatty()
+    assert ("trial 29: new best 0.7800 at lr 0.1  g * 29" in text) == (not stream.isatty())
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from nos_search.errors import SearchError
 from nos_search.store import Store
 
 from .conftest import command, environment, nos_search, table
@@ -39,7 +40,7 @@ def start_until(folder: Path, trials: int, args: list[object]) -> subprocess.Pop
             with Store.open(folder) as store:
                 if len(store.trials()) >= trials:
                     return process
-        except (ValueError, sqlite3.Error, Exception):  # not made yet
+        except (SearchError, sqlite3.Error):  # not made yet
             pass
         time.sleep(0.01)
     raise AssertionError("the search did not get going")

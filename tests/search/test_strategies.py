@@ -97,5 +97,9 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         create("controller", Space(), seed=1, options={"speed": 3})
     with pytest.raises(UsageError, match="has no option 'lr'; it has: none"):
         create("random", Space(), seed=1, options={"lr": 3})
+    with pytest.raises(UsageError, match=r"option batch is 2\.5; it must be a whole number"):
+        create("controller", Space(), seed=1, options={"batch": 2.5})
+    with pytest.raises(UsageError, match="option lr is True; it must be a number"):
+        create("controller", Space(), seed=1, options={"lr": True})
     with pytest.raises(UsageError, match="batch 0 is below 1"):
         create("controller", Space(), seed=1, options={"batch": 0})

@@ -1,13 +1,16 @@
 // Owns the CPU back-end: runs a plan block by block, one SIMD loop per instruction, on OpenMP's threads.
 #pragma once
 #include <cstdint>
+#include <array>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
 #include "../../plan/plan.h"
 #include "../../program/program.h"
 #include "lower.h"
+#include "native/native.h"
 
 namespace nos::cpu {
 
@@ -20,7 +23,10 @@ struct Chunk {
 // A plan made ready for this back-end. It may be run many times, as long as the plan's pointers stay valid.
 struct Prepared {
   Plan plan;
-  std::vector<std::shared_ptr<const Lowered>> code;  // one per program
+  std::vector<std::shared_ptr<const Lowered>> code;             // one per program
+  std::vector<std::shared_ptr<native::Native>> native;          // one per program; null: interpreted
+  std::vector<std::array<DType, kMaxSlots>> layouts;            // choices of dtypes that occur
+  std::vector<uint32_t> layout;                                 // number of each tensor's choice
   std::vector<Chunk> chunks;
   int64_t work;      // elements x units of OpInfo::cost
   int block;         // elements per block
@@ -28,6 +34,16 @@ struct Prepared {
   size_t grab;       // chunks taken at a time
   size_t scratch;    // bytes per thread
   bool any32, any64;  // compute types that occur
+
+  // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor. Made
+  // at the first run that needs it.
+  const std::vector<const native::Code*>& native_code(bool scaled) const;
+
+  struct Compiled {
+    std::once_flag once;
+    std::vector<const native::Code*> code;
+  };
+  mutable std::array<Compiled, 2> compiled;
 };
 
 // programs[t.program + slice] is the program of a tensor's slice.
@@ -53,6 +69,8 @@ struct Tuning {
 };
 void set_tuning(const Tuning& tuning);
 const Tuning& tuning();  // what prepare() uses
+
+const char* native_status();  // of the native tier on this machine: its instruction set, or "off: " and why
 
 int max_threads();  // what OpenMP (and so torch.set_num_threads) allows
 

@@ -19,7 +19,11 @@ def create(name: str, space: Space, *, seed: int, options: Mapping[str, Any] | N
     if name not in STRATEGIES:
         raise choose("--strategy", name, tuple(STRATEGIES))
     known = STRATEGIES[name](space, seed=seed).options()
-    for option in options or {}:
+    for option, value in (options or {}).items():
         if option not in known:
             raise UsageError(f"strategy {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
+        wanted = (int, float) if isinstance(known[option], float) else (int,)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            kind = "a number" if float in wanted else "a whole number"
+            raise UsageError(f"strategy {name!r}: option {option} is {value!r}; it must be {kind}")
     return STRATEGIES[name](space, seed=seed, **(options or {}))

@@ -2,9 +2,9 @@
 
     python -m nos_search.task._make_fashion_subset /usr/share/datasets/fashion-mnist
 
-5000 training, 1000 validation and 1000 test images, equal numbers of each class, the first of each class in file
-order (validation follows training in the training file; test images come from the test file). The archive is written
-with fixed timestamps, so the same input gives the same bytes.
+5000 training, 1000 validation and 1000 test images, equal numbers of each class, the first of each class in file order
+(validation follows training in the training file; test images come from the test file). The file is six npy arrays in
+alphabetical order, one after the other, compressed by xz; the same input gives the same bytes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def compare(rule: Rule, task: Task, protocol: Protocol, *, seeds: Sequence[int])
     val = [outcome.reward for outcome in outcomes]
     test = [outcome.test or 0.0 for outcome in outcomes]
     return Comparison(
-        rule.text,
+        rule.label,
         task.name,
         len(outcomes),
         statistics.fmean(val),

@@ -1,0 +1,135 @@
+// Owns the interpreter's inner loop: the steps of one program, block after block, over one chunk of one tensor.
+#pragma once
+#include <algorithm>
+#include <type_traits>
+
+#include "engine.h"
+#include "kernels.h"
+#include "lower.h"
+
+namespace nos::cpu {
+
+inline constexpr size_t kLine = 64;  // bytes
+
+template <class T>
+const KernelSet<T>& kernel_set(const Kernels& k) {
+  if constexpr (std::is_same_v<T, float>) return k.f32;
+  else return k.f64;
+}
+
+// One step over n elements of a block that starts at a multiple of 4, key.element. base: the address of each place.
+template <class T>
+void execute(const Step& s, T* const* base, const T* scalars, DrawKey key, int64_t n, const KernelSet<T>& set) {
+  const auto operand = [&](int k) -> const T* {
+    return s.scalars >> k & 1 ? scalars + (s.arg[k] - kScalarPlace) : base[s.arg[k]];
+  };
+  T* dst = base[s.dst];
+  switch (s.kind) {
+    case Step::Kind::map: set.map[static_cast<size_t>(s.op)][s.scalars](dst, operand(0), operand(1), operand(2), n); break;
+    case Step::Kind::copy: set.copy(dst, operand(0), n); break;
+    case Step::Kind::fill: set.fill(dst, *operand(0), n); break;
+    case Step::Kind::random:
+      key.site = s.site;
+      if (s.op != Op::drop) {
+        set.normal(dst, *operand(0), key, n);
+      } else if (s.scalars & 1) {  // a scalar may be dropped per element too
+        set.fill(dst, *operand(0), n);
+        set.drop(dst, dst, *operand(1), key, n);
+      } else {
+        set.drop(dst, operand(0), *operand(1), key, n);
+      }
+  }
+}
+
+template <class T>
+class BlockRunner {
+ public:
+  BlockRunner(const Lowered& code, const PlannedTensor& tensor, const T* scalars, const StepArgs& args, uint64_t seed,
+              int block, char* memory)
+      : code_(code), tensor_(tensor), scalars_(scalars), kernels_(*isa().kernels), set_(kernel_set<T>(kernels_)),
+        key_{seed, 0, args.step, tensor.index, 0}, block_(block), factor_(static_cast<T>(args.factor)),
+        stride_(register_stride(block)) {
+    base_ = reinterpret_cast<T**>(memory);  // one pointer per place, then the registers
+    const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
+    scratch_ = memory + (places * sizeof(T*) + kLine - 1) / kLine * kLine;
+    for (int p = code.num_slots; p < code.num_slots + code.num_temps; ++p) base_[p] = scratch(p);
+  }
+
+  static size_t bytes(const Lowered& code, int block) {
+    const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
+    return places * (sizeof(T*) + register_stride(block)) + kLine;
+  }
+
+  void run(const Chunk& chunk) {
+    const int64_t origin = static_cast<int64_t>(chunk.slice) * tensor_.numel;
+    for (int64_t first = chunk.begin; first < chunk.end; first += block_) {
+      const int64_t n = std::min<int64_t>(block_, chunk.end - first);
+      load(origin + first, n);
+      key_.element = static_cast<uint64_t>(first);
+      for (const Step& s : code_.steps) execute(s, base_, scalars_, key_, n, set_);
+      store(origin + first, n);
+    }
+  }
+
+ private:
+  // Bytes of one scratch register: whole lines and one more, so that equal offsets do not share a cache set.
+  static size_t register_stride(int block) {
+    return (static_cast<size_t>(block) * sizeof(T) + kLine - 1) / kLine * kLine + kLine;
+  }
+  T* scratch(int place) const { return reinterpret_cast<T*>(scratch_ + stride_ * static_cast<size_t>(place)); }
+
+  // A slot in the compute type is used where it lies; others, and a scaled gradient, are converted into scratch.
+  bool in_place(int slot) const {
+    const DType own = std::is_same_v<T, double> ? DType::f64 : DType::f32;
+    return tensor_.dtype[static_cast<size_t>(slot)] == own && !(slot == bytecode::kG && factor_ != T(1));
+  }
+
+  void load(int64_t first, int64_t n) {
+    for (int s = 0; s < code_.num_slots; ++s) {
+      char* at = static_cast<char*>(tensor_.data[static_cast<size_t>(s)]) +
+                 first * size_of(tensor_.dtype[static_cast<size_t>(s)]);
+      if (in_place(s)) {
+        base_[s] = reinterpret_cast<T*>(at);
+        continue;
+      }
+      base_[s] = scratch(s);
+      if (!(code_.reads >> s & 1)) continue;
+      const T* values = base_[s];
+      if constexpr (std::is_same_v<T, float>) {
+        switch (tensor_.dtype[static_cast<size_t>(s)]) {
+          case DType::bf16: kernels_.from_bf16(base_[s], reinterpret_cast<const uint16_t*>(at), n); break;
+          case DType::f16: kernels_.from_f16(base_[s], reinterpret_cast<const uint16_t*>(at), n); break;
+          default: values = reinterpret_cast<const T*>(at);
+        }
+      } else {
+        values = reinterpret_cast<const T*>(at);
+      }
+      if (s == bytecode::kG && factor_ != T(1)) set_.scale(base_[s], values, factor_, n);
+    }
+  }
+
+  void store(int64_t first, int64_t n) {
+    if constexpr (std::is_same_v<T, float>) {
+      for (int s = 0; s < code_.num_slots; ++s) {
+        if (!(code_.writes >> s & 1)) continue;
+        auto* at = static_cast<uint16_t*>(tensor_.data[static_cast<size_t>(s)]) + first;
+        if (tensor_.dtype[static_cast<size_t>(s)] == DType::bf16) kernels_.to_bf16(at, base_[s], n);
+        if (tensor_.dtype[static_cast<size_t>(s)] == DType::f16) kernels_.to_f16(at, base_[s], n);
+      }
+    }
+  }
+
+  const Lowered& code_;
+  const PlannedTensor& tensor_;
+  const T* scalars_;
+  const Kernels& kernels_;
+  const KernelSet<T>& set_;
+  DrawKey key_;
+  const int block_;
+  const T factor_;
+  const size_t stride_;
+  char* scratch_;
+  T** base_;
+};
+
+}  // namespace nos::cpu

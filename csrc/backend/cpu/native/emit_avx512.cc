@@ -1,0 +1,126 @@
+// The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 is for one instruction's own use; k1
+// is the mask of the elements that are left, k2 the outcome of a comparison.
+#include <utility>
+
+#include "emit.h"
+
+namespace nos::cpu::native {
+namespace {
+
+constexpr int kTemp = 30, kRestMask = 1, kTestMask = 2;
+constexpr uint32_t kAllOnes = 0xffffffff;
+
+class Avx512 final : public LoopEmitter {
+ public:
+  Avx512(Assembler& out, std::vector<uint32_t>& pool, int first_table) : LoopEmitter(out, pool, 16, first_table) {}
+
+ private:
+  void begin(const Body&) override {}
+
+  void make_mask() override {
+    out_.bzhi32(rcx, {rax, kNoIndex, 1, true, pool_word(kAllOnes, 1)}, rcx);
+    out_.kmovw(kRestMask, rcx);
+  }
+
+  // reg = op(v, source k of i), the source being a register or the memory operand of i.
+  void put(VecOp op, int reg, int v, const MInstr& i, int k, EvexFlags f = {}, int immediate = -1) {
+    if (i.src[k] != kMemory) {
+      out_.evex(op, reg, v, i.src[k], f);
+    } else {
+      Address m = address(i.memory);
+      if (i.memory.kind == Home::constant) m = {rax, kNoIndex, 1, true, pool_word(i.memory.index, 1)};
+      f.broadcast = i.memory.kind == Home::constant || i.memory.kind == Home::scalar;
+      if (masked_ && i.memory.kind == Home::slot) f.mask = kRestMask, f.zero = op.byte != 0xc2;
+      out_.evex(op, reg, v, m, f, immediate >= 0 ? 1 : 0);
+    }
+    if (immediate >= 0) out_.byte(immediate);
+  }
+
+  void binary(VecOp op, const MInstr& i) { put(op, i.dst, i.src[0], i, 1); }
+  void move(int to, int from) { out_.evex({1, 0, 0x28}, to, 0, from); }
+
+  void load(const MInstr& i) {
+    const bool one = i.src[0] == kMemory && (i.memory.kind == Home::constant || i.memory.kind == Home::scalar);
+    if (one) broadcast(i.dst, i, {});
+    else put({1, 0, 0x10}, i.dst, 0, i, 0);
+  }
+
+  void broadcast(int to, const MInstr& i, EvexFlags f) {
+    Address m = address(i.memory);
+    if (i.memory.kind == Home::constant) m = {rax, kNoIndex, 1, true, pool_word(i.memory.index, 1)};
+    f.memory = 4;
+    out_.evex({2, 1, 0x18}, to, 0, m, f);
+  }
+
+  void store(const MInstr& i) {
+    EvexFlags f;
+    if (masked_ && i.memory.kind == Home::slot) f.mask = kRestMask;
+    out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory), f);
+  }
+
+  void compare(const MInstr& i) { put({1, 0, 0xc2}, kTestMask, i.src[0], i, 1, {}, i.predicate); }
+
+  // One source must be in dst. 132: dst * m + v. 213: v * dst + m. 231: v * m + dst.
+  void fma(MInstr i) {
+    if (i.src[0] == kMemory || (i.src[1] != kMemory && i.dst == i.src[1])) std::swap(i.src[0], i.src[1]);
+    const int a = i.src[0], b = i.src[1], c = i.src[2];
+    if (i.dst == c) return put({2, 1, 0xb8}, i.dst, a, i, 1);
+    if (c == kMemory) {
+      if (i.dst != a) move(i.dst, a);
+      return put({2, 1, 0xa8}, i.dst, b, i, 2);
+    }
+    if (i.dst == a) return put({2, 1, 0x98}, i.dst, c, i, 1);
+    move(i.dst, c);
+    put({2, 1, 0xb8}, i.dst, a, i, 1);
+  }
+
+  // vpternlogd: bit (dst << 2 | v << 1 | m) of the immediate. One source must be in dst.
+  void join(MInstr i) {
+    if (i.dst == i.src[1]) std::swap(i.src[0], i.src[1]);
+    if (i.src[2] != kMemory && i.dst == i.src[2]) return put({3, 1, 0x25}, i.dst, i.src[0], i, 1, {}, 0x8e);
+    if (i.dst != i.src[0]) move(i.dst, i.src[0]);
+    put({3, 1, 0x25}, i.dst, i.src[1], i, 2, {}, 0xd4);
+  }
+
+  void instruction(const MInstr& i) override {
+    switch (i.op) {
+      case V::add: return binary({1, 0, 0x58}, i);
+      case V::mul: return binary({1, 0, 0x59}, i);
+      case V::sub: return binary({1, 0, 0x5c}, i);
+      case V::min: return binary({1, 0, 0x5d}, i);
+      case V::div: return binary({1, 0, 0x5e}, i);
+      case V::max: return binary({1, 0, 0x5f}, i);
+      case V::band: return binary({1, 0, 0x54}, i);
+      case V::bor: return binary({1, 0, 0x56}, i);
+      case V::bxor: return binary({1, 0, 0x57}, i);
+      case V::sqrt: return put({1, 0, 0x51}, i.dst, 0, i, 0);
+      case V::floor: return put({3, 1, 0x08}, i.dst, 0, i, 0, {}, 9);  // down, inexact not reported
+      case V::fma: return fma(i);
+      case V::test:
+        compare(i);
+        if (i.src[2] == kMemory) return broadcast(i.dst, i, {kTestMask, true});
+        return out_.evex({1, 0, 0x28}, i.dst, 0, i.src[2], {kTestMask, true});
+      case V::select:
+        compare(i);
+        return put({2, 1, 0x65}, i.dst, i.src[3], i, 2, {kTestMask});
+      case V::join: return join(i);
+      case V::sign: return put({3, 1, 0x54}, i.dst, i.src[0], i, 1, {}, 0);
+      case V::lookup:
+        out_.evex({1, 1, 0x72}, 2, kTemp, i.src[0]);  // vpsrld, its extension in reg and its result in vvvv
+        out_.byte(29);
+        return put({2, 1, 0x16}, i.dst, kTemp, i, 1);
+      case V::copy: case V::load: return load(i);
+      case V::store: return store(i);
+      case V::spill: return out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory));
+      case V::mask: return;  // AVX2 only
+    }
+  }
+};
+
+}  // namespace
+
+void emit_avx512(Assembler& out, std::vector<uint32_t>& pool, const Body& body, int first_table) {
+  Avx512(out, pool, first_table).emit(body);
+}
+
+}  // namespace nos::cpu::native

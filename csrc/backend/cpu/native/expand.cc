@@ -1,0 +1,99 @@
+#include "expand.h"
+
+namespace nos::cpu::native {
+namespace {
+
+constexpr uint32_t kOne = 0x3f800000, kSignBit = 0x80000000, kZero = 0;
+// vfixupimmps: response by class of the input, four bits each: quiet NaN, signalling NaN -> quiet NaN; zero -> +0; 1, -inf,
+// +inf, negative, positive -> +-1.
+constexpr uint32_t kSignTable = 0xa9a9a822;
+
+}  // namespace
+
+uint16_t Expander::at(Home home) {
+  for (uint16_t v : homes_)
+    if (segment_.values[v] == home) return v;
+  segment_.values.push_back(home);
+  homes_.push_back(static_cast<uint16_t>(segment_.values.size() - 1));
+  return homes_.back();
+}
+
+uint16_t Expander::emit(V op, std::initializer_list<uint16_t> src, uint8_t predicate) {
+  VInstr i{op, predicate, static_cast<uint16_t>(segment_.values.size()), {0, 0, 0, 0}};
+  int k = 0;
+  for (uint16_t s : src) i.src[k++] = s;
+  segment_.values.push_back({});
+  segment_.code.push_back(i);
+  return i.dst;
+}
+
+void Expander::store(uint16_t value, Home to) { segment_.code.push_back({V::store, 0, at(to), {value, 0, 0, 0}}); }
+
+uint8_t Expander::predicate(Op op) {
+  switch (op) {
+    case Op::lt: return kLt;
+    case Op::le: return kLe;
+    case Op::gt: return kGt;
+    case Op::ge: return kGe;
+    case Op::eq: return kEq;
+    case Op::ne: return kNotEqual;
+    default: return 0xff;
+  }
+}
+
+// vminps returns its second source for a NaN and for two zeros: enough when the first is a number other than 0.
+uint16_t Expander::minimum(uint16_t a, uint16_t b, bool a_number, bool b_number) {
+  if (a_number) return emit(V::min, {a, b});
+  if (b_number) return emit(V::min, {b, a});
+  const uint16_t p = emit(V::min, {a, b});
+  const uint16_t q = emit(V::min, {b, a});
+  return emit(V::bor, {p, q});
+}
+
+// The two orders differ for a NaN, where OR keeps it, and for zeros of opposite sign, which must give +0.
+uint16_t Expander::maximum(uint16_t a, uint16_t b, bool a_number, bool b_number) {
+  if (a_number) return emit(V::max, {a, b});
+  if (b_number) return emit(V::max, {b, a});
+  const uint16_t p = emit(V::max, {a, b});
+  const uint16_t q = emit(V::max, {b, a});
+  if (target_ == Target::avx512) return emit(V::join, {p, q, constant(kSignBit)});
+  const uint16_t joined = emit(V::bor, {p, q});
+  return emit(V::sub, {joined, emit(V::bxor, {p, q})});
+}
+
+uint16_t Expander::sign(uint16_t a) {
+  if (target_ == Target::avx512) return emit(V::sign, {a, constant(kSignTable)});
+  const uint16_t unit = emit(V::bor, {emit(V::band, {a, constant(kSignBit)}), constant(kOne)});
+  const uint16_t nonzero = emit(V::mask, {a, constant(kZero)}, kNotEqualOrdered);
+  const uint16_t s = emit(V::band, {unit, nonzero});  // +0 for zeros and NaN
+  return emit(V::bor, {s, emit(V::mask, {a, a}, kUnordered)});
+}
+
+uint16_t Expander::test(uint8_t predicate, uint16_t a, uint16_t b) {
+  if (target_ == Target::avx512) return emit(V::test, {a, b, constant(kOne)}, predicate);
+  return emit(V::band, {emit(V::mask, {a, b}, predicate), constant(kOne)});
+}
+
+uint16_t Expander::op(Op op, const uint16_t s[3], const bool n[3]) {
+  switch (op) {
+    case Op::add: return emit(V::add, {s[0], s[1]});
+    case Op::sub: return emit(V::sub, {s[0], s[1]});
+    case Op::mul: return emit(V::mul, {s[0], s[1]});
+    case Op::div: return emit(V::div, {s[0], s[1]});
+    case Op::fma: return emit(V::fma, {s[0], s[1], s[2]});
+    case Op::square: return emit(V::mul, {s[0], s[0]});
+    case Op::neg: return emit(V::bxor, {s[0], constant(kSignBit)});
+    case Op::abs: return emit(V::band, {s[0], constant(~kSignBit)});
+    case Op::sqrt: return emit(V::sqrt, {s[0]});
+    case Op::rsqrt: return emit(V::div, {constant(kOne), emit(V::sqrt, {s[0]})});
+    case Op::floor: return emit(V::floor, {s[0]});
+    case Op::sign: return sign(s[0]);
+    case Op::min: return minimum(s[0], s[1], n[0], n[1]);
+    case Op::max: return maximum(s[0], s[1], n[0], n[1]);
+    case Op::clip: return minimum(maximum(s[0], s[1], n[0], n[1]), s[2], false, n[2]);
+    case Op::where: return select(kNotEqual, s[0], constant(kZero), s[1], s[2]);
+    default: return test(predicate(op), s[0], s[1]);
+  }
+}
+
+}  // namespace nos::cpu::native

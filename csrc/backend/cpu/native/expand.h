@@ -1,0 +1,41 @@
+// Owns Expander: appends the vector code of one op to a segment, with the bits of math.h.
+#pragma once
+#include "graph.h"
+#include "stages.h"
+#include "vcode.h"
+
+namespace nos::cpu::native {
+
+class Expander {
+ public:
+  Expander(Segment& segment, Target target) : segment_(segment), target_(target) {}
+
+  // A value with a home in memory; equal homes are the same value.
+  uint16_t at(Home home);
+  uint16_t constant(uint32_t bits) { return at({Home::constant, bits}); }
+
+  // The value op(src). is_number[k]: source k is a constant that is neither 0 nor NaN.
+  uint16_t op(Op op, const uint16_t src[3], const bool is_number[3]);
+  uint16_t lookup(uint16_t sign_product, int table) { return emit(V::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})}); }
+  // predicate(a, b) ? yes : no
+  uint16_t select(uint8_t predicate, uint16_t a, uint16_t b, uint16_t yes, uint16_t no) {
+    return emit(V::select, {a, b, yes, no}, predicate);
+  }
+  uint16_t copy(uint16_t a) { return emit(V::copy, {a}); }
+  void store(uint16_t value, Home to);
+
+  static uint8_t predicate(Op op);  // of a comparison, else 0xff
+
+ private:
+  uint16_t emit(V op, std::initializer_list<uint16_t> src, uint8_t predicate = 0);
+  uint16_t minimum(uint16_t a, uint16_t b, bool a_number, bool b_number);
+  uint16_t maximum(uint16_t a, uint16_t b, bool a_number, bool b_number);
+  uint16_t sign(uint16_t a);
+  uint16_t test(uint8_t predicate, uint16_t a, uint16_t b);
+
+  Segment& segment_;
+  std::vector<uint16_t> homes_;  // the values with a home
+  const Target target_;
+};
+
+}  // namespace nos::cpu::native

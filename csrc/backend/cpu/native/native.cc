@@ -1,0 +1,120 @@
+#include "native.h"
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+
+#include "../kernels.h"
+#include "allocate.h"
+#include "emit.h"
+
+namespace nos::cpu::native {
+namespace {
+
+struct Tier {
+  bool on;
+  Target target;
+  const char* status;
+};
+
+Tier choose() {
+#if defined(__x86_64__) && defined(__unix__)
+  const char* wanted = std::getenv("NOS_NATIVE");
+  if (wanted && std::strcmp(wanted, "0") == 0) return {false, {}, "off: NOS_NATIVE=0"};
+  if (!__builtin_cpu_supports("bmi2")) return {false, {}, "off: needs BMI2"};
+  // the interpreter's choice, so that $NOS_ISA holds for both
+  const bool avx512 = std::strcmp(isa().name, "avx512") == 0;
+  if (!avx512 && std::strcmp(isa().name, "avx2") != 0) return {false, {}, "off: needs AVX2"};
+  constexpr uint8_t kReturn[] = {0xc3};
+  if (!CodeMemory(kReturn)) return {false, {}, "off: the system refuses executable memory"};
+  return avx512 ? Tier{true, Target::avx512, "avx512"} : Tier{true, Target::avx2, "avx2"};
+#else
+  return {false, {}, "off: needs x86-64 and POSIX"};
+#endif
+}
+
+const Tier& tier() {
+  static const Tier chosen = choose();
+  return chosen;
+}
+
+}  // namespace
+
+const char* status() { return tier().status; }
+
+Code compile(const Graph& graph, const DType* dtypes, Target target, std::vector<uint8_t>* bytes) {
+  Stages stages = cut(graph, dtypes, target);
+  Code out;
+  out.num_slots = graph.num_inputs;
+  out.num_scratch = stages.num_scratch;
+  out.single_loop = stages.stages.size() == 1 && stages.stages[0].kind == Stage::Kind::segment;
+  Assembler assembler;
+  std::vector<uint32_t> pool;
+  std::vector<int32_t> entries;
+  for (const Segment& s : stages.segments) {
+    entries.push_back(assembler.here());
+    if (target == Target::avx512) emit_avx512(assembler, pool, allocate(s, kRegistersAvx512), graph.num_scalars + 1);
+    else emit_avx2(assembler, pool, allocate(s, kRegistersAvx2), graph.num_scalars + 1);
+  }
+  assembler.place_pool(pool);
+  out.stages = std::move(stages.stages);
+  if (bytes) *bytes = assembler.bytes;
+  out.memory = CodeMemory(assembler.bytes);
+  out.usable = entries.empty() || out.memory;
+  if (out.memory)
+    for (int32_t e : entries) out.loops.push_back(reinterpret_cast<Loop*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
+  return out;
+}
+
+Native::Native(const Program& program) : graph_(make_graph(program)) {}
+
+const Code* Native::code(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
+  uint64_t key = scaled;
+  const int slots = graph_.num_inputs;
+  for (int s = 0; s < slots; ++s) key = key << 2 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
+  const std::lock_guard lock(mutex_);
+  const Variant* found = nullptr;
+  for (const auto& v : variants_)
+    if (v->key == key) found = v.get();
+  if (!found) {
+    variants_.push_back(std::make_unique<Variant>(Variant{key, compile(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target)}));
+    found = variants_.back().get();
+  }
+  return found->code.usable ? &found->code : nullptr;
+}
+
+void Native::fill_row(const double* scalars, float factor, float* row) const {
+  for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
+  row[graph_.num_scalars] = factor;
+  constexpr int kLanes = 8;
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  static constexpr float kInputs[kLanes] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};  // graph.h
+  static thread_local std::vector<float> results;
+  const KernelSet<float>& kernels = isa().kernels->f32;
+  float* out = row + graph_.num_scalars + 1;
+  for (const Table& table : graph_.tables) {
+    results.resize((table.size() + 1) * kLanes);
+    std::memcpy(results.data(), kInputs, sizeof kInputs);
+    for (size_t i = 0; i < table.size(); ++i) {
+      const Step& s = table[i];
+      const auto arg = [&](int k) {
+        return s.scalars >> k & 1 ? row + s.arg[k] : results.data() + static_cast<size_t>(s.arg[k]) * kLanes;
+      };
+      kernels.map[static_cast<size_t>(s.op)][s.scalars](results.data() + (i + 1) * kLanes, arg(0), arg(1), arg(2), kLanes);
+    }
+    std::memcpy(out, results.data() + table.size() * kLanes, sizeof kInputs);
+    std::memset(out + kLanes, 0, sizeof kInputs);
+    out += kTableLanes;
+  }
+}
+
+std::shared_ptr<Native> native_of(const Program& program) {
+  if (!tier().on) return nullptr;
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  auto& slot = program.attached(Attachment::cpu_native);
+  if (!slot) slot = std::make_shared<Native>(program);
+  return std::const_pointer_cast<Native>(std::static_pointer_cast<const Native>(slot));
+}
+
+}  // namespace nos::cpu::native

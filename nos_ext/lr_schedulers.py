@@ -1,0 +1,144 @@
+"""Owns the paper's learning-rate decays as torch LRSchedulers. `nos_ext.schedules` has them by the same names.
+
+Each sets lr to the initial lr times a factor of the step: `step()` belongs after every optimizer step. Where something
+else changed the lr since the last step - a scheduler chained to this one, or the user - the lr is multiplied by the
+ratio of two factors instead, which keeps that change.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .optim._lr_factors import Factor, cosine, gaussian, linear_cosine, stepwise
+
+__all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDecay"]
+
+
+class _FactorLR(LRScheduler):
+    """lr times a factor of the step. Subclasses hold plain numbers and say what the factor is."""
+
+    def _factor(self) -> Factor:
+        raise NotImplementedError
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The lr of each group at `last_epoch`."""
+        factor = self._factor()
+        now = factor(self.last_epoch)
+        before = factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
+        mine = self.__dict__.get("_last_lr", self.base_lrs)
+        out: list[float | torch.Tensor] = []
+        for group, base, last in zip(self.optimizer.param_groups, self.base_lrs, mine, strict=True):
+            untouched = float(group["lr"]) == float(last)
+            out.append(base * now if untouched or before == 0.0 else group["lr"] * (now / before))
+        return out
+
+    def _get_closed_form_lr(self) -> list[float | torch.Tensor]:
+        now = self._factor()(self.last_epoch)
+        return [base * now for base in self.base_lrs]
+
+
+class LinearCosineDecay(_FactorLR):
+    """Linear cosine decay, which the search found: (alpha + linear) * cosine + beta.
+
+    With s = min(step, D): linear = (D - s) / D, cosine = 0.5 * (1 + cos(2 pi num_periods s / D)). It is more aggressive
+    than cosine decay, so that a larger initial learning rate is usual. As TensorFlow's linear_cosine_decay.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        decay_steps: D; the factor is held from there on.
+        num_periods: periods of the cosine in D steps.
+        alpha: added to the linear part.
+        beta: the floor: the factor at the end for the defaults.
+        last_epoch: the last step that has been taken, or -1 at the start.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay_steps: float,
+        num_periods: float = 0.5,
+        alpha: float = 0.0,
+        beta: float = 0.001,
+        last_epoch: int = -1,
+    ) -> None:
+        self.decay_steps, self.num_periods, self.alpha, self.beta = decay_steps, num_periods, alpha, beta
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self) -> Factor:
+        return linear_cosine(self.decay_steps, self.num_periods, self.alpha, self.beta)
+
+
+class NoisyLinearCosineDecay(_FactorLR):
+    """Linear cosine decay with Gaussian noise beside the linear part: (alpha + linear + noise) * cosine + beta.
+
+    The variance at step s is initial_variance / (1 + s) ** variance_decay. The noise is a function of (seed, step): a
+    resumed run draws what the uninterrupted one would have. As in TensorFlow's noisy_linear_cosine_decay nothing stops
+    the factor from becoming negative early on; choose a smaller initial_variance where that matters.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        decay_steps: the factor is held from there on.
+        initial_variance: variance of the noise at step 0.
+        variance_decay: the power with which the variance falls.
+        num_periods, alpha, beta: as for LinearCosineDecay.
+        seed: key of the noise.
+        last_epoch: the last step that has been taken, or -1 at the start.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay_steps: float,
+        initial_variance: float = 1.0,
+        variance_decay: float = 0.55,
+        num_periods: float = 0.5,
+        alpha: float = 0.0,
+        beta: float = 0.001,
+        seed: int = 0,
+        last_epoch: int = -1,
+    ) -> None:
+        self.decay_steps, self.num_periods, self.alpha, self.beta = decay_steps, num_periods, alpha, beta
+        self.initial_variance, self.variance_decay, self.seed = initial_variance, variance_decay, seed
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self) -> Factor:
+        noise = gaussian(self.initial_variance, self.variance_decay, self.seed)
+        return linear_cosine(self.decay_steps, self.num_periods, self.alpha, self.beta, noise)
+
+
+class CosineDecay(_FactorLR):
+    """Half a cosine from the initial lr down to `alpha` times it.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        decay_steps: the factor is held from there on.
+        alpha: the factor at the end.
+        last_epoch: the last step that has been taken, or -1 at the start.
+    """
+
+    def __init__(self, optimizer: Optimizer, decay_steps: float, alpha: float = 0.0, last_epoch: int = -1) -> None:
+        self.decay_steps, self.alpha = decay_steps, alpha
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self) -> Factor:
+        return cosine(self.decay_steps, self.alpha)
+
+
+class StepDecay(_FactorLR):
+    """lr times `gamma` after every `step_size` steps.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        step_size: steps of one level.
+        gamma: the factor from one level to the next.
+        last_epoch: the last step that has been taken, or -1 at the start.
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self) -> Factor:
+        return stepwise(self.step_size, self.gamma)

@@ -1,0 +1,81 @@
+"""Owns gradients that the engine cannot take as they are: sparse and complex ones are refused, others copied.
+
+A gradient whose strides differ from its parameter's is copied into the parameter's layout. The parameter itself is
+never copied: the update would land in the copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ._shards import is_sharded, local_grad
+
+
+def check_param(owner: str, index: int, param: torch.Tensor) -> None:
+    """RuntimeError for a complex parameter."""
+    if param.is_complex():
+        raise RuntimeError(
+            f"{owner} does not support complex parameters (parameter {index} is {param.dtype}); optimize its real "
+            "view: p = nn.Parameter(torch.view_as_real(z)), and torch.view_as_complex(p) in forward"
+        )
+
+
+class Gradients:
+    """The gradients of `params`, made fit for the engine.
+
+    Args:
+        owner: name of the optimizer, for messages.
+        params: the parameters.
+        sharded: indices of those that are DTensors.
+    """
+
+    def __init__(self, owner: str, params: Sequence[Any], sharded: Sequence[int]) -> None:
+        self._owner = owner
+        self._params = params
+        self._sharded = sharded
+        self._odd: set[int] = set()  # had other strides than their parameters at some step
+
+    def check(self, index: int, grad: torch.Tensor) -> None:
+        """RuntimeError for a gradient that is sparse or complex, in torch's words."""
+        if grad.is_sparse or grad.layout != torch.strided:
+            raise RuntimeError(
+                f"{self._owner} does not support sparse gradients (parameter {index}); make it dense with "
+                "sparse=False in nn.Embedding, or use torch.optim.SparseAdam for it"
+            )
+        if grad.is_complex():
+            check_param(self._owner, index, grad)
+
+    def prepare(self, grads: list[Any]) -> None:
+        """Replace, in the list, shards by their memory and gradients of known odd strides by copies."""
+        for i in self._sharded:
+            if grads[i] is not None:
+                grads[i] = local_grad(self._params[i], grads[i])
+        for i in self._odd:
+            if grads[i] is not None:
+                grads[i] = self._fitting(i, grads[i])
+
+    def repair(self, grads: list[Any]) -> bool:
+        """After an error of the engine: copy gradients of odd strides. False if there are none."""
+        repaired = False
+        for i, grad in enumerate(grads):
+            if grad is None:
+                continue
+            self.check(i, grad)
+            fitting = self._fitting(i, grad)
+            if fitting is not grad:
+                grads[i] = fitting
+                self._odd.add(i)
+                repaired = True
+        return repaired
+
+    def _fitting(self, i: int, grad: Any) -> Any:
+        param = self._params[i]
+        if is_sharded(param):
+            param = param.to_local()
+        if grad.shape != param.shape or grad.stride() == param.stride():
+            return grad
+        with torch.no_grad():
+            return torch.empty_like(param, dtype=grad.dtype, memory_format=torch.preserve_format).copy_(grad)

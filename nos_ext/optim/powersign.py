@@ -1,0 +1,60 @@
+"""Owns PowerSign."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from ._sign import SignDecay, SignOptimizer
+
+RULE: Final = """
+def powersign(p, g, m, *, lr, beta=0.9, base=e, sign_decay=1.0, weight_decay=0.0):
+    m = beta * m + (1 - beta) * g
+    u = exp(log(base) * sign_decay * sign(g) * sign(m)) * g
+    return p * (1 - lr * weight_decay) - lr * u, m
+""".strip()
+
+
+class PowerSign(SignOptimizer):
+    """PowerSign: the gradient times base where it agrees in sign with its running average, divided by base where not.
+
+        u = base ** (f(t) * sign(g) * sign(m)) * g,   m = beta * m + (1 - beta) * g
+
+    The rule and the defaults are those of TensorFlow's contrib PowerSignOptimizer, which is the authors' release of
+    Bello, Zoph, Vasudevan, Le: Neural Optimizer Search with Reinforcement Learning (ICML 2017).
+
+    Args:
+        params: parameters, named parameters, or dicts that define param groups.
+        lr: learning rate, a number or a tensor of one element.
+        base: the factor where the signs agree; above 0.
+        beta: decay of the running average m, which starts at 0 and is not bias-corrected.
+        sign_decay: the internal decay f: None for 1, "linear", "cosine" or "restart" over `total_steps`, a function of
+            the step counted from 0 (see nos_ext.schedules; functions are not saved in checkpoints), or a number.
+        weight_decay: decoupled weight decay, as in AdamW; not part of the paper's rule.
+        maximize, capturable, total_steps, foreach, fused, differentiable: see `RuleOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor = 0.1,
+        base: float = math.e,
+        beta: float = 0.9,
+        sign_decay: SignDecay = None,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        total_steps: float | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(
+            params, RULE, lr, base=base, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
+            maximize=maximize, capturable=capturable, total_steps=total_steps, foreach=foreach, fused=fused,
+            differentiable=differentiable,
+        )  # fmt: skip

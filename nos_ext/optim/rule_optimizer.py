@@ -1,0 +1,176 @@
+"""Owns RuleOptimizer: any update rule as a torch.optim.Optimizer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from ..program import Program
+from ._checkpoint import check_rule, restored, sizes, with_functions, without_functions
+from ._lists import Group, StepLists
+from ._values import RuleSource, Scalar, as_program, check_flags, check_names, check_scalar, same_rule
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """An update rule as an optimizer: one fused in-place pass over all parameters of all groups.
+
+        >>> optimizer = RuleOptimizer(model.parameters(), "g * exp(sign(g) * sign(m))", lr=0.1)
+        >>> optimizer = RuleOptimizer(model.parameters(), library.adamw, lr=1e-3, weight_decay=0.1)
+
+    Args:
+        params: parameters, named parameters, or dicts that define param groups.
+        rule: what `nos_ext.compile_rule` takes, or a `Program`.
+        lr: learning rate: a number, or a tensor of one element, which is read at every step.
+        maximize: go up the gradient.
+        capturable: must be False: there is no CUDA back-end to capture.
+        seed: key of the rule's random draws.
+        total_steps: length of the training in steps, for rules that read ``T``.
+        foreach, fused, differentiable: must keep these values; for the trainers that pass them.
+        **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
+            of one element, or a function of the step counted from 0.
+
+    The text of the rule is the param groups' ``rule``: a checkpoint says which rule made it, and loading one that
+    another rule made is an error. State is float32 beside half-precision parameters and float64 beside float64
+    ones. Functions are not saved.
+    """
+
+    _step_supports_amp_scaling = True  # GradScaler sets grad_scale and found_inf and leaves the rest to step()
+    _program: Program
+    _lists: StepLists | None = None
+
+    def __init__(
+        self,
+        params: ParamsT,
+        rule: RuleSource,
+        lr: float | torch.Tensor,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        seed: int = 0,
+        total_steps: float | None = None,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+        **hyper: Any,
+    ) -> None:
+        self._program = as_program(rule)
+        check_names(self._program, hyper)
+        check_flags({"foreach": foreach, "fused": fused})
+        values = {**self._program.hyperparameters, **hyper, "lr": lr}
+        flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
+        extra = {"seed": seed, "total_steps": total_steps, "rule": self._program.to_text()}
+        defaults = {**values, **flags, **extra}
+        self._check(defaults)
+        super().__init__(params, defaults)
+
+    @property
+    def program(self) -> Program:
+        """The compiled rule."""
+        return self._program
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient; `closure`, if given, computes and returns the loss first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if torch.compiler.is_compiling():
+            _update_outside_graph(self)
+        else:
+            self._update()
+        return loss
+
+    def _update(self) -> None:
+        scale = None
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None:
+            if float(found_inf):
+                return  # a skipped step does not count
+            scale = getattr(self, "grad_scale", None)
+        lists = self._lists
+        if lists is None or not lists.current(self.param_groups, self.state):
+            lists = StepLists(self._program, self.param_groups, self.state, self._resolve, type(self).__name__)
+            self._lists = lists
+        lists.update(scale)
+
+    def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
+        """What a value in a param group stands for: a number, a tensor, or a function of the step."""
+        return value  # type: ignore[no-any-return]
+
+    # -- groups -------------------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group of parameters. It may have its own value of everything but the rule."""
+        if isinstance(param_group, dict):
+            self._check({**self.defaults, **param_group})
+            if not same_rule(param_group.get("rule", self.defaults["rule"]), self.defaults["rule"]):
+                raise ValueError("the param group has a rule of its own; make one optimizer for each rule")
+        super().add_param_group(param_group)
+        self._lists = None
+
+    def _check(self, group: Group) -> None:
+        """TypeError or ValueError for a group that step() could not use."""
+        check_flags(group)
+        for name in self._program.hyperparameters:
+            check_scalar(name, self._resolve(name, group[name], group))
+
+    # -- checkpoints and copies ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch: live tensors, plain types. A hyperparameter that is a function is left out."""
+        packed = super().state_dict()
+        without_functions(packed["param_groups"], self._program.hyperparameters)
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but every tensor keeps its dtype, and a checkpoint of another rule is refused."""
+        state: dict[Any, Any] = {}
+
+        def before(_: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            check_rule(given["param_groups"], self.defaults["rule"])
+            groups = with_functions(given["param_groups"], self.param_groups, self._program.hyperparameters)
+            if sizes(groups) == sizes(self.param_groups):  # otherwise torch refuses next
+                state.update(restored(given, self.param_groups, self._program))
+            return {**given, "param_groups": groups, "state": {}}
+
+        def after(_: torch.optim.Optimizer) -> None:
+            self.state = defaultdict(dict, state)
+
+        # last of the hooks before, first of the hooks after: users' hooks see what they would see in torch
+        hooks = (
+            self.register_load_state_dict_pre_hook(before),
+            self.register_load_state_dict_post_hook(after, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lists = None
+        if "_program" not in self.__dict__:  # unpickled or copied
+            self._program = as_program(self.defaults["rule"])
+        flags = {"maximize": False, "capturable": False, "differentiable": False, "seed": 0, "total_steps": None}
+        for name, default in {**self._program.hyperparameters, **flags}.items():
+            self.defaults.setdefault(name, default)
+        for group in self.param_groups:  # older checkpoints lack the keys that came later
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+
+
+# torch.compile breaks its graph here, once, and calls the engine
+_update_outside_graph = torch.compiler.disable(RuleOptimizer._update)  # type: ignore[no-untyped-call]

@@ -1,0 +1,124 @@
+"""Owns OptimizerCase, the optimizer under test, and small helpers of the suite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+Tensors = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class OptimizerCase:
+    """An optimizer under test.
+
+    Args:
+        name: for messages.
+        make: the class, or a function with the same arguments: ``make(params, lr=..., maximize=..., ...)``.
+        lr: a learning rate at which it trains a small network.
+        hyper: a hyperparameter other than lr, or None.
+        values: two different values of it.
+        states: names of the state tensors beside ``step``.
+        wide_state: whether state of half-precision parameters is float32.
+        any_strides: whether gradients may have other strides than their parameters and no parameter is copied.
+        refuses: keyword arguments that must raise ValueError with the argument's name in the message.
+        amp: whether GradScaler leaves unscaling and skipping to step().
+        extra: keyword arguments for every construction.
+    """
+
+    name: str
+    make: Callable[..., Optimizer]
+    lr: float = 0.01
+    hyper: str | None = None
+    values: tuple[Any, Any] = (0.9, 0.5)
+    states: Sequence[str] = ()
+    wide_state: bool = False
+    any_strides: bool = True
+    refuses: Sequence[str] = ()
+    amp: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, params: Any, **keywords: Any) -> Optimizer:
+        return self.make(params, **{"lr": self.lr, **self.extra, **keywords})
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parameters(*shapes: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensors:
+    """Leaves with values that depend on seed only."""
+    make = torch.Generator().manual_seed(seed)
+    sizes = shapes or ((4, 3), (5,), ())
+    return [torch.randn(tuple(s), generator=make).to(dtype).requires_grad_() for s in sizes]
+
+
+def set_grads(params: Sequence[torch.Tensor], seed: int = 1, scale: float = 1.0) -> None:
+    """Fresh gradients with values that depend on seed only."""
+    make = torch.Generator().manual_seed(seed)
+    for p in params:
+        p.grad = (torch.randn(p.shape, generator=make) * scale).to(p.dtype)
+
+
+def steps(optimizer: Optimizer, params: Sequence[torch.Tensor], count: int, first: int = 0) -> None:
+    """`count` steps with the gradients of the seeds first, first + 1, ..."""
+    for i in range(count):
+        set_grads(params, seed=100 + first + i)
+        optimizer.step()
+
+
+def copies(params: Sequence[torch.Tensor]) -> Tensors:
+    """New leaves with the same values."""
+    return [p.detach().clone().requires_grad_(p.requires_grad) for p in params]
+
+
+def values(params: Sequence[torch.Tensor]) -> Tensors:
+    """The values, to compare with later."""
+    return [p.detach().clone() for p in params]
+
+
+def same(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
+    """Whether dtypes and bits are equal."""
+    return len(a) == len(b) and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def state_of(optimizer: Optimizer) -> Tensors:
+    """All state tensors, in the order of the parameters."""
+    out = []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            out += [v for _, v in sorted(optimizer.state[p].items()) if isinstance(v, torch.Tensor)]
+    return out
+
+
+def network(seed: int = 0) -> torch.nn.Sequential:
+    """A small network."""
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
+def problem() -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and classes for `network`."""
+    make = torch.Generator().manual_seed(5)
+    x = torch.randn(64, 4, generator=make)
+    return x, (x[:, 0] * x[:, 1] > 0).long()
+
+
+def loss_of(net: torch.nn.Module) -> torch.Tensor:
+    """The loss of `net` on `problem`."""
+    x, y = problem()
+    return torch.nn.functional.cross_entropy(net(x), y)
+
+
+def backward(loss: torch.Tensor, **keywords: Any) -> None:
+    """loss.backward(), with types."""
+    torch.autograd.backward(loss, **keywords)
+
+
+def frozen(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A copy that later steps do not change."""
+    return copy.deepcopy(state_dict)

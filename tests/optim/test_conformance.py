@@ -1,0 +1,31 @@
+"""The shipped conformance suite on the optimizers of the package, and on torch's AdamW, which must pass it too."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+
+from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
+from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
+
+OURS: dict[str, Any] = {"wide_state": True, "refuses": ("differentiable", "foreach", "capturable"), "amp": True}
+adamw = functools.partial(RuleOptimizer, rule=library.adamw)
+lion = functools.partial(RuleOptimizer, rule=library.lion)
+CASES = [
+    OptimizerCase("PowerSign", PowerSign, lr=0.02, hyper="beta", states=("m",), **OURS),
+    OptimizerCase("AddSign", AddSign, lr=0.02, hyper="alpha", values=(1.0, 2.0), states=("m",), **OURS),
+    OptimizerCase("RuleOptimizer-adamw", adamw, hyper="beta1", states=("m", "v"), **OURS),
+    OptimizerCase("RuleOptimizer-lion", lion, lr=0.003, hyper="weight_decay", values=(0.1, 0.2), states=("m",), **OURS),
+    OptimizerCase(
+        "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq")
+    ),
+]
+
+
+class TestConformance(OptimizerConformance):
+    @pytest.fixture(params=CASES, ids=str)
+    def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
+        return request.param  # type: ignore[no-any-return]
