@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast lint format build docs fuzz ulp golden wheel-check clean
+.PHONY: help demo test test-fast lint format build docs fuzz ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,15 @@ fuzz: $(STAMP) ## a million mutated programs under ASan and UBSan (needs clang w
 
 ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
 	$(BIN)/python bench/ulp.py --write docs/numerics.md
+
+bench: $(STAMP) ## every bench against every peer, about 15 minutes; writes docs/performance.md
+	$(PIP) install -q -e ".[bench]"
+	$(BIN)/python -m bench.run --json bench/results/cpu.json
+	$(BIN)/python -m bench.render bench/results/cpu.json
+
+bench-quick: $(STAMP) ## the same in three minutes, without the page
+	$(PIP) install -q -e ".[bench]"
+	$(BIN)/python -m bench.run --quick
 
 clean: ## removes what the build made
 	rm -rf build dist *.egg-info nos_ext/_C*.so $(STAMP)

@@ -24,9 +24,10 @@ from .train.child import Protocol, Sweep, derive_seed
 class RunConfig:
     """Everything that decides the outcome of a run, JSON-able by to_json().
 
-    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts one session, not the whole
-    run. threads: torch threads while a child trains; results are equal bit for bit only for equal numbers. width,
-    sweep_steps, train_steps: None for the task's own; a stored run has numbers.
+    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts from the start of the
+    command, so a resumed run has them again.
+    threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
+    width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
     """
 
     task: str = "digits"

@@ -39,7 +39,6 @@ F64 = Format(2.0**-53, 2.0**-1074, float(np.finfo(np.float64).max),
              {op: 4 for op in ("exp", "log", "pow", "rsqrt", "tanh", "cos", "sin", "mod")})  # fmt: skip
 
 ORACLE_U = 2.0**-53  # the oracle rounds too
-NORMAL = 48  # u: radius <= 6.8 and angle each a few roundings, see docs/numerics.md
 
 
 def _mul(a: Pair, b: Pair) -> Array:
@@ -156,8 +155,9 @@ def evaluate(
         for op, *operands in program.code:
             arguments = [read(x) for x in operands[: _arity(op)]]
             if op in ("drop", "normal"):
-                draw = draws(op, seed, int(t), tensor, operands[2], int(np.prod(shape))).reshape(shape)
-                values.append(_random(fmt, op, arguments, draw))
+                count = int(np.prod(shape))
+                draw = draws(op, seed, int(t), tensor, operands[2], (count + 3) // 4 * 4)
+                values.append(_random(fmt, op, arguments, draw, shape))
             else:
                 v, e = _step(fmt, op, arguments)
                 values.append((np.broadcast_to(v, shape), np.broadcast_to(e, shape)))
@@ -169,13 +169,16 @@ def _fits(fmt: Format, v: Array) -> Any:
     return np.float64(np.float32(v)) == v if fmt is F32 else True
 
 
-def _random(fmt: Format, op: str, arguments: list[Pair], draw: Array) -> Pair:
+def _random(fmt: Format, op: str, arguments: list[Pair], draw: Array, shape: tuple[int, ...]) -> Pair:
+    """`draw` holds whole groups of four; the last of them may reach beyond the tensor."""
+    own = draw[: int(np.prod(shape))].reshape(shape)
     if op == "drop":
         (a, ea), (prob, ep) = arguments
-        return ORACLE["drop"](a, prob, draw), _decided(draw - prob, ep) + np.where(draw < prob, 0.0, ea)
-    std = arguments[0]
-    gauss = (draw, np.full(draw.shape, NORMAL * F32.u))  # draws are fp32 in every format
-    return _step(fmt, "mul", [gauss, std])
+        return ORACLE["drop"](a, prob, own), _decided(own - prob, ep) + np.where(own < prob, 0.0, ea)
+    # draws are fp32 in every format; two neighbours share the radius r
+    r = np.repeat(np.hypot(draw[0::2], draw[1::2]), 2)[: own.size].reshape(shape)
+    error = 2.0**-21 * r + np.minimum(2.0**-23 / r, 2.0**-11)
+    return _step(fmt, "mul", [(own, error), arguments[0]])
 
 
 def _arity(op: str) -> int:
