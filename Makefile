@@ -16,7 +16,7 @@ help: ## this list
 
 demo: $(STAMP) ## a real search, its leaderboard and a report
 	rm -rf $(DEMO)
-	$(BIN)/nos-search run --task digits --strategy controller --trials 120 --seconds 240 --seed 1 --out $(DEMO)
+	$(BIN)/nos-search run --task digits --strategy controller --trials 600 --seconds 300 --seed 3 --out $(DEMO)
 	$(BIN)/nos-search show $(DEMO)
 	$(BIN)/nos-search report $(DEMO)
 
