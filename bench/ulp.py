@@ -41,7 +41,7 @@ REFERENCE: dict[str, tuple[float, Callable[..., np.ndarray]]] = {
     "floor": (0.0, np.floor),
     "square": (0.5, np.square),
     "sqrt": (0.5, np.sqrt),
-    "rsqrt": (1.5, lambda x: 1.0 / np.sqrt(x)),
+    "rsqrt": (0.6, lambda x: 1.0 / np.sqrt(x)),
     "exp": (1.0, np.exp),
     "log": (1.0, np.log),
     "tanh": (1.5, np.tanh),

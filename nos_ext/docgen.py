@@ -12,6 +12,7 @@ from .rule.shorthand import HYPERS, OPERANDS
 from .rule.table import OPS
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
+_ARGUMENTS: Final = {"clip": "a, lo, hi", "drop": "a, prob", "normal": "std"}  # as their doc calls them
 _NOTE: Final = "<!-- Written by `python -m nos_ext.docgen`. Do not edit. -->"
 
 
@@ -31,9 +32,7 @@ def _plain(text: str) -> str:
 def ops_page() -> str:
     rows = []
     for op in OPS.values():
-        arguments = ", ".join("abc"[: op.arity])
-        if op.domain == "random":
-            arguments = {"drop": "a, prob"}.get(op.name, "std")
+        arguments = _ARGUMENTS.get(op.name) or ", ".join("abc"[: op.arity])
         rows.append((_code(f"{op.name}({arguments})"), _code(op.symbol), op.domain, _plain(op.doc), str(op.cost)))
     return f"""{_NOTE}
 # Ops
@@ -58,7 +57,8 @@ def operands_page() -> str:
 
 A rule that is one expression is the update `u` of `p - lr * u`, over the operands of the paper. `m`, `v` and `y` are
 states; one that is used more than once is still updated once a step, and in its own formula its name is the old value.
-A draw that is used twice is one draw. Hyperparameters, where the operand is used: {hypers}.
+A draw that is used twice is one draw. Hyperparameters, where an operand uses them:
+{hypers}.
 
 {_table(("operand", "formula", "meaning"), rows)}
 
@@ -89,10 +89,9 @@ def pages() -> dict[str, str]:
     return {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
 
 
-def stale(folder: Path = FOLDER) -> list[str]:
+def stale(folder: Path | None = None) -> list[str]:
     """The pages that are missing or differ from what the tables say."""
-    texts = pages()
-    return [name for name, text in texts.items() if not _same(folder / name, text)]
+    return [name for name, text in pages().items() if not _same((folder or FOLDER) / name, text)]
 
 
 def _same(path: Path, text: str) -> bool:

@@ -20,6 +20,7 @@ def lines() -> list[str]:
         f"python    {platform.python_version()} on {platform.machine()}",
         f"torch     {torch}",
         f"cpu       {cpu['isa']} in use, usable: {', '.join(cpu['isas'])}; set NOS_ISA to choose",
+        f"native    {cpu['native']}",
         f"threads   {cpu['threads']} ({'OpenMP' if cpu['openmp'] else 'built without OpenMP'})",
         f"cuda      {cuda['status']}" + (f" (toolkit {cuda['toolkit']})" if cuda["toolkit"] else ""),
     ]

@@ -1,8 +1,8 @@
 """Owns the paper's learning-rate decays as torch LRSchedulers. `nos_ext.schedules` has them by the same names.
 
 Each sets lr to the initial lr times a factor of the step: `step()` belongs after every optimizer step. Where something
-else changed the lr since the last step - a scheduler chained to this one, or the user - the lr is multiplied by the
-ratio of two factors instead, which keeps that change.
+else changed the lr - a scheduler chained to this one, or the user - the lr is multiplied by the ratio of this step's
+factor and the last one's instead, which keeps that change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ class _FactorLR(LRScheduler):
         factor = self._factor()
         now = factor(self.last_epoch)
         before = factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
-        mine = self.__dict__.get("_last_lr", self.base_lrs)
         out: list[float | torch.Tensor] = []
-        for group, base, last in zip(self.optimizer.param_groups, self.base_lrs, mine, strict=True):
-            untouched = float(group["lr"]) == float(last)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            untouched = float(group["lr"]) == float(base * before)
             out.append(base * now if untouched or before == 0.0 else group["lr"] * (now / before))
         return out
 

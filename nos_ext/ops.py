@@ -44,8 +44,6 @@ def _function(spec: OpSpec) -> OpFunction:
         if len(operands) == 2:
             x, limit = operands
             return op(x, -limit, limit)
-        if len(operands) != 3:
-            apply(name, *(operands or (0.0,)))  # raises: wrong count
         return op(*operands)
 
     function = clip if name == "clip" else op

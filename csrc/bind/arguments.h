@@ -1,4 +1,5 @@
-// Owns the reading of scalar arguments: numbers, integers and keyword names, each with an error that names the argument.
+// Owns the reading of scalar arguments: numbers, integers and keyword names, each with an error that names the
+// argument.
 #pragma once
 #include <pybind11/pybind11.h>
 

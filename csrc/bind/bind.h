@@ -4,9 +4,9 @@
 
 namespace nos::bind {
 
-void bind_program(pybind11::module_& m);  // op_table, Program
-void bind_apply(pybind11::module_& m);    // apply_rule
+void bind_program(pybind11::module_& m);     // op_table, Program
+void bind_apply(pybind11::module_& m);       // apply_rule
 void bind_population(pybind11::module_& m);  // apply_population
-void bind_info(pybind11::module_& m);     // build_info, philox
+void bind_info(pybind11::module_& m);        // build_info, philox
 
 }  // namespace nos::bind

@@ -23,8 +23,7 @@ const Program& read_program(const std::string& name, PyObject* source, py::objec
     source = keep.ptr();
   }
   if (!py::isinstance<Program>(source))
-    throw py::type_error(name + " is a " +
-                         std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
+    throw py::type_error(name + " is a " + std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
                          "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
   return py::cast<const Program&>(py::handle(source));
 }
@@ -64,14 +63,15 @@ void mark_modified(const TensorLists& tensors) {
   }
   if (written.is_none()) return;
   if (!increment_version)
-    increment_version = py::object(py::module_::import("torch.autograd.graph").attr("increment_version")).release().ptr();
+    increment_version =
+        py::object(py::module_::import("torch.autograd.graph").attr("increment_version")).release().ptr();
   const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_version, written.ptr()));
   if (!done) throw py::error_already_set();
 }
 
 void add_function(py::module_& m, PyMethodDef& definition) {
-  m.attr(definition.ml_name) = py::reinterpret_steal<py::object>(
-      PyCFunction_NewEx(&definition, nullptr, py::str("nos_ext._C").release().ptr()));
+  m.attr(definition.ml_name) =
+      py::reinterpret_steal<py::object>(PyCFunction_NewEx(&definition, nullptr, py::str("nos_ext._C").release().ptr()));
 }
 
 }  // namespace nos::bind

@@ -20,8 +20,8 @@ void check_device(const TensorLists& tensors);
 
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
 
-// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs the
-// old values then fails instead of using the new ones. States never take part in autograd.
+// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs
+// the old values then fails instead of using the new ones. States never take part in autograd.
 void mark_modified(const TensorLists& tensors);
 
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);

@@ -17,7 +17,8 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// The plan of a program's last call, used again while every address, shape and stride is the same. Kept with the program.
+// The plan of a program's last call, used again while every address, shape and stride is the same. Kept with the
+// program.
 struct LastPlan {
   std::vector<int64_t> signature;
   std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
@@ -56,8 +57,8 @@ std::string joined(const std::vector<std::string>& names) {
 
 void add_states(TensorLists& tensors, const Program& program, PyObject* state) {
   const auto& names = program.states();
-  const std::string owner = "; rule '" + program.name() + "' has the states " + joined(names) +
-                            " (nos_ext.init_state makes them)";
+  const std::string owner =
+      "; rule '" + program.name() + "' has the states " + joined(names) + " (nos_ext.init_state makes them)";
   py::object keep;
   if (!PyDict_Check(state) && py::hasattr(state, "keys")) {
     keep = py::dict(py::reinterpret_borrow<py::object>(state));
@@ -66,7 +67,9 @@ void add_states(TensorLists& tensors, const Program& program, PyObject* state) {
   if (PyDict_Check(state)) {
     bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == names.size();
     for (const auto& name : names) fits = fits && PyDict_GetItemString(state, name.c_str());
-    if (!fits) throw std::invalid_argument("state has the keys " + repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + owner);
+    if (!fits)
+      throw std::invalid_argument("state has the keys " +
+                                  repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + owner);
     for (const auto& name : names)
       tensors.add("state['" + name + "']", PyDict_GetItemString(state, name.c_str()), Access::write);
     return;
@@ -167,7 +170,8 @@ PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, Py
   return guarded([&] { apply_rule({args, count, names}); });
 }
 
-// One call for all param groups: tensor i takes the scalars of groups[group_of[i]], one value per hyperparameter in order.
+// One call for all param groups: tensor i takes the scalars of groups[group_of[i]], one value per hyperparameter in
+// order.
 void apply_groups(Arguments arguments) {
   arguments.at_most(6, "apply_groups");
   py::object keep;
@@ -175,7 +179,8 @@ void apply_groups(Arguments arguments) {
   PyObject* params = arguments.positional(1, "params");
   PyObject* grads = arguments.positional(2, "grads");
   PyObject* state = arguments.positional(3, "state");
-  const auto group_of = py::reinterpret_borrow<py::object>(arguments.positional(4, "group_of")).cast<std::vector<uint32_t>>();
+  const auto group_of =
+      py::reinterpret_borrow<py::object>(arguments.positional(4, "group_of")).cast<std::vector<uint32_t>>();
   const auto groups =
       py::reinterpret_borrow<py::object>(arguments.positional(5, "groups")).cast<std::vector<std::vector<double>>>();
   const Scalars scalars = read_scalars(program, arguments, false);
@@ -192,7 +197,8 @@ void apply_groups(Arguments arguments) {
   if (group_of.size() != tensors.lists()[0].tensors.size())
     throw std::invalid_argument("group_of has " + std::to_string(group_of.size()) + " entries; pass one per parameter");
   for (uint32_t g : group_of)
-    if (g >= groups.size()) throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
+    if (g >= groups.size())
+      throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
   const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index), group_of);
 
   const auto width = static_cast<size_t>(program.num_scalars());
@@ -205,8 +211,8 @@ void apply_groups(Arguments arguments) {
   }
   const std::vector<size_t> sizes(groups.size(), width);
   const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
-  run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.step),
-                      scalars.factor});
+  run_job(*prepared,
+          {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.step), scalars.factor});
   mark_modified(tensors);
 }
 
@@ -248,7 +254,8 @@ Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
 )";
 
-PyMethodDef g_apply_groups = {"apply_groups", fast_function(call_apply_groups), METH_FASTCALL | METH_KEYWORDS, kGroupsDoc};
+PyMethodDef g_apply_groups = {"apply_groups", fast_function(call_apply_groups), METH_FASTCALL | METH_KEYWORDS,
+                              kGroupsDoc};
 PyMethodDef g_apply_rule = {"apply_rule", fast_function(call_apply_rule), METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
 
 }  // namespace

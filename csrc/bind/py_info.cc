@@ -21,6 +21,7 @@ py::dict build_info() {
   cpu["openmp"] = false;
 #endif
   cpu["threads"] = cpu::max_threads();
+  cpu["native"] = cpu::native_status();
   py::dict cuda;
   cuda["enabled"] = false;
   cuda["toolkit"] = NOS_CUDA_TOOLKIT;

@@ -221,7 +221,7 @@ void apply_population(Arguments arguments) {
   check_device(tensors);
   const auto prepared = plan_of(population, tensors, static_cast<uint32_t>(scalars.tensor_index));
   run_job(*prepared, {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
-                  static_cast<uint32_t>(scalars.step), scalars.factor});
+                      static_cast<uint32_t>(scalars.step), scalars.factor});
   mark_modified(tensors);
 }
 

@@ -9,9 +9,7 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-const char* domain_name(Domain d) {
-  return d == Domain::any ? "any" : d == Domain::scalar ? "scalar" : "random";
-}
+const char* domain_name(Domain d) { return d == Domain::any ? "any" : d == Domain::scalar ? "scalar" : "random"; }
 
 py::list op_table() {
   py::list rows;
@@ -55,11 +53,12 @@ void bind_program(py::module_& m) {
              return Program::parse({reinterpret_cast<const uint8_t*>(b.data()), b.size()});
            }),
            py::arg("bytecode"), "Verifies bytecode; ValueError says what is wrong and where.")
-      .def_property_readonly("bytecode", [](const Program& p) { return to_bytes(p.bytes()); },
-                             "The program as versioned bytes.")
+      .def_property_readonly(
+          "bytecode", [](const Program& p) { return to_bytes(p.bytes()); }, "The program as versioned bytes.")
       .def_property_readonly("name", &Program::name, "Name of the rule.")
-      .def_property_readonly("state_names", [](const Program& p) { return py::tuple(py::cast(p.states())); },
-                             "Names of the state tensors, in slot order.")
+      .def_property_readonly(
+          "state_names", [](const Program& p) { return py::tuple(py::cast(p.states())); },
+          "Names of the state tensors, in slot order.")
       .def_property_readonly(
           "hyperparameters",
           [](const Program& p) {
@@ -68,12 +67,15 @@ void bind_program(py::module_& m) {
             return out;
           },
           "Name -> default of every scalar argument, in order; None for lr, which has no default.")
-      .def_property_readonly("constants", [](const Program& p) { return py::tuple(py::cast(p.constants())); },
-                             "The constants, in slot order.")
-      .def_property_readonly("scalar_code", [](const Program& p) { return instructions(p.scalar_code()); },
-                             "Once-per-step instructions as (op, a, b, c) with raw 16-bit operands.")
-      .def_property_readonly("code", [](const Program& p) { return instructions(p.code()); },
-                             "Per-element instructions as (op, a, b, c) with raw 16-bit operands.")
+      .def_property_readonly(
+          "constants", [](const Program& p) { return py::tuple(py::cast(p.constants())); },
+          "The constants, in slot order.")
+      .def_property_readonly(
+          "scalar_code", [](const Program& p) { return instructions(p.scalar_code()); },
+          "Once-per-step instructions as (op, a, b, c) with raw 16-bit operands.")
+      .def_property_readonly(
+          "code", [](const Program& p) { return instructions(p.code()); },
+          "Per-element instructions as (op, a, b, c) with raw 16-bit operands.")
       .def_property_readonly(
           "outputs",
           [](const Program& p) {
@@ -84,8 +86,9 @@ void bind_program(py::module_& m) {
           "Raw operands of new p and of each new state.")
       .def_property_readonly("uses_total_steps", &Program::uses_total_steps, "Whether the rule reads T.")
       .def_property_readonly("uses_random", &Program::uses_random, "Whether the rule draws random numbers.")
-      .def("identity", [](const Program& p) { return to_bytes(p.identity()); },
-           "All of the bytecode but the rule's name: equal for programs that compute the same thing.")
+      .def(
+          "identity", [](const Program& p) { return to_bytes(p.identity()); },
+          "All of the bytecode but the rule's name: equal for programs that compute the same thing.")
       .def("disassemble", &Program::disassemble, "Listing of the program, one instruction a line.")
       .def("__len__", [](const Program& p) { return p.code().size(); }, "Number of per-element instructions.");
 }

@@ -35,7 +35,8 @@ const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
   if (!api) throw py::error_already_set();
   while (api && api->header.version.major > DLPACK_MAJOR_VERSION)
     api = reinterpret_cast<const DLPackExchangeAPI*>(api->header.prev_api);
-  if (!api || api->header.version.major != DLPACK_MAJOR_VERSION || !api->dltensor_from_py_object_no_sync) return nullptr;
+  if (!api || api->header.version.major != DLPACK_MAJOR_VERSION || !api->dltensor_from_py_object_no_sync)
+    return nullptr;
   Py_INCREF(type);  // a remembered type must not be freed and its address used again
   Py_XDECREF(known_type);
   known_type = type;
@@ -84,10 +85,14 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
   TensorRef out;
   const py::dtype t = a.dtype();
   const bool floating = t.kind() == 'f' && t.byteorder() != '>';
-  if (floating && t.itemsize() == 4) out.dtype = DType::f32;
-  else if (floating && t.itemsize() == 8) out.dtype = DType::f64;
-  else if (floating && t.itemsize() == 2) out.dtype = DType::f16;
-  else bad_dtype(where, py::str(t.attr("str")));
+  if (floating && t.itemsize() == 4)
+    out.dtype = DType::f32;
+  else if (floating && t.itemsize() == 8)
+    out.dtype = DType::f64;
+  else if (floating && t.itemsize() == 2)
+    out.dtype = DType::f16;
+  else
+    bad_dtype(where, py::str(t.attr("str")));
   if (access == Access::write && !a.writeable())
     throw TensorError(where + " is a read-only array; pass a writable one, for example a copy");
   out.data = const_cast<void*>(a.data());
@@ -142,7 +147,8 @@ void TensorLists::add(std::string name, py::handle sequence, Access access) {
   sequences_.push_back(std::move(fast));
 }
 
-// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype here.)
+// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
+// here.)
 void TensorLists::check_negation(const std::vector<PyObject*>& known) const {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   size_t number = 0;

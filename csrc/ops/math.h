@@ -53,7 +53,10 @@ NOS_HD T sqrt(T a) {
 }
 template <class T>
 NOS_HD T rsqrt(T a) {
-  return divide(T(1), square_root(a));
+  if constexpr (is_f32<T>)
+    return f32::rsqrt(a);
+  else
+    return divide(T(1), square_root(a));
 }
 template <class T>
 NOS_HD T abs(T a) {

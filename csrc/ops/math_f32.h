@@ -49,6 +49,17 @@ NOS_HD float exp(float x) {
   return p * s1 * s2;
 }
 
+// 1 / sqrt(x) carries two roundings, up to 1.5 ulp. One Newton step in fused arithmetic leaves little more than the
+// last: with x y = h + l exactly, the residual 1 - x y^2 = (1 - h y) - l y is all but exact.
+NOS_HD float rsqrt(float x) {
+  const float y = divide(1.0f, square_root(x));
+  const float h = x * y;
+  const float l = fused(x, y, -h);
+  const float residual = fused(-l, y, fused(-h, y, 1.0f));
+  const float better = fused(0.5f * y, residual, y);
+  return better == better ? better : y;  // for 0, infinity and NaN the step is NaN and y is right
+}
+
 NOS_HD float log(float x) {
   const bool tiny = x < 0x1p-126f;  // subnormal (or not positive: replaced below)
   const float scaled = tiny ? x * 0x1p23f : x;

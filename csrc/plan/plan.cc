@@ -57,16 +57,18 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
     throw TensorError(at(list, i) + " is on another device than " + at(params, i) + "; move it there first");
   if ((t.dtype == DType::f64) != (p.dtype == DType::f64))
     throw TensorError(at(list, i) + " is " + std::string(name_of(t.dtype)) + " but " + at(params, i) + " is " +
-                      std::string(name_of(p.dtype)) + "; a float64 parameter needs float64 everywhere, and the other "
-                      "dtypes mix only among themselves: convert " + at(list, i));
+                      std::string(name_of(p.dtype)) +
+                      "; a float64 parameter needs float64 everywhere, and the other "
+                      "dtypes mix only among themselves: convert " +
+                      at(list, i));
   if (p.numel == 0) return;
   if (!is_dense(t))
-    throw TensorError(at(list, i) + " has gaps or repeats in memory (strides " + strides(t) + " for shape " +
-                      shape(t) + "); pass a dense tensor, for example " + at(list, i) + ".contiguous()");
+    throw TensorError(at(list, i) + " has gaps or repeats in memory (strides " + strides(t) + " for shape " + shape(t) +
+                      "); pass a dense tensor, for example " + at(list, i) + ".contiguous()");
   if (!same_layout(t, p))
-    throw TensorError(at(list, i) + " has strides " + strides(t) + " but " + at(params, i) + " has " +
-                      strides(p) + "; copy it into the parameter's layout: torch.empty_like(" + at(params, i) +
-                      ").copy_(" + at(list, i) + ")");
+    throw TensorError(at(list, i) + " has strides " + strides(t) + " but " + at(params, i) + " has " + strides(p) +
+                      "; copy it into the parameter's layout: torch.empty_like(" + at(params, i) + ").copy_(" +
+                      at(list, i) + ")");
 }
 
 // Every slice of a population must be dense by itself: the leading dimension is the outermost in memory.
@@ -76,8 +78,9 @@ void check_slices(const TensorList& params, size_t i, uint32_t population) {
     throw TensorError(at(params, i) + " has shape " + shape(p) + " but there are " + std::to_string(population) +
                       " programs; the leading dimension must have one slice for each");
   if (population > 1 && p.numel != 0 && p.strides[0] != p.numel / population)
-    throw TensorError(at(params, i) + " has strides " + strides(p) +
-                      "; its slices along the leading dimension must lie one after the other: pass a contiguous tensor");
+    throw TensorError(
+        at(params, i) + " has strides " + strides(p) +
+        "; its slices along the leading dimension must lie one after the other: pass a contiguous tensor");
 }
 
 struct Interval {
@@ -92,9 +95,9 @@ void check_aliasing(std::vector<Interval>& spans, const std::vector<TensorList>&
   // furthest end so far, of any tensor and of a written one
   const Interval *any = nullptr, *written = nullptr;
   for (const Interval& s : spans) {
-    const Interval* clash = written && s.begin < written->end ? written
+    const Interval* clash = written && s.begin < written->end        ? written
                             : s.written && any && s.begin < any->end ? any
-                                                                    : nullptr;
+                                                                     : nullptr;
     if (clash)
       throw TensorError(at(lists[clash->list], clash->index) + " and " + at(lists[s.list], s.index) +
                         " share memory, and one of them is written; pass each tensor once, or clone one of them");

@@ -1,5 +1,5 @@
-// Owns Plan: the checked work list of one call. make_plan is the only home of the checks on tensors; whoever holds a Plan
-// may write through its pointers. Pure host code, shared by all back-ends.
+// Owns Plan: the checked work list of one call. make_plan is the only home of the checks on tensors; whoever holds a
+// Plan may write through its pointers. Pure host code, shared by all back-ends.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -15,8 +15,8 @@
 //                      1 sss ssss ssss ssss   scalar s: 0 t, 1 T, 2.. hypers, then constants, then one per scalar
 //                                             instruction
 //
-// Both codes are in single-assignment form: instruction i defines the next id and may read smaller ids only. A random op
-// carries its site number in c: two draws of one program never share a site.
+// Both codes are in single-assignment form: instruction i defines the next id and may read smaller ids only. A random
+// op carries its site number in c: two draws of one program never share a site.
 #pragma once
 #include <cstdint>
 
@@ -34,7 +34,7 @@ inline constexpr int kMaxNameBytes = 128;
 inline constexpr int kMaxSites = 4095;  // site 4095 is kept for stochastic rounding of results
 
 inline constexpr uint16_t kScalarBit = 0x8000;
-inline constexpr int kP = 0, kG = 1, kFirstState = 2;  // value ids
+inline constexpr int kP = 0, kG = 1, kFirstState = 2;         // value ids
 inline constexpr int kStep = 0, kTotal = 1, kFirstHyper = 2;  // scalar ids
 
 }  // namespace nos::bytecode

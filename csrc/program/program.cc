@@ -82,7 +82,8 @@ Program Program::parse(std::span<const uint8_t> bytes) {
     Hyper h;
     h.name = in.text(in.count(kMaxNameBytes, "the length of a name"), "a hyperparameter's name");
     const auto has_default = in.get<uint8_t>("a hyperparameter");
-    if (has_default > 1) throw BytecodeError("bytecode: the default flag of hyperparameter '" + h.name + "' is not 0 or 1");
+    if (has_default > 1)
+      throw BytecodeError("bytecode: the default flag of hyperparameter '" + h.name + "' is not 0 or 1");
     h.has_default = has_default != 0;
     h.value = in.get<double>("a hyperparameter");
     p.hypers_.push_back(std::move(h));
@@ -91,8 +92,7 @@ Program Program::parse(std::span<const uint8_t> bytes) {
   for (size_t i = 0; i < scalar_code; ++i) p.scalar_code_.push_back(read_instr(in));
   for (size_t i = 0; i < code; ++i) p.code_.push_back(read_instr(in));
   for (size_t i = 0; i < 1 + states; ++i) p.outputs_.push_back(Operand{in.get<uint16_t>("the outputs")});
-  if (in.left() != 0)
-    throw BytecodeError("bytecode: " + std::to_string(in.left()) + " bytes too many at the end");
+  if (in.left() != 0) throw BytecodeError("bytecode: " + std::to_string(in.left()) + " bytes too many at the end");
   p.verify();
 
   p.bytes_.assign(bytes.begin(), bytes.end());
@@ -132,14 +132,22 @@ void Program::eval_scalars(double step, double total_steps, std::span<const doub
     out = 0;
     // one call per row of ops.def; a random op cannot occur here (verify.cc)
     const auto run = [&](auto f) {
-      if constexpr (std::is_invocable_v<decltype(f), double>) out = f(a);
-      else if constexpr (std::is_invocable_v<decltype(f), double, double>) out = f(a, b);
-      else out = f(a, b, c);
+      if constexpr (std::is_invocable_v<decltype(f), double>)
+        out = f(a);
+      else if constexpr (std::is_invocable_v<decltype(f), double, double>)
+        out = f(a, b);
+      else
+        out = f(a, b, c);
     };
     switch (i.op) {
-#define NOS_SCALAR_any(id) case Op::id: run([](auto... x) -> decltype(math::id<double>(x...)) { return math::id<double>(x...); }); break;
+#define NOS_SCALAR_any(id)                                                                     \
+  case Op::id:                                                                                 \
+    run([](auto... x) -> decltype(math::id<double>(x...)) { return math::id<double>(x...); }); \
+    break;
 #define NOS_SCALAR_scalar(id) NOS_SCALAR_any(id)
-#define NOS_SCALAR_random(id) case Op::id: break;
+#define NOS_SCALAR_random(id) \
+  case Op::id:                \
+    break;
 #define NOS_OP(id, arity, domain, ...) NOS_SCALAR_##domain(id)
 #include "../ops/ops.def"
 #undef NOS_OP

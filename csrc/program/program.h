@@ -1,5 +1,5 @@
-// Owns Program: an update rule that is known to be valid. The only way to get one is Program::parse, so every later stage
-// may rely on what verify.cc lists.
+// Owns Program: an update rule that is known to be valid. The only way to get one is Program::parse, so every later
+// stage may rely on what verify.cc lists.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -17,8 +17,9 @@ bool is_identifier(const std::string& s) {
 }
 
 // A hyperparameter is passed by name beside these.
-constexpr const char* kArguments[] = {"bytecode_or_program", "params", "grads", "state", "step", "total_steps", "seed",
-                                      "maximize", "grad_scale", "tensor_index", "programs"};
+constexpr const char* kArguments[] = {
+    "bytecode_or_program", "params",       "grads",   "state", "step", "total_steps", "seed", "maximize",
+    "grad_scale",          "tensor_index", "programs"};
 
 [[noreturn]] void fail(const std::string& what) { throw BytecodeError("bytecode: " + what); }
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest, number
+from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
 from .definition import Rule
 from .expr import Expr, postorder
 from .table import OPS, RANDOM
@@ -107,7 +107,9 @@ class _Builder:
         symbol = self._algebra.symbol
         if node.op == "constant":
             value = float(node.value)  # type: ignore[arg-type]
-            return constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), partial=True)
+            return (
+                constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), partial=True)
+            )
         if node.op == "state":
             return symbol(self._states[str(node.value)], thin=False)  # 0 at the start
         if node.op == "hyper":

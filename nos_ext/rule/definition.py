@@ -21,6 +21,10 @@ MAX_STATES: Final = 8
 MAX_HYPERS: Final = 64
 MAX_NAME: Final = 128
 
+# arguments of apply_rule and apply_population, beside which hyperparameters are passed by name (verify.cc)
+ARGUMENTS: Final = frozenset(
+    ("bytecode_or_program", "params", "grads", "state", "step", "total_steps", "seed", "maximize", "grad_scale")
+).union(("tensor_index", "programs"))
 RESERVED: Final = frozenset(("p", "g", "t", "T", "e", "pi", "inf", *OPS))
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -37,6 +41,8 @@ def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object]
         return
     if name in RESERVED:
         raise RuleError(f"'{name}' belongs to the rule language and cannot name {what}; choose another name")
+    if name in ARGUMENTS and what == "a hyperparameter":
+        raise RuleError(f"'{name}' is an argument of nos_ext.apply_rule and cannot name {what}; choose another name")
     if name in taken:
         raise RuleError(f"the name '{name}' is used twice")
 
@@ -61,6 +67,13 @@ def check_default(name: str, value: Number | None) -> float | None:
     if default.op != "constant":
         raise RuleError(f"the default of hyperparameter '{name}' is not a number")
     return float(default.value)  # type: ignore[arg-type]
+
+
+def wrong_count(state_names: Sequence[str], found: int) -> str:
+    """What to tell about a rule that returns `found` values."""
+    wanted = 1 + len(state_names)
+    what = "the new p" if not state_names else f"the new p, then the new {', '.join(state_names)}"
+    return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
 
 
 class Rule:
@@ -108,7 +121,7 @@ class Rule:
             check_name(hyper_name, "a hyperparameter", taken)
             defaults[hyper_name] = check_default(hyper_name, value)
         if len(outputs) != 1 + len(state_names):
-            raise RuleError(_wrong_count(state_names, len(outputs)))
+            raise RuleError(wrong_count(state_names, len(outputs)))
         self._name = name
         self._state_names = tuple(state_names)
         self._hyperparameters = MappingProxyType(defaults)
@@ -208,12 +221,6 @@ class Rule:
     def __repr__(self) -> str:
         arguments = ", ".join(["p", "g", *self._state_names, "*", *self._hyperparameters])
         return f"<nos_ext.Rule {self._name}({arguments})>"
-
-
-def _wrong_count(state_names: Sequence[str], found: int) -> str:
-    wanted = 1 + len(state_names)
-    what = "the new p" if not state_names else f"the new p, then the new {', '.join(state_names)}"
-    return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
 
 
 def _unpickle(bytecode: bytes, doc: str) -> Rule:

@@ -19,8 +19,8 @@ from .table import OPS, RANDOM
 _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
 _LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
 _TAKEN: Final = frozenset(
-    ("params", "lr", "self", "closure", "maximize", "seed", "total_steps", "step", "torch", "math", "update", "random")
-).union(("_number", "_draw", "_words", *[f"_{op}" for op in OPS]))
+    ("lr", "self", "closure", "step", "torch", "math", "update", "random", "_number", "_draw", "_words")
+).union([f"_{op}" for op in OPS])
 
 _HEADER: Final = '''"""{class_name}: {summary}
 
@@ -121,13 +121,13 @@ _DRAWS: Final = '''def _words(p, seed, step, tensor, site):
 
 def _draw(kind, p, seed, step, tensor, site):
     """Uniform draws from [0, 1) or normal ones, numbered in the order of p's elements in memory."""
-    words = _words(p, seed, step, tensor, site)
+    words = _words(p, seed, step, tensor, site).double()
     if kind == "normal":  # Box-Muller
         radius = torch.sqrt(-2.0 * torch.log(words[:, 0::2] * 2.0**-32 + 2.0**-33))
         angle = words[:, 1::2] * (2.0 * math.pi * 2.0**-32)
         draws = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)
     else:
-        draws = (words >> 8) * 2.0**-24
+        draws = torch.floor(words / 256) * 2.0**-24
     out = torch.empty_like(p, dtype=torch.float64, memory_format=torch.preserve_format)
     return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())'''
 

@@ -119,7 +119,9 @@ class _NumPy:
     scalar = tensor
 
     def result(self, value: Any, like: Any) -> Any:
-        return np.array(np.broadcast_to(value, np.shape(like)), dtype=np.float64)
+        out: Any = np.empty_like(like, dtype=np.float64, subok=False)
+        out[...] = value
+        return out
 
 
 class _Torch:

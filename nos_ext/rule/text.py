@@ -7,7 +7,7 @@ import inspect
 from typing import Final, NoReturn
 
 from .. import ops
-from .definition import Rule, check_default, check_name, positional_problem
+from .definition import Rule, check_default, check_name, positional_problem, wrong_count
 from .errors import RuleError
 from .expr import GRAD, PARAM, hyper, state
 from .source import Source
@@ -112,8 +112,8 @@ class _Function:
         try:
             rule = Rule(name or function.name, self._states, self._hypers, outputs, doc=doc)
         except RuleError as error:  # wrong count, or the name of the function
-            wrong_count = len(outputs) != 1 + len(self._states)
-            raise source.located(error, body[-1] if wrong_count else function) from None
+            at_return = error.message == wrong_count(self._states, len(outputs))
+            raise source.located(error, body[-1] if at_return else function) from None
         for unused, node in self._unread.items():
             raise source.error(f"'{unused}' is assigned but not used; leave the line out or use it", node)
         return rule

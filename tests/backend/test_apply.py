@@ -22,9 +22,7 @@ POWERSIGN = nos_ext.compile_rule(
     "    return p - lr * exp(sign(g) * sign(m)) * g, m\n"
 )
 RANDOM = nos_ext.compile_rule(
-    "def noisy(p, g, m, *, lr):\n"
-    "    m = drop(g, 0.3) + normal(0.01) * m\n"
-    "    return p - lr * drop(m, 0.1), m\n"
+    "def noisy(p, g, m, *, lr):\n    m = drop(g, 0.3) + normal(0.01) * m\n    return p - lr * drop(m, 0.1), m\n"
 )
 SIZES = [0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 255, 511, 512, 513, 1023, 4095, 4097, 8193]
 
@@ -35,7 +33,9 @@ def restore_tuning() -> Iterator[None]:
     _C.set_tuning()
 
 
-def tensors(sizes: list[int], dtype: torch.dtype = torch.float32, offset: int = 0) -> tuple[list[Any], list[Any], list[Any]]:
+def tensors(
+    sizes: list[int], dtype: torch.dtype = torch.float32, offset: int = 0
+) -> tuple[list[Any], list[Any], list[Any]]:
     """params, grads and one state with values that do not depend on `offset`, the misalignment in elements."""
     make = torch.Generator().manual_seed(1)
     lists: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
@@ -218,7 +218,9 @@ def test_numpy_arrays_equal_torch() -> None:
     for dtype in (np.float64, np.float16):
         arrays = [np.full((2, 3), 0.5, dtype, order="F") for _ in range(3)]
         nos_ext.apply_rule(POWERSIGN, [arrays[0]], [arrays[1]], [[arrays[2]]], lr=0.1)
-        assert arrays[0] == pytest.approx(np.full((2, 3), 0.5 * (1 - 0.1 * np.e)), rel=2.0**-11 if dtype == np.float16 else 1e-15)
+        assert arrays[0] == pytest.approx(
+            np.full((2, 3), 0.5 * (1 - 0.1 * np.e)), rel=2.0**-11 if dtype == np.float16 else 1e-15
+        )
 
 
 def test_autograd_notices_the_write() -> None:

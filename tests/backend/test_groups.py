@@ -28,7 +28,15 @@ def test_equals_one_call_per_group() -> None:
     expected, grads, (m,) = tensors()
     for i, g in enumerate(group_of):
         nos_ext.apply_rule(
-            RULE, [expected[i]], [grads[i]], [[m[i]]], lr=groups[g][0], beta=groups[g][1], step=3, seed=9, tensor_index=i
+            RULE,
+            [expected[i]],
+            [grads[i]],
+            [[m[i]]],
+            lr=groups[g][0],
+            beta=groups[g][1],
+            step=3,
+            seed=9,
+            tensor_index=i,
         )
     assert all(map(torch.equal, params, expected))
     assert all(map(torch.equal, state[0], m))

@@ -160,7 +160,9 @@ def random_programs() -> Iterator[np.ndarray]:
         sizes = rng.sample(SIZES, 3)
         tensors = [[values(numbers, n) for n in sizes] for _ in range(2 + states)]
         factor = {"maximize": True} if case % 5 == 0 else {"grad_scale": 3.0} if case % 5 == 1 else {}
-        _C.set_tuning(block=rng.choice((0, 0, 4, 12, 128)), chunk=rng.choice((0, 0, 16, 132)), threads=rng.choice((0, 1, 2)))
+        _C.set_tuning(
+            block=rng.choice((0, 0, 4, 12, 128)), chunk=rng.choice((0, 0, 16, 132)), threads=rng.choice((0, 1, 2))
+        )
         yield from run(p, tensors, offset=rng.randrange(4), **factor)
     _C.set_tuning()
 
@@ -210,7 +212,9 @@ def library() -> Iterator[np.ndarray]:
     for rule in nos_ext.optim.library.rules() if hasattr(nos_ext, "optim") else ():
         p = nos_ext.compile_rule(rule)
         sizes = [10_007, 70_001, 5]
-        tensors = [[numbers.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(2 + len(p.state_names))]
+        tensors = [
+            [numbers.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(2 + len(p.state_names))
+        ]
         yield from run(p, tensors)
 
 
@@ -245,7 +249,9 @@ def test_bits_of_the_interpreter(group: str, tmp_path: Path) -> None:
         assert len(got) == len(expected)
         for i, (a, b) in enumerate(zip(got, expected, strict=True)):
             where = np.flatnonzero(a != b)
-            assert where.size == 0, f"{isa}, array {i} of size {a.size}, first at {where[:5]}: {a[where[:5]]} {b[where[:5]]}"
+            assert where.size == 0, (
+                f"{isa}, array {i} of size {a.size}, first at {where[:5]}: {a[where[:5]]} {b[where[:5]]}"
+            )
 
 
 def test_no_executable_memory(tmp_path: Path) -> None:

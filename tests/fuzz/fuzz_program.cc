@@ -66,8 +66,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   return 0;
 }
 
-// Half of the mutations are libFuzzer's own. The other half change bytes in place and are tried again until the verifier
-// accepts one, so that the stages after it see many different programs too.
+// Half of the mutations are libFuzzer's own. The other half change bytes in place and are tried again until the
+// verifier accepts one, so that the stages after it see many different programs too.
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
   if (seed % 2 || size < 32) return LLVMFuzzerMutate(data, size, max_size);

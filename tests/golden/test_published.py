@@ -60,7 +60,9 @@ FOUND_RULES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:]
+)
 @pytest.mark.parametrize("rule", FOUND_RULES)
 def test_found_rules(rule: str, dtype: torch.dtype) -> None:
     """Half precision: gradients and states are kept wide, so that the parameter's three roundings are the only ones."""

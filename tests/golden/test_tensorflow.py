@@ -1,7 +1,6 @@
 """PowerSign, AddSign and friends against TensorFlow: its own test cases, and the outputs of its raw ops.
 
-tf_ops.json holds three steps of tf.raw_ops.ResourceApply* (TensorFlow 2.21.0) for fixed inputs; tests/golden/make_tf_ops.py
-remakes it.
+tf_ops.json holds three steps of tf.raw_ops.ResourceApply* (TensorFlow 2.21.0) for fixed inputs.
 """
 
 from __future__ import annotations
@@ -46,7 +45,9 @@ TF_CASES = [
 
 
 @pytest.mark.parametrize("dtype", list(ROUNDOFF), ids=lambda d: str(d).removeprefix("torch."))
-@pytest.mark.parametrize("case", TF_CASES, ids=lambda c: f"{c[0]}-{c[1]}-{next(iter(c[2].values())):.3g}-{'ld' if c[3] else 'const'}")
+@pytest.mark.parametrize(
+    "case", TF_CASES, ids=lambda c: f"{c[0]}-{c[1]}-{next(iter(c[2].values())):.3g}-{'ld' if c[3] else 'const'}"
+)
 def test_tensorflow_cases(case: Any, dtype: torch.dtype) -> None:
     rule, lr, hyper, linear, var0, var1 = case
     program = nos_ext.compile_rule(getattr(library, rule))
@@ -106,7 +107,9 @@ def test_raw_ops(case: Any) -> None:
     start = np.array(RAW["var0"])
     initial = {} if case["op"] == "ResourceApplyAdam" else {"m": "m0", "accum": "m0", "ms": "v0"}  # Adam starts at 0
     params = [start.astype(dtype)]
-    state = {s: [np.array(RAW[initial[s]]).astype(dtype) if s in initial else np.zeros(16, dtype)] for s in slots.values()}
+    state = {
+        s: [np.array(RAW[initial[s]]).astype(dtype) if s in initial else np.zeros(16, dtype)] for s in slots.values()
+    }
     for number, expected in enumerate(case["steps"], start=1):
         grads = [np.array(RAW["grads"][number - 1]).astype(dtype)]
         nos_ext.apply_rule(program, params, grads, state, step=number, **case["hyper"])

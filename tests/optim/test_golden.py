@@ -11,8 +11,8 @@ import torch
 from nos_ext import schedules
 from nos_ext.optim import AddSign, PowerSign
 
-# class, arguments, linear decay?, var0[0] after steps 4 to 7, var1[0] after steps 4 and 7. Inputs: powersign_test.py and
-# addsign_test.py; outputs: from the definition, in float64.
+# class, arguments, linear decay?, var0[0] after steps 4 to 7, var1[0] after steps 4 and 7. Inputs: TensorFlow's
+# powersign_test.py and addsign_test.py; outputs: from the definition, in float64.
 CASES = [
     (PowerSign, {}, False, (0.8912687269, 0.8949475213, 0.8986263157, 0.9258091340), (2.9891268727, 2.9925809134)),
     (PowerSign, {"base": 10.0, "beta": 0.8}, False, (0.6, 0.601, 0.602, 0.702), (2.96, 2.9702)),

@@ -35,7 +35,11 @@ def assemble(
     def text(s: str) -> bytes:
         return struct.pack("<H", len(s.encode())) + s.encode()
 
-    out = b"NOSP" + struct.pack("<6H", 1, len(states), len(hypers), len(constants), len(scalar_code), len(code)) + text(name)
+    out = (
+        b"NOSP"
+        + struct.pack("<6H", 1, len(states), len(hypers), len(constants), len(scalar_code), len(code))
+        + text(name)
+    )
     out += b"".join(map(text, states))
     out += b"".join(text(n) + struct.pack("<Bd", d is not None, 0.0 if d is None else d) for n, d in hypers)
     out += b"".join(struct.pack("<d", c) for c in constants) + b"".join(scalar_code) + b"".join(code)

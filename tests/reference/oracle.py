@@ -1,4 +1,4 @@
-"""The oracle: what every op and every program means, in NumPy float64, written by hand from the `doc` column of ops.def.
+"""The oracle: what every op and every program means, in NumPy float64, by hand from the `doc` column of ops.def.
 
 It shares nothing with the package: not the op table's own NumPy column, not the Philox code, not the evaluator of
 `rule.reference`. It reads the decoded instructions of a program and nothing else of it.
@@ -118,9 +118,7 @@ def draws(op: str, seed: int, step: int, tensor: int, site: int, count: int) -> 
     return np.array(out)[:count]
 
 
-def scalar_values(
-    program: Any, hyper: Mapping[str, float], t: float, total: float | None = None
-) -> list[np.float64]:
+def scalar_values(program: Any, hyper: Mapping[str, float], t: float, total: float | None = None) -> list[np.float64]:
     """The scalars of a program in slot order: t, T, hyperparameters, constants, results."""
     values = [t, math.nan if total is None else total]
     for name, default in program.hyperparameters.items():

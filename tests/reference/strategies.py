@@ -38,7 +38,10 @@ def rules(
     scalars. `total=False` leaves out T; `numbers` replaces the constants.
     """
     names = NAMES[: draw(st.integers(0, max_states))]
-    hypers: dict[str, float | None] = {"lr": None, **{h: HYPERS[h] for h in draw(st.sets(st.sampled_from(list(HYPERS))))}}
+    hypers: dict[str, float | None] = {
+        "lr": None,
+        **{h: HYPERS[h] for h in draw(st.sets(st.sampled_from(list(HYPERS))))},
+    }
     scalars: list[Expr] = [STEP, *([TOTAL] if total else []), *map(hyper, hypers)]
     values: list[Expr] = [GRAD, PARAM, *map(state, names)]
     unread: list[Expr] = []

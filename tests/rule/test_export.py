@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 import nos_ext
 from nos_ext import RuleError
+from nos_ext.ops import OPS
 from nos_ext.optim import library
 from nos_ext.rule import Rule, as_rule
 from nos_ext.rule.export import class_name
@@ -109,16 +110,13 @@ def test_values_that_move_between_slots(text: str) -> None:
     compare(nos_ext.compile_rule(text).rule)
 
 
+JUMPS = {"floor", "sign", "where", "mod", "lt", "le", "gt", "ge", "eq", "ne"}  # the last bit of exp decides them
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rules(max_ops=15, max_states=3))
+@given(rules(max_ops=12, max_states=3, ops=tuple(name for name in OPS if name not in JUMPS)))
 def test_random_rules(rule: Rule) -> None:
-    """One step; libraries differ in the last bits of exp and pow, and some rules blow them up."""
-    try:
-        compare(rule, steps=1, rtol=1e-7)
-    except AssertionError:
-        if not {"floor", "sign", "where", "mod", "clip", "min", "max", "fma"} & {node.op for node in nodes(rule)}:
-            if not {"lt", "le", "gt", "ge", "eq", "ne"} & {node.op for node in nodes(rule)}:
-                raise
+    compare(rule, steps=1, rtol=1e-6)
 
 
 def test_the_file_stands_alone() -> None:
@@ -157,8 +155,9 @@ def test_optimizer_contract() -> None:
     with torch.no_grad():
         a.copy_(torch.full((3,), 0.5))
     other.step()
-    assert torch.allclose(a, twice)
+    assert torch.allclose(a, twice, atol=1e-6)
     scheduler = torch.optim.lr_scheduler.StepLR(other, 1, gamma=0.1)
+    other.step()
     scheduler.step()
     assert other.param_groups[0]["lr"] == pytest.approx(0.05)
     half = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
@@ -202,7 +201,7 @@ def test_drops_have_the_engine_s_bits() -> None:
     assert all(map(torch.equal, ours, theirs))
 
 
-@pytest.mark.parametrize("name", ["params", "maximize", "seed", "torch", "total_steps", "random"])
+@pytest.mark.parametrize("name", ["self", "torch", "math", "random", "_number", "_sign"])
 def test_names_that_torch_needs(name: str) -> None:
     program = nos_ext.compile_rule(f"def f(p, g, *, lr, {name}=1):\n    return p - lr * {name} * g")
     with pytest.raises(RuleError, match=f"needs the name '{name}'"):

@@ -119,10 +119,13 @@ def test_closures_and_helpers_work() -> None:
             g = scaled(g) + np.float64(k) * np.float32(1)
         return p - lr * g
 
-    assert f.compile().bytecode == nos_ext.compile_rule(
-        "def f(p, g, *, lr):\n    g = abs(g) * 3 + 0\n    g = abs(g) * 3 + 1\n    g = abs(g) * 3 + 2\n"
-        "    return p - lr * g"
-    ).bytecode
+    assert (
+        f.compile().bytecode
+        == nos_ext.compile_rule(
+            "def f(p, g, *, lr):\n    g = abs(g) * 3 + 0\n    g = abs(g) * 3 + 1\n    g = abs(g) * 3 + 2\n"
+            "    return p - lr * g"
+        ).bytecode
+    )
 
 
 def bad(body: str = "return p", arguments: str = "p, g, *, lr") -> Callable[..., Any]:

@@ -56,29 +56,16 @@ def test_library_round_trips(name: str) -> None:
 
 READABLE = {
     "state updates stand before the return": (
-        "def f(p, g, m, *, lr, beta=0.9):\n"
-        "    m = beta * m + (1 - beta) * g\n"
-        "    return p - lr * m, m\n"
+        "def f(p, g, m, *, lr, beta=0.9):\n    m = beta * m + (1 - beta) * g\n    return p - lr * m, m\n"
     ),
     "a state whose old value is needed last moves into the return": (
-        "def f(p, g, m, *, lr, beta=0.9):\n"
-        "    return p - lr * sign(m), beta * m + (1 - beta) * g\n"
+        "def f(p, g, m, *, lr, beta=0.9):\n    return p - lr * sign(m), beta * m + (1 - beta) * g\n"
     ),
-    "shared values get a line": (
-        "def f(p, g, *, lr):\n"
-        "    x1 = exp(g)\n"
-        "    return p - lr * x1 * x1\n"
-    ),
+    "shared values get a line": ("def f(p, g, *, lr):\n    x1 = exp(g)\n    return p - lr * x1 * x1\n"),
     "a shared new value beside its old one gets a name of its own": (
-        "def f(p, g, m, v, *, lr):\n"
-        "    m_new = m + g\n"
-        "    v = v * m + m_new\n"
-        "    return p - lr * m_new, m_new, v\n"
+        "def f(p, g, m, v, *, lr):\n    m_new = m + g\n    v = v * m + m_new\n    return p - lr * m_new, m_new, v\n"
     ),
-    "states may swap": (
-        "def f(p, g, m, v, *, lr):\n"
-        "    return p - lr * g, v, m\n"
-    ),
+    "states may swap": ("def f(p, g, m, v, *, lr):\n    return p - lr * g, v, m\n"),
     "brackets only where Python needs them": (
         "def f(p, g, m, *, lr, a=-0.5, b=inf, c=e):\n"
         "    return p - (g - m) * (lr + a * -2) / (b * g) + (-g) ** -m ** 2, m / (-(lr + t) % (lr * 2))\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from nos_search.config import RunConfig, versions
 from nos_search.executor import Answer, Executor, Job
 from nos_search.loop import Search

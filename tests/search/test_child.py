@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
+
+from nos_ext.optim import library
 from nos_search.errors import UsageError
 from nos_search.rules import compile_rule, parse_rule_argument, probe_fault
 from nos_search.task import Task, load
 from nos_search.train.child import LEARNING_RATES, Protocol, Training, derive_seed, score
 from nos_search.train.evaluate import compare
 from nos_search.train.net import ConvNet
-
-from nos_ext.optim import library
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from nos_search.cli import main
 from nos_search.live import Display
 from nos_search.store import Store, Trial

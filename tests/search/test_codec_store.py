@@ -12,6 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+
 from nos_search.codec import pack, unpack
 from nos_search.errors import StoreError, UsageError
 from nos_search.store import Store, Trial

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from nos_search.errors import SearchError
 from nos_search.store import Store
 

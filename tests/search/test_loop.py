@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nos_search.config import RunConfig
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job

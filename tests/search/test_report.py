@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from nos_search import svg
 from nos_search.config import RunConfig, versions
 from nos_search.mathml import formula

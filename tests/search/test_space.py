@@ -8,11 +8,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+
+import nos_ext
 from nos_search.errors import UsageError
 from nos_search.space import VOCABULARIES, Options, Space, encode
 from nos_search.space.vocabulary import TABLES, rows
-
-import nos_ext
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from nos_search.errors import UsageError
 from nos_search.space import Space, Tokens
 from nos_search.strategy import STRATEGIES, ControllerStrategy, RandomStrategy, Result, Strategy, create

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from nos_search.errors import UsageError
 from nos_search.task import TASKS, load
 from nos_search.task.fashion import SUBSET, read_idx

@@ -13,8 +13,10 @@ inline constexpr size_t kLine = 64;  // bytes
 
 template <class T>
 const KernelSet<T>& kernel_set(const Kernels& k) {
-  if constexpr (std::is_same_v<T, float>) return k.f32;
-  else return k.f64;
+  if constexpr (std::is_same_v<T, float>)
+    return k.f32;
+  else
+    return k.f64;
 }
 
 // One step over n elements of a block that starts at a multiple of 4, key.element. base: the address of each place.
@@ -25,9 +27,15 @@ void execute(const Step& s, T* const* base, const T* scalars, DrawKey key, int64
   };
   T* dst = base[s.dst];
   switch (s.kind) {
-    case Step::Kind::map: set.map[static_cast<size_t>(s.op)][s.scalars](dst, operand(0), operand(1), operand(2), n); break;
-    case Step::Kind::copy: set.copy(dst, operand(0), n); break;
-    case Step::Kind::fill: set.fill(dst, *operand(0), n); break;
+    case Step::Kind::map:
+      set.map[static_cast<size_t>(s.op)][s.scalars](dst, operand(0), operand(1), operand(2), n);
+      break;
+    case Step::Kind::copy:
+      set.copy(dst, operand(0), n);
+      break;
+    case Step::Kind::fill:
+      set.fill(dst, *operand(0), n);
+      break;
     case Step::Kind::random:
       key.site = s.site;
       if (s.op != Op::drop) {
@@ -46,8 +54,14 @@ class BlockRunner {
  public:
   BlockRunner(const Lowered& code, const PlannedTensor& tensor, const T* scalars, const StepArgs& args, uint64_t seed,
               int block, char* memory)
-      : code_(code), tensor_(tensor), scalars_(scalars), kernels_(*isa().kernels), set_(kernel_set<T>(kernels_)),
-        key_{seed, 0, args.step, tensor.index, 0}, block_(block), factor_(static_cast<T>(args.factor)),
+      : code_(code),
+        tensor_(tensor),
+        scalars_(scalars),
+        kernels_(*isa().kernels),
+        set_(kernel_set<T>(kernels_)),
+        key_{seed, 0, args.step, tensor.index, 0},
+        block_(block),
+        factor_(static_cast<T>(args.factor)),
         stride_(register_stride(block)) {
     base_ = reinterpret_cast<T**>(memory);  // one pointer per place, then the registers
     const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
@@ -97,9 +111,14 @@ class BlockRunner {
       const T* values = base_[s];
       if constexpr (std::is_same_v<T, float>) {
         switch (tensor_.dtype[static_cast<size_t>(s)]) {
-          case DType::bf16: kernels_.from_bf16(base_[s], reinterpret_cast<const uint16_t*>(at), n); break;
-          case DType::f16: kernels_.from_f16(base_[s], reinterpret_cast<const uint16_t*>(at), n); break;
-          default: values = reinterpret_cast<const T*>(at);
+          case DType::bf16:
+            kernels_.from_bf16(base_[s], reinterpret_cast<const uint16_t*>(at), n);
+            break;
+          case DType::f16:
+            kernels_.from_f16(base_[s], reinterpret_cast<const uint16_t*>(at), n);
+            break;
+          default:
+            values = reinterpret_cast<const T*>(at);
         }
       } else {
         values = reinterpret_cast<const T*>(at);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <string_view>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,10 +23,20 @@ Tuning g_tuning;
 
 constexpr int64_t kInCacheElements = int64_t{2} << 20;  // up to here long blocks win, above short ones (DRAM streams)
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
-constexpr int64_t kChunk = 64 * 1024;
-// Below this much work (element x unit of OpInfo::cost) a second thread costs more than it brings.
-[[maybe_unused]] constexpr int64_t kWorkPerThread = 150'000;
-constexpr int64_t kGrabElements = 4096;  // small chunks are taken from the common counter in groups of about this size
+constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
+constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines
+constexpr int kChunksPerThread = 4;
+constexpr double kThreadWork = 2500;  // ns that make one more thread worth its start
+constexpr double kGrabWork = 400;     // ns: small chunks are taken in groups of about this much
+constexpr int kMostRanges = 64;       // threads with a range of chunks of their own
+
+// ns per element of the interpreter: per unit of OpInfo::cost and per slot; measured.
+double interpreter_cost(const Lowered& code, bool wide) {
+  static const double lanes = std::string_view(isa().name) == "avx512" ? 1
+                              : std::string_view(isa().name) == "avx2" ? 1.7
+                                                                       : 4;
+  return (0.03 * code.cost + 0.02 * code.num_slots) * lanes * (wide ? 2 : 1);
+}
 
 // Scratch of one thread: aligned, grown on demand, kept for the next call.
 class Scratch {
@@ -51,17 +62,71 @@ class Scratch {
 };
 thread_local Scratch t_scratch;
 
-std::vector<Chunk> make_chunks(const Plan& plan, int64_t size) {
-  std::vector<Chunk> chunks;
-  size_t count = 0;
-  for (const PlannedTensor& t : plan.tensors) count += t.slices * static_cast<size_t>((t.numel + size - 1) / size);
-  chunks.reserve(count);
-  for (uint32_t i = 0; i < plan.tensors.size(); ++i)
-    for (uint32_t slice = 0; slice < plan.tensors[i].slices; ++slice)
-      for (int64_t at = 0; at < plan.tensors[i].numel; at += size)
-        chunks.push_back({i, slice, at, std::min(at + size, plan.tensors[i].numel)});
-  return chunks;
+// As many as the work is worth now: torch.set_num_threads may have been called since.
+int threads_of(const Prepared& job) {
+  if (job.threads) return job.threads;
+  return static_cast<int>(std::clamp<double>(static_cast<double>(job.work) / kThreadWork, 1, max_threads()));
 }
+
+// ns per element of slice `slice` of tensor t.
+double cost_of(const Prepared& job, const PlannedTensor& t, uint32_t slice) {
+  const bool wide = t.dtype[bytecode::kP] == DType::f64;
+  const auto& native = job.native[t.program + slice];
+  return native && !wide ? native->cost() : interpreter_cost(*job.code[t.program + slice], wide);
+}
+
+void make_chunks(Prepared& job, int64_t size) {
+  size_t count = 0;
+  for (const PlannedTensor& t : job.plan.tensors) count += t.slices * static_cast<size_t>((t.numel + size - 1) / size);
+  job.chunks.reserve(count);
+  job.work_before.reserve(count);
+  double work = 0;
+  for (uint32_t i = 0; i < job.plan.tensors.size(); ++i) {
+    const PlannedTensor& t = job.plan.tensors[i];
+    for (uint32_t slice = 0; slice < t.slices; ++slice) {
+      const double cost = cost_of(job, t, slice);
+      for (int64_t at = 0; at < t.numel; at += size) {
+        const int64_t end = std::min(at + size, t.numel);
+        job.chunks.push_back({i, slice, at, end});
+        job.work_before.push_back(static_cast<int64_t>(work));
+        work += cost * static_cast<double>(end - at);
+      }
+    }
+  }
+}
+
+// The chunks still to be done: every thread first takes those of its own range, which are the same in every call, so
+// that they stay in its core's cache; then it helps the others.
+class Queue {
+ public:
+  Queue(const Prepared& job, int threads) : grab_(job.grab), ranges_(std::min(threads, kMostRanges)) {
+    const auto& before = job.work_before;
+    for (int r = 0; r < ranges_; ++r) {
+      const auto at = std::lower_bound(before.begin(), before.end(), job.work * r / ranges_);
+      range_[r].next.store(static_cast<size_t>(at - before.begin()), std::memory_order_relaxed);
+      if (r > 0) range_[r - 1].end = static_cast<size_t>(at - before.begin());
+    }
+    range_[ranges_ - 1].end = before.size();
+  }
+
+  template <class Visit>
+  void work(int thread, const Visit& visit) {
+    for (int k = 0; k < ranges_; ++k) {
+      Range& r = range_[(thread + k) % ranges_];
+      for (size_t i; (i = r.next.fetch_add(grab_, std::memory_order_relaxed)) < r.end;)
+        for (const size_t stop = std::min(i + grab_, r.end); i < stop; ++i) visit(i);
+    }
+  }
+
+ private:
+  struct alignas(kLine) Range {
+    std::atomic<size_t> next;
+    size_t end;
+  };
+  const size_t grab_;
+  const int ranges_;
+  Range range_[kMostRanges];
+};
 
 // The scalar rows in fp32, one after the other, in memory that the calling thread keeps.
 class Rows32 {
@@ -80,8 +145,10 @@ class Rows32 {
         const auto& native = job.native[t.program + slice];
         values.resize(values.size() + (native ? native->row_size() : args.row_sizes[r]));
         float* row = values.data() + starts[r];
-        if (native) native->fill_row(args.rows[r], static_cast<float>(args.factor), row);
-        else for (size_t i = 0; i < args.row_sizes[r]; ++i) row[i] = static_cast<float>(args.rows[r][i]);
+        if (native)
+          native->fill_row(args.rows[r], static_cast<float>(args.factor), row);
+        else
+          for (size_t i = 0; i < args.row_sizes[r]; ++i) row[i] = static_cast<float>(args.rows[r][i]);
       }
     }
     values_ = values.data();
@@ -117,29 +184,30 @@ std::shared_ptr<const Prepared> prepare(Plan plan, std::span<const Program* cons
     out->code.push_back(lowered(*p));
     out->native.push_back(native::native_of(*p));
   }
+  out->plan = std::move(plan);
   int64_t elements = 0;
-  out->work = 0;
+  double work = 0;
   out->any32 = out->any64 = false;
-  for (const PlannedTensor& t : plan.tensors) {
+  for (const PlannedTensor& t : out->plan.tensors) {
     elements += t.numel * t.slices;
-    for (uint32_t slice = 0; slice < t.slices; ++slice)
-      out->work += t.numel * (out->code[t.program + slice]->cost + plan.num_slots);
+    for (uint32_t slice = 0; slice < t.slices; ++slice) work += cost_of(*out, t, slice) * static_cast<double>(t.numel);
     (t.dtype[bytecode::kP] == DType::f64 ? out->any64 : out->any32) = true;
     const auto known = std::find(out->layouts.begin(), out->layouts.end(), t.dtype);
     out->layout.push_back(static_cast<uint32_t>(known - out->layouts.begin()));
     if (known == out->layouts.end()) out->layouts.push_back(t.dtype);
   }
+  out->work = static_cast<int64_t>(work);
   out->block = g_tuning.block ? g_tuning.block : elements <= kInCacheElements ? kInCacheBlock : kFromMemoryBlock;
   out->threads = g_tuning.threads;
-  out->chunks = make_chunks(plan, g_tuning.chunk ? g_tuning.chunk : kChunk);
-  const auto count = static_cast<int64_t>(out->chunks.size());
-  out->grab = static_cast<size_t>(count ? std::clamp<int64_t>(kGrabElements * count / elements, 1, 64) : 1);
+  const int64_t share = (elements / (threads_of(*out) * kChunksPerThread) / kChunkUnit + 1) * kChunkUnit;
+  make_chunks(*out, g_tuning.chunk ? g_tuning.chunk : std::clamp(share, kLeastChunk, kMostChunk));
+  const auto count = static_cast<double>(out->chunks.size());
+  out->grab = static_cast<size_t>(count ? std::clamp<double>(kGrabWork * count / (work + 1), 1, 64) : 1);
   out->scratch = 0;
   for (const auto& code : out->code) {
     if (out->any32) out->scratch = std::max(out->scratch, BlockRunner<float>::bytes(*code, out->block));
     if (out->any64) out->scratch = std::max(out->scratch, BlockRunner<double>::bytes(*code, out->block));
   }
-  out->plan = std::move(plan);
   return out;
 }
 
@@ -169,37 +237,31 @@ void run(const Prepared& job, const StepArgs& args) {
   for (const native::Code* c : compiled)
     if (c) scratch = std::max(scratch, native::scratch_bytes(*c));
 
-  std::atomic<size_t> next{0};
-  const auto worker = [&] {
-    char* memory = static_cast<char*>(t_scratch.get(scratch));
-    for (size_t first; (first = next.fetch_add(job.grab, std::memory_order_relaxed)) < job.chunks.size();) {
-      const size_t stop = std::min(first + job.grab, job.chunks.size());
-      for (size_t i = first; i < stop; ++i) {
-        const Chunk& c = job.chunks[i];
-        const PlannedTensor& t = job.plan.tensors[c.tensor];
-        const Lowered& code = *job.code[t.program + c.slice];
-        const size_t row = t.row + c.slice;
-        const native::Code* fused = compiled[job.layout[c.tensor] * job.code.size() + t.program + c.slice];
-        if (fused)
-          native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
-        else if (t.dtype[bytecode::kP] == DType::f64)
-          BlockRunner<double>(code, t, args.rows[row], args, args.seeds[row], job.block, memory).run(c);
-        else
-          BlockRunner<float>(code, t, rows32->row(row), args, args.seeds[row], job.block, memory).run(c);
-      }
-    }
+  const auto one = [&](size_t i, char* memory) {
+    const Chunk& c = job.chunks[i];
+    const PlannedTensor& t = job.plan.tensors[c.tensor];
+    const size_t program = t.program + c.slice, row = t.row + c.slice;
+    if (const native::Code* fused = compiled[job.layout[c.tensor] * job.code.size() + program])
+      native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
+    else if (t.dtype[bytecode::kP] == DType::f64)
+      BlockRunner<double>(*job.code[program], t, args.rows[row], args, args.seeds[row], job.block, memory).run(c);
+    else
+      BlockRunner<float>(*job.code[program], t, rows32->row(row), args, args.seeds[row], job.block, memory).run(c);
   };
 #ifdef _OPENMP
-  const int64_t wanted = job.threads ? job.threads : std::min<int64_t>(max_threads(), 1 + job.work / kWorkPerThread);
-  const int threads = static_cast<int>(
-      std::min<int64_t>(wanted, static_cast<int64_t>((job.chunks.size() + job.grab - 1) / job.grab)));
+  const int threads = static_cast<int>(std::min(static_cast<size_t>(threads_of(job)), job.chunks.size()));
   if (threads > 1) {
+    Queue queue(job, threads);
 #pragma omp parallel num_threads(threads)
-    worker();
+    {
+      char* memory = static_cast<char*>(t_scratch.get(scratch));
+      queue.work(omp_get_thread_num(), [&](size_t i) { one(i, memory); });
+    }
     return;
   }
 #endif
-  worker();
+  char* memory = static_cast<char*>(t_scratch.get(scratch));
+  for (size_t i = 0; i < job.chunks.size(); ++i) one(i, memory);
 }
 
 }  // namespace nos::cpu

@@ -1,7 +1,7 @@
 // Owns the CPU back-end: runs a plan block by block, one SIMD loop per instruction, on OpenMP's threads.
 #pragma once
-#include <cstdint>
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -23,20 +23,21 @@ struct Chunk {
 // A plan made ready for this back-end. It may be run many times, as long as the plan's pointers stay valid.
 struct Prepared {
   Plan plan;
-  std::vector<std::shared_ptr<const Lowered>> code;             // one per program
-  std::vector<std::shared_ptr<native::Native>> native;          // one per program; null: interpreted
-  std::vector<std::array<DType, kMaxSlots>> layouts;            // choices of dtypes that occur
-  std::vector<uint32_t> layout;                                 // number of each tensor's choice
+  std::vector<std::shared_ptr<const Lowered>> code;     // one per program
+  std::vector<std::shared_ptr<native::Native>> native;  // one per program; null: interpreted
+  std::vector<std::array<DType, kMaxSlots>> layouts;    // choices of dtypes that occur
+  std::vector<uint32_t> layout;                         // number of each tensor's choice
   std::vector<Chunk> chunks;
-  int64_t work;      // elements x units of OpInfo::cost
-  int block;         // elements per block
-  int threads;       // 0: as many as the work is worth
-  size_t grab;       // chunks taken at a time
-  size_t scratch;    // bytes per thread
-  bool any32, any64;  // compute types that occur
+  std::vector<int64_t> work_before;  // ns: estimate of the work before each chunk
+  int64_t work;                      // ns: estimate for one thread, with the data in cache
+  int block;                         // elements per block
+  int threads;                       // 0: as many as the work is worth
+  size_t grab;                       // chunks taken at a time
+  size_t scratch;                    // bytes per thread
+  bool any32, any64;                 // compute types that occur
 
-  // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor. Made
-  // at the first run that needs it.
+  // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor.
+  // Made at the first run that needs it.
   const std::vector<const native::Code*>& native_code(bool scaled) const;
 
   struct Compiled {
@@ -53,9 +54,9 @@ struct StepArgs {
   const double* const* rows;  // rows[t.row + slice]: the scalars of Program::eval_scalars
   const size_t* row_sizes;
   size_t num_rows;
-  const uint64_t* seeds;      // one per row
-  uint32_t step;              // 1-based; the step of the random key
-  double factor;              // multiplies every gradient: -1 for maximize, 1 / grad_scale
+  const uint64_t* seeds;  // one per row
+  uint32_t step;          // 1-based; the step of the random key
+  double factor;          // multiplies every gradient: -1 for maximize, 1 / grad_scale
 };
 
 void run(const Prepared& prepared, const StepArgs& args);

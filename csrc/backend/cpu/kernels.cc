@@ -1,5 +1,6 @@
-// The block kernels, compiled once per instruction set with NOS_ISA naming the build. Everything here has internal linkage:
-// an inline function shared with another build could otherwise be linked in with instructions that a machine lacks.
+// The block kernels, compiled once per instruction set with NOS_ISA naming the build. Everything here has internal
+// linkage: an inline function shared with another build could otherwise be linked in with instructions that a machine
+// lacks.
 #include "kernels.h"
 
 #include "../../ops/math.h"
@@ -11,12 +12,12 @@ namespace {
 #define NOS_INLINE [[gnu::always_inline]] static inline
 
 // One functor per element-wise op, so that a kernel can be a template over it.
-#define NOS_FUNCTOR_any(id)                  \
-  struct fn_##id {                           \
-    template <class T, class... Rest>        \
+#define NOS_FUNCTOR_any(id)                   \
+  struct fn_##id {                            \
+    template <class T, class... Rest>         \
     NOS_INLINE T run(T first, Rest... rest) { \
-      return math::id<T>(first, rest...);    \
-    }                                        \
+      return math::id<T>(first, rest...);     \
+    }                                         \
   };
 #define NOS_FUNCTOR_scalar(id)
 #define NOS_FUNCTOR_random(id)
@@ -42,8 +43,7 @@ template <class T, class F, int S>
 void map3(T* dst, const T* a, const T* b, const T* c, int64_t n) {
   [[maybe_unused]] const T as = *a, bs = *b, cs = *c;
 #pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i)
-    dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i], S & 4 ? cs : c[i]);
+  for (int64_t i = 0; i < n; ++i) dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i], S & 4 ? cs : c[i]);
 }
 
 template <class T, class F, int Arity>
@@ -66,7 +66,8 @@ NOS_INLINE void for_draws(DrawKey key, int64_t n, const Draw& draw, float* buffe
   for (int64_t first = 0; first < n; first += 4 * kDrawGroups) {
     const uint64_t q0 = (key.element + static_cast<uint64_t>(first)) >> 2;
     for (int64_t g = 0; g < kDrawGroups; ++g) {
-      const philox::Words w = philox::element_words(key.seed, key.step, key.tensor, key.site, q0 + static_cast<uint64_t>(g));
+      const philox::Words w =
+          philox::element_words(key.seed, key.step, key.tensor, key.site, q0 + static_cast<uint64_t>(g));
       draw.fill(w, buffer + 4 * g);
     }
     const int64_t stop = n - first < 4 * kDrawGroups ? n - first : 4 * kDrawGroups;

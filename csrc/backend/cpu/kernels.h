@@ -1,5 +1,5 @@
-// Owns the table of block kernels. One source, kernels.cc, compiled once per instruction set; every build gives the same
-// bits (docs/numerics.md), so the choice is about speed only.
+// Owns the table of block kernels. One source, kernels.cc, compiled once per instruction set; every build gives the
+// same bits (docs/numerics.md), so the choice is about speed only.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -45,7 +45,7 @@ struct Isa {
   const Kernels* kernels;
 };
 
-const Isa& isa();                       // the one in use: the best of this machine, or $NOS_ISA
+const Isa& isa();                        // the one in use: the best of this machine, or $NOS_ISA
 std::vector<const char*> usable_isas();  // built in and runnable here, best last
 
 }  // namespace nos::cpu

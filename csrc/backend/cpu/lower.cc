@@ -81,8 +81,8 @@ class Lowering {
     for (int k = 0; k < i.arity(); ++k) {
       const Operand o = i.operand(k);
       if (o.is_scalar()) step.scalars |= static_cast<uint8_t>(1 << k);
-      step.arg[k] = o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id())
-                                  : place(place_[static_cast<size_t>(o.id())]);
+      step.arg[k] =
+          o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id()) : place(place_[static_cast<size_t>(o.id())]);
     }
     for (int k = 0; k < i.arity(); ++k) release(i.operand(k), pc);  // the result may take an operand's place
     const int slot = direct_slot(v, pc);
@@ -115,7 +115,8 @@ class Lowering {
         const auto arg = static_cast<uint16_t>(kScalarPlace + o.id());
         out_.steps.push_back({Step::Kind::fill, Op{}, 1, 0, place(slot), {arg, 0, 0}});
       } else if (place_[static_cast<size_t>(o.id())] != slot) {
-        out_.steps.push_back({Step::Kind::copy, Op{}, 0, 0, place(slot), {place(place_[static_cast<size_t>(o.id())]), 0, 0}});
+        out_.steps.push_back(
+            {Step::Kind::copy, Op{}, 0, 0, place(slot), {place(place_[static_cast<size_t>(o.id())]), 0, 0}});
       }
     }
   }
@@ -125,7 +126,8 @@ class Lowering {
     for (const Step& s : out_.steps) {
       const int arity = s.kind == Step::Kind::copy || s.kind == Step::Kind::fill ? 1 : info(s.op).arity;
       for (int k = 0; k < arity; ++k)
-        if (!(s.scalars >> k & 1) && s.arg[k] < num_slots_ && !(out_.writes >> s.arg[k] & 1)) out_.reads |= 1u << s.arg[k];
+        if (!(s.scalars >> k & 1) && s.arg[k] < num_slots_ && !(out_.writes >> s.arg[k] & 1))
+          out_.reads |= 1u << s.arg[k];
       if (s.dst < num_slots_) out_.writes |= 1u << s.dst;
     }
   }

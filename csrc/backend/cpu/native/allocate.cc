@@ -56,8 +56,8 @@ class Allocator {
     return x.next < x.first + x.count ? uses_[x.next] : kNever;
   }
 
-  // Keeps uniform values in registers for the whole loop, as many as the body leaves over: first those that would need a
-  // load of their own, then those used most.
+  // Keeps uniform values in registers for the whole loop, as many as the body leaves over: first those that would need
+  // a load of their own, then those used most.
   void hoist() {
     std::vector<int> change(segment_.code.size() + 2, 0);
     for (uint16_t v = 0; v < values_.size(); ++v) {

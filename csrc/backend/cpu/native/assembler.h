@@ -32,10 +32,10 @@ struct VecOp {
 };
 
 struct EvexFlags {
-  uint8_t mask = 0;         // k register, 0: none
-  bool zero = false;        // zero the lanes that the mask leaves out
-  bool broadcast = false;   // memory operand is one float
-  uint8_t memory = 64;      // bytes of the memory operand
+  uint8_t mask = 0;        // k register, 0: none
+  bool zero = false;       // zero the lanes that the mask leaves out
+  bool broadcast = false;  // memory operand is one float
+  uint8_t memory = 64;     // bytes of the memory operand
 };
 
 class Assembler {
@@ -51,18 +51,40 @@ class Assembler {
   int32_t here() const { return static_cast<int32_t>(bytes.size()); }
 
   // ---- general registers, 64 bits -----------------------------------------------------------------------------------
-  void push(Gpr r) { if (r >= r8) byte(0x41); byte(0x50 | (r & 7)); }
-  void pop(Gpr r) { if (r >= r8) byte(0x41); byte(0x58 | (r & 7)); }
-  void mov(Gpr to, Gpr from) { rex_rr(to, from); byte(0x8b); byte(0xc0 | (to & 7) << 3 | (from & 7)); }
+  void push(Gpr r) {
+    if (r >= r8) byte(0x41);
+    byte(0x50 | (r & 7));
+  }
+  void pop(Gpr r) {
+    if (r >= r8) byte(0x41);
+    byte(0x58 | (r & 7));
+  }
+  void mov(Gpr to, Gpr from) {
+    rex_rr(to, from);
+    byte(0x8b);
+    byte(0xc0 | (to & 7) << 3 | (from & 7));
+  }
   void load(Gpr to, const Address& from) { general(0x8b, to, from); }
   void store(const Address& to, Gpr from) { general(0x89, from, to); }
   void lea(Gpr to, const Address& from) { general(0x8d, to, from); }
-  void sub(Gpr to, Gpr from) { rex_rr(to, from); byte(0x2b); byte(0xc0 | (to & 7) << 3 | (from & 7)); }
-  void cmp(Gpr a, Gpr b) { rex_rr(a, b); byte(0x3b); byte(0xc0 | (a & 7) << 3 | (b & 7)); }
+  void sub(Gpr to, Gpr from) {
+    rex_rr(to, from);
+    byte(0x2b);
+    byte(0xc0 | (to & 7) << 3 | (from & 7));
+  }
+  void cmp(Gpr a, Gpr b) {
+    rex_rr(a, b);
+    byte(0x3b);
+    byte(0xc0 | (a & 7) << 3 | (b & 7));
+  }
   void add(Gpr r, int32_t v) { immediate(0, r, v); }
   void sub(Gpr r, int32_t v) { immediate(5, r, v); }
   void align_down(Gpr r, int32_t unit) { immediate(4, r, -unit); }
-  void zero(Gpr r) { if (r >= r8) byte(0x45); byte(0x33); byte(0xc0 | (r & 7) << 3 | (r & 7)); }
+  void zero(Gpr r) {
+    if (r >= r8) byte(0x45);
+    byte(0x33);
+    byte(0xc0 | (r & 7) << 3 | (r & 7));
+  }
   void ret() { byte(0xc3); }
   // The low `index` bits of a 32-bit word in memory (BMI2); to and index below r8.
   void bzhi32(Gpr to, const Address& from, Gpr index) { vex(false, {2, 0, 0xf5}, to, index, from); }
@@ -70,8 +92,10 @@ class Assembler {
   enum Condition : uint8_t { always = 0, less = 0x8c, less_equal = 0x8e };
   // A jump whose target is set later; returns its place for patch().
   int32_t jump(Condition c) {
-    if (c == always) byte(0xe9);
-    else byte(0x0f), byte(c);
+    if (c == always)
+      byte(0xe9);
+    else
+      byte(0x0f), byte(c);
     word32(0);
     return here();
   }

@@ -36,12 +36,18 @@ Address LoopEmitter::address(const Home& home) const {
   const int32_t ahead = vector_ * vector_bytes();
   const auto index = static_cast<int32_t>(home.index);
   switch (home.kind) {
-    case Home::slot: return {slot_register_[home.index], rax, 4, false, ahead};
-    case Home::scratch: return {rsi, rax, 4, false, index * kScratchStride + ahead};
-    case Home::scalar: return {rdx, kNoIndex, 1, false, index * 4};
-    case Home::table: return {rdx, kNoIndex, 1, false, (first_table_ + index * kTableLanes) * 4};
-    case Home::spill: return {rsp, kNoIndex, 1, false, index * vector_bytes()};
-    default: return {};
+    case Home::slot:
+      return {slot_register_[home.index], rax, 4, false, ahead};
+    case Home::scratch:
+      return {rsi, rax, 4, false, index * kScratchStride + ahead};
+    case Home::scalar:
+      return {rdx, kNoIndex, 1, false, index * 4};
+    case Home::table:
+      return {rdx, kNoIndex, 1, false, (first_table_ + index * kTableLanes) * 4};
+    case Home::spill:
+      return {rsp, kNoIndex, 1, false, index * vector_bytes()};
+    default:
+      return {};
   }
 }
 
@@ -86,8 +92,10 @@ void LoopEmitter::emit(const Body& body) {
   int last = -1;  // the slot whose pointer replaces that to the slots
   for (int s = 0; s < 16; ++s)
     if (used >> s & 1) {
-      if (slot_register_[s] == rdi) last = s;
-      else out_.load(slot_register_[s], {rdi, kNoIndex, 1, false, 8 * s});
+      if (slot_register_[s] == rdi)
+        last = s;
+      else
+        out_.load(slot_register_[s], {rdi, kNoIndex, 1, false, 8 * s});
     }
   if (last >= 0) out_.load(rdi, {rdi, kNoIndex, 1, false, 8 * last});
   before_loop();

@@ -1,12 +1,13 @@
-// Owns the machine code of one fused loop: the frame around a body, and the interface that the two instruction sets fill.
+// Owns the machine code of one fused loop: the frame around a body, and the interface that the two instruction sets
+// fill.
 //
 //   void loop(char* const* slots, float* scratch, const float* scalars, int64_t n)
 //
 //   rdi slots, later one of them   rsi scratch   rdx scalar row   rcx n, later limits   rax element   rbp frame
 //   r8 .. r11, rdi, rbx, r12 .. r15: pointers of the slots that occur, at most 10
 //
-// The main loop does `unroll` vectors per turn, the second loop the rest one by one under a mask, so that no byte beyond
-// element n of a tensor is touched. Scratch arrays are padded by a vector instead.
+// The main loop does `unroll` vectors per turn, the second loop the rest one by one under a mask, so that no byte
+// beyond element n of a tensor is touched. Scratch arrays are padded by a vector instead.
 #pragma once
 #include <vector>
 
@@ -15,9 +16,9 @@
 
 namespace nos::cpu::native {
 
-inline constexpr int kMaxBlock = 512;                                // elements of a scratch array
-inline constexpr int kScratchStride = kMaxBlock * 4 + 64;            // bytes
-inline constexpr int kBoundsOnStack = -8;                            // n, below rsp: the red zone of the System V ABI
+inline constexpr int kMaxBlock = 512;                      // elements of a scratch array
+inline constexpr int kScratchStride = kMaxBlock * 4 + 64;  // bytes
+inline constexpr int kBoundsOnStack = -8;                  // n, below rsp: the red zone of the System V ABI
 
 class LoopEmitter {
  public:
@@ -28,13 +29,14 @@ class LoopEmitter {
   void emit(const Body& body);
 
  protected:
-  virtual void begin(const Body& body) = 0;            // chooses what else the frame holds
-  virtual void before_loop() {}                        // fills it
-  virtual void make_mask() = 0;                        // of the rcx < 64 elements that are left
+  virtual void begin(const Body& body) = 0;  // chooses what else the frame holds
+  virtual void before_loop() {}              // fills it
+  virtual void make_mask() = 0;              // of the rcx < 64 elements that are left
   virtual void instruction(const MInstr& i) = 0;
 
-  Address address(const Home& home) const;             // of the vector number `vector_` of this turn
-  // Place in the pool, in bytes, of `copies` words of these bits, or of the numbers 0 .. 7. A pool holds units of one size.
+  Address address(const Home& home) const;  // of the vector number `vector_` of this turn
+  // Place in the pool, in bytes, of `copies` words of these bits, or of the numbers 0 .. 7. A pool holds units of one
+  // size.
   int32_t pool_word(uint32_t bits, int copies);
   int32_t pool_lanes();
   int vector_bytes() const { return lanes_ * 4; }

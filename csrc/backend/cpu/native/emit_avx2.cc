@@ -1,5 +1,6 @@
-// The AVX2 and FMA instructions of a body. Registers 0..12 hold values, 13 and 14 are for one instruction's own use, 15 is
-// the mask of the elements that are left. A scalar as a memory operand is broadcast into the stack frame before the loop.
+// The AVX2 and FMA instructions of a body. Registers 0..12 hold values, 13 and 14 are for one instruction's own use, 15
+// is the mask of the elements that are left. A scalar as a memory operand is broadcast into the stack frame before the
+// loop.
 #include <algorithm>
 #include <utility>
 
@@ -43,8 +44,8 @@ class Avx2 final : public LoopEmitter {
 
   // Lane k counts when k < rcx.
   void make_mask() override {
-    out_.vex(false, {1, 1, 0x6e}, kRestMask, 0, rcx);                   // vmovd
-    out_.vex(true, {2, 1, 0x58}, kRestMask, 0, kRestMask);              // vpbroadcastd
+    out_.vex(false, {1, 1, 0x6e}, kRestMask, 0, rcx);                        // vmovd
+    out_.vex(true, {2, 1, 0x58}, kRestMask, 0, kRestMask);                   // vpbroadcastd
     out_.vex(true, {1, 1, 0x66}, kRestMask, kRestMask, pool(pool_lanes()));  // vpcmpgtd
   }
   static Address pool(int32_t at) { return {rax, kNoIndex, 1, true, at}; }
@@ -72,14 +73,19 @@ class Avx2 final : public LoopEmitter {
   void move(int to, int from) { out_.vex(true, {1, 0, 0x28}, to, 0, from); }
 
   void load(const MInstr& i) {
-    if (i.src[0] == kMemory && i.memory.kind == Home::scalar) broadcast(i.dst, address(i.memory));
-    else if (i.src[0] == kMemory && masked_ && i.memory.kind == Home::slot) masked_load(i.dst, address(i.memory));
-    else put({1, 0, 0x10}, i.dst, 0, i, 0);
+    if (i.src[0] == kMemory && i.memory.kind == Home::scalar)
+      broadcast(i.dst, address(i.memory));
+    else if (i.src[0] == kMemory && masked_ && i.memory.kind == Home::slot)
+      masked_load(i.dst, address(i.memory));
+    else
+      put({1, 0, 0x10}, i.dst, 0, i, 0);
   }
 
   void store(const MInstr& i) {
-    if (masked_ && i.memory.kind == Home::slot) out_.vex(true, {2, 1, 0x2e}, i.src[0], kRestMask, address(i.memory));
-    else out_.vex(true, {1, 0, 0x11}, i.src[0], 0, address(i.memory));
+    if (masked_ && i.memory.kind == Home::slot)
+      out_.vex(true, {2, 1, 0x2e}, i.src[0], kRestMask, address(i.memory));
+    else
+      out_.vex(true, {1, 0, 0x11}, i.src[0], 0, address(i.memory));
   }
 
   // One source must be in dst. 132: dst * m + v. 213: v * dst + m. 231: v * m + dst.
@@ -98,19 +104,32 @@ class Avx2 final : public LoopEmitter {
 
   void instruction(const MInstr& i) override {
     switch (i.op) {
-      case V::add: return binary({1, 0, 0x58}, i);
-      case V::mul: return binary({1, 0, 0x59}, i);
-      case V::sub: return binary({1, 0, 0x5c}, i);
-      case V::min: return binary({1, 0, 0x5d}, i);
-      case V::div: return binary({1, 0, 0x5e}, i);
-      case V::max: return binary({1, 0, 0x5f}, i);
-      case V::band: return binary({1, 0, 0x54}, i);
-      case V::bor: return binary({1, 0, 0x56}, i);
-      case V::bxor: return binary({1, 0, 0x57}, i);
-      case V::sqrt: return put({1, 0, 0x51}, i.dst, 0, i, 0);
-      case V::floor: return put({3, 1, 0x08}, i.dst, 0, i, 0, 9);  // down, inexact not reported
-      case V::fma: return fma(i);
-      case V::mask: return put({1, 0, 0xc2}, i.dst, i.src[0], i, 1, i.predicate);
+      case V::add:
+        return binary({1, 0, 0x58}, i);
+      case V::mul:
+        return binary({1, 0, 0x59}, i);
+      case V::sub:
+        return binary({1, 0, 0x5c}, i);
+      case V::min:
+        return binary({1, 0, 0x5d}, i);
+      case V::div:
+        return binary({1, 0, 0x5e}, i);
+      case V::max:
+        return binary({1, 0, 0x5f}, i);
+      case V::band:
+        return binary({1, 0, 0x54}, i);
+      case V::bor:
+        return binary({1, 0, 0x56}, i);
+      case V::bxor:
+        return binary({1, 0, 0x57}, i);
+      case V::sqrt:
+        return put({1, 0, 0x51}, i.dst, 0, i, 0);
+      case V::floor:
+        return put({3, 1, 0x08}, i.dst, 0, i, 0, 9);  // down, inexact not reported
+      case V::fma:
+        return fma(i);
+      case V::mask:
+        return put({1, 0, 0xc2}, i.dst, i.src[0], i, 1, i.predicate);
       case V::select:
         put({1, 0, 0xc2}, kTemp, i.src[0], i, 1, i.predicate);
         return put({3, 1, 0x4a}, i.dst, i.src[3], i, 2, kTemp << 4);  // vblendvps, the mask in its immediate
@@ -118,10 +137,17 @@ class Avx2 final : public LoopEmitter {
         out_.vex(true, {1, 1, 0x72}, 2, kTemp, i.src[0]);  // vpsrld, its extension in reg and its result in vvvv
         out_.byte(29);
         return put({2, 1, 0x16}, i.dst, kTemp, i, 1);
-      case V::copy: case V::load: return load(i);
-      case V::store: return store(i);
-      case V::spill: return out_.vex(true, {1, 0, 0x11}, i.src[0], 0, address(i.memory));
-      case V::test: case V::join: case V::sign: return;  // AVX-512 only
+      case V::copy:
+      case V::load:
+        return load(i);
+      case V::store:
+        return store(i);
+      case V::spill:
+        return out_.vex(true, {1, 0, 0x11}, i.src[0], 0, address(i.memory));
+      case V::test:
+      case V::join:
+      case V::sign:
+        return;  // AVX-512 only
     }
   }
 

@@ -1,5 +1,5 @@
-// The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 is for one instruction's own use; k1
-// is the mask of the elements that are left, k2 the outcome of a comparison.
+// The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 is for one instruction's own use;
+// k1 is the mask of the elements that are left, k2 the outcome of a comparison.
 #include <utility>
 
 #include "emit.h"
@@ -41,8 +41,10 @@ class Avx512 final : public LoopEmitter {
 
   void load(const MInstr& i) {
     const bool one = i.src[0] == kMemory && (i.memory.kind == Home::constant || i.memory.kind == Home::scalar);
-    if (one) broadcast(i.dst, i, {});
-    else put({1, 0, 0x10}, i.dst, 0, i, 0);
+    if (one)
+      broadcast(i.dst, i, {});
+    else
+      put({1, 0, 0x10}, i.dst, 0, i, 0);
   }
 
   void broadcast(int to, const MInstr& i, EvexFlags f) {
@@ -84,18 +86,30 @@ class Avx512 final : public LoopEmitter {
 
   void instruction(const MInstr& i) override {
     switch (i.op) {
-      case V::add: return binary({1, 0, 0x58}, i);
-      case V::mul: return binary({1, 0, 0x59}, i);
-      case V::sub: return binary({1, 0, 0x5c}, i);
-      case V::min: return binary({1, 0, 0x5d}, i);
-      case V::div: return binary({1, 0, 0x5e}, i);
-      case V::max: return binary({1, 0, 0x5f}, i);
-      case V::band: return binary({1, 0, 0x54}, i);
-      case V::bor: return binary({1, 0, 0x56}, i);
-      case V::bxor: return binary({1, 0, 0x57}, i);
-      case V::sqrt: return put({1, 0, 0x51}, i.dst, 0, i, 0);
-      case V::floor: return put({3, 1, 0x08}, i.dst, 0, i, 0, {}, 9);  // down, inexact not reported
-      case V::fma: return fma(i);
+      case V::add:
+        return binary({1, 0, 0x58}, i);
+      case V::mul:
+        return binary({1, 0, 0x59}, i);
+      case V::sub:
+        return binary({1, 0, 0x5c}, i);
+      case V::min:
+        return binary({1, 0, 0x5d}, i);
+      case V::div:
+        return binary({1, 0, 0x5e}, i);
+      case V::max:
+        return binary({1, 0, 0x5f}, i);
+      case V::band:
+        return binary({1, 0, 0x54}, i);
+      case V::bor:
+        return binary({1, 0, 0x56}, i);
+      case V::bxor:
+        return binary({1, 0, 0x57}, i);
+      case V::sqrt:
+        return put({1, 0, 0x51}, i.dst, 0, i, 0);
+      case V::floor:
+        return put({3, 1, 0x08}, i.dst, 0, i, 0, {}, 9);  // down, inexact not reported
+      case V::fma:
+        return fma(i);
       case V::test:
         compare(i);
         if (i.src[2] == kMemory) return broadcast(i.dst, i, {kTestMask, true});
@@ -103,16 +117,23 @@ class Avx512 final : public LoopEmitter {
       case V::select:
         compare(i);
         return put({2, 1, 0x65}, i.dst, i.src[3], i, 2, {kTestMask});
-      case V::join: return join(i);
-      case V::sign: return put({3, 1, 0x54}, i.dst, i.src[0], i, 1, {}, 0);
+      case V::join:
+        return join(i);
+      case V::sign:
+        return put({3, 1, 0x54}, i.dst, i.src[0], i, 1, {}, 0);
       case V::lookup:
         out_.evex({1, 1, 0x72}, 2, kTemp, i.src[0]);  // vpsrld, its extension in reg and its result in vvvv
         out_.byte(29);
         return put({2, 1, 0x16}, i.dst, kTemp, i, 1);
-      case V::copy: case V::load: return load(i);
-      case V::store: return store(i);
-      case V::spill: return out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory));
-      case V::mask: return;  // AVX2 only
+      case V::copy:
+      case V::load:
+        return load(i);
+      case V::store:
+        return store(i);
+      case V::spill:
+        return out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory));
+      case V::mask:
+        return;  // AVX2 only
     }
   }
 };

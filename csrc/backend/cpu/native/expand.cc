@@ -3,9 +3,9 @@
 namespace nos::cpu::native {
 namespace {
 
-constexpr uint32_t kOne = 0x3f800000, kSignBit = 0x80000000, kZero = 0;
-// vfixupimmps: response by class of the input, four bits each: quiet NaN, signalling NaN -> quiet NaN; zero -> +0; 1, -inf,
-// +inf, negative, positive -> +-1.
+constexpr uint32_t kOne = 0x3f800000, kHalf = 0x3f000000, kSignBit = 0x80000000, kZero = 0;
+// vfixupimmps: response by class of the input, four bits each: quiet NaN, signalling NaN -> quiet NaN; zero -> +0; 1,
+// -inf, +inf, negative, positive -> +-1.
 constexpr uint32_t kSignTable = 0xa9a9a822;
 
 }  // namespace
@@ -31,13 +31,20 @@ void Expander::store(uint16_t value, Home to) { segment_.code.push_back({V::stor
 
 uint8_t Expander::predicate(Op op) {
   switch (op) {
-    case Op::lt: return kLt;
-    case Op::le: return kLe;
-    case Op::gt: return kGt;
-    case Op::ge: return kGe;
-    case Op::eq: return kEq;
-    case Op::ne: return kNotEqual;
-    default: return 0xff;
+    case Op::lt:
+      return kLt;
+    case Op::le:
+      return kLe;
+    case Op::gt:
+      return kGt;
+    case Op::ge:
+      return kGe;
+    case Op::eq:
+      return kEq;
+    case Op::ne:
+      return kNotEqual;
+    default:
+      return 0xff;
   }
 }
 
@@ -69,6 +76,17 @@ uint16_t Expander::sign(uint16_t a) {
   return emit(V::bor, {s, emit(V::mask, {a, a}, kUnordered)});
 }
 
+// f32::rsqrt of math_f32.h, operation for operation.
+uint16_t Expander::rsqrt(uint16_t x) {
+  const uint16_t one = constant(kOne), sign_bit = constant(kSignBit);
+  const uint16_t y = emit(V::div, {one, emit(V::sqrt, {x})});
+  const uint16_t minus_h = emit(V::bxor, {emit(V::mul, {x, y}), sign_bit});
+  const uint16_t minus_l = emit(V::bxor, {emit(V::fma, {x, y, minus_h}), sign_bit});
+  const uint16_t residual = emit(V::fma, {minus_l, y, emit(V::fma, {minus_h, y, one})});
+  const uint16_t better = emit(V::fma, {emit(V::mul, {y, constant(kHalf)}), residual, y});
+  return select(kUnordered, better, better, y, better);
+}
+
 uint16_t Expander::test(uint8_t predicate, uint16_t a, uint16_t b) {
   if (target_ == Target::avx512) return emit(V::test, {a, b, constant(kOne)}, predicate);
   return emit(V::band, {emit(V::mask, {a, b}, predicate), constant(kOne)});
@@ -76,23 +94,40 @@ uint16_t Expander::test(uint8_t predicate, uint16_t a, uint16_t b) {
 
 uint16_t Expander::op(Op op, const uint16_t s[3], const bool n[3]) {
   switch (op) {
-    case Op::add: return emit(V::add, {s[0], s[1]});
-    case Op::sub: return emit(V::sub, {s[0], s[1]});
-    case Op::mul: return emit(V::mul, {s[0], s[1]});
-    case Op::div: return emit(V::div, {s[0], s[1]});
-    case Op::fma: return emit(V::fma, {s[0], s[1], s[2]});
-    case Op::square: return emit(V::mul, {s[0], s[0]});
-    case Op::neg: return emit(V::bxor, {s[0], constant(kSignBit)});
-    case Op::abs: return emit(V::band, {s[0], constant(~kSignBit)});
-    case Op::sqrt: return emit(V::sqrt, {s[0]});
-    case Op::rsqrt: return emit(V::div, {constant(kOne), emit(V::sqrt, {s[0]})});
-    case Op::floor: return emit(V::floor, {s[0]});
-    case Op::sign: return sign(s[0]);
-    case Op::min: return minimum(s[0], s[1], n[0], n[1]);
-    case Op::max: return maximum(s[0], s[1], n[0], n[1]);
-    case Op::clip: return minimum(maximum(s[0], s[1], n[0], n[1]), s[2], false, n[2]);
-    case Op::where: return select(kNotEqual, s[0], constant(kZero), s[1], s[2]);
-    default: return test(predicate(op), s[0], s[1]);
+    case Op::add:
+      return emit(V::add, {s[0], s[1]});
+    case Op::sub:
+      return emit(V::sub, {s[0], s[1]});
+    case Op::mul:
+      return emit(V::mul, {s[0], s[1]});
+    case Op::div:
+      return emit(V::div, {s[0], s[1]});
+    case Op::fma:
+      return emit(V::fma, {s[0], s[1], s[2]});
+    case Op::square:
+      return emit(V::mul, {s[0], s[0]});
+    case Op::neg:
+      return emit(V::bxor, {s[0], constant(kSignBit)});
+    case Op::abs:
+      return emit(V::band, {s[0], constant(~kSignBit)});
+    case Op::sqrt:
+      return emit(V::sqrt, {s[0]});
+    case Op::rsqrt:
+      return rsqrt(s[0]);
+    case Op::floor:
+      return emit(V::floor, {s[0]});
+    case Op::sign:
+      return sign(s[0]);
+    case Op::min:
+      return minimum(s[0], s[1], n[0], n[1]);
+    case Op::max:
+      return maximum(s[0], s[1], n[0], n[1]);
+    case Op::clip:
+      return minimum(maximum(s[0], s[1], n[0], n[1]), s[2], false, n[2]);
+    case Op::where:
+      return select(kNotEqual, s[0], constant(kZero), s[1], s[2]);
+    default:
+      return test(predicate(op), s[0], s[1]);
   }
 }
 

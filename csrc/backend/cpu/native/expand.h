@@ -16,7 +16,9 @@ class Expander {
 
   // The value op(src). is_number[k]: source k is a constant that is neither 0 nor NaN.
   uint16_t op(Op op, const uint16_t src[3], const bool is_number[3]);
-  uint16_t lookup(uint16_t sign_product, int table) { return emit(V::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})}); }
+  uint16_t lookup(uint16_t sign_product, int table) {
+    return emit(V::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})});
+  }
   // predicate(a, b) ? yes : no
   uint16_t select(uint8_t predicate, uint16_t a, uint16_t b, uint16_t yes, uint16_t no) {
     return emit(V::select, {a, b, yes, no}, predicate);
@@ -31,6 +33,7 @@ class Expander {
   uint16_t minimum(uint16_t a, uint16_t b, bool a_number, bool b_number);
   uint16_t maximum(uint16_t a, uint16_t b, bool a_number, bool b_number);
   uint16_t sign(uint16_t a);
+  uint16_t rsqrt(uint16_t x);
   uint16_t test(uint8_t predicate, uint16_t a, uint16_t b);
 
   Segment& segment_;

@@ -189,8 +189,10 @@ Graph scale_gradient(const Graph& graph) {
   const auto scaled = static_cast<uint16_t>(graph.num_inputs);  // the new first node; the others move up by one
   const auto rename = [&](Operand& o) {
     if (o.is_scalar()) return;
-    if (o.id() == bytecode::kG) o.bits = scaled;
-    else if (o.id() >= graph.num_inputs) ++o.bits;
+    if (o.id() == bytecode::kG)
+      o.bits = scaled;
+    else if (o.id() >= graph.num_inputs)
+      ++o.bits;
   };
   bool used = false;
   for (Node& n : out.nodes)

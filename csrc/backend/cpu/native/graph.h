@@ -1,8 +1,8 @@
 // Owns Graph: a program without dead code, as the native tier compiles it, and its value-range strength reduction.
 //
-// A product of sign() results is -1, -0, +0, 1 or NaN, so a function of it alone, such as exp(log(base) * decay * sign(g) *
-// sign(m)), has five values per step. The kernels of the interpreter evaluate it on those five, with the step's scalars,
-// and the loop looks the result up: the top three bits of a float tell the five apart.
+// A product of sign() results is -1, -0, +0, 1 or NaN, so a function of it alone, such as exp(log(base) * decay *
+// sign(g) * sign(m)), has five values per step. The kernels of the interpreter evaluate it on those five, with the
+// step's scalars, and the loop looks the result up: the top three bits of a float tell the five apart.
 //
 //   lane    0    1    2    3    4    5    6    7      = bits >> 29
 //   input  +0   +1    .   NaN  -0   -1    .   NaN
@@ -18,8 +18,8 @@ namespace nos::cpu::native {
 
 inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row: 8 are used, a vector of 16 may be read
 
-// Values are numbered as in a program: inputs first, then one per node. Scalars too, but for one more, the factor of the
-// gradient, which has the number program.num_scalars().
+// Values are numbered as in a program: inputs first, then one per node. Scalars too, but for one more, the factor of
+// the gradient, which has the number program.num_scalars().
 struct Node {
   Op op;
   int16_t table;  // >= 0: look `a` up in that table; op does not count
@@ -28,7 +28,8 @@ struct Node {
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
 };
 
-// A function of one sign product. Operand 0 is the input, operand k the result of step k - 1; the last step is the result.
+// A function of one sign product. Operand 0 is the input, operand k the result of step k - 1; the last step is the
+// result.
 using Table = std::vector<Step>;
 
 struct Graph {

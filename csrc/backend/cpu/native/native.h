@@ -1,5 +1,5 @@
-// Owns the native tier: a program compiled to fused loops of machine code, with the interpreter's kernels in between, for
-// fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. Same bits as the interpreter, NaN payloads aside.
+// Owns the native tier: a program compiled to fused loops of machine code, with the interpreter's kernels in between,
+// for fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. Same bits as the interpreter, NaN payloads aside.
 //
 // Scalar row of a step, in floats:   | scalars of the program, rounded | factor of the gradient | tables, 16 each |
 #pragma once
@@ -36,9 +36,9 @@ class Native {
   // scaled: the gradient is multiplied by the factor.
   const Code* code(const std::array<DType, kMaxSlots>& dtypes, bool scaled);
 
-  size_t row_size() const {
-    return static_cast<size_t>(graph_.num_scalars) + 1 + graph_.tables.size() * kTableLanes;
-  }
+  double cost() const { return cost_; }  // estimated ns per element on one thread, data in cache
+
+  size_t row_size() const { return static_cast<size_t>(graph_.num_scalars) + 1 + graph_.tables.size() * kTableLanes; }
   void fill_row(const double* scalars, float factor, float* row) const;
 
  private:
@@ -48,6 +48,7 @@ class Native {
   };
 
   const Graph graph_;
+  double cost_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Variant>> variants_;
 };

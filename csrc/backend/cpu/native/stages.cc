@@ -15,19 +15,23 @@ int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstSt
 // Time in the order of execution: the loop of level k is stage 2 k, its kernels are stage 2 k + 1.
 struct Value {
   int level = 0;
-  int defined = -1;        // stage; -1 for inputs
-  int last_use = -1;       // stage
+  int defined = -1;   // stage; -1 for inputs
+  int last_use = -1;  // stage
   bool by_kernel = false;
-  bool in_slot = false;    // from its definition on it lies in the slot `place`
-  int place = -1;          // where later stages find it: slot, or num_slots + scratch array
+  bool in_slot = false;  // from its definition on it lies in the slot `place`
+  int place = -1;        // where later stages find it: slot, or num_slots + scratch array
 };
 
 class Cutter {
  public:
   Cutter(const Graph& graph, const DType* dtypes, Target target)
-      : graph_(graph), dtypes_(dtypes), target_(target), slots_(graph.num_inputs),
+      : graph_(graph),
+        dtypes_(dtypes),
+        target_(target),
+        slots_(graph.num_inputs),
         values_(static_cast<size_t>(graph.num_inputs) + graph.nodes.size()),
-        old_read_(static_cast<size_t>(slots_), 0), fused_(values_.size()) {}
+        old_read_(static_cast<size_t>(slots_), 0),
+        fused_(values_.size()) {}
 
   Stages run() {
     find_levels();
@@ -44,8 +48,7 @@ class Cutter {
     }
     for (size_t k = 0; k < graph_.outputs.size(); ++k)
       if (is_half(slot_of_output(k)) && narrow_from_[k] >= 0)
-        out_.stages.push_back(
-            {Stage::Kind::narrow, u16(slot_of_output(k)), u16(value(narrow_from_[k]).place)});
+        out_.stages.push_back({Stage::Kind::narrow, u16(slot_of_output(k)), u16(value(narrow_from_[k]).place)});
     out_.num_scratch = num_scratch_;
     return std::move(out_);
   }
@@ -182,8 +185,10 @@ class Cutter {
     for (int v = 0; v < static_cast<int>(values_.size()); ++v) {
       Value& x = value(v);
       if (v < slots_) {
-        if (!is_half(v)) x.place = v;
-        else if (x.last_use >= 0) born[0].push_back(v);
+        if (!is_half(v))
+          x.place = v;
+        else if (x.last_use >= 0)
+          born[0].push_back(v);
       } else if (!x.in_slot && (x.by_kernel || x.last_use > x.defined)) {
         born[static_cast<size_t>(x.defined + 1)].push_back(v);
       }
@@ -239,8 +244,8 @@ class Cutter {
       result = expand.lookup(operand(loop, expand, n.a), n.table);
     } else if (n.op == Op::where && !n.a.is_scalar() && fused_[static_cast<size_t>(n.a.id())]) {
       const Node& test = graph_.nodes[static_cast<size_t>(n.a.id() - slots_)];
-      result = expand.select(Expander::predicate(test.op), operand(loop, expand, test.a),
-                             operand(loop, expand, test.b), operand(loop, expand, n.b), operand(loop, expand, n.c));
+      result = expand.select(Expander::predicate(test.op), operand(loop, expand, test.a), operand(loop, expand, test.b),
+                             operand(loop, expand, n.b), operand(loop, expand, n.c));
     } else {
       uint16_t src[3] = {0, 0, 0};
       bool number[3] = {false, false, false};
@@ -264,7 +269,8 @@ class Cutter {
     }
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const int id = id_of(i);
-      if (value(id).defined == 2 * level && !fused_[static_cast<size_t>(id)]) emit_node(loop, expand, graph_.nodes[i], id);
+      if (value(id).defined == 2 * level && !fused_[static_cast<size_t>(id)])
+        emit_node(loop, expand, graph_.nodes[i], id);
     }
     Segment stores;  // only its code is used
     for (const Store& s : stores_)
@@ -317,7 +323,11 @@ class Cutter {
       const Node& n = graph_.nodes[i];
       const Value& v = value(id_of(i));
       if (!v.by_kernel || v.defined != 2 * level + 1) continue;
-      Step step{info(n.op).domain == Domain::random ? Step::Kind::random : Step::Kind::map, n.op, 0, 0, u16(v.place),
+      Step step{info(n.op).domain == Domain::random ? Step::Kind::random : Step::Kind::map,
+                n.op,
+                0,
+                0,
+                u16(v.place),
                 {0, 0, 0}};
       if (step.kind == Step::Kind::random) step.site = n.c.bits;
       for (int k = 0; k < n.arity(); ++k) {

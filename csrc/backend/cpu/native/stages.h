@@ -2,8 +2,8 @@
 //
 // The level of a value is the largest number of kernel ops on a path to it. Level by level: one fused loop computes the
 // cheap ops of level k, then the kernels of level k run over the block. A value that a later stage needs goes through a
-// scratch array of one block, or through its tensor when it is that slot's new value. A new value is stored at the level of
-// the last read of the old one.
+// scratch array of one block, or through its tensor when it is that slot's new value. A new value is stored at the
+// level of the last read of the old one.
 #pragma once
 #include <cstdint>
 #include <vector>

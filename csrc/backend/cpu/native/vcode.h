@@ -1,7 +1,7 @@
 // Owns VCode: the straight-line vector code of one fused loop, first over values, then (allocate.h) over registers.
 //
-// A value of a segment is computed there or has a home in memory, from which it can be loaded again at any time: an element
-// of a tensor or of a scratch array, a scalar of the step, a constant, a look-up table.
+// A value of a segment is computed there or has a home in memory, from which it can be loaded again at any time: an
+// element of a tensor or of a scratch array, a scalar of the step, a constant, a look-up table.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -25,27 +25,41 @@ struct Home {
 
 // op(sources) -> result. Memory can stand for one source, one of those in the bit mask `memory` of the op's VInfo.
 enum class V : uint8_t {
-  add, sub, mul, div,
-  min,      // a < b ? a : b        as vminps
-  max,      // a > b ? a : b        as vmaxps
-  band, bor, bxor,
-  sqrt, floor,
-  fma,      // a * b + c
-  test,     // predicate(a, b) ? 1.0 : 0.0; c is the 1.0. AVX-512 only
-  mask,     // predicate(a, b) ? all ones : 0. AVX2 only
-  select,   // predicate(a, b) ? c : d
-  join,     // bits of a | b, but a & b where c has ones. AVX-512 only
-  sign,     // by class of a, table in b. AVX-512 only
-  lookup,   // table b at a >> 29
-  copy,     // a
-  store,    // a, to the home of value dst
-  load,     // after allocation only, as are:
+  add,
+  sub,
+  mul,
+  div,
+  min,  // a < b ? a : b        as vminps
+  max,  // a > b ? a : b        as vmaxps
+  band,
+  bor,
+  bxor,
+  sqrt,
+  floor,
+  fma,     // a * b + c
+  test,    // predicate(a, b) ? 1.0 : 0.0; c is the 1.0. AVX-512 only
+  mask,    // predicate(a, b) ? all ones : 0. AVX2 only
+  select,  // predicate(a, b) ? c : d
+  join,    // bits of a | b, but a & b where c has ones. AVX-512 only
+  sign,    // by class of a, table in b. AVX-512 only
+  lookup,  // table b at a >> 29
+  copy,    // a
+  store,   // a, to the home of value dst
+  load,    // after allocation only, as are:
   spill,
 };
 
 // Predicates of vcmpps: ordered ones are false for a NaN.
-enum Predicate : uint8_t { kEq = 0x00, kUnordered = 0x03, kNotEqual = 0x04, kNotEqualOrdered = 0x0c, kGe = 0x1d, kGt = 0x1e,
-                           kLt = 0x11, kLe = 0x12 };
+enum Predicate : uint8_t {
+  kEq = 0x00,
+  kUnordered = 0x03,
+  kNotEqual = 0x04,
+  kNotEqualOrdered = 0x0c,
+  kGe = 0x1d,
+  kGt = 0x1e,
+  kLt = 0x11,
+  kLe = 0x12
+};
 
 struct VInfo {
   uint8_t sources;
@@ -55,17 +69,39 @@ struct VInfo {
 
 constexpr VInfo info(V op) {
   switch (op) {
-    case V::add: case V::mul: case V::band: case V::bor: case V::bxor: return {2, true, 2};
-    case V::sub: case V::div: case V::min: case V::max: case V::mask: return {2, false, 2};
-    case V::lookup: return {2, false, 2};
-    case V::sign: return {2, false, 2};
-    case V::sqrt: case V::floor: return {1, false, 1};
-    case V::fma: return {3, false, 7};
-    case V::test: return {3, false, 6};
-    case V::select: return {4, false, 6};
-    case V::join: return {3, false, 4};
-    case V::copy: case V::load: case V::spill: return {1, false, 1};
-    case V::store: return {1, false, 0};
+    case V::add:
+    case V::mul:
+    case V::band:
+    case V::bor:
+    case V::bxor:
+      return {2, true, 2};
+    case V::sub:
+    case V::div:
+    case V::min:
+    case V::max:
+    case V::mask:
+      return {2, false, 2};
+    case V::lookup:
+      return {2, false, 2};
+    case V::sign:
+      return {2, false, 2};
+    case V::sqrt:
+    case V::floor:
+      return {1, false, 1};
+    case V::fma:
+      return {3, false, 7};
+    case V::test:
+      return {3, false, 6};
+    case V::select:
+      return {4, false, 6};
+    case V::join:
+      return {3, false, 4};
+    case V::copy:
+    case V::load:
+    case V::spill:
+      return {1, false, 1};
+    case V::store:
+      return {1, false, 0};
   }
   return {};
 }
