@@ -5,8 +5,9 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// Below this much work (cpu::Prepared::work) handing the GIL over and back costs more than it gives.
-constexpr int64_t kReleaseGil = 200'000;
+// Below this much work (cpu::Prepared::work, nanoseconds of one thread) handing the GIL over and back costs more than
+// it gives.
+constexpr int64_t kReleaseGil = 6'000;
 
 }  // namespace
 

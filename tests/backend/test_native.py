@@ -1,4 +1,4 @@
-"""The native tier gives the interpreter's bits (NaN payloads aside), on every instruction set, and never writes elsewhere.
+"""The native tier gives the interpreter's bits (NaN payloads aside) on every instruction set and writes nowhere else.
 
 The tier is chosen when the module is loaded, so each configuration runs the same cases in a process of its own and the
 results are compared here.
@@ -6,6 +6,8 @@ results are compared here.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import random
 import struct
@@ -13,9 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import nos_ext
 from nos_ext import _C
@@ -29,14 +33,16 @@ CONSTANTS = (1.0, 0.0, -0.0, 0.9, -2.5, float("inf"), float("-inf"), 1e-40, 3e38
 FIRST_CONSTANT = S | 3
 
 EDGES = np.array(
-    [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-45, -1e-45, 1.17549435e-38, -1.17549435e-38]
-    + [1e-40, -3e-39, 3.4028235e38, -3.4028235e38, 8388607.5, -8388608.5, 16777216.0, 2.5, -2.5, 88.7, -103.9, 1e-8]
-    + [np.float32(1) + np.float32(2**-23), 0.99999994, -1.5, 3.0, 7.0, 1e20, -1e20],
+    [
+        np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-45, -1e-45, 1.17549435e-38,
+        -1.17549435e-38, 1e-40, -3e-39, 3.4028235e38, -3.4028235e38, 8388607.5, -8388608.5, 16777216.0, 2.5, -2.5,
+        88.7, -103.9, 1e-8, 1 + 2**-23, 0.99999994, -1.5, 3.0, 7.0, 1e20, -1e20,
+    ],
     np.float32,
-)
+)  # fmt: skip
 
 
-def program(code: list[tuple[int, int, int, int]], outputs: list[int], states: int = 0) -> nos_ext.Program:
+def program(code: list[tuple[int, ...]], outputs: list[int], states: int = 0) -> nos_ext.Program:
     """A program of (opcode, a, b, c) with the scalars t, T, lr and CONSTANTS."""
 
     def text(s: str) -> bytes:
@@ -49,8 +55,13 @@ def program(code: list[tuple[int, int, int, int]], outputs: list[int], states: i
     return nos_ext.Program.from_bytes(out + b"".join(struct.pack("<H", o) for o in outputs))
 
 
+BF16 = np.uint16  # bfloat16 travels as its bits
+
+
 def canonical(x: np.ndarray) -> np.ndarray:
     """The bits, with one NaN for all."""
+    if x.dtype == BF16:
+        return np.where(x & 0x7FFF > 0x7F80, np.uint16(0x7FC0), x)
     x = np.where(np.isnan(x), np.nan, x).astype(x.dtype)
     return x.view({2: np.uint16, 4: np.uint32, 8: np.uint64}[x.itemsize])
 
@@ -64,6 +75,8 @@ def values(rng: np.random.Generator, n: int, dtype: type = np.float32) -> np.nda
         x = rng.integers(0, 2**32, n, dtype=np.uint32).view(np.float32)
     elif kind == 3:
         x = np.where(rng.random(n) < 0.1, rng.choice(EDGES, n), x)
+    if dtype is BF16:
+        return (x.view(np.uint32) >> 16).astype(BF16)
     with np.errstate(all="ignore"):
         return x.astype(dtype)
 
@@ -71,9 +84,10 @@ def values(rng: np.random.Generator, n: int, dtype: type = np.float32) -> np.nda
 PAD = 24  # canaries on either side, elements
 
 
-def run(p: nos_ext.Program, tensors: list[list[np.ndarray]], offset: int = 0, **kw: float) -> Iterator[np.ndarray]:
+def run(p: nos_ext.Program, tensors: list[list[np.ndarray]], offset: int = 0, **kw: Any) -> Iterator[np.ndarray]:
     """Applies p to copies that lie `offset` elements off alignment between canaries. Yields every tensor afterwards."""
-    memory, views = [], []
+    memory: list[tuple[np.ndarray, int]] = []
+    views: list[list[Any]] = []
     for slot in tensors:
         views.append([])
         for x in slot:
@@ -81,7 +95,7 @@ def run(p: nos_ext.Program, tensors: list[list[np.ndarray]], offset: int = 0, **
             v = m[PAD + offset : PAD + offset + x.size]
             v[:] = x
             memory.append((m, x.size))
-            views[-1].append(v)
+            views[-1].append(torch.from_numpy(v.view(np.int16)).view(torch.bfloat16) if v.dtype == BF16 else v)
     with np.errstate(all="ignore"):
         nos_ext.apply_rule(p, views[0], views[1], views[2:], lr=0.1, step=3, total_steps=10, seed=5, **kw)
     for m, n in memory:
@@ -112,7 +126,7 @@ def every_op() -> Iterator[np.ndarray]:
 
 def random_program(rng: random.Random, length: int, states: int, wide: bool = False) -> nos_ext.Program:
     """wide: keeps many values alive until the end."""
-    code: list[tuple[int, int, int, int]] = []
+    code: list[tuple[int, ...]] = []
     inputs = 2 + states
     cheap = [op for op in ELEMENTWISE if op not in ("exp", "log", "pow", "tanh")]
     expensive = rng.choice((0.0, 0.0, 0.1, 0.3))
@@ -138,7 +152,7 @@ def random_program(rng: random.Random, length: int, states: int, wide: bool = Fa
         args = [value() if rng.random() < 0.75 else rng.choice(scalars) for _ in range(ARITY[name])]
         if all(x & S for x in args):
             args[rng.randrange(len(args))] = value()
-        code.append((OPS[name], *args, *[0] * (3 - len(args))))  # type: ignore[arg-type]
+        code.append((OPS[name], *args, *[0] * (3 - len(args))))
     if wide:  # a second half that reads all of the first
         half = len(code)
         for i in range(half):
@@ -178,15 +192,41 @@ def pressure() -> Iterator[np.ndarray]:
 
 def dtypes() -> Iterator[np.ndarray]:
     rng, numbers = random.Random(3), np.random.default_rng(3)
-    for case in range(100):
+    for case in range(200):
         states = rng.randrange(4)
-        p = random_program(rng, rng.choice((2, 5, 12)), states)
-        kinds = [[rng.choice((np.float16, np.float32)) for _ in range(3)] for _ in range(2 + states)]
+        p = random_program(rng, rng.choice((1, 2, 5, 12)), states)
+        kinds = [[rng.choice((np.float16, np.float32, BF16)) for _ in range(3)] for _ in range(2 + states)]
         if case % 7 == 0:
             kinds = [[np.float64] * 3 for _ in kinds]
         sizes = rng.sample(SIZES, 3)
         tensors = [[values(numbers, n, k) for n, k in zip(sizes, kind, strict=True)] for kind in kinds]
         yield from run(p, tensors, **({"maximize": True} if case % 3 == 0 else {}))
+
+
+def guard_pages() -> Iterator[np.ndarray]:
+    """Tensors that fill a page up to its first or last byte, between pages that may not be touched at all."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page = mmap.PAGESIZE
+    rng, numbers = random.Random(5), np.random.default_rng(5)
+
+    def guarded(n: int, dtype: type, at_end: bool) -> np.ndarray:
+        memory = np.frombuffer(mmap.mmap(-1, 3 * page), np.uint8)
+        for guard in (0, 2 * page):
+            assert libc.mprotect(memory.ctypes.data + guard, page, 0) == 0
+        size = n * np.dtype(dtype).itemsize
+        return memory[2 * page - size : 2 * page].view(dtype) if at_end else memory[page : page + size].view(dtype)
+
+    for _ in range(40):
+        p = random_program(rng, rng.choice((3, 10, 25)), 2)
+        n = rng.choice((1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 100, 1024))
+        at_end = rng.random() < 0.7
+        slots = [guarded(n, rng.choice((np.float32, np.float16)), at_end) for _ in range(4)]
+        for x in slots:
+            x[:] = values(numbers, n, x.dtype.type)
+        with np.errstate(all="ignore"):
+            nos_ext.apply_rule(p, [slots[0]], [slots[1]], [[x] for x in slots[2:]], lr=0.1, step=3, total_steps=10)
+        yield from (x.copy() for x in slots)
 
 
 def signs() -> Iterator[np.ndarray]:
@@ -218,7 +258,7 @@ def library() -> Iterator[np.ndarray]:
         yield from run(p, tensors)
 
 
-GROUPS = {f.__name__: f for f in (every_op, random_programs, pressure, dtypes, signs, library)}
+GROUPS = {f.__name__: f for f in (every_op, random_programs, pressure, dtypes, guard_pages, signs, library)}
 
 
 def dump(group: str, path: str) -> None:

@@ -3,6 +3,8 @@
 // lacks.
 #include "kernels.h"
 
+#include <type_traits>
+
 #include "../../ops/math.h"
 #include "../../ops/philox.h"
 
@@ -39,6 +41,19 @@ void map2(T* dst, const T* a, const T* b, const T*, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i]);
 }
 
+// map2 with the scalar spread over a short array first. For pow: GCC takes its tests of a loop-invariant operand out of
+// the loop as scalar truth values, and then does not vectorise the selects that use them.
+template <class T, class F, int S>
+void map2_spread(T* dst, const T* a, const T* b, const T*, int64_t n) {
+  constexpr int64_t kSpread = 128;
+  T spread[kSpread];
+  for (int64_t i = 0; i < kSpread; ++i) spread[i] = S & 1 ? *a : *b;
+  for (int64_t i = 0; i < n; i += kSpread) {
+    const int64_t count = n - i < kSpread ? n - i : kSpread;
+    map2<T, F, 0>(dst + i, S & 1 ? spread : a + i, S & 2 ? spread : b + i, nullptr, count);
+  }
+}
+
 template <class T, class F, int S>
 void map3(T* dst, const T* a, const T* b, const T* c, int64_t n) {
   [[maybe_unused]] const T as = *a, bs = *b, cs = *c;
@@ -50,6 +65,8 @@ template <class T, class F, int Arity>
 constexpr void add_maps(MapFn<T> (&row)[8]) {
   if constexpr (Arity == 1) {
     row[0] = map1<T, F, 0>;
+  } else if constexpr (std::is_same_v<F, fn_pow>) {
+    row[0] = map2<T, F, 0>, row[1] = map2_spread<T, F, 1>, row[2] = map2_spread<T, F, 2>;
   } else if constexpr (Arity == 2) {
     row[0] = map2<T, F, 0>, row[1] = map2<T, F, 1>, row[2] = map2<T, F, 2>;
   } else {

@@ -143,6 +143,7 @@ class Allocator {
   // Whether source k of i, which is in memory, should be the instruction's memory operand.
   bool fold(const VInstr& i, int k, int at) {
     const uint16_t v = i.src[k];
+    if (home(v).is_half()) return false;
     for (int j = 0; j < info(i.op).sources; ++j)
       if (j != k && i.src[j] == v) return false;
     if (i.op == V::select && k == 2 && home(v).kind == Home::slot) return false;  // needs the mask register of the tail

@@ -38,6 +38,9 @@ Address LoopEmitter::address(const Home& home) const {
   switch (home.kind) {
     case Home::slot:
       return {slot_register_[home.index], rax, 4, false, ahead};
+    case Home::slot_f16:
+    case Home::slot_bf16:
+      return {slot_register_[home.index], rax, 2, false, ahead / 2};
     case Home::scratch:
       return {rsi, rax, 4, false, index * kScratchStride + ahead};
     case Home::scalar:
@@ -78,7 +81,7 @@ void LoopEmitter::code(const Body& body) {
 void LoopEmitter::emit(const Body& body) {
   uint32_t used = 0;
   for (const MInstr& i : body.code)
-    if (i.memory.kind == Home::slot) used |= 1u << i.memory.index;
+    if (i.memory.in_tensor()) used |= 1u << i.memory.index;
   frame_vectors_ = body.spills;
   begin(body);
 

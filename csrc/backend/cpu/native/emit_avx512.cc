@@ -1,5 +1,5 @@
-// The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 is for one instruction's own use;
-// k1 is the mask of the elements that are left, k2 the outcome of a comparison.
+// The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 and 31 are for one instruction's
+// own use; k1 is the mask of the elements that are left, k2 the outcome of a comparison.
 #include <utility>
 
 #include "emit.h"
@@ -7,7 +7,7 @@
 namespace nos::cpu::native {
 namespace {
 
-constexpr int kTemp = 30, kRestMask = 1, kTestMask = 2;
+constexpr int kTemp = 30, kTemp2 = 31, kRestMask = 1, kTestMask = 2;
 constexpr uint32_t kAllOnes = 0xffffffff;
 
 class Avx512 final : public LoopEmitter {
@@ -40,6 +40,7 @@ class Avx512 final : public LoopEmitter {
   void move(int to, int from) { out_.evex({1, 0, 0x28}, to, 0, from); }
 
   void load(const MInstr& i) {
+    if (i.src[0] == kMemory && i.memory.is_half()) return load_half(i);
     const bool one = i.src[0] == kMemory && (i.memory.kind == Home::constant || i.memory.kind == Home::scalar);
     if (one)
       broadcast(i.dst, i, {});
@@ -54,7 +55,48 @@ class Avx512 final : public LoopEmitter {
     out_.evex({2, 1, 0x18}, to, 0, m, f);
   }
 
+  void load_half(const MInstr& i) {
+    EvexFlags f{.memory = 32};
+    if (masked_) f.mask = kRestMask, f.zero = true;
+    const bool bf16 = i.memory.kind == Home::slot_bf16;
+    out_.evex({2, 1, static_cast<uint8_t>(bf16 ? 0x33 : 0x13)}, i.dst, 0, address(i.memory),
+              f);  // vpmovzxwd, vcvtph2ps
+    if (bf16) shift(6, i.dst, i.dst, 16);
+  }
+
+  // vpsrld (extension 2) or vpslld (6)
+  void shift(int extension, int to, int from, int bits) {
+    out_.evex({1, 1, 0x72}, extension, to, from);
+    out_.byte(bits);
+  }
+
+  // Rounded to nearest even by the instruction (f16) or as f32_to_bf16 of convert.h does.
+  void store_half(const MInstr& i) {
+    EvexFlags f{.memory = 32};
+    if (masked_) f.mask = kRestMask;
+    const int x = i.src[0];
+    if (i.memory.kind == Home::slot_f16) {
+      out_.evex({3, 1, 0x1d}, x, 0, address(i.memory), f, 1);  // vcvtps2ph
+      return out_.byte(0);
+    }
+    const auto constant = [&](VecOp op, int to, int v, uint32_t bits, int mask = 0) {
+      out_.evex(op, to, v, {rax, kNoIndex, 1, true, pool_word(bits, 1)},
+                {.mask = static_cast<uint8_t>(mask), .broadcast = true});
+    };
+    constexpr VecOp kAdd{1, 1, 0xfe}, kAnd{1, 1, 0xdb}, kOr{1, 1, 0xeb};  // 32-bit integers
+    shift(2, kTemp, x, 16);
+    constant(kAnd, kTemp2, kTemp, 1);
+    out_.evex(kAdd, kTemp2, kTemp2, x);
+    constant(kAdd, kTemp2, kTemp2, 0x7fff);
+    shift(2, kTemp2, kTemp2, 16);
+    out_.evex({1, 0, 0xc2}, kTestMask, x, x);  // a NaN keeps its top bits and becomes quiet
+    out_.byte(kUnordered);
+    constant(kOr, kTemp2, kTemp, 0x40, kTestMask);
+    out_.evex({2, 2, 0x33}, kTemp2, 0, address(i.memory), f);  // vpmovdw
+  }
+
   void store(const MInstr& i) {
+    if (i.memory.is_half()) return store_half(i);
     EvexFlags f;
     if (masked_ && i.memory.kind == Home::slot) f.mask = kRestMask;
     out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory), f);
@@ -122,8 +164,7 @@ class Avx512 final : public LoopEmitter {
       case V::sign:
         return put({3, 1, 0x54}, i.dst, i.src[0], i, 1, {}, 0);
       case V::lookup:
-        out_.evex({1, 1, 0x72}, 2, kTemp, i.src[0]);  // vpsrld, its extension in reg and its result in vvvv
-        out_.byte(29);
+        shift(2, kTemp, i.src[0], 29);
         return put({2, 1, 0x16}, i.dst, kTemp, i, 1);
       case V::copy:
       case V::load:

@@ -12,6 +12,8 @@ struct Home {
   enum Kind : uint8_t {
     computed,
     slot,      // index: slot of the plan; moves with the loop
+    slot_f16,  // the same in half precision: converted by every load and store. AVX-512 only
+    slot_bf16,
     scratch,   // index: scratch array; moves with the loop
     scalar,    // index: in the scalar row
     constant,  // bits
@@ -20,6 +22,8 @@ struct Home {
   } kind = computed;
   uint32_t index = 0;  // or the bits of a constant
   bool operator==(const Home&) const = default;
+  bool in_tensor() const { return kind == slot || is_half(); }
+  bool is_half() const { return kind == slot_f16 || kind == slot_bf16; }
   bool uniform() const { return kind == scalar || kind == constant || kind == table; }
 };
 

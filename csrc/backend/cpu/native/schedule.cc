@@ -1,0 +1,190 @@
+#include "schedule.h"
+
+#include <algorithm>
+
+#include "expand.h"
+
+namespace nos::cpu::native {
+namespace {
+
+constexpr int kEnd = 1 << 20;  // a stage after all others
+
+class Scheduler {
+ public:
+  Scheduler(const Graph& graph, const DType* dtypes, bool loop_converts)
+      : graph_(graph), dtypes_(dtypes), slots_(graph.num_inputs), old_read_(static_cast<size_t>(slots_), 0) {
+    out_.values.resize(static_cast<size_t>(slots_) + graph.nodes.size());
+    out_.converts = loop_converts && std::none_of(graph.nodes.begin(), graph.nodes.end(), is_kernel);
+  }
+
+  Schedule run() {
+    find_levels();
+    add_copies();
+    place_stores();
+    find_uses();
+    place_values();
+    return std::move(out_);
+  }
+
+ private:
+  Value& value(int v) { return out_.values[static_cast<size_t>(v)]; }
+  int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
+  bool is_half(int slot) const { return dtypes_[slot] != DType::f32 && !out_.converts; }
+
+  template <class Visit>
+  static void operands(const Node& n, const Visit& visit) {
+    for (int k = 0; k < n.arity(); ++k)
+      if (!n.operand(k).is_scalar()) visit(n.operand(k).id());
+  }
+
+  void find_levels() {
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      const Node& n = graph_.nodes[i];
+      Value& v = value(id_of(i));
+      operands(n, [&](int o) { v.level = std::max(v.level, value(o).level); });
+      v.by_kernel = is_kernel(n);
+      v.defined = 2 * v.level + (v.by_kernel ? 1 : 0);
+      out_.last_level = std::max(out_.last_level, v.level);
+      if (v.by_kernel) ++v.level;  // its result counts for the next level
+      const int read = v.by_kernel ? v.level : v.defined / 2;
+      operands(n, [&](int o) {
+        if (o < slots_) old_read_[static_cast<size_t>(o)] = std::max(old_read_[static_cast<size_t>(o)], read);
+      });
+    }
+  }
+
+  // An input that becomes the new value of another slot is copied first: its own slot may be overwritten before.
+  void add_copies() {
+    for (size_t k = 0; k < graph_.outputs.size(); ++k) {
+      const Operand o = graph_.outputs[k];
+      if (o.is_scalar() || o.id() >= slots_ || o.id() == slot_of_output(k)) continue;
+      if (std::any_of(out_.copies.begin(), out_.copies.end(), [&](const auto& c) { return c.first == o.id(); }))
+        continue;
+      Value v;
+      v.defined = 0;
+      out_.values.push_back(v);
+      out_.copies.push_back({o.id(), static_cast<int>(out_.values.size()) - 1});
+    }
+  }
+
+  void place_stores() {
+    out_.narrow_from.assign(graph_.outputs.size(), -1);
+    for (size_t k = 0; k < graph_.outputs.size(); ++k) {
+      const Operand o = graph_.outputs[k];
+      const int slot = slot_of_output(k);
+      int id = -1;
+      if (!o.is_scalar()) {
+        id = o.id();
+        if (id == slot) continue;
+        for (const auto& [input, copy] : out_.copies)
+          if (input == o.id()) id = copy;
+      }
+      if (is_half(slot)) {
+        if (id < 0) {  // a scalar: as a value of its own
+          Value v;
+          v.defined = 0;
+          out_.values.push_back(v);
+          id = static_cast<int>(out_.values.size()) - 1;
+          out_.fills.push_back({o, id});
+        }
+        out_.narrow_from[k] = id;
+        continue;
+      }
+      const int free = old_read_[static_cast<size_t>(slot)];
+      if (id >= 0 && value(id).by_kernel && !value(id).in_slot && free <= value(id).defined / 2) {
+        value(id).in_slot = true;  // the kernel writes it there
+        value(id).place = slot;
+        continue;
+      }
+      const int level = std::max(id < 0 ? 0 : value(id).level, free);
+      out_.last_level = std::max(out_.last_level, level);
+      out_.stores.push_back({id, o, slot, level});
+      if (id >= 0 && !value(id).by_kernel && !value(id).in_slot && level == value(id).level) {
+        value(id).in_slot = true;
+        value(id).place = slot;
+      }
+    }
+  }
+
+  void use(int v, int stage) { value(v).last_use = std::max(value(v).last_use, stage); }
+
+  void find_uses() {
+    find_fused_tests();
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      const Value& v = value(id_of(i));
+      operands(graph_.nodes[i], [&](int o) { use(o, v.defined); });
+    }
+    for (const auto& copy : out_.copies) use(copy.first, 0);
+    for (const Store& s : out_.stores)
+      if (s.value >= 0) use(s.value, 2 * s.level);
+    for (int v : out_.narrow_from)
+      if (v >= 0) use(v, kEnd);
+  }
+
+  // A comparison that only chooses between values of its own level needs no result of its own.
+  void find_fused_tests() {
+    std::vector<int> uses(out_.values.size()), fusable(out_.values.size());
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      const Node& n = graph_.nodes[i];
+      operands(n, [&](int o) { ++uses[static_cast<size_t>(o)]; });
+      if (n.table < 0 && n.op == Op::where && !n.a.is_scalar() && value(n.a.id()).level == value(id_of(i)).level)
+        ++fusable[static_cast<size_t>(n.a.id())];
+    }
+    for (const Operand& o : graph_.outputs)
+      if (!o.is_scalar()) ++uses[static_cast<size_t>(o.id())];
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      const auto v = static_cast<size_t>(id_of(i));
+      const Node& n = graph_.nodes[i];
+      out_.values[v].fused = n.table < 0 && Expander::predicate(n.op) != 0xff && uses[v] == fusable[v] && uses[v] <= 2;
+    }
+  }
+
+  // Gives a scratch array to every value that outlives its stage and has no slot, by the order of stages.
+  void place_values() {
+    std::vector<std::vector<int>> born(static_cast<size_t>(2 * out_.last_level + 3));
+    for (int v = 0; v < static_cast<int>(out_.values.size()); ++v) {
+      Value& x = value(v);
+      if (v < slots_) {
+        if (!is_half(v))
+          x.place = v;
+        else if (x.last_use >= 0)
+          born[0].push_back(v);
+      } else if (!x.in_slot && (x.by_kernel || x.last_use > x.defined)) {
+        born[static_cast<size_t>(x.defined + 1)].push_back(v);
+      }
+    }
+    std::vector<int> free, held;
+    for (size_t stage = 0; stage < born.size(); ++stage) {
+      const int now = static_cast<int>(stage) - 1;
+      for (size_t i = 0; i < held.size();) {
+        if (value(held[i]).last_use < now) {
+          free.push_back(value(held[i]).place);
+          held[i] = held.back();
+          held.pop_back();
+        } else {
+          ++i;
+        }
+      }
+      for (int v : born[stage]) {
+        if (free.empty()) free.push_back(slots_ + out_.num_scratch++);
+        value(v).place = free.back();
+        free.pop_back();
+        held.push_back(v);
+      }
+    }
+  }
+
+  const Graph& graph_;
+  const DType* dtypes_;
+  const int slots_;
+  std::vector<int> old_read_;  // the level up to which the old value of a slot is read
+  Schedule out_;
+};
+
+}  // namespace
+
+Schedule make_schedule(const Graph& graph, const DType* dtypes, bool loop_converts) {
+  return Scheduler(graph, dtypes, loop_converts).run();
+}
+
+}  // namespace nos::cpu::native
