@@ -128,7 +128,7 @@ class StepLists:
             grads = [g if take else None for g, take in zip(grads, part.mask, strict=True)]
         maximize, seed, total_steps = part.flags
 
-        while True:
+        for attempt in (1, 2):
             try:
                 _C.apply_groups(
                     part.program, self._tensors, grads, self._states, self._group_of, part.rows,
@@ -136,7 +136,7 @@ class StepLists:
                 )  # fmt: skip
                 break
             except (TypeError, ValueError):  # the engine has changed nothing
-                if not self._gradients.repair(grads):
+                if attempt == 2 or not self._gradients.repair(grads):
                     raise
         self._steps.add_(part.increment)
         self._version = self._steps._version

@@ -92,11 +92,6 @@ def check_flags(values: Mapping[str, Any]) -> None:
             "foreach is True; all tensors already go through one fused pass: leave it None, or take the plain "
             "optimizer that program.to_pytorch() writes"
         )
-    if values.get("fused") is False:
-        raise ValueError(
-            "fused is False; these optimizers are always fused: leave it None, or take the plain optimizer that "
-            "program.to_pytorch() writes"
-        )
     if values.get("capturable"):
         raise ValueError(
             "capturable is True; it is for CUDA graphs, and this build has no CUDA back-end "

@@ -29,7 +29,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         capturable: must be False: there is no CUDA back-end to capture.
         seed: key of the rule's random draws.
         total_steps: length of the training in steps, for rules that read ``T``.
-        foreach, fused, differentiable: must keep these values; for the trainers that pass them.
+        fused: the update is always fused; False makes GradScaler unscale the gradients beforehand instead of leaving
+            it to step(). Trainers that clip gradients between the two, like Lightning, ask for that.
+        foreach, differentiable: must keep these values; for the trainers that pass them.
         **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
             of one element, or a function of the step counted from 0.
 
@@ -38,7 +40,6 @@ class RuleOptimizer(torch.optim.Optimizer):
     ones. Functions are not saved.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler sets grad_scale and found_inf and leaves the rest to step()
     _program: Program
     _lists: StepLists | None = None
 
@@ -59,10 +60,10 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         self._program = as_program(rule)
         check_names(self._program, hyper)
-        check_flags({"foreach": foreach, "fused": fused})
+        check_flags({"foreach": foreach})
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
         flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
-        extra = {"seed": seed, "total_steps": total_steps, "rule": self._program.to_text()}
+        extra = {"fused": fused, "seed": seed, "total_steps": total_steps, "rule": self._program.to_text()}
         defaults = {**values, **flags, **extra}
         self._check(defaults)
         super().__init__(params, defaults)
@@ -71,6 +72,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     def program(self) -> Program:
         """The compiled rule."""
         return self._program
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What torch's GradScaler asks: whether step() takes grad_scale and found_inf into account."""
+        return self.defaults.get("fused") is not False
 
     # -- one step -----------------------------------------------------------------------------------------------------
 

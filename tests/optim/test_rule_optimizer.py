@@ -191,7 +191,7 @@ def test_rule_of_a_group() -> None:
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"beta3": 0.5}, TypeError, "rule 'adamw' has no hyperparameter 'beta3'; did you mean 'beta1'"),
+        ({"beta3": 0.5}, TypeError, "rule 'adamw' has no hyperparameter 'beta3'; did you mean 'beta"),
         ({"beta1": "high"}, TypeError, "beta1 is 'high'; pass a number or a tensor of one element, or a function"),
         ({"beta1": torch.ones(2)}, ValueError, r"beta1 is a tensor; its shape is \(2,\)"),
         ({"lr": "fast"}, TypeError, "lr is 'fast'; pass a number or a tensor of one element$"),
@@ -199,7 +199,6 @@ def test_rule_of_a_group() -> None:
         ({"lr": math.nan}, ValueError, "Invalid learning rate: nan"),
         ({"seed": -1}, ValueError, "seed is -1; pass an integer from 0"),
         ({"total_steps": 0}, ValueError, "total_steps is 0; pass the length"),
-        ({"fused": False}, ValueError, "fused is False"),
         ({"foreach": True}, ValueError, "foreach is True.*to_pytorch"),
         ({"differentiable": True}, ValueError, "differentiable is True.*reference"),
         ({"capturable": True}, ValueError, "capturable is True.*no CUDA back-end"),
@@ -233,7 +232,7 @@ def test_refused_arguments_of_powersign(keywords: dict[str, Any], message: str) 
     ("rule", "message"),
     [
         ("def r(p, g, step, *, lr):\n    return p - lr * g, step + 1\n", "a state named 'step'"),
-        ("def r(p, g, *, lr, seed=1):\n    return p - lr * g * seed\n", "a hyperparameter named 'seed'"),
+        ("def r(p, g, *, lr, foreach=1):\n    return p - lr * g\n", "a hyperparameter named 'foreach'"),
     ],
 )
 def test_names_that_clash(rule: str, message: str) -> None:
@@ -300,6 +299,21 @@ def test_an_error_of_the_engine_passes_through() -> None:
     with pytest.raises(ValueError, match=r"params\[0\] has gaps"):
         optimizer.step()
     assert float(optimizer.state[view]["step"]) == 0.0
+
+
+def test_fused_false_leaves_unscaling_to_grad_scaler() -> None:
+    params = parameters()
+    optimizer = PowerSign(params, fused=False)
+    assert not optimizer._step_supports_amp_scaling
+    assert not copy.deepcopy(optimizer)._step_supports_amp_scaling
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    expected = copies(params)
+    set_grads(params, scale=4.0)
+    set_grads(expected)
+    scaler.step(optimizer)
+    PowerSign(expected).step()
+    assert same(params, expected)
 
 
 def test_two_optimizers_with_one_program() -> None:
