@@ -1,5 +1,9 @@
 #include "call.h"
 
+#include <cmath>
+
+#include "arguments.h"
+
 namespace py = pybind11;
 
 namespace nos::bind {
@@ -27,6 +31,26 @@ const Program& read_program(const std::string& name, PyObject* source, py::objec
     throw py::type_error(name + " is a " + std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
                          "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
   return py::cast<const Program&>(py::handle(source));
+}
+
+bool StepScalars::read(std::string_view name, PyObject* value) {
+  if (name == "step") {
+    step = read_integer(name, value, 1, UINT32_MAX);
+  } else if (name == "tensor_index") {
+    tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
+  } else if (name == "maximize") {
+    const int truth = PyObject_IsTrue(value);
+    if (truth < 0) throw py::error_already_set();
+    sign = truth ? -1 : 1;
+  } else if (name == "grad_scale") {
+    if (value == Py_None) return true;
+    scale = read_number(name, value);
+    if (scale == 0 || std::isnan(scale))
+      throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
+  } else {
+    return false;
+  }
+  return true;
 }
 
 void check_device(const TensorLists& tensors) {

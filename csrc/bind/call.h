@@ -15,6 +15,28 @@ namespace nos::bind {
 // The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
 const Program& read_program(const std::string& name, PyObject* source, pybind11::object& keep);
 
+// The arguments that apply_rule and apply_population take alike.
+struct StepScalars {
+  uint64_t step = 1, tensor_index = 0;
+  double sign = 1, scale = 1;  // of maximize and grad_scale
+
+  bool read(std::string_view name, PyObject* value);  // false for another name
+  double factor() const { return sign / scale; }      // multiplies every gradient
+};
+
+// The plan of the last call, used again while every address, shape and stride is the same.
+struct LastPlan {
+  std::vector<int64_t> signature;
+  std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
+  cpu::Tuning tuning;
+  uint32_t tensor_index;
+  std::shared_ptr<const cpu::Prepared> prepared;
+
+  bool serves(const std::vector<int64_t>& other, uint32_t index) const {
+    return signature == other && tensor_index == index && tuning == cpu::tuning();
+  }
+};
+
 // Refuses tensors on a device that this build has no back-end for.
 void check_device(const TensorLists& tensors);
 

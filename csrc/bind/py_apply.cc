@@ -17,16 +17,6 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// The plan of a program's last call, used again while every address, shape and stride is the same. Kept with the
-// program.
-struct LastPlan {
-  std::vector<int64_t> signature;
-  std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
-  cpu::Tuning tuning;
-  uint32_t tensor_index;
-  std::shared_ptr<const cpu::Prepared> prepared;
-};
-
 // group_of: row of the scalar table for every tensor; empty when there is one row.
 std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
                                              const std::vector<uint32_t>& group_of = {}) {
@@ -34,7 +24,7 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
   signature.insert(signature.end(), group_of.begin(), group_of.end());
   std::shared_ptr<const void>& slot = program.attached(Attachment::last_plan);
   const auto last = std::static_pointer_cast<const LastPlan>(slot);  // check_negation may run Python code
-  if (last && last->signature == signature && last->tensor_index == tensor_index && last->tuning == cpu::tuning()) {
+  if (last && last->serves(signature, tensor_index)) {
     tensors.check_negation(last->objects);
     return last->prepared;
   }
@@ -89,8 +79,8 @@ void add_states(TensorLists& tensors, const Program& program, PyObject* state) {
 struct Scalars {
   std::vector<double> hypers;
   std::optional<double> total_steps;
-  uint64_t step = 1, seed = 0, tensor_index = 0;
-  double factor = 1;
+  uint64_t seed = 0;
+  StepScalars common;
 };
 
 // own_hypers: whether lr and the hyperparameters are arguments of this call.
@@ -98,7 +88,6 @@ Scalars read_scalars(const Program& program, const Arguments& arguments, bool ow
   Scalars out;
   for (const Hyper& h : program.hypers()) out.hypers.push_back(h.has_default ? h.value : NAN);
   bool has_lr = !own_hypers;
-  double sign = 1, scale = 1;
   arguments.keywords([&](std::string_view name, PyObject* value) {
     for (size_t i = 0; own_hypers && i < program.hypers().size(); ++i) {
       if (name != program.hypers()[i].name) continue;
@@ -106,26 +95,14 @@ Scalars read_scalars(const Program& program, const Arguments& arguments, bool ow
       has_lr |= i == 0;
       return;
     }
-    if (name == "step") {
-      out.step = read_integer(name, value, 1, UINT32_MAX);
-    } else if (name == "total_steps") {
+    if (out.common.read(name, value)) return;
+    if (name == "total_steps") {
       if (value == Py_None) return;
       out.total_steps = read_number(name, value);
       if (!(*out.total_steps > 0))
         throw std::invalid_argument("total_steps is " + repr(value) + "; pass a positive number of steps");
     } else if (name == "seed") {
       out.seed = read_integer(name, value, 0, UINT64_MAX);
-    } else if (name == "maximize") {
-      const int truth = PyObject_IsTrue(value);
-      if (truth < 0) throw py::error_already_set();
-      sign = truth ? -1 : 1;
-    } else if (name == "grad_scale") {
-      if (value == Py_None) return;
-      scale = read_number(name, value);
-      if (scale == 0 || std::isnan(scale))
-        throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
-    } else if (name == "tensor_index") {
-      out.tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
     } else {
       std::string known;
       for (const Hyper& h : program.hypers()) known += (known.empty() ? "" : ", ") + h.name;
@@ -137,7 +114,6 @@ Scalars read_scalars(const Program& program, const Arguments& arguments, bool ow
   if (program.uses_total_steps() && !out.total_steps)
     throw std::invalid_argument("total_steps is None; rule '" + program.name() +
                                 "' reads T: pass the length of the training in steps");
-  out.factor = sign / scale;
   return out;
 }
 
@@ -155,13 +131,15 @@ void apply_rule(Arguments arguments) {
   tensors.add("grads", grads, Access::read_or_none);
   add_states(tensors, program, state);
   check_device(tensors);
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index));
+  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index));
 
   std::vector<double> slots(static_cast<size_t>(program.num_scalars()));
-  program.eval_scalars(static_cast<double>(scalars.step), scalars.total_steps.value_or(NAN), scalars.hypers, slots);
+  program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps.value_or(NAN), scalars.hypers,
+                       slots);
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
-  const cpu::StepArgs args{rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.step), scalars.factor};
+  const cpu::StepArgs args{
+      rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.common.step), scalars.common.factor()};
   run_job(*prepared, args);
   mark_modified(tensors);
 }
@@ -199,20 +177,20 @@ void apply_groups(Arguments arguments) {
   for (uint32_t g : group_of)
     if (g >= groups.size())
       throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.tensor_index), group_of);
+  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index), group_of);
 
   const auto width = static_cast<size_t>(program.num_scalars());
   std::vector<double> slots(width * groups.size());
   std::vector<const double*> rows;
   for (size_t g = 0; g < groups.size(); ++g) {
     rows.push_back(slots.data() + g * width);
-    program.eval_scalars(static_cast<double>(scalars.step), scalars.total_steps.value_or(NAN), groups[g],
+    program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps.value_or(NAN), groups[g],
                          {slots.data() + g * width, width});
   }
   const std::vector<size_t> sizes(groups.size(), width);
   const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
-  run_job(*prepared,
-          {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.step), scalars.factor});
+  run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
+                      scalars.common.factor()});
   mark_modified(tensors);
 }
 

@@ -97,8 +97,7 @@ struct Scalars {
   std::vector<const double*> rows;
   std::vector<size_t> sizes;
   std::vector<uint64_t> seeds;
-  uint64_t step = 1, tensor_index = 0;
-  double factor = 1;
+  StepScalars common;
 };
 
 Scalars read_scalars(const Population& population, const Arguments& arguments) {
@@ -107,12 +106,10 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
   std::vector<std::pair<std::string_view, PerSlice>> hypers;
   std::optional<PerSlice> lr, total_steps;
   std::vector<uint64_t> seeds;
-  double sign = 1, scale = 1;
   arguments.keywords([&](std::string_view name, PyObject* value) {
+    if (out.common.read(name, value)) return;
     if (name == "lr") {
       lr.emplace(name, value, n);
-    } else if (name == "step") {
-      out.step = read_integer(name, value, 1, UINT32_MAX);
     } else if (name == "total_steps") {
       if (value == Py_None) return;
       total_steps.emplace(name, value, n);
@@ -127,17 +124,6 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
       const auto items = py::reinterpret_borrow<py::sequence>(value);
       if (items.size() != n) throw std::invalid_argument("seed does not have one value per program");
       for (size_t k = 0; k < n; ++k) seeds.push_back(read_integer(name, py::object(items[k]).ptr(), 0, UINT64_MAX));
-    } else if (name == "maximize") {
-      const int truth = PyObject_IsTrue(value);
-      if (truth < 0) throw py::error_already_set();
-      sign = truth ? -1 : 1;
-    } else if (name == "grad_scale") {
-      if (value == Py_None) return;
-      scale = read_number(name, value);
-      if (scale == 0 || std::isnan(scale))
-        throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
-    } else if (name == "tensor_index") {
-      out.tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
     } else {
       bool known = false;
       for (const Program* p : population.programs)
@@ -147,7 +133,6 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
     }
   });
   if (!lr) throw py::type_error("argument 'lr' is missing; pass the learning rate as lr=");
-  out.factor = sign / scale;
 
   size_t total = 0;
   for (const Program* p : population.programs) total += static_cast<size_t>(p->num_scalars());
@@ -168,7 +153,7 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
     }
     values[0] = (*lr)[k];
     const auto size = static_cast<size_t>(p.num_scalars());
-    p.eval_scalars(static_cast<double>(out.step), total_steps ? (*total_steps)[k] : NAN, values, {row, size});
+    p.eval_scalars(static_cast<double>(out.common.step), total_steps ? (*total_steps)[k] : NAN, values, {row, size});
     out.rows.push_back(row);
     out.sizes.push_back(size);
     if (!seeds.empty()) out.seeds[k] = seeds[seeds.size() == 1 ? 0 : k];
@@ -177,22 +162,13 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
   return out;
 }
 
-// The plan of the last population, used again while its tensors and programs are the same.
-struct LastPlan {
-  std::vector<int64_t> signature;
-  std::vector<PyObject*> objects;  // for identity only
-  cpu::Tuning tuning;
-  uint32_t tensor_index;
-  std::shared_ptr<const cpu::Prepared> prepared;
-};
-
+// The plan of the last population is used again while its tensors and programs are the same.
 std::shared_ptr<const cpu::Prepared> plan_of(const Population& population, const TensorLists& tensors, uint32_t index) {
   static std::shared_ptr<const LastPlan>& slot = *new std::shared_ptr<const LastPlan>();  // guarded by the GIL
   std::vector<int64_t> signature = tensors.signature();
   const std::shared_ptr<const LastPlan> last = slot;
   const size_t n = population.programs.size();
-  bool same = last && last->signature == signature && last->tensor_index == index && last->tuning == cpu::tuning() &&
-              last->prepared->code.size() == n;
+  bool same = last && last->serves(signature, index) && last->prepared->code.size() == n;
   // lowered code is compared, not programs: the plan keeps it alive, so its address cannot be used again
   for (size_t k = 0; same && k < n; ++k)
     same = last->prepared->code[k] == population.programs[k]->attached(Attachment::cpu_code);
@@ -219,9 +195,9 @@ void apply_population(Arguments arguments) {
   tensors.add("grads", grads, Access::read_or_none);
   add_states(tensors, population, state);
   check_device(tensors);
-  const auto prepared = plan_of(population, tensors, static_cast<uint32_t>(scalars.tensor_index));
+  const auto prepared = plan_of(population, tensors, static_cast<uint32_t>(scalars.common.tensor_index));
   run_job(*prepared, {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
-                      static_cast<uint32_t>(scalars.step), scalars.factor});
+                      static_cast<uint32_t>(scalars.common.step), scalars.common.factor()});
   mark_modified(tensors);
 }
 
