@@ -7,6 +7,8 @@ factor and the last one's instead, which keeps that change.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,11 +18,12 @@ from .optim._lr_factors import Factor, cosine, gaussian, linear_cosine, stepwise
 __all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDecay"]
 
 
-class _FactorLR(LRScheduler):
+class _FactorLR(LRScheduler, ABC):
     """lr times a factor of the step. Subclasses hold plain numbers and say what the factor is."""
 
+    @abstractmethod
     def _factor(self) -> Factor:
-        raise NotImplementedError
+        """The factor as a function of the step, made of the numbers held."""
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The lr of each group at `last_epoch`."""

@@ -129,8 +129,7 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self, split: Split) -> float:
-        """Share of `split` classified right, in [0, 1]; 0.0, and the end of this training, if its loss is not finite.
-        Share of `split` classified right, in [0, 1]; 0.0, and the end of this training, if its loss is not finite."""
+        """Share of `split` classified right, in [0, 1]; 0.0, and the end of the training, if its loss is not finite."""
         if not self.alive:
             return 0.0
         right, loss = 0, 0.0
