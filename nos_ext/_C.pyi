@@ -57,6 +57,7 @@ def apply_rule(
     seed: int = 0,
     maximize: bool = False,
     grad_scale: Any = None,
+    stochastic_rounding: bool = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...
@@ -73,6 +74,7 @@ def apply_groups(
     seed: int = 0,
     maximize: bool = False,
     grad_scale: Any = None,
+    stochastic_rounding: bool = False,
     tensor_index: int = 0,
 ) -> None: ...
 def apply_population(
@@ -87,6 +89,7 @@ def apply_population(
     seed: int | Sequence[int] = 0,
     maximize: bool = False,
     grad_scale: Any = None,
+    stochastic_rounding: bool = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...

@@ -154,8 +154,13 @@ void apply_rule(Arguments arguments) {
                        {scalars.hypers.data(), program.hypers().size()}, slots);
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
-  const cpu::StepArgs args{
-      rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.common.step), scalars.common.factor()};
+  const cpu::StepArgs args{rows,
+                           sizes,
+                           1,
+                           &scalars.seed,
+                           static_cast<uint32_t>(scalars.common.step),
+                           scalars.common.factor(),
+                           scalars.common.stochastic_rounding};
   run_job(*prepared, args);
   tensors->mark_modified();
 }
@@ -207,7 +212,7 @@ void apply_groups(Arguments arguments) {
   const std::vector<size_t> sizes(groups.size(), width);
   const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
   run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
-                      scalars.common.factor()});
+                      scalars.common.factor(), scalars.common.stochastic_rounding});
   tensors->mark_modified();
 }
 
@@ -216,7 +221,7 @@ PyObject* call_apply_groups(PyObject*, PyObject* const* args, Py_ssize_t count, 
 }
 
 constexpr const char* kGroupsDoc =
-    R"(apply_groups(program, params, grads, state, group_of, groups, *, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0)
+    R"(apply_groups(program, params, grads, state, group_of, groups, *, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, stochastic_rounding=False, tensor_index=0)
 --
 
 apply_rule for several param groups in one call: tensor i takes the hyperparameters groups[group_of[i]], a list of one
@@ -224,7 +229,7 @@ number per hyperparameter of the program, in order, lr first.
 )";
 
 constexpr const char* kApplyDoc =
-    R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
+    R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, stochastic_rounding=False, tensor_index=0, **hyperparameters)
 --
 
 Apply one step of an update rule in place, fused over all tensors.
@@ -242,6 +247,8 @@ Args:
     seed: 64-bit key of the rule's random draws.
     maximize: negate the gradients.
     grad_scale: the gradients are divided by it (loss scaling); a number or a one-element tensor, not 0.
+    stochastic_rounding: round results that are stored in bfloat16 or float16 up or down at random, so that their mean
+        is the fp32 result, and not to the nearest; keyed by seed and step.
     tensor_index: number of params[0] in the key of random draws, so that a list applied in pieces draws the same.
     **hyperparameters: values for the rule's other scalars; the rest take their defaults.
 
