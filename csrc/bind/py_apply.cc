@@ -36,7 +36,8 @@ Calls& calls_of(const Program& program) {  // guarded by the GIL
   return *const_cast<Calls*>(static_cast<const Calls*>(slot.get()));
 }
 
-std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index) {
+std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors,
+                                             uint32_t tensor_index) {
   const auto fits = [](const cpu::Prepared&) { return true; };
   return calls_of(program).last.get(tensors, tensor_index, {}, fits, [&] {
     const Program* programs[] = {&program};

@@ -1,5 +1,5 @@
-// Stepper: what the optimizers of nos_ext.optim keep between steps. In the steady state a step is one call: it sees that
-// nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
+// Stepper: what the optimizers of nos_ext.optim keep between steps. In the steady state a step is one call: it sees
+// that nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -213,11 +213,11 @@ class Stepper {
   py::object steps_;
   float* const counts_;
   std::vector<float> known_counts_;
-  std::vector<bool> present_;           // which parameters had a gradient
-  std::vector<double> rows_;            // hyperparameters of every group
+  std::vector<bool> present_;  // which parameters had a gradient
+  std::vector<double> rows_;   // hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
   std::vector<size_t> row_sizes_;
-  std::vector<std::string> labels_;     // of the lists of states, for messages
+  std::vector<std::string> labels_;  // of the lists of states, for messages
   std::deque<Part> parts_;
 };
 

@@ -8,10 +8,7 @@ namespace py = pybind11;
 namespace nos::bind {
 
 Watch::Watch(py::list groups, py::dict state, py::tuple hypers, py::tuple flags)
-    : group_list_(std::move(groups)),
-      state_(std::move(state)),
-      hypers_(std::move(hypers)),
-      flags_(std::move(flags)) {
+    : group_list_(std::move(groups)), state_(std::move(state)), hypers_(std::move(hypers)), flags_(std::move(flags)) {
   remember();
 }
 
@@ -127,8 +124,7 @@ std::vector<Watch::NewValue> Watch::values() const {
   std::vector<NewValue> out;
   for (size_t g = 0; g < groups_.size(); ++g)
     for (const Item& item : groups_[g].items)
-      if (item.kind >= 0)
-        out.push_back({g, static_cast<size_t>(item.kind), item.value});
+      if (item.kind >= 0) out.push_back({g, static_cast<size_t>(item.kind), item.value});
   return out;
 }
 

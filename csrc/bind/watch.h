@@ -30,8 +30,8 @@ class Watch {
   Change look(PyObject* groups, PyObject* state, std::vector<NewValue>& values) const;
   void keep(const std::vector<NewValue>& values);
 
-  const std::vector<pybind11::object>& params() const { return params_; }     // of all groups
-  const std::vector<uint32_t>& group_of() const { return group_of_; }         // of every parameter
+  const std::vector<pybind11::object>& params() const { return params_; }  // of all groups
+  const std::vector<uint32_t>& group_of() const { return group_of_; }      // of every parameter
   size_t num_groups() const { return groups_.size(); }
   std::vector<NewValue> values() const;  // of all hyperparameters, as remembered
 
@@ -59,7 +59,7 @@ class Watch {
   std::vector<Group> groups_;
   std::vector<pybind11::object> params_;
   std::vector<uint32_t> group_of_;
-  std::vector<PyObject*> entries_;  // of the state: each key, its entry, the values of the entry
+  std::vector<PyObject*> entries_;      // of the state: each key, its entry, the values of the entry
   std::vector<pybind11::object> kept_;  // owns what the plain pointers above point to
 };
 

@@ -69,7 +69,9 @@ def test_side_by_side(rule: str, name: str, hyper: float, beta: float, dtype: An
             lr=LR, step=step + 1, decay=DECAYS[decay](step), beta=beta, **{name: hyper},
         )  # fmt: skip
         decided &= np.abs(m) > 64 * unit * np.abs(grad)
-        bound += unit * (2 * np.abs(p) + 16 * np.abs(p - before))  # one rounding of p, a few of the update, on each side
+        bound += unit * (
+            2 * np.abs(p) + 16 * np.abs(p - before)
+        )  # one rounding of p, a few of the update, on each side
     assert decided.mean() > 0.95
     assert (np.abs(p - var.numpy()) <= bound)[decided].all()
     assert np.abs(m - slot.numpy())[decided].max() <= 8 * STEPS * unit
