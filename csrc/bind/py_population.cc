@@ -191,8 +191,9 @@ void apply_population(Arguments arguments) {
   add_states(*tensors, population, state);
   check_device(*tensors);
   const auto prepared = plan_of(population, *tensors, static_cast<uint32_t>(scalars.common.tensor_index));
-  run_job(*prepared, {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
-                      static_cast<uint32_t>(scalars.common.step), scalars.common.factor()});
+  run_job(*prepared,
+          {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
+           static_cast<uint32_t>(scalars.common.step), scalars.common.factor(), scalars.common.stochastic_rounding});
   tensors->mark_modified();
 }
 
@@ -201,7 +202,7 @@ PyObject* call_apply_population(PyObject*, PyObject* const* args, Py_ssize_t cou
 }
 
 constexpr const char* kDoc =
-    R"(apply_population(programs, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
+    R"(apply_population(programs, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, stochastic_rounding=False, tensor_index=0, **hyperparameters)
 --
 
 Apply K update rules to K slices of stacked tensors, in place and in one call.
@@ -218,7 +219,7 @@ Args:
     lr, total_steps, **hyperparameters: one number for all slices, or a sequence of K numbers. A hyperparameter reaches
         the programs that have one of that name.
     seed: one integer, or K of them.
-    step, maximize, grad_scale, tensor_index: as in apply_rule.
+    step, maximize, grad_scale, stochastic_rounding, tensor_index: as in apply_rule.
 
 Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
