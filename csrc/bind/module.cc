@@ -6,4 +6,5 @@ PYBIND11_MODULE(_C, m) {
   nos::bind::bind_apply(m);
   nos::bind::bind_population(m);
   nos::bind::bind_info(m);
+  nos::bind::bind_jit(m);
 }
