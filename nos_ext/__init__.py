@@ -16,7 +16,7 @@ except ImportError as error:
         "build it with `pip install .` in the source folder"
     ) from error
 
-from .engine import apply_population, apply_rule, build_info, init_population_state, init_state
+from .engine import apply_population, apply_rule, build_info, init_population_state, init_state, set_jit
 from .program import Program
 from .rule import Expr, Rule, RuleError, compile_rule, rule
 
@@ -37,4 +37,5 @@ __all__ = [
     "init_state",
     "op_table",
     "rule",
+    "set_jit",
 ]

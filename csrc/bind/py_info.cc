@@ -2,6 +2,7 @@
 
 #include "../backend/cpu/engine.h"
 #include "../backend/cpu/kernels.h"
+#include "../backend/cuda/jit/jit.h"
 #include "../ops/philox.h"
 #include "../program/bytecode.h"
 #include "bind.h"
@@ -26,6 +27,7 @@ py::dict build_info() {
   cuda["enabled"] = false;
   cuda["toolkit"] = NOS_CUDA_TOOLKIT;
   cuda["status"] = NOS_CUDA_STATUS;
+  cuda["jit"] = cuda::jit::status();
   py::dict out;
   out["version"] = NOS_VERSION;
   out["bytecode_version"] = bytecode::kVersion;
