@@ -13,22 +13,7 @@ namespace {
 
 namespace jit = cuda::jit;
 
-constexpr std::pair<const char*, jit::Mode> kModes[] = {
-    {"auto", jit::Mode::automatic}, {"always", jit::Mode::always}, {"never", jit::Mode::never}};
-
-const char* name_of_mode(jit::Mode mode) {
-  for (const auto& [name, value] : kModes)
-    if (value == mode) return name;
-  return "";
-}
-
-jit::Mode read_mode(const std::string& text) {
-  for (const auto& [name, value] : kModes)
-    if (text == name) return value;
-  throw std::invalid_argument("mode is '" + text + "'; pass 'auto', 'always' or 'never'");
-}
-
-// One name for all slots, or one per slot.
+// One name per slot.
 std::array<DType, kMaxSlots> read_dtypes(const Program& program, const std::vector<std::string>& names) {
   const size_t slots = bytecode::kFirstState + program.states().size();
   if (names.size() != slots)
@@ -47,11 +32,15 @@ std::array<DType, kMaxSlots> read_dtypes(const Program& program, const std::vect
 }  // namespace
 
 void bind_jit(py::module_& m) {
+  py::module_::import("atexit").attr("register")(py::cpp_function([] {
+    const py::gil_scoped_release release;
+    jit::finish_builds();
+  }));
   m.def(
       "set_jit",
       [](const std::string& mode, std::optional<uint32_t> after) {
-        const jit::Mode next = read_mode(mode);
-        const std::string old = name_of_mode(jit::mode());
+        const jit::Mode next = jit::read_mode("mode", mode);
+        const std::string old = jit::name_of(jit::mode());
         jit::set_mode(next);
         jit::set_promote_after(after.value_or(jit::kPromoteAfter));
         return old;
@@ -85,7 +74,7 @@ void bind_jit(py::module_& m) {
       [](const Program& program, const std::vector<std::string>& dtypes, int arch,
          const std::string& mode) -> py::object {
         const auto list = read_dtypes(program, dtypes);
-        const jit::Mode chosen = read_mode(mode);
+        const jit::Mode chosen = jit::read_mode("mode", mode);
         jit::Build* build;
         {
           const py::gil_scoped_release release;

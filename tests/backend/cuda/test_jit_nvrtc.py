@@ -246,14 +246,18 @@ def test_set_jit() -> None:
         nos_ext.set_jit(old)
     code = "import nos_ext; print(nos_ext.set_jit('auto'))"
     assert output(child(code, NOS_JIT="never")) == "never"
+    process = child(code, NOS_JIT="sometimes")
+    assert "NOS_JIT is 'sometimes'; pass 'auto', 'always' or 'never'" in process.communicate()[1]
 
 
 @needs_nvrtc
-def test_a_process_may_end_while_a_rule_compiles() -> None:
+@pytest.mark.parametrize("pause", [0, 0.01, 0.05, 0.1])
+def test_a_process_may_end_while_a_rule_compiles(pause: float) -> None:
     code = f"""
-import nos_ext
+import nos_ext, time
 from nos_ext import _C
 nos_ext.set_jit("auto", after=1)
 _C.jit_build(nos_ext.compile_rule({RULE!r}), ["float32"] * 3, 90, mode="auto")
+time.sleep({pause})
 """
     assert output(child(code, NOS_JIT_CACHE="0")) == ""

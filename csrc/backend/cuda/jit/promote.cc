@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -19,10 +20,12 @@ namespace {
 
 Mode mode_at_start() {
   const char* text = std::getenv("NOS_JIT");
-  const std::string_view name = text ? text : "auto";
-  return name == "never" ? Mode::never : name == "always" ? Mode::always : Mode::automatic;
+  return read_mode("NOS_JIT", text && *text ? text : "auto");
 }
-std::atomic<Mode> g_mode{mode_at_start()};
+std::atomic<Mode>& the_mode() {
+  static std::atomic<Mode> mode{mode_at_start()};
+  return mode;
+}
 std::atomic<uint32_t> g_promote_after{kPromoteAfter};
 
 // What decides the machine code, for the disk cache. The prelude goes by its hash.
@@ -31,8 +34,7 @@ std::string cache_key(const std::string& text, int arch, const Nvrtc& nvrtc) {
          Nvrtc::options(arch) + "\n" + text;
 }
 
-// One thread that compiles what is queued, started at the first need. Leaked with its queue; at exit it finishes the
-// compilation it is in, as NVRTC must not be unloaded under it.
+// One thread that compiles what is queued, started at the first need. Leaked with its queue.
 class Worker {
  public:
   static Worker& get() {
@@ -44,11 +46,17 @@ class Worker {
     const std::lock_guard lock(mutex_);
     if (stop_) return;
     jobs_.push_back(build);
-    if (!thread_.joinable()) {
-      thread_ = std::thread([this] { work(); });
-      std::atexit([] { get().finish(); });
-    }
+    if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
     wake_.notify_one();
+  }
+
+  void finish() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+      wake_.notify_one();
+    }
+    if (thread_.joinable()) thread_.join();
   }
 
  private:
@@ -63,15 +71,6 @@ class Worker {
       job->run();
       lock.lock();
     }
-  }
-
-  void finish() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-      wake_.notify_one();
-    }
-    if (thread_.joinable()) thread_.join();
   }
 
   std::mutex mutex_;
@@ -104,8 +103,14 @@ std::mutex g_uses_mutex;
 
 }  // namespace
 
-Mode mode() { return g_mode; }
-void set_mode(Mode mode) { g_mode = mode; }
+Mode read_mode(std::string_view what, std::string_view text) {
+  for (const Mode m : {Mode::automatic, Mode::always, Mode::never})
+    if (text == name_of(m)) return m;
+  throw std::invalid_argument(std::string(what) + " is '" + std::string(text) + "'; pass 'auto', 'always' or 'never'");
+}
+Mode mode() { return the_mode().load(std::memory_order_relaxed); }
+void set_mode(Mode mode) { the_mode() = mode; }
+void finish_builds() { Worker::get().finish(); }
 uint32_t promote_after() { return g_promote_after; }
 void set_promote_after(uint32_t calls) { g_promote_after = calls; }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "jit.h"
 
@@ -15,6 +16,9 @@ namespace nos::cuda::jit {
 // The setting of the process: what calls that do not say otherwise use. NOS_JIT=auto|always|never sets it at the start.
 Mode mode();
 void set_mode(Mode mode);
+constexpr const char* name_of(Mode m) { return m == Mode::automatic ? "auto" : m == Mode::always ? "always" : "never"; }
+// Throws std::invalid_argument naming `what`.
+Mode read_mode(std::string_view what, std::string_view text);
 
 // Calls of a program, with the same dtypes, after which automatic compiles it. A compilation takes about as long as a
 // thousand launches save on small models; short trainings, as those of a search, never pay for it.
@@ -48,6 +52,10 @@ class Build {
   std::string cubin_, why_;
   bool from_disk_ = false;
 };
+
+// Ends the background thread, after the compilation that it is in; nothing is queued from then on. To be called before
+// the process takes its libraries down: NVRTC must not lose its data while it compiles.
+void finish_builds();
 
 // The build to use in the place of the interpreter, or null; see jit::request.
 Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtypes, int arch, Mode mode);
