@@ -52,8 +52,8 @@ Job make_job(const Plan& plan, std::span<const Program* const> programs, int blo
   Job job;
   for (const Program* p : programs) {
     auto code = registers == kRegs ? lowered(*p) : std::make_shared<const DeviceCode>(lower(*p, registers));
-    job.programs.push_back({static_cast<uint32_t>(job.code.size()), static_cast<uint32_t>(code->code.size()),
-                            code->reads, code->writes});
+    job.programs.push_back(
+        {static_cast<uint32_t>(job.code.size()), static_cast<uint32_t>(code->code.size()), code->reads, code->writes});
     job.code.insert(job.code.end(), code->code.begin(), code->code.end());
     job.longest = std::max(job.longest, static_cast<uint32_t>(code->code.size()) + 1);
     job.overflow = std::max(job.overflow, code->overflow);

@@ -3,9 +3,9 @@
 //
 //   Context: thread(), threads()  of the block
 //
-// A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts at 4 (x + j * threads) past the
-// tile's begin. Aligned whole tiles take wide accesses, all else guarded single ones with the same map of threads to
-// elements. Draws are keyed by elements, so results depend on neither.
+// A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts at 4 (x + j * threads) past
+// the tile's begin. Aligned whole tiles take wide accesses, all else guarded single ones with the same map of threads
+// to elements. Draws are keyed by elements, so results depend on neither.
 #pragma once
 #include "../../ops/math.h"
 #include "../../ops/philox.h"
@@ -22,8 +22,8 @@
 
 namespace nos::cuda {
 
-// d = s as an instruction that the compiler may not move. Without it the copies of one case become phi moves in front of
-// the branch, which every instruction then pays, and registers spill.
+// d = s as an instruction that the compiler may not move. Without it the copies of one case become phi moves in front
+// of the branch, which every instruction then pays, and registers spill.
 #if defined(__CUDA_ARCH__)
 NOS_HD void move(float& d, float s) { asm volatile("mov.b32 %0, %1;" : "=f"(d) : "f"(s)); }
 NOS_HD void move(double& d, double s) { asm volatile("mov.b64 %0, %1;" : "=d"(d) : "d"(s)); }
@@ -134,9 +134,10 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     sm.index = t.index;
   }
   for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
-    sm.data[s] = reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(t.data[s]) +
-                                         static_cast<uintptr_t>((chunk.slice * t.numel + chunk.begin) *
-                                                                size_of_dtype(dtype_of(t.dtypes, static_cast<int>(s)))));
+    sm.data[s] =
+        reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(t.data[s]) +
+                                static_cast<uintptr_t>((chunk.slice * t.numel + chunk.begin) *
+                                                       size_of_dtype(dtype_of(t.dtypes, static_cast<int>(s)))));
   for (uint32_t i = ctx.thread(); i <= program.length; i += ctx.threads())
     decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, scalars);
 }
@@ -162,32 +163,31 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
     T c;
     fetch.next(op, arg, c);
     switch (op) {
-#define NOS_ON_SLOT(id, n, body)   \
-  case k_##id * kRegs + n: {       \
-    constexpr int S = n;           \
-    NOS_EACH { body; }             \
+#define NOS_ON_SLOT(id, n, body) \
+  case k_##id* kRegs + n: {      \
+    constexpr int S = n;         \
+    NOS_EACH { body; }           \
   } break;
-#define NOS_ON_SLOTS(id, body)                                                                                      \
-  NOS_ON_SLOT(id, 0, body)                                                                                          \
-  NOS_ON_SLOT(id, 1, body)                                                                                          \
-  NOS_ON_SLOT(id, 2, body)                                                                                          \
-  NOS_ON_SLOT(id, 3, body)                                                                                          \
-  NOS_ON_SLOT(id, 4, body)                                                                                          \
+#define NOS_ON_SLOTS(id, body) \
+  NOS_ON_SLOT(id, 0, body)     \
+  NOS_ON_SLOT(id, 1, body)     \
+  NOS_ON_SLOT(id, 2, body)     \
+  NOS_ON_SLOT(id, 3, body)     \
+  NOS_ON_SLOT(id, 4, body)     \
   NOS_ON_SLOT(id, 5, body) NOS_ON_SLOT(id, 6, body) NOS_ON_SLOT(id, 7, body) NOS_ON_SLOT(id, 8, body)
       NOS_ON_SLOTS(ld, move(acc[e], r[S][e]))
       NOS_ON_SLOTS(st, move(r[S][e], acc[e]))
       NOS_ON_SLOTS(mvt, move(r[kT][e], r[S][e]))
       NOS_ON_SLOTS(mvu, move(r[kU][e], r[S][e]))
-#define NOS_SLOT(id, value)                                       \
-  NOS_ON_SLOTS(id, [[maybe_unused]] const T a = acc[e]; const T s = r[S][e]; acc[e] = (value))
+#define NOS_SLOT(id, value) NOS_ON_SLOTS(id, [[maybe_unused]] const T a = acc[e]; const T s = r[S][e]; acc[e] = (value))
 #define NOS_SLOT_MOVE(id)
-#define NOS_ONE(id, value)                                                             \
-  case k1_##id: {                                                                      \
-    NOS_EACH {                                                                         \
-      const T a = acc[e];                                                              \
-      [[maybe_unused]] const T t = r[kT][e], u = r[kU][e];                             \
-      move(acc[e], (value));                                                           \
-    }                                                                                  \
+#define NOS_ONE(id, value)                                 \
+  case k1_##id: {                                          \
+    NOS_EACH {                                             \
+      const T a = acc[e];                                  \
+      [[maybe_unused]] const T t = r[kT][e], u = r[kU][e]; \
+      move(acc[e], (value));                               \
+    }                                                      \
   } break;
 #define NOS_MOVE(id)
 #include "isa.def"
@@ -271,17 +271,18 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
   const uint32_t reads = sm.reads, writes = sm.writes, dtypes = sm.dtypes;
   T r[kRegs][E];
   NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
-  NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count; begin += tile) {  // warps past the end have nothing to do
+  NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count;
+                     begin += tile) {  // warps past the end have nothing to do
     const Place place{begin + static_cast<int>(4 * ctx.thread()), stride};
     int whole = sm.aligned && begin + tile <= count;
     opaque(whole);
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-        NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-          load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
+          NOS_UNROLL for (int j = 0; j < E / 4; ++j)
+              load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-        NOS_EACH if (place.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e));
+          NOS_EACH if (place.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e));
     }
     const T factor = sm.factor;
     NOS_EACH r[1][e] *= factor;
@@ -289,11 +290,11 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     opaque(whole);
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
-        NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-          store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
+          NOS_UNROLL for (int j = 0; j < E / 4; ++j)
+              store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
-        NOS_EACH if (place.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e), r[s][e]);
+          NOS_EACH if (place.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e), r[s][e]);
     }
   }
 }

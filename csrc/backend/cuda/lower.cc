@@ -8,8 +8,8 @@ namespace nos::cuda {
 namespace {
 
 constexpr int kNowhere = -1;
-constexpr int kOverflow = 1000;     // place of overflow slot k: kOverflow + k; below: register slots
-constexpr int kDeepestTree = 100;   // bounds the recursion; a deeper value gets a place
+constexpr int kOverflow = 1000;    // place of overflow slot k: kOverflow + k; below: register slots
+constexpr int kDeepestTree = 100;  // bounds the recursion; a deeper value gets a place
 constexpr uint32_t kNone = ~0u;
 
 int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
