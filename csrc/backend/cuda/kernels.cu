@@ -1,4 +1,5 @@
 // The kernels, instantiated for the device.
+#include "captured.h"
 #include "kernel.h"
 #include "kernels.h"
 
@@ -22,6 +23,16 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const 
   __syncthreads();
   run<T, E, Mixed>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
 }
+
+// Reads the step, then counts it up: one block, so that a barrier lies between.
+__global__ void __launch_bounds__(kPrologueThreads) prologue(const __grid_constant__ Prologue a) {
+  const uint32_t step = a.head->step + 1;
+  for (uint32_t r = threadIdx.x; r < a.num_rows; r += kPrologueThreads) evaluate_row(a, r, step);
+  __syncthreads();
+  if (threadIdx.x == 0) a.head->step = step;
+}
+
+const void* prologue_kernel() { return reinterpret_cast<const void*>(&prologue); }
 
 const void* interpreter_of(Kind kind) {
   switch (kind) {

@@ -1,4 +1,4 @@
-// Owns the choice of the interpreter kernel: compute type and storage.
+// Owns the list of kernels in this build: the interpreter by compute type and storage, and the captured step's prologue.
 #pragma once
 
 namespace nos::cuda {
@@ -11,5 +11,7 @@ inline constexpr int kMostThreads = 256;
 inline constexpr int kBlocksPerSm = 2;  // occupancy that the register budget is made for
 
 const void* interpreter_of(Kind kind);  // for cudaLaunchKernel; its argument is one Launch
+const void* prologue_kernel();          // its argument is one Prologue; one block of kPrologueThreads
+inline constexpr int kPrologueThreads = 128;
 
 }  // namespace nos::cuda

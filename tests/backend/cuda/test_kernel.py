@@ -262,7 +262,7 @@ def test_a_rule_too_big_for_the_device() -> None:
     make = np.random.default_rng(6)
     lists = [[data(make, 50, "float32")] for _ in range(2)]
     before = lists[0][0].copy()
-    with pytest.raises(ValueError, match="temporaries beyond the registers.*move the tensors to the CPU"):
+    with pytest.raises(ValueError, match=r"temporaries beyond the registers.*move the tensors to the CPU"):
         host.apply(wide_rule(60), lists[0], lists[1], [], groups=[{"lr": 1}], shared_limit=16_000)
     np.testing.assert_array_equal(lists[0][0], before)
 
