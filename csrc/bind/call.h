@@ -37,9 +37,6 @@ struct LastPlan {
   }
 };
 
-// Refuses tensors on a device that this build has no back-end for.
-void check_device(const TensorLists& tensors);
-
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
 
 // Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs

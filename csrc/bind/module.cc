@@ -5,5 +5,6 @@ PYBIND11_MODULE(_C, m) {
   nos::bind::bind_program(m);
   nos::bind::bind_apply(m);
   nos::bind::bind_population(m);
+  nos::bind::bind_captured(m);
   nos::bind::bind_info(m);
 }

@@ -10,6 +10,7 @@
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
+#include "devices.h"
 #include "tensors.h"
 
 namespace py = pybind11;
@@ -130,8 +131,6 @@ void apply_rule(Arguments arguments) {
   tensors.add("params", params, Access::write);
   tensors.add("grads", grads, Access::read_or_none);
   add_states(tensors, program, state);
-  check_device(tensors);
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index));
 
   std::vector<double> slots(static_cast<size_t>(program.num_scalars()));
   program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps.value_or(NAN), scalars.hypers,
@@ -140,7 +139,13 @@ void apply_rule(Arguments arguments) {
   const size_t sizes[] = {slots.size()};
   const cpu::StepArgs args{
       rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.common.step), scalars.common.factor()};
-  run_job(*prepared, args);
+  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
+  if (on_cuda(tensors)) {
+    const Program* programs[] = {&program};
+    run_on_cuda(programs, tensors, index, {}, 0, args);
+  } else {
+    run_job(*plan_of(program, tensors, index), args);
+  }
   mark_modified(tensors);
 }
 
@@ -171,13 +176,11 @@ void apply_groups(Arguments arguments) {
   tensors.add("params", params, Access::write);
   tensors.add("grads", grads, Access::read_or_none);
   add_states(tensors, program, state);
-  check_device(tensors);
   if (group_of.size() != tensors.lists()[0].tensors.size())
     throw std::invalid_argument("group_of has " + std::to_string(group_of.size()) + " entries; pass one per parameter");
   for (uint32_t g : group_of)
     if (g >= groups.size())
       throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index), group_of);
 
   const auto width = static_cast<size_t>(program.num_scalars());
   std::vector<double> slots(width * groups.size());
@@ -189,8 +192,19 @@ void apply_groups(Arguments arguments) {
   }
   const std::vector<size_t> sizes(groups.size(), width);
   const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
-  run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
-                      scalars.common.factor()});
+  const cpu::StepArgs args{rows.data(),
+                           sizes.data(),
+                           rows.size(),
+                           seeds.data(),
+                           static_cast<uint32_t>(scalars.common.step),
+                           scalars.common.factor()};
+  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
+  if (on_cuda(tensors)) {
+    const Program* programs[] = {&program};
+    run_on_cuda(programs, tensors, index, group_of, 0, args);
+  } else {
+    run_job(*plan_of(program, tensors, index, group_of), args);
+  }
   mark_modified(tensors);
 }
 

@@ -70,8 +70,7 @@ NOS_HD void evaluate_row(const Prologue& a, uint32_t r, uint32_t step) {
   for (uint32_t i = 0; i < program.constants; ++i) slots[n++] = constants[i];
   for (uint32_t i = 0; i < program.instructions; ++i) {
     const ScalarInstr in = code[i];
-    slots[n] =
-        scalar_op(static_cast<Op>(in.op), slots[in.operand[0]], slots[in.operand[1]], slots[in.operand[2]]);
+    slots[n] = scalar_op(static_cast<Op>(in.op), slots[in.operand[0]], slots[in.operand[1]], slots[in.operand[2]]);
     ++n;
   }
   for (int part = 0; part < 3; ++part) {

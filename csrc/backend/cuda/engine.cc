@@ -32,8 +32,7 @@ void allow_shared(const void* kernel, int device) {
         "asking for shared memory");
 }
 
-void launch_kernel(const void* kernel, size_t blocks, int threads, size_t shared, Launch& launch,
-                   cudaStream_t stream) {
+void launch_kernel(const void* kernel, size_t blocks, int threads, size_t shared, Launch& launch, cudaStream_t stream) {
   if (blocks > static_cast<size_t>(std::numeric_limits<int>::max()))
     throw std::invalid_argument("the tensors of one call need more than 2^31 - 1 blocks; apply the rule in pieces");
   void* arguments[] = {&launch};
@@ -169,9 +168,9 @@ void CapturedStep::launch(cudaStream_t stream) {
 
 uint32_t CapturedStep::steps_done(cudaStream_t stream) {
   uint32_t step = 0;
-  check(cudaMemcpyAsync(&step, memory_->device() + CapturedImage::step_at(), sizeof step, cudaMemcpyDeviceToHost,
-                        stream),
-        "reading the step");
+  check(
+      cudaMemcpyAsync(&step, memory_->device() + CapturedImage::step_at(), sizeof step, cudaMemcpyDeviceToHost, stream),
+      "reading the step");
   check(cudaStreamSynchronize(stream), "waiting for the step");
   return step;
 }

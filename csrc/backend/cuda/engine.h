@@ -45,7 +45,7 @@ class CapturedStep {
 
   CapturedImage& image() { return image_; }
   int device() const { return device_; }
-  void begin_edit();                                              // before a change through image()
+  void begin_edit();                                                                // before a change through image()
   void upload(std::span<const CapturedImage::Range> changed, cudaStream_t stream);  // after it; not in a capture
   void launch(cudaStream_t stream);                                                 // may be captured
   uint32_t steps_done(cudaStream_t stream);                                         // waits for the stream

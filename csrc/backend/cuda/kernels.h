@@ -1,4 +1,5 @@
-// Owns the list of kernels in this build: the interpreter by compute type and storage, and the captured step's prologue.
+// Owns the list of kernels in this build: the interpreter by compute type and storage, and the captured step's
+// prologue.
 #pragma once
 
 namespace nos::cuda {

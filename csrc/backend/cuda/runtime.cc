@@ -34,7 +34,8 @@ std::string remedy(cudaError_t status) {
 }
 
 std::map<int, std::vector<std::unique_ptr<Twin>>>& pool() {
-  static auto& twins = *new std::map<int, std::vector<std::unique_ptr<Twin>>>();  // never freed: CUDA may be gone at exit
+  static auto& twins =
+      *new std::map<int, std::vector<std::unique_ptr<Twin>>>();  // never freed: CUDA may be gone at exit
   return twins;
 }
 constexpr size_t kPooled = 64;  // twins kept per device
