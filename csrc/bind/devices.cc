@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "call.h"
 #include "dlpack.h"
@@ -28,40 +29,33 @@ bool on_cuda(const TensorLists& tensors) {
 
 #ifdef NOS_HAVE_CUDA
 
-void* current_stream(const TensorLists& tensors) {
-  const auto& params = tensors.lists()[0].tensors;
-  size_t i = 0;
-  while (!params[i].on_cuda) ++i;
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensors.objects()[i]));
+void* current_stream(PyObject* tensor, int device) {
+  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
   const auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttrString(type, "__dlpack_c_exchange_api__"));
   if (!capsule) throw py::error_already_set();
   const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (!api) throw py::error_already_set();
   void* stream = nullptr;
-  if (!api->current_work_stream || api->current_work_stream(kDLCUDA, params[i].device, &stream) != 0) {
+  if (!api->current_work_stream || api->current_work_stream(kDLCUDA, device, &stream) != 0) {
     if (PyErr_Occurred()) throw py::error_already_set();
-    throw std::runtime_error("the framework of params[" + std::to_string(i) + "] does not tell its current stream");
+    throw std::runtime_error("the tensors' framework does not tell its current CUDA stream; use torch >= 2.10");
   }
   return stream;
 }
 
 namespace {
 
-// The plans of the last calls: a plan is used again while every address, shape and stride is the same.
+// The plans of the last calls, each used again while its tensors are the same and patched while only gradients move.
 struct Entry {
-  std::vector<int64_t> signature;
-  std::vector<PyObject*> objects;                             // for identity only
+  Snapshot snapshot;
+  std::vector<uint32_t> group_of;
   std::vector<std::shared_ptr<const cuda::DeviceCode>> code;  // keeps the addresses that are compared from being reused
   uint32_t tensor_index, population;
   int device;
-  std::unique_ptr<cuda::Ready> ready;
+  Plan plan;
+  std::optional<cuda::Ready> ready;
 };
 constexpr size_t kPlans = 8;
-
-std::vector<Entry>& plans() {
-  static auto& list = *new std::vector<Entry>();  // guarded by the GIL; leaked, as CUDA may be gone at exit
-  return list;
-}
 
 bool same_programs(const Entry& e, std::span<const Program* const> programs) {
   if (e.code.size() != programs.size()) return false;
@@ -70,52 +64,67 @@ bool same_programs(const Entry& e, std::span<const Program* const> programs) {
   return true;
 }
 
-cuda::Ready& ready_for(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
-                       const std::vector<uint32_t>& group_of, uint32_t population, int device, cudaStream_t stream) {
-  std::vector<int64_t> signature = tensors.signature();
-  signature.insert(signature.end(), group_of.begin(), group_of.end());
-  auto& list = plans();
-  const auto found = std::find_if(list.begin(), list.end(), [&](const Entry& e) {
-    return e.device == device && e.tensor_index == tensor_index && e.population == population &&
-           e.signature == signature && same_programs(e, programs);
-  });
-  if (found != list.end()) {
-    tensors.check_negation(found->objects);
-    std::rotate(list.begin(), found, found + 1);
-    return *list.front().ready;
+std::shared_ptr<Entry> entry_for(std::span<const Program* const> programs, const TensorLists& tensors,
+                                 uint32_t tensor_index, std::span<const uint32_t> group_of, uint32_t population,
+                                 int device, cudaStream_t stream) {
+  static auto& list = *new std::vector<std::shared_ptr<Entry>>();  // guarded by the GIL; leaked: CUDA may end before
+  Likeness likeness = Likeness::different;
+  const auto find = [&]() -> std::shared_ptr<Entry> {
+    for (auto it = list.begin(); it != list.end(); ++it) {
+      const Entry& e = **it;
+      if (e.device != device || e.tensor_index != tensor_index || e.population != population ||
+          !std::ranges::equal(group_of, e.group_of) || !same_programs(e, programs))
+        continue;
+      likeness = tensors.compare(e.snapshot);
+      if (likeness == Likeness::different) continue;
+      std::rotate(list.begin(), it, it + 1);
+      return list.front();
+    }
+    return nullptr;
+  };
+  const std::shared_ptr<Entry> known = find();
+  tensors.check_negation(known ? known->snapshot : Snapshot{});  // may run Python code, which may call here
+  if (known && find() == known) {
+    const bool moved = likeness == Likeness::moved;
+    if (!moved || move_gradients(known->plan, tensors.lists()[bytecode::kG], tensor_index)) {
+      if (moved) known->ready->move(known->plan, stream);
+      tensors.refresh(known->snapshot);
+      return known;
+    }
   }
-  tensors.check_negation({});
-  Plan plan = make_plan(tensors.lists(), tensor_index, population);
+  auto made = std::make_shared<Entry>();
+  made->plan = make_plan(tensors.lists(), tensor_index, population);
   if (!group_of.empty())
-    for (PlannedTensor& t : plan.tensors) t.row = group_of[t.index - tensor_index];
+    for (PlannedTensor& t : made->plan.tensors) t.row = group_of[t.index - tensor_index];
+  made->ready.emplace(made->plan, programs, device, stream);
+  made->snapshot = tensors.snapshot();
+  made->group_of.assign(group_of.begin(), group_of.end());
+  made->code = made->ready->job().lowered;
+  made->tensor_index = tensor_index;
+  made->population = population;
+  made->device = device;
   if (list.size() >= kPlans) list.pop_back();
-  auto ready = std::make_unique<cuda::Ready>(plan, programs, device, stream);
-  auto code = ready->job().lowered;
-  list.insert(list.begin(), Entry{std::move(signature), tensors.objects(), std::move(code), tensor_index, population,
-                                  device, std::move(ready)});
-  return *list.front().ready;
+  list.insert(list.begin(), made);
+  return made;
 }
 
 }  // namespace
 
-int device_of(const TensorLists& tensors) {
-  for (const TensorRef& t : tensors.lists()[0].tensors)
-    if (t.on_cuda) return t.device;
-  return -1;
-}
-
 void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
-                 const std::vector<uint32_t>& group_of, uint32_t population, const cpu::StepArgs& args) {
-  const int device = device_of(tensors);
+                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args) {
+  const auto& params = tensors.lists()[0].tensors;
+  const size_t first = static_cast<size_t>(
+      std::find_if(params.begin(), params.end(), [](const TensorRef& t) { return t.on_cuda; }) - params.begin());
+  const int device = params[first].device;
   const cuda::OnDevice on(device);
-  auto* stream = static_cast<cudaStream_t>(current_stream(tensors));
+  auto* stream = static_cast<cudaStream_t>(current_stream(tensors.object(first), device));
   if (cuda::is_capturing(stream))
     throw std::runtime_error(
         "this call is inside a CUDA graph capture, which would freeze lr, the step and the addresses of its tables; "
         "make "
         "a nos_ext.CapturedStep before the capture and call that inside it");
-  cuda::Ready& ready = ready_for(programs, tensors, tensor_index, group_of, population, device, stream);
-  ready.run({args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor}, programs, stream);
+  const auto entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream);
+  entry->ready->run({args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor}, programs, stream);
 }
 
 py::dict cuda_info() {
@@ -133,8 +142,7 @@ py::dict cuda_info() {
 
 #else
 
-void* current_stream(const TensorLists&) { return nullptr; }
-void run_on_cuda(std::span<const Program* const>, const TensorLists& tensors, uint32_t, const std::vector<uint32_t>&,
+void run_on_cuda(std::span<const Program* const>, const TensorLists& tensors, uint32_t, std::span<const uint32_t>,
                  uint32_t, const cpu::StepArgs&) {
   on_cuda(tensors);  // throws
 }

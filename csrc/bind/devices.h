@@ -15,10 +15,10 @@ bool on_cuda(const TensorLists& tensors);
 // One step on the tensors' device and its current stream. group_of: row of each tensor, or empty; population: number of
 // slices, or 0.
 void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
-                 const std::vector<uint32_t>& group_of, uint32_t population, const cpu::StepArgs& args);
+                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args);
 
-// The current stream of the tensors' device, as their framework has it (a cudaStream_t).
-void* current_stream(const TensorLists& tensors);
+// The current stream of the tensor's device, as its framework has it (a cudaStream_t).
+void* current_stream(PyObject* tensor, int device);
 
 pybind11::dict cuda_info();  // for build_info()
 

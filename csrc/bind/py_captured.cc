@@ -33,7 +33,7 @@ class PyCapturedStep {
     std::vector<const Program*> list;
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
-    tensors_.check_negation({});
+    tensors_.check_negation(Snapshot{});
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
     Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
     if (!population)
@@ -42,7 +42,8 @@ class PyCapturedStep {
       throw TensorError("no parameter has a gradient and elements; there is nothing to capture");
     std::vector<uint32_t> row_program(rows, 0);
     for (uint32_t r = 0; population && r < rows; ++r) row_program[r] = r;
-    const int device = tensors_.lists()[0].tensors[plan.tensors[0].index - tensor_index].device;
+    first_ = plan.tensors[0].index - tensor_index;
+    const int device = tensors_.lists()[0].tensors[first_].device;
     const cuda::OnDevice on(device);
     step_.emplace(plan, list, row_program, cuda::Capacity{max_instructions, max_scalars, max_temporaries}, device,
                   outside_capture());
@@ -68,8 +69,8 @@ class PyCapturedStep {
   }
   void launch() {
     const cuda::OnDevice on(step_->device());
-    step_->launch(static_cast<cudaStream_t>(current_stream(tensors_)));
-    mark_modified(tensors_);
+    step_->launch(static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device())));
+    tensors_.mark_modified();
   }
   uint32_t steps_done() {
     const cuda::OnDevice on(step_->device());
@@ -77,8 +78,9 @@ class PyCapturedStep {
   }
 
  private:
+  int device() const { return tensors_.lists()[0].tensors[first_].device; }
   cudaStream_t outside_capture() const {
-    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_));
+    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device()));
     if (cuda::is_capturing(stream))
       throw std::runtime_error(
           "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
@@ -101,7 +103,8 @@ class PyCapturedStep {
   }
 
   TensorLists tensors_;
-  py::object keep_;  // the lists of tensors: the graph holds their addresses
+  size_t first_ = 0;  // a parameter on the device
+  py::object keep_;   // the lists of tensors: the graph holds their addresses
   std::optional<cuda::CapturedStep> step_;
 };
 

@@ -7,8 +7,6 @@
 namespace nos::cuda {
 namespace {
 
-constexpr size_t kStepBlocks = 4;
-
 jit::Mode initial_mode() {
   const char* wanted = std::getenv("NOS_JIT");
   const std::string mode = wanted ? wanted : "auto";
@@ -73,30 +71,53 @@ Ready::Ready(const Plan& plan, std::span<const Program* const> programs, int dev
   for (const Part& part : job_.parts) {
     const Shape shape =
         block_shape(part.kind, job_.longest, job_.overflow, part.longest_chunk, properties(device).shared_limit);
-    const size_t tensors = append(bytes, part.tensors), chunks = append(bytes, part.chunks);
-    parts_.push_back({tensors, chunks, shape});
+    parts_.push_back({0, append(bytes, part.chunks), shape});
   }
   tables_ = take_twin(device, bytes);
   unsigned char* host = tables_->host();
   put(host, programs_at_, job_.programs);
   put(host, code_at_, job_.code);
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    put(host, parts_[i].tensors, job_.parts[i].tensors);
-    put(host, parts_[i].chunks, job_.parts[i].chunks);
-  }
+  for (size_t i = 0; i < parts_.size(); ++i) put(host, parts_[i].chunks, job_.parts[i].chunks);
   tables_->use_on(stream);
   tables_->upload(0, bytes, stream);
+  upload_records(stream);
+}
+
+Twin& Ready::Ring::next(int device, size_t bytes) {
+  if (twins_.size() < kTurns) {
+    twins_.push_back(nullptr);
+    turn_ = twins_.size() - 1;
+  }
+  std::shared_ptr<Twin>& twin = twins_[turn_++ % kTurns];
+  if (!twin || twin->bytes() < bytes) twin = take_twin(device, bytes);
+  return *twin;
+}
+
+void Ready::upload_records(cudaStream_t stream) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < parts_.size(); ++i) parts_[i].tensors = append(bytes, job_.parts[i].tensors);
+  records_ = &records_ring_.next(device_, bytes);
+  for (size_t i = 0; i < parts_.size(); ++i) put(records_->host(), parts_[i].tensors, job_.parts[i].tensors);
+  records_->use_on(stream);
+  records_->upload(0, bytes, stream);
+}
+
+void Ready::move(const Plan& plan, cudaStream_t stream) {
+  if (parts_.empty()) return;
+  move_tensors(job_, plan);
+  upload_records(stream);
 }
 
 void Ready::run(const StepArgs& args, std::span<const Program* const> programs, cudaStream_t stream) {
   if (parts_.empty()) return;
   tables_->use_on(stream);
+  records_->use_on(stream);
   const unsigned char* tables = tables_->device();
   for (size_t i = 0; i < parts_.size(); ++i) {
     const Part& part = job_.parts[i];
     const Placed& at = parts_[i];
     Launch launch;
-    launch.tensors = reinterpret_cast<const TensorRec*>(tables + at.tensors);
+    launch.tensors = reinterpret_cast<const TensorRec*>(records_->device() + at.tensors);
     launch.chunks = reinterpret_cast<const ChunkRec*>(tables + at.chunks);
     launch.programs = reinterpret_cast<const ProgramRec*>(tables + programs_at_);
     launch.code = reinterpret_cast<const Ins*>(tables + code_at_);
@@ -109,16 +130,11 @@ void Ready::run(const StepArgs& args, std::span<const Program* const> programs, 
     if (bytes <= kInlineBytes) {
       write_step_block(part.kind, args, launch.inline_block);
     } else {
-      if (step_blocks_.size() < kStepBlocks) {
-        step_blocks_.push_back(nullptr);
-        next_block_ = step_blocks_.size() - 1;
-      }
-      std::shared_ptr<Twin>& block = step_blocks_[next_block_++ % kStepBlocks];
-      if (!block || block->bytes() < bytes) block = take_twin(device_, bytes);
-      write_step_block(part.kind, args, block->host());
-      block->use_on(stream);
-      block->upload(0, bytes, stream);
-      launch.step_block = block->device();
+      Twin& block = step_blocks_.next(device_, bytes);
+      write_step_block(part.kind, args, block.host());
+      block.use_on(stream);
+      block.upload(0, bytes, stream);
+      launch.step_block = block.device();
     }
     if (programs.size() == 1 && part.one_layout && mode() != jit::Mode::never) {
       if (const jit::Kernel* k = jit::request(*programs[0], layout_of(part.tensors[0].dtypes), mode())) {

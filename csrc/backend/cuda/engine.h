@@ -17,21 +17,34 @@ class Ready {
   Ready(const Plan& plan, std::span<const Program* const> programs, int device, cudaStream_t stream);
 
   const Job& job() const { return job_; }
+  void move(const Plan& plan, cudaStream_t stream);  // to other addresses; see move_tensors
   // One launch per kind of tensors on `stream`. programs: those of the constructor, for tier 2. Throws CudaError.
   void run(const StepArgs& args, std::span<const Program* const> programs, cudaStream_t stream);
 
  private:
+  // Memory used in turn, so that the host need not wait for the last step before it writes the next.
+  class Ring {
+   public:
+    Twin& next(int device, size_t bytes);
+
+   private:
+    static constexpr size_t kTurns = 4;
+    std::vector<std::shared_ptr<Twin>> twins_;
+    size_t turn_ = 0;
+  };
   struct Placed {
-    size_t tensors, chunks;  // byte offsets into the tables
+    size_t tensors, chunks;  // byte offsets: into the records, into the tables
     Shape shape;
   };
+  void upload_records(cudaStream_t stream);
+
   const int device_;
   Job job_;
   size_t programs_at_, code_at_;
   std::vector<Placed> parts_;
-  std::shared_ptr<Twin> tables_;
-  std::vector<std::shared_ptr<Twin>> step_blocks_;  // used in turn, so that the host need not wait for the last step
-  size_t next_block_ = 0;
+  std::shared_ptr<Twin> tables_;  // programs, code, chunks
+  Ring records_ring_, step_blocks_;
+  Twin* records_ = nullptr;  // of the tensors; the ring's latest
 };
 
 void set_jit(jit::Mode mode);  // for all later runs; at first $NOS_JIT (auto, always, never), or automatic

@@ -81,6 +81,14 @@ Job make_job(const Plan& plan, std::span<const Program* const> programs, int blo
   return job;
 }
 
+void move_tensors(Job& job, const Plan& plan) {
+  for (Part& part : job.parts) {
+    part.tensors.clear();
+    for (const PlannedTensor& t : plan.tensors)
+      if (kind_of(t, plan.num_slots) == part.kind) part.tensors.push_back(record(t, plan.num_slots));
+  }
+}
+
 size_t step_block_bytes(Kind kind, const StepArgs& args) {
   size_t scalars = 0;
   for (size_t r = 0; r < args.num_rows; ++r) scalars += args.row_sizes[r];

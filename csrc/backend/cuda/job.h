@@ -38,6 +38,9 @@ struct Job {
 Job make_job(const Plan& plan, std::span<const Program* const> programs, int blocks_at_once, int64_t chunk = 0,
              uint32_t registers = kRegs);
 
+// Takes the addresses of a plan that differs from the job's in them only.
+void move_tensors(Job& job, const Plan& plan);
+
 // The step block of one call (tables.h).
 struct StepArgs {
   const double* const* rows;  // rows[r]: the scalars of Program::eval_scalars
