@@ -25,16 +25,18 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     Results are the same bits in every mode, so this is about speed alone, like ``torch.set_num_threads``.
 
     Args:
-        mode: ``"auto"`` (the default): the interpreter, and a kernel compiled by NVRTC in the background for a rule that
-            has run `after` steps. ``"always"``: compiled at the first step, which waits for it (about 0.1 s, nothing
-            when it is in the disk cache). ``"never"``: the interpreter.
+        mode: ``"auto"`` (the default): the interpreter, and a kernel that NVRTC compiles in the background for a rule
+            that has run `after` steps. ``"always"``: compiled at the first step, which waits for it (about 0.1 s,
+            nothing when it is in the disk cache). ``"never"``: the interpreter.
         after: steps of a rule before ``"auto"`` compiles it; None restores the default, 1000.
 
     Without libnvrtc (``pip install "nos-ext[cuda]"``; torch's CUDA builds bring it) ``"auto"`` stays with the
-    interpreter and ``"always"`` raises RuntimeError at the step. `build_info` says which it is. Calls that run several
-    programs at once (`apply_population`) are interpreted. The environment variables ``NOS_JIT`` (the mode at the start),
-    ``NOS_NVRTC`` (path of libnvrtc, or 0) and ``NOS_JIT_CACHE`` (folder of compiled kernels, or 0; the default is
-    ``nos_ext/jit`` under ``XDG_CACHE_HOME`` or ``~/.cache``) are read once.
+    interpreter and ``"always"`` raises RuntimeError at the step; `build_info` says which it is. Calls that run several
+    programs (`apply_population`) and captured steps are interpreted always.
+
+    Environment variables: ``NOS_JIT``, the mode at the start; ``NOS_NVRTC``, the path of libnvrtc, or 0 for none;
+    ``NOS_JIT_CACHE``, the folder of compiled kernels, or 0 for none (default: ``nos_ext/jit`` under ``XDG_CACHE_HOME``
+    or ``~/.cache``).
 
     Raises:
         ValueError: an unknown mode.

@@ -15,7 +15,7 @@ constexpr int64_t kReleaseGil = 6'000;
 
 }  // namespace
 
-const Program& read_program(const std::string& name, PyObject* source, py::object& keep) {
+const Program& read_program(std::string_view name, PyObject* source, py::object& keep) {
   if (PyBytes_Check(source) || PyByteArray_Check(source) || PyMemoryView_Check(source)) {
     static py::dict& known = *new py::dict();  // bytecode -> Program; leaked, as the interpreter may be gone at exit
     auto key = py::reinterpret_steal<py::object>(PyBytes_FromObject(source));
@@ -27,10 +27,20 @@ const Program& read_program(const std::string& name, PyObject* source, py::objec
     keep = known[key];
     source = keep.ptr();
   }
+  // pybind11 looks the type up twice; its instances of a type once seen are read directly
+  static PyTypeObject* known = nullptr;
+  auto* instance = reinterpret_cast<py::detail::instance*>(source);
+  if (Py_TYPE(source) == known && instance->simple_layout && instance->simple_value_holder[0])
+    return *static_cast<const Program*>(instance->simple_value_holder[0]);
   if (!py::isinstance<Program>(source))
-    throw py::type_error(name + " is a " + std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
+    throw py::type_error(std::string(name) + " is a " +
+                         std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
                          "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
-  return py::cast<const Program&>(py::handle(source));
+  const auto& program = py::cast<const Program&>(py::handle(source));
+  Py_INCREF(Py_TYPE(source));  // a remembered type must not be freed and its address used again
+  Py_XDECREF(known);
+  known = Py_TYPE(source);
+  return program;
 }
 
 bool StepScalars::read(std::string_view name, PyObject* value) {
@@ -53,13 +63,6 @@ bool StepScalars::read(std::string_view name, PyObject* value) {
   return true;
 }
 
-void check_device(const TensorLists& tensors) {
-  for (const TensorRef& t : tensors.lists()[0].tensors)
-    if (t.on_cuda)
-      throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
-                        "); move the tensors to the CPU");
-}
-
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args) {
   if (prepared.work > kReleaseGil) {
     const py::gil_scoped_release release;
@@ -67,31 +70,6 @@ void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args) {
   } else {
     cpu::run(prepared, args);
   }
-}
-
-void mark_modified(const TensorLists& tensors) {
-  static PyObject* increment_version = nullptr;
-  static PyTypeObject* tensor_type = nullptr;
-  const auto &params = tensors.lists()[0].tensors, &grads = tensors.lists()[1].tensors;
-  py::object written = py::none();
-  for (size_t i = 0; i < params.size(); ++i) {
-    PyObject* item = tensors.objects()[i];
-    if (!grads[i].present) continue;
-    if (Py_TYPE(item) != tensor_type) {
-      if (!PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(item)), "_version")) continue;
-      Py_INCREF(Py_TYPE(item));  // a remembered type must not be freed and its address used again
-      Py_XDECREF(tensor_type);
-      tensor_type = Py_TYPE(item);
-    }
-    if (written.is_none()) written = py::list();
-    PyList_Append(written.ptr(), item);
-  }
-  if (written.is_none()) return;
-  if (!increment_version)
-    increment_version =
-        py::object(py::module_::import("torch.autograd.graph").attr("increment_version")).release().ptr();
-  const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_version, written.ptr()));
-  if (!done) throw py::error_already_set();
 }
 
 void add_function(py::module_& m, PyMethodDef& definition) {

@@ -1,9 +1,12 @@
-// Owns what apply_rule and apply_population share: programs from Python objects, the device check, running with the GIL
-// released, autograd's version counters, and the way of C++ exceptions into Python.
+// Owns what apply_rule and apply_population share: programs from Python objects, the last plan, the device check,
+// running with the GIL released, and the way of C++ exceptions into Python.
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <memory>
 #include <new>
+#include <span>
 #include <stdexcept>
 
 #include "../backend/cpu/engine.h"
@@ -13,7 +16,7 @@
 namespace nos::bind {
 
 // The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
-const Program& read_program(const std::string& name, PyObject* source, pybind11::object& keep);
+const Program& read_program(std::string_view name, PyObject* source, pybind11::object& keep);
 
 // The arguments that apply_rule and apply_population take alike.
 struct StepScalars {
@@ -24,27 +27,45 @@ struct StepScalars {
   double factor() const { return sign / scale; }      // multiplies every gradient
 };
 
-// The plan of the last call, used again while every address, shape and stride is the same.
-struct LastPlan {
-  std::vector<int64_t> signature;
-  std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
-  cpu::Tuning tuning;
-  uint32_t tensor_index;
-  std::shared_ptr<const cpu::Prepared> prepared;
-
-  bool serves(const std::vector<int64_t>& other, uint32_t index) const {
-    return signature == other && tensor_index == index && tuning == cpu::tuning();
+// The plan of the last call: used again while the tensors are the same, patched while only gradients have moved.
+class LastPlan {
+ public:
+  // group_of: row of the scalar table for every tensor; empty when there is one row. fits(prepared): whether a plan for
+  // the same tensors will do. make(): a new plan.
+  template <class Fits, class Make>
+  std::shared_ptr<const cpu::Prepared> get(const TensorLists& tensors, uint32_t tensor_index,
+                                           std::span<const uint32_t> group_of, const Fits& fits, const Make& make) {
+    tensors.check_negation(snapshot_);
+    const bool usable = prepared_ && tensor_index == tensor_index_ && tuning_ == cpu::tuning() &&
+                        std::ranges::equal(group_of, group_of_) && fits(*prepared_);
+    const Likeness likeness = usable ? tensors.compare(snapshot_) : Likeness::different;
+    if (likeness == Likeness::same || (likeness == Likeness::moved && move(tensors))) {
+      tensors.refresh(snapshot_);
+      return prepared_;
+    }
+    std::shared_ptr<cpu::Prepared> made = make();
+    snapshot_ = tensors.snapshot();
+    group_of_.assign(group_of.begin(), group_of.end());
+    tuning_ = cpu::tuning();
+    tensor_index_ = tensor_index;
+    prepared_ = std::move(made);
+    return prepared_;
   }
+
+ private:
+  // A plan that another thread runs must stay as it is. (Copies come and go under the GIL only.)
+  bool move(const TensorLists& tensors) {
+    return prepared_.use_count() == 1 && move_gradients(prepared_->plan, tensors.lists()[bytecode::kG], tensor_index_);
+  }
+
+  Snapshot snapshot_;
+  std::vector<uint32_t> group_of_;
+  cpu::Tuning tuning_;
+  uint32_t tensor_index_ = 0;
+  std::shared_ptr<cpu::Prepared> prepared_;
 };
 
-// Refuses tensors on a device that this build has no back-end for.
-void check_device(const TensorLists& tensors);
-
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
-
-// Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that needs
-// the old values then fails instead of using the new ones. States never take part in autograd.
-void mark_modified(const TensorLists& tensors);
 
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
 inline PyCFunction fast_function(FastFunction f) {

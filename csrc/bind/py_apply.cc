@@ -1,8 +1,8 @@
 // apply_rule as a METH_FASTCALL function: in the steady state nothing is allocated per tensor and no Python code runs.
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cmath>
-#include <optional>
 
 #include "../backend/cpu/engine.h"
 #include "../plan/plan.h"
@@ -10,6 +10,7 @@
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
+#include "devices.h"
 #include "tensors.h"
 
 namespace py = pybind11;
@@ -17,26 +18,46 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
+// What a program keeps from call to call.
+struct Calls {
+  explicit Calls(const Program& program) {
+    for (const std::string& name : program.states()) {
+      names.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+      labels.push_back("state['" + name + "']");
+    }
+  }
+  LastPlan last;
+  std::vector<py::object> names;    // of the states, as keys of dicts
+  std::vector<std::string> labels;  // of their lists, for messages
+};
+
+Calls& calls_of(const Program& program) {  // guarded by the GIL
+  std::shared_ptr<const void>& slot = program.attached(Attachment::calls);
+  if (!slot) slot = std::make_shared<const Calls>(program);
+  return *const_cast<Calls*>(static_cast<const Calls*>(slot.get()));
+}
+
 // group_of: row of the scalar table for every tensor; empty when there is one row.
 std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
-                                             const std::vector<uint32_t>& group_of = {}) {
-  std::vector<int64_t> signature = tensors.signature();
-  signature.insert(signature.end(), group_of.begin(), group_of.end());
-  std::shared_ptr<const void>& slot = program.attached(Attachment::last_plan);
-  const auto last = std::static_pointer_cast<const LastPlan>(slot);  // check_negation may run Python code
-  if (last && last->serves(signature, tensor_index)) {
-    tensors.check_negation(last->objects);
-    return last->prepared;
-  }
-  tensors.check_negation({});
+                                             std::span<const uint32_t> group_of = {}) {
+  const auto fits = [](const cpu::Prepared&) { return true; };
+  return calls_of(program).last.get(tensors, tensor_index, group_of, fits, [&] {
+    const Program* programs[] = {&program};
+    Plan plan = make_plan(tensors.lists(), tensor_index);
+    if (!group_of.empty())
+      for (PlannedTensor& t : plan.tensors) t.row = group_of[t.index - tensor_index];
+    return cpu::prepare(std::move(plan), programs);
+  });
+}
+
+// On whichever device the tensors are.
+void run_step(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
+              std::span<const uint32_t> group_of, const cpu::StepArgs& args) {
   const Program* programs[] = {&program};
-  Plan plan = make_plan(tensors.lists(), tensor_index);
-  if (!group_of.empty())
-    for (PlannedTensor& t : plan.tensors) t.row = group_of[t.index - tensor_index];
-  auto prepared = cpu::prepare(std::move(plan), programs);
-  slot = std::make_shared<const LastPlan>(
-      LastPlan{std::move(signature), tensors.objects(), cpu::tuning(), tensor_index, prepared});
-  return prepared;
+  if (on_cuda(tensors))
+    run_on_cuda(programs, tensors, tensor_index, group_of, 0, args);
+  else
+    run_job(*plan_of(program, tensors, tensor_index, group_of), args);
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -45,52 +66,57 @@ std::string joined(const std::vector<std::string>& names) {
   return "[" + out + "]";
 }
 
+[[noreturn]] void bad_states(const Program& program, const std::string& what) {
+  throw std::invalid_argument("state has " + what + "; rule '" + program.name() + "' has the states " +
+                              joined(program.states()) + " (nos_ext.init_state makes them)");
+}
+
 void add_states(TensorLists& tensors, const Program& program, PyObject* state) {
-  const auto& names = program.states();
-  const std::string owner =
-      "; rule '" + program.name() + "' has the states " + joined(names) + " (nos_ext.init_state makes them)";
+  const Calls& calls = calls_of(program);
   py::object keep;
-  if (!PyDict_Check(state) && py::hasattr(state, "keys")) {
+  if (!PyDict_Check(state) && !PyList_Check(state) && !PyTuple_Check(state) && py::hasattr(state, "keys")) {
     keep = py::dict(py::reinterpret_borrow<py::object>(state));
     state = keep.ptr();
   }
   if (PyDict_Check(state)) {
-    bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == names.size();
-    for (const auto& name : names) fits = fits && PyDict_GetItemString(state, name.c_str());
-    if (!fits)
-      throw std::invalid_argument("state has the keys " +
-                                  repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + owner);
-    for (const auto& name : names)
-      tensors.add("state['" + name + "']", PyDict_GetItemString(state, name.c_str()), Access::write);
+    std::array<PyObject*, bytecode::kMaxStates> lists;
+    bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == calls.names.size();
+    for (size_t s = 0; s < calls.names.size(); ++s) {
+      lists[s] = PyDict_GetItemWithError(state, calls.names[s].ptr());
+      if (PyErr_Occurred()) throw py::error_already_set();
+      fits = fits && lists[s];
+    }
+    if (!fits) bad_states(program, "the keys " + repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()));
+    for (size_t s = 0; s < calls.names.size(); ++s) tensors.add(calls.labels[s], lists[s], Access::write);
     return;
   }
   if (!PySequence_Check(state) || PyUnicode_Check(state) || PyBytes_Check(state))
     throw py::type_error("state is a " + std::string(py::str(py::type::handle_of(state).attr("__name__"))) +
                          "; pass {name: [tensors]} or the lists in slot order");
   const auto n = static_cast<size_t>(PySequence_Size(state));
-  if (n != names.size()) throw std::invalid_argument("state has " + std::to_string(n) + " lists" + owner);
+  if (n != calls.names.size()) bad_states(program, std::to_string(n) + " lists");
   for (size_t s = 0; s < n; ++s) {
     const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));
     if (!list) throw py::error_already_set();
-    tensors.add("state['" + names[s] + "']", list, Access::write);
+    tensors.add(calls.labels[s], list, Access::write);
   }
 }
 
 struct Scalars {
-  std::vector<double> hypers;
-  std::optional<double> total_steps;
+  std::array<double, bytecode::kMaxHypers> hypers;
+  double total_steps = NAN;
   uint64_t seed = 0;
   StepScalars common;
 };
 
 // own_hypers: whether lr and the hyperparameters are arguments of this call.
-Scalars read_scalars(const Program& program, const Arguments& arguments, bool own_hypers = true) {
-  Scalars out;
-  for (const Hyper& h : program.hypers()) out.hypers.push_back(h.has_default ? h.value : NAN);
+void read_scalars(const Program& program, const Arguments& arguments, Scalars& out, bool own_hypers = true) {
+  const auto& hypers = program.hypers();
+  for (size_t i = 0; i < hypers.size(); ++i) out.hypers[i] = hypers[i].has_default ? hypers[i].value : NAN;
   bool has_lr = !own_hypers;
   arguments.keywords([&](std::string_view name, PyObject* value) {
-    for (size_t i = 0; own_hypers && i < program.hypers().size(); ++i) {
-      if (name != program.hypers()[i].name) continue;
+    for (size_t i = 0; own_hypers && i < hypers.size(); ++i) {
+      if (name != hypers[i].name) continue;
       out.hypers[i] = read_number(name, value);
       has_lr |= i == 0;
       return;
@@ -99,22 +125,21 @@ Scalars read_scalars(const Program& program, const Arguments& arguments, bool ow
     if (name == "total_steps") {
       if (value == Py_None) return;
       out.total_steps = read_number(name, value);
-      if (!(*out.total_steps > 0))
+      if (!(out.total_steps > 0))
         throw std::invalid_argument("total_steps is " + repr(value) + "; pass a positive number of steps");
     } else if (name == "seed") {
       out.seed = read_integer(name, value, 0, UINT64_MAX);
     } else {
       std::string known;
-      for (const Hyper& h : program.hypers()) known += (known.empty() ? "" : ", ") + h.name;
+      for (const Hyper& h : hypers) known += (known.empty() ? "" : ", ") + h.name;
       throw py::type_error("rule '" + program.name() + "' has no hyperparameter '" + std::string(name) + "'; it has " +
                            known);
     }
   });
   if (!has_lr) throw py::type_error("argument 'lr' is missing; pass the learning rate as lr=");
-  if (program.uses_total_steps() && !out.total_steps)
+  if (program.uses_total_steps() && std::isnan(out.total_steps))
     throw std::invalid_argument("total_steps is None; rule '" + program.name() +
                                 "' reads T: pass the length of the training in steps");
-  return out;
 }
 
 void apply_rule(Arguments arguments) {
@@ -124,24 +149,24 @@ void apply_rule(Arguments arguments) {
   PyObject* params = arguments.positional(1, "params");
   PyObject* grads = arguments.positional(2, "grads");
   PyObject* state = arguments.positional(3, "state");
-  const Scalars scalars = read_scalars(program, arguments);
+  Scalars scalars;
+  read_scalars(program, arguments, scalars);
 
-  TensorLists tensors;
-  tensors.add("params", params, Access::write);
-  tensors.add("grads", grads, Access::read_or_none);
-  add_states(tensors, program, state);
-  check_device(tensors);
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index));
+  const CallTensors tensors;
+  tensors->add("params", params, Access::write);
+  tensors->add("grads", grads, Access::read_or_none);
+  add_states(*tensors, program, state);
 
-  std::vector<double> slots(static_cast<size_t>(program.num_scalars()));
-  program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps.value_or(NAN), scalars.hypers,
-                       slots);
+  static thread_local std::vector<double> slots;  // nothing below calls back into Python while it is in use
+  slots.resize(static_cast<size_t>(program.num_scalars()));
+  program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps,
+                       {scalars.hypers.data(), program.hypers().size()}, slots);
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const cpu::StepArgs args{
       rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.common.step), scalars.common.factor()};
-  run_job(*prepared, args);
-  mark_modified(tensors);
+  run_step(program, *tensors, static_cast<uint32_t>(scalars.common.tensor_index), {}, args);
+  tensors->mark_modified();
 }
 
 PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -161,37 +186,37 @@ void apply_groups(Arguments arguments) {
       py::reinterpret_borrow<py::object>(arguments.positional(4, "group_of")).cast<std::vector<uint32_t>>();
   const auto groups =
       py::reinterpret_borrow<py::object>(arguments.positional(5, "groups")).cast<std::vector<std::vector<double>>>();
-  const Scalars scalars = read_scalars(program, arguments, false);
+  Scalars scalars;
+  read_scalars(program, arguments, scalars, false);
 
   for (const auto& group : groups)
     if (group.size() != program.hypers().size())
       throw std::invalid_argument("groups must hold " + std::to_string(program.hypers().size()) +
                                   " values each, one per hyperparameter of rule '" + program.name() + "'");
-  TensorLists tensors;
-  tensors.add("params", params, Access::write);
-  tensors.add("grads", grads, Access::read_or_none);
-  add_states(tensors, program, state);
-  check_device(tensors);
-  if (group_of.size() != tensors.lists()[0].tensors.size())
+  const CallTensors tensors;
+  tensors->add("params", params, Access::write);
+  tensors->add("grads", grads, Access::read_or_none);
+  add_states(*tensors, program, state);
+  if (group_of.size() != tensors->lists()[0].tensors.size())
     throw std::invalid_argument("group_of has " + std::to_string(group_of.size()) + " entries; pass one per parameter");
   for (uint32_t g : group_of)
     if (g >= groups.size())
       throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
-  const auto prepared = plan_of(program, tensors, static_cast<uint32_t>(scalars.common.tensor_index), group_of);
 
   const auto width = static_cast<size_t>(program.num_scalars());
   std::vector<double> slots(width * groups.size());
   std::vector<const double*> rows;
   for (size_t g = 0; g < groups.size(); ++g) {
     rows.push_back(slots.data() + g * width);
-    program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps.value_or(NAN), groups[g],
+    program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps, groups[g],
                          {slots.data() + g * width, width});
   }
   const std::vector<size_t> sizes(groups.size(), width);
   const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
-  run_job(*prepared, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
-                      scalars.common.factor()});
-  mark_modified(tensors);
+  run_step(program, *tensors, static_cast<uint32_t>(scalars.common.tensor_index), group_of,
+           {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
+            scalars.common.factor()});
+  tensors->mark_modified();
 }
 
 PyObject* call_apply_groups(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {

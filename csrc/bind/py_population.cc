@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
+#include "devices.h"
 
 namespace py = pybind11;
 
@@ -164,23 +165,18 @@ Scalars read_scalars(const Population& population, const Arguments& arguments) {
 
 // The plan of the last population is used again while its tensors and programs are the same.
 std::shared_ptr<const cpu::Prepared> plan_of(const Population& population, const TensorLists& tensors, uint32_t index) {
-  static std::shared_ptr<const LastPlan>& slot = *new std::shared_ptr<const LastPlan>();  // guarded by the GIL
-  std::vector<int64_t> signature = tensors.signature();
-  const std::shared_ptr<const LastPlan> last = slot;
+  static LastPlan& last = *new LastPlan();  // guarded by the GIL
   const size_t n = population.programs.size();
-  bool same = last && last->serves(signature, index) && last->prepared->code.size() == n;
   // lowered code is compared, not programs: the plan keeps it alive, so its address cannot be used again
-  for (size_t k = 0; same && k < n; ++k)
-    same = last->prepared->code[k] == population.programs[k]->attached(Attachment::cpu_code);
-  if (same) {
-    tensors.check_negation(last->objects);
-    return last->prepared;
-  }
-  tensors.check_negation({});
-  auto prepared = cpu::prepare(make_plan(tensors.lists(), index, static_cast<uint32_t>(n)), population.programs);
-  slot = std::make_shared<const LastPlan>(
-      LastPlan{std::move(signature), tensors.objects(), cpu::tuning(), index, prepared});
-  return prepared;
+  const auto fits = [&](const cpu::Prepared& prepared) {
+    bool same = prepared.code.size() == n;
+    for (size_t k = 0; same && k < n; ++k)
+      same = prepared.code[k] == population.programs[k]->attached(Attachment::cpu_code);
+    return same;
+  };
+  return last.get(tensors, index, {}, fits, [&] {
+    return cpu::prepare(make_plan(tensors.lists(), index, static_cast<uint32_t>(n)), population.programs);
+  });
 }
 
 void apply_population(Arguments arguments) {
@@ -190,15 +186,22 @@ void apply_population(Arguments arguments) {
   PyObject* grads = arguments.positional(2, "grads");
   PyObject* state = arguments.positional(3, "state");
   const Scalars scalars = read_scalars(population, arguments);
-  TensorLists tensors;
-  tensors.add("params", params, Access::write);
-  tensors.add("grads", grads, Access::read_or_none);
-  add_states(tensors, population, state);
-  check_device(tensors);
-  const auto prepared = plan_of(population, tensors, static_cast<uint32_t>(scalars.common.tensor_index));
-  run_job(*prepared, {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
-                      static_cast<uint32_t>(scalars.common.step), scalars.common.factor()});
-  mark_modified(tensors);
+  const CallTensors tensors;
+  tensors->add("params", params, Access::write);
+  tensors->add("grads", grads, Access::read_or_none);
+  add_states(*tensors, population, state);
+  const cpu::StepArgs args{scalars.rows.data(),
+                           scalars.sizes.data(),
+                           scalars.rows.size(),
+                           scalars.seeds.data(),
+                           static_cast<uint32_t>(scalars.common.step),
+                           scalars.common.factor()};
+  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
+  if (on_cuda(*tensors))
+    run_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()), args);
+  else
+    run_job(*plan_of(population, *tensors, index), args);
+  tensors->mark_modified();
 }
 
 PyObject* call_apply_population(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {

@@ -24,11 +24,14 @@ std::string operator+(const Where& where, const char* text) { return std::string
                     (dtype.rfind("complex", 0) == 0 ? " (pass torch.view_as_real of a complex tensor)" : ""));
 }
 
-// The exchange table of a tensor type, or null. Torch >= 2.10 has one on torch.Tensor, which subclasses inherit.
+// What is known of a type of tensors.
+struct TensorType {
+  PyTypeObject* type = nullptr;
+  const DLPackExchangeAPI* api = nullptr;
+  bool versioned = false;  // its tensors have autograd's version counter: torch.Tensor and its subclasses
+};
+
 const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
-  static PyTypeObject* known_type = nullptr;  // the last type that had one; the GIL guards the pair
-  static const DLPackExchangeAPI* known_api = nullptr;
-  if (type == known_type) return known_api;
   const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
   if (capsule.is_none()) return nullptr;
   auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
@@ -37,11 +40,23 @@ const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
     api = reinterpret_cast<const DLPackExchangeAPI*>(api->header.prev_api);
   if (!api || api->header.version.major != DLPACK_MAJOR_VERSION || !api->dltensor_from_py_object_no_sync)
     return nullptr;
-  Py_INCREF(type);  // a remembered type must not be freed and its address used again
-  Py_XDECREF(known_type);
-  known_type = type;
-  known_api = api;
   return api;
+}
+
+// The type of tensors that a Python type is, or null. Torch >= 2.10 has an exchange table on torch.Tensor, which
+// subclasses inherit. The last few types are remembered (Parameter and Tensor take turns); the GIL guards them.
+const TensorType* tensor_type(PyTypeObject* type) {
+  static TensorType known[4];
+  static unsigned next = 0;
+  for (const TensorType& k : known)
+    if (k.type == type) return &k;
+  const DLPackExchangeAPI* api = exchange_api(type);
+  if (!api) return nullptr;
+  Py_INCREF(type);  // a remembered type must not be freed and its address used again
+  TensorType& slot = known[next++ % std::size(known)];
+  Py_XDECREF(slot.type);
+  slot = {type, api, PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), "_version") == 1};
+  return &slot;
 }
 
 DType dlpack_dtype(Where where, DLDataType t) {
@@ -56,20 +71,19 @@ DType dlpack_dtype(Where where, DLDataType t) {
   bad_dtype(where, t.code < std::size(kKinds) ? kKinds[t.code] + bits : "an unknown " + bits + "-bit type");
 }
 
-TensorRef from_dlpack(Where where, PyObject* tensor, const DLPackExchangeAPI* api) {
+void from_dlpack(Where where, PyObject* tensor, const DLPackExchangeAPI* api, TensorRef& out) {
   DLTensor d;
   if (api->dltensor_from_py_object_no_sync(tensor, &d) != 0) {
     const py::error_already_set reason;
     throw TensorError(where + " has no memory to work on (a sparse or meta tensor?); pass a dense tensor [" +
                       std::string(py::str(reason.value())) + "]");
   }
-  TensorRef out;
   out.dtype = dlpack_dtype(where, d.dtype);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
-  if (d.device.device_type == kDLCUDA) {
-    out.on_cuda = true;
-    out.device = d.device.device_id;
-  } else if (d.device.device_type != kDLCPU && d.device.device_type != kDLCUDAHost) {
+  out.present = true;
+  out.on_cuda = d.device.device_type == kDLCUDA;
+  out.device = out.on_cuda ? d.device.device_id : 0;
+  if (!out.on_cuda && d.device.device_type != kDLCPU && d.device.device_type != kDLCUDAHost) {
     throw TensorError(where + " is on device " + std::string(py::str(py::handle(tensor).attr("device"))) +
                       "; supported are the CPU and CUDA devices");
   }
@@ -78,7 +92,6 @@ TensorRef from_dlpack(Where where, PyObject* tensor, const DLPackExchangeAPI* ap
   out.ndim = d.ndim;
   out.numel = 1;
   for (int i = 0; i < d.ndim; ++i) out.numel *= d.shape[i];
-  return out;
 }
 
 TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector<int64_t>& strides) {
@@ -113,29 +126,35 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
 
 }  // namespace
 
-void TensorLists::add(std::string name, py::handle sequence, Access access) {
+void TensorLists::add(std::string_view name, py::handle sequence, Access access) {
   PyObject* given = sequence.ptr();
   const bool plain = PyList_Check(given) || PyTuple_Check(given);  // spares the rule of looking up attributes
-  if (!plain && (exchange_api(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
+  if (!plain && (tensor_type(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
                  PyBytes_Check(given) || PyDict_Check(given)))
-    throw py::type_error(name + " is a " + type_name(sequence) + "; pass a list of tensors");
+    throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {
     PyErr_Clear();
-    throw py::type_error(name + " is a " + type_name(sequence) + "; pass a list of tensors");
+    throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
   const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
-  lists_.push_back({std::move(name), std::vector<TensorRef>(n)});
-  TensorList& list = lists_.back();
+  const bool params = count_ == 0;
+  if (count_ == lists_.size()) lists_.emplace_back();
+  TensorList& list = lists_[count_++];
+  list.name.assign(name);
+  list.tensors.resize(n);  // every field is set below: what an earlier call left does not matter
   for (size_t i = 0; i < n; ++i) {
     PyObject* item = PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<py::ssize_t>(i));
     const Where where{list.name, i};
     objects_.push_back(item);
     if (item == Py_None && access == Access::read_or_none) {
-      list.tensors[i].present = false;
-    } else if (const DLPackExchangeAPI* api = exchange_api(Py_TYPE(item))) {
-      list.tensors[i] = from_dlpack(where, item, api);
+      list.tensors[i] = {};
+      list.tensors[i].present = all_present_ = false;
+    } else if (const TensorType* type = tensor_type(Py_TYPE(item))) {
+      if (params) all_versioned_ &= type->versioned;
+      from_dlpack(where, item, type->api, list.tensors[i]);
     } else if (py::isinstance<py::array>(item)) {
+      if (params) all_versioned_ = false;
       array_strides_.emplace_back();
       list.tensors[i] = from_numpy(where, py::reinterpret_borrow<py::array>(item), access, array_strides_.back());
     } else {
@@ -149,13 +168,14 @@ void TensorLists::add(std::string name, py::handle sequence, Access access) {
 
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
 // here.)
-void TensorLists::check_negation(const std::vector<PyObject*>& known) const {
+void TensorLists::check_negation(const Snapshot& known) const {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   size_t number = 0;
-  for (const TensorList& list : lists_) {
+  for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
       PyObject* item = objects_[number];
-      if (item == Py_None || (number < known.size() && known[number] == item) || !exchange_api(Py_TYPE(item))) continue;
+      if (number < known.objects.size() && known.objects[number] == item) continue;
+      if (item == Py_None || !tensor_type(Py_TYPE(item))) continue;
       const auto negated = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
       if (!negated) {
         PyErr_Clear();  // not torch: such a type has no lazy negation
@@ -167,21 +187,114 @@ void TensorLists::check_negation(const std::vector<PyObject*>& known) const {
   }
 }
 
-std::vector<int64_t> TensorLists::signature() const {
-  std::vector<int64_t> out;
-  out.reserve(objects_.size() * 8);
-  for (const TensorList& list : lists_) {
-    out.push_back(static_cast<int64_t>(list.tensors.size()));
+namespace {
+
+uint64_t kind_of(const TensorRef& t) {
+  return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.on_cuda) << 8 |
+         static_cast<uint64_t>(t.present) << 9 | static_cast<uint64_t>(t.device) << 16 |
+         static_cast<uint64_t>(t.ndim) << 32;
+}
+
+}  // namespace
+
+Likeness TensorLists::compare(const Snapshot& known) const {
+  if (known.counts.size() != count_ || known.tensors.size() != objects_.size()) return Likeness::different;
+  bool moved = false;
+  const Snapshot::Tensor* k = known.tensors.data();
+  const int64_t* dims = known.dims.data();
+  for (size_t l = 0; l < count_; ++l) {
+    if (lists_[l].tensors.size() != known.counts[l]) return Likeness::different;
+    for (const TensorRef& t : lists_[l].tensors) {
+      if (kind_of(t) != k->kind) return Likeness::different;
+      if (t.data != k->data) {
+        if (l != bytecode::kG) return Likeness::different;
+        moved = true;
+      }
+      for (int32_t d = 0; d < t.ndim; ++d)
+        if (t.shape[d] != dims[d] || t.strides[d] != dims[t.ndim + d]) return Likeness::different;
+      dims += 2 * t.ndim;
+      ++k;
+    }
+  }
+  return moved ? Likeness::moved : Likeness::same;
+}
+
+Snapshot TensorLists::snapshot() const {
+  Snapshot out;
+  out.objects = objects_;
+  out.tensors.reserve(objects_.size());
+  for (const TensorList& list : lists()) {
+    out.counts.push_back(list.tensors.size());
     for (const TensorRef& t : list.tensors) {
-      out.push_back(reinterpret_cast<intptr_t>(t.data));
-      out.push_back(static_cast<int64_t>(t.dtype) | static_cast<int64_t>(t.on_cuda) << 8 |
-                    static_cast<int64_t>(t.present) << 9 | static_cast<int64_t>(t.device) << 16 |
-                    static_cast<int64_t>(t.ndim) << 32);
-      out.insert(out.end(), t.shape, t.shape + t.ndim);
-      out.insert(out.end(), t.strides, t.strides + t.ndim);
+      out.tensors.push_back({t.data, kind_of(t)});
+      out.dims.insert(out.dims.end(), t.shape, t.shape + t.ndim);
+      out.dims.insert(out.dims.end(), t.strides, t.strides + t.ndim);
     }
   }
   return out;
+}
+
+void TensorLists::refresh(Snapshot& known) const {
+  for (size_t i = 0; i < lists_[bytecode::kG].tensors.size(); ++i)
+    known.tensors[known.counts[0] + i].data = lists_[bytecode::kG].tensors[i].data;
+  if (known.objects != objects_) known.objects = objects_;
+}
+
+void TensorLists::mark_modified() const {
+  const auto &params = lists_[0].tensors, &grads = lists_[1].tensors;
+  py::object written;  // the caller's own list, or the part of it that was written
+  if (all_present_ && all_versioned_) {
+    written = sequences_[0];
+  } else {
+    for (size_t i = 0; i < params.size(); ++i) {
+      if (!grads[i].present) continue;
+      const TensorType* type = tensor_type(Py_TYPE(objects_[i]));
+      if (!type || !type->versioned) continue;
+      if (!written) written = py::list();
+      PyList_Append(written.ptr(), objects_[i]);
+    }
+  }
+  if (!written || params.empty()) return;
+  static PyObject* increment_version = nullptr;
+  if (!increment_version) {  // the public function calls torch._C's after a look at the type of its argument
+    py::object f = py::getattr(py::module_::import("torch._C"), "_increment_version", py::none());
+    if (f.is_none()) f = py::module_::import("torch.autograd.graph").attr("increment_version");
+    increment_version = f.release().ptr();
+  }
+  const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_version, written.ptr()));
+  if (!done) throw py::error_already_set();
+}
+
+void TensorLists::clear() {
+  count_ = 0;
+  objects_.clear();
+  sequences_.clear();
+  array_strides_.clear();
+  all_versioned_ = all_present_ = true;
+}
+
+namespace {
+
+// Not in use by a call, guarded by the GIL; leaked, as the interpreter may be gone at exit.
+std::vector<std::unique_ptr<TensorLists>>& pool() {
+  static auto& lists = *new std::vector<std::unique_ptr<TensorLists>>();
+  return lists;
+}
+
+}  // namespace
+
+CallTensors::CallTensors() {
+  if (pool().empty()) {
+    lists_ = std::make_unique<TensorLists>();
+  } else {
+    lists_ = std::move(pool().back());
+    pool().pop_back();
+  }
+}
+
+CallTensors::~CallTensors() {
+  lists_->clear();
+  if (pool().size() < 4) pool().push_back(std::move(lists_));
 }
 
 }  // namespace nos::bind

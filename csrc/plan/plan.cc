@@ -90,7 +90,7 @@ struct Interval {
 };
 
 // Two tensors may share memory only when both are read-only.
-void check_aliasing(std::vector<Interval>& spans, const std::vector<TensorList>& lists) {
+void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> lists) {
   std::sort(spans.begin(), spans.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
   // furthest end so far, of any tensor and of a written one
   const Interval *any = nullptr, *written = nullptr;
@@ -108,7 +108,7 @@ void check_aliasing(std::vector<Interval>& spans, const std::vector<TensorList>&
 
 }  // namespace
 
-Plan make_plan(const std::vector<TensorList>& lists, uint32_t first_index, uint32_t population) {
+Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population) {
   const TensorList &params = lists[0], &grads = lists[1];
   const size_t n = params.tensors.size();
   for (const TensorList& list : lists)
@@ -146,7 +146,22 @@ Plan make_plan(const std::vector<TensorList>& lists, uint32_t first_index, uint3
     plan.tensors.push_back(t);
   }
   check_aliasing(spans, lists);
+  for (const Interval& s : spans)
+    if (s.written) plan.written.push_back({s.begin, s.end});
   return plan;
+}
+
+bool move_gradients(Plan& plan, const TensorList& grads, uint32_t first_index) {
+  const auto ref = [&](const PlannedTensor& t) -> const TensorRef& { return grads.tensors[t.index - first_index]; };
+  for (const PlannedTensor& t : plan.tensors) {
+    const auto begin = reinterpret_cast<uintptr_t>(ref(t).data);
+    const auto end = begin + static_cast<uintptr_t>(ref(t).numel) * static_cast<uintptr_t>(size_of(ref(t).dtype));
+    const auto after = std::upper_bound(plan.written.begin(), plan.written.end(), begin,
+                                        [](uintptr_t at, const Plan::Span& s) { return at < s.end; });
+    if (after != plan.written.end() && after->begin < end) return false;
+  }
+  for (PlannedTensor& t : plan.tensors) t.data[bytecode::kG] = ref(t).data;
+  return true;
 }
 
 }  // namespace nos

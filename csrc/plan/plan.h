@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -35,11 +36,20 @@ struct PlannedTensor {
 struct Plan {
   std::vector<PlannedTensor> tensors;  // without the empty ones and those that have no gradient
   int num_slots = 2;                   // 2 + states
+
+  struct Span {
+    uintptr_t begin, end;  // bytes
+  };
+  std::vector<Span> written;  // memory of parameters and states, sorted; disjoint
 };
 
 // lists: params, grads, then one per state. Throws TensorError; nothing has been written by then.
 // first_index: tensor number of params[0] in the key of random draws.
 // population: number of slices along the leading dimension of every tensor; 0 outside a population.
-Plan make_plan(const std::vector<TensorList>& lists, uint32_t first_index, uint32_t population = 0);
+Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0);
+
+// Points a plan at gradients that differ from those it was made of in their addresses only. False, with the plan as it
+// was, if one of them shares memory with a parameter or state: make_plan then says which.
+bool move_gradients(Plan& plan, const TensorList& grads, uint32_t first_index);
 
 }  // namespace nos

@@ -35,7 +35,7 @@ class BytecodeError : public std::invalid_argument {
 };
 
 // What later stages keep with a program; see Program::attached.
-enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, last_plan };
+enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, calls };
 
 class Program {
  public:

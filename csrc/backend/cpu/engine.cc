@@ -177,7 +177,7 @@ int max_threads() {
 #endif
 }
 
-std::shared_ptr<const Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
+std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
   auto out = std::make_shared<Prepared>();
   out->code.reserve(programs.size());
   for (const Program* p : programs) {

@@ -48,7 +48,7 @@ struct Prepared {
 };
 
 // programs[t.program + slice] is the program of a tensor's slice.
-std::shared_ptr<const Prepared> prepare(Plan plan, std::span<const Program* const> programs);
+std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
 struct StepArgs {
   const double* const* rows;  // rows[t.row + slice]: the scalars of Program::eval_scalars

@@ -74,7 +74,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     for i, (program, dtypes) in enumerate(CASES):
         text = _C.cuda_source(program, dtypes, prelude=False)
         units[i % 2] += re.sub(r"\b(Rule|nos_rule)\b", rf"\1_{i}", text).replace('extern "C"', "") + DRIVER % (i, i)
-    flags = ["-std=c++20", "-O1", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-march=native",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fPIC",
+    ]
     jobs = []
     for k, text in enumerate(units):
         (folder / f"{k}.cc").write_text(text)
@@ -178,7 +186,14 @@ def run_both(library: ctypes.CDLL, case: int, seed: int, *, offset: int = 0, chu
         if slices > 1:
             shaped = [[x.reshape(slices, -1) for x in slot] for slot in expected]
             nos_ext.apply_population(
-                [program] * slices, shaped[0], shaped[1], shaped[2:], lr=lrs, seed=seeds, tensor_index=first_index, **args
+                [program] * slices,
+                shaped[0],
+                shaped[1],
+                shaped[2:],
+                lr=lrs,
+                seed=seeds,
+                tensor_index=first_index,
+                **args,
             )
         else:
             for i in range(len(sizes)):
@@ -258,5 +273,9 @@ def test_the_prelude_is_the_shared_headers() -> None:
     text = _C.cuda_source(nos_ext.compile_rule("g"), ["float32"] * 2)
     csrc = Path(__file__).resolve().parents[3] / "csrc"
     for name in ("portable.h", "convert.h", "math_f32.h", "math.h", "philox.h"):
-        lines = [x for x in (csrc / "ops" / name).read_text().splitlines() if not re.match(r"\s*(//|#pragma once|#include)", x)]
+        lines = [
+            x
+            for x in (csrc / "ops" / name).read_text().splitlines()
+            if not re.match(r"\s*(//|#pragma once|#include)", x)
+        ]
         assert all(line in text for line in lines), name

@@ -173,7 +173,9 @@ def settings() -> Iterator[None]:
 
 
 @needs_nvrtc
-def test_auto_compiles_in_the_background_after_so_many_calls(settings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_in_the_background_after_so_many_calls(
+    settings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NOS_JIT_CACHE", str(tmp_path))
     nos_ext.set_jit("auto", after=5)
     program = nos_ext.compile_rule("g * tanh(m) * 0.123 + sqrt(abs(g))")
@@ -221,7 +223,7 @@ import nos_ext
 from nos_ext import _C
 nos_ext.set_jit("auto", after=1)
 p = nos_ext.compile_rule({RULE!r})
-assert nos_ext.build_info()["cuda"]["jit"] == "off: switched off by NOS_NVRTC=0"
+assert _C.jit_status() == "off: switched off by NOS_NVRTC=0"
 assert all(_C.jit_build(p, ["float32"] * 3, 90, mode="auto") is None for _ in range(3))
 try:
     _C.jit_build(p, ["float32"] * 3, 90, mode="always")
@@ -231,7 +233,7 @@ except RuntimeError as e:
     out = output(child(code, NOS_NVRTC="0"))
     assert "switched off by NOS_NVRTC=0" in out
     assert "jit='auto' it runs in the interpreter" in out
-    code = "import nos_ext; print(nos_ext.build_info()['cuda']['jit'])"
+    code = "from nos_ext import _C; print(_C.jit_status())"
     assert "not a libnvrtc that can be loaded; unset it" in output(child(code, NOS_NVRTC="/nowhere/libnvrtc.so"))
 
 

@@ -13,9 +13,6 @@
 
 namespace nos::cuda::jit {
 
-// The setting of the process: what calls that do not say otherwise use. NOS_JIT=auto|always|never sets it at the start.
-Mode mode();
-void set_mode(Mode mode);
 constexpr const char* name_of(Mode m) { return m == Mode::automatic ? "auto" : m == Mode::always ? "always" : "never"; }
 // Throws std::invalid_argument naming `what`.
 Mode read_mode(std::string_view what, std::string_view text);
