@@ -64,7 +64,7 @@ class CapturedStep:
         tensor_index: int = 0,
         max_instructions: int = 512,
         max_scalars: int = 128,
-        max_temporaries: int = 2,
+        max_temporaries: int = 4,
         **hyperparameters: Any,
     ) -> None:
         self._population = isinstance(rule, list | tuple)

@@ -73,7 +73,7 @@ class Captured:
     number: int = 0
     hypers: dict[str, float] = field(default_factory=dict)
     after: int = 0
-    temporaries: int = 2
+    temporaries: int = 4
 
 
 @cache

@@ -94,7 +94,7 @@ def test_scalar_code_of_random_rules() -> None:
             groups=[{"lr": 0.1}],
             step=step,
             seeds=[seed],
-            captured=host.Captured(1),
+            captured=host.Captured(1, temporaries=60),
         )
         nos_ext.apply_rule(program, copies[0], copies[1], copies[2:], lr=0.1, step=step, seed=seed, total_steps=10_000)
         assert_same(lists, copies)
