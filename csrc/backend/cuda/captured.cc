@@ -21,6 +21,11 @@ class Cursor {
   size_t at_ = 0;
 };
 
+template <class T>
+void put(T* to, const T* from, size_t count) {
+  if (count) std::memcpy(to, from, count * sizeof(T));  // memcpy takes no null pointers
+}
+
 }  // namespace
 
 CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> programs,
@@ -76,8 +81,8 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
   first_programs_.clear();
   for (size_t i = 0; i < job_.parts.size(); ++i) {
     const Part& part = job_.parts[i];
-    std::memcpy(host_ + tensors_at_[i], part.tensors.data(), part.tensors.size() * sizeof(TensorRec));
-    std::memcpy(host_ + chunks_at_[i], part.chunks.data(), part.chunks.size() * sizeof(ChunkRec));
+    put(host<TensorRec>(tensors_at_[i]), part.tensors.data(), part.tensors.size());
+    put(host<ChunkRec>(chunks_at_[i]), part.chunks.data(), part.chunks.size());
   }
 }
 
@@ -91,9 +96,8 @@ std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program&
   host<ScalarProgram>(scalar_programs_at_)[k] = {static_cast<uint32_t>(program.hypers().size()),
                                                  static_cast<uint32_t>(program.constants().size()),
                                                  static_cast<uint32_t>(program.scalar_code().size()), 0};
-  std::memcpy(host<Ins>(code_at_) + first, code->code.data(), length * sizeof(Ins));
-  std::memcpy(host<double>(constants_at_) + scalars, program.constants().data(),
-              program.constants().size() * sizeof(double));
+  put(host<Ins>(code_at_) + first, code->code.data(), length);
+  put(host<double>(constants_at_) + scalars, program.constants().data(), program.constants().size());
   ScalarInstr* out = host<ScalarInstr>(scalar_code_at_) + scalars;
   for (const Instr& i : program.scalar_code()) {
     *out = {static_cast<uint8_t>(i.op), 0, {0, 0, 0}};
@@ -112,7 +116,7 @@ CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double to
   CapturedRow& row = host<CapturedRow>(rows_at_)[r];
   row.seed = seed;
   row.total_steps = total_steps;
-  std::memcpy(row.hypers, hypers.data(), hypers.size() * sizeof(double));
+  put(row.hypers, hypers.data(), hypers.size());
   return {rows_at_ + r * sizeof(CapturedRow), sizeof(CapturedRow)};
 }
 

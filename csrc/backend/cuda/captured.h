@@ -18,7 +18,7 @@ namespace nos::cuda {
 struct Capacity {
   uint32_t instructions = 512;  // of device code, per program
   uint32_t scalars = 128;       // constants, and instructions of scalar code, per program
-  uint32_t temporaries = 2;     // overflow slots
+  uint32_t temporaries = 4;     // overflow slots
 };
 
 inline constexpr uint32_t kRowHypers = bytecode::kMaxHypers;

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "job.h"
+#include "captured.h"
 #include "kernel.h"
 
 namespace nos::cuda {
@@ -29,6 +29,15 @@ void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   }
 }
 
+inline void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
+  if (kind == Kind::f32)
+    host_launch<float, kElements32, false>(launch, blocks, shape);
+  else if (kind == Kind::mixed)
+    host_launch<float, kElements32, true>(launch, blocks, shape);
+  else
+    host_launch<double, kElements64, false>(launch, blocks, shape);
+}
+
 // One step. shared_limit: bytes of shared memory that a block may have, as on a device.
 inline void host_run(const Job& job, const StepArgs& args, size_t shared_limit) {
   for (const Part& part : job.parts) {
@@ -42,19 +51,23 @@ inline void host_run(const Job& job, const StepArgs& args, size_t shared_limit) 
     launch.rows = static_cast<uint32_t>(args.num_rows);
     launch.chunk_elements = part.chunk_elements;
     launch.code_room = static_cast<uint32_t>(shape.code_room);
-    if (block.size() <= kInlineBytes) {
-      write_step_block(part.kind, args, launch.inline_block);
-    } else {
-      write_step_block(part.kind, args, block.data());
-      launch.step_block = block.data();
-    }
-    const size_t blocks = part.chunks.size();
-    if (part.kind == Kind::f32)
-      host_launch<float, kElements32, false>(launch, blocks, shape);
-    else if (part.kind == Kind::mixed)
-      host_launch<float, kElements32, true>(launch, blocks, shape);
-    else
-      host_launch<double, kElements64, false>(launch, blocks, shape);
+    if (block.size() > kInlineBytes) launch.step_block = block.data();
+    write_step_block(part.kind, args, block.size() > kInlineBytes ? block.data() : launch.inline_block);
+    host_launch(part.kind, launch, part.chunks.size(), shape);
+  }
+}
+
+// One step of a captured image: the prologue, then the launches.
+inline void host_run(const CapturedImage& image, size_t shared_limit) {
+  const Prologue prologue = image.prologue();
+  const uint32_t step = prologue.head->step + 1;
+  for (uint32_t r = 0; r < prologue.num_rows; ++r) evaluate_row(prologue, r, step);
+  prologue.head->step = step;
+  for (size_t i = 0; i < image.job().parts.size(); ++i) {
+    const Part& part = image.job().parts[i];
+    const Shape shape = block_shape(part.kind, image.capacity().instructions, image.capacity().temporaries,
+                                    part.longest_chunk, shared_limit);
+    host_launch(part.kind, image.launch(i, shape.code_room), part.chunks.size(), shape);
   }
 }
 

@@ -239,18 +239,22 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
         NOS_EACH move(r[kU][e], overflow[(arg * E + static_cast<uint32_t>(e)) * threads]);
       } break;
       case k1_ldm: {
+        Place here = place;
+        opaque(here.first);  // else the addresses are computed before the loop and take registers all the time
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
-          const int i = place.at(e);
+          const int i = here.at(e);
           T x = T(0);
           if (i < sm.count) x = load1<T, Mixed>(sm.data[arg], dtype, i);
           move(acc[e], x);
         }
       } break;
       case k1_stm: {
+        Place here = place;
+        opaque(here.first);
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
-          const int i = place.at(e);
+          const int i = here.at(e);
           if (i < sm.count) store1<T, Mixed>(sm.data[arg], dtype, i, acc[e]);
         }
       } break;
@@ -288,13 +292,15 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     NOS_EACH r[1][e] *= factor;
     interpret<T, E, Mixed>(sm, code, r, overflow, threads, place);
     opaque(whole);
+    Place out = place;
+    opaque(out.first);
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
           NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-              store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
+              store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.first + j * stride, &r[s][4 * j]);
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
-          NOS_EACH if (place.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e), r[s][e]);
+          NOS_EACH if (out.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.at(e), r[s][e]);
     }
   }
 }

@@ -76,14 +76,17 @@ NOS_HD uint16_t f32_to_half(float x) { return math::f32_to_f16(x); }
 NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
 #endif
 
-NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype == kBF16 ? math::bf16_to_f32(h) : half_to_f32(h); }
-NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype == kBF16 ? f32_to_brain(x) : f32_to_half(x); }
+// By bits of the number: comparisons would become a jump table of three.
+static_assert(kF32 == 0 && kF64 == 1 && kBF16 == 2 && kF16 == 3);
+NOS_HD bool is_half(uint32_t dtype) { return (dtype & 2u) != 0; }
+NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype & 1u ? half_to_f32(h) : math::bf16_to_f32(h); }
+NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype & 1u ? f32_to_half(x) : f32_to_brain(x); }
 
 // Mixed: whether slots may have 2-byte storage; else every slot is stored in the compute type T.
 template <class T, bool Mixed>
 NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
   if constexpr (Mixed) {
-    if (dtype != kF32) {
+    if (is_half(dtype)) {
       uint16_t h[4];
       load_quad(reinterpret_cast<const uint16_t*>(base) + i, h);
       for (int e = 0; e < 4; ++e) v[e] = half_to(dtype, h[e]);
@@ -95,7 +98,7 @@ NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
 template <class T, bool Mixed>
 NOS_HD void store4(char* base, uint32_t dtype, int64_t i, const T* v) {
   if constexpr (Mixed) {
-    if (dtype != kF32) {
+    if (is_half(dtype)) {
       uint16_t h[4];
       for (int e = 0; e < 4; ++e) h[e] = to_half(dtype, v[e]);
       store_quad(reinterpret_cast<uint16_t*>(base) + i, h);
@@ -107,14 +110,14 @@ NOS_HD void store4(char* base, uint32_t dtype, int64_t i, const T* v) {
 template <class T, bool Mixed>
 NOS_HD T load1(const char* base, uint32_t dtype, int64_t i) {
   if constexpr (Mixed) {
-    if (dtype != kF32) return half_to(dtype, reinterpret_cast<const uint16_t*>(base)[i]);
+    if (is_half(dtype)) return half_to(dtype, reinterpret_cast<const uint16_t*>(base)[i]);
   }
   return reinterpret_cast<const T*>(base)[i];
 }
 template <class T, bool Mixed>
 NOS_HD void store1(char* base, uint32_t dtype, int64_t i, T v) {
   if constexpr (Mixed) {
-    if (dtype != kF32) {
+    if (is_half(dtype)) {
       reinterpret_cast<uint16_t*>(base)[i] = to_half(dtype, v);
       return;
     }

@@ -1,6 +1,6 @@
 """The CUDA interpreter's own kernel body, built by the host compiler and run for every (block, thread) pair.
 
-`apply` takes what `nos_ext.apply_rule` takes (NumPy arrays; bfloat16 as `BFloat16`), so that a test can run both.
+`apply` takes NumPy arrays as `nos_ext.apply_rule` does, so that a test can run both; bfloat16 as its uint16 bits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ import nos_ext
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [
     "tests/backend/cuda/host_kernel.cc",
+    "csrc/backend/cuda/captured.cc",
     "csrc/backend/cuda/job.cc",
     "csrc/backend/cuda/lower.cc",
     "csrc/plan/plan.cc",
@@ -31,7 +32,6 @@ SOURCES = [
     "csrc/program/disasm.cc",
 ]
 FLAGS = ["-std=c++20", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
-# a bfloat16 array is its uint16 bits: NumPy has no such type
 DTYPES = {"float32": 0, "float64": 1, "uint16": 2, "float16": 3}
 SHARED_LIMIT = 227 * 1024  # bytes per block of an H100
 
@@ -64,17 +64,26 @@ def build(*flags: str) -> Path:
     return out
 
 
+@dataclass
+class Captured:
+    """Steps of a captured image: `before` of the programs, then `after` with `later` in the place of one of them."""
+
+    before: int
+    later: nos_ext.Program | None = None
+    number: int = 0
+    hypers: dict[str, float] = field(default_factory=dict)
+    after: int = 0
+    temporaries: int = 4
+
+
 @cache
-def library(path: Path | None = None) -> ctypes.CDLL:
-    """The loaded library; path: one that another process has built."""
-    lib = ctypes.CDLL(str(path or build("-O1")))
+def library() -> ctypes.CDLL:
+    """The loaded library: $NOS_HOST_KERNEL, or one built now."""
+    lib = ctypes.CDLL(os.environ.get("NOS_HOST_KERNEL") or str(build("-O1")))
     lib.nos_host_step.restype = ctypes.c_char_p
+    lib.nos_host_captured.restype = ctypes.c_char_p
     lib.nos_host_listing.restype = ctypes.c_char_p
     return lib
-
-
-def pointers(values: Sequence[bytes]) -> Any:
-    return (ctypes.c_char_p * len(values))(*values)
 
 
 def listing(program: nos_ext.Program, registers: int = 9) -> tuple[list[str], int]:
@@ -84,6 +93,14 @@ def listing(program: nos_ext.Program, registers: int = 9) -> tuple[list[str], in
     text = library().nos_host_listing(code, ctypes.c_size_t(len(code)), registers, ctypes.byref(overflow)).decode()
     assert not text.startswith("error"), text
     return text.splitlines(), overflow.value
+
+
+def values(program: nos_ext.Program, given: dict[str, float]) -> np.ndarray:
+    """64 numbers: the hyperparameters in order."""
+    known = program.hyperparameters
+    out = np.zeros(64)
+    out[: len(known)] = [given.get(name, default) for name, default in known.items()]
+    return out
 
 
 def apply(
@@ -102,27 +119,23 @@ def apply(
     chunk: int = 0,
     registers: int = 9,
     shared_limit: int = SHARED_LIMIT,
-    path: Path | None = None,
+    captured: Captured | None = None,
 ) -> None:
     """One step by the kernel. Several programs: a population, one group of hyperparameters for each."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
     codes = [p.bytecode for p in listed]
-    hypers = np.zeros((len(groups), 64))
-    for r, group in enumerate(groups):
-        known = listed[r if several else 0].hyperparameters
-        values = {**{k: v for k, v in known.items() if v is not None}, **group}
-        hypers[r, : len(known)] = [values[name] for name in known]
+    hypers = np.stack([values(listed[r if several else 0], group) for r, group in enumerate(groups)])
     arrays = [a for one in lists for a in one]
     keep = {
-        "program_bytes": pointers(codes),
+        "program_bytes": (ctypes.c_char_p * len(codes))(*codes),
         "program_sizes": (ctypes.c_size_t * len(codes))(*map(len, codes)),
         "data": (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
         "numel": (ctypes.c_int64 * len(params))(*(p.size for p in params)),
         "dtype": (ctypes.c_uint8 * len(arrays))(*(DTYPES[a.dtype.name] for a in arrays)),
         "row_of": (ctypes.c_uint32 * len(params))(*(group_of or [0] * len(params))),
-        "hypers": np.ascontiguousarray(hypers).ctypes.data_as(ctypes.c_void_p),
+        "hypers": hypers.ctypes.data_as(ctypes.c_void_p),
         "seeds": (ctypes.c_uint64 * len(groups))(*(seeds or [0] * len(groups))),
     }
     arguments = _Step(
@@ -131,6 +144,14 @@ def apply(
         population=len(listed) if several else 0, step=step, first_index=tensor_index, registers=registers,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
-    error = library(path).nos_host_step(ctypes.byref(arguments))
+    if captured is None:
+        error = library().nos_host_step(ctypes.byref(arguments))
+    else:
+        later = captured.later.bytecode if captured.later else None
+        later_hypers = values(captured.later, captured.hypers) if captured.later else np.zeros(64)
+        error = library().nos_host_captured(
+            ctypes.byref(arguments), captured.before, later, ctypes.c_size_t(len(later or b"")),
+            captured.number, later_hypers.ctypes.data_as(ctypes.c_void_p), captured.after, captured.temporaries,
+        )  # fmt: skip
     if error:
         raise ValueError(error.decode())
