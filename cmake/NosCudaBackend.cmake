@@ -3,7 +3,7 @@
 find_package(CUDAToolkit REQUIRED)
 add_library(nos_cuda STATIC
   csrc/backend/cuda/kernels.cu csrc/backend/cuda/lower.cc csrc/backend/cuda/job.cc csrc/backend/cuda/captured.cc
-  csrc/backend/cuda/runtime.cc csrc/backend/cuda/engine.cc csrc/backend/cuda/jit/none.cc)
+  csrc/backend/cuda/runtime.cc csrc/backend/cuda/engine.cc csrc/backend/cuda/jit/jit.cc)
 target_link_libraries(nos_cuda PUBLIC nos_engine CUDA::cudart_static)
 set_target_properties(nos_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
                                           CUDA_VISIBILITY_PRESET hidden)

@@ -17,7 +17,7 @@ except ImportError as error:
     ) from error
 
 from .captured import CapturedStep
-from .engine import apply_population, apply_rule, build_info, init_population_state, init_state
+from .engine import apply_population, apply_rule, build_info, init_population_state, init_state, set_jit
 from .program import Program
 from .rule import Expr, Rule, RuleError, compile_rule, rule
 
@@ -39,4 +39,5 @@ __all__ = [
     "init_state",
     "op_table",
     "rule",
+    "set_jit",
 ]

@@ -9,5 +9,6 @@ void bind_apply(pybind11::module_& m);       // apply_rule
 void bind_population(pybind11::module_& m);  // apply_population
 void bind_captured(pybind11::module_& m);    // CapturedStep
 void bind_info(pybind11::module_& m);        // build_info, philox
+void bind_jit(pybind11::module_& m);         // set_jit and the compiled tier's parts
 
 }  // namespace nos::bind

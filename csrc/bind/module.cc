@@ -7,4 +7,5 @@ PYBIND11_MODULE(_C, m) {
   nos::bind::bind_population(m);
   nos::bind::bind_captured(m);
   nos::bind::bind_info(m);
+  nos::bind::bind_jit(m);
 }

@@ -123,15 +123,6 @@ void bind_captured(py::module_& m) {
       .def("load", &PyCapturedStep::load, py::arg("number"), py::arg("program"))
       .def("launch", &PyCapturedStep::launch)
       .def("steps_done", &PyCapturedStep::steps_done);
-  m.def(
-      "set_jit",
-      [](const std::string& mode) {
-        using cuda::jit::Mode;
-        if (mode != "auto" && mode != "always" && mode != "never")
-          throw std::invalid_argument("jit is '" + mode + "'; expected auto, always or never");
-        cuda::set_jit(mode == "auto" ? Mode::automatic : mode == "always" ? Mode::always : Mode::never);
-      },
-      py::arg("mode"), "When rules on CUDA are compiled: auto (after some steps), always, never.");
 }
 
 #else
@@ -143,10 +134,6 @@ void bind_captured(py::module_& m) {
         throw std::runtime_error("this build has no CUDA back-end (" NOS_CUDA_STATUS "), so no captured steps");
       },
       "See nos_ext.CapturedStep.");
-  m.def(
-      "set_jit",
-      [](const std::string&) { throw std::runtime_error("this build has no CUDA back-end (" NOS_CUDA_STATUS ")"); },
-      py::arg("mode"), "When rules on CUDA are compiled: auto (after some steps), always, never.");
 }
 
 #endif

@@ -1,24 +1,10 @@
 #include "engine.h"
 
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 namespace nos::cuda {
 namespace {
-
-jit::Mode initial_mode() {
-  const char* wanted = std::getenv("NOS_JIT");
-  const std::string mode = wanted ? wanted : "auto";
-  if (mode == "always") return jit::Mode::always;
-  if (mode == "never") return jit::Mode::never;
-  if (mode == "auto" || mode.empty()) return jit::Mode::automatic;
-  throw std::invalid_argument("NOS_JIT is '" + mode + "'; expected auto, always or never");
-}
-jit::Mode& mode() {
-  static jit::Mode value = initial_mode();
-  return value;
-}
 
 // Blocks that run at once when every multiprocessor is full.
 int blocks_at_once(int device) { return properties(device).multiprocessors * kBlocksPerSm; }
@@ -58,9 +44,6 @@ std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
 }
 
 }  // namespace
-
-void set_jit(jit::Mode wanted) { mode() = wanted; }
-jit::Mode jit_mode() { return mode(); }
 
 Ready::Ready(const Plan& plan, std::span<const Program* const> programs, int device, cudaStream_t stream)
     : device_(device), job_(make_job(plan, programs, blocks_at_once(device))) {
@@ -136,8 +119,8 @@ void Ready::run(const StepArgs& args, std::span<const Program* const> programs, 
       block.upload(0, bytes, stream);
       launch.step_block = block.device();
     }
-    if (programs.size() == 1 && part.one_layout && mode() != jit::Mode::never) {
-      if (const jit::Kernel* k = jit::request(*programs[0], layout_of(part.tensors[0].dtypes), mode())) {
+    if (programs.size() == 1 && part.one_layout) {
+      if (const jit::Kernel* k = jit::request(*programs[0], layout_of(part.tensors[0].dtypes), jit::mode())) {
         launch_kernel(k->function, part.chunks.size(), k->threads, 0, launch, stream);
         continue;
       }

@@ -47,8 +47,6 @@ class Ready {
   Twin* records_ = nullptr;  // of the tensors; the ring's latest
 };
 
-void set_jit(jit::Mode mode);  // for all later runs; at first $NOS_JIT (auto, always, never), or automatic
-jit::Mode jit_mode();
 
 // A step whose launches read everything that may change from device memory.
 class CapturedStep {

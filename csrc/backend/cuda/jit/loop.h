@@ -1,0 +1,154 @@
+// Owns the loop that every compiled rule shares: tables in, groups of four elements through the rule, results out. The
+// rule itself is a struct made by source.cc. NVRTC gets this file as text (cmake/NosJit.cmake); the host-run tests
+// compile the same text with g++.
+#pragma once
+#include "../../../ops/convert.h"
+#include "../../../ops/math.h"
+#include "../../../ops/philox.h"
+#include "../tables.h"
+
+namespace nos::cuda::jit {
+
+template <class T>
+struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four {
+  T at[4];
+};
+
+// Storage of one slot: what lies in memory, and the way to the compute type and back.
+template <uint32_t dtype>
+struct Storage;
+template <>
+struct Storage<kF32> {
+  using Memory = float;
+  static NOS_HD float load(float x) { return x; }
+  static NOS_HD float store(float x) { return x; }
+};
+template <>
+struct Storage<kF64> {
+  using Memory = double;
+  static NOS_HD double load(double x) { return x; }
+  static NOS_HD double store(double x) { return x; }
+};
+template <>
+struct Storage<kBF16> {
+  using Memory = uint16_t;
+  static NOS_HD float load(uint16_t x) { return math::bf16_to_f32(x); }
+  static NOS_HD uint16_t store(float x) { return math::f32_to_bf16(x); }
+};
+template <>
+struct Storage<kF16> {
+  using Memory = uint16_t;
+  static NOS_HD float load(uint16_t x) { return math::f16_to_f32(x); }
+  static NOS_HD uint16_t store(float x) { return math::f32_to_f16(x); }
+};
+
+// The four elements at `at`, of which the first `count` exist. vector: they are one aligned access.
+template <uint32_t dtype, class T>
+NOS_HD void load(const void* at, bool vector, uint32_t count, T (&out)[4]) {
+  using M = typename Storage<dtype>::Memory;
+  Four<M> in = {};
+  if (vector) {
+    in = *static_cast<const Four<M>*>(at);
+  } else {
+    for (uint32_t lane = 0; lane < 4; ++lane)
+      if (lane < count) in.at[lane] = static_cast<const M*>(at)[lane];
+  }
+  for (uint32_t lane = 0; lane < 4; ++lane) out[lane] = Storage<dtype>::load(in.at[lane]);
+}
+
+template <uint32_t dtype, class T>
+NOS_HD void store(void* at, bool vector, uint32_t count, const T (&in)[4]) {
+  using M = typename Storage<dtype>::Memory;
+  Four<M> out;
+  for (uint32_t lane = 0; lane < 4; ++lane) out.at[lane] = Storage<dtype>::store(in[lane]);
+  if (vector) {
+    *static_cast<Four<M>*>(at) = out;
+  } else {
+    for (uint32_t lane = 0; lane < 4; ++lane)
+      if (lane < count) static_cast<M*>(at)[lane] = out.at[lane];
+  }
+}
+
+// One of the rule's random draws for four neighbouring elements.
+NOS_HD void draw(bool normal, uint64_t seed, uint32_t step, uint32_t tensor, uint32_t site, uint64_t q,
+                 float (&out)[4]) {
+  const philox::Words words = philox::element_words(seed, step, tensor, site, q);
+  if (normal)
+    philox::normal4(words, out);
+  else
+    philox::uniform4(words, out);
+}
+
+// Rule: Value, the compute type; kSlots, and of each slot kDtype, kRead, kWritten; kDraws; the scalars it reads, taken
+// from a row by its constructor; draws(); operator() on the slots of one element.
+//
+// A thread takes kGroups groups of four neighbouring elements at a time. Which thread computes an element is of no
+// consequence: draws are keyed by the element.
+template <class Rule, uint32_t kThreads, uint32_t kGroups>
+struct Block {
+  using T = typename Rule::Value;
+  const Rule rule;
+  const TensorRec& tensor;
+  const RowHead row;
+  const uint32_t step;
+  const T factor;
+  const int64_t origin;  // of the chunk, from each slot's start
+  const int64_t begin;   // of the chunk within its slice
+  const uint32_t count;  // elements of the chunk
+
+  NOS_HD void run(uint32_t thread) const {
+    for (uint32_t first = 4 * thread; first < count; first += 4 * kThreads * kGroups) {
+      T x[Rule::kSlots][kGroups][4];
+      each_slot<true>(first, x);
+#pragma unroll
+      for (uint32_t group = 0; group < kGroups; ++group) {
+        float u[Rule::kDraws ? Rule::kDraws : 1][4];
+        const auto q = static_cast<uint64_t>(begin + first + 4 * kThreads * group) >> 2;
+        rule.draws(row.seed, step, tensor.index, q, u);
+#pragma unroll
+        for (uint32_t lane = 0; lane < 4; ++lane) rule(factor, x, u, group, lane);
+      }
+      each_slot<false>(first, x);
+    }
+  }
+
+  template <bool loads, uint32_t s = 0>
+  NOS_HD void each_slot(uint32_t first, T (&x)[Rule::kSlots][kGroups][4]) const {
+    if constexpr (loads ? Rule::kRead[s] : Rule::kWritten[s]) {
+      constexpr uint32_t dtype = Rule::kDtype[s];
+      using M = typename Storage<dtype>::Memory;
+#pragma unroll
+      for (uint32_t group = 0; group < kGroups; ++group) {
+        const uint32_t at = first + 4 * kThreads * group;
+        const uint32_t left = at < count ? count - at : 0;
+        const bool vector = left >= 4 && tensor.aligned != 0;
+        M* const memory = static_cast<M*>(tensor.data[s]) + origin + at;
+        if constexpr (loads)
+          load<dtype>(memory, vector, left, x[s][group]);
+        else
+          store<dtype>(memory, vector, left, x[s][group]);
+      }
+    }
+    if constexpr (s + 1 < Rule::kSlots) each_slot<loads, s + 1>(first, x);
+  }
+};
+
+template <class Rule, uint32_t kThreads, uint32_t kGroups>
+NOS_HD void run_block(const Launch& launch, uint32_t block, uint32_t thread) {
+  using T = typename Rule::Value;
+  const ChunkRec chunk = launch.chunks[block];
+  const TensorRec& tensor = launch.tensors[chunk.tensor];
+  const unsigned char* const step_block = launch.step_block ? launch.step_block : launch.inline_block;
+  const StepHead head = *reinterpret_cast<const StepHead*>(step_block);
+  const auto* const rows = reinterpret_cast<const RowHead*>(step_block + sizeof(StepHead));
+  const RowHead row = rows[tensor.row + chunk.slice];
+  const T* const scalars = reinterpret_cast<const T*>(rows + launch.rows) + row.first;
+  const int64_t left = tensor.numel - chunk.begin;
+  const uint32_t count = left < launch.chunk_elements ? static_cast<uint32_t>(left) : launch.chunk_elements;
+  const int64_t origin = static_cast<int64_t>(chunk.slice) * tensor.numel + chunk.begin;
+  Block<Rule, kThreads, kGroups>{Rule(scalars), tensor,      row,  head.step, static_cast<T>(head.factor),
+                                 origin,        chunk.begin, count}
+      .run(thread);
+}
+
+}  // namespace nos::cuda::jit
