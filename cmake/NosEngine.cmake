@@ -12,7 +12,8 @@ add_library(nos_engine STATIC
 set(NOS_NUMERICS -ffp-contract=off -fno-math-errno -fno-trapping-math)
 target_compile_options(nos_engine PRIVATE ${NOS_NUMERICS} -Wall -Wextra)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # GCC 12 reports these falsely in std::string and std::vector (GCC bug 105651)
-  target_compile_options(nos_engine PRIVATE -Wno-restrict -Wno-array-bounds -Wno-stringop-overread)
+  set(NOS_FALSE_WARNINGS -Wno-restrict -Wno-array-bounds -Wno-stringop-overread)
+  target_compile_options(nos_engine PRIVATE ${NOS_FALSE_WARNINGS})
 endif()
 
 # The block kernels are one source compiled once per instruction set; isa.cc picks one at load.

@@ -16,7 +16,8 @@ except ImportError as error:
         "build it with `pip install .` in the source folder"
     ) from error
 
-from .engine import apply_population, apply_rule, build_info, init_population_state, init_state
+from .captured import CapturedStep
+from .engine import apply_population, apply_rule, build_info, init_population_state, init_state, set_jit
 from .program import Program
 from .rule import Expr, Rule, RuleError, compile_rule, rule
 
@@ -24,6 +25,7 @@ __version__: str = _C.__version__
 op_table = _C.op_table
 
 __all__ = [
+    "CapturedStep",
     "Expr",
     "Program",
     "Rule",
@@ -37,4 +39,5 @@ __all__ = [
     "init_state",
     "op_table",
     "rule",
+    "set_jit",
 ]

@@ -9,10 +9,39 @@ from typing import Any
 from . import _C
 from .program import Program
 
-__all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state"]
+__all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state", "set_jit"]
 
 apply_rule = _C.apply_rule
 apply_population = _C.apply_population
+
+# Where the wheels that torch's CUDA builds bring, or `pip install nvidia-cuda-nvrtc`, put libnvrtc. Looked into at the
+# first compilation only.
+_C.set_nvrtc_folders([f"{p}/nvidia/{part}/lib" for p in sys.path if p for part in ("cu13", "cuda_nvrtc")])
+
+
+def set_jit(mode: str, *, after: int | None = None) -> str:
+    """Chooses how rules run on CUDA, for the whole process; returns the mode before.
+
+    Results are the same bits in every mode, so this is about speed alone, like ``torch.set_num_threads``.
+
+    Args:
+        mode: ``"auto"`` (the default): the interpreter, and a kernel that NVRTC compiles in the background for a rule
+            that has run `after` steps. ``"always"``: compiled at the first step, which waits for it (about 0.1 s,
+            nothing when it is in the disk cache). ``"never"``: the interpreter.
+        after: steps of a rule before ``"auto"`` compiles it; None restores the default, 1000.
+
+    Without libnvrtc (``pip install "nos-ext[cuda]"``; torch's CUDA builds bring it) ``"auto"`` stays with the
+    interpreter and ``"always"`` raises RuntimeError at the step; `build_info` says which it is. Calls that run several
+    programs (`apply_population`) and captured steps are interpreted always.
+
+    Environment variables: ``NOS_JIT``, the mode at the start; ``NOS_NVRTC``, the path of libnvrtc, or 0 for none;
+    ``NOS_JIT_CACHE``, the folder of compiled kernels, or 0 for none (default: ``nos_ext/jit`` under ``XDG_CACHE_HOME``
+    or ``~/.cache``).
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    return _C.set_jit(mode, after=after)
 
 
 def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:

@@ -23,6 +23,7 @@ def lines() -> list[str]:
         f"native    {cpu['native']}",
         f"threads   {cpu['threads']} ({'OpenMP' if cpu['openmp'] else 'built without OpenMP'})",
         f"cuda      {cuda['status']}" + (f" (toolkit {cuda['toolkit']})" if cuda["toolkit"] else ""),
+        f"cuda jit  {cuda['jit']}",
     ]
 
 

@@ -69,13 +69,6 @@ bool StepScalars::read(std::string_view name, PyObject* value) {
   return true;
 }
 
-void check_device(const TensorLists& tensors) {
-  for (const TensorRef& t : tensors.lists()[0].tensors)
-    if (t.on_cuda)
-      throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
-                        "); move the tensors to the CPU");
-}
-
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args) {
   if (prepared.work > kReleaseGil) {
     const py::gil_scoped_release release;

@@ -66,9 +66,6 @@ class LastPlan {
   std::shared_ptr<cpu::Prepared> prepared_;
 };
 
-// Refuses tensors on a device that this build has no back-end for.
-void check_device(const TensorLists& tensors);
-
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
 
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);

@@ -5,6 +5,7 @@
 #include "../ops/philox.h"
 #include "../program/bytecode.h"
 #include "bind.h"
+#include "devices.h"
 
 namespace py = pybind11;
 
@@ -22,16 +23,12 @@ py::dict build_info() {
 #endif
   cpu["threads"] = cpu::max_threads();
   cpu["native"] = cpu::native_status();
-  py::dict cuda;
-  cuda["enabled"] = false;
-  cuda["toolkit"] = NOS_CUDA_TOOLKIT;
-  cuda["status"] = NOS_CUDA_STATUS;
   py::dict out;
   out["version"] = NOS_VERSION;
   out["bytecode_version"] = bytecode::kVersion;
   out["compiler"] = "g++ " __VERSION__;
   out["cpu"] = cpu;
-  out["cuda"] = cuda;
+  out["cuda"] = cuda_info();
   return out;
 }
 

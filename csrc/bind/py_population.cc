@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
+#include "devices.h"
 
 namespace py = pybind11;
 
@@ -189,11 +190,18 @@ void apply_population(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, population, state);
-  check_device(*tensors);
-  const auto prepared = plan_of(population, *tensors, static_cast<uint32_t>(scalars.common.tensor_index));
-  run_job(*prepared,
-          {scalars.rows.data(), scalars.sizes.data(), scalars.rows.size(), scalars.seeds.data(),
-           static_cast<uint32_t>(scalars.common.step), scalars.common.factor(), scalars.common.stochastic_rounding});
+  const cpu::StepArgs args{scalars.rows.data(),
+                           scalars.sizes.data(),
+                           scalars.rows.size(),
+                           scalars.seeds.data(),
+                           static_cast<uint32_t>(scalars.common.step),
+                           scalars.common.factor(),
+                           scalars.common.stochastic_rounding};
+  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
+  if (on_cuda(*tensors))
+    run_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()), args);
+  else
+    run_job(*plan_of(population, *tensors, index), args);
   tensors->mark_modified();
 }
 

@@ -89,6 +89,18 @@ void bind_program(py::module_& m) {
       .def(
           "identity", [](const Program& p) { return to_bytes(p.identity()); },
           "All of the bytecode but the rule's name: equal for programs that compute the same thing.")
+      .def(
+          "eval_scalars",
+          [](const Program& p, double step, double total_steps, const std::vector<double>& hypers) {
+            if (hypers.size() != p.hypers().size())
+              throw std::invalid_argument("hypers has " + std::to_string(hypers.size()) + " values; rule '" + p.name() +
+                                          "' takes " + std::to_string(p.hypers().size()));
+            std::vector<double> slots(static_cast<size_t>(p.num_scalars()));
+            p.eval_scalars(step, total_steps, hypers, slots);
+            return slots;
+          },
+          py::arg("step"), py::arg("total_steps"), py::arg("hypers"),
+          "The scalars of a step, in double: t, T, hyperparameters, constants, results of scalar_code.")
       .def("disassemble", &Program::disassemble, "Listing of the program, one instruction a line.")
       .def("__len__", [](const Program& p) { return p.code().size(); }, "Number of per-element instructions.");
 }

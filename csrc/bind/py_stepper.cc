@@ -12,6 +12,7 @@
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
+#include "devices.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -166,8 +167,7 @@ class Stepper {
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      check_device(*r.tensors);
-      r.plan = plan_of(part, *r.tensors);
+      if (!on_cuda(*r.tensors)) r.plan = plan_of(part, *r.tensors);
       reread(part.step);
       const auto size = static_cast<size_t>(program_.num_scalars());
       r.scalars.resize(size * watch_.num_groups());
@@ -175,15 +175,28 @@ class Stepper {
         program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
                               {&r.scalars[g * size], size});
     }
-    for (size_t k = 0; k < parts_.size(); ++k) run(parts_[k], *ready[k].plan, ready[k].scalars, common.scale);
+    for (size_t k = 0; k < parts_.size(); ++k)
+      run(parts_[k], *ready[k].tensors, ready[k].plan.get(), ready[k].scalars, common.scale);
     for (const Ready& r : ready) r.tensors->mark_modified();
   }
 
-  void run(Part& part, const cpu::Prepared& plan, const std::vector<double>& scalars, double scale) {
+  // plan: null for tensors on a CUDA device.
+  void run(Part& part, const TensorLists& tensors, const cpu::Prepared* plan, const std::vector<double>& scalars,
+           double scale) {
     std::vector<const double*> rows(row_sizes_.size());
     for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes_[g];
-    run_job(plan, {rows.data(), row_sizes_.data(), rows.size(), part.seeds.data(), static_cast<uint32_t>(part.step + 1),
-                   (part.maximize ? -1 : 1) / scale, part.stochastic_rounding});
+    const cpu::StepArgs args{rows.data(),
+                             row_sizes_.data(),
+                             rows.size(),
+                             part.seeds.data(),
+                             static_cast<uint32_t>(part.step + 1),
+                             (part.maximize ? -1 : 1) / scale,
+                             part.stochastic_rounding};
+    const Program* programs[] = {&program_};
+    if (plan)
+      run_job(*plan, args);
+    else
+      run_on_cuda(programs, tensors, 0, watch_.group_of(), 0, args);
     part.step += 1;
     for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
   }

@@ -40,6 +40,7 @@ class TensorLists {
   void check_negation(const Snapshot& known) const;
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
+  PyObject* object(size_t i) const { return objects_[i]; }  // borrowed; of all lists, one after the other
   Likeness compare(const Snapshot& known) const;
   Snapshot snapshot() const;
   void refresh(Snapshot& known) const;  // makes known a snapshot of these tensors, which are not `different`
@@ -49,6 +50,8 @@ class TensorLists {
   void mark_modified() const;
 
   void clear();  // forgets the tensors, keeps the memory
+
+  std::vector<double> scalars;  // memory for those of the call
 
  private:
   std::vector<TensorList> lists_;  // the first count_ are in use

@@ -1,10 +1,9 @@
 #include "program.h"
 
 #include <bit>
-#include <cmath>
 #include <cstring>
 
-#include "../ops/math.h"
+#include "scalar_code.h"
 
 static_assert(std::endian::native == std::endian::little, "bytecode is little endian; add byte swaps for this target");
 
@@ -128,30 +127,7 @@ void Program::eval_scalars(double step, double total_steps, std::span<const doub
     const double a = slots[static_cast<size_t>(i.a.id())];
     const double b = i.arity() > 1 ? slots[static_cast<size_t>(i.b.id())] : 0;
     const double c = i.arity() > 2 ? slots[static_cast<size_t>(i.c.id())] : 0;
-    double& out = slots[next++];
-    out = 0;
-    // one call per row of ops.def; a random op cannot occur here (verify.cc)
-    const auto run = [&](auto f) {
-      if constexpr (std::is_invocable_v<decltype(f), double>)
-        out = f(a);
-      else if constexpr (std::is_invocable_v<decltype(f), double, double>)
-        out = f(a, b);
-      else
-        out = f(a, b, c);
-    };
-    switch (i.op) {
-#define NOS_SCALAR_any(id)                                                                     \
-  case Op::id:                                                                                 \
-    run([](auto... x) -> decltype(math::id<double>(x...)) { return math::id<double>(x...); }); \
-    break;
-#define NOS_SCALAR_scalar(id) NOS_SCALAR_any(id)
-#define NOS_SCALAR_random(id) \
-  case Op::id:                \
-    break;
-#define NOS_OP(id, arity, domain, ...) NOS_SCALAR_##domain(id)
-#include "../ops/ops.def"
-#undef NOS_OP
-    }
+    slots[next++] = scalar_op(i.op, a, b, c);
   }
 }
 

@@ -35,7 +35,7 @@ class BytecodeError : public std::invalid_argument {
 };
 
 // What later stages keep with a program; see Program::attached.
-enum class Attachment { cpu_code, cpu_native, cuda_code, calls };
+enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, calls };
 
 class Program {
  public:
@@ -83,7 +83,7 @@ class Program {
   std::vector<uint8_t> bytes_;
   bool uses_total_ = false, uses_random_ = false;
   int cost_ = 0;
-  mutable std::array<std::shared_ptr<const void>, 4> attached_;
+  mutable std::array<std::shared_ptr<const void>, 5> attached_;
 };
 
 }  // namespace nos

@@ -1,0 +1,1 @@
+"""The benches on a GPU: `bash bench/gpu/run.sh` runs all of them; `--host` what needs no GPU."""

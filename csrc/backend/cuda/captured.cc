@@ -1,0 +1,159 @@
+#include "captured.h"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace nos::cuda {
+namespace {
+
+// Lays out arrays one after the other, each at a multiple of 16 bytes.
+class Cursor {
+ public:
+  template <class T>
+  size_t array(size_t count) {
+    const size_t begin = at_;
+    at_ = (at_ + count * sizeof(T) + 15) / 16 * 16;
+    return begin;
+  }
+  size_t at() const { return at_; }
+
+ private:
+  size_t at_ = 0;
+};
+
+template <class T>
+void put(T* to, const T* from, size_t count) {
+  if (count) std::memcpy(to, from, count * sizeof(T));  // memcpy takes no null pointers
+}
+
+}  // namespace
+
+CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> programs,
+                             std::span<const uint32_t> row_program, Capacity capacity, int blocks_at_once,
+                             int64_t chunk)
+    : capacity_(capacity),
+      job_(make_job(plan, programs, blocks_at_once, chunk)),
+      first_programs_(programs.begin(), programs.end()),
+      row_program_(row_program.begin(), row_program.end()),
+      row_scalars_(bytecode::kFirstHyper + kRowHypers + 2 * capacity.scalars) {
+  for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *job_.lowered[k]);
+  Cursor c;
+  c.array<CapturedHead>(1);
+  rows_at_ = c.array<CapturedRow>(rows());
+  scalar_programs_at_ = c.array<ScalarProgram>(programs.size());
+  programs_at_ = c.array<ProgramRec>(programs.size());
+  code_at_ = c.array<Ins>(programs.size() * capacity.instructions);
+  constants_at_ = c.array<double>(programs.size() * capacity.scalars);
+  scalar_code_at_ = c.array<ScalarInstr>(programs.size() * capacity.scalars);
+  for (const Part& part : job_.parts) {
+    tensors_at_.push_back(c.array<TensorRec>(part.tensors.size()));
+    chunks_at_.push_back(c.array<ChunkRec>(part.chunks.size()));
+  }
+  work_at_ = c.array<double>(static_cast<size_t>(rows()) * row_scalars_);
+  for (const Part& part : job_.parts)
+    blocks_at_.push_back(c.array<unsigned char>(
+        sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (part.kind == Kind::f64 ? 8u : 4u))));
+  bytes_ = c.at();
+}
+
+void CapturedImage::check_fits(const Program& program, const DeviceCode& code) const {
+  const auto refuse = [&](const char* what, size_t has, size_t room, const char* argument) {
+    throw std::invalid_argument("rule '" + program.name() + "' has " + std::to_string(has) + " " + what +
+                                " and the captured step has room for " + std::to_string(room) +
+                                "; make it with a larger " + argument + "=");
+  };
+  if (code.code.size() + 1 > capacity_.instructions)
+    refuse("device instructions", code.code.size() + 1, capacity_.instructions, "max_instructions");
+  if (code.overflow > capacity_.temporaries)
+    refuse("temporaries beyond the registers", code.overflow, capacity_.temporaries, "max_temporaries");
+  if (program.constants().size() > capacity_.scalars)
+    refuse("constants", program.constants().size(), capacity_.scalars, "max_scalars");
+  if (program.scalar_code().size() > capacity_.scalars)
+    refuse("scalar instructions", program.scalar_code().size(), capacity_.scalars, "max_scalars");
+}
+
+void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_memory) {
+  host_ = host_memory;
+  device_ = device_memory;
+  std::memset(host_, 0, bytes_);
+  for (uint32_t r = 0; r < rows(); ++r) host<CapturedRow>(rows_at_)[r].program = row_program_[r];
+  for (size_t k = 0; k < first_programs_.size(); ++k) load(static_cast<uint32_t>(k), *first_programs_[k]);
+  first_programs_.clear();
+  for (size_t i = 0; i < job_.parts.size(); ++i) {
+    const Part& part = job_.parts[i];
+    put(host<TensorRec>(tensors_at_[i]), part.tensors.data(), part.tensors.size());
+    put(host<ChunkRec>(chunks_at_[i]), part.chunks.data(), part.chunks.size());
+  }
+}
+
+std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program& program) {
+  const std::shared_ptr<const DeviceCode> code = lowered(program);
+  check_fits(program, *code);
+  const auto length = static_cast<uint32_t>(code->code.size());
+  const size_t first = static_cast<size_t>(k) * capacity_.instructions;
+  const size_t scalars = static_cast<size_t>(k) * capacity_.scalars;
+  host<ProgramRec>(programs_at_)[k] = {static_cast<uint32_t>(first), length, code->reads, code->writes};
+  host<ScalarProgram>(scalar_programs_at_)[k] = {static_cast<uint32_t>(program.hypers().size()),
+                                                 static_cast<uint32_t>(program.constants().size()),
+                                                 static_cast<uint32_t>(program.scalar_code().size()), 0};
+  put(host<Ins>(code_at_) + first, code->code.data(), length);
+  put(host<double>(constants_at_) + scalars, program.constants().data(), program.constants().size());
+  ScalarInstr* out = host<ScalarInstr>(scalar_code_at_) + scalars;
+  for (const Instr& i : program.scalar_code()) {
+    *out = {static_cast<uint8_t>(i.op), 0, {0, 0, 0}};
+    for (int o = 0; o < i.arity(); ++o) out->operand[o] = static_cast<uint16_t>(i.operand(o).id());
+    ++out;
+  }
+  return {{programs_at_ + k * sizeof(ProgramRec), sizeof(ProgramRec)},
+          {scalar_programs_at_ + k * sizeof(ScalarProgram), sizeof(ScalarProgram)},
+          {code_at_ + first * sizeof(Ins), length * sizeof(Ins)},
+          {constants_at_ + scalars * sizeof(double), program.constants().size() * sizeof(double)},
+          {scalar_code_at_ + scalars * sizeof(ScalarInstr), program.scalar_code().size() * sizeof(ScalarInstr)}};
+}
+
+CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double total_steps,
+                                            std::span<const double> hypers) {
+  CapturedRow& row = host<CapturedRow>(rows_at_)[r];
+  row.seed = seed;
+  row.total_steps = total_steps;
+  put(row.hypers, hypers.data(), hypers.size());
+  return {rows_at_ + r * sizeof(CapturedRow), sizeof(CapturedRow)};
+}
+
+CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor) {
+  *host<CapturedHead>(0) = {steps_done, 0, factor};
+  return {0, sizeof(CapturedHead)};
+}
+
+Prologue CapturedImage::prologue() const {
+  Prologue p{};
+  p.head = device<CapturedHead>(0);
+  p.rows = device<CapturedRow>(rows_at_);
+  p.programs = device<ScalarProgram>(scalar_programs_at_);
+  p.constants = device<double>(constants_at_);
+  p.code = device<ScalarInstr>(scalar_code_at_);
+  p.work = device<double>(work_at_);
+  for (size_t i = 0; i < job_.parts.size(); ++i) {
+    p.step_blocks[i] = device_ + blocks_at_[i];
+    p.wide[i] = job_.parts[i].kind == Kind::f64;
+  }
+  p.num_rows = rows();
+  p.scalars = capacity_.scalars;
+  p.row_scalars = row_scalars_;
+  return p;
+}
+
+Launch CapturedImage::launch(size_t i, size_t code_room) const {
+  Launch l{};
+  l.tensors = device<TensorRec>(tensors_at_[i]);
+  l.chunks = device<ChunkRec>(chunks_at_[i]);
+  l.programs = device<ProgramRec>(programs_at_);
+  l.code = device<Ins>(code_at_);
+  l.step_block = device_ + blocks_at_[i];
+  l.rows = rows();
+  l.chunk_elements = job_.parts[i].chunk_elements;
+  l.code_room = static_cast<uint32_t>(code_room);
+  return l;
+}
+
+}  // namespace nos::cuda

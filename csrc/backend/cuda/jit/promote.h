@@ -1,0 +1,60 @@
+// Owns which programs get a kernel of their own, and when. Host code: it ends at the machine code; loading it is
+// jit.cc's.
+#pragma once
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "jit.h"
+
+namespace nos::cuda::jit {
+
+constexpr const char* name_of(Mode m) { return m == Mode::automatic ? "auto" : m == Mode::always ? "always" : "never"; }
+// Throws std::invalid_argument naming `what`.
+Mode read_mode(std::string_view what, std::string_view text);
+
+// Calls of a program, with the same dtypes, after which automatic compiles it. A compilation takes about as long as a
+// thousand launches save on small models; short trainings, as those of a search, never pay for it.
+inline constexpr uint32_t kPromoteAfter = 1000;
+void set_promote_after(uint32_t calls);
+uint32_t promote_after();
+
+// Machine code of one text for one architecture; made once per process, kept until it ends.
+class Build {
+ public:
+  Build(std::string text, int arch) : text_(std::move(text)), arch_(arch) {}
+
+  enum class State { idle, queued, ready, failed };
+  State state() const { return state_.load(std::memory_order_acquire); }
+  void run();                                          // compiles unless that has been done; any thread
+  void queue();                                        // has the background thread do it
+  const std::string& cubin() const { return cubin_; }  // once ready
+  const std::string& why() const { return why_; }      // once failed
+  bool from_disk() const { return from_disk_; }
+  int arch() const { return arch_; }
+
+  std::once_flag loading;  // jit.cc's
+  Kernel kernel{};
+  std::string load_error;
+
+ private:
+  const std::string text_;
+  const int arch_;
+  std::atomic<State> state_{State::idle};
+  std::mutex mutex_;
+  std::string cubin_, why_;
+  bool from_disk_ = false;
+};
+
+// Ends the background thread, after the compilation that it is in; nothing is queued from then on. To be called before
+// the process takes its libraries down: NVRTC must not lose its data while it compiles.
+void finish_builds();
+
+// The build to use in the place of the interpreter, or null; see jit::request.
+Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtypes, int arch, Mode mode);
+
+}  // namespace nos::cuda::jit

@@ -1,0 +1,24 @@
+// Owns the way from a program to the CUDA C++ text of its kernel. Pure host code.
+#pragma once
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "../../../plan/plan.h"
+#include "../../../program/program.h"
+
+namespace nos::cuda::jit {
+
+// What NVRTC reads before the text of a rule: csrc/ops, tables.h and loop.h in one piece, and its SHA-256.
+extern const std::string_view kPrelude, kPreludeHash;
+
+// Every kernel has this name, `void nos_rule(const Launch)`, and this many threads per block.
+inline constexpr const char* kKernelName = "nos_rule";
+inline constexpr int kThreads = 256;
+
+// The text of one rule for slots of these dtypes. It holds no number of the program: constants and hyperparameters are
+// read from the scalar row, so programs that differ only there share their text, and so one kernel. Empty when the
+// dtypes mix float64 with others, which no plan does.
+std::string source_of(const Program& program, const std::array<DType, kMaxSlots>& dtypes);
+
+}  // namespace nos::cuda::jit

@@ -1,0 +1,310 @@
+// Owns the interpreter kernel: the body of one thread, in two phases with a barrier between them, as templates over a
+// context, so that nvcc compiles it for the device and g++ for the host, where tests run every (block, thread) pair.
+//
+//   Context: thread(), threads()  of the block
+//
+// A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts at 4 (x + j * threads) past
+// the tile's begin. Aligned whole tiles take wide accesses, all else guarded single ones with the same map of threads
+// to elements. Draws are keyed by elements, so results depend on neither.
+#pragma once
+#include "../../ops/math.h"
+#include "../../ops/philox.h"
+#include "isa.h"
+#include "memory.h"
+
+#if defined(__CUDA_ARCH__)
+#define NOS_UNROLL _Pragma("unroll")
+#define NOS_NO_UNROLL _Pragma("unroll 1")
+#else
+#define NOS_UNROLL
+#define NOS_NO_UNROLL
+#endif
+
+namespace nos::cuda {
+
+// d = s as an instruction that the compiler may not move. Without it the copies of one case become phi moves in front
+// of the branch, which every instruction then pays, and registers spill.
+#if defined(__CUDA_ARCH__)
+NOS_HD void move(float& d, float s) { asm volatile("mov.b32 %0, %1;" : "=f"(d) : "f"(s)); }
+NOS_HD void move(double& d, double s) { asm volatile("mov.b64 %0, %1;" : "=d"(d) : "d"(s)); }
+NOS_HD void opaque(int& x) { asm volatile("" : "+r"(x)); }
+#else
+template <class T>
+NOS_HD void move(T& d, T s) {
+  d = s;
+}
+NOS_HD void opaque(int&) {}
+#endif
+
+// An instruction in shared memory, its immediate in place.
+template <class T>
+struct Decoded;
+template <>
+struct Decoded<float> {
+  uint32_t op;
+  uint32_t bits;  // of the immediate, or arg
+};
+template <>
+struct alignas(16) Decoded<double> {
+  uint32_t op;
+  uint32_t arg;
+  double c;
+};
+
+NOS_HD void decode(Decoded<float>& d, Ins in, const float* scalars) {
+  d.op = in.op & ~kScalarFlag;
+  d.bits = in.op & kScalarFlag ? bits_as<uint32_t>(scalars[in.arg]) : in.arg;
+}
+NOS_HD void decode(Decoded<double>& d, Ins in, const double* scalars) {
+  d.op = in.op & ~kScalarFlag;
+  d.arg = in.arg;
+  d.c = in.op & kScalarFlag ? scalars[in.arg] : 0.0;
+}
+
+// Walks the code; the device by 32-bit shared address.
+template <class T>
+class Fetch {
+ public:
+#if defined(__CUDA_ARCH__)
+  NOS_HD explicit Fetch(const Decoded<T>* code) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(code))) {}
+  NOS_HD void next(uint32_t& op, uint32_t& arg, float& c) {
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(op), "=r"(arg) : "r"(at_));
+    c = __uint_as_float(arg);
+    at_ += 8;
+  }
+  NOS_HD void next(uint32_t& op, uint32_t& arg, double& c) {
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(op), "=r"(arg) : "r"(at_));
+    asm volatile("ld.shared.f64 %0, [%1];" : "=d"(c) : "r"(at_ + 8));
+    at_ += 16;
+  }
+
+ private:
+  uint32_t at_;
+#else
+  explicit Fetch(const Decoded<T>* code) : at_(code) {}
+  void next(uint32_t& op, uint32_t& arg, float& c) {
+    op = at_->op, arg = at_->bits, c = bits_as<float>(arg);
+    ++at_;
+  }
+  void next(uint32_t& op, uint32_t& arg, double& c) {
+    op = at_->op, arg = at_->arg, c = at_->c;
+    ++at_;
+  }
+
+ private:
+  const Decoded<T>* at_;
+#endif
+};
+
+// What the threads of a block share, besides code and overflow slots.
+template <class T>
+struct Shared {
+  char* data[kSlots];  // at the chunk's first element
+  int64_t begin;       // of the chunk, within the slice
+  uint64_t seed;
+  T factor;
+  int count;  // elements of the chunk
+  uint32_t dtypes, aligned, reads, writes, step, index;
+};
+
+NOS_HD const unsigned char* step_block(const Launch& a) { return a.step_block ? a.step_block : a.inline_block; }
+
+// Phase 1: finds the block's work and decodes its program. code has room for length + 1 instructions.
+template <class T, class Context>
+NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
+  const ChunkRec chunk = a.chunks[block];
+  const TensorRec& t = a.tensors[chunk.tensor];
+  const ProgramRec program = a.programs[t.program + chunk.slice];
+  const unsigned char* dynamic = step_block(a);
+  const auto* head = reinterpret_cast<const StepHead*>(dynamic);
+  const auto* rows = reinterpret_cast<const RowHead*>(dynamic + sizeof(StepHead));
+  const RowHead row = rows[t.row + chunk.slice];
+  const auto* scalars = reinterpret_cast<const T*>(rows + a.rows) + row.first;
+  if (ctx.thread() == 0) {
+    const int64_t left = t.numel - chunk.begin;
+    sm.begin = chunk.begin;
+    sm.count = static_cast<int>(left < a.chunk_elements ? left : a.chunk_elements);
+    sm.seed = row.seed;
+    sm.factor = static_cast<T>(head->factor);
+    sm.dtypes = t.dtypes;
+    sm.aligned = t.aligned;
+    sm.reads = program.reads;
+    sm.writes = program.writes;
+    sm.step = head->step;
+    sm.index = t.index;
+  }
+  for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
+    sm.data[s] =
+        reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(t.data[s]) +
+                                static_cast<uintptr_t>((chunk.slice * t.numel + chunk.begin) *
+                                                       size_of_dtype(dtype_of(t.dtypes, static_cast<int>(s)))));
+  for (uint32_t i = ctx.thread(); i <= program.length; i += ctx.threads())
+    decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, scalars);
+}
+
+// Where a thread's elements of a tile are.
+struct Place {
+  int first;   // of quad 0, within the chunk
+  int stride;  // from quad to quad
+  NOS_HD int at(int e) const { return first + (e >> 2) * stride + (e & 3); }
+};
+
+#define NOS_EACH NOS_UNROLL for (int e = 0; e < E; ++e)
+
+// overflow: slot k, element e at overflow[(k * E + e) * threads], this thread's column.
+template <class T, int E, bool Mixed>
+NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs][E], T* overflow, uint32_t threads,
+                      Place place) {
+  T acc[E];
+  NOS_EACH acc[e] = T(0);
+  Fetch<T> fetch(code);
+  NOS_NO_UNROLL for (;;) {
+    uint32_t op, arg;
+    T c;
+    fetch.next(op, arg, c);
+    switch (op) {
+#define NOS_ON_SLOT(id, n, body) \
+  case k_##id* kRegs + n: {      \
+    constexpr int S = n;         \
+    NOS_EACH { body; }           \
+  } break;
+#define NOS_ON_SLOTS(id, body) \
+  NOS_ON_SLOT(id, 0, body)     \
+  NOS_ON_SLOT(id, 1, body)     \
+  NOS_ON_SLOT(id, 2, body)     \
+  NOS_ON_SLOT(id, 3, body)     \
+  NOS_ON_SLOT(id, 4, body)     \
+  NOS_ON_SLOT(id, 5, body) NOS_ON_SLOT(id, 6, body) NOS_ON_SLOT(id, 7, body) NOS_ON_SLOT(id, 8, body)
+      NOS_ON_SLOTS(ld, move(acc[e], r[S][e]))
+      NOS_ON_SLOTS(st, move(r[S][e], acc[e]))
+      NOS_ON_SLOTS(mvt, move(r[kT][e], r[S][e]))
+      NOS_ON_SLOTS(mvu, move(r[kU][e], r[S][e]))
+#define NOS_SLOT(id, value) NOS_ON_SLOTS(id, [[maybe_unused]] const T a = acc[e]; const T s = r[S][e]; acc[e] = (value))
+#define NOS_SLOT_MOVE(id)
+#define NOS_ONE(id, value)                                 \
+  case k1_##id: {                                          \
+    NOS_EACH {                                             \
+      const T a = acc[e];                                  \
+      [[maybe_unused]] const T t = r[kT][e], u = r[kU][e]; \
+      move(acc[e], (value));                               \
+    }                                                      \
+  } break;
+#define NOS_MOVE(id)
+#include "isa.def"
+#undef NOS_SLOT
+#undef NOS_SLOT_MOVE
+#undef NOS_ONE
+#undef NOS_MOVE
+#undef NOS_ON_SLOTS
+#undef NOS_ON_SLOT
+      case k1_ldc: {
+        NOS_EACH move(acc[e], c);
+      } break;
+      case k1_bct: {
+        NOS_EACH move(r[kT][e], c);
+      } break;
+      case k1_bcu: {
+        NOS_EACH move(r[kU][e], c);
+      } break;
+      case k1_drop:
+      case k1_normal: {
+        uint32_t site, unused;
+        T none;
+        fetch.next(site, unused, none);
+        NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
+          const auto element = static_cast<uint64_t>(sm.begin + place.first + j * place.stride);
+          const philox::Words w = philox::element_words(sm.seed, sm.step, sm.index, site, element >> 2);
+          if (op == k1_drop) {
+            NOS_UNROLL for (int e = 0; e < 4; ++e) {
+              T& x = acc[4 * j + e];
+              move(x, static_cast<T>(philox::uniform(w.w[e])) < c ? T(0) : x);
+            }
+          } else {
+            float z[4];
+            philox::normal4(w, z);
+            NOS_UNROLL for (int e = 0; e < 4; ++e) move(acc[4 * j + e], static_cast<T>(z[e]) * c);
+          }
+        }
+      } break;
+      case k1_ldx: {
+        NOS_EACH move(acc[e], overflow[(arg * E + static_cast<uint32_t>(e)) * threads]);
+      } break;
+      case k1_stx: {
+        NOS_EACH overflow[(arg * E + static_cast<uint32_t>(e)) * threads] = acc[e];
+      } break;
+      case k1_mvtx: {
+        NOS_EACH move(r[kT][e], overflow[(arg * E + static_cast<uint32_t>(e)) * threads]);
+      } break;
+      case k1_mvux: {
+        NOS_EACH move(r[kU][e], overflow[(arg * E + static_cast<uint32_t>(e)) * threads]);
+      } break;
+      case k1_ldm: {
+        Place here = place;
+        opaque(here.first);  // else the addresses are computed before the loop and take registers all the time
+        const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
+        NOS_EACH {
+          const int i = here.at(e);
+          T x = T(0);
+          if (i < sm.count) x = load1<T, Mixed>(sm.data[arg], dtype, i);
+          move(acc[e], x);
+        }
+      } break;
+      case k1_stm: {
+        Place here = place;
+        opaque(here.first);
+        const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
+        NOS_EACH {
+          const int i = here.at(e);
+          if (i < sm.count) store1<T, Mixed>(sm.data[arg], dtype, i, acc[e]);
+        }
+      } break;
+      default:
+        return;
+    }
+  }
+}
+
+// Phase 2: the tiles of the chunk. overflow: this thread's column.
+template <class T, int E, bool Mixed, class Context>
+NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code, T* overflow) {
+  const uint32_t threads = ctx.threads();
+  const int stride = static_cast<int>(4 * threads);
+  const int tile = stride * (E / 4);
+  const int warp_first = static_cast<int>(4 * (ctx.thread() & ~31u));
+  const int count = sm.count;
+  const uint32_t reads = sm.reads, writes = sm.writes, dtypes = sm.dtypes;
+  T r[kRegs][E];
+  NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
+  NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count;
+                     begin += tile) {  // warps past the end have nothing to do
+    const Place place{begin + static_cast<int>(4 * ctx.thread()), stride};
+    int whole = sm.aligned && begin + tile <= count;
+    opaque(whole);
+    if (whole) {
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
+          NOS_UNROLL for (int j = 0; j < E / 4; ++j)
+              load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
+    } else {
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
+          NOS_EACH if (place.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e));
+    }
+    const T factor = sm.factor;
+    NOS_EACH r[1][e] *= factor;
+    interpret<T, E, Mixed>(sm, code, r, overflow, threads, place);
+    opaque(whole);
+    Place out = place;
+    opaque(out.first);
+    if (whole) {
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
+          NOS_UNROLL for (int j = 0; j < E / 4; ++j)
+              store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.first + j * stride, &r[s][4 * j]);
+    } else {
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
+          NOS_EACH if (out.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.at(e), r[s][e]);
+    }
+  }
+}
+
+#undef NOS_EACH
+
+}  // namespace nos::cuda

@@ -1,0 +1,49 @@
+// The kernels, instantiated for the device.
+#include "captured.h"
+#include "kernel.h"
+#include "kernels.h"
+
+namespace nos::cuda {
+namespace {
+
+struct DeviceContext {
+  __device__ __forceinline__ uint32_t thread() const { return threadIdx.x; }
+  __device__ __forceinline__ uint32_t threads() const { return blockDim.x; }
+};
+
+}  // namespace
+
+template <class T, int E, bool Mixed>
+__global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const __grid_constant__ Launch launch) {
+  __shared__ Shared<T> shared;
+  extern __shared__ __align__(16) unsigned char dynamic[];
+  auto* code = reinterpret_cast<Decoded<T>*>(dynamic);
+  const DeviceContext context;
+  set_up(context, launch, blockIdx.x, shared, code);
+  __syncthreads();
+  run<T, E, Mixed>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
+}
+
+// Reads the step, then counts it up: one block, so that a barrier lies between.
+__global__ void __launch_bounds__(kPrologueThreads, 1) prologue(const __grid_constant__ Prologue a) {
+  const uint32_t step = a.head->step + 1;
+  for (uint32_t r = threadIdx.x; r < a.num_rows; r += kPrologueThreads) evaluate_row(a, r, step);
+  __syncthreads();
+  if (threadIdx.x == 0) a.head->step = step;
+}
+
+const void* prologue_kernel() { return reinterpret_cast<const void*>(&prologue); }
+
+const void* interpreter_of(Kind kind) {
+  switch (kind) {
+    case Kind::f32:
+      return reinterpret_cast<const void*>(&interpreter<float, kElements32, false>);
+    case Kind::mixed:
+      return reinterpret_cast<const void*>(&interpreter<float, kElements32, true>);
+    case Kind::f64:
+      break;
+  }
+  return reinterpret_cast<const void*>(&interpreter<double, kElements64, false>);
+}
+
+}  // namespace nos::cuda

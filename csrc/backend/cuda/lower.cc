@@ -1,0 +1,440 @@
+#include "lower.h"
+
+#include <algorithm>
+#include <mutex>
+#include <stdexcept>
+
+namespace nos::cuda {
+namespace {
+
+constexpr int kNowhere = -1;
+constexpr int kOverflow = 1000;    // place of overflow slot k: kOverflow + k; below: register slots
+constexpr int kDeepestTree = 100;  // bounds the recursion; a deeper value gets a place
+constexpr uint32_t kNone = ~0u;
+
+int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
+
+// The instructions of a binary op. on_slots: op and swapped take any register slot and have forms with an immediate;
+// else the second operand is in kT. swapped: a = s op a.
+struct Binary {
+  bool on_slots;
+  uint32_t op, swapped, immediate = kNone, swapped_immediate = kNone;
+};
+constexpr Binary b_add{true, k_add, k_add, k1_addc, k1_addc}, b_sub{true, k_sub, k_rsub, k1_subc, k1_rsubc},
+    b_mul{true, k_mul, k_mul, k1_mulc, k1_mulc}, b_min{true, k_min, k_min, k1_minc, k1_minc},
+    b_max{true, k_max, k_max, k1_maxc, k1_maxc}, b_div{false, k1_div, k1_rdiv}, b_pow{false, k1_pow, kNone},
+    b_lt{false, k1_lt, k1_gt}, b_le{false, k1_le, k1_ge}, b_gt{false, k1_gt, k1_lt}, b_ge{false, k1_ge, k1_le},
+    b_eq{false, k1_eq, k1_eq}, b_ne{false, k1_ne, k1_ne};
+
+// One case per row of ops.def: a new unary or binary op does not compile before it has its instructions.
+#define NOS_SKIP(id)
+#define NOS_UNARY(id) \
+  case Op::id:        \
+    return k1_##id;
+#define NOS_BINARY(id) \
+  case Op::id:         \
+    return b_##id;
+uint32_t unary(Op op) {
+  switch (op) {
+#define NOS_CASE_1any NOS_UNARY
+#define NOS_CASE_2any NOS_SKIP
+#define NOS_CASE_3any NOS_SKIP
+#define NOS_CASE_1scalar NOS_SKIP
+#define NOS_CASE_2scalar NOS_SKIP
+#define NOS_CASE_1random NOS_SKIP
+#define NOS_CASE_2random NOS_SKIP
+#define NOS_OP(id, arity, domain, ...) NOS_CASE_##arity##domain(id)
+#include "../../ops/ops.def"
+#undef NOS_CASE_1any
+#undef NOS_CASE_2any
+    default:
+      throw std::logic_error("not a unary op");
+  }
+}
+const Binary& binary(Op op) {
+  switch (op) {
+#define NOS_CASE_1any NOS_SKIP
+#define NOS_CASE_2any NOS_BINARY
+#include "../../ops/ops.def"
+#undef NOS_OP
+    default:
+      throw std::logic_error("not a binary op");
+  }
+}
+
+class Lowering {
+ public:
+  Lowering(const Program& program, uint32_t registers)
+      : program_(program), inputs_(program.first_instr_value()), place_(count(), kNowhere) {
+    count_uses();
+    find_trees();
+    for (int s = 0; s < static_cast<int>(registers); ++s)
+      if (s != static_cast<int>(kT) && !(s == static_cast<int>(kU) && uses_u_) && !is_home(s) && s != bytecode::kG)
+        free_.push_back(s);
+  }
+
+  DeviceCode run() {
+    place_inputs();
+    for (int v = inputs_; v < program_.num_values(); ++v)
+      if (root_[static_cast<size_t>(v)]) make_root(v);
+    store_rest();
+    return std::move(out_);
+  }
+
+ private:
+  size_t count() const { return static_cast<size_t>(program_.num_values()); }
+  static size_t at(Operand o) { return static_cast<size_t>(o.id()); }
+  const Instr& instr(Operand o) const { return program_.code()[at(o) - static_cast<size_t>(inputs_)]; }
+
+  // The register of p or of a state: it ends as that output, so it is never a temporary.
+  bool is_home(int place) const {
+    return place < static_cast<int>(kRegInputs) && place < inputs_ && place != bytecode::kG;
+  }
+  // A value that is computed where it is read; all others, when they are read, have a place.
+  bool is_tree(Operand o) const { return !o.is_scalar() && o.id() >= inputs_ && !root_[at(o)]; }
+  bool in_register(Operand o) const { return !o.is_scalar() && !is_tree(o) && place_[at(o)] < kOverflow; }
+  bool in_accumulator(Operand o) const { return !o.is_scalar() && acc_ == o.id(); }
+
+  // ---- analysis -----------------------------------------------------------------------------------------------------
+  // left_: reads by live instructions and by outputs that are still to come.
+  void count_uses() {
+    left_.assign(count(), 0);
+    for (Operand o : program_.outputs())
+      if (!o.is_scalar()) ++left_[at(o)];
+    for (size_t v = count(); v-- > static_cast<size_t>(inputs_);) {
+      if (!left_[v]) continue;
+      const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
+      uses_u_ |= i.op == Op::fma || i.op == Op::where;
+      for (int k = 0; k < i.arity(); ++k)
+        if (!i.operand(k).is_scalar()) ++left_[at(i.operand(k))];
+    }
+  }
+  void find_trees() {
+    root_.assign(count(), false);
+    need_.assign(count(), 0);
+    std::vector<int> depth(count(), 0);
+    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) {
+      const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
+      for (int k = 0; k < i.arity(); ++k) {
+        if (!is_tree(i.operand(k))) continue;
+        const size_t o = at(i.operand(k));
+        need_[v] = need_[v] == need_[o] && depth[v] ? need_[v] + 1 : std::max(need_[v], need_[o]);
+        depth[v] = std::max(depth[v], depth[o] + 1);
+      }
+      root_[v] = left_[v] > 1 || depth[v] >= kDeepestTree;
+    }
+    for (Operand o : program_.outputs())
+      if (!o.is_scalar() && o.id() >= inputs_) root_[at(o)] = true;
+    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) root_[v] = root_[v] && left_[v];  // else dead
+  }
+
+  // ---- emission -----------------------------------------------------------------------------------------------------
+  void emit(uint32_t op, uint32_t arg = 0) { out_.code.push_back({op, arg}); }
+  void emit_scalar(uint32_t op, Operand o) { emit(op | kScalarFlag, static_cast<uint32_t>(o.id())); }
+  static uint32_t slotted(uint32_t op, int slot) { return op * kRegs + static_cast<uint32_t>(slot); }
+  void emit_place(SlotOp in_register, OneOp in_overflow, int place) {
+    if (place < kOverflow)
+      emit(slotted(in_register, place));
+    else
+      emit(in_overflow, static_cast<uint32_t>(place - kOverflow));
+  }
+  void load(int place) { emit_place(k_ld, k1_ldx, place); }
+  void store(int place) { emit_place(k_st, k1_stx, place); }
+
+  // ---- places -------------------------------------------------------------------------------------------------------
+  int take() {
+    std::vector<int>& list = free_.empty() ? free_overflow_ : free_;
+    if (list.empty()) return kOverflow + static_cast<int>(out_.overflow++);
+    const int place = list.back();
+    list.pop_back();
+    return place;
+  }
+  void give_back(int place) { (place < kOverflow ? free_ : free_overflow_).push_back(place); }
+
+  // The instruction of one read of a value has been emitted.
+  void consume(Operand o) {
+    if (o.is_scalar() || is_tree(o) || --left_[at(o)]) return;
+    if (!is_home(place_[at(o)])) give_back(place_[at(o)]);
+  }
+
+  // An operand kept ready for an instruction: a scalar, a placed value, or the result of a tree in a temporary.
+  struct Held {
+    Operand operand;
+    int temporary = kNowhere;
+  };
+  Held hold(Operand o) {
+    if (!is_tree(o)) return {o};
+    into_accumulator(o);
+    const int place = take();
+    store(place);
+    return {o, place};
+  }
+  int place_of(const Held& h) const { return h.temporary != kNowhere ? h.temporary : place_[at(h.operand)]; }
+  void release(const Held& h) {
+    if (h.temporary != kNowhere)
+      give_back(h.temporary);
+    else
+      consume(h.operand);
+  }
+  void into_t(const Held& h) {
+    h.operand.is_scalar() ? emit_scalar(k1_bct, h.operand) : emit_place(k_mvt, k1_mvtx, place_of(h));
+  }
+  void into_u(const Held& h) {
+    h.operand.is_scalar() ? emit_scalar(k1_bcu, h.operand) : emit_place(k_mvu, k1_mvux, place_of(h));
+  }
+
+  // ---- trees --------------------------------------------------------------------------------------------------------
+  // acc = o, which counts as read. The accumulator is the caller's to change.
+  void into_accumulator(Operand o) {
+    if (o.is_scalar())
+      emit_scalar(k1_ldc, o);
+    else if (is_tree(o))
+      compute(instr(o));
+    else if (!in_accumulator(o))
+      load(place_[at(o)]);
+    acc_ = kNowhere;
+    consume(o);
+  }
+
+  void compute(const Instr& i) {
+    if (info(i.op).domain == Domain::random) return draw(i);
+    if (i.arity() == 1) {
+      into_accumulator(i.a);
+      emit(unary(i.op));
+    } else if (i.arity() == 2) {
+      if (!product_inside(i)) two_operands(i.op, i.a, i.b);
+    } else if (i.op == Op::clip) {  // min(max(a, lo), hi)
+      const Held lo = hold(i.b), hi = hold(i.c);
+      into_accumulator(i.a);
+      combine(Op::max, lo, false);
+      combine(Op::min, hi, false);
+    } else if (i.op == Op::fma) {
+      fused(i);
+    } else if (i.op == Op::where) {
+      with_t_and_u(k1_where, i.a, i.b, i.c);
+    } else {
+      throw std::logic_error("an op without a lowering");
+    }
+    acc_ = kNowhere;
+  }
+
+  void draw(const Instr& i) {
+    if (i.op == Op::drop) into_accumulator(i.a);
+    emit_scalar(i.op == Op::drop ? k1_drop : k1_normal, i.operand(i.arity() - 1));
+    emit(static_cast<uint32_t>(i.site()));
+    acc_ = kNowhere;
+  }
+
+  void two_operands(Op op, Operand a, Operand b) {
+    bool b_last = in_accumulator(b) && !in_accumulator(a);  // b goes to the accumulator
+    if (is_tree(a) && is_tree(b))
+      b_last = need_[at(b)] < need_[at(a)];  // the one with more temporaries comes first, while none is taken
+    else if (is_tree(a) || is_tree(b))
+      b_last = is_tree(b);
+    else if (a.is_scalar() || b.is_scalar())
+      b_last = a.is_scalar();
+    const Held other = hold(b_last ? a : b);
+    into_accumulator(b_last ? b : a);
+    combine(op, other, b_last);
+  }
+
+  // acc = acc op other; swapped: acc = other op acc
+  void combine(Op op, const Held& other, bool swapped) {
+    const Binary& b = binary(op);
+    if (b.on_slots && other.operand.is_scalar()) {
+      emit_scalar(swapped ? b.swapped_immediate : b.immediate, other.operand);
+    } else if (b.on_slots) {
+      const bool overflow = place_of(other) >= kOverflow;
+      if (overflow) into_t(other);
+      emit(slotted(swapped ? b.swapped : b.op, overflow ? static_cast<int>(kT) : place_of(other)));
+    } else if (swapped && b.swapped == kNone) {
+      emit(slotted(k_st, static_cast<int>(kT)));
+      other.operand.is_scalar() ? emit_scalar(k1_ldc, other.operand) : load(place_of(other));
+      emit(b.op);
+    } else {
+      into_t(other);
+      emit(swapped ? b.swapped : b.op);
+    }
+    release(other);
+  }
+
+  // acc = op(first, u, t)
+  void with_t_and_u(uint32_t op, Operand first, Operand u, Operand t) {
+    const Held held_t = hold(t), held_u = hold(u);
+    into_accumulator(first);
+    into_t(held_t);
+    into_u(held_u);
+    emit(op);
+    release(held_t);
+    release(held_u);
+  }
+
+  // ---- products inside another instruction --------------------------------------------------------------------------
+  static bool scales(const Instr& i) { return i.a.is_scalar() != i.b.is_scalar(); }  // scalar times tensor
+  static Operand tensor_of(const Instr& i) { return i.a.is_scalar() ? i.b : i.a; }
+  static Operand scalar_of(const Instr& i) { return i.a.is_scalar() ? i.a : i.b; }
+  // A product of a scalar and a value in a register, which nothing else reads.
+  bool is_scaled_register(Operand o) const {
+    return is_tree(o) && instr(o).op == Op::mul && scales(instr(o)) && in_register(tensor_of(instr(o)));
+  }
+  // acc = c * slot and the like
+  void emit_scaled(SlotOp op, const Instr& product) {
+    emit(slotted(op, place_[at(tensor_of(product))]) | kScalarFlag, static_cast<uint32_t>(scalar_of(product).id()));
+    consume(tensor_of(product));
+  }
+
+  bool product_inside(const Instr& i) {
+    if (i.op == Op::mul && scales(i) && in_register(tensor_of(i)) && !in_accumulator(tensor_of(i))) {
+      emit_scaled(k_lmul, i);
+    } else if (i.op == Op::add && (is_scaled_register(i.a) || is_scaled_register(i.b))) {
+      const bool second = is_scaled_register(i.b);
+      into_accumulator(second ? i.a : i.b);
+      emit_scaled(k_mac, instr(second ? i.b : i.a));
+    } else if (i.op == Op::sub && in_register(i.a) && is_tree(i.b) && instr(i.b).op == Op::mul && scales(instr(i.b))) {
+      const Instr& product = instr(i.b);
+      into_accumulator(tensor_of(product));
+      emit(slotted(k_rmsc, place_[at(i.a)]) | kScalarFlag, static_cast<uint32_t>(scalar_of(product).id()));
+      consume(i.a);
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  void fused(const Instr& i) {
+    if (scales(i) && in_register(tensor_of(i))) {
+      into_accumulator(i.c);
+      emit_scaled(k_fmac, i);
+    } else if (is_tree(i.c)) {
+      with_t_and_u(k1_fmaa, i.c, i.a, i.b);
+    } else {
+      with_t_and_u(k1_fma, i.a, i.b, i.c);
+    }
+  }
+
+  // ---- inputs and outputs -------------------------------------------------------------------------------------------
+  void place_inputs() {
+    for (int v = 0; v < inputs_; ++v) {
+      const auto i = static_cast<size_t>(v);
+      if (v < static_cast<int>(kRegInputs)) {
+        place_[i] = v;
+        if (left_[i])
+          out_.reads |= 1u << v;
+        else if (v == bytecode::kG)
+          give_back(v);
+      } else if (left_[i]) {
+        emit(k1_ldm, static_cast<uint32_t>(v));
+        place_[i] = take();
+        store(place_[i]);
+      }
+    }
+    // An input that becomes the output of another slot is saved: its own slot may be overwritten before the end.
+    for (size_t k = 0; k < program_.outputs().size(); ++k) {
+      const Operand o = program_.outputs()[k];
+      if (o.is_scalar() || o.id() >= inputs_ || o.id() == slot_of_output(k) || !is_home(place_[at(o)])) continue;
+      load(place_[at(o)]);
+      place_[at(o)] = take();
+      store(place_[at(o)]);
+    }
+  }
+
+  void store_output(int slot) {
+    if (slot < static_cast<int>(kRegInputs)) {
+      emit(slotted(k_st, slot));
+      out_.writes |= 1u << slot;
+    } else {
+      emit(k1_stm, static_cast<uint32_t>(slot));
+    }
+  }
+
+  void make_root(int v) {
+    const Operand self{static_cast<uint16_t>(v)};
+    compute(instr(self));
+    acc_ = v;
+    int home = kNowhere;
+    stored_.resize(program_.outputs().size());
+    for (size_t k = 0; k < stored_.size(); ++k) {
+      const int slot = slot_of_output(k);
+      const auto old = static_cast<size_t>(slot);
+      // the old value of the slot may still be needed there
+      if (program_.outputs()[k] != self || (place_[old] == slot && left_[old])) continue;
+      store_output(slot);
+      if (is_home(slot)) home = slot;
+      stored_[k] = true;
+      --left_[at(self)];
+    }
+    if (!left_[at(self)]) return;
+    place_[at(self)] = home != kNowhere ? home : take();
+    if (home == kNowhere) store(place_[at(self)]);
+  }
+
+  void store_rest() {
+    stored_.resize(program_.outputs().size());
+    for (size_t k = 0; k < stored_.size(); ++k) {
+      const Operand o = program_.outputs()[k];
+      if (stored_[k] || (!o.is_scalar() && o.id() == slot_of_output(k))) continue;  // an unchanged state stays
+      into_accumulator(o);
+      store_output(slot_of_output(k));
+    }
+  }
+
+  const Program& program_;
+  const int inputs_;  // values that are tensors of the call
+  std::vector<int> left_, need_, place_;
+  std::vector<bool> root_, stored_;  // stored_: per output
+  std::vector<int> free_, free_overflow_;
+  int acc_ = kNowhere;  // the value that the accumulator holds
+  bool uses_u_ = false;
+  DeviceCode out_;
+};
+
+constexpr const char* kSlotNames[] = {
+#define NOS_SLOT(id, value) #id,
+#define NOS_SLOT_MOVE(id) #id,
+#define NOS_ONE(id, value)
+#define NOS_MOVE(id)
+#include "isa.def"
+#undef NOS_SLOT
+#undef NOS_SLOT_MOVE
+#undef NOS_ONE
+#undef NOS_MOVE
+};
+constexpr const char* kOneNames[] = {
+#define NOS_SLOT(id, value)
+#define NOS_SLOT_MOVE(id)
+#define NOS_ONE(id, value) #id,
+#define NOS_MOVE(id) #id,
+#include "isa.def"
+};
+
+}  // namespace
+
+DeviceCode lower(const Program& program, uint32_t registers) { return Lowering(program, registers).run(); }
+
+std::shared_ptr<const DeviceCode> lowered(const Program& program) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  auto& slot = program.attached(Attachment::cuda_code);
+  if (!slot) slot = std::make_shared<const DeviceCode>(lower(program));
+  return std::static_pointer_cast<const DeviceCode>(slot);
+}
+
+std::string listing(const DeviceCode& code) {
+  std::string out;
+  for (size_t i = 0; i < code.code.size(); ++i) {
+    const Ins in = code.code[i];
+    const uint32_t op = in.op & ~kScalarFlag;
+    if (op < kSlotOps * kRegs)
+      out += std::string(kSlotNames[op / kRegs]) + " r" + std::to_string(op % kRegs);
+    else
+      out += kOneNames[op - kSlotOps * kRegs];
+    if (in.op & kScalarFlag) out += " s" + std::to_string(in.arg);
+    const bool draws = op == k1_drop || op == k1_normal;
+    if (draws) out += " site " + std::to_string(code.code[++i].op);
+    if (op >= k1_ldx && op <= k1_stm) out += " " + std::to_string(in.arg);
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace nos::cuda

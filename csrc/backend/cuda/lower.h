@@ -1,0 +1,29 @@
+// Owns DeviceCode: a program in the interpreter's instructions (isa.h). Lowering turns the single-assignment code into
+// trees around the accumulator: a value that is read once is computed where it is read, others get a place.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../../program/program.h"
+#include "isa.h"
+
+namespace nos::cuda {
+
+struct DeviceCode {
+  std::vector<Ins> code;  // without the end
+  uint32_t reads = 0;     // ProgramRec's masks: register slots to load before and to store after
+  uint32_t writes = 0;
+  uint32_t overflow = 0;  // slots in shared memory
+};
+
+// registers: how many of the slots may hold values; fewer than kRegs forces values into overflow slots (for tests).
+DeviceCode lower(const Program& program, uint32_t registers = kRegs);
+
+// The lowering of a program, made at its first use and kept with it.
+std::shared_ptr<const DeviceCode> lowered(const Program& program);
+
+std::string listing(const DeviceCode& code);  // one instruction a line, for people and tests
+
+}  // namespace nos::cuda

@@ -1,0 +1,128 @@
+// Owns access to tensor memory: storage of 2, 4 or 8 bytes to and from the compute type, four elements at a time where
+// the tensor is aligned. Device code uses the ld.global forms, since an address that went through shared memory would
+// compile to generic loads.
+#pragma once
+#include "../../ops/convert.h"
+#include "tables.h"
+
+namespace nos::cuda {
+
+NOS_HD uint32_t dtype_of(uint32_t dtypes, int slot) { return dtypes >> (2 * slot) & 3u; }
+NOS_HD int size_of_dtype(uint32_t d) { return d == kF32 ? 4 : d == kF64 ? 8 : 2; }
+
+#if defined(__CUDA_ARCH__)
+NOS_HD void load_quad(const float* p, float* v) {
+  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+               : "l"(p)
+               : "memory");
+}
+NOS_HD void store_quad(float* p, const float* v) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
+               : "memory");
+}
+NOS_HD void load_quad(const double* p, double* v) {
+  asm volatile("ld.global.v2.f64 {%0, %1}, [%2];" : "=d"(v[0]), "=d"(v[1]) : "l"(p) : "memory");
+  asm volatile("ld.global.v2.f64 {%0, %1}, [%2];" : "=d"(v[2]), "=d"(v[3]) : "l"(p + 2) : "memory");
+}
+NOS_HD void store_quad(double* p, const double* v) {
+  asm volatile("st.global.v2.f64 [%0], {%1, %2};" ::"l"(p), "d"(v[0]), "d"(v[1]) : "memory");
+  asm volatile("st.global.v2.f64 [%0], {%1, %2};" ::"l"(p + 2), "d"(v[2]), "d"(v[3]) : "memory");
+}
+NOS_HD void load_quad(const uint16_t* p, uint16_t* v) {
+  uint32_t x, y;
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(x), "=r"(y) : "l"(p) : "memory");
+  v[0] = static_cast<uint16_t>(x), v[1] = static_cast<uint16_t>(x >> 16);
+  v[2] = static_cast<uint16_t>(y), v[3] = static_cast<uint16_t>(y >> 16);
+}
+NOS_HD void store_quad(uint16_t* p, const uint16_t* v) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v[0] | static_cast<uint32_t>(v[1]) << 16),
+               "r"(v[2] | static_cast<uint32_t>(v[3]) << 16)
+               : "memory");
+}
+NOS_HD float half_to_f32(uint16_t h) {
+  float r;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(h));
+  return r;
+}
+NOS_HD uint16_t f32_to_half(float x) {
+  uint16_t r;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
+}
+#if __CUDA_ARCH__ >= 800
+NOS_HD uint16_t f32_to_brain(float x) {
+  uint16_t r;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
+}
+#else
+NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
+#endif
+#else
+// A device faults on a misaligned access; so does the host build.
+template <class S>
+NOS_HD void load_quad(const S* p, S* v) {
+  if (reinterpret_cast<uintptr_t>(p) % (sizeof(S) == 2 ? 8 : 16)) __builtin_trap();
+  for (int i = 0; i < 4; ++i) v[i] = p[i];
+}
+template <class S>
+NOS_HD void store_quad(S* p, const S* v) {
+  if (reinterpret_cast<uintptr_t>(p) % (sizeof(S) == 2 ? 8 : 16)) __builtin_trap();
+  for (int i = 0; i < 4; ++i) p[i] = v[i];
+}
+NOS_HD float half_to_f32(uint16_t h) { return math::f16_to_f32(h); }
+NOS_HD uint16_t f32_to_half(float x) { return math::f32_to_f16(x); }
+NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
+#endif
+
+// By bits of the number: comparisons would become a jump table of three.
+static_assert(kF32 == 0 && kF64 == 1 && kBF16 == 2 && kF16 == 3);
+NOS_HD bool is_half(uint32_t dtype) { return (dtype & 2u) != 0; }
+NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype & 1u ? half_to_f32(h) : math::bf16_to_f32(h); }
+NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype & 1u ? f32_to_half(x) : f32_to_brain(x); }
+
+// Mixed: whether slots may have 2-byte storage; else every slot is stored in the compute type T.
+template <class T, bool Mixed>
+NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
+  if constexpr (Mixed) {
+    if (is_half(dtype)) {
+      uint16_t h[4];
+      load_quad(reinterpret_cast<const uint16_t*>(base) + i, h);
+      for (int e = 0; e < 4; ++e) v[e] = half_to(dtype, h[e]);
+      return;
+    }
+  }
+  load_quad(reinterpret_cast<const T*>(base) + i, v);
+}
+template <class T, bool Mixed>
+NOS_HD void store4(char* base, uint32_t dtype, int64_t i, const T* v) {
+  if constexpr (Mixed) {
+    if (is_half(dtype)) {
+      uint16_t h[4];
+      for (int e = 0; e < 4; ++e) h[e] = to_half(dtype, v[e]);
+      store_quad(reinterpret_cast<uint16_t*>(base) + i, h);
+      return;
+    }
+  }
+  store_quad(reinterpret_cast<T*>(base) + i, v);
+}
+template <class T, bool Mixed>
+NOS_HD T load1(const char* base, uint32_t dtype, int64_t i) {
+  if constexpr (Mixed) {
+    if (is_half(dtype)) return half_to(dtype, reinterpret_cast<const uint16_t*>(base)[i]);
+  }
+  return reinterpret_cast<const T*>(base)[i];
+}
+template <class T, bool Mixed>
+NOS_HD void store1(char* base, uint32_t dtype, int64_t i, T v) {
+  if constexpr (Mixed) {
+    if (is_half(dtype)) {
+      reinterpret_cast<uint16_t*>(base)[i] = to_half(dtype, v);
+      return;
+    }
+  }
+  reinterpret_cast<T*>(base)[i] = v;
+}
+
+}  // namespace nos::cuda

@@ -1,0 +1,166 @@
+#include "runtime.h"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+
+namespace nos::cuda {
+namespace {
+
+std::string remedy(cudaError_t status) {
+  switch (status) {
+    case cudaErrorMemoryAllocation:
+      return "; the update itself needs only small tables: free memory, for example with torch.cuda.empty_cache()";
+    case cudaErrorNoDevice:
+    case cudaErrorInsufficientDriver:
+      return "; move the tensors to the CPU, or install a driver for CUDA " + std::to_string(CUDART_VERSION / 1000);
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorInvalidDeviceFunction:
+      return "; this build has no code for the device: rebuild with its number in CMAKE_CUDA_ARCHITECTURES "
+             "(docs/howto/cuda.md)";
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+    case cudaErrorStreamCaptureImplicit:
+      return "; inside a graph capture use nos_ext.CapturedStep";
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorMisalignedAddress:
+      return "; the device's context is lost and the process must be restarted. The fault may be of an earlier kernel: "
+             "run with CUDA_LAUNCH_BLOCKING=1, or under compute-sanitizer, to find it";
+    default:
+      return "";
+  }
+}
+
+std::map<int, std::vector<std::unique_ptr<Twin>>>& pool() {
+  static auto& twins =
+      *new std::map<int, std::vector<std::unique_ptr<Twin>>>();  // never freed: CUDA may be gone at exit
+  return twins;
+}
+constexpr size_t kPooled = 64;  // twins kept per device
+
+}  // namespace
+
+void check(cudaError_t status, const char* tried) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // an error that is reported must not be found again by the next caller
+  throw CudaError(std::string("CUDA: ") + tried + " failed: " + cudaGetErrorString(status) + " (" +
+                  cudaGetErrorName(status) + ")" + remedy(status));
+}
+
+const Properties& properties(int device) {
+  static std::map<int, Properties> known;
+  if (const auto it = known.find(device); it != known.end()) return it->second;
+  int multiprocessors = 0, shared = 0;
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "reading device properties");
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "reading device properties");
+  constexpr int kDeclared = 1024;  // above the static shared memory of every kernel
+  return known[device] = {multiprocessors, static_cast<size_t>(shared - kDeclared)};
+}
+
+OnDevice::OnDevice(int device) {
+  check(cudaGetDevice(&before_), "reading the current device");
+  if (before_ != device) check(cudaSetDevice(device), "selecting the tensors' device");
+}
+OnDevice::~OnDevice() { (void)cudaSetDevice(before_); }
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "asking the current stream whether it is captured");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+Twin::Twin(int, size_t bytes) : bytes_(bytes) {
+  try {
+    check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "making an event");
+    check(cudaEventCreateWithFlags(&used_, cudaEventDisableTiming), "making an event");
+    check(cudaMalloc(reinterpret_cast<void**>(&device_), bytes), "allocating device memory for the tables of a step");
+    check(cudaHostAlloc(reinterpret_cast<void**>(&host_), bytes, cudaHostAllocDefault),
+          "allocating pinned memory for the tables of a step");
+  } catch (...) {
+    free();
+    throw;
+  }
+}
+Twin::~Twin() { free(); }
+
+void Twin::free() {
+  if (device_) (void)cudaFree(device_);  // waits for the device
+  if (host_) (void)cudaFreeHost(host_);
+  if (copied_) (void)cudaEventDestroy(copied_);
+  if (used_) (void)cudaEventDestroy(used_);
+}
+
+unsigned char* Twin::host() {
+  check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event never recorded is complete
+  return host_;
+}
+
+void Twin::use_on(cudaStream_t stream) {
+  if (has_stream_ && stream == stream_) return;
+  if (has_stream_) {
+    finish();
+    check(cudaStreamWaitEvent(stream, used_, 0), "ordering two streams");
+  }
+  stream_ = stream;
+  has_stream_ = true;
+}
+
+void Twin::upload(size_t first, size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(device_ + first, host_ + first, bytes, cudaMemcpyHostToDevice, stream), "copying tables");
+  check(cudaEventRecord(copied_, stream), "noting a copy");
+}
+
+void Twin::finish() {
+  if (!has_stream_) return;
+  if (cudaEventRecord(used_, stream_) == cudaSuccess) return;
+  (void)cudaGetLastError();  // the stream is gone, or captured: wait for everything instead
+  check(cudaDeviceSynchronize(), "waiting for the device");
+}
+
+bool Twin::idle() { return cudaEventQuery(used_) == cudaSuccess && cudaEventQuery(copied_) == cudaSuccess; }
+
+std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
+  const size_t rounded = std::bit_ceil(std::max<size_t>(bytes, 4096));
+  auto& list = pool()[device];
+  std::unique_ptr<Twin> twin;
+  for (auto& t : list) {
+    if (!t || t->bytes() != rounded || !t->idle()) continue;
+    twin = std::move(t);
+    list.erase(list.begin() + (&t - list.data()));
+    break;
+  }
+  (void)cudaGetLastError();  // "not ready" is no error
+  if (!twin) twin = std::make_unique<Twin>(device, rounded);
+  return {twin.release(), [device](Twin* t) {
+            std::unique_ptr<Twin> owned(t);
+            try {
+              const OnDevice on(device);
+              owned->finish();
+              if (pool()[device].size() < kPooled) pool()[device].push_back(std::move(owned));
+            } catch (const std::exception&) {  // no context any more: its memory is gone with it
+              (void)owned.release();
+            }
+          }};
+}
+
+std::vector<std::string> device_names(std::string& problem) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  std::vector<std::string> out;
+  if (status != cudaSuccess) {
+    (void)cudaGetLastError();
+    problem = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+    return out;
+  }
+  for (int d = 0; d < count; ++d) {
+    cudaDeviceProp p;
+    if (cudaGetDeviceProperties(&p, d) != cudaSuccess) continue;
+    out.push_back(std::string(p.name) + ", sm_" + std::to_string(p.major) + std::to_string(p.minor));
+  }
+  return out;
+}
+
+}  // namespace nos::cuda

@@ -1,0 +1,75 @@
+// Owns the use of the CUDA runtime: errors with their remedy, device properties, and memory that host and device hold
+// twice. Callers hold the GIL: nothing here is safe for threads.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace nos::cuda {
+
+class CudaError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Throws CudaError for anything but success: what was tried, CUDA's own words, what to do.
+void check(cudaError_t status, const char* tried);
+
+struct Properties {
+  int multiprocessors;
+  size_t shared_limit;  // bytes of dynamic shared memory per block, beyond what kernels declare
+};
+const Properties& properties(int device);
+
+// Makes `device` the current one for a scope.
+class OnDevice {
+ public:
+  explicit OnDevice(int device);
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+bool is_capturing(cudaStream_t stream);
+
+// Pinned host memory and device memory of one size. Work on several streams is put in order: a stream that takes over
+// waits for the one before.
+class Twin {
+ public:
+  Twin(int device, size_t bytes);
+  ~Twin();
+  Twin(const Twin&) = delete;
+  Twin& operator=(const Twin&) = delete;
+
+  size_t bytes() const { return bytes_; }
+  unsigned char* device() const { return device_; }
+  unsigned char* host();  // to be written: waits for copies that still read it
+  void use_on(cudaStream_t stream);
+  void upload(size_t first, size_t bytes, cudaStream_t stream);  // host to device; after use_on(stream)
+  bool idle();                                                   // no work that uses it is left
+  void finish();                                                 // notes the end of the work given so far; see idle()
+
+ private:
+  void free();
+  size_t bytes_;
+  unsigned char *host_ = nullptr, *device_ = nullptr;
+  cudaEvent_t copied_ = nullptr, used_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+  bool has_stream_ = false;
+};
+
+// Twins that are out of use are kept and given again once the device has finished with them: a training loop whose
+// gradients move allocates nothing.
+std::shared_ptr<Twin> take_twin(int device, size_t bytes);
+
+// For build_info(): one line per device, or why there is none.
+std::vector<std::string> device_names(std::string& problem);
+
+}  // namespace nos::cuda

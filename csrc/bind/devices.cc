@@ -1,0 +1,167 @@
+#include "devices.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "call.h"
+#include "dlpack.h"
+
+#ifdef NOS_HAVE_CUDA
+#include "../backend/cuda/engine.h"
+#endif
+
+namespace py = pybind11;
+
+namespace nos::bind {
+
+bool on_cuda(const TensorLists& tensors) {
+  const auto& params = tensors.lists()[0].tensors;
+  const bool cuda = std::any_of(params.begin(), params.end(), [](const TensorRef& t) { return t.on_cuda; });
+#ifndef NOS_HAVE_CUDA
+  if (cuda)
+    throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
+                      "); move the tensors to the CPU");
+#endif
+  return cuda;
+}
+
+#ifdef NOS_HAVE_CUDA
+
+void* current_stream(PyObject* tensor, int device) {
+  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
+  const auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttrString(type, "__dlpack_c_exchange_api__"));
+  if (!capsule) throw py::error_already_set();
+  const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (!api) throw py::error_already_set();
+  void* stream = nullptr;
+  if (!api->current_work_stream || api->current_work_stream(kDLCUDA, device, &stream) != 0) {
+    if (PyErr_Occurred()) throw py::error_already_set();
+    throw std::runtime_error("the tensors' framework does not tell its current CUDA stream; use torch >= 2.10");
+  }
+  return stream;
+}
+
+namespace {
+
+// The plans of the last calls, each used again while its tensors are the same and patched while only gradients move.
+struct Entry {
+  Snapshot snapshot;
+  std::vector<uint32_t> group_of;
+  std::vector<std::shared_ptr<const cuda::DeviceCode>> code;  // keeps the addresses that are compared from being reused
+  uint32_t tensor_index, population;
+  int device;
+  Plan plan;
+  std::optional<cuda::Ready> ready;
+};
+constexpr size_t kPlans = 8;
+
+bool same_programs(const Entry& e, std::span<const Program* const> programs) {
+  if (e.code.size() != programs.size()) return false;
+  for (size_t k = 0; k < programs.size(); ++k)
+    if (e.code[k] != programs[k]->attached(Attachment::cuda_code)) return false;
+  return true;
+}
+
+std::shared_ptr<Entry> entry_for(std::span<const Program* const> programs, const TensorLists& tensors,
+                                 uint32_t tensor_index, std::span<const uint32_t> group_of, uint32_t population,
+                                 int device, cudaStream_t stream) {
+  static auto& list = *new std::vector<std::shared_ptr<Entry>>();  // guarded by the GIL; leaked: CUDA may end before
+  Likeness likeness = Likeness::different;
+  const auto find = [&]() -> std::shared_ptr<Entry> {
+    for (auto it = list.begin(); it != list.end(); ++it) {
+      const Entry& e = **it;
+      if (e.device != device || e.tensor_index != tensor_index || e.population != population ||
+          !std::ranges::equal(group_of, e.group_of) || !same_programs(e, programs))
+        continue;
+      likeness = tensors.compare(e.snapshot);
+      if (likeness == Likeness::different) continue;
+      std::rotate(list.begin(), it, it + 1);
+      return list.front();
+    }
+    return nullptr;
+  };
+  const std::shared_ptr<Entry> known = find();
+  tensors.check_negation(known ? known->snapshot : Snapshot{});  // may run Python code, which may call here
+  if (known && find() == known) {
+    const bool moved = likeness == Likeness::moved;
+    if (!moved || move_gradients(known->plan, tensors.lists()[bytecode::kG], tensor_index)) {
+      if (moved) known->ready->move(known->plan, stream);
+      tensors.refresh(known->snapshot);
+      return known;
+    }
+  }
+  auto made = std::make_shared<Entry>();
+  made->plan = make_plan(tensors.lists(), tensor_index, population);
+  if (!group_of.empty())
+    for (PlannedTensor& t : made->plan.tensors) t.row = group_of[t.index - tensor_index];
+  made->ready.emplace(made->plan, programs, device, stream);
+  made->snapshot = tensors.snapshot();
+  made->group_of.assign(group_of.begin(), group_of.end());
+  made->code = made->ready->job().lowered;
+  made->tensor_index = tensor_index;
+  made->population = population;
+  made->device = device;
+  if (list.size() >= kPlans) list.pop_back();
+  list.insert(list.begin(), made);
+  return made;
+}
+
+}  // namespace
+
+void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
+                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args) {
+  const auto& params = tensors.lists()[0].tensors;
+  const size_t first = static_cast<size_t>(
+      std::find_if(params.begin(), params.end(), [](const TensorRef& t) { return t.on_cuda; }) - params.begin());
+  const int device = params[first].device;
+  if (args.stochastic_rounding)
+    throw std::invalid_argument(
+        "stochastic_rounding is True and the tensors are on CUDA, where results round to nearest only; "
+        "pass False, or keep the parameters in float32");
+  const cuda::OnDevice on(device);
+  auto* stream = static_cast<cudaStream_t>(current_stream(tensors.object(first), device));
+  if (cuda::is_capturing(stream))
+    throw std::runtime_error(
+        "this call is inside a CUDA graph capture, which would freeze lr, the step and the addresses of its tables; "
+        "make "
+        "a nos_ext.CapturedStep before the capture and call that inside it");
+  const auto entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream);
+  entry->ready->run({args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor}, programs, stream);
+}
+
+py::dict cuda_info() {
+  std::string problem;
+  const std::vector<std::string> devices = cuda::device_names(problem);
+  py::dict out;
+  out["enabled"] = true;
+  out["toolkit"] = NOS_CUDA_TOOLKIT;
+  out["architectures"] = NOS_CUDA_ARCHITECTURES;
+  out["devices"] = devices;
+  out["status"] = problem.empty() ? "on" : "built, but there is no device to use: " + problem;
+  out["jit"] = cuda::jit::status();
+  return out;
+}
+
+#else
+
+void run_on_cuda(std::span<const Program* const>, const TensorLists& tensors, uint32_t, std::span<const uint32_t>,
+                 uint32_t, const cpu::StepArgs&) {
+  on_cuda(tensors);  // throws
+}
+
+py::dict cuda_info() {
+  py::dict out;
+  out["enabled"] = false;
+  out["toolkit"] = NOS_CUDA_TOOLKIT;
+  out["architectures"] = "";
+  out["devices"] = py::list();
+  out["status"] = NOS_CUDA_STATUS;
+  out["jit"] = "off: no CUDA";
+  return out;
+}
+
+#endif
+
+}  // namespace nos::bind

@@ -1,0 +1,25 @@
+// Owns the choice of a back-end by where the tensors are, and the way to CUDA's: current stream, cache of plans.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <span>
+
+#include "../backend/cpu/engine.h"
+#include "tensors.h"
+
+namespace nos::bind {
+
+// Whether the tensors are on a CUDA device. Throws TensorError in a build without CUDA.
+bool on_cuda(const TensorLists& tensors);
+
+// One step on the tensors' device and its current stream. group_of: row of each tensor, or empty; population: number of
+// slices, or 0.
+void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
+                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args);
+
+// The current stream of the tensor's device, as its framework has it (a cudaStream_t).
+void* current_stream(PyObject* tensor, int device);
+
+pybind11::dict cuda_info();  // for build_info()
+
+}  // namespace nos::bind

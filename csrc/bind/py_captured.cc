@@ -1,0 +1,141 @@
+// CapturedStep: a step that a CUDA graph can hold. nos_ext/captured.py is its public face and owns names and defaults.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "arguments.h"
+#include "bind.h"
+#include "call.h"
+#include "devices.h"
+
+#ifdef NOS_HAVE_CUDA
+#include "../backend/cuda/engine.h"
+#endif
+
+namespace py = pybind11;
+
+namespace nos::bind {
+
+#ifdef NOS_HAVE_CUDA
+namespace {
+
+class PyCapturedStep {
+ public:
+  PyCapturedStep(const py::list& programs, bool population, py::object params, py::object grads,
+                 const std::vector<py::object>& states, const std::vector<uint32_t>& group_of, uint32_t rows,
+                 uint32_t tensor_index, uint32_t max_instructions, uint32_t max_scalars, uint32_t max_temporaries) {
+    tensors_.add("params", params, Access::write);
+    tensors_.add("grads", grads, Access::read_or_none);
+    for (size_t s = 0; s < states.size(); ++s)
+      tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
+    if (!on_cuda(tensors_))
+      throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
+    std::vector<const Program*> list;
+    for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
+    for (const Program* p : list) check_states(*p);
+    tensors_.check_negation(Snapshot{});
+    const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
+    Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
+    if (!population)
+      for (PlannedTensor& t : plan.tensors) t.row = group_of.at(t.index - tensor_index);
+    if (plan.tensors.empty())
+      throw TensorError("no parameter has a gradient and elements; there is nothing to capture");
+    std::vector<uint32_t> row_program(rows, 0);
+    for (uint32_t r = 0; population && r < rows; ++r) row_program[r] = r;
+    first_ = plan.tensors[0].index - tensor_index;
+    const int device = tensors_.lists()[0].tensors[first_].device;
+    const cuda::OnDevice on(device);
+    step_.emplace(plan, list, row_program, cuda::Capacity{max_instructions, max_scalars, max_temporaries}, device,
+                  outside_capture());
+    keep_ = py::make_tuple(params, grads, py::cast(states));
+  }
+
+  // Row r's scalars: one value per hyperparameter of its program.
+  void set_row(uint32_t r, uint64_t seed, double total_steps, const std::vector<double>& hypers) {
+    edit([&](cuda::CapturedImage& image) {
+      if (r >= image.rows() || hypers.size() > cuda::kRowHypers) throw std::out_of_range("row or hyperparameters");
+      return std::vector{image.set_row(r, seed, total_steps, hypers)};
+    });
+  }
+  void set_head(uint32_t steps_done, double factor) {
+    edit([&](cuda::CapturedImage& image) { return std::vector{image.set_head(steps_done, factor)}; });
+  }
+  void load(uint32_t k, const Program& program) {
+    check_states(program);
+    edit([&](cuda::CapturedImage& image) {
+      if (k >= image.job().programs.size()) throw std::out_of_range("program number");
+      return image.load(k, program);
+    });
+  }
+  void launch() {
+    const cuda::OnDevice on(step_->device());
+    step_->launch(static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device())));
+    tensors_.mark_modified();
+  }
+  uint32_t steps_done() {
+    const cuda::OnDevice on(step_->device());
+    return step_->steps_done(outside_capture());
+  }
+
+ private:
+  int device() const { return tensors_.lists()[0].tensors[first_].device; }
+  cudaStream_t outside_capture() const {
+    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device()));
+    if (cuda::is_capturing(stream))
+      throw std::runtime_error(
+          "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
+          "inside");
+    return stream;
+  }
+  void check_states(const Program& program) const {
+    const size_t lists = tensors_.lists().size() - 2;
+    if (program.states().size() > lists)
+      throw std::invalid_argument("rule '" + program.name() + "' has " + std::to_string(program.states().size()) +
+                                  " states but state has " + std::to_string(lists) +
+                                  " lists; make the captured step with as many as its largest rule needs");
+  }
+  template <class F>
+  void edit(const F& change) {
+    const cuda::OnDevice on(step_->device());
+    const cudaStream_t stream = outside_capture();
+    step_->begin_edit();
+    step_->upload(change(step_->image()), stream);
+  }
+
+  TensorLists tensors_;
+  size_t first_ = 0;  // a parameter on the device
+  py::object keep_;   // the lists of tensors: the graph holds their addresses
+  std::optional<cuda::CapturedStep> step_;
+};
+
+}  // namespace
+
+void bind_captured(py::module_& m) {
+  py::class_<PyCapturedStep>(m, "CapturedStep", "See nos_ext.CapturedStep.")
+      .def(py::init<const py::list&, bool, py::object, py::object, const std::vector<py::object>&,
+                    const std::vector<uint32_t>&, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>(),
+           py::arg("programs"), py::arg("population"), py::arg("params"), py::arg("grads"), py::arg("states"),
+           py::arg("group_of"), py::arg("rows"), py::arg("tensor_index"), py::arg("max_instructions"),
+           py::arg("max_scalars"), py::arg("max_temporaries"))
+      .def("set_row", &PyCapturedStep::set_row, py::arg("row"), py::arg("seed"), py::arg("total_steps"),
+           py::arg("hypers"))
+      .def("set_head", &PyCapturedStep::set_head, py::arg("steps_done"), py::arg("factor"))
+      .def("load", &PyCapturedStep::load, py::arg("number"), py::arg("program"))
+      .def("launch", &PyCapturedStep::launch)
+      .def("steps_done", &PyCapturedStep::steps_done);
+}
+
+#else
+
+void bind_captured(py::module_& m) {
+  m.def(
+      "CapturedStep",
+      [](const py::args&, const py::kwargs&) {
+        throw std::runtime_error("this build has no CUDA back-end (" NOS_CUDA_STATUS "), so no captured steps");
+      },
+      "See nos_ext.CapturedStep.");
+}
+
+#endif
+
+}  // namespace nos::bind

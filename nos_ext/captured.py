@@ -1,0 +1,209 @@
+"""Owns CapturedStep: an optimizer step that a CUDA graph can hold while its rule and scalars change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import _C
+from .program import Program
+
+__all__ = ["CapturedStep"]
+
+
+class CapturedStep:
+    """One step of a rule whose launches read rule, hyperparameters, seed and step number from device memory.
+
+    Capture it once in a CUDA graph; `set` and `load` then change what the next replay does, without a new capture:
+
+        >>> step = nos_ext.CapturedStep("g * exp(sign(g) * sign(m))", params, grads, state, lr=0.1)
+        >>> with torch.cuda.graph(graph):
+        ...     loss().backward()
+        ...     step()
+        >>> graph.replay()
+        >>> step.set(lr=0.05)                 # the same rule, another learning rate
+        >>> step.load(another_rule, step=1)   # another rule, from its first step
+
+    A step is two kernels: a prologue counts the step up and evaluates the rule's scalar code in double, then one launch
+    updates all tensors. Everything is ordered by the current stream: replay, `set` and `load` on the same one.
+
+    Args:
+        rule: a `Program`, what `compile_rule` takes, or a list of K of these: a population, where program k updates
+            slice k of the leading dimension, as in `apply_population`.
+        params, grads, state: as in `apply_rule` (`apply_population` for a list), on one CUDA device. The tensors must
+            keep their memory: gradients that are made before the capture and kept by
+            ``zero_grad(set_to_none=False)``. `state` may have more lists than the rule, for later rules with more
+            states.
+        lr, **hyperparameters: numbers; for a population also sequences of K numbers.
+        step: number of the next step, 1-based.
+        total_steps: length of the training in steps, for rules that read ``T``.
+        seed: key of the random draws; for a population also a sequence of K.
+        maximize, grad_scale, tensor_index: as in `apply_rule`.
+        max_instructions, max_scalars, max_temporaries: room for later rules: device instructions, constants and scalar
+            instructions each, and temporaries beyond the registers (each takes 8 KB of shared memory per block).
+
+    Raises:
+        ValueError, TypeError: an argument that does not fit.
+        RuntimeError: no CUDA in this build; a call but `step()` itself inside a capture; a CUDA error.
+    """
+
+    def __init__(
+        self,
+        rule: Any,
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]],
+        *,
+        lr: Any,
+        step: int = 1,
+        total_steps: float | None = None,
+        seed: int | Sequence[int] = 0,
+        maximize: bool = False,
+        grad_scale: float | None = None,
+        tensor_index: int = 0,
+        max_instructions: int = 512,
+        max_scalars: int = 128,
+        max_temporaries: int = 4,
+        **hyperparameters: Any,
+    ) -> None:
+        self._population = isinstance(rule, list | tuple)
+        self._programs = [_program(r) for r in rule] if self._population else [_program(rule)]
+        if not self._programs:
+            raise ValueError("rule is an empty list; pass at least one rule")
+        if isinstance(state, Mapping):
+            names = self._programs[0].state_names
+            if set(state) != set(names) or any(p.state_names != names for p in self._programs):
+                raise ValueError(f"state has the keys {list(state)}; the rule has the states {list(names)}")
+            state = [state[name] for name in names]
+        self._factor = _factor(maximize, grad_scale)
+        self._total = total_steps
+        self._seeds = _per_row("seed", seed, len(self._programs))
+        self._hypers = [dict[str, float]() for _ in self._programs]
+        for k in range(len(self._programs)):
+            self._hypers[k] = self._values(k, {"lr": lr, **hyperparameters})
+        self._check_total(self._programs)
+        self._step = _C.CapturedStep(
+            self._programs, self._population, tuple(params), tuple(grads), [tuple(s) for s in state],
+            [0] * len(params), len(self._programs), tensor_index, max_instructions, max_scalars, max_temporaries,
+        )  # fmt: skip
+        self._step.set_head(_step_number(step) - 1, self._factor)
+        for k in range(len(self._programs)):
+            self._write_row(k)
+
+    def __call__(self) -> None:
+        """Launch one step on the current stream; inside a capture, add it to the graph."""
+        self._step.launch()
+
+    @property
+    def step(self) -> int:
+        """Number of the next step. Waits for the current stream."""
+        return int(self._step.steps_done()) + 1
+
+    def set(self, *, step: int | None = None, seed: Any = None, total_steps: float | None = None, **hyper: Any) -> None:
+        """Change the step number, the seed, the length of the training or hyperparameters; what is not named stays.
+
+        A hyperparameter of a population is one number or K of them, and reaches the programs that have it.
+        """
+        for name in hyper:
+            if all(name not in p.hyperparameters for p in self._programs):
+                raise TypeError(f"no rule of this step has a hyperparameter '{name}'")
+        hypers = [
+            {**self._hypers[k], **self._given(k, {n: v for n, v in hyper.items() if n in p.hyperparameters})}
+            for k, p in enumerate(self._programs)
+        ]
+        seeds = self._seeds if seed is None else _per_row("seed", seed, len(self._programs))
+        if step is not None:
+            self._step.set_head(_step_number(step) - 1, self._factor)
+        self._hypers, self._seeds = hypers, seeds
+        self._total = self._total if total_steps is None else total_steps
+        for k in range(len(self._programs)):
+            self._write_row(k)
+
+    def load(
+        self, rule: Any, *, index: int = 0, step: int | None = None, lr: float | None = None, **hyperparameters: Any
+    ) -> None:
+        """Put another rule in the place of rule `index`; graphs that were captured run it from their next replay on.
+
+        lr stays unless given; the other hyperparameters take the new rule's defaults. The states are left as they are:
+        fill them with zeros for a fresh start.
+        """
+        if not 0 <= index < len(self._programs):
+            raise ValueError(f"index is {index}; this step has {len(self._programs)} rules")
+        program = _program(rule)
+        self._check_total([program])
+        number = None if step is None else _step_number(step)
+        before = self._programs[index]
+        self._programs[index] = program
+        try:
+            values = self._values(index, {**hyperparameters, "lr": self._hypers[index]["lr"] if lr is None else lr})
+            self._step.load(index, program)
+        except BaseException:
+            self._programs[index] = before
+            raise
+        self._hypers[index] = values
+        if number is not None:
+            self._step.set_head(number - 1, self._factor)
+        self._write_row(index)
+
+    # -- values -------------------------------------------------------------------------------------------------------
+
+    def _given(self, k: int, given: Mapping[str, Any]) -> dict[str, float]:
+        return {n: float(_per_row(n, v, len(self._programs))[k]) for n, v in given.items()}
+
+    def _values(self, k: int, given: Mapping[str, Any]) -> dict[str, float]:
+        """One value per hyperparameter of program k: the given ones and its defaults."""
+        known = self._programs[k].hyperparameters
+        for name in given:
+            if name not in known and not (self._population and any(name in p.hyperparameters for p in self._programs)):
+                raise TypeError(
+                    f"rule '{self._programs[k].name}' has no hyperparameter '{name}'; it has {', '.join(known)}"
+                )
+        defaults = {n: v for n, v in known.items() if v is not None}
+        return {**defaults, **self._given(k, {n: v for n, v in given.items() if n in known})}
+
+    def _check_total(self, programs: Sequence[Program]) -> None:
+        if self._total is not None and not self._total > 0:
+            raise ValueError(f"total_steps is {self._total}; pass a positive number of steps")
+        for p in programs:
+            if p.uses_total_steps and self._total is None:
+                raise ValueError(
+                    f"total_steps is None; rule '{p.name}' reads T: pass the length of the training in steps"
+                )
+
+    def _write_row(self, k: int) -> None:
+        total = math.nan if self._total is None else float(self._total)
+        values = [self._hypers[k][name] for name in self._programs[k].hyperparameters]
+        self._step.set_row(k, self._seeds[k], total, values)
+
+
+def _program(rule: Any) -> Program:
+    if isinstance(rule, Program):
+        return rule
+    if isinstance(rule, bytes | bytearray | memoryview):
+        return Program.from_bytes(rule)
+    from .rule import compile_rule
+
+    return compile_rule(rule)
+
+
+def _per_row(name: str, value: Any, rows: int) -> list[Any]:
+    """A value for every row: one for all, or as many as there are rows."""
+    if not isinstance(value, list | tuple):
+        return [value] * rows
+    if len(value) != rows:
+        raise ValueError(f"{name} has {len(value)} values but there are {rows} rules; pass one number or one per rule")
+    return list(value)
+
+
+def _factor(maximize: bool, grad_scale: float | None) -> float:
+    scale = 1.0 if grad_scale is None else float(grad_scale)
+    if scale == 0 or math.isnan(scale):
+        raise ValueError(f"grad_scale is {grad_scale}; pass a number that is not 0")
+    return (-1.0 if maximize else 1.0) / scale
+
+
+def _step_number(step: int) -> int:
+    if not 1 <= step < 2**32:
+        raise ValueError(f"step is {step}; pass a number from 1 to 2**32 - 1")
+    return int(step)

@@ -1,0 +1,153 @@
+// The CUDA interpreter on the host, for tests: a C interface over plan, tables and the kernel body. Loaded by host.py.
+#include <cstring>
+#include <exception>
+#include <string>
+
+#include "../../../csrc/backend/cuda/host_run.h"
+
+namespace {
+
+using namespace nos;
+
+thread_local std::string g_text;
+
+template <class F>
+const char* guarded(const F& f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const std::exception& e) {
+    g_text = e.what();
+    return g_text.c_str();
+  }
+}
+
+std::vector<Program> parse(int count, const uint8_t* const* bytes, const size_t* sizes) {
+  std::vector<Program> out;
+  for (int k = 0; k < count; ++k) out.push_back(Program::parse({bytes[k], sizes[k]}));
+  return out;
+}
+
+// One step's arguments. Lists are params, grads, states; element [list * tensors + i] is list's tensor i.
+struct Step {
+  int num_programs, lists, tensors, rows;
+  const uint8_t* const* program_bytes;
+  const size_t* program_sizes;
+  void* const* data;
+  const int64_t* numel;    // per tensor, of all slices
+  const uint8_t* dtype;    // nos::DType, per list and tensor
+  const uint32_t* row_of;  // per tensor; null in a population
+  const double* hypers;    // rows x 64
+  const uint64_t* seeds;   // per row
+  double total_steps, factor;
+  int64_t chunk;
+  uint64_t shared_limit;
+  uint32_t population, step, first_index, registers;
+};
+
+// The programs and the plan of a call.
+struct Call {
+  std::vector<Program> programs;
+  std::vector<const Program*> pointers;
+  Plan plan;
+
+  explicit Call(const Step* s) : programs(parse(s->num_programs, s->program_bytes, s->program_sizes)) {
+    for (const Program& p : programs) pointers.push_back(&p);
+    std::vector<std::array<int64_t, 2>> shapes, strides;
+    for (int i = 0; i < s->tensors; ++i) {
+      const int64_t slices = s->population ? s->population : 1;
+      shapes.push_back({slices, s->numel[i] / slices});
+      strides.push_back({s->numel[i] / slices, 1});
+    }
+    std::vector<TensorList> lists;
+    for (int l = 0; l < s->lists; ++l) {
+      lists.push_back({"list" + std::to_string(l), {}});
+      for (int i = 0; i < s->tensors; ++i) {
+        TensorRef t;
+        const auto at = static_cast<size_t>(l * s->tensors + i);
+        t.data = s->data[at];
+        t.shape = shapes[static_cast<size_t>(i)].data();
+        t.strides = strides[static_cast<size_t>(i)].data();
+        t.numel = s->numel[i];
+        t.ndim = 2;
+        t.dtype = static_cast<DType>(s->dtype[at]);
+        lists.back().tensors.push_back(t);
+      }
+    }
+    plan = make_plan(lists, s->first_index, s->population);
+    if (!s->population)
+      for (PlannedTensor& t : plan.tensors) t.row = s->row_of[t.index - s->first_index];
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+const char* nos_host_step(const Step* s) {
+  return guarded([&] {
+    const Call call(s);
+    const cuda::Job job = cuda::make_job(call.plan, call.pointers, 4, s->chunk, s->registers);
+    std::vector<std::vector<double>> slots;
+    std::vector<const double*> rows;
+    std::vector<size_t> sizes;
+    for (int r = 0; r < s->rows; ++r) {
+      const Program& p = *call.pointers[s->population ? static_cast<size_t>(r) : 0];
+      slots.emplace_back(static_cast<size_t>(p.num_scalars()));
+      p.eval_scalars(s->step, s->total_steps, {s->hypers + 64 * r, p.hypers().size()}, slots.back());
+      rows.push_back(slots.back().data());
+      sizes.push_back(slots.back().size());
+    }
+    cuda::host_run(job, {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor}, s->shared_limit);
+  });
+}
+
+// A captured step: `before` steps of the call's programs; then, if there is one, `later` takes the place of program
+// `number` with the given hyperparameters, step and seed start anew, and `after` more steps run. The device's copy of
+// the image is memory of its own, so that a change which is not reported is not seen.
+const char* nos_host_captured(const Step* s, int before, const uint8_t* later, size_t later_size, uint32_t number,
+                              const double* later_hypers, int after, uint32_t temporaries) {
+  return guarded([&] {
+    const Call call(s);
+    std::vector<uint32_t> row_program;
+    for (int r = 0; r < s->rows; ++r) row_program.push_back(s->population ? static_cast<uint32_t>(r) : 0);
+    cuda::CapturedImage image(call.plan, call.pointers, row_program, {512, 128, temporaries}, 4, s->chunk);
+    std::vector<std::max_align_t> host(image.bytes() / sizeof(std::max_align_t) + 1), device(host.size());
+    auto* from = reinterpret_cast<unsigned char*>(host.data());
+    auto* to = reinterpret_cast<unsigned char*>(device.data());
+    const auto copy = [&](const std::vector<cuda::CapturedImage::Range>& ranges) {
+      for (const auto& r : ranges) std::memcpy(to + r.first, from + r.first, r.bytes);
+    };
+    image.attach(from, to);
+    copy({{0, image.initialised()}, image.set_head(s->step - 1, s->factor)});
+    for (int r = 0; r < s->rows; ++r) {
+      const size_t hypers = call.pointers[s->population ? static_cast<size_t>(r) : 0]->hypers().size();
+      copy({image.set_row(static_cast<uint32_t>(r), s->seeds[r], s->total_steps, {s->hypers + 64 * r, hypers})});
+    }
+    const auto run = [&](int steps) {
+      for (int i = 0; i < steps; ++i) cuda::host_run(image, s->shared_limit);
+    };
+    run(before);
+    if (!later) return;
+    const Program next = Program::parse({later, later_size});
+    copy(image.load(number, next));
+    copy({image.set_head(0, s->factor)});
+    for (uint32_t r = 0; r < image.rows(); ++r)
+      if (image.program_of(r) == number)
+        copy({image.set_row(r, s->seeds[r], s->total_steps, {later_hypers, next.hypers().size()})});
+    run(after);
+  });
+}
+
+// The listing of a program's device code; text that starts with "error: " on failure.
+const char* nos_host_listing(const uint8_t* bytes, size_t size, uint32_t registers, uint32_t* overflow) {
+  const char* error = guarded([&] {
+    const auto code = cuda::lower(Program::parse({bytes, size}), registers);
+    *overflow = code.overflow;
+    g_text = cuda::listing(code);
+  });
+  if (error) g_text = "error: " + std::string(error);
+  return g_text.c_str();
+}
+
+}  // extern "C"
