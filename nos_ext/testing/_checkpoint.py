@@ -153,6 +153,32 @@ class Checkpoints:
         assert same(params, others)
         assert same(state_of(optimizer), state_of(twin))
 
+    def test_copies_keep_what_users_put_in(self, case: OptimizerCase) -> None:
+        """What torch's deepcopy keeps: param groups with keys of the user's own, and defaults."""
+        params = parameters()
+        optimizer = case(params)
+        steps(optimizer, params, 1)
+        optimizer.param_groups[0]["mine"] = [1, 2]
+        other = copy.deepcopy(optimizer)
+        assert type(other) is type(optimizer)
+        assert other.defaults == optimizer.defaults
+        assert other.param_groups[0]["mine"] == [1, 2]
+        assert other.param_groups[0]["params"][0] is not params[0]
+
+    def test_names_in_a_checkpoint(self, case: OptimizerCase) -> None:
+        """A checkpoint with the names of the parameters loads where there are none, and the other way round."""
+        named = [(f"layer.{i}", p) for i, p in enumerate(parameters())]
+        plain = parameters()
+        first, second = case(named), case(plain)
+        steps(first, [p for _, p in named], 2)
+        steps(second, plain, 2)
+        to_plain, to_named = case(copies(plain)), case([(name, p) for name, p in named])
+        to_plain.load_state_dict(frozen(first.state_dict()))
+        to_named.load_state_dict(frozen(second.state_dict()))
+        assert same(state_of(first), state_of(to_plain))
+        assert same(state_of(second), state_of(to_named))
+        assert to_named.param_groups[0]["param_names"] == [name for name, _ in named]
+
     def test_pickled_state_is_torch_s(self, case: OptimizerCase) -> None:
         """No caches and handles travel with a pickled optimizer."""
         params = parameters()

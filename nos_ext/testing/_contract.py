@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ._case import (
     OptimizerCase,
@@ -116,6 +117,34 @@ class Contract:
         post.remove()
         optimizer.step()
         assert len(seen) == 2
+
+    def test_hooks_of_all_optimizers(self, case: OptimizerCase) -> None:
+        """Those of every optimizer are the outermost; the arguments of step() can be replaced by a hook."""
+        params = parameters()
+        set_grads(params)
+        optimizer = case(params)
+        seen: list[str] = []
+
+        def note(what: str) -> Any:
+            return lambda o, args, kwargs: seen.append(what)
+
+        hooks = [
+            optimizer.register_step_pre_hook(note("pre")),
+            optimizer.register_step_post_hook(note("post")),
+            register_optimizer_step_pre_hook(note("all pre")),
+            register_optimizer_step_post_hook(note("all post")),
+        ]
+        try:
+            optimizer.step()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert seen == ["all pre", "pre", "post", "all post"]
+        optimizer.step()
+        assert len(seen) == 4
+        optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: 7.0), kwargs))
+        result: Any = optimizer.step
+        assert result() == 7.0
 
     def test_profiler_label(self, case: OptimizerCase) -> None:
         params = parameters()

@@ -98,6 +98,25 @@ class Numerics:
         together.step()
         assert same(mixed, apart)
 
+    def test_default_dtype(self, case: OptimizerCase) -> None:
+        """torch.set_default_dtype does not reach into the update."""
+        params = parameters()
+        expected = copies(params)
+        steps(case(expected), expected, 3)
+        before = torch.get_default_dtype()
+        grads = parameters(seed=0)
+        try:
+            torch.set_default_dtype(torch.float64)
+            optimizer = case(params)
+            for i in range(3):
+                make = torch.Generator().manual_seed(100 + i)
+                for p, like in zip(params, grads, strict=True):
+                    p.grad = torch.randn(like.shape, generator=make, dtype=torch.float32)
+                optimizer.step()
+        finally:
+            torch.set_default_dtype(before)
+        assert same(params, expected)
+
     def test_nan_goes_through(self, case: OptimizerCase) -> None:
         """A NaN gradient shows in its own element and nowhere else."""
         params = parameters((5,))

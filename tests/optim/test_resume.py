@@ -17,6 +17,7 @@ from nos_ext.schedules import NoisyLinearCosineDecay
 CASES = {
     "powersign float32": lambda p: PowerSign(p, lr=0.02, sign_decay="cosine", total_steps=60),
     "addsign bfloat16": lambda p: AddSign(p, lr=0.02, weight_decay=0.01),
+    "stochastic bfloat16": lambda p: PowerSign(p, lr=0.001, stochastic_rounding=True, seed=4),
     "adamw float64": lambda p: RuleOptimizer(p, library.adamw, lr=0.01),
     "random float32": lambda p: RuleOptimizer(p, "drop(m_hat, 0.3) + normal(0.01)", lr=0.1, seed=11),
 }
@@ -49,7 +50,7 @@ def test_another_process_resumes(tmp_path: Path) -> None:
     for phase in ("straight", "first", "second"):
         subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), phase], check=True)
     straight, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("straight", "second"))
-    assert len(straight) == 4
+    assert len(straight) == 5
     for case, (net, optimizer, scheduler) in straight.items():
         others = second[case]
         for name, value in net.items():
