@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast gate lint format build docs fuzz ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -25,6 +25,11 @@ test: $(STAMP) ## every test
 
 test-fast: $(STAMP) ## tests that take a moment each
 	$(BIN)/python -m pytest tests -m "not slow"
+
+test-tensorflow: $(STAMP) ## PowerSign and AddSign beside TensorFlow's own ops (installs tensorflow-cpu, 1.5 GB, into build/tf-venv)
+	test -d build/tf-venv || $(BIN)/python -m venv build/tf-venv
+	build/tf-venv/bin/python -m pip --disable-pip-version-check install -q tensorflow-cpu pytest
+	build/tf-venv/bin/python -m pytest -rs tests/golden/test_tensorflow_ops.py
 
 lint: $(STAMP) ## ruff, mypy, clang-format, stub and docs freshness
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ SUITES = {
     "overhead": (("rule", "size"), ENGINE),
     "latency": (("rule",), "text -> Program"),
     "loop": (("rule",), ENGINE),
+    "optim": (("scene",), "RuleOptimizer"),
     "population": (("scene",), "apply_population"),
 }
 _HEAD = ("suite", "cell", "A us", "B us", "B/A", "B/A to the limit")

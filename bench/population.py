@@ -1,4 +1,4 @@
-"""Many candidates at once: one step of K = 64 rules, each on its own slice of stacked tensors."""
+"""Many candidates at once: one step of K rules, each on its own slice of stacked tensors."""
 
 from __future__ import annotations
 
@@ -18,19 +18,41 @@ from .peers.engine import program
 from .rules import LR, RULES, TOTAL_STEPS, BenchRule
 from .sizes import CONVNET, Shape
 
-K: Final = 64
 ENGINE: Final = "apply_population"
 MIXED: Final = ("sgd", "momentum", "adam", "lion", "rmsprop", "powersign", "addsign", "random15")
 SAME: Final = ("powersign",)
 STEP: Final = 10
 
-# name, shapes of one candidate, rules that the slices take in turn
-SCENES: Final[tuple[tuple[str, tuple[Shape, ...], tuple[str, ...]], ...]] = (
-    ("one tensor of 50,000, 8 rules", ((50_000,),), MIXED),
-    ("one tensor of 50,000, PowerSign", ((50_000,),), SAME),
-    ("ConvNet of 10 tensors, 8 rules", CONVNET, MIXED),
-    ("ConvNet of 10 tensors, PowerSign", CONVNET, SAME),
-    ("one tensor of 2,000, 8 rules", ((2_000,),), MIXED),
+SMALLNET: Final[tuple[Shape, ...]] = (
+    *((4, 3, 3, 3), (4,)),
+    *((8, 4, 3, 3), (8,)),
+    *((8, 8, 3, 3), (8,)),
+    *((24, 32), (24,)),
+    *((10, 24), (10,)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """k candidates with tensors of `shapes` each; the slices take the rules in turn."""
+
+    name: str
+    shapes: tuple[Shape, ...]
+    rules: tuple[str, ...]
+    k: int = 64
+    eager: bool = True  # whether torch can be asked to do it in a reasonable time
+
+
+SCENES: Final = (
+    Scene("one tensor of 50,000, 8 rules", ((50_000,),), MIXED),
+    Scene("one tensor of 50,000, PowerSign", ((50_000,),), SAME),
+    Scene("a ConvNet of 10 tensors, 50k, 8 rules", CONVNET, MIXED),
+    Scene("a ConvNet of 10 tensors, 50k, PowerSign", CONVNET, SAME),
+    Scene("a ConvNet of 10 tensors, 2k, 8 rules", SMALLNET, MIXED),
+    Scene("one tensor of 2,000, 8 rules", ((2_000,),), MIXED),
+    Scene("2 elements, 8 rules", ((2,),), MIXED, 4096, eager=False),
+    Scene("10 elements, 8 rules", ((10,),), MIXED, 4096, eager=False),
+    Scene("100 elements, 8 rules", ((100,),), MIXED, 4096, eager=False),
 )
 
 
@@ -54,7 +76,7 @@ class Stack:
         return [x[k] for x in self.params], [x[k] for x in self.grads], [[x[k] for x in slot] for slot in states]
 
 
-def stack(shapes: tuple[Shape, ...], names: tuple[str, ...], k: int = K, seed: int = 0) -> Stack:
+def stack(shapes: tuple[Shape, ...], names: tuple[str, ...], k: int, seed: int = 0) -> Stack:
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(bound: float) -> list[Tensor]:
@@ -112,9 +134,11 @@ def eager_stacked(s: Stack) -> Callable[[], None]:
     return step
 
 
-def contenders(s: Stack) -> list[Contender]:
+def contenders(s: Stack, with_eager: bool) -> list[Contender]:
     out = [Contender(ENGINE, repeated(apply_population(s)), peer=False)]
     out.append(Contender("apply_rule x K", repeated(apply_rules(s, keep_views=True)), peer=False))
+    if not with_eager:
+        return out
     out.append(Contender("apply_rule x K, new views", repeated(apply_rules(s, keep_views=False)), peer=False))
     out.append(Contender("eager x K", repeated(eager(s))))
     if len({rule.name for rule in s.rules}) == 1:
@@ -128,6 +152,7 @@ def missing() -> str | None:
 
 
 def run(effort: Effort) -> Iterator[dict[str, Any]]:
-    for name, shapes, rules in SCENES:
-        outcome = measure(contenders(stack(shapes, rules)), effort, always=(ENGINE,))
-        yield {"scene": name, "candidates": K} | summary(outcome, ENGINE)
+    for scene in SCENES:
+        found = contenders(stack(scene.shapes, scene.rules, scene.k), scene.eager)
+        outcome = measure(found, effort, always=(ENGINE, "apply_rule x K"))
+        yield {"scene": scene.name, "candidates": scene.k} | summary(outcome, ENGINE)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from . import harness, memory, plot, tables
+from . import harness, memory, optim_page, plot, tables
 from . import record as rec
 from .loop import BATCH
 
@@ -92,6 +92,7 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
             f"Microseconds of a step after forward and backward of a ConvNet on {BATCH} images, so with cold caches."
         ]
         out += [tables.contenders(record, "loop", lambda c: c["rule"], "rule")]
+    out += optim_page.section(record)
     if any(rec.cells(record, "population")):
         out += ["## Many candidates in one call", tables.population(record)]
     if record.get("memory"):

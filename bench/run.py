@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import torch
 
-from . import latency, loop, machine, memory, overhead, population, update
+from . import latency, loop, machine, memory, optim, overhead, population, update
 from .harness import FULL, QUICK, Effort
 from .rules import RULES, BenchRule
 from .sizes import SIZES, Size
 
 SCHEMA: Final = 1
-SUITES: Final = ("update", "overhead", "latency", "loop", "population", "memory")
+SUITES: Final = ("update", "overhead", "latency", "loop", "optim", "population", "memory")
 QUICK_SIZES: Final = ("1e4", "1e6", "convnet", "many")
 QUICK_COMPILES: Final = {("powersign", "convnet"), ("powersign", "1e6")}
 _BUILD: Final = Path(__file__).resolve().parents[1] / "build" / "bench"
@@ -108,6 +108,7 @@ def run(options: argparse.Namespace) -> Path:
         "overhead": lambda: overhead.run(effort, options.threads),
         "latency": lambda: latency.run(effort),
         "loop": lambda: loop.run(effort, options.threads, compiles=not options.quick),
+        "optim": lambda: optim.run(effort, options.threads),
         "population": lambda: population.run(effort),
         "memory": lambda: memory.run(pairs, options.threads),
     }

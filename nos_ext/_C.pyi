@@ -1,6 +1,6 @@
 """Compiled core of nos_ext. Kept by hand; tests/packaging/test_stubs.py compares it with the module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 __version__: str
@@ -45,6 +45,25 @@ class Program:
     def disassemble(self) -> str: ...
     def __len__(self) -> int: ...
 
+class Stepper:
+    def __init__(
+        self,
+        program: Program,
+        groups: list[dict[str, Any]],
+        state: dict[Any, Any],
+        hypers: tuple[str, ...],
+        flags: tuple[str, ...],
+        tensors: list[Any],
+        states: list[list[Any]],
+        steps: Any,
+        counts: int,
+    ) -> None: ...
+    def divide(self, parts: list[Any], read: Callable[[int, int, Any], Any]) -> None: ...
+    def gradients(self) -> list[Any]: ...
+    def step(
+        self, groups: Any, state: Any, read: Callable[[int, int, Any], Any], scale: Any = None, grads: Any = None
+    ) -> int: ...
+
 def op_table() -> list[_OpRow]: ...
 def apply_rule(
     bytecode_or_program: Program | bytes,
@@ -58,23 +77,9 @@ def apply_rule(
     seed: int = 0,
     maximize: bool = False,
     grad_scale: Any = None,
+    stochastic_rounding: bool = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
-) -> None: ...
-def apply_groups(
-    program: Program | bytes,
-    params: Sequence[Any],
-    grads: Sequence[Any],
-    state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]],
-    group_of: Sequence[int],
-    groups: Sequence[Sequence[float]],
-    *,
-    step: int = 1,
-    total_steps: float | None = None,
-    seed: int = 0,
-    maximize: bool = False,
-    grad_scale: Any = None,
-    tensor_index: int = 0,
 ) -> None: ...
 def apply_population(
     programs: Sequence[Program | bytes],
@@ -88,6 +93,7 @@ def apply_population(
     seed: int | Sequence[int] = 0,
     maximize: bool = False,
     grad_scale: Any = None,
+    stochastic_rounding: bool = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...

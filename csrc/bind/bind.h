@@ -7,6 +7,7 @@ namespace nos::bind {
 void bind_program(pybind11::module_& m);     // op_table, Program
 void bind_apply(pybind11::module_& m);       // apply_rule
 void bind_population(pybind11::module_& m);  // apply_population
+void bind_stepper(pybind11::module_& m);     // Stepper
 void bind_captured(pybind11::module_& m);    // CapturedStep
 void bind_info(pybind11::module_& m);        // build_info, philox
 void bind_jit(pybind11::module_& m);         // set_jit and the compiled tier's parts

@@ -13,6 +13,12 @@ namespace {
 // it gives.
 constexpr int64_t kReleaseGil = 6'000;
 
+bool is_true(PyObject* value) {
+  const int truth = PyObject_IsTrue(value);
+  if (truth < 0) throw py::error_already_set();
+  return truth;
+}
+
 }  // namespace
 
 const Program& read_program(std::string_view name, PyObject* source, py::object& keep) {
@@ -49,9 +55,9 @@ bool StepScalars::read(std::string_view name, PyObject* value) {
   } else if (name == "tensor_index") {
     tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
   } else if (name == "maximize") {
-    const int truth = PyObject_IsTrue(value);
-    if (truth < 0) throw py::error_already_set();
-    sign = truth ? -1 : 1;
+    sign = is_true(value) ? -1 : 1;
+  } else if (name == "stochastic_rounding") {
+    stochastic_rounding = is_true(value);
   } else if (name == "grad_scale") {
     if (value == Py_None) return true;
     scale = read_number(name, value);

@@ -22,6 +22,7 @@ const Program& read_program(std::string_view name, PyObject* source, pybind11::o
 struct StepScalars {
   uint64_t step = 1, tensor_index = 0;
   double sign = 1, scale = 1;  // of maximize and grad_scale
+  bool stochastic_rounding = false;
 
   bool read(std::string_view name, PyObject* value);  // false for another name
   double factor() const { return sign / scale; }      // multiplies every gradient

@@ -124,7 +124,9 @@ void run_on_cuda(std::span<const Program* const> programs, const TensorLists& te
         "make "
         "a nos_ext.CapturedStep before the capture and call that inside it");
   const auto entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream);
-  entry->ready->run({args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor}, programs, stream);
+  entry->ready->run(
+      {args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor, args.stochastic_rounding},
+      programs, stream);
 }
 
 py::dict cuda_info() {

@@ -37,27 +37,14 @@ Calls& calls_of(const Program& program) {  // guarded by the GIL
   return *const_cast<Calls*>(static_cast<const Calls*>(slot.get()));
 }
 
-// group_of: row of the scalar table for every tensor; empty when there is one row.
-std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
-                                             std::span<const uint32_t> group_of = {}) {
+std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors,
+                                             uint32_t tensor_index) {
   const auto fits = [](const cpu::Prepared&) { return true; };
-  return calls_of(program).last.get(tensors, tensor_index, group_of, fits, [&] {
+  return calls_of(program).last.get(tensors, tensor_index, {}, fits, [&] {
     const Program* programs[] = {&program};
     Plan plan = make_plan(tensors.lists(), tensor_index);
-    if (!group_of.empty())
-      for (PlannedTensor& t : plan.tensors) t.row = group_of[t.index - tensor_index];
     return cpu::prepare(std::move(plan), programs);
   });
-}
-
-// On whichever device the tensors are.
-void run_step(const Program& program, const TensorLists& tensors, uint32_t tensor_index,
-              std::span<const uint32_t> group_of, const cpu::StepArgs& args) {
-  const Program* programs[] = {&program};
-  if (on_cuda(tensors))
-    run_on_cuda(programs, tensors, tensor_index, group_of, 0, args);
-  else
-    run_job(*plan_of(program, tensors, tensor_index, group_of), args);
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -109,13 +96,12 @@ struct Scalars {
   StepScalars common;
 };
 
-// own_hypers: whether lr and the hyperparameters are arguments of this call.
-void read_scalars(const Program& program, const Arguments& arguments, Scalars& out, bool own_hypers = true) {
+void read_scalars(const Program& program, const Arguments& arguments, Scalars& out) {
   const auto& hypers = program.hypers();
   for (size_t i = 0; i < hypers.size(); ++i) out.hypers[i] = hypers[i].has_default ? hypers[i].value : NAN;
-  bool has_lr = !own_hypers;
+  bool has_lr = false;
   arguments.keywords([&](std::string_view name, PyObject* value) {
-    for (size_t i = 0; own_hypers && i < hypers.size(); ++i) {
+    for (size_t i = 0; i < hypers.size(); ++i) {
       if (name != hypers[i].name) continue;
       out.hypers[i] = read_number(name, value);
       has_lr |= i == 0;
@@ -163,9 +149,19 @@ void apply_rule(Arguments arguments) {
                        {scalars.hypers.data(), program.hypers().size()}, slots);
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
-  const cpu::StepArgs args{
-      rows, sizes, 1, &scalars.seed, static_cast<uint32_t>(scalars.common.step), scalars.common.factor()};
-  run_step(program, *tensors, static_cast<uint32_t>(scalars.common.tensor_index), {}, args);
+  const cpu::StepArgs args{rows,
+                           sizes,
+                           1,
+                           &scalars.seed,
+                           static_cast<uint32_t>(scalars.common.step),
+                           scalars.common.factor(),
+                           scalars.common.stochastic_rounding};
+  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
+  const Program* programs[] = {&program};
+  if (on_cuda(*tensors))
+    run_on_cuda(programs, *tensors, index, {}, 0, args);
+  else
+    run_job(*plan_of(program, *tensors, index), args);
   tensors->mark_modified();
 }
 
@@ -173,66 +169,8 @@ PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, Py
   return guarded([&] { apply_rule({args, count, names}); });
 }
 
-// One call for all param groups: tensor i takes the scalars of groups[group_of[i]], one value per hyperparameter in
-// order.
-void apply_groups(Arguments arguments) {
-  arguments.at_most(6, "apply_groups");
-  py::object keep;
-  const Program& program = read_program("program", arguments.positional(0, "program"), keep);
-  PyObject* params = arguments.positional(1, "params");
-  PyObject* grads = arguments.positional(2, "grads");
-  PyObject* state = arguments.positional(3, "state");
-  const auto group_of =
-      py::reinterpret_borrow<py::object>(arguments.positional(4, "group_of")).cast<std::vector<uint32_t>>();
-  const auto groups =
-      py::reinterpret_borrow<py::object>(arguments.positional(5, "groups")).cast<std::vector<std::vector<double>>>();
-  Scalars scalars;
-  read_scalars(program, arguments, scalars, false);
-
-  for (const auto& group : groups)
-    if (group.size() != program.hypers().size())
-      throw std::invalid_argument("groups must hold " + std::to_string(program.hypers().size()) +
-                                  " values each, one per hyperparameter of rule '" + program.name() + "'");
-  const CallTensors tensors;
-  tensors->add("params", params, Access::write);
-  tensors->add("grads", grads, Access::read_or_none);
-  add_states(*tensors, program, state);
-  if (group_of.size() != tensors->lists()[0].tensors.size())
-    throw std::invalid_argument("group_of has " + std::to_string(group_of.size()) + " entries; pass one per parameter");
-  for (uint32_t g : group_of)
-    if (g >= groups.size())
-      throw std::invalid_argument("group_of names group " + std::to_string(g) + ", which is not there");
-
-  const auto width = static_cast<size_t>(program.num_scalars());
-  std::vector<double> slots(width * groups.size());
-  std::vector<const double*> rows;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    rows.push_back(slots.data() + g * width);
-    program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps, groups[g],
-                         {slots.data() + g * width, width});
-  }
-  const std::vector<size_t> sizes(groups.size(), width);
-  const std::vector<uint64_t> seeds(groups.size(), scalars.seed);
-  run_step(program, *tensors, static_cast<uint32_t>(scalars.common.tensor_index), group_of,
-           {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(scalars.common.step),
-            scalars.common.factor()});
-  tensors->mark_modified();
-}
-
-PyObject* call_apply_groups(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  return guarded([&] { apply_groups({args, count, names}); });
-}
-
-constexpr const char* kGroupsDoc =
-    R"(apply_groups(program, params, grads, state, group_of, groups, *, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0)
---
-
-apply_rule for several param groups in one call: tensor i takes the hyperparameters groups[group_of[i]], a list of one
-number per hyperparameter of the program, in order, lr first.
-)";
-
 constexpr const char* kApplyDoc =
-    R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
+    R"(apply_rule(bytecode_or_program, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, stochastic_rounding=False, tensor_index=0, **hyperparameters)
 --
 
 Apply one step of an update rule in place, fused over all tensors.
@@ -250,6 +188,8 @@ Args:
     seed: 64-bit key of the rule's random draws.
     maximize: negate the gradients.
     grad_scale: the gradients are divided by it (loss scaling); a number or a one-element tensor, not 0.
+    stochastic_rounding: round results that are stored in bfloat16 or float16 up or down at random, so that their mean
+        is the fp32 result, and not to the nearest; keyed by seed and step.
     tensor_index: number of params[0] in the key of random draws, so that a list applied in pieces draws the same.
     **hyperparameters: values for the rule's other scalars; the rest take their defaults.
 
@@ -257,15 +197,12 @@ Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.
 )";
 
-PyMethodDef g_apply_groups = {"apply_groups", fast_function(call_apply_groups), METH_FASTCALL | METH_KEYWORDS,
-                              kGroupsDoc};
 PyMethodDef g_apply_rule = {"apply_rule", fast_function(call_apply_rule), METH_FASTCALL | METH_KEYWORDS, kApplyDoc};
 
 }  // namespace
 
 void bind_apply(py::module_& m) {
   add_function(m, g_apply_rule);
-  add_function(m, g_apply_groups);
   m.def(
       "set_tuning",
       [](int block, int64_t chunk, int threads) {

@@ -195,7 +195,8 @@ void apply_population(Arguments arguments) {
                            scalars.rows.size(),
                            scalars.seeds.data(),
                            static_cast<uint32_t>(scalars.common.step),
-                           scalars.common.factor()};
+                           scalars.common.factor(),
+                           scalars.common.stochastic_rounding};
   const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
   if (on_cuda(*tensors))
     run_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()), args);
@@ -209,7 +210,7 @@ PyObject* call_apply_population(PyObject*, PyObject* const* args, Py_ssize_t cou
 }
 
 constexpr const char* kDoc =
-    R"(apply_population(programs, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, tensor_index=0, **hyperparameters)
+    R"(apply_population(programs, params, grads, state, *, lr, step=1, total_steps=None, seed=0, maximize=False, grad_scale=None, stochastic_rounding=False, tensor_index=0, **hyperparameters)
 --
 
 Apply K update rules to K slices of stacked tensors, in place and in one call.
@@ -226,7 +227,7 @@ Args:
     lr, total_steps, **hyperparameters: one number for all slices, or a sequence of K numbers. A hyperparameter reaches
         the programs that have one of that name.
     seed: one integer, or K of them.
-    step, maximize, grad_scale, tensor_index: as in apply_rule.
+    step, maximize, grad_scale, stochastic_rounding, tensor_index: as in apply_rule.
 
 Raises:
     ValueError, TypeError: an argument that does not fit, named with its list and index. Nothing has been written.

@@ -1,4 +1,4 @@
-// Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even).
+// Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even, or stochastic).
 //
 // Integer formulations without a branch, independent of flush-to-zero modes. Overflow goes to infinity, underflow
 // through the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes quiet, which
@@ -43,6 +43,32 @@ NOS_HD uint16_t f32_to_f16(float x) {
   h = a >= 0x477ff000 ? 0x7c00u : h;  // 65520, the midpoint between the largest half and 2^16
   h = a > 0x7f800000 ? quiet : h;
   return static_cast<uint16_t>(h | sign);
+}
+
+// Stochastic rounding: to one of the two neighbours of x, to the upper one with the probability (x - lower) / (upper -
+// lower), so that the mean of many results is x. w: 32 random bits. What the target can hold comes back exactly; the
+// neighbour above the largest finite number is infinity; infinities and NaN as above.
+NOS_HD uint16_t f32_to_bf16_stochastic(float x, uint32_t w) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const int32_t a = static_cast<int32_t>(u & 0x7fffffffu);
+  const uint32_t rounded = (u + (w >> 16)) >> 16;
+  return a >= 0x7f800000 ? f32_to_bf16(x) : static_cast<uint16_t>(rounded);
+}
+
+// The probability is exact from 2^-14 on, and rounded down to a multiple of 2^-31 below, where a half is subnormal.
+NOS_HD uint16_t f32_to_f16_stochastic(float x, uint32_t w) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t m = u & 0x7fffffffu;
+  const int32_t a = static_cast<int32_t>(m);
+  const uint32_t sign = (u >> 16) & 0x8000u;
+  const uint32_t normal = (m + (w >> 19) - (112u << 23)) >> 13;
+  const float units = bits_as<float>(a < 0x38800000 ? m : 0u) * 0x1p24f;  // of 2^-24; less than 2^10
+  const int32_t whole = static_cast<int32_t>(units);
+  const int32_t chance = static_cast<int32_t>((units - static_cast<float>(whole)) * 0x1p31f);
+  const uint32_t small = static_cast<uint32_t>(whole) + (static_cast<int32_t>(w >> 1) < chance ? 1u : 0u);
+  uint32_t h = a < 0x38800000 ? small : normal;
+  h = h > 0x7c00u ? 0x7c00u : h;
+  return a >= 0x47800000 ? f32_to_f16(x) : static_cast<uint16_t>(h | sign);  // from 2^16 on: infinity, NaN
 }
 
 }  // namespace nos::math

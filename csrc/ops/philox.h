@@ -10,6 +10,9 @@
 //   c2        |         tensor index         |
 //   c3        |     step, its low 32 bits    |
 //   k0, k1    |   seed, low and high half    |
+//
+// Stochastic rounding of output k of a rule (0: the parameter, 1 ..: the states) draws at site 4095 with k in bits
+// 16..19 of c1, which no tensor's q reaches.
 #pragma once
 #include "math_f32.h"
 #include "portable.h"
@@ -50,6 +53,11 @@ NOS_HD Words element_words(uint64_t seed, uint32_t step, uint32_t tensor, uint32
   return philox4x32_10(q_low, q_high | site << 20, tensor, step, static_cast<uint32_t>(seed),
                        static_cast<uint32_t>(seed >> 32));
 }
+
+inline constexpr uint32_t kRoundingSite = 4095;
+
+// The q of the words that round output `output` of elements 4 q .. 4 q + 3.
+NOS_HD uint64_t rounding_q(uint64_t q, uint32_t output) { return q | static_cast<uint64_t>(output) << 48; }
 
 // In [0, 1), a multiple of 2^-24.
 NOS_HD float uniform(uint32_t w) { return static_cast<float>(static_cast<int32_t>(w >> 8)) * 0x1p-24f; }

@@ -38,6 +38,11 @@ class Gradients:
         self._sharded = sharded
         self._odd: set[int] = set()  # had other strides than their parameters at some step
 
+    @property
+    def any_odd(self) -> bool:
+        """Whether `prepare` has something to do."""
+        return bool(self._sharded or self._odd)
+
     def check(self, index: int, grad: torch.Tensor) -> None:
         """RuntimeError for a gradient that is sparse or complex, in torch's words."""
         if grad.is_sparse or grad.layout != torch.strided:

@@ -19,16 +19,16 @@ Scalar = float | torch.Tensor | Callable[[int], float]
 RuleSource = str | Callable[..., Any] | Expr | Rule | Program
 
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset(("params", "param_names", "initial_lr", "rule", "seed", "total_steps")) | frozenset(
-    ("maximize", "capturable", "differentiable", "foreach", "fused")
-)
+GROUP_KEYS: Final = frozenset(
+    ("params", "param_names", "initial_lr", "rule", "seed", "total_steps", "stochastic_rounding")
+) | frozenset(("maximize", "capturable", "differentiable", "foreach", "fused"))
 # What stands in a checkpoint for a hyperparameter that is a function.
 FUNCTION: Final = "<function of the step; not saved>"
 
 
 def as_program(rule: RuleSource) -> Program:
-    """A program of the optimizer's own, so that two optimizers do not share the engine's cached plan."""
-    program = Program.from_bytes(rule.bytecode) if isinstance(rule, Program) else compile_rule(rule)
+    """The program of a rule. RuleError for names that torch needs for itself."""
+    program = rule if isinstance(rule, Program) else compile_rule(rule)
     if "step" in program.state_names:
         raise RuleError(
             f"rule '{program.name}' has a state named 'step', where torch keeps the number of steps; rename it"
@@ -105,12 +105,8 @@ def check_flags(values: Mapping[str, Any]) -> None:
         raise ValueError(f"total_steps is {total!r}; pass the length of the training in steps, or None")
 
 
-def to_number(name: str, value: Scalar, step: int) -> float:
-    """The value of a hyperparameter at the step counted from 0."""
-    if type(value) is float:
-        return value
-    if not isinstance(value, torch.Tensor) and callable(value):
-        value = value(step)
+def to_number(name: str, value: Any) -> float:
+    """The float that a hyperparameter's value is."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -34,7 +34,8 @@ class AddSign(SignOptimizer):
         sign_decay: the internal decay f: None for 1, "linear", "cosine" or "restart" over `total_steps`, a function of
             the step counted from 0 (see nos_ext.schedules; functions are not saved in checkpoints), or a number.
         weight_decay: decoupled weight decay, as in AdamW; not part of the paper's rule.
-        maximize, capturable, total_steps, foreach, fused, differentiable: see `RuleOptimizer`.
+        maximize, capturable, seed, total_steps, stochastic_rounding, foreach, fused, differentiable: see
+            `RuleOptimizer`.
     """
 
     def __init__(
@@ -48,13 +49,16 @@ class AddSign(SignOptimizer):
         *,
         maximize: bool = False,
         capturable: bool = False,
+        seed: int = 0,
         total_steps: float | None = None,
+        stochastic_rounding: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
         differentiable: bool = False,
     ) -> None:
         super().__init__(
             params, RULE, lr, alpha=alpha, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
-            maximize=maximize, capturable=capturable, total_steps=total_steps, foreach=foreach, fused=fused,
+            maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
+            stochastic_rounding=stochastic_rounding, foreach=foreach, fused=fused,
             differentiable=differentiable,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from ..program import Program
 from ._checkpoint import check_rule, restored, sizes, with_functions, without_functions
+from ._hooks import hooked
 from ._lists import Group, StepLists
 from ._values import RuleSource, Scalar, as_program, check_flags, check_names, check_scalar, same_rule
 
@@ -29,6 +30,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         capturable: must be False; `nos_ext.CapturedStep` is the step that a CUDA graph can hold.
         seed: key of the rule's random draws.
         total_steps: length of the training in steps, for rules that read ``T``.
+        stochastic_rounding: round bfloat16 and float16 parameters (and states) up or down at random, keyed by `seed`,
+            so that updates below half a spacing are not lost; see `nos_ext.apply_rule`.
         fused: the update is always fused; False makes GradScaler unscale the gradients beforehand instead of leaving
             it to step(). Trainers that clip gradients between the two, like Lightning, ask for that.
         foreach, differentiable: must keep these values; for the trainers that pass them.
@@ -42,6 +45,11 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     _program: Program
     _lists: StepLists | None = None
+    _step_is_wrapped = False  # by torch, with hooks and profiler label: in classes with a step() of their own
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._step_is_wrapped = cls.step is not RuleOptimizer.step
 
     def __init__(
         self,
@@ -53,6 +61,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         capturable: bool = False,
         seed: int = 0,
         total_steps: float | None = None,
+        stochastic_rounding: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
         differentiable: bool = False,
@@ -63,8 +72,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         check_flags({"foreach": foreach})
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
         flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
-        extra = {"fused": fused, "seed": seed, "total_steps": total_steps, "rule": self._program.to_text()}
-        defaults = {**values, **flags, **extra}
+        extra = {"fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding}
+        defaults = {**values, **flags, **extra, "rule": self._program.to_text()}
         self._check(defaults)
         super().__init__(params, defaults)
 
@@ -86,6 +95,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @hooked
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update all parameters that have a gradient; `closure`, if given, computes and returns the loss first."""
         loss = None
@@ -105,11 +115,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             if float(found_inf):
                 return  # a skipped step does not count
             scale = getattr(self, "grad_scale", None)
-        lists = self._lists
-        if lists is None or not lists.current(self.param_groups, self.state):
-            lists = StepLists(self._program, self.param_groups, self.state, self._resolve, type(self).__name__)
-            self._lists = lists
-        lists.update(scale)
+        if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+            self._lists = StepLists(self._program, self.param_groups, self.state, type(self).__name__)
+            if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                raise RuntimeError("param_groups or state changed while the step was under way")
 
     def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
         """What a value in a param group stands for: a number, a tensor, or a function of the step."""
@@ -170,7 +179,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._lists = None
         if "_program" not in self.__dict__:  # unpickled or copied
             self._program = as_program(self.defaults["rule"])
-        flags = {"maximize": False, "capturable": False, "differentiable": False, "seed": 0, "total_steps": None}
+        flags = {
+            "maximize": False,
+            "capturable": False,
+            "differentiable": False,
+            "seed": 0,
+            "total_steps": None,
+            "stochastic_rounding": False,
+        }
         for name, default in {**self._program.hyperparameters, **flags}.items():
             self.defaults.setdefault(name, default)
         for group in self.param_groups:  # older checkpoints lack the keys that came later

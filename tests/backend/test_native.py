@@ -299,3 +299,25 @@ def test_no_executable_memory(tmp_path: Path) -> None:
     expected = results("pressure", tmp_path / "interpreted.npz", NOS_NATIVE="0")
     got = results("pressure", tmp_path / "refused.npz", NOS_TEST_REFUSE_EXEC="1")
     assert all(map(np.array_equal, got, expected))
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [1.0, 3.0, 1.9999999, 1.0000001, 0.031606961, 2.0**-30, 2.0**30, 2.0**-31, 1e-38, 1e-45, 3e38,
+     -3.0, 0.0, -0.0, float("inf"), float("-inf"), float("nan"), *np.random.default_rng(8).uniform(1, 2, 6)],
+)  # fmt: skip
+def test_quotient_by_a_scalar_is_correctly_rounded(divisor: float) -> None:
+    """The divider is replaced by multiplications where these round alike: over all mantissas, and all edges."""
+    c = np.float32(divisor)
+    numbers = np.random.default_rng(int(c.view(np.uint32)))
+    mantissas = np.arange(1 << 23, dtype=np.uint32)
+    exponents = numbers.integers(0, 256, mantissas.size, dtype=np.uint32)
+    if 1 <= divisor <= 2:
+        exponents[::2] = 127  # every second one where all is exact but the last rounding
+    signs = numbers.integers(0, 2, mantissas.size, dtype=np.uint32)
+    x = np.concatenate([(mantissas | exponents << 23 | signs << 31).view(np.float32), np.tile(EDGES, 100)])
+    p = np.zeros_like(x)
+    nos_ext.apply_rule(nos_ext.compile_rule("def r(p, g, *, lr):\n    return g / lr\n"), [p], [x], [], lr=float(c))
+    with np.errstate(all="ignore"):
+        expected = x / c
+    assert np.array_equal(canonical(p), canonical(expected))

@@ -109,6 +109,10 @@ def small_record(tmp_path: Path) -> Path:
         "overhead": [cell(1.0, rule="adam", size="10 x 16")],
         "latency": [cell(100.0, rule="powersign", operations=11)],
         "loop": [cell(100.0, rule="adam", batch=32)],
+        "optim": [
+            cell(100.0, scene="step alone", base=ENGINE),
+            cell(100.0, scene="a ConvNet", base=ENGINE, training_us=900.0),
+        ],
         "population": [cell(100.0, scene="one tensor", candidates=64)],
         "memory": [{"rule": "adam", "contender": ENGINE, "growth": 1e6, "peak": 2e6}],
         "skipped": {},
@@ -126,6 +130,7 @@ def test_render(small_record: Path, tmp_path: Path) -> None:
     assert "| powersign | **50 %** (60 %) | **50 %** (60 %) |" in text
     assert "ahead of the best peer in 0, within 5 % of it in 0, and behind in 4" in text
     assert "needs more memory" in text
+    assert "| nos_ext | 100 | 1.00 | 10.0% |" in text
     assert "performance.svg" in text
     for table in (block for block in text.split("\n\n") if block.startswith("|")):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1, table

@@ -49,6 +49,18 @@ void execute(const Step& s, T* const* base, const T* scalars, DrawKey key, int64
   }
 }
 
+inline bool is_half(DType t) { return t == DType::bf16 || t == DType::f16; }
+
+// Number of the rule's output that goes into a slot: 0 the parameter, 1 .. the states.
+inline uint32_t output_of_slot(int slot) { return slot == bytecode::kP ? 0 : static_cast<uint32_t>(slot - 1); }
+
+// Whether a result of this code is rounded to a half-precision dtype of the tensor.
+inline bool has_half_outputs(const Lowered& code, const PlannedTensor& t) {
+  for (int s = 0; s < code.num_slots; ++s)
+    if (code.writes >> s & 1 && is_half(t.dtype[static_cast<size_t>(s)])) return true;
+  return false;
+}
+
 template <class T>
 class BlockRunner {
  public:
@@ -62,6 +74,7 @@ class BlockRunner {
         key_{seed, 0, args.step, tensor.index, 0},
         block_(block),
         factor_(static_cast<T>(args.factor)),
+        stochastic_(args.stochastic_rounding),
         stride_(register_stride(block)) {
     base_ = reinterpret_cast<T**>(memory);  // one pointer per place, then the registers
     const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
@@ -130,10 +143,14 @@ class BlockRunner {
   void store(int64_t first, int64_t n) {
     if constexpr (std::is_same_v<T, float>) {
       for (int s = 0; s < code_.num_slots; ++s) {
-        if (!(code_.writes >> s & 1)) continue;
+        const DType to = tensor_.dtype[static_cast<size_t>(s)];
+        if (!(code_.writes >> s & 1) || !is_half(to)) continue;
         auto* at = static_cast<uint16_t*>(tensor_.data[static_cast<size_t>(s)]) + first;
-        if (tensor_.dtype[static_cast<size_t>(s)] == DType::bf16) kernels_.to_bf16(at, base_[s], n);
-        if (tensor_.dtype[static_cast<size_t>(s)] == DType::f16) kernels_.to_f16(at, base_[s], n);
+        if (stochastic_)
+          (to == DType::bf16 ? kernels_.to_bf16_stochastic : kernels_.to_f16_stochastic)(at, base_[s], key_,
+                                                                                         output_of_slot(s), n);
+        else
+          (to == DType::bf16 ? kernels_.to_bf16 : kernels_.to_f16)(at, base_[s], n);
       }
     }
   }
@@ -146,6 +163,7 @@ class BlockRunner {
   DrawKey key_;
   const int block_;
   const T factor_;
+  const bool stochastic_;
   const size_t stride_;
   char* scratch_;
   T** base_;

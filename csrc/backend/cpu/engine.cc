@@ -241,7 +241,10 @@ void run(const Prepared& job, const StepArgs& args) {
     const Chunk& c = job.chunks[i];
     const PlannedTensor& t = job.plan.tensors[c.tensor];
     const size_t program = t.program + c.slice, row = t.row + c.slice;
-    if (const native::Code* fused = compiled[job.layout[c.tensor] * job.code.size() + program])
+    const native::Code* fused = compiled[job.layout[c.tensor] * job.code.size() + program];
+    if (fused && args.stochastic_rounding && has_half_outputs(*job.code[program], t))
+      fused = nullptr;  // it rounds to nearest
+    if (fused)
       native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
     else if (t.dtype[bytecode::kP] == DType::f64)
       BlockRunner<double>(*job.code[program], t, args.rows[row], args, args.seeds[row], job.block, memory).run(c);

@@ -54,9 +54,10 @@ struct StepArgs {
   const double* const* rows;  // rows[t.row + slice]: the scalars of Program::eval_scalars
   const size_t* row_sizes;
   size_t num_rows;
-  const uint64_t* seeds;  // one per row
-  uint32_t step;          // 1-based; the step of the random key
-  double factor;          // multiplies every gradient: -1 for maximize, 1 / grad_scale
+  const uint64_t* seeds;             // one per row
+  uint32_t step;                     // 1-based; the step of the random key
+  double factor;                     // multiplies every gradient: -1 for maximize, 1 / grad_scale
+  bool stochastic_rounding = false;  // of results in half precision
 };
 
 void run(const Prepared& prepared, const StepArgs& args);

@@ -78,8 +78,8 @@ constexpr void add_maps(MapFn<T> (&row)[8]) {
 // Four draws at a time; groups of one block are independent, so the outer loop vectorises over groups.
 constexpr int64_t kDrawGroups = 32;
 
-template <class Draw>
-NOS_INLINE void for_draws(DrawKey key, int64_t n, const Draw& draw, float* buffer) {
+template <class Draw, class Value>
+NOS_INLINE void for_draws(DrawKey key, int64_t n, const Draw& draw, Value* buffer) {
   for (int64_t first = 0; first < n; first += 4 * kDrawGroups) {
     const uint64_t q0 = (key.element + static_cast<uint64_t>(first)) >> 2;
     for (int64_t g = 0; g < kDrawGroups; ++g) {
@@ -164,7 +164,30 @@ void to_f16(uint16_t* dst, const float* src, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = math::f32_to_f16(src[i]);
 }
 
-constexpr Kernels kKernels = {kernel_set<float>(), kernel_set<double>(), from_bf16, from_f16, to_bf16, to_f16};
+template <uint16_t (*Round)(float, uint32_t)>
+void to_half_stochastic(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n) {
+  struct {
+    uint16_t* dst;
+    const float* src;
+    NOS_HD void fill(const philox::Words& w, uint32_t* out) const {
+      for (int lane = 0; lane < 4; ++lane) out[lane] = w.w[lane];
+    }
+    NOS_HD void apply(int64_t i, uint32_t w) const { dst[i] = Round(src[i], w); }
+  } draw{dst, src};
+  key.site = philox::kRoundingSite;
+  key.element = philox::rounding_q(key.element >> 2, output) << 2;
+  uint32_t buffer[4 * kDrawGroups];
+  for_draws(key, n, draw, buffer);
+}
+
+constexpr Kernels kKernels = {kernel_set<float>(),
+                              kernel_set<double>(),
+                              from_bf16,
+                              from_f16,
+                              to_bf16,
+                              to_f16,
+                              to_half_stochastic<math::f32_to_bf16_stochastic>,
+                              to_half_stochastic<math::f32_to_f16_stochastic>};
 
 }  // namespace
 

@@ -38,6 +38,9 @@ struct Kernels {
   void (*from_f16)(float* dst, const uint16_t* src, int64_t n);
   void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
+  // Stochastic rounding of the rule's output number `output`; key.site is not read.
+  void (*to_bf16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
+  void (*to_f16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
 };
 
 struct Isa {

@@ -89,7 +89,7 @@ class Assembler {
   // The low `index` bits of a 32-bit word in memory (BMI2); to and index below r8.
   void bzhi32(Gpr to, const Address& from, Gpr index) { vex(false, {2, 0, 0xf5}, to, index, from); }
 
-  enum Condition : uint8_t { always = 0, less = 0x8c, less_equal = 0x8e };
+  enum Condition : uint8_t { always = 0, equal = 0x84, less = 0x8c, less_equal = 0x8e };
   // A jump whose target is set later; returns its place for patch().
   int32_t jump(Condition c) {
     if (c == always)
@@ -120,6 +120,7 @@ class Assembler {
     modrm(reg, m, f.broadcast ? 4 : f.memory, immediate_bytes);
   }
   void vzeroupper() { byte(0xc5), byte(0xf8), byte(0x77); }
+  void kortestw(int a, int b) { vex(false, {1, 0, 0x98}, a, 0, b); }  // `equal` afterwards: both are empty
   void kmovw(int k, Gpr from) { vex(false, {1, 0, 0x92}, k, 0, from); }
 
   // Puts the constants after the code, aligned to 64 bytes, and completes the addresses that point there.

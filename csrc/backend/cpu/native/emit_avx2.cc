@@ -146,6 +146,8 @@ class Avx2 final : public LoopEmitter {
         return out_.vex(true, {1, 0, 0x11}, i.src[0], 0, address(i.memory));
       case V::test:
       case V::join:
+      case V::fnma:
+      case V::div_fix:
       case V::sign:
         return;  // AVX-512 only
     }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "emit.h"
+#include "expand.h"
 
 namespace nos::cpu::native {
 namespace {
@@ -79,19 +80,15 @@ class Avx512 final : public LoopEmitter {
       out_.evex({3, 1, 0x1d}, x, 0, address(i.memory), f, 1);  // vcvtps2ph
       return out_.byte(0);
     }
-    const auto constant = [&](VecOp op, int to, int v, uint32_t bits, int mask = 0) {
-      out_.evex(op, to, v, {rax, kNoIndex, 1, true, pool_word(bits, 1)},
-                {.mask = static_cast<uint8_t>(mask), .broadcast = true});
-    };
-    constexpr VecOp kAdd{1, 1, 0xfe}, kAnd{1, 1, 0xdb}, kOr{1, 1, 0xeb};  // 32-bit integers
+    constexpr VecOp kAdd{1, 1, 0xfe}, kOr{1, 1, 0xeb};
     shift(2, kTemp, x, 16);
-    constant(kAnd, kTemp2, kTemp, 1);
+    with_constant(kAnd, kTemp2, kTemp, 1);
     out_.evex(kAdd, kTemp2, kTemp2, x);
-    constant(kAdd, kTemp2, kTemp2, 0x7fff);
+    with_constant(kAdd, kTemp2, kTemp2, 0x7fff);
     shift(2, kTemp2, kTemp2, 16);
     out_.evex({1, 0, 0xc2}, kTestMask, x, x);  // a NaN keeps its top bits and becomes quiet
     out_.byte(kUnordered);
-    constant(kOr, kTemp2, kTemp, 0x40, kTestMask);
+    with_constant(kOr, kTemp2, kTemp, 0x40, kTestMask);
     out_.evex({2, 2, 0x33}, kTemp2, 0, address(i.memory), f);  // vpmovdw
   }
 
@@ -104,18 +101,53 @@ class Avx512 final : public LoopEmitter {
 
   void compare(const MInstr& i) { put({1, 0, 0xc2}, kTestMask, i.src[0], i, 1, {}, i.predicate); }
 
-  // One source must be in dst. 132: dst * m + v. 213: v * dst + m. 231: v * m + dst.
-  void fma(MInstr i) {
+  // One source must be in dst. 132: dst * m + v. 213: v * dst + m. 231: v * m + dst. negative: the product is
+  // subtracted.
+  void fma(MInstr i, bool negative) {
+    const auto form = [&](int byte) { return VecOp{2, 1, static_cast<uint8_t>(byte + (negative ? 4 : 0))}; };
     if (i.src[0] == kMemory || (i.src[1] != kMemory && i.dst == i.src[1])) std::swap(i.src[0], i.src[1]);
     const int a = i.src[0], b = i.src[1], c = i.src[2];
-    if (i.dst == c) return put({2, 1, 0xb8}, i.dst, a, i, 1);
+    if (i.dst == c) return put(form(0xb8), i.dst, a, i, 1);
     if (c == kMemory) {
       if (i.dst != a) move(i.dst, a);
-      return put({2, 1, 0xa8}, i.dst, b, i, 2);
+      return put(form(0xa8), i.dst, b, i, 2);
     }
-    if (i.dst == a) return put({2, 1, 0x98}, i.dst, c, i, 1);
+    if (i.dst == a) return put(form(0x98), i.dst, c, i, 1);
     move(i.dst, c);
-    put({2, 1, 0xb8}, i.dst, a, i, 1);
+    put(form(0xb8), i.dst, a, i, 1);
+  }
+
+  static constexpr VecOp kAnd{1, 1, 0xdb}, kSubtract{1, 1, 0xfa}, kCompareUnsigned{3, 1, 0x1e};
+  static constexpr int kNotLess = 5;  // predicate of kCompareUnsigned
+
+  // op on 32-bit integers with a constant.
+  void with_constant(VecOp op, int to, int v, uint32_t bits, int mask = 0, int immediate = -1) {
+    out_.evex(op, to, v, {rax, kNoIndex, 1, true, pool_word(bits, 1)},
+              {.mask = static_cast<uint8_t>(mask), .broadcast = true}, immediate >= 0 ? 1 : 0);
+    if (immediate >= 0) out_.byte(immediate);
+  }
+
+  // dst = source 0, but vdivps(source 1, source 2) where source 1 is not +0 and its magnitude is not in the range of
+  // expand.h; everywhere if the reach, source 3, is 0.
+  void div_fix(const MInstr& i) {
+    const int x = i.src[1];
+    with_constant(kAnd, kTemp, x, 0x7fffffff);
+    with_constant(kSubtract, kTemp, kTemp, kLeastDividend);
+    put(kCompareUnsigned, kTestMask, kTemp, i, 3, {}, kNotLess);
+    constexpr VecOp kShiftRight{1, 1, 0x72};
+    static_assert(kDividendReach >> 30 == 1);
+    put(kShiftRight, 2, kTemp2, i, 3, {}, 30);  // the least x that counts as not in the range: 1, or 0
+    out_.evex(kCompareUnsigned, kTestMask, x, kTemp2, {.mask = kTestMask});
+    out_.byte(kNotLess);
+    int c = i.src[2];
+    if (i.dst == c) move(kTemp2, c), c = kTemp2;
+    int from = x;
+    if (i.dst == x) move(kTemp, x), from = kTemp;
+    if (i.dst != i.src[0]) move(i.dst, i.src[0]);
+    out_.kortestw(kTestMask, kTestMask);
+    const int32_t done = out_.jump(Assembler::equal);
+    out_.evex({1, 0, 0x5e}, i.dst, from, c, {.mask = kTestMask});
+    out_.patch(done, out_.here());
   }
 
   // vpternlogd: bit (dst << 2 | v << 1 | m) of the immediate. One source must be in dst.
@@ -151,7 +183,11 @@ class Avx512 final : public LoopEmitter {
       case V::floor:
         return put({3, 1, 0x08}, i.dst, 0, i, 0, {}, 9);  // down, inexact not reported
       case V::fma:
-        return fma(i);
+        return fma(i, false);
+      case V::fnma:
+        return fma(i, true);
+      case V::div_fix:
+        return div_fix(i);
       case V::test:
         compare(i);
         if (i.src[2] == kMemory) return broadcast(i.dst, i, {kTestMask, true});

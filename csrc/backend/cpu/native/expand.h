@@ -6,9 +6,16 @@
 
 namespace nos::cpu::native {
 
+// Where Expander::quotient is right: positive divisors in this range, dividends that are +0 or whose magnitude, as
+// bits, is less than kDividendReach above kLeastDividend.
+inline constexpr float kLeastDivisor = 0x1p-30f, kMostDivisor = 0x1p30f;
+inline constexpr uint32_t kLeastDividend = (127u - 80) << 23, kDividendReach = 160u << 23;
+
 class Expander {
  public:
-  Expander(Segment& segment, Target target) : segment_(segment), target_(target) {}
+  // first_divisor: place of the divisors in the scalar row.
+  Expander(Segment& segment, Target target, int first_divisor)
+      : segment_(segment), target_(target), first_divisor_(first_divisor) {}
 
   // A value with a home in memory; equal homes are the same value.
   uint16_t at(Home home);
@@ -16,6 +23,8 @@ class Expander {
 
   // The value op(src). is_number[k]: source k is a constant that is neither 0 nor NaN.
   uint16_t op(Op op, const uint16_t src[3], const bool is_number[3]);
+  // a / c for the scalar c that is divisor number `divisor` of the graph.
+  uint16_t quotient(uint16_t a, uint16_t c, int divisor);
   uint16_t lookup(uint16_t sign_product, int table) {
     return emit(V::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})});
   }
@@ -39,6 +48,7 @@ class Expander {
   Segment& segment_;
   std::vector<uint16_t> homes_;  // the values with a home
   const Target target_;
+  const int first_divisor_;
 };
 
 }  // namespace nos::cpu::native

@@ -139,6 +139,11 @@ class Builder {
     if (i.arity() > 1) n.b = rename(i.b);
     n.c = info(i.op).domain == Domain::random || i.arity() < 3 ? i.c : rename(i.c);  // a random op's site
     renamed_[v] = append(n);
+    if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar()) {
+      const auto divisor = static_cast<uint16_t>(n.b.id());
+      if (std::find(out_.divisors.begin(), out_.divisors.end(), divisor) == out_.divisors.end())
+        out_.divisors.push_back(divisor);
+    }
     if (ranges_[v].kind == Range::pure) products_.emplace(ranges_[v].factors, renamed_[v]);
   }
 

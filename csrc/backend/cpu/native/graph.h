@@ -16,6 +16,7 @@
 
 namespace nos::cpu::native {
 
+inline constexpr int kDivisorWords = 3;  // of one divisor in the scalar row: see Expander::quotient
 inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row: 8 are used, a vector of 16 may be read
 
 // Values are numbered as in a program: inputs first, then one per node. Scalars too, but for one more, the factor of
@@ -38,8 +39,14 @@ struct Graph {
   std::vector<Node> nodes;
   std::vector<Operand> outputs;
   std::vector<Table> tables;
-  std::vector<float> constants;  // value of each scalar that is a constant, NaN for the others
+  std::vector<uint16_t> divisors;  // the scalars that values are divided by
+  std::vector<float> constants;    // value of each scalar that is a constant, NaN for the others
 };
+
+// Places in the scalar row: | scalars | factor | tables | divisors |
+inline int first_table(const Graph& g) { return g.num_scalars + 1; }
+inline int first_divisor(const Graph& g) { return first_table(g) + static_cast<int>(g.tables.size()) * kTableLanes; }
+inline int row_size(const Graph& g) { return first_divisor(g) + static_cast<int>(g.divisors.size()) * kDivisorWords; }
 
 Graph make_graph(const Program& program);
 

@@ -7,6 +7,7 @@
 #include "../kernels.h"
 #include "allocate.h"
 #include "emit.h"
+#include "expand.h"
 
 namespace nos::cpu::native {
 namespace {
@@ -43,6 +44,7 @@ double op_cost(const Node& n) {
   if (n.table >= 0) return 0.02;
   switch (n.op) {
     case Op::div:
+      return n.b.is_scalar() ? 0.1 : 0.17;
     case Op::sqrt:
       return 0.17;
     case Op::rsqrt:
@@ -85,9 +87,9 @@ Code compile(const Graph& graph, const DType* dtypes, Target target, std::vector
   for (const Segment& s : stages.segments) {
     entries.push_back(assembler.here());
     if (target == Target::avx512)
-      emit_avx512(assembler, pool, allocate(s, kRegistersAvx512), graph.num_scalars + 1);
+      emit_avx512(assembler, pool, allocate(s, kRegistersAvx512), first_table(graph));
     else
-      emit_avx2(assembler, pool, allocate(s, kRegistersAvx2), graph.num_scalars + 1);
+      emit_avx2(assembler, pool, allocate(s, kRegistersAvx2), first_table(graph));
   }
   assembler.place_pool(pool);
   out.stages = std::move(stages.stages);
@@ -118,6 +120,17 @@ const Code* Native::code(const std::array<DType, kMaxSlots>& dtypes, bool scaled
   return found->code.usable ? &found->code : nullptr;
 }
 
+// What Expander::quotient needs of a divisor c: 1 / c in two parts, and the reach of the method as bits, 0 outside of
+// its own range.
+void reciprocal_of(float c, float* out) {
+  const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
+  const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);
+  out[0] = static_cast<float>(exact);
+  out[1] = static_cast<float>(exact - static_cast<double>(out[0]));
+  const uint32_t reach = in_range ? kDividendReach : 0;
+  std::memcpy(out + 2, &reach, sizeof reach);
+}
+
 void Native::fill_row(const double* scalars, float factor, float* row) const {
   for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
   row[graph_.num_scalars] = factor;
@@ -141,6 +154,10 @@ void Native::fill_row(const double* scalars, float factor, float* row) const {
     std::memcpy(out, results.data() + table.size() * kLanes, sizeof kInputs);
     std::memset(out + kLanes, 0, sizeof kInputs);
     out += kTableLanes;
+  }
+  for (uint16_t d : graph_.divisors) {
+    reciprocal_of(row[d], out);
+    out += kDivisorWords;
   }
 }
 

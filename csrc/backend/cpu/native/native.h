@@ -1,7 +1,8 @@
 // Owns the native tier: a program compiled to fused loops of machine code, with the interpreter's kernels in between,
 // for fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. Same bits as the interpreter, NaN payloads aside.
 //
-// Scalar row of a step, in floats:   | scalars of the program, rounded | factor of the gradient | tables, 16 each |
+// Scalar row of a step, in floats:
+//   | scalars of the program, rounded | factor of the gradient | tables, 16 each | divisors, 3 each |
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -38,7 +39,7 @@ class Native {
 
   double cost() const { return cost_; }  // estimated ns per element on one thread, data in cache
 
-  size_t row_size() const { return static_cast<size_t>(graph_.num_scalars) + 1 + graph_.tables.size() * kTableLanes; }
+  size_t row_size() const { return static_cast<size_t>(native::row_size(graph_)); }
   void fill_row(const double* scalars, float factor, float* row) const;
 
  private:

@@ -82,14 +82,18 @@ class Cutter {
         src[k] = operand(loop, expand, n.operand(k));
         number[k] = is_number(n.operand(k));
       }
-      result = expand.op(n.op, src, number);
+      const auto divisor = std::find(graph_.divisors.begin(), graph_.divisors.end(), n.b.id());
+      if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar() && divisor != graph_.divisors.end())
+        result = expand.quotient(src[0], src[1], static_cast<int>(divisor - graph_.divisors.begin()));
+      else
+        result = expand.op(n.op, src, number);
     }
     loop.local[static_cast<size_t>(id)] = result;
   }
 
   void emit_segment(int level) {
     Loop loop{{}, std::vector<int>(plan_.values.size(), -1)};
-    Expander expand(loop.segment, target_);
+    Expander expand(loop.segment, target_, first_divisor(graph_));
     if (level == 0) {
       for (const auto& [input, copy] : plan_.copies)
         loop.local[static_cast<size_t>(copy)] = expand.copy(expand.at(home(value(input).place)));

@@ -40,16 +40,18 @@ enum class V : uint8_t {
   bxor,
   sqrt,
   floor,
-  fma,     // a * b + c
-  test,    // predicate(a, b) ? 1.0 : 0.0; c is the 1.0. AVX-512 only
-  mask,    // predicate(a, b) ? all ones : 0. AVX2 only
-  select,  // predicate(a, b) ? c : d
-  join,    // bits of a | b, but a & b where c has ones. AVX-512 only
-  sign,    // by class of a, table in b. AVX-512 only
-  lookup,  // table b at a >> 29
-  copy,    // a
-  store,   // a, to the home of value dst
-  load,    // after allocation only, as are:
+  fma,      // a * b + c
+  fnma,     // c - a * b. AVX-512 only, as are:
+  div_fix,  // a if b is where Expander::quotient is right, else b / c; d: how far that reaches
+  test,     // predicate(a, b) ? 1.0 : 0.0; c is the 1.0. AVX-512 only
+  mask,     // predicate(a, b) ? all ones : 0. AVX2 only
+  select,   // predicate(a, b) ? c : d
+  join,     // bits of a | b, but a & b where c has ones. AVX-512 only
+  sign,     // by class of a, table in b. AVX-512 only
+  lookup,   // table b at a >> 29
+  copy,     // a
+  store,    // a, to the home of value dst
+  load,     // after allocation only, as are:
   spill,
 };
 
@@ -93,7 +95,10 @@ constexpr VInfo info(V op) {
     case V::floor:
       return {1, false, 1};
     case V::fma:
+    case V::fnma:
       return {3, false, 7};
+    case V::div_fix:
+      return {4, false, 8};
     case V::test:
       return {3, false, 6};
     case V::select:

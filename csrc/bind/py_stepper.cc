@@ -1,0 +1,270 @@
+// Stepper: what the optimizers of nos_ext.optim keep between steps. In the steady state a step is one call: it sees
+// that nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <deque>
+
+#include "../backend/cpu/engine.h"
+#include "../plan/plan.h"
+#include "../program/program.h"
+#include "arguments.h"
+#include "bind.h"
+#include "call.h"
+#include "devices.h"
+#include "tensors.h"
+#include "watch.h"
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+// The parameters that go into one engine call: those with the same step number and flags.
+struct Part {
+  std::vector<uint32_t> members;
+  uint64_t step;  // taken so far
+  double total_steps;
+  bool maximize, stochastic_rounding;
+  std::vector<uint64_t> seeds;  // one per group, all the same
+  LastPlan last;
+};
+
+class Stepper {
+ public:
+  // tensors, states: what the engine gets for every parameter; read at every step. counts: the memory of `steps`, a
+  // float32 tensor with the number of steps that every parameter has taken.
+  Stepper(py::object program, py::list groups, py::dict state, py::tuple hypers, py::tuple flags, py::list tensors,
+          py::list states, py::object steps, uintptr_t counts)
+      : program_object_(std::move(program)),
+        program_(program_object_.cast<const Program&>()),
+        watch_(std::move(groups), std::move(state), std::move(hypers), std::move(flags)),
+        tensors_(std::move(tensors)),
+        states_(std::move(states)),
+        steps_(std::move(steps)),
+        counts_(reinterpret_cast<float*>(counts)) {
+    for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
+  }
+
+  // parts: (members, steps taken, maximize, seed, total_steps, stochastic_rounding) for each engine call. read: as in
+  // step().
+  void divide(const py::list& parts, const py::object& read) {
+    watch_.remember();
+    present_.assign(watch_.params().size(), false);
+    known_counts_.assign(counts_, counts_ + watch_.params().size());
+    rows_.assign(watch_.num_groups() * width(), NAN);
+    row_sizes_.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
+    reread_.clear();
+    take(watch_.values(), read);
+    parts_.clear();
+    for (const py::handle part : parts) {
+      const auto t = py::reinterpret_borrow<py::tuple>(part);
+      Part& to = parts_.emplace_back();
+      to.members = t[0].cast<std::vector<uint32_t>>();
+      to.step = t[1].cast<uint64_t>();
+      to.maximize = t[2].cast<bool>();
+      to.seeds.assign(watch_.num_groups(), t[3].cast<uint64_t>());
+      to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
+      to.stochastic_rounding = t[5].cast<bool>();
+      if (program_.uses_total_steps() && std::isnan(to.total_steps))
+        throw std::invalid_argument("total_steps is None; rule '" + program_.name() +
+                                    "' reads T: pass the length of the training in steps");
+      for (const uint32_t i : to.members) present_.at(i) = true;
+    }
+  }
+
+  Change step(const py::object& groups, const py::object& state, const py::object& read, py::object scale,
+              py::object grads) {
+    std::vector<Watch::NewValue> values;
+    Change change = watch_.look(groups.ptr(), state.ptr(), values);
+    if (change == Change::structure) return change;
+    if (grads.is_none()) grads = gradients();
+    if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()))
+      change = Change::division;
+    if (change != Change::none) return change;
+    take(values, read);
+    run(std::move(grads), std::move(scale));
+    return Change::none;
+  }
+
+  py::list gradients() const {
+    static PyObject* const grad = PyUnicode_InternFromString("grad");
+    const auto& params = watch_.params();
+    py::list out(params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+      PyObject* value = PyObject_GetAttr(params[i].ptr(), grad);
+      if (!value) throw py::error_already_set();
+      PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), value);
+    }
+    return out;
+  }
+
+  int traverse(visitproc visit, void* arg) const {
+    for (const py::object* one : std::initializer_list<const py::object*>{&tensors_, &states_, &steps_})
+      Py_VISIT(one->ptr());
+    for (const Watch::NewValue& r : reread_) Py_VISIT(r.value.ptr());
+    return watch_.traverse(visit, arg);
+  }
+  void clear() {
+    watch_.clear();
+    present_.clear();
+    reread_.clear();
+    tensors_ = states_ = py::list();
+  }
+
+ private:
+  size_t width() const { return program_.hypers().size(); }
+
+  bool same_counts() const {
+    for (size_t i = 0; i < known_counts_.size(); ++i)
+      if (counts_[i] != known_counts_[i]) return false;
+    return true;
+  }
+
+  bool same_presence(PyObject* grads) const {
+    for (size_t i = 0; i < present_.size(); ++i)
+      if ((PyList_GET_ITEM(grads, static_cast<Py_ssize_t>(i)) != Py_None) != present_[i]) return false;
+    return true;
+  }
+
+  // Puts numbers into the rows. read(group, hyper, value) says what a value that is not a float stands for: a float, or
+  // a tensor or function of the step, which is evaluated at every step.
+  void take(const std::vector<Watch::NewValue>& values, const py::object& read) {
+    for (const Watch::NewValue& v : values) {
+      const py::object meaning = PyFloat_CheckExact(v.value.ptr()) ? v.value : read(v.group, v.hyper, v.value);
+      std::erase_if(reread_, [&](const auto& r) { return r.group == v.group && r.hyper == v.hyper; });
+      if (PyFloat_CheckExact(meaning.ptr()))
+        rows_[v.group * width() + v.hyper] = PyFloat_AS_DOUBLE(meaning.ptr());
+      else
+        reread_.push_back({v.group, v.hyper, meaning});
+    }
+    watch_.keep(values);
+  }
+
+  void reread(uint64_t steps) {
+    for (const Watch::NewValue& r : reread_) {
+      const py::object value = PyCallable_Check(r.value.ptr()) ? r.value(steps) : r.value;
+      rows_[r.group * width() + r.hyper] = read_number(program_.hypers()[r.hyper].name, value.ptr());
+    }
+  }
+
+  // Plans and scalars of all parts are made before the first one runs: an error changes nothing.
+  void run(py::object grads, py::object scale) {
+    struct Ready {
+      CallTensors tensors;
+      std::shared_ptr<const cpu::Prepared> plan;  // null on CUDA, which plans when it runs
+      std::vector<double> scalars;
+      py::object grads;
+    };
+    StepScalars common;
+    common.read("grad_scale", scale.ptr());
+    std::deque<Ready> ready;
+    for (Part& part : parts_) {
+      Ready& r = ready.emplace_back();
+      r.grads = parts_.size() == 1 ? grads : only(part.members, grads.ptr());
+      r.tensors->add("params", tensors_, Access::write);
+      r.tensors->add("grads", r.grads, Access::read_or_none);
+      for (size_t s = 0; s < labels_.size(); ++s)
+        r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
+      if (!on_cuda(*r.tensors)) r.plan = plan_of(part, *r.tensors);
+      reread(part.step);
+      const auto size = static_cast<size_t>(program_.num_scalars());
+      r.scalars.resize(size * watch_.num_groups());
+      for (size_t g = 0; g < watch_.num_groups(); ++g)
+        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
+                              {&r.scalars[g * size], size});
+    }
+    for (size_t k = 0; k < parts_.size(); ++k)
+      run(parts_[k], *ready[k].tensors, ready[k].plan.get(), ready[k].scalars, common.scale);
+    for (const Ready& r : ready) r.tensors->mark_modified();
+  }
+
+  void run(Part& part, const TensorLists& tensors, const cpu::Prepared* plan, const std::vector<double>& scalars,
+           double scale) {
+    std::vector<const double*> rows(row_sizes_.size());
+    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes_[g];
+    const cpu::StepArgs args{rows.data(),
+                             row_sizes_.data(),
+                             rows.size(),
+                             part.seeds.data(),
+                             static_cast<uint32_t>(part.step + 1),
+                             (part.maximize ? -1 : 1) / scale,
+                             part.stochastic_rounding};
+    const Program* programs[] = {&program_};
+    if (plan)
+      run_job(*plan, args);
+    else
+      run_on_cuda(programs, tensors, 0, watch_.group_of(), 0, args);
+    part.step += 1;
+    for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
+  }
+
+  std::shared_ptr<const cpu::Prepared> plan_of(Part& part, const TensorLists& tensors) const {
+    const auto fits = [](const cpu::Prepared&) { return true; };
+    return part.last.get(tensors, 0, watch_.group_of(), fits, [&] {
+      const Program* programs[] = {&program_};
+      Plan plan = make_plan(tensors.lists(), 0);
+      for (PlannedTensor& t : plan.tensors) t.row = watch_.group_of()[t.index];
+      return cpu::prepare(std::move(plan), programs);
+    });
+  }
+
+  static py::list only(const std::vector<uint32_t>& members, PyObject* grads) {
+    py::list out(static_cast<size_t>(PyList_GET_SIZE(grads)));
+    for (size_t i = 0; i < out.size(); ++i) out[i] = py::none();
+    for (const uint32_t i : members)
+      out[i] = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(grads, static_cast<Py_ssize_t>(i)));
+    return out;
+  }
+
+  py::object program_object_;
+  const Program& program_;
+  Watch watch_;
+  py::list tensors_, states_;
+  py::object steps_;
+  float* const counts_;
+  std::vector<float> known_counts_;
+  std::vector<bool> present_;  // which parameters had a gradient
+  std::vector<double> rows_;   // hyperparameters of every group
+  std::vector<Watch::NewValue> reread_;
+  std::vector<size_t> row_sizes_;
+  std::vector<std::string> labels_;  // of the lists of states, for messages
+  std::deque<Part> parts_;
+};
+
+// A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.
+void collectable(PyHeapTypeObject* heap_type) {
+  PyTypeObject* type = &heap_type->ht_type;
+  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (!py::detail::is_holder_constructed(self)) return 0;
+    return py::cast<Stepper&>(py::handle(self)).traverse(visit, arg);
+  };
+  type->tp_clear = [](PyObject* self) {
+    if (py::detail::is_holder_constructed(self)) py::cast<Stepper&>(py::handle(self)).clear();
+    return 0;
+  };
+}
+
+}  // namespace
+
+void bind_stepper(py::module_& m) {
+  py::class_<Stepper>(m, "Stepper", py::custom_type_setup(collectable))
+      .def(py::init<py::object, py::list, py::dict, py::tuple, py::tuple, py::list, py::list, py::object, uintptr_t>(),
+           py::arg("program"), py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"),
+           py::arg("tensors"), py::arg("states"), py::arg("steps"), py::arg("counts"))
+      .def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"))
+      .def("gradients", &Stepper::gradients)
+      .def(
+          "step",
+          [](Stepper& self, const py::object& groups, const py::object& state, const py::object& read, py::object scale,
+             py::object grads) {
+            return static_cast<int>(self.step(groups, state, read, std::move(scale), std::move(grads)));
+          },
+          py::arg("groups"), py::arg("state"), py::arg("read"), py::arg("scale") = py::none(),
+          py::arg("grads") = py::none());
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,214 @@
+"""Stochastic rounding of bfloat16 and float16 results: to the bit as docs/numerics.md says, and right on average."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import nos_ext
+from nos_ext import _C
+
+HALVES = [torch.bfloat16, torch.float16]
+SET = nos_ext.compile_rule("def set_to(p, g, *, lr):\n    return lr * g\n")
+TWO = nos_ext.compile_rule("def two(p, g, m, v, *, lr):\n    return lr * g, lr * g, lr * g\n")
+POWERSIGN = nos_ext.compile_rule(
+    "def powersign(p, g, m, *, lr, beta=0.9):\n"
+    "    m = beta * m + (1 - beta) * g\n"
+    "    return p - lr * exp(sign(g) * sign(m)) * g, m\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def restore_tuning() -> Iterator[None]:
+    yield
+    _C.set_tuning()
+
+
+def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int = 0, step: int = 1, index: int = 0) -> torch.Tensor:
+    """fp32 `values` as the engine rounds them to `dtype`."""
+    out = torch.zeros(values.shape, dtype=dtype)
+    nos_ext.apply_rule(
+        SET, [out], [values], [], lr=1.0, seed=seed, step=step, tensor_index=index, stochastic_rounding=True
+    )
+    return out
+
+
+def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
+    """The random word of one element, by the page of the documentation."""
+    q = element >> 2
+    counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
+    return _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)[element & 3]
+
+
+def spacing(x: float, dtype: torch.dtype) -> float:
+    """Distance of the neighbours of x that `dtype` has, as if its range were unlimited above."""
+    bits, lowest = (8, -133) if dtype == torch.bfloat16 else (11, -24)
+    return 2.0 ** max(math.frexp(x)[1] - bits, lowest)
+
+
+def expected(x: float, w: int, dtype: torch.dtype) -> float:
+    """x rounded in float64, in which all of this is exact."""
+    ulp = spacing(x, dtype)
+    lower = math.floor(abs(x) / ulp) * ulp
+    fraction = (abs(x) - lower) / ulp
+    if dtype == torch.float16 and abs(x) < 2.0**-14:
+        up = w >> 1 < math.floor(fraction * 2**31)
+    else:
+        unit = 2**16 if dtype == torch.bfloat16 else 2**13
+        up = fraction * unit + (w >> (32 - int(math.log2(unit)))) >= unit
+    out = lower + ulp * up
+    limit = 2.0**128 if dtype == torch.bfloat16 else 2.0**16
+    return math.copysign(math.inf if out >= limit else out, x)
+
+
+def samples() -> torch.Tensor:
+    """fp32 numbers of every size, those where formats end among them."""
+    make = np.random.default_rng(0)
+    anywhere = make.integers(0, 2**32, 1500, dtype=np.uint32).view(np.float32)
+    halves = np.ldexp(make.uniform(-2, 2, 1500), make.integers(-30, 17, 1500)).astype(np.float32)
+    edges = [0.0, -0.0, 65504, 65519, 65520, 65535.99, 65536, 3.38e38, 3.4e38, 2.0**-14, 2.0**-24, 2.0**-25, 2.0**-149]
+    values = np.concatenate([anywhere[np.isfinite(anywhere)], halves, edges, np.negative(edges)]).astype(np.float32)
+    return torch.from_numpy(values)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_to_the_bit(dtype: torch.dtype) -> None:
+    values = samples()
+    seed, step, index = 0x123456789ABCDEF, 7, 3
+    found = rounded(values, dtype, seed=seed, step=step, index=index)
+    for i, x in enumerate(values.tolist()):
+        wanted = expected(x, word(seed, step, index, 0, i), dtype)
+        assert (float(found[i]), math.copysign(1, found[i])) == (wanted, math.copysign(1, wanted)), (i, x)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_what_the_format_holds_is_exact(dtype: torch.dtype) -> None:
+    """All 2^16 numbers of the format, infinities and NaN among them, whatever is drawn."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    for seed in range(4):
+        found = rounded(every.float(), dtype, seed=seed)
+        nan = every.isnan()
+        assert torch.equal(found.view(torch.int16)[~nan], every.view(torch.int16)[~nan])
+        assert found.isnan()[nan].all()
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("x", [1.001, -1.001, 3.14159, 1e-3, 1.3e-5, 2.1e-7, -3e-8, 123.456])
+def test_unbiased(dtype: torch.dtype, x: float) -> None:
+    """The mean over elements, steps and seeds is x, within 5 standard errors."""
+    n = 4096
+    x = float(torch.tensor(x))
+    found = torch.stack([rounded(torch.full((n,), x), dtype, seed=s, step=1 + s % 3).double() for s in range(24)])
+    ulp = spacing(x, dtype)
+    fraction = abs(x) / ulp - math.floor(abs(x) / ulp)
+    error = ulp * math.sqrt(fraction * (1 - fraction) / found.numel())
+    assert abs(found.mean().item() - x) <= 5 * error
+    assert set(((found.abs() - math.floor(abs(x) / ulp) * ulp) / ulp).unique().tolist()) <= {0.0, 1.0}
+    per_seed = found.mean(dim=1)
+    assert (per_seed - x).abs().max() <= 6 * error * math.sqrt(24)  # no seed is off
+
+
+def test_draws_differ_between_outputs_steps_and_tensors() -> None:
+    values = torch.full((4096,), 1.0 + 2.0**-8)  # half-way: a fair coin
+
+    def up(t: torch.Tensor) -> torch.Tensor:
+        return t > 1
+
+    params, first, second = ([torch.zeros(4096, dtype=torch.bfloat16) for _ in range(2)] for _ in range(3))
+    nos_ext.apply_rule(TWO, params, [values, values], [first, second], lr=1.0, stochastic_rounding=True)
+    other_step = rounded(values, torch.bfloat16, step=2)
+    other_seed = rounded(values, torch.bfloat16, seed=1)
+    coins = [up(t) for t in (*params, *first, *second, other_step, other_seed)]
+    for i, a in enumerate(coins):
+        for b in coins[:i]:
+            assert 0.45 < (a == b).double().mean() < 0.55
+    for i in range(20):
+        assert bool(up(second[1])[i]) == (word(0, 1, 1, 2, i) >> 31 == 1)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_same_bits_however_the_work_is_cut(dtype: torch.dtype) -> None:
+    make = torch.Generator().manual_seed(1)
+    sizes = [1, 3, 130, 1023, 5000]
+    lists = [[torch.randn(n, generator=make).to(dtype) for n in sizes] for _ in range(3)]
+    results = []
+    for block, chunk, threads in ((0, 0, 0), (4, 4, 1), (128, 260, 2), (512, 1024, 3)):
+        _C.set_tuning(block=block, chunk=chunk, threads=threads)
+        p, g, m = ([t.clone() for t in x] for x in lists)
+        nos_ext.apply_rule(POWERSIGN, p, g, [m], lr=0.1, seed=9, step=4, stochastic_rounding=True)
+        results.append([*p, *m])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    p, g, m = ([t.clone() for t in x] for x in lists)
+    for i in range(len(sizes)):
+        nos_ext.apply_rule(
+            POWERSIGN, p[i : i + 1], g[i : i + 1], [m[i : i + 1]],
+            lr=0.1, seed=9, step=4, stochastic_rounding=True, tensor_index=i,
+        )  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(results[0], [*p, *m], strict=True))
+    nearest, g, m = ([t.clone() for t in x] for x in lists)
+    nos_ext.apply_rule(POWERSIGN, nearest, g, [m], lr=0.1, seed=9, step=4)
+    assert not torch.equal(nearest[4], results[0][4])
+
+
+def test_same_bits_on_every_instruction_set() -> None:
+    code = (
+        "import hashlib, torch, nos_ext\n"
+        "make = torch.Generator().manual_seed(1)\n"
+        "x = torch.randn(100_003, generator=make) * torch.exp2(torch.randint(-30, 17, (100_003,), generator=make))\n"
+        "h = hashlib.sha256()\n"
+        "rule = nos_ext.compile_rule('def set_to(p, g, *, lr):\\n    return lr * g\\n')\n"
+        "for dtype in (torch.bfloat16, torch.float16):\n"
+        "    p = torch.zeros(x.shape, dtype=dtype)\n"
+        "    nos_ext.apply_rule(rule, [p], [x], [], lr=1.0, seed=3, stochastic_rounding=True)\n"
+        "    h.update(p.view(torch.int16).numpy().tobytes())\n"
+        "print(h.hexdigest())\n"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "NOS_ISA": isa}, capture_output=True, text=True, check=True
+        ).stdout
+        for isa in nos_ext.build_info()["cpu"]["isas"]
+    }
+    assert len(digests) == 1
+
+
+def test_wide_results_are_not_touched() -> None:
+    make = torch.Generator().manual_seed(1)
+    for dtype in (torch.float32, torch.float64):
+        p, g, m = (torch.randn(600, generator=make, dtype=dtype) for _ in range(3))
+        q, n = p.clone(), m.clone()
+        nos_ext.apply_rule(POWERSIGN, [p], [g], [[m]], lr=0.1, stochastic_rounding=True)
+        nos_ext.apply_rule(POWERSIGN, [q], [g], [[n]], lr=0.1)
+        assert torch.equal(p, q)
+        assert torch.equal(m, n)
+
+
+def test_population_slices_draw_as_their_own_call() -> None:
+    make = torch.Generator().manual_seed(1)
+    p, g, m = (torch.randn(3, 50, generator=make).bfloat16() for _ in range(3))
+    q, n = p.clone(), m.clone()
+    nos_ext.apply_population([POWERSIGN] * 3, [p], [g], [[m]], lr=0.1, seed=[4, 5, 6], stochastic_rounding=True)
+    for k in range(3):
+        nos_ext.apply_rule(POWERSIGN, [q[k]], [g[k]], [[n[k]]], lr=0.1, seed=4 + k, stochastic_rounding=True)
+    assert torch.equal(p, q)
+    assert torch.equal(m, n)
+
+
+def test_small_updates_add_up() -> None:
+    """What the option is for: updates below half a spacing are lost when rounding to nearest."""
+    rule = nos_ext.compile_rule("def sgd(p, g, *, lr):\n    return p - lr * g\n")
+    lost, kept = (torch.ones(2000, dtype=torch.bfloat16) for _ in range(2))
+    grad = torch.full((2000,), -1.0)
+    for step in range(1, 201):
+        nos_ext.apply_rule(rule, [lost], [grad], [], lr=1e-3, step=step)
+        nos_ext.apply_rule(rule, [kept], [grad], [], lr=1e-3, step=step, stochastic_rounding=True)
+    assert torch.equal(lost, torch.ones(2000, dtype=torch.bfloat16))
+    assert kept.double().mean().item() == pytest.approx(1.2, abs=2e-3)
