@@ -77,7 +77,7 @@ else
   nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
   stage build 110 bash -c build || exit 1
   stage check 25 "$PYTHON" -m bench.gpu.check
-  stage tests 90 bash -c 'tests tests/backend/cuda/test_device.py tests/backend/cuda -m "not slow"'
+  stage tests 90 bash -c 'tests tests/backend/cuda/test_device*.py tests/backend/cuda -m "not slow"'
   have compute-sanitizer && stage sanitizer 40 compute-sanitizer --error-exitcode 9 "$PYTHON" -m bench.gpu.check
   stage nvrtc 25 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
   stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 125
