@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from . import harness, memory, optim_page, plot, tables
 from . import record as rec
+from .gpu import page as gpu_page
 from .loop import BATCH
 
 _DOCS: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
@@ -98,6 +99,7 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
     if record.get("memory"):
         out += ["## Memory", f"Beyond the tensors, over {memory.STEPS} steps on {memory.SIZE}."]
         out += [tables.memory(record)]
+    out += gpu_page.committed()
     if any(rec.cells(record)):
         out += ["## All times", "Microseconds (time / engine's time); the engine with the middle half of its samples."]
         out += [tables.all_times(record), "### Missing", tables.missing(record)]

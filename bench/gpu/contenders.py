@@ -12,8 +12,9 @@ import nos_ext
 
 from ..case import Case, Contender, NotApplicable, Unavailable, repeated
 from ..peers import eager, foreach
-from ..peers.engine import program
+from ..peers.engine import optimizer, program
 from ..rules import LR, TOTAL_STEPS
+from .timing import synchronize
 
 INTERPRETER: Final = "nos_ext"
 COMPILED: Final = "nos_ext compiled"
@@ -66,6 +67,20 @@ def _graph(case: Case) -> Contender:
     return Contender(GRAPH, captured(step), peer=False)
 
 
+def _rule_optimizer(case: Case) -> Contender:
+    """The torch.optim.Optimizer around the engine, as users call it, interpreted."""
+    inner = optimizer(case)
+
+    def run(n: int) -> None:
+        before = nos_ext.set_jit("never")
+        try:
+            inner.run(n)
+        finally:
+            nos_ext.set_jit(before)
+
+    return Contender("RuleOptimizer", run, peer=False)
+
+
 _OPTIM: Final[Mapping[str, Any]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -87,6 +102,7 @@ CONTENDERS: Final[Mapping[str, Callable[[Case], Contender]]] = {
     INTERPRETER: partial(_tier, name=INTERPRETER, mode="never"),
     COMPILED: partial(_tier, name=COMPILED, mode="always"),
     GRAPH: _graph,
+    "RuleOptimizer": _rule_optimizer,
     "torch fused": partial(_optim, kind="fused"),
     "torch foreach": partial(_optim, kind="foreach"),
     "torch fused in a graph": partial(_optim, kind="fused in a graph"),
@@ -100,7 +116,10 @@ def contenders(case: Case) -> tuple[list[Contender], dict[str, str]]:
     found, missing = [], {}
     for name, build in CONTENDERS.items():
         try:
-            found.append(build(case))
+            contender = build(case)
+            contender.run(1)  # what cannot run says so here, not in the middle of a measurement
+            synchronize("cuda" if _on_cuda(case) else "cpu")
+            found.append(contender)
         except NotApplicable:
             pass
         except Exception as error:  # a peer that fails must not cost the rest of a run

@@ -34,11 +34,14 @@ def _head(record: dict[str, Any]) -> str:
 
 def predictions(record: dict[str, Any]) -> str:
     rows = []
+    dry = record["machine"]["device"] == "cpu"
     for row in ROWS:
         value = row.value(record)
         target = f"{'>=' if row.at_least else '<='} {row.target:g} {row.unit}".strip()
         measured, met = ("not measured", "") if value is None else (f"{value:.2f} {row.unit}".strip(), "")
-        if value is not None:
+        if dry:
+            measured = "dry run" if value is not None else "no value"
+        elif value is not None:
             met = "yes" if row.met(value) else "**no**"
         rows.append([row.what, row.predicted, target, measured, met])
     return tables.table(["what", "predicted", "target", "measured", "met"], rows)
@@ -75,13 +78,13 @@ def _compiled(record: dict[str, Any]) -> str:
     return tables.table(["tensors", "by", "us", "time / interpreter", "first call"], rows)
 
 
-def _missing(record: dict[str, Any]) -> str:
-    rows = [
-        [f"{c['scene']} {c['rule']} {c['dtype']}", name, why]
-        for c in record.get("cells", [])
-        for name, why in (c.get("missing") or {"all": c["skipped"]} if "skipped" in c else c["missing"]).items()
-    ]
-    return tables.table(["cell", "contender", "why"], rows)
+def _missing(record: dict[str, Any]) -> list[list[str]]:
+    """Each reason once, with the number of cells."""
+    count: dict[tuple[str, str], int] = {}
+    for c in record.get("cells", []):
+        for reason in (c["missing"] if "missing" in c else {"all": c["skipped"]}).items():
+            count[reason] = count.get(reason, 0) + 1
+    return [[name, why, str(n)] for (name, why), n in count.items()]
 
 
 def sections(record: dict[str, Any]) -> list[str]:
@@ -93,8 +96,8 @@ def sections(record: dict[str, Any]) -> list[str]:
         out += ["Many programs at once:", _population(record)]
     if record.get("compiled"):
         out += ["PowerSign against torch.compile:", _compiled(record)]
-    if any(c.get("missing") or "skipped" in c for c in record.get("cells", [])):
-        out += ["Missing:", _missing(record)]
+    if missing := _missing(record):
+        out += ["Missing:", tables.table(["contender", "why", "cells"], missing)]
     return out
 
 

@@ -75,6 +75,7 @@ def random_program(rng: random.Random, ops: int, states: int, draws: bool = True
 
 
 def random_rules(seed: int, count: int) -> list[_C.Program]:
-    """Mostly of 5 to 40 instructions; a few longer ones."""
+    """Of 3 to 20 instructions, each twentieth of 40."""
     rng = random.Random(seed)
-    return [random_program(rng, rng.choice((5, 10, 20, 20, 40)), rng.randint(0, 3)) for _ in range(count)]
+    lengths = [rng.choice((3, 5, 8, 12, 20)) if i % 20 else 40 for i in range(count)]
+    return [random_program(rng, length, rng.randint(0, 3)) for length in lengths]

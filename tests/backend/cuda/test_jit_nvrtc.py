@@ -3,8 +3,10 @@ promise. Needs libnvrtc (`pip install nvidia-cuda-nvrtc`), no GPU."""
 
 from __future__ import annotations
 
+import collections
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +65,38 @@ def test_two_hundred_random_rules_compile_without_a_spill() -> None:
         logs = list(pool.map(lambda p: compiled(p, "float32", 90), rules))
     bad = {i: spills(log) for i, log in enumerate(logs) if any(spills(log))}
     assert not bad, f"of 200 rules these spill: {bad}"
+
+
+def disassembler() -> str | None:
+    """nvdisasm of the toolkit, or of the wheel nvidia-cuda-nvdisasm."""
+    wheels = (str(Path(p) / "nvidia" / "cu13" / "bin") for p in sys.path)
+    return next(filter(None, (shutil.which("nvdisasm", path=w) for w in (None, *wheels))), None)
+
+
+@needs_nvrtc
+@pytest.mark.skipif(disassembler() is None, reason="needs nvdisasm (pip install nvidia-cuda-nvdisasm)")
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_machine_code_of_a_rule(arch: int, dtype: str, tmp_path: Path) -> None:
+    """No local memory, no generic access to a tensor, and a whole tile is 16 bytes an access."""
+    for name, text in (("adam", library.adam), ("random", "tanh(g) * drop(m, 0.3) + abs(v) ** 0.3 * log(abs(g) + 1)")):
+        program = nos_ext.compile_rule(text)
+        slots = 2 + len(program.state_names)
+        cubin, _ = _C.nvrtc_compile(_C.cuda_source(program, [dtype] * slots), arch)
+        (tmp_path / "rule.cubin").write_bytes(cubin)
+        command = [str(disassembler()), "-c", str(tmp_path / "rule.cubin")]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = collections.Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", listing))
+        assert found["EXIT"] > 0, "the listing was read"
+        for banned in (r"LDL", r"STL", r"ST\.", r"LD\.E\.(128|U16)"):
+            assert not [op for op in found if re.match(banned, op)], (name, found)
+        width = "128" if dtype == "float32" else "64"
+        read, written = (
+            sum(n for op, n in found.items() if re.match(rf"{kind}\.E\.({width})", op)) for kind in ("LDG", "STG")
+        )
+        groups = 2  # of four elements per thread, in the path for whole tiles and in the other
+        assert written == 2 * groups * (slots - 1), (name, found)
+        assert read >= 2 * groups * slots, (name, found)
 
 
 @needs_nvrtc

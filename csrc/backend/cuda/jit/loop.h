@@ -79,6 +79,15 @@ NOS_HD void draw(bool normal, uint64_t seed, uint32_t step, uint32_t tensor, uin
     philox::uniform4(words, out);
 }
 
+// Tells the device compiler that a pointer is to global memory: a generic load takes a detour.
+template <class M>
+NOS_HD M* global(void* p) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(p));
+#endif
+  return static_cast<M*>(p);
+}
+
 // Rule: Value, the compute type; kSlots, and of each slot kDtype, kRead, kWritten; kDraws; the scalars it reads, taken
 // from a row by its constructor; draws(); operator() on the slots of one element.
 //
@@ -87,68 +96,84 @@ NOS_HD void draw(bool normal, uint64_t seed, uint32_t step, uint32_t tensor, uin
 template <class Rule, uint32_t kThreads, uint32_t kGroups>
 struct Block {
   using T = typename Rule::Value;
+  using Values = T[Rule::kSlots][kGroups][4];
+  static constexpr uint32_t kStride = 4 * kThreads, kTile = kStride * kGroups;
+
   const Rule rule;
-  const TensorRec& tensor;
-  const RowHead row;
-  const uint32_t step;
-  const T factor;
-  const int64_t origin;  // of the chunk, from each slot's start
-  const int64_t begin;   // of the chunk within its slice
+  void* memory[Rule::kSlots];  // of the chunk
+  const bool aligned;
   const uint32_t count;  // elements of the chunk
 
-  NOS_HD void run(uint32_t thread) const {
-    for (uint32_t first = 4 * thread; first < count; first += 4 * kThreads * kGroups) {
-      T x[Rule::kSlots][kGroups][4];
-      each_slot<true>(first, x);
+  // whole: every group of the tile is there and aligned, which spares a test per access.
+  template <bool loads, bool whole, uint32_t s = 0>
+  NOS_HD void move(uint32_t first, Values& x) const {
+    if constexpr (loads ? Rule::kRead[s] : Rule::kWritten[s]) {
+      constexpr uint32_t dtype = Rule::kDtype[s];
+      auto* const at = global<typename Storage<dtype>::Memory>(memory[s]) + first;
+#pragma unroll
+      for (uint32_t group = 0; group < kGroups; ++group) {
+        const uint32_t begin = first + kStride * group;
+        const uint32_t left = whole ? 4 : begin < count ? count - begin : 0;
+        const bool vector = whole || (left >= 4 && aligned);
+        if constexpr (loads)
+          load<dtype>(at + kStride * group, vector, left, x[s][group]);
+        else
+          store<dtype>(at + kStride * group, vector, left, x[s][group]);
+      }
+    }
+    if constexpr (s + 1 < Rule::kSlots) move<loads, whole, s + 1>(first, x);
+  }
+
+  template <class Draws>
+  NOS_HD void run(uint32_t thread, T factor, const Draws& draws) const {
+    for (uint32_t tile = 0; tile < count; tile += kTile) {
+      const bool whole = aligned && count - tile >= kTile;
+      const uint32_t first = tile + 4 * thread;
+      Values x;
+      if (whole)
+        move<true, true>(first, x);
+      else
+        move<true, false>(first, x);
 #pragma unroll
       for (uint32_t group = 0; group < kGroups; ++group) {
         float u[Rule::kDraws ? Rule::kDraws : 1][4];
-        const auto q = static_cast<uint64_t>(begin + first + 4 * kThreads * group) >> 2;
-        rule.draws(row.seed, step, tensor.index, q, u);
+        draws(first + kStride * group, u);
 #pragma unroll
         for (uint32_t lane = 0; lane < 4; ++lane) rule(factor, x, u, group, lane);
       }
-      each_slot<false>(first, x);
+      if (whole)
+        move<false, true>(first, x);
+      else
+        move<false, false>(first, x);
     }
-  }
-
-  template <bool loads, uint32_t s = 0>
-  NOS_HD void each_slot(uint32_t first, T (&x)[Rule::kSlots][kGroups][4]) const {
-    if constexpr (loads ? Rule::kRead[s] : Rule::kWritten[s]) {
-      constexpr uint32_t dtype = Rule::kDtype[s];
-      using M = typename Storage<dtype>::Memory;
-#pragma unroll
-      for (uint32_t group = 0; group < kGroups; ++group) {
-        const uint32_t at = first + 4 * kThreads * group;
-        const uint32_t left = at < count ? count - at : 0;
-        const bool vector = left >= 4 && tensor.aligned != 0;
-        M* const memory = static_cast<M*>(tensor.data[s]) + origin + at;
-        if constexpr (loads)
-          load<dtype>(memory, vector, left, x[s][group]);
-        else
-          store<dtype>(memory, vector, left, x[s][group]);
-      }
-    }
-    if constexpr (s + 1 < Rule::kSlots) each_slot<loads, s + 1>(first, x);
   }
 };
 
 template <class Rule, uint32_t kThreads, uint32_t kGroups>
-NOS_HD void run_block(const Launch& launch, uint32_t block, uint32_t thread) {
+NOS_HD void run_block(const Launch& launch, uint32_t number, uint32_t thread) {
   using T = typename Rule::Value;
-  const ChunkRec chunk = launch.chunks[block];
+  const ChunkRec chunk = launch.chunks[number];
   const TensorRec& tensor = launch.tensors[chunk.tensor];
   const unsigned char* const step_block = launch.step_block ? launch.step_block : launch.inline_block;
   const StepHead head = *reinterpret_cast<const StepHead*>(step_block);
   const auto* const rows = reinterpret_cast<const RowHead*>(step_block + sizeof(StepHead));
   const RowHead row = rows[tensor.row + chunk.slice];
   const T* const scalars = reinterpret_cast<const T*>(rows + launch.rows) + row.first;
+
   const int64_t left = tensor.numel - chunk.begin;
   const uint32_t count = left < launch.chunk_elements ? static_cast<uint32_t>(left) : launch.chunk_elements;
+  Block<Rule, kThreads, kGroups> block{Rule(scalars), {}, tensor.aligned != 0, count};
   const int64_t origin = static_cast<int64_t>(chunk.slice) * tensor.numel + chunk.begin;
-  Block<Rule, kThreads, kGroups>{Rule(scalars), tensor,      row,  head.step, static_cast<T>(head.factor),
-                                 origin,        chunk.begin, count}
-      .run(thread);
+#pragma unroll
+  for (uint32_t s = 0; s < Rule::kSlots; ++s) {
+    const uint32_t dtype = Rule::kDtype[s];
+    const int64_t size = dtype == kF64 ? 8 : dtype == kF32 ? 4 : 2;
+    block.memory[s] = static_cast<unsigned char*>(tensor.data[s]) + size * origin;
+  }
+  const uint32_t index = tensor.index;
+  block.run(thread, static_cast<T>(head.factor), [&](uint32_t at, float (*u)[4]) {
+    block.rule.draws(row.seed, head.step, index, static_cast<uint64_t>(chunk.begin + at) >> 2, u);
+  });
 }
 
 }  // namespace nos::cuda::jit

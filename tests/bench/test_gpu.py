@@ -1,0 +1,136 @@
+"""The GPU benches without a GPU: contenders compute the same, records are written row by row, pages say what was measured
+and what was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.case import Contender
+from bench.gpu import page, predictions, run, scenes, suites, timing
+from bench.gpu.contenders import COMPILED, GRAPH, INTERPRETER, contenders
+from bench.rules import RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_scenes_are_what_they_say() -> None:
+    sizes = scenes.SCENES
+    assert sizes["2^27"].elements == 2**27
+    assert (sizes["gpt2"].tensors, sizes["5000x256"].tensors) == (148, 5000)
+    assert {c[0] for c in scenes.CELLS} == set(sizes)
+    assert all(c[1] in RULES and c[2] in scenes.DTYPES for c in scenes.CELLS)
+    # PowerSign reads p, g, m and writes p, m
+    assert scenes.bytes_moved(sizes["2^27"], "powersign", "float32") == 20 * 2**27
+    assert scenes.bytes_moved(sizes["2^27"], "powersign", "bfloat16") == 10 * 2**27
+
+
+@pytest.mark.parametrize("rule", sorted({c[1] for c in scenes.CELLS}))
+def test_contenders_make_the_same_step(rule: str) -> None:
+    size = scenes.shrunk(scenes.SCENES["L2"])
+    results = {}
+    names = [c.name for c in contenders(scenes.case(size, rule, "float32", "cpu"))[0]]
+    assert INTERPRETER in names
+    for name in names:
+        case = scenes.case(size, rule, "float32", "cpu")
+        found, missing = contenders(case)  # each has made one step by now, on the same tensors: start again
+        assert {COMPILED, GRAPH} <= set(missing)
+        fresh = scenes.case(size, rule, "float32", "cpu")
+        for mine, start in zip(case.lists, fresh.lists, strict=True):
+            for a, b in zip(mine, start, strict=True):
+                a.data.copy_(b.data)
+        (chosen,) = (c for c in found if c.name == name)
+        if name.startswith("torch") or name == "RuleOptimizer":
+            continue  # with states of their own; tests/bench/test_contenders.py and the conformance suite compare them
+        chosen.run(1)
+        results[name] = [p.detach().clone() for p in case.params]
+    start = [p.detach() for p in scenes.case(size, rule, "float32", "cpu").params]
+    for name, params in results.items():
+        for a, b, s in zip(params, results[INTERPRETER], start, strict=True):
+            assert not torch.equal(a, s), name
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_measure_reports_time_per_call_and_ratio() -> None:
+    rows = timing.measure(
+        [Contender("one", lambda n: time.sleep(1e-3 * n)), Contender("three", lambda n: time.sleep(3e-3 * n))],
+        "one", "cpu", 0.05,
+    )  # fmt: skip
+    assert 900 < rows["one"]["us"] < 9000
+    assert 1.5 < rows["three"]["ratio"] < 6
+    assert rows["one"]["ratio"] == 1.0
+
+
+def test_dry_run_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "CELLS", (scenes.CELLS[0], ("L2", "adam", "bfloat16")))
+    assert run.main(["main", "--out", str(tmp_path), "--device", "cpu", "--seconds", "60"]) == 0
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert [c["scene"] for c in record["cells"]] == ["2^27", "L2"]
+    text = "\n\n".join(page.sections(page.load(tmp_path)))
+    assert "dry run" in text
+    assert "yes" not in text
+    assert "CUDA graphs need CUDA tensors" in text
+
+
+def test_time_that_is_up_is_said(tmp_path: Path) -> None:
+    rows = list(suites.cells("cpu", 1.0, lambda: 0.5))
+    assert all(r["skipped"] == "no time was left" for r in rows)
+    assert len(rows) == len(scenes.CELLS)
+
+
+def measured(us: float, **more: float) -> dict[str, Any]:
+    return {"us": us, "host_us": us, "ratio": 1.0, "us_q1": us, "us_q3": us, "peer": False, **more}
+
+
+def record(engine_us: float) -> dict[str, Any]:
+    cell = {
+        "scene": "2^27", "rule": "adam", "dtype": "float32", "elements": 2**27, "tensors": 1, "bytes": 28 * 2**27,
+        "missing": {}, "contenders": {INTERPRETER: measured(engine_us), "torch fused": measured(1400.0)},
+    }  # fmt: skip
+    machine = {"device": "Some GPU", "torch": "2", "python": "3", "date": "a day"}
+    copy = {"elements": 2**27, "us": 358.0, "gb_per_s": 3000.0}
+    return {"schema": 1, "machine": machine, "copy": copy, "cells": [cell], "first_update": {"ms": 2.0}}
+
+
+def test_predictions_are_judged() -> None:
+    rows = {r.what: r for r in predictions.ROWS}
+    adam = rows["interpreter, Adam, 2^27 f32, part of copy bandwidth"]
+    value = adam.value(record(1300.0))
+    assert value == pytest.approx(28 * 2**27 / 1300.0 * 1e-3 / 3000)
+    assert adam.met(value)
+    assert not adam.met(adam.value(record(1500.0)) or 0)
+    ratio = rows["torch fused Adam / interpreter, 2^27"]
+    assert ratio.value(record(1500.0)) == pytest.approx(1400 / 1500)
+    assert rows["text of a new rule to its first update"].met(2.0) is False
+    table = page.predictions(record(1300.0))
+    assert "| 0.96 | yes |" in table
+    assert "| 2.00 ms | **no** |" in table
+    assert "not measured" in table
+
+
+def test_committed_records_are_shown(tmp_path: Path) -> None:
+    assert page.committed(tmp_path) == []
+    folder = tmp_path / "h100-2030-01-01"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(record(1300.0)))
+    text = page.committed(tmp_path)
+    assert text[:2] == ["## CUDA", "### h100-2030-01-01"]
+    assert "Some GPU" in text[2]
+    (folder / "results.json").write_text('{"schema": 9}')
+    with pytest.raises(ValueError, match="schema 9"):
+        page.committed(tmp_path)
+
+
+def test_wrong_usage_of_the_script() -> None:
+    for arguments in (["--hosts"], ["--host", "more"]):
+        out = subprocess.run(["bash", "bench/gpu/run.sh", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert out.returncode == 2
+        assert "--host" in out.stderr
+    assert page.main(["/nowhere"]) == 1
+    assert page.main([]) == 2
