@@ -98,7 +98,9 @@ const char* nos_host_step(const Step* s) {
       rows.push_back(slots.back().data());
       sizes.push_back(slots.back().size());
     }
-    cuda::host_run(job, {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor, s->stochastic_rounding != 0}, s->shared_limit);
+    cuda::host_run(job,
+                   {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor, s->stochastic_rounding != 0},
+                   s->shared_limit);
   });
 }
 
