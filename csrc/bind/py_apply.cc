@@ -47,6 +47,15 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
   });
 }
 
+// On whichever device the tensors are.
+void run_step(const Program& program, const TensorLists& tensors, uint32_t tensor_index, const cpu::StepArgs& args) {
+  const Program* programs[] = {&program};
+  if (on_cuda(tensors))
+    run_on_cuda(programs, tensors, tensor_index, {}, 0, args);
+  else
+    run_job(*plan_of(program, tensors, tensor_index), args);
+}
+
 std::string joined(const std::vector<std::string>& names) {
   std::string out;
   for (const auto& n : names) out += (out.empty() ? "'" : ", '") + n + "'";
@@ -143,7 +152,7 @@ void apply_rule(Arguments arguments) {
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, program, state);
 
-  static thread_local std::vector<double> slots;  // nothing below calls back into Python while it is in use
+  std::vector<double>& slots = tensors->scalars;
   slots.resize(static_cast<size_t>(program.num_scalars()));
   program.eval_scalars(static_cast<double>(scalars.common.step), scalars.total_steps,
                        {scalars.hypers.data(), program.hypers().size()}, slots);
@@ -156,12 +165,7 @@ void apply_rule(Arguments arguments) {
                            static_cast<uint32_t>(scalars.common.step),
                            scalars.common.factor(),
                            scalars.common.stochastic_rounding};
-  const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
-  const Program* programs[] = {&program};
-  if (on_cuda(*tensors))
-    run_on_cuda(programs, *tensors, index, {}, 0, args);
-  else
-    run_job(*plan_of(program, *tensors, index), args);
+  run_step(program, *tensors, static_cast<uint32_t>(scalars.common.tensor_index), args);
   tensors->mark_modified();
 }
 

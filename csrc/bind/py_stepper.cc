@@ -153,7 +153,7 @@ class Stepper {
   void run(py::object grads, py::object scale) {
     struct Ready {
       CallTensors tensors;
-      std::shared_ptr<const cpu::Prepared> plan;  // null on CUDA, which plans when it runs
+      std::shared_ptr<const cpu::Prepared> plan;
       std::vector<double> scalars;
       py::object grads;
     };
@@ -180,6 +180,7 @@ class Stepper {
     for (const Ready& r : ready) r.tensors->mark_modified();
   }
 
+  // plan: null for tensors on a CUDA device.
   void run(Part& part, const TensorLists& tensors, const cpu::Prepared* plan, const std::vector<double>& scalars,
            double scale) {
     std::vector<const double*> rows(row_sizes_.size());

@@ -51,6 +51,8 @@ class TensorLists {
 
   void clear();  // forgets the tensors, keeps the memory
 
+  std::vector<double> scalars;  // memory for those of the call
+
  private:
   std::vector<TensorList> lists_;  // the first count_ are in use
   size_t count_ = 0;
