@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow lint format build docs fuzz ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -35,13 +35,16 @@ lint: $(STAMP) ## ruff, mypy, clang-format, stub and docs freshness
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.cpp' '*.cu')
 	$(BIN)/python -m nos_ext.docgen --check
+
+gate: $(STAMP) ## registers, spills, branches of the CUDA kernels (needs nvcc, no GPU)
+	$(BIN)/python -m tests.backend.cuda.gate
 
 format: $(STAMP) ## rewrites sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.cpp' '*.cu')
 
 docs: $(STAMP) ## docs/reference from the tables
 	$(BIN)/python -m nos_ext.docgen

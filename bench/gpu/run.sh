@@ -61,7 +61,7 @@ profile() {
   metrics+=,smsp__average_warps_issue_stalled_branch_resolve_per_issue_active.ratio
   metrics+=,smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio
   metrics+=,smsp__sass_inst_executed_op_local.sum
-  ncu --clock-control none --csv -k 'regex:nos|interpret|update' --metrics "$metrics" "$PYTHON" -m bench.gpu.run profile \
+  ncu --clock-control none --csv -k 'regex:interpreter|nos_rule' --metrics "$metrics" "$PYTHON" -m bench.gpu.run profile \
     --out "$OUT" >"$OUT/ncu.csv" && grep -c gpu__time_duration "$OUT/ncu.csv"
 }
 export -f build tests profile have
@@ -77,7 +77,7 @@ else
   nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
   stage build 110 bash -c build || exit 1
   stage check 25 "$PYTHON" -m bench.gpu.check
-  stage tests 90 bash -c 'tests tests/backend/cuda -m "not slow"'
+  stage tests 90 bash -c 'tests tests/backend/cuda/test_device*.py tests/backend/cuda -m "not slow"'
   have compute-sanitizer && stage sanitizer 40 compute-sanitizer --error-exitcode 9 "$PYTHON" -m bench.gpu.check
   stage nvrtc 25 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
   stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 125

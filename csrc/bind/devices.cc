@@ -116,10 +116,6 @@ void run_on_cuda(std::span<const Program* const> programs, const TensorLists& te
   const size_t first = static_cast<size_t>(
       std::find_if(params.begin(), params.end(), [](const TensorRef& t) { return t.on_cuda; }) - params.begin());
   const int device = params[first].device;
-  if (args.stochastic_rounding)
-    throw std::invalid_argument(
-        "stochastic_rounding is True and the tensors are on CUDA, where results round to nearest only; "
-        "pass False, or keep the parameters in float32");
   const cuda::OnDevice on(device);
   auto* stream = static_cast<cudaStream_t>(current_stream(tensors.object(first), device));
   if (cuda::is_capturing(stream))
@@ -128,7 +124,9 @@ void run_on_cuda(std::span<const Program* const> programs, const TensorLists& te
         "make "
         "a nos_ext.CapturedStep before the capture and call that inside it");
   const auto entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream);
-  entry->ready->run({args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor}, programs, stream);
+  entry->ready->run(
+      {args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor, args.stochastic_rounding},
+      programs, stream);
 }
 
 py::dict cuda_info() {

@@ -1,5 +1,5 @@
-// Owns the evaluation of one scalar instruction, in double, for the host (Program::eval_scalars) and for the device (the
-// prologue of a captured step).
+// Owns the evaluation of one scalar instruction, in double, for the host (Program::eval_scalars) and for the device
+// (the prologue of a captured step).
 #pragma once
 #include "../ops/math.h"
 #include "../ops/op.h"

@@ -94,8 +94,8 @@ def check_flags(values: Mapping[str, Any]) -> None:
         )
     if values.get("capturable"):
         raise ValueError(
-            "capturable is True; it is for CUDA graphs, and this build has no CUDA back-end "
-            "(nos_ext.build_info() says why): leave it False"
+            "capturable is True; the step that a CUDA graph can hold is nos_ext.CapturedStep "
+            "(docs/howto/cuda.md): leave it False"
         )
     seed = values.get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**64:

@@ -27,7 +27,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         rule: what `nos_ext.compile_rule` takes, or a `Program`.
         lr: learning rate: a number, or a tensor of one element, which is read at every step.
         maximize: go up the gradient.
-        capturable: must be False: there is no CUDA back-end to capture.
+        capturable: must be False; `nos_ext.CapturedStep` is the step that a CUDA graph can hold.
         seed: key of the rule's random draws.
         total_steps: length of the training in steps, for rules that read ``T``.
         stochastic_rounding: round bfloat16 and float16 parameters (and states) up or down at random, keyed by `seed`,

@@ -119,7 +119,8 @@ void Ready::run(const StepArgs& args, std::span<const Program* const> programs, 
       block.upload(0, bytes, stream);
       launch.step_block = block.device();
     }
-    if (programs.size() == 1 && part.one_layout) {
+    // compiled kernels round to nearest
+    if (programs.size() == 1 && part.one_layout && !args.stochastic_rounding) {
       if (const jit::Kernel* k = jit::request(*programs[0], layout_of(part.tensors[0].dtypes), jit::mode())) {
         launch_kernel(k->function, part.chunks.size(), k->threads, 0, launch, stream);
         continue;

@@ -47,7 +47,6 @@ class Ready {
   Twin* records_ = nullptr;  // of the tensors; the ring's latest
 };
 
-
 // A step whose launches read everything that may change from device memory.
 class CapturedStep {
  public:

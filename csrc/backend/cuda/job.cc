@@ -96,7 +96,7 @@ size_t step_block_bytes(Kind kind, const StepArgs& args) {
 }
 
 void write_step_block(Kind kind, const StepArgs& args, unsigned char* out) {
-  const StepHead head{args.step, 0, args.factor};
+  const StepHead head{args.step, args.stochastic_rounding, args.factor};
   std::memcpy(out, &head, sizeof head);
   out += sizeof head;
   unsigned char* scalars = out + args.num_rows * sizeof(RowHead);

@@ -49,6 +49,7 @@ struct StepArgs {
   const uint64_t* seeds;  // one per row
   uint32_t step;
   double factor;
+  bool stochastic_rounding = false;
 };
 size_t step_block_bytes(Kind kind, const StepArgs& args);
 void write_step_block(Kind kind, const StepArgs& args, unsigned char* out);

@@ -104,7 +104,7 @@ struct Shared {
   uint64_t seed;
   T factor;
   int count;  // elements of the chunk
-  uint32_t dtypes, aligned, reads, writes, step, index;
+  uint32_t dtypes, aligned, reads, writes, step, index, stochastic;
 };
 
 NOS_HD const unsigned char* step_block(const Launch& a) { return a.step_block ? a.step_block : a.inline_block; }
@@ -131,6 +131,7 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     sm.reads = program.reads;
     sm.writes = program.writes;
     sm.step = head->step;
+    sm.stochastic = head->stochastic_rounding;
     sm.index = t.index;
   }
   for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
@@ -150,6 +151,24 @@ struct Place {
 };
 
 #define NOS_EACH NOS_UNROLL for (int e = 0; e < E; ++e)
+
+// Stores the elements of one slot in half precision, each rounded by bits of its own.
+template <int E>
+NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Place place, const float (&x)[E]) {
+  const bool brain = dtype_of(sm.dtypes, slot) == kBF16;
+  auto* to = reinterpret_cast<uint16_t*>(sm.data[slot]);
+  const uint32_t output = slot == 0 ? 0 : static_cast<uint32_t>(slot - 1);
+  NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
+    const auto element = static_cast<uint64_t>(sm.begin + place.first + j * place.stride);
+    const philox::Words w = philox::element_words(sm.seed, sm.step, sm.index, philox::kRoundingSite,
+                                                  philox::rounding_q(element >> 2, output));
+    NOS_UNROLL for (int e = 4 * j; e < 4 * j + 4; ++e) {
+      const uint32_t bits = w.w[e & 3];
+      if (place.at(e) < sm.count)
+        to[place.at(e)] = brain ? math::f32_to_bf16_stochastic(x[e], bits) : math::f32_to_f16_stochastic(x[e], bits);
+    }
+  }
+}
 
 // overflow: slot k, element e at overflow[(k * E + e) * threads], this thread's column.
 template <class T, int E, bool Mixed>
@@ -252,6 +271,12 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
       case k1_stm: {
         Place here = place;
         opaque(here.first);
+        if constexpr (Mixed) {
+          if (sm.stochastic && is_half(dtype_of(sm.dtypes, static_cast<int>(arg)))) {
+            store_stochastic<E>(sm, static_cast<int>(arg), here, acc);
+            break;
+          }
+        }
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
           const int i = here.at(e);
@@ -294,12 +319,22 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     opaque(whole);
     Place out = place;
     opaque(out.first);
+    uint32_t plain = writes & ~2u;
+    if constexpr (Mixed) {
+      if (sm.stochastic) {
+        NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) {
+          if (!(plain >> s & 1) || !is_half(dtype_of(dtypes, s))) continue;
+          store_stochastic<E>(sm, s, out, r[s]);
+          plain &= ~(1u << s);
+        }
+      }
+    }
     if (whole) {
-      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (plain >> s & 1)
           NOS_UNROLL for (int j = 0; j < E / 4; ++j)
               store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.first + j * stride, &r[s][4 * j]);
     } else {
-      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (s != 1 && (writes >> s & 1))
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (plain >> s & 1)
           NOS_EACH if (out.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.at(e), r[s][e]);
     }
   }

@@ -42,7 +42,7 @@ class _Step(ctypes.Structure):
         + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "numel", "dtype", "row_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
         + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64)]
-        + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers")]
+        + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "stochastic_rounding")]
     )  # fmt: skip
 
 
@@ -119,6 +119,7 @@ def apply(
     chunk: int = 0,
     registers: int = 9,
     shared_limit: int = SHARED_LIMIT,
+    stochastic_rounding: bool = False,
     captured: Captured | None = None,
 ) -> None:
     """One step by the kernel. Several programs: a population, one group of hyperparameters for each."""
@@ -142,6 +143,7 @@ def apply(
         num_programs=len(listed), lists=len(lists), tensors=len(params), rows=len(groups),
         total_steps=total_steps, factor=factor, chunk=chunk, shared_limit=shared_limit,
         population=len(listed) if several else 0, step=step, first_index=tensor_index, registers=registers,
+        stochastic_rounding=stochastic_rounding,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
     if captured is None:

@@ -42,7 +42,7 @@ struct Step {
   double total_steps, factor;
   int64_t chunk;
   uint64_t shared_limit;
-  uint32_t population, step, first_index, registers;
+  uint32_t population, step, first_index, registers, stochastic_rounding;
 };
 
 // The programs and the plan of a call.
@@ -98,7 +98,9 @@ const char* nos_host_step(const Step* s) {
       rows.push_back(slots.back().data());
       sizes.push_back(slots.back().size());
     }
-    cuda::host_run(job, {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor}, s->shared_limit);
+    cuda::host_run(job,
+                   {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor, s->stochastic_rounding != 0},
+                   s->shared_limit);
   });
 }
 

@@ -70,6 +70,7 @@ def compare(
     tensor_index: int = 0,
     maximize: bool = False,
     grad_scale: float | None = None,
+    stochastic_rounding: bool = False,
     **tuning: Any,
 ) -> None:
     """One step by both engines from the same inputs, then every array of both must have the same bits."""
@@ -82,10 +83,11 @@ def compare(
             copies[-1].append(b)
     device = [engine_arrays(one) for one in copies]
     nos_ext.apply_rule(program, device[0], device[1], device[2:], step=step, total_steps=10_000, seed=seed,
-                       tensor_index=tensor_index, maximize=maximize, grad_scale=grad_scale, **hypers)  # fmt: skip
+                       tensor_index=tensor_index, maximize=maximize, grad_scale=grad_scale,
+                       stochastic_rounding=stochastic_rounding, **hypers)  # fmt: skip
     factor = (-1 if maximize else 1) / (grad_scale or 1)
     host.apply(program, lists[0], lists[1], lists[2:], groups=[hypers], step=step, seeds=[seed],
-               tensor_index=tensor_index, factor=factor, **tuning)  # fmt: skip
+               tensor_index=tensor_index, factor=factor, stochastic_rounding=stochastic_rounding, **tuning)  # fmt: skip
     for k, (ours, theirs) in enumerate(zip(lists, copies, strict=True)):
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             same = canonical(a) == canonical(b)
@@ -195,6 +197,22 @@ def test_gradient_factor(maximize: bool, scale: float | None) -> None:
     for dtype in ("float32", "float64", "float16"):
         lists = [[data(make, 500, dtype)] for _ in range(3)]
         compare(RULE, lists, {"lr": 0.1}, maximize=maximize, grad_scale=scale)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("uint16", "uint16", "float16"), ("float16", "float32", "uint16"), ("float32",) * 3]
+)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_stochastic_rounding(dtypes: tuple[str, ...], offset: int) -> None:
+    make = np.random.default_rng(8)
+    lists = [[data(make, n, d, offset) for n in (5, 2049, 4096)] for d in dtypes]
+    compare(RULE, lists, {"lr": 0.1}, seed=2**40 + 1, tensor_index=3, chunk=1024, stochastic_rounding=True)
+    names = "abcdfh"  # more states than register slots: the last ones are written in the middle of the rule
+    program = nos_ext.compile_rule(
+        f"def f(p, g, {', '.join(names)}, *, lr):\n    return p - lr * g, {', '.join(n + ' + 0.1 * g' for n in names)}"
+    )
+    lists = [[data(make, 2049, "uint16", offset, edges=0)] for _ in range(8)]
+    compare(program, lists, {"lr": 0.1}, stochastic_rounding=True)
 
 
 # ---- groups and populations ------------------------------------------------------------------------------------------

@@ -1,0 +1,340 @@
+// The CUDA back-end's host side against a device that is as lazy as CUDA allows: work given to a stream runs only when
+// somebody waits for it. Memory that is written or given away too early, or a missing order between streams, then shows
+// in the results. Built with the sanitizers and run by test_fake_device.py; argv: files with bytecode.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <random>
+
+#include "../../../csrc/backend/cuda/engine.h"
+#include "../../../csrc/backend/cuda/host_run.h"
+
+using namespace nos;
+
+// ---- the device
+// ------------------------------------------------------------------------------------------------------
+struct CUstream_st {
+  std::deque<std::function<void()>> waiting;
+  size_t given = 0, done = 0;
+  bool capturing = false;
+  std::vector<std::function<void()>> graph;
+
+  void give(std::function<void()> work) {
+    if (capturing) return graph.push_back(std::move(work));
+    waiting.push_back(std::move(work));
+    ++given;
+  }
+  void run_to(size_t position) {
+    while (done < position) {
+      const auto work = std::move(waiting.front());
+      waiting.pop_front();
+      ++done;
+      work();
+    }
+  }
+};
+struct CUevent_st {
+  cudaStream_t stream = nullptr;
+  size_t position = 0;
+};
+
+namespace {
+CUstream_st g_streams[2];
+std::map<void*, size_t> g_device, g_pinned;
+constexpr cudaError_t kOk = cudaSuccess;
+
+void run_everything() {
+  for (auto& s : g_streams) s.run_to(s.given);
+}
+cudaError_t allocate(std::map<void*, size_t>& list, void** out, size_t bytes) {
+  *out = std::malloc(bytes);
+  std::memset(*out, 0xff, bytes);  // memory that is read before it is written shows
+  list[*out] = bytes;
+  return kOk;
+}
+bool inside(const std::map<void*, size_t>& list, const void* at, size_t bytes) {
+  for (const auto& [begin, size] : list)
+    if (at >= begin && static_cast<const char*>(at) + bytes <= static_cast<char*>(begin) + size) return true;
+  return false;
+}
+char g_kernels[4];  // their addresses name the kernels
+}  // namespace
+
+extern "C" {
+cudaError_t cudaGetDevice(int* d) { return *d = 0, kOk; }
+cudaError_t cudaSetDevice(int) { return kOk; }
+cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, kOk; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp*, int) { return kOk; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : 64 * 1024;
+  return kOk;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new CUevent_st, kOk; }
+cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, kOk; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  if (s->capturing) return cudaErrorStreamCaptureUnsupported;
+  return e->stream = s, e->position = s->given, kOk;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  if (e->stream) e->stream->run_to(e->position);
+  return kOk;
+}
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+  return !e->stream || e->stream->done >= e->position ? kOk : cudaErrorNotReady;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+  const CUevent_st event = *e;
+  if (event.stream) s->give([event] { event.stream->run_to(event.position); });
+  return kOk;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s->run_to(s->given), kOk; }
+cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
+  *status = s->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return kOk;
+}
+cudaError_t cudaDeviceSynchronize() { return run_everything(), kOk; }
+cudaError_t cudaMalloc(void** p, size_t n) { return allocate(g_device, p, n); }
+cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return allocate(g_pinned, p, n); }
+cudaError_t cudaFree(void* p) {
+  run_everything();
+  g_device.erase(p);
+  std::free(p);
+  return kOk;
+}
+cudaError_t cudaFreeHost(void* p) {
+  run_everything();
+  g_pinned.erase(p);
+  std::free(p);
+  return kOk;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
+  const bool up = kind == cudaMemcpyHostToDevice;
+  if (!inside(g_device, up ? to : from, n) || (up && !inside(g_pinned, from, n))) return cudaErrorInvalidValue;
+  s->give([=] { std::memcpy(to, from, n); });
+  return kOk;
+}
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return kOk; }
+cudaError_t cudaGetLastError() { return kOk; }
+const char* cudaGetErrorString(cudaError_t) { return "error"; }
+const char* cudaGetErrorName(cudaError_t) { return "error"; }
+cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
+                             cudaStream_t s) {
+  const auto which = static_cast<const char*>(kernel) - g_kernels;
+  if (which == 3) {
+    s->give([p = *static_cast<cuda::Prologue*>(arguments[0])] {
+      const uint32_t step = p.head->step + 1;
+      for (uint32_t r = 0; r < p.num_rows; ++r) cuda::evaluate_row(p, r, step);
+      p.head->step = step;
+    });
+  } else {
+    s->give([=, launch = *static_cast<cuda::Launch*>(arguments[0])] {
+      cuda::host_launch(static_cast<cuda::Kind>(which), launch, grid.x,
+                        {static_cast<int>(block.x), launch.code_room, shared});
+    });
+  }
+  return kOk;
+}
+}  // extern "C"
+
+namespace nos::cuda {
+const void* interpreter_of(Kind kind) { return g_kernels + static_cast<int>(kind); }
+const void* prologue_kernel() { return g_kernels + 3; }
+namespace jit {
+const Kernel* request(const Program&, const std::array<DType, kMaxSlots>&, Mode) { return nullptr; }
+Mode mode() { return Mode::never; }
+}  // namespace jit
+}  // namespace nos::cuda
+
+// ---- the test
+// --------------------------------------------------------------------------------------------------------
+namespace {
+
+constexpr size_t kLists = 5;  // p, g and three states
+
+// Tensors, twice: those of the device and those of the expectation.
+struct Tensors {
+  std::vector<std::vector<float>> lists[kLists];
+  Plan plan(uint32_t population, uint32_t rows) {
+    std::vector<TensorList> refs(kLists);
+    std::vector<std::array<int64_t, 2>> shapes, strides;
+    const auto slices = static_cast<int64_t>(population ? population : 1);
+    for (const auto& x : lists[0]) {
+      const auto n = static_cast<int64_t>(x.size()) / slices;
+      shapes.push_back({slices, n});
+      strides.push_back({n, 1});
+    }
+    for (size_t l = 0; l < kLists; ++l)
+      for (size_t i = 0; i < lists[l].size(); ++i) {
+        TensorRef t;
+        t.data = lists[l][i].data();
+        t.shape = shapes[i].data();
+        t.strides = strides[i].data();
+        t.numel = static_cast<int64_t>(lists[l][i].size());
+        t.ndim = 2;
+        refs[l].tensors.push_back(t);
+      }
+    Plan plan = make_plan(refs, 0, population);
+    if (!population)
+      for (PlannedTensor& t : plan.tensors) t.row = t.index % rows;
+    return plan;
+  }
+};
+
+Tensors make(size_t slices) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  Tensors out;
+  for (auto& list : out.lists)
+    for (const size_t n : {size_t{3}, size_t{700}, size_t{2500}}) {
+      list.emplace_back(n * slices);
+      for (float& x : list.back()) x = normal(random);
+    }
+  return out;
+}
+
+void expect_same(const Tensors& a, const Tensors& b, const char* what) {
+  for (size_t l = 0; l < kLists; ++l)
+    for (size_t i = 0; i < a.lists[l].size(); ++i)
+      for (size_t k = 0; k < a.lists[l][i].size(); ++k) {
+        const float x = a.lists[l][i][k], y = b.lists[l][i][k];
+        if (std::memcmp(&x, &y, sizeof x) != 0 && (x == x || y == y)) {
+          std::printf("%s: list %zu tensor %zu element %zu is %g, expected %g\n", what, l, i, k, x, y);
+          std::exit(1);
+        }
+      }
+}
+
+// The scalars of one step for each row.
+struct Scalars {
+  std::vector<std::vector<double>> slots;
+  std::vector<const double*> rows;
+  std::vector<size_t> sizes;
+  std::vector<uint64_t> seeds;
+  uint32_t step;
+  Scalars(const std::vector<const Program*>& program_of_row, uint32_t step_, double lr) : step(step_) {
+    for (size_t r = 0; r < program_of_row.size(); ++r) {
+      const Program& p = *program_of_row[r];
+      std::vector<double> hypers;
+      for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : lr / static_cast<double>(r + 1));
+      slots.emplace_back(static_cast<size_t>(p.num_scalars()));
+      p.eval_scalars(step, 100, hypers, slots.back());
+      seeds.push_back(r);
+    }
+    for (const auto& s : slots) rows.push_back(s.data()), sizes.push_back(s.size());
+  }
+  cuda::StepArgs args() const { return {rows.data(), sizes.data(), rows.size(), seeds.data(), step, 1.0}; }
+};
+
+// Steps on two streams in turn; gradients that move, and are overwritten once their step is over; jobs that end while
+// their work is still waiting.
+void eager(const std::vector<const Program*>& programs, uint32_t population, uint32_t rows, const char* what) {
+  Tensors ours = make(population ? population : 1), theirs = ours;
+  std::vector<const Program*> program_of_row;
+  for (uint32_t r = 0; r < rows; ++r) program_of_row.push_back(programs[population ? r : 0]);
+  std::vector<Tensors> moved;
+  moved.reserve(100);
+  uint32_t step = 0;
+  for (int round = 0; round < 5; ++round) {
+    std::optional<cuda::Ready> ready;
+    for (int k = 0; k < 7; ++k) {
+      ++step;
+      cudaStream_t stream = &g_streams[(step / 3) % 2];
+      Plan plan = ours.plan(population, rows);
+      if (!ready) {
+        ready.emplace(plan, programs, 0, stream);
+      } else if (k % 2) {
+        moved.push_back(ours);  // gradients elsewhere, scaled so that stale addresses show
+        for (auto& g : moved.back().lists[1])
+          for (float& x : g) x *= static_cast<float>(step);
+        for (size_t i = 0; i < plan.tensors.size(); ++i) plan.tensors[i].data[1] = moved.back().lists[1][i].data();
+        ready->move(plan, stream);
+      } else {
+        ready->move(plan, stream);
+      }
+      const Scalars scalars(program_of_row, step, 0.1 * step);
+      ready->run(scalars.args(), programs, stream);
+      Plan expected = theirs.plan(population, rows);
+      std::vector<std::vector<float>> scaled = theirs.lists[1];
+      if (k && k % 2)
+        for (size_t i = 0; i < scaled.size(); ++i) {
+          for (float& x : scaled[i]) x *= static_cast<float>(step);
+          expected.tensors[i].data[1] = scaled[i].data();
+        }
+      cuda::host_run(cuda::make_job(expected, programs, 4), scalars.args(), 63 * 1024);
+    }
+  }
+  run_everything();
+  expect_same(ours, theirs, what);
+}
+
+// A captured step: replays, other scalars, another rule, more replays, all before the device has done anything.
+void captured(const std::vector<const Program*>& programs, const Program& later, const char* what) {
+  Tensors ours = make(1), theirs = ours;
+  const uint32_t row_program[] = {0};
+  cudaStream_t stream = &g_streams[0];
+  cuda::CapturedStep step(ours.plan(0, 1), programs, row_program, {}, 0, stream);
+  const auto set = [&](const Program& p, double lr) {
+    std::vector<double> hypers;
+    for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : lr);
+    step.begin_edit();
+    const cuda::CapturedImage::Range range[] = {step.image().set_row(0, 0, 100, hypers)};
+    step.upload(range, stream);
+  };
+  const auto restart = [&] {
+    step.begin_edit();
+    const cuda::CapturedImage::Range range[] = {step.image().set_head(0, 1.0)};
+    step.upload(range, stream);
+  };
+  const auto replay = [&](const Program& p, uint32_t first, double lr) {
+    for (uint32_t t = first; t < first + 3; ++t) {
+      for (const auto& work : stream->graph) stream->give(work);
+      const std::vector<const Program*> list = {&p};
+      cuda::host_run(cuda::make_job(theirs.plan(0, 1), list, 4), Scalars(list, t, lr).args(), 63 * 1024);
+    }
+  };
+  set(*programs[0], 0.1);
+  restart();
+  stream->graph.clear();
+  stream->capturing = true;
+  step.launch(stream);
+  stream->capturing = false;
+  replay(*programs[0], 1, 0.1);
+  set(*programs[0], 0.01);
+  replay(*programs[0], 4, 0.01);
+  step.begin_edit();
+  step.upload(step.image().load(0, later), stream);
+  set(later, 0.5);
+  restart();
+  replay(later, 1, 0.5);
+  if (step.steps_done(stream) != 3) {
+    std::printf("%s: step is %u, expected 3\n", what, step.steps_done(stream));
+    std::exit(1);
+  }
+  expect_same(ours, theirs, what);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<Program> programs;
+  for (int i = 1; i < argc; ++i) {
+    std::ifstream file(argv[i], std::ios::binary);
+    const std::vector<uint8_t> bytes((std::istreambuf_iterator<char>(file)), {});
+    programs.push_back(Program::parse(bytes));
+  }
+  const Program &a = programs[0], &b = programs[1], &c = programs[2];
+  eager({&a}, 0, 1, "one rule");
+  eager({&b}, 0, 3, "groups");
+  std::vector<const Program*> many;
+  for (int k = 0; k < 40; ++k) many.push_back(&programs[static_cast<size_t>(k) % programs.size()]);
+  eager(many, 40, 40, "population");  // scalars beyond the kernel arguments
+  captured({&a}, b, "captured");
+  captured({&c}, a, "captured, later rule with fewer states");
+  std::printf("ok\n");
+}

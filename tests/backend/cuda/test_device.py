@@ -1,0 +1,412 @@
+"""On a real device: the CPU's bits, streams, graphs whose rule and scalars change, errors. Skipped without a GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nos_ext
+from nos_ext.optim import library
+from nos_ext.rule import Rule
+from tests.backend.cuda.test_kernel import CALLS, SIZES, wide_rule
+from tests.reference.strategies import rules
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(not nos_ext.build_info()["cuda"]["enabled"], reason="this build has no CUDA back-end"),
+]
+
+POWERSIGN = nos_ext.compile_rule(library.powersign)
+ADAM = nos_ext.compile_rule(library.adam)
+Lists = list[list["torch.Tensor"]]
+
+
+@pytest.fixture(autouse=True)
+def interpreter() -> Iterator[None]:
+    nos_ext.set_jit("never")
+    yield
+    nos_ext.set_jit("auto")
+
+
+def make(seed: int, sizes: Sequence[int], dtypes: Sequence[Any], offset: int = 0) -> Lists:
+    """CPU tensors; offset: elements that each is shifted by in its memory."""
+    generator = torch.Generator().manual_seed(seed)
+    out: Lists = []
+    for dtype in dtypes:
+        out.append([])
+        for n in sizes:
+            x = torch.randn(n + offset, generator=generator, dtype=torch.float32)
+            x *= 10.0 ** torch.randint(-3, 2, (n + offset,), generator=generator)
+            out[-1].append(x.to(dtype)[offset:])
+    return out
+
+
+def to_device(lists: Lists, offset: int = 0, device: str = "cuda") -> Lists:
+    out: Lists = []
+    for one in lists:
+        out.append([])
+        for x in one:
+            room = torch.empty(x.numel() + offset, dtype=x.dtype, device=device)[offset:]
+            out[-1].append(room.copy_(x))
+    return out
+
+
+def assert_same_bits(cpu: Lists, gpu: Lists, text: str = "") -> None:
+    as_int = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for k, (a, b) in enumerate(zip(cpu, gpu, strict=True)):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            y = y.cpu()
+            bits = as_int[x.element_size()]
+            same = (x.view(bits) == y.view(bits)) | (x.isnan() & y.isnan())
+            assert bool(same.all()), (
+                f"list {k} tensor {i}: {x[~same][:3]} on the CPU, {y[~same][:3]} on the device\n{text}"
+            )
+
+
+def compare(program: nos_ext.Program, lists: Lists, *, offset: int = 0, **arguments: Any) -> None:
+    gpu = to_device(lists, offset)
+    nos_ext.apply_rule(program, gpu[0], gpu[1], gpu[2:], **arguments)
+    nos_ext.apply_rule(program, lists[0], lists[1], lists[2:], **arguments)
+    assert_same_bits(lists, gpu, program.disassemble())
+
+
+# ---- bits ------------------------------------------------------------------------------------------------------------
+def test_every_op() -> None:
+    for call in CALLS:
+        program = nos_ext.compile_rule(f"def f(p, g, m, *, lr, beta=0.75):\n    return {call}, m")
+        compare(program, make(1, [257], [torch.float32] * 3), lr=0.37, seed=99)
+
+
+def test_edge_values() -> None:
+    edges = [0.0, -0.0, 1.0, -1.0, 1e-40, 1e-45, 3e38, 88.7, -104.0, float("inf"), -float("inf"), float("nan")]
+    pairs = torch.cartesian_prod(torch.tensor(edges), torch.tensor(edges))
+    for call in CALLS:
+        program = nos_ext.compile_rule(f"def f(p, g, m, *, lr, beta=0.75):\n    return {call}, m")
+        compare(program, [[pairs[:, 0].clone()], [pairs[:, 1].clone()], [pairs[:, 0].clone()]], lr=-2.5)
+
+
+@pytest.mark.parametrize("dtypes", [("float32",) * 3, ("bfloat16", "bfloat16", "float32"), ("float16", "float16", "float32"),
+                                    ("bfloat16", "float32", "float16")])  # fmt: skip
+@pytest.mark.parametrize("offset", [0, 1])
+def test_sizes_dtypes_alignments(dtypes: tuple[str, ...], offset: int) -> None:
+    program = nos_ext.compile_rule("drop(g * exp(sign(g) * sign(m)), 0.25) + normal(0.01)")
+    lists = make(2, [*SIZES, 0, 100_003], [getattr(torch, d) for d in dtypes], offset)
+    compare(program, lists, offset=offset, lr=0.1, seed=2**63 + 5, tensor_index=11, maximize=True, grad_scale=3.0)
+
+
+def test_double_is_within_the_libraries_ulps() -> None:
+    lists = make(3, SIZES, [torch.float64] * 4)
+    lists[3] = [x.abs() for x in lists[3]]
+    gpu = to_device(lists)
+    for step in range(1, 5):
+        nos_ext.apply_rule(ADAM, gpu[0], gpu[1], gpu[2:], lr=0.1, step=step)
+        nos_ext.apply_rule(ADAM, lists[0], lists[1], lists[2:], lr=0.1, step=step)
+    for a, b in zip(lists, gpu, strict=True):
+        for x, y in zip(a, b, strict=True):
+            torch.testing.assert_close(y.cpu(), x, rtol=1e-13, atol=1e-13)
+
+
+def test_random_rules() -> None:
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(rule=rules(max_ops=40), seed=st.integers(0, 2**63), step=st.integers(1, 10_000))
+    def check(rule: Rule, seed: int, step: int) -> None:
+        program = nos_ext.compile_rule(rule)
+        lists = make(seed % 2**31, [67, 2049], [torch.float32] * (2 + len(program.state_names)))
+        compare(program, lists, lr=0.1, step=step, total_steps=10_000, seed=seed)
+
+    check()
+
+
+def test_overflow_slots() -> None:
+    for values in (20, 60):
+        compare(wide_rule(values), make(4, [50_000], [torch.float32] * 2), lr=1e-3)
+
+
+def test_groups_and_populations() -> None:
+    texts = ["g * exp(sign(g) * sign(m))", "adam", "g", "clip(rmsprop, 1e-2) + drop(m_hat, 0.3)"]
+    for count in (3, 64):  # scalars as kernel arguments, and in device memory
+        programs = [nos_ext.compile_rule(texts[k % 4]) for k in range(count)]
+        lists = make(5, [count * 2051, count * 4], [torch.float32] * 4)
+        lists = [[x.view(count, -1) for x in one] for one in lists]
+        gpu = [[x.cuda() for x in one] for one in lists]
+        for step in (1, 2):
+            for on in (lists, gpu):
+                nos_ext.apply_population(
+                    programs, on[0], on[1], on[2:], lr=[0.1 / (k + 1) for k in range(count)], step=step
+                )
+        assert_same_bits(lists, gpu)
+
+
+def test_more_elements_than_an_int_counts() -> None:
+    """2^31 + 5 elements in half precision; the last ones are where 32-bit offsets would be wrong."""
+    n = 2**31 + 5
+    if torch.cuda.mem_get_info()[0] < 2.5 * 2 * n:
+        pytest.skip("needs 11 GB of device memory")
+    rule = nos_ext.compile_rule("def f(p, g, *, lr):\n    return p - lr * g + drop(1.0, 0.5)")
+    p = torch.zeros(n, dtype=torch.bfloat16, device="cuda")
+    g = torch.full((n,), 2.0, dtype=torch.bfloat16, device="cuda")
+    nos_ext.apply_rule(rule, [p], [g], [], lr=0.25, seed=1)
+    for part in (p[:1000], p[2**30 : 2**30 + 1000], p[-1000:]):
+        assert set(part.tolist()) == {-0.5, 0.5}
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+def test_the_current_stream_is_used() -> None:
+    lists = make(6, [3_000_000], [torch.float32] * 3)
+    gpu = to_device(lists)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(20):
+            gpu[1][0].mul_(1.01)  # a race with this would change bits
+            nos_ext.apply_rule(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1)
+    stream.synchronize()
+    for _ in range(20):
+        lists[1][0].mul_(1.01)
+        nos_ext.apply_rule(POWERSIGN, lists[0], lists[1], lists[2:], lr=0.1)
+    assert_same_bits(lists, gpu)
+
+
+def test_two_programs_on_two_streams() -> None:
+    first, second = make(7, [1_000_003], [torch.float32] * 3), make(8, [999_999], [torch.float32] * 4)
+    on = to_device(first), to_device(second)
+    torch.cuda.synchronize()
+    streams = torch.cuda.Stream(), torch.cuda.Stream()
+    for step in range(1, 11):
+        for stream, lists, program in zip(streams, on, (POWERSIGN, ADAM), strict=True):
+            with torch.cuda.stream(stream):
+                nos_ext.apply_rule(program, lists[0], lists[1], lists[2:], lr=0.1, step=step)
+    torch.cuda.synchronize()
+    for step in range(1, 11):
+        for lists, program in zip((first, second), (POWERSIGN, ADAM), strict=True):
+            nos_ext.apply_rule(program, lists[0], lists[1], lists[2:], lr=0.1, step=step)
+    assert_same_bits(first, on[0])
+    assert_same_bits(second, on[1])
+
+
+def test_gradients_that_move_every_step() -> None:
+    lists = make(9, [1000, 5], [torch.float32] * 3)
+    gpu = to_device(lists)
+    keep = []
+    for _ in range(12):  # more than the tables that are kept
+        grads = [g.clone() for g in gpu[1]]
+        keep.append(grads)
+        nos_ext.apply_rule(POWERSIGN, gpu[0], grads, gpu[2:], lr=0.1)
+        nos_ext.apply_rule(POWERSIGN, lists[0], lists[1], lists[2:], lr=0.1)
+    assert_same_bits(lists, gpu)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_two_devices() -> None:
+    lists = make(10, [1000], [torch.float32] * 3)
+    for device in ("cuda:1", "cuda:0", "cuda:1"):
+        gpu = to_device(lists, device=device)
+        copy = [[x.clone() for x in one] for one in lists]
+        nos_ext.apply_rule(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1)
+        nos_ext.apply_rule(POWERSIGN, copy[0], copy[1], copy[2:], lr=0.1)
+        assert_same_bits(copy, gpu)
+
+
+# ---- graphs ----------------------------------------------------------------------------------------------------------
+def captured(call: Callable[[], None]) -> Any:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
+def test_a_graph_sees_new_scalars_and_new_rules() -> None:
+    lists = make(11, [3, 5000, 70_001], [torch.float32] * 4)
+    lists[3] = [x.abs() for x in lists[3]]
+    gpu = to_device(lists)
+    step = nos_ext.CapturedStep(ADAM, gpu[0], gpu[1], gpu[2:], lr=0.1, seed=3)
+    graph = captured(step)
+    assert step.step == 1  # a capture runs nothing
+    close = {"rtol": 1e-6, "atol": 1e-7}  # the device's pow(beta, t) may differ in the last bit of a double
+
+    def replay(times: int) -> None:
+        for _ in range(times):
+            graph.replay()
+
+    replay(3)
+    step.set(lr=0.01, beta1=0.8)
+    replay(2)
+    for t in range(1, 6):
+        late = t > 3
+        nos_ext.apply_rule(
+            ADAM, lists[0], lists[1], lists[2:], step=t, lr=0.01 if late else 0.1, beta1=0.8 if late else 0.9
+        )
+    for x, y in zip(lists[0], gpu[0], strict=True):
+        torch.testing.assert_close(y.cpu(), x, **close)
+    assert step.step == 6
+
+    for x, y in zip(lists[0] + lists[2], gpu[0] + gpu[2], strict=True):
+        y.copy_(x)
+    later = nos_ext.compile_rule("drop(g, 0.5) * exp(sign(g) * sign(m))")
+    step.load(later, step=1)
+    replay(2)
+    for t in (1, 2):
+        nos_ext.apply_rule(later, lists[0], lists[1], lists[2:3], step=t, lr=0.01, seed=3)
+    assert_same_bits(lists[:3], gpu[:3])
+
+
+def test_a_captured_training_step() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(16, 4).cuda()
+    x, y = torch.randn(32, 16, device="cuda"), torch.randn(32, 4, device="cuda")
+
+    def loss() -> Any:
+        return (model(x) - y).square().mean()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # warm-up, and gradients that keep their memory
+        loss().backward()
+    torch.cuda.current_stream().wait_stream(side)
+    params = list(model.parameters())
+    grads = [p.grad for p in params]
+    state = nos_ext.init_state(POWERSIGN, params)
+    step = nos_ext.CapturedStep(POWERSIGN, params, grads, state, lr=0.1)
+
+    def train() -> None:
+        model.zero_grad(set_to_none=False)
+        loss().backward()
+        step()
+
+    graph = captured(train)
+    before = loss().item()
+    for _ in range(50):
+        graph.replay()
+    assert loss().item() < 0.5 * before
+
+
+def test_populations_in_a_graph() -> None:
+    programs = [nos_ext.compile_rule(t) for t in ("g", "g * exp(sign(g) * sign(m))", "clip(g, 1e-2)")] * 50
+    lists = make(12, [150 * 37], [torch.float32] * 3)
+    lists = [[x.view(150, 37) for x in one] for one in lists]
+    gpu = [[x.cuda() for x in one] for one in lists]
+    lr = [0.1 / (k + 1) for k in range(150)]
+    step = nos_ext.CapturedStep(programs, gpu[0], gpu[1], gpu[2:], lr=lr)
+    graph = captured(step)
+    step.load("sign(g)", index=7, lr=0.5)
+    graph.replay()
+    programs[7], lr[7] = nos_ext.compile_rule("sign(g)"), 0.5
+    nos_ext.apply_population(programs, lists[0], lists[1], lists[2:], lr=lr)
+    assert_same_bits(lists, gpu)
+
+
+def test_only_a_captured_step_may_be_captured() -> None:
+    gpu = to_device(make(13, [100], [torch.float32] * 3))
+    nos_ext.apply_rule(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1)
+    before = gpu[0][0].clone()
+    step = nos_ext.CapturedStep(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1)
+    for call, match in (
+        (
+            lambda: nos_ext.apply_rule(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1),
+            r"make a nos_ext\.CapturedStep before",
+        ),
+        (lambda: step.set(lr=1.0), r"only call it inside"),
+    ):
+        errors = []
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            before.add_(0)  # an empty graph would warn
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+        assert len(errors) == 1
+        assert re.search(match, errors[0])
+    assert_same_bits([[before.cpu()]], [[gpu[0][0]]])
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+def test_devices_that_do_not_match() -> None:
+    p, g = torch.ones(3, device="cuda"), torch.ones(3)
+    with pytest.raises(ValueError, match=r"grads\[0\] is on another device than params\[0\]"):
+        nos_ext.apply_rule(nos_ext.compile_rule("g"), [p], [g], [], lr=0.1)
+
+
+def test_a_rule_too_big_for_the_device() -> None:
+    gpu = to_device(make(14, [100], [torch.float32] * 2))
+    before = gpu[0][0].cpu()
+    with pytest.raises(ValueError, match="split the rule, or move the tensors to the CPU"):
+        nos_ext.apply_rule(wide_rule(700), gpu[0], gpu[1], [], lr=0.1)
+    torch.cuda.synchronize()
+    assert torch.equal(gpu[0][0].cpu(), before)
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_out_of_memory_is_an_exception() -> None:
+    """Every byte of the device is taken before the first tables are made; afterwards all works again."""
+    out = run_python("""
+import torch, nos_ext
+p, g = torch.ones(1000, device="cuda"), torch.ones(1000, device="cuda")
+hog, size = [], 1 << 34
+while size >= 1 << 9:
+    try:
+        hog.append(torch.cuda.caching_allocator_alloc(size))
+    except RuntimeError:
+        size //= 2
+rule = nos_ext.compile_rule("g")
+population = [rule] * 1000
+big = torch.ones(1000, 1, device="cpu")
+try:
+    nos_ext.apply_population(population, [p.view(1000, 1)], [g.view(1000, 1)], [], lr=0.1)
+    print("no error")
+except RuntimeError as error:
+    print("error", error)
+for h in hog:
+    torch.cuda.caching_allocator_delete(h)
+torch.cuda.empty_cache()
+nos_ext.apply_rule(rule, [p], [g], [], lr=0.5)
+print(float(p.sum()))
+""")
+    assert out.returncode == 0, out.stderr
+    lines = out.stdout.splitlines()
+    # a driver may keep enough in reserve for a few small tables
+    assert lines[0] == "no error" or ("out of memory" in lines[0] and "torch.cuda.empty_cache()" in lines[0])
+    assert float(lines[-1]) in (500.0, 400.0)
+
+
+def test_a_fault_of_the_device_is_an_exception() -> None:
+    """An earlier kernel's illegal access surfaces as a RuntimeError that says what to do, not as an abort."""
+    out = run_python("""
+import torch, nos_ext
+p, g = torch.ones(1000, device="cuda"), torch.ones(1000, device="cuda")
+rule = nos_ext.compile_rule("g")
+nos_ext.apply_rule(rule, [p], [g], [], lr=0.1)
+index = torch.tensor([1 << 40], device="cuda")
+try:
+    torch.ops.aten._index_put_impl_(p, [index], p[:1], unsafe=True)
+    torch.cuda.synchronize()
+except RuntimeError:
+    pass
+try:
+    nos_ext.apply_rule(rule, [p], [g], [], lr=0.1)
+    torch.cuda.synchronize()
+    print("no error")
+except RuntimeError as error:
+    print(error)
+""")
+    text = out.stdout + out.stderr
+    assert "Traceback" not in out.stderr, text
+    assert "no error" in out.stdout or "CUDA: " in out.stdout, text
+
+
+def test_numpy_is_not_on_a_device() -> None:
+    rule = nos_ext.compile_rule("g")
+    with pytest.raises(ValueError, match="another device"):
+        nos_ext.apply_rule(rule, [torch.ones(3, device="cuda")], [np.ones(3, np.float32)], [], lr=0.1)
