@@ -75,7 +75,7 @@ def random_program(rng: random.Random, ops: int, states: int, draws: bool = True
 
 
 def random_rules(seed: int, count: int) -> list[_C.Program]:
-    """Of 3 to 20 instructions, each twentieth of 40."""
+    """Of 3 to 16 instructions, each fortieth of 40."""
     rng = random.Random(seed)
-    lengths = [rng.choice((3, 5, 8, 12, 20)) if i % 20 else 40 for i in range(count)]
+    lengths = [rng.choice((3, 5, 8, 12, 16)) if i % 40 else 40 for i in range(count)]
     return [random_program(rng, length, rng.randint(0, 3)) for length in lengths]
