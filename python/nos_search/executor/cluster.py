@@ -70,7 +70,7 @@ class Cluster(WorkerPool):
                 raise SearchError(f"--ray-address {address}: no Ray cluster there ({error}); see ray status") from None
         have = ray.cluster_resources()
         for name, wanted in (("CPU", threads), ("GPU", gpus)):
-            if have.get(name, 0.0) < min(wanted, 1):
+            if have.get(name, 0.0) < wanted:
                 what = "--threads" if name == "CPU" else "--gpus-per-trial"
                 self._leave()
                 raise UsageError(f"{what} {wanted:g}: the Ray cluster has {have.get(name, 0.0):g} {name}s")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 import loky
+from loky.backend import get_context
 
 import nos_ext
 
@@ -24,7 +25,7 @@ class _Process(Handle):
     def __init__(self, loader: Loader, threads: int) -> None:
         self._pool = loky.ProcessPoolExecutor(
             max_workers=1,
-            context="loky",
+            context=get_context("loky"),
             initializer=worker.start,
             initargs=(loader, threads, nos_ext.__version__, os.getpid()),
             env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},

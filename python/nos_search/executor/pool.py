@@ -89,7 +89,7 @@ class WorkerPool(Executor):
         self._retries, self._clock = retries, clock
         self._held = 0
         self._books = _Books()
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._seats = [self._seat() for _ in range(workers)]
 
     # --- the contract ----------------------------------------------------------------------------------------------
@@ -160,8 +160,10 @@ class WorkerPool(Executor):
 
     # --- lost workers, in the search's thread ----------------------------------------------------------------------
 
-    def _settle(self, event: _Event) -> list[Answer]:
+    def _settle(self, event: _Event | None) -> list[Answer]:
         """The answer that an event brings; none if the job is tried again, or was given up before."""
+        if event is None:
+            return []
         seat, task, reply = event.seat, event.task, event.reply
         if reply is not None and reply.exception() is None:
             result = reply.result()
@@ -200,6 +202,7 @@ class WorkerPool(Executor):
             with self._books.lock:
                 if seat.handle is handle:
                     seat.since = self._clock()
+                    self._events.put(None)  # the search waits by another deadline now
 
         handle.ready.add_done_callback(started)
 
