@@ -43,7 +43,7 @@ class Stack:
         def stacked(tensors: Sequence[Tensor]) -> list[Tensor]:
             return [tensor.detach().expand(count, *tensor.shape).contiguous() for tensor in tensors]
 
-        self._task, self._model, self._total_steps = task, task.model(), total_steps
+        self._task, self._model, self._total_steps = task, task.model().stackable(), total_steps
         self._programs, self.lrs = [rule.program for rule in rules], list(lrs)
         self._raw, self._running = stacked(first.params), stacked(first.running)
         self._state = nos_ext.init_population_state(self._programs, self._raw)

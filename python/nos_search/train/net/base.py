@@ -53,9 +53,13 @@ class Net(ABC):
     def init(self, generator: torch.Generator) -> Weights:
         """Fresh weights on the CPU, parameters with requires_grad."""
 
+    def stackable(self) -> Net:
+        """The same network in a form that torch.func.vmap can turn into a stack of many."""
+        return self
+
     @abstractmethod
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
-        """(n, classes), or (n, length, classes) for tokens. Written so that torch.func.vmap can stack many children."""
+        """(n, classes), or (n, length, classes) for tokens."""
 
 
 class Draw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,27 @@ def _draw_layers(draw: Draw, width: int, depth: int) -> None:
             draw.zeros(3 * width)
 
 
-def _gru(h: Tensor, start: Tensor, params: list[Tensor], depth: int, training: bool) -> tuple[Tensor, Tensor]:
-    """Outputs (n, length, width) and the last state of each layer (depth, n, width)."""
-    return torch.gru(h, start, params, True, depth, 0.0, training, False, True)
+def _gru(
+    h: Tensor, start: Tensor, params: list[Tensor], depth: int, training: bool, unrolled: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs (n, length, width) and the last state of each layer (depth, n, width). unrolled: op by op, for vmap."""
+    if not unrolled:
+        outputs: tuple[Tensor, Tensor] = torch.gru(h, start, params, True, depth, 0.0, training, False, True)
+        return outputs
+    last = []
+    for layer in range(depth):
+        matrix, recurrent, bias, recurrent_bias = params[_LAYER * layer : _LAYER * (layer + 1)]
+        state, outs = start[layer], []
+        for gates in F.linear(h, matrix, bias).unbind(-2):
+            r, z, n = gates.chunk(3, -1)
+            state_r, state_z, state_n = F.linear(state, recurrent, recurrent_bias).chunk(3, -1)
+            z = torch.sigmoid(z + state_z)
+            n = torch.tanh(n + torch.sigmoid(r + state_r) * state_n)
+            state = n + z * (state - n)
+            outs.append(state)
+        h = torch.stack(outs, -2)
+        last.append(state)
+    return h, torch.stack(last)
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,10 @@ class GruModel(Net):
     width: int
     depth: int
     classes: int
+    unrolled: bool = False
+
+    def stackable(self) -> Net:
+        return replace(self, unrolled=True)
 
     def init(self, generator: torch.Generator) -> Weights:
         draw = Draw(generator)
@@ -45,7 +67,7 @@ class GruModel(Net):
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         embedding, *layers, matrix, bias = weights.params
         h = F.embedding(x, embedding)
-        h, _ = _gru(h, h.new_zeros(self.depth, len(x), self.width), layers, self.depth, training)
+        h, _ = _gru(h, h.new_zeros(self.depth, len(x), self.width), layers, self.depth, training, self.unrolled)
         return F.linear(h, matrix, bias)
 
 
@@ -60,6 +82,10 @@ class GruPair(Net):
     width: int
     depth: int
     classes: int
+    unrolled: bool = False
+
+    def stackable(self) -> Net:
+        return replace(self, unrolled=True)
 
     def init(self, generator: torch.Generator) -> Weights:
         draw = Draw(generator)
@@ -79,8 +105,8 @@ class GruPair(Net):
         )
         source, target = x[:, : self.source], x[:, self.source :]
         h = F.embedding(source, encoder[0])
-        memory, last = _gru(h, h.new_zeros(self.depth, len(x), self.width), encoder[1:], self.depth, training)
-        h, _ = _gru(F.embedding(target, decoder[0]), last, decoder[1:], self.depth, training)
+        memory, last = _gru(h, h.new_zeros(self.depth, len(x), self.width), encoder[1:], self.depth, training, self.unrolled)
+        h, _ = _gru(F.embedding(target, decoder[0]), last, decoder[1:], self.depth, training, self.unrolled)
         scores = (h @ memory.transpose(1, 2)).masked_fill((source == 0).unsqueeze(1), -1e9)
         context = torch.softmax(scores, -1) @ memory
         return F.linear(torch.tanh(F.linear(torch.cat([h, context], -1), mix, mix_bias)), matrix, bias)
