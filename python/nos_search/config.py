@@ -27,7 +27,7 @@ class RunConfig:
     trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts from the start of the
     command, so a resumed run has them again.
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
-    width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
+    net, width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
     """
 
     task: str = "digits"
@@ -35,6 +35,7 @@ class RunConfig:
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     sweep: Sweep = "halving"
+    net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
     train_steps: int | None = None
@@ -76,7 +77,9 @@ class RunConfig:
 
     def make_task(self) -> Task:
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
-        return task.with_options(width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps)
+        return task.with_options(
+            net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
+        )
 
     def make_protocol(self) -> Protocol:
         return Protocol(sweep=self.sweep)

@@ -21,8 +21,11 @@ IGNORED = -100  # a target that counts neither for the loss nor for the accuracy
 
 @dataclass(frozen=True)
 class Split:
-    """x: images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64.
-    The network computes in the type of images: float32, or float64 for a reference. y: class numbers int64, (n,) for images and (n, targets) for tokens; IGNORED where nothing is asked."""
+    """x: images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
+    network computes in the type of the images: float32, or float64 for a reference.
+
+    y: class numbers int64, (n,) for images and (n, targets) for tokens; IGNORED where nothing is asked.
+    """
 
     x: Tensor
     y: Tensor

@@ -40,7 +40,9 @@ def load(data_dir: Path | None) -> Task:
     text = _read(data_dir)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     if len(codes) // _LENGTH < 3 * _HELD_OUT:
-        raise UsageError(f"--data-dir: text.txt has {len(codes)} characters; charlm wants {3 * _HELD_OUT * _LENGTH} or more")
+        raise UsageError(
+            f"--data-dir: text.txt has {len(codes)} characters; charlm wants {3 * _HELD_OUT * _LENGTH} or more"
+        )
     symbols, index, counts = np.unique(codes, return_inverse=True, return_counts=True)
     ranks = np.empty(len(symbols), np.int64)
     ranks[np.argsort(-counts, kind="stable")] = np.arange(len(symbols))

@@ -63,7 +63,9 @@ def check_md5(path: Path, expected: str) -> None:
     """UsageError unless the file has that MD5."""
     found = md5(path)
     if found != expected:
-        raise UsageError(f"--data-dir: {path} has MD5 {found}, not {expected}; it is damaged or not CIFAR-10: fetch it again")
+        raise UsageError(
+            f"--data-dir: {path} has MD5 {found}, not {expected}; it is damaged or not CIFAR-10: fetch it again"
+        )
 
 
 class _Arrays(pickle.Unpickler):
@@ -178,7 +180,7 @@ def _from_folder(folder: Path, python: bool) -> NDArray[np.uint8] | None:
 
 
 def records(folder: Path) -> NDArray[np.uint8]:
-    """(60000, 1 + 3072): label and pixels, the 50000 training images first. UsageError when they are not in `folder`."""
+    """(60000, 1 + 3072): label and pixels, the 50000 training images first. UsageError when `folder` lacks them."""
     for name, python in (("cifar-10-batches-bin", False), ("cifar-10-batches-py", True)):
         for place in (folder / name, folder):
             found = _from_folder(place, python)

@@ -44,4 +44,6 @@ def download(task: str, folder: Path, url: str | None) -> None:
     except (OSError, urllib.error.URLError, ValueError) as error:
         if isinstance(error, SearchError):
             raise
-        raise SearchError(f"--download {source}: {error}; fetch it by hand and name its folder with --data-dir") from None
+        raise SearchError(
+            f"--download {source}: {error}; fetch it by hand and name its folder with --data-dir"
+        ) from None

@@ -1,7 +1,7 @@
-"""Owns the patch10 task: which of ten colour photos does a 32x32 patch come from? Shaped like CIFAR-10, always at hand.
+"""Owns the patch10 task: from which of ten colour photos is a 32x32 patch? Shaped like CIFAR-10, always at hand.
 
-The photos ship inside scikit-learn (two) and scikit-image (eight); nothing is fetched. Each photo is divided into cells of
-64 pixels; whole cells are given to training, validation or test, so no pixel is in two splits. Patches lie at random
+The photos ship inside scikit-learn (two) and scikit-image (eight); nothing is fetched. Each photo is divided into cells
+of 64 pixels; whole cells are given to training, validation or test, so no pixel is in two splits. Patches lie at random
 places of their cells, from a fixed stream. 8000 train, 1000 validation, 1000 test, equal numbers of each class.
 """
 
@@ -28,6 +28,8 @@ _SKIMAGE = (
     "motorcycle_left.png",
 )
 _CELL, _PATCH = 64, 32
+_FLAT = 4.0  # grey levels; cells and patches with less contrast (the black around the retina) are left out
+_DRAWN = 3  # patches drawn for each one that is kept
 _COUNTS = {"train": 800, "val": 100, "test": 100}  # of each class
 _STREAM = 20170806  # fixes the patches; RandomState's stream is frozen by NumPy's policy
 _BUDGET = Budget(batch_size=100, sweep_steps=40, train_steps=160)  # a half and two epochs
@@ -55,21 +57,20 @@ def photos() -> list[NDArray[np.uint8]]:
 def _deal(photo: NDArray[np.uint8], stream: np.random.RandomState) -> dict[str, NDArray[np.uint8]]:
     """Patches of one photo by split; of every ten cells eight train, one validates and one tests."""
     rows, columns = photo.shape[0] // _CELL, photo.shape[1] // _CELL
-    cells = stream.permutation(rows * columns)
+    whole = photo[: rows * _CELL, : columns * _CELL].reshape(rows, _CELL, columns, _CELL, 3)
+    flat = whole.std((1, 3)).mean(-1).ravel() < _FLAT
+    cells = stream.permutation(np.flatnonzero(~flat))
     held = max(1, len(cells) // 10)
     shares = {"val": cells[:held], "test": cells[held : 2 * held], "train": cells[2 * held :]}
     patches = {}
     for split, count in _COUNTS.items():
-        chosen = shares[split][np.arange(count) % len(shares[split])]
-        shift = stream.randint(0, _CELL - _PATCH + 1, (count, 2))
-        patches[split] = np.stack(
-            [
-                photo[top : top + _PATCH, left : left + _PATCH]
-                for top, left in zip(
-                    chosen // columns * _CELL + shift[:, 0], chosen % columns * _CELL + shift[:, 1], strict=True
-                )
-            ]
+        chosen = shares[split][np.arange(_DRAWN * count) % len(shares[split])]
+        shift = stream.randint(0, _CELL - _PATCH + 1, (len(chosen), 2))
+        tops, lefts = chosen // columns * _CELL + shift[:, 0], chosen % columns * _CELL + shift[:, 1]
+        drawn = np.stack(
+            [photo[top : top + _PATCH, left : left + _PATCH] for top, left in zip(tops, lefts, strict=True)]
         )
+        patches[split] = drawn[drawn.std((1, 2)).mean(-1) >= _FLAT][:count]
     return patches
 
 

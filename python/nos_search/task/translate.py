@@ -1,4 +1,4 @@
-"""Owns the translate task: English to Spanish, verse by verse: King James to Reina-Valera 1909, both in the public domain.
+"""Owns the translate task: English to Spanish, verse by verse, King James to Reina-Valera 1909 (public domain).
 
 The package carries the 6689 pairs with at most 16 words a side (see _make_bible_subsets.py). A --data-dir with a file
 `pairs.tsv` (UTF-8, lines "source TAB target") gives other pairs. Words and punctuation marks are tokens, in lower case;
@@ -26,7 +26,7 @@ PAIRS = Path(__file__).resolve().parent.parent / "data" / "kjv_rv1909_pairs.txt.
 _PAD, _UNKNOWN, _EDGE = 0, 1, 2  # token numbers; _EDGE begins and ends a target
 _WORDS = 2000  # of each vocabulary, those three included
 _LENGTH = 20  # tokens of a sentence; longer ones are cut
-_HELD_OUT = 10  # every tenth pair validates, every tenth tests
+_HELD_OUT = 20  # one pair of so many validates, one tests
 _BUDGET = Budget(batch_size=64, sweep_steps=40, train_steps=200)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -41,15 +41,17 @@ def _read(folder: Path | None) -> list[tuple[list[str], list[str]]]:
     try:
         text = lzma.decompress(name.read_bytes()).decode("utf-8") if folder is None else name.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--data-dir: {name} cannot be read as UTF-8 text ({error}); translate wants that file") from None
+        raise UsageError(
+            f"--data-dir: {name} cannot be read as UTF-8 text ({error}); translate wants that file"
+        ) from None
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
         sides = [tokens(side) for side in line.split("\t")]
         if len(sides) != 2 or not all(sides):
             raise UsageError(f"--data-dir: {name} line {number} is not 'source TAB target'")
         pairs.append((sides[0], sides[1]))
-    if len(pairs) < 10 * _HELD_OUT:
-        raise UsageError(f"--data-dir: {name} has {len(pairs)} pairs; translate wants {10 * _HELD_OUT} or more")
+    if len(pairs) < 5 * _HELD_OUT:
+        raise UsageError(f"--data-dir: {name} has {len(pairs)} pairs; translate wants {5 * _HELD_OUT} or more")
     return pairs
 
 
@@ -76,15 +78,14 @@ def _split(pairs: Sequence[tuple[list[str], list[str]]], words: tuple[dict[str, 
 def load(data_dir: Path | None) -> Task:
     """The task from the carried pairs, or from data_dir/pairs.tsv."""
     pairs = _read(data_dir)
-    parts = {part: pairs[part::_HELD_OUT] for part in range(_HELD_OUT)}
     train = [pair for k, pair in enumerate(pairs) if k % _HELD_OUT > 1]
     words = (vocabulary([pair[0] for pair in train]), vocabulary([pair[1] for pair in train]))
     sizes = (len(words[0]) + 3, len(words[1]) + 3)
     return Task(
         "translate",
         _split(train, words),
-        _split(parts[0], words),
-        _split(parts[1], words),
+        _split(pairs[::_HELD_OUT], words),
+        _split(pairs[1::_HELD_OUT], words),
         classes=sizes[1],
         width=64,
         budget=_BUDGET,

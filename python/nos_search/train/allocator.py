@@ -1,7 +1,7 @@
 """Owns the memory allocator's habits while children train.
 
-glibc gives large freed blocks back to the system, and every step of a child fetches them again, page by page: a tenth of
-the step of a ConvNet on 28x28 images. Here it is told to keep them.
+glibc gives large freed blocks back to the system, and every step of a child fetches them again, page by page: a tenth
+of the step of a ConvNet on 28x28 images. Here it is told to keep them.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Outcome:
     """What became of a rule.
 
     reward: final validation accuracy in [0, 1]; 0.0 when diverged. lr: the best of the sweep, None if all diverged.
-    curve: JSON-able: "sweep" rows {lr, steps, accuracy}; of the longer training "steps", "loss" (mean training loss up to
-    there, nats), "accuracy" and "val_loss" (validation). test: accuracy on the test split, only when it was asked for.
+    curve: JSON-able: "sweep" rows {lr, steps, accuracy}; of the longer training "steps", "loss" (mean training loss up
+    to there, nats), "accuracy" and "val_loss" (validation). test: accuracy on the test split, if it was asked for.
     """
 
     status: Literal["done", "diverged"]

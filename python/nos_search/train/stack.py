@@ -1,11 +1,11 @@
 """Owns the stacked cohort: many children of one task as one network with a leading dimension.
 
 torch.func.vmap turns K forward passes into one, autograd gives K gradients at once, and `nos_ext.apply_population`
-updates K slices by K programs and K learning rates in one call. Slice k goes through the arithmetic of a training of its
-own, except for the order of sums inside of stacked convolutions and matrix products, so results agree to rounding.
+updates K slices by K programs and K learning rates in one call. Slice k goes through the arithmetic of a training of
+its own, except for the order of sums inside of stacked convolutions and matrix products, so results agree to rounding.
 
-On a device where launching an op costs more than its work on one small child this is much faster; on the CPU, where the
-kernels for single networks are better, it pays for few networks (see `pays`).
+It is for devices where launching an op costs more than its work on one small child. On the CPU seven children in a
+stack took between 0.9 and 3 times as long as one after the other (bench/child.py), so they are stacked on request.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ from .net import Weights
 from .seeds import derive_seed
 from .training import LOSS_LIMIT, Batches, cross_entropy, due, eval_batch, fresh_weights
 
-_CPU_NETS = ("mlp",)  # where a stack of seven was faster per child than seven children
-
 
 def pays(task: Task) -> bool:
     """Whether a stack is expected to be faster than its children one after the other."""
-    return task.train.x.device.type != "cpu" or task.net in _CPU_NETS
+    return task.train.x.device.type != "cpu"
 
 
 class Stack:
-    """A cohort of K children as one network. rules, lrs: of each child; all start from the same weights and see the same
-    batches, as separate trainings of equal seed do."""
+    """A cohort of K children as one network. rules, lrs: of each child; all start from the same weights and see the
+    same batches, as separate trainings of equal seed do."""
 
     def __init__(self, rules: Sequence[Rule], task: Task, *, lrs: Sequence[float], total_steps: int, seed: int) -> None:
         first = fresh_weights(task, seed)
@@ -64,8 +62,8 @@ class Stack:
         return cross_entropy(self._model.logits(self._weights(params, running), x, training=True), y)
 
     def run(self, until: int) -> None:
-        """Trains all up to step `until`. A child whose loss is not finite, or beyond any use, is dead; its slice goes on
-        without touching the others, until all are dead or keep() leaves it out."""
+        """Trains all up to step `until`. A child whose loss is not finite, or beyond any use, is dead; its slice goes
+        on without touching the others, until all are dead or keep() leaves it out."""
         train, device = self._task.train, self._task.train.x.device
         forward = torch.func.vmap(self._loss, in_dims=(0, 0, None, None))
         total = torch.zeros(len(self.lrs), dtype=torch.float64, device=device)

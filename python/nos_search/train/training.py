@@ -44,9 +44,10 @@ def due(step: int, device: torch.device) -> bool:
 def fresh_weights(task: Task, seed: int) -> Weights:
     """The child's first weights, drawn on the CPU so that they are the same for every device."""
     drawn = task.model().init(torch.Generator().manual_seed(derive_seed(seed, "weights")))
-    like = {"device": task.train.x.device, "dtype": task.train.x.dtype if task.train.x.is_floating_point() else None}
-    params = [param.detach().to(**like).requires_grad_() for param in drawn.params]
-    return Weights(params, [running.to(**like) for running in drawn.running])
+    device = task.train.x.device
+    dtype = task.train.x.dtype if task.train.x.is_floating_point() else torch.float32
+    params = [param.detach().to(device, dtype).requires_grad_() for param in drawn.params]
+    return Weights(params, [running.to(device, dtype) for running in drawn.running])
 
 
 class Batches:

@@ -70,8 +70,7 @@ class Draw:
         self.params: list[Tensor] = []
 
     def uniform(self, *shape: int, gain: float = math.sqrt(3), fan: int | None = None) -> Tensor:
-        """Uniform with standard deviation gain / sqrt(3 fan), fan being the inputs of one output (sqrt(3): LeCun, sqrt(6):
-        He)."""
+        """Uniform within gain / sqrt(fan), fan being the inputs of one output. gain sqrt(3): LeCun's, sqrt(6): He's."""
         bound = gain / math.sqrt(fan or math.prod(shape[1:]))
         self.params.append(torch.empty(shape).uniform_(-bound, bound, generator=self._generator))
         return self.params[-1]

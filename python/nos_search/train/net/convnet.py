@@ -1,9 +1,9 @@
 """Owns the paper's child network, a small ConvNet.
 
 Blocks (two in the paper) of 3x3 convolution, ReLU, batch norm and 2x2 max-pooling, then one linear layer. (One replica
-has a hidden layer of 1024 between; left out for speed.) Two choices for speed, which change no shape and no weight: grey
-images meet the first kernels as one matrix product over their 3x3 neighbourhoods, and everything after it, as colour
-images from the start, lies channels-last.
+has a hidden layer of 1024 between; left out for speed.) Two choices for speed, which change no shape and no weight:
+grey images meet the first kernels as one matrix product over their 3x3 neighbourhoods, and everything after it, as
+colour images from the start, lies channels-last.
 """
 
 from __future__ import annotations

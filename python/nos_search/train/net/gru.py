@@ -46,7 +46,7 @@ def _gru(
 
 @dataclass(frozen=True)
 class GruModel(Net):
-    """Language model: input (n, length) tokens, output (n, length, classes). width: units and embedding. depth: layers."""
+    """Language model: input (n, length) tokens, output (n, length, classes). width: units, and of the embedding."""
 
     vocabulary: int
     width: int
@@ -105,7 +105,9 @@ class GruPair(Net):
         )
         source, target = x[:, : self.source], x[:, self.source :]
         h = F.embedding(source, encoder[0])
-        memory, last = _gru(h, h.new_zeros(self.depth, len(x), self.width), encoder[1:], self.depth, training, self.unrolled)
+        memory, last = _gru(
+            h, h.new_zeros(self.depth, len(x), self.width), encoder[1:], self.depth, training, self.unrolled
+        )
         h, _ = _gru(F.embedding(target, decoder[0]), last, decoder[1:], self.depth, training, self.unrolled)
         scores = (h @ memory.transpose(1, 2)).masked_fill((source == 0).unsqueeze(1), -1e9)
         context = torch.softmax(scores, -1) @ memory

@@ -20,7 +20,7 @@ from .wrn import WideResNet
 
 @dataclass(frozen=True)
 class Spec:
-    """A network by name. depth: layers, blocks, or a Wide ResNet's depth. width: units, filters, or its widening factor."""
+    """A network by name. depth: layers, blocks, or a Wide ResNet's depth. width: units, filters, or widening factor."""
 
     name: str
     depth: int
@@ -42,7 +42,9 @@ class Entry:
 
 def _convnet(inputs: Inputs, classes: int, spec: Spec) -> Net:
     if min(inputs.size) < 2**spec.depth:
-        raise UsageError(f"--net {spec}: {spec.depth} halvings leave nothing of {inputs.size[0]}x{inputs.size[1]} pixels")
+        raise UsageError(
+            f"--net {spec}: {spec.depth} halvings leave nothing of {inputs.size[0]}x{inputs.size[1]} pixels"
+        )
     return ConvNet(inputs.channels, inputs.size, spec.width, classes, spec.depth)
 
 
@@ -57,9 +59,7 @@ def _transformer(inputs: Inputs, classes: int, spec: Spec) -> Net:
         raise UsageError(f"--net {spec}: the width must be even, and a multiple of 32 above 32")
     if inputs.kind == "text":
         return TransformerModel(inputs.vocabulary, spec.width, spec.depth, classes)
-    return TransformerPair(
-        inputs.source, inputs.source_vocabulary, inputs.vocabulary, spec.width, spec.depth, classes
-    )
+    return TransformerPair(inputs.source, inputs.source_vocabulary, inputs.vocabulary, spec.width, spec.depth, classes)
 
 
 NETS: dict[str, Entry] = {

@@ -1,4 +1,4 @@
-"""Owns the transformers (Vaswani et al. 2017), pre-norm, without dropout: a causal language model, and an encoder-decoder.
+"""Owns the transformers (Vaswani et al. 2017), pre-norm, without dropout: a language model and an encoder-decoder.
 
 Sinusoidal positions, four times the width in the feed-forward layer, heads of 32 units.
 """
@@ -54,7 +54,7 @@ def _attend(h: Tensor, params: Iterator[Tensor], mask: Tensor, memory: Tensor | 
     heads = max(1, h.shape[-1] // _HEAD)
 
     def split(z: Tensor) -> Tensor:
-        return z.unflatten(-1, (heads, -1)).transpose(-3, -2)
+        return z.reshape(*z.shape[:-1], heads, -1).transpose(-3, -2)
 
     q, k, v = split(_linear(query, params)), split(_linear(other, params)), split(_linear(other, params))
     scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~mask, -1e9)
