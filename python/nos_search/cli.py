@@ -17,13 +17,14 @@ _RUN_EXAMPLE = "example: nos-search run --task digits --strategy controller --tr
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import commands, commands_export, commands_rules
+    from . import commands, commands_export, commands_rules, commands_train
     from .config import versions
     from .executor import EXECUTORS
     from .space import VOCABULARIES
     from .strategy import STRATEGIES
     from .task import TASKS
     from .train.child import SWEEPS
+    from .train.net import NETS
 
     parser = argparse.ArgumentParser(
         prog="nos-search",
@@ -43,14 +44,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="|".join(SWEEPS),
         help="learning-rate sweep: halving stops bad rates early, full is the paper's (default halving)",
     )
-    group.add_argument("--width", type=int, metavar="N", help="filters per convolution (default: the task's)")
+    group.add_argument(
+        "--net",
+        metavar="NAME[-DEPTH[-WIDTH]]",
+        help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
+    )
+    group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
     group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
     )
     group.add_argument(
-        "--data-dir", metavar="DIR", help="folder with the task's full data (fashion: the four idx files)"
+        "--data-dir",
+        metavar="DIR",
+        help="folder with the task's data, or with one folder for each task (docs/tasks.md)",
     )
+    group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
+    group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
     group.add_argument(
         "--threads", type=int, default=1, metavar="N", help="torch threads; part of what makes runs repeat (default 1)"
     )
@@ -132,14 +142,33 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--out", metavar="FILE", help="default DIR/report.html")
 
-    p = command(commands_rules.evaluate, "compare rules over several seeds by validation and test accuracy", child)
-    p.add_argument(
-        "rules", nargs="+", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
+    drawn = argparse.ArgumentParser(add_help=False)
+    drawn.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="all other seeds are derived from it (default 1)"
     )
-    p.add_argument("--tasks", default="digits", metavar="A,B", help="default digits")
+    drawn.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where children train (default cpu)")
+    drawn.add_argument("--plot", metavar="FILE", help="write a drawing to FILE, an SVG")
+    drawn.add_argument("--json", action="store_true", help="print JSON")
+
+    p = command(
+        commands_train.evaluate,
+        "compare rules, each with its own learning-rate sweep, over several seeds by validation and test accuracy",
+        child,
+        drawn,
+    )
+    p.add_argument(
+        "rules", nargs="*", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
+    )
+    p.add_argument("--known", action="store_true", help=f"add {' '.join(commands_train.KNOWN)}")
+    p.add_argument("--tasks", default="digits", metavar="A,B", help=f"of {', '.join(TASKS)} (default digits)")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")
-    p.add_argument("--seed", type=int, default=1, metavar="N", help="the seeds are derived from it (default 1)")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument("--baseline", metavar="RULE", help="add the difference to this rule, seed by seed")
+    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
+
+    p = command(commands_train.train, "train a child with one rule and print its learning curve", child, drawn)
+    p.add_argument("rule", metavar="RULE", help="rule text, or a library name")
+    p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")
+    p.add_argument("--lr", type=float, metavar="LR", help="learning rate (default: the best of a sweep)")
 
     p = command(commands_export.export, "print a rule as the source of a stand-alone torch optimizer")
     p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")

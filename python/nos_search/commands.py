@@ -18,6 +18,7 @@ from . import report as report_page
 from .bench import BENCHES, load_bench
 from .children import make_executor
 from .commands_rules import space_of
+from .commands_train import fetch
 from .config import RunConfig, versions
 from .errors import UsageError, choose
 from .live import Display
@@ -47,12 +48,14 @@ def run(args: argparse.Namespace) -> int:
     trials = args.trials
     if all(limit is None for limit in (trials, args.children, args.seconds, args.target)):
         trials = _DEFAULT_TRIALS
+    fetch(args, [args.task])
     config = RunConfig(
         task=args.task,
         strategy=args.strategy,
         strategy_options=_options(args.strategy_option),
         space=space_of(args).config(),
         sweep=args.sweep,
+        net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,
         train_steps=args.train_steps,
@@ -70,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     config = replace(  # the values in force, should a later release change a default
         config,
         strategy_options=config.make_strategy().options(),
+        net=str(task.spec),
         width=task.width,
         sweep_steps=task.budget.sweep_steps,
         train_steps=task.budget.train_steps,

@@ -1,22 +1,16 @@
-"""Owns the commands about rules and spaces: evaluate, space."""
+"""Owns the command space: what a search space holds."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from nos_ext.optim import library
 
-from .errors import UsageError
-from .output import note, number, print_json, table
-from .rules import parse_rule_argument
+from .output import print_json, table
 from .space import Options, Space
-from .task import load
-from .train.child import Protocol, derive_seed
-from .train.evaluate import compare
 
 
 def space_of(args: argparse.Namespace) -> Space:
@@ -31,48 +25,6 @@ def space_of(args: argparse.Namespace) -> Space:
     return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    if args.seeds < 1:
-        raise UsageError(f"--seeds {args.seeds} is below 1; 3 or more show the spread")
-    if args.threads < 1:
-        raise UsageError(f"--threads {args.threads} is below 1")
-    rules = [parse_rule_argument(text) for text in args.rules]
-    folder = Path(args.data_dir) if args.data_dir else None
-    tasks = [
-        load(name, data_dir=folder, argument="--tasks").with_options(
-            width=args.width, sweep_steps=args.sweep_steps, train_steps=args.train_steps
-        )
-        for name in args.tasks.split(",")
-    ]
-    protocol = Protocol(sweep=args.sweep)
-    torch.set_num_threads(args.threads)
-    seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
-    results = []
-    for task in tasks:
-        for rule in rules:
-            note(f"evaluating {rule.label} on {task.name}, {len(seeds)} seed(s)")
-            results.append(compare(rule, task, protocol, seeds=seeds))
-    if args.json:
-        print_json(
-            {"format": 1, "seed": args.seed, "sweep": args.sweep, "results": [asdict(result) for result in results]}
-        )
-        return 0
-    print(
-        table(
-            ["task", "validation", "test", "lr", "diverged", "rule"],
-            [
-                [
-                    r.task,
-                    f"{r.val_mean:.4f} ± {r.val_std:.4f}",
-                    f"{r.test_mean:.4f} ± {r.test_std:.4f}",
-                    ",".join(dict.fromkeys(number(lr) for lr in r.lrs)),
-                    f"{r.diverged}/{r.seeds}",
-                    r.rule,
-                ]
-                for r in results
-            ],
-        )
-    )
     return 0
 
 

@@ -34,7 +34,7 @@ class RunConfig:
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
     trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
     gpus_per_trial, ray_address: for the executor "ray".
-    width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
+    net, width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
     """
 
     task: str = "digits"
@@ -42,6 +42,7 @@ class RunConfig:
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     sweep: Sweep = "halving"
+    net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
     train_steps: int | None = None
@@ -102,7 +103,9 @@ class RunConfig:
 
     def make_task(self) -> Task:
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
-        return task.with_options(width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps)
+        return task.with_options(
+            net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
+        )
 
     def make_protocol(self) -> Protocol:
         return Protocol(sweep=self.sweep)

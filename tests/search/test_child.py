@@ -63,7 +63,7 @@ def test_sgd_is_plain_gradient_descent(tiny: Task) -> None:
     shadow = Training(compile_rule("g"), tiny, lr=0.05, total_steps=10, seed=1)
     training.run(10)
     for _ in range(10):
-        index = shadow._batch()
+        index = shadow._batches.next()
         logits = shadow.model.logits(shadow.weights, tiny.train.x[index], training=True)
         loss = torch.nn.functional.cross_entropy(logits, tiny.train.y[index])
         for param, grad in zip(shadow.weights.params, torch.autograd.grad(loss, shadow.weights.params), strict=True):
@@ -75,7 +75,7 @@ def test_sgd_is_plain_gradient_descent(tiny: Task) -> None:
 def test_every_example_is_seen_once_an_epoch(tiny: Task) -> None:
     training = Training(compile_rule("g"), tiny, lr=0.1, total_steps=1, seed=1)
     for _ in range(2):
-        epoch = torch.cat([training._batch() for _ in range(11)])
+        epoch = torch.cat([training._batches.next() for _ in range(11)])
         assert len(epoch.unique()) == 1100
 
 
