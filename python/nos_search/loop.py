@@ -1,8 +1,6 @@
 """Owns the search loop: ask, gates, child, tell, each step through the store.
 
-Gates before training, cheapest first, each counted: the string has no live gradient operand; its canonical form was
-answered before (that reward is reused, nothing is trained); the gradient has no effect on a probe, or the probe is
-not finite.
+What the gates (gate/) stop is answered at once: with the reward of the equal rule that was trained, or with 0.
 """
 
 from __future__ import annotations
@@ -12,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-import nos_ext
-
 from .config import RunConfig
 from .errors import SearchError
 from .executor import Answer, Executor, Job
-from .rules import compile_rule, probe_fault
+from .gate import Funnel
 from .store import Store, Trial
 from .strategy import Candidate, Result, Strategy
 
@@ -59,8 +55,9 @@ class Search:
         self._flying: dict[int, Trial] = {}
         trials = store.trials()
         self._answered = len(trials)
-        # Canonical form -> the first trial that was trained (or failed to be) with it.
-        self._seen = {trial.key: trial for trial in reversed(trials) if trial.status in ("done", "diverged")}
+        self._trained = {trial.id: trial for trial in trials if trial.status in ("done", "diverged")}
+        self.funnel = Funnel(self.space, config.make_gates())
+        self.funnel.restore([(trial.id, trial.tokens) for trial in self._trained.values()])
         self._best = max((trial.reward or 0.0 for trial in trials), default=0.0)
         self._failures = 0
 
@@ -100,23 +97,19 @@ class Search:
 
     def _launch(self, candidate: Candidate) -> None:
         """Takes a candidate through the gates; trains it, or answers it at once."""
-        text = self.space.text(candidate.tokens)
-        trial = Trial(candidate.id, candidate.tokens, text, key="", seed=self.config.child_seed, started=self.wall())
-        try:
-            rule = compile_rule(text)
-        except nos_ext.RuleError as error:
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason=f"not a rule: {error}"))
-        trial = replace(trial, key=rule.key)
-        if not self.space.uses_gradient(candidate.tokens):
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason="no gradient"))
-        first = self._seen.get(rule.key)
-        if first is not None:
+        started = self.wall()
+        (verdict,) = self.funnel.admit([candidate.tokens], [candidate.id])
+        rule = verdict.rule
+        text = rule.text if rule is not None else self.space.text(candidate.tokens)
+        trial = Trial(candidate.id, candidate.tokens, text, key=verdict.key, seed=self.config.child_seed, started=started)
+        trial = replace(trial, reason=verdict.reason, metrics=verdict.metrics())
+        if verdict.status == "duplicate":
+            first = self._trained[verdict.duplicate_of or 0]
             return self._answer(
                 replace(trial, status="duplicate", reward=first.reward, lr=first.lr, duplicate_of=first.id)
             )
-        fault = probe_fault(rule, seed=0)
-        if fault is not None:
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason=fault))
+        if rule is None:
+            return self._answer(replace(trial, status="rejected", reward=0.0))
         self.store.begin(trial)
         self._flying[trial.id] = trial
         self.executor.submit(Job(trial.id, rule, trial.seed))
@@ -134,11 +127,12 @@ class Search:
         self._failures = 0
         trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
         self._answer(trial)
-        self._seen[trial.key] = trial
+        self._trained[trial.id] = trial
+        self.funnel.record(trial.id, trial.tokens)
 
     def _answer(self, trial: Trial) -> None:
         self.strategy.tell([Result(trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate")])
-        trial = replace(trial, metrics=self.strategy.metrics())
+        trial = replace(trial, metrics={**trial.metrics, **self.strategy.metrics()})
         self.store.finish(trial, self.strategy.state_dict())
         self._answered += 1
         self._best = max(self._best, trial.reward or 0.0)

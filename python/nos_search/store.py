@@ -89,7 +89,8 @@ class Trial:
 
     def repeatable(self) -> Trial:
         """This trial without its times: equal in equal runs."""
-        return replace(self, started=0.0, seconds=0.0)
+        kept = {name: value for name, value in self.metrics.items() if not name.startswith("seconds.")}
+        return replace(self, started=0.0, seconds=0.0, metrics=kept)
 
 
 class Store:
