@@ -30,7 +30,8 @@ class Rule:
     @property
     def is_update(self) -> bool:
         """Whether the text is the update u of `p - lr * u`, not a function or the name of a library rule."""
-        return self.text not in library.names() and not self.text.lstrip().startswith(("def ", "@")) and "\n" not in self.label
+        text = self.text.strip()
+        return text not in library.names() and "\n" not in text and not text.startswith("def ")
 
 
 def compile_rule(text: str) -> Rule:
@@ -43,7 +44,7 @@ def compile_rule(text: str) -> Rule:
 
 
 def parse_rule_argument(text: str) -> Rule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept.
+    """compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:

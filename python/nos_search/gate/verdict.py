@@ -27,7 +27,7 @@ class Gates:
     best learning rate. None switches a gate off. steps: of the screening at each learning rate."""
 
     descent: float | None = 0.0
-    screen: float | None = 0.1
+    screen: float | None = 0.05
     steps: int = 200
 
     def __post_init__(self) -> None:
