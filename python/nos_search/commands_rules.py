@@ -25,9 +25,6 @@ def space_of(args: argparse.Namespace) -> Space:
     return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
 
 
-    return 0
-
-
 def space(args: argparse.Namespace) -> int:
     chosen = space_of(args)
     generator = torch.Generator().manual_seed(args.seed)

@@ -16,7 +16,8 @@ import nos_ext
 
 from .errors import UsageError, choose
 from .executor import EXECUTORS
-from .space import Space
+from .gate import Gates
+from .space import SearchSpace, Space, make_space
 from .strategy import STRATEGIES, Strategy, create
 from .task import TASKS, Task, load
 from .train.child import Protocol, Sweep, derive_seed
@@ -41,6 +42,7 @@ class RunConfig:
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
+    gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
     sweep: Sweep = "halving"
     net: str | None = None
     width: int | None = None
@@ -94,9 +96,13 @@ class RunConfig:
         if self.target is not None and not 0 < self.target <= 1:
             raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
         self.make_protocol()
+        self.make_gates()
 
-    def make_space(self) -> Space:
-        return Space.from_config(self.space)
+    def make_space(self) -> SearchSpace:
+        return make_space(self.space)
+
+    def make_gates(self) -> Gates:
+        return Gates.from_json(self.gates)
 
     def make_strategy(self) -> Strategy:
         return create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)

@@ -1,9 +1,9 @@
 """Owns the search loop: ask, gates, child, tell, each step through the store.
 
-Rules are asked for in batches, so that the gates work on many at once and workers never wait for the controller. Gates
-before training, cheapest first, each counted: the string has no live gradient operand; its canonical form was answered
-before (that reward is reused, nothing is trained) or is being trained now (the answer is awaited); the gradient has no
-effect on a probe, or the probe is not finite.
+Rules are asked for in batches, so that the gates (gate/) work on many at once and workers never wait for the
+controller. What the gates stop is answered at once: with the reward of the equal rule that was trained, or with 0. A rule equal to
+one that is being trained waits for its reward. Nothing here depends on how a run was cut into sessions: what is asked
+and told, and in which order, is the same whether or not it was stopped, resumed or killed in between.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-import nos_ext
-
 from .config import RunConfig
 from .errors import SearchError
 from .executor import Answer, Executor, Job
+from .gate import Funnel, Verdict
 from .resume import restore, result_of
-from .rules import Rule, compile_rule, probe_fault
+from .rules import Rule
 from .store import Store, Trial
 from .strategy import Strategy
 
@@ -62,13 +61,15 @@ class Search:
         self.strangers = resumed.strangers
         answered = [trial for trial in resumed.trials if trial.told is not None]
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
-        self._ready: deque[tuple[Trial, Rule]] = deque()  # through the gates, not yet handed to the executor
+        self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
+        self._ready: deque[tuple[Trial, Rule]] = deque()  # not yet handed to the executor
         self._flying: dict[int, Trial] = {}
-        self._followers: dict[str, list[Trial]] = {}  # by canonical form that is ready or flying
-        # Canonical form -> the first trial that was trained with it.
-        self._seen = {trial.key: trial for trial in reversed(answered) if trial.status in ("done", "diverged")}
+        self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
+        self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
+        self._trained = {trial.id: trial for trial in answered if trial.status in ("done", "diverged")}
+        self.funnel = Funnel(self.space, config.make_gates())
+        self.funnel.restore([(trial.id, trial.tokens) for trial in self._trained.values()])
         self._answered = len(answered)
-        self._trained = sum(trial.status in ("done", "diverged") for trial in answered)
         self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
         self._checkpointed = self._answered
@@ -103,7 +104,7 @@ class Search:
         config = self.config
         if config.trials is not None and self._answered >= config.trials:
             return "trials"
-        if config.children is not None and self._trained >= config.children:
+        if config.children is not None and len(self._trained) >= config.children:
             return "children"
         if config.seconds is not None and seconds >= config.seconds:
             return "seconds"
@@ -114,8 +115,10 @@ class Search:
     def _fill(self, start: float) -> None:
         """Gates what is open and hands jobs to the executor, until it is full or no more are wanted."""
         while self._wanted() and self._limit(self.clock() - start) is None:
-            if self._open:
-                self._gate(self._open.popleft())
+            if self._judged:
+                self._admit(*self._judged.popleft())
+            elif self._open:
+                self._judge()
             elif len(self._flying) >= self.executor.slots:
                 break
             elif self._ready:
@@ -128,7 +131,7 @@ class Search:
         """Whether the limits leave room for one more answer, should all that are in flight be answered well."""
         trials, children = self.config.trials, self.config.children
         return (trials is None or self._answered + len(self._flying) < trials) and (
-            children is None or self._trained + len(self._flying) < children
+            children is None or len(self._trained) + len(self._flying) < children
         )
 
     def _ask(self) -> None:
@@ -156,33 +159,39 @@ class Search:
 
     # --- gates -----------------------------------------------------------------------------------------------------
 
-    def _gate(self, trial: Trial) -> None:
-        """Makes a trial ready, lets it wait for an equal one that is, or answers it at once."""
-        trial, rule = self.judge(replace(trial, started=self.wall()))
-        if trial.status != "running" or rule is None:
-            self._answer(trial)
-        elif rule.key in self._followers:
-            self._followers[rule.key].append(trial)
-        else:
-            self._followers[rule.key] = []
-            self._ready.append((trial, rule))
+    def _judge(self) -> None:
+        """Takes what is open through the gates."""
+        self._judged.extend(self._verdicts(list(self._open)))
+        self._open.clear()
 
-    def judge(self, trial: Trial) -> tuple[Trial, Rule | None]:
-        """Takes a trial through the gates; it keeps the status "running" if it passes all of them."""
-        trial = replace(trial, rule=self.space.text(trial.tokens))
-        try:
-            rule = compile_rule(trial.rule)
-        except nos_ext.RuleError as error:
-            return replace(trial, status="rejected", reward=0.0, reason=f"not a rule: {error}"), None
-        trial = replace(trial, key=rule.key)
-        if not self.space.uses_gradient(trial.tokens):
-            return replace(trial, status="rejected", reward=0.0, reason="no gradient"), rule
-        first = self._seen.get(rule.key)
-        if first is not None:
-            trial = replace(trial, status="duplicate", duplicate_of=first.id)
-            return replace(trial, reward=first.reward, lr=first.lr), rule
-        fault = None if rule.key in self._followers else probe_fault(rule, seed=0)
-        return (trial if fault is None else replace(trial, status="rejected", reward=0.0, reason=fault)), rule
+    def _verdicts(self, batch: list[Trial]) -> list[tuple[Trial, Verdict]]:
+        started, judged = self.wall(), []
+        verdicts = self.funnel.admit([trial.tokens for trial in batch], [trial.id for trial in batch])
+        for trial, verdict in zip(batch, verdicts, strict=True):
+            text = self.space.text(trial.tokens) if verdict.rule is None else verdict.rule.text
+            trial = replace(trial, rule=text, key=verdict.key, fingerprint=verdict.fingerprint)
+            trial = replace(trial, started=started, gates=verdict.gates(), reason=verdict.reason)
+            judged.append((trial, verdict))
+        return judged
+
+    def _admit(self, trial: Trial, verdict: Verdict) -> None:
+        """Answers a trial that the gates stopped, lets it wait for an equal one, or makes it ready."""
+        if verdict.status == "rejected":
+            return self._answer(replace(trial, status="rejected", reward=0.0))
+        twin = verdict.duplicate_of
+        if twin is None:
+            twin = next((self._leaders[name] for name in _names(trial) if name in self._leaders), None)
+        if twin is None and verdict.rule is not None:
+            self._followers[trial.id] = []
+            self._leaders.update(dict.fromkeys(_names(trial), trial.id))
+            return self._ready.append((trial, verdict.rule))
+        if twin in self._followers:
+            return self._followers[twin].append(trial)
+        first = self._trained.get(-1 if twin is None else twin)
+        if first is None:  # equal to one of the same batch that a later gate stopped: so will this one be
+            return self._judged.extendleft(self._verdicts([trial]))
+        same = replace(trial, status="duplicate", reward=first.reward, lr=first.lr)
+        return self._answer(replace(same, duplicate_of=first.id))
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -190,13 +199,15 @@ class Search:
         trial = self._flying.pop(answer.number)
         trial = replace(trial, seconds=answer.seconds, attempts=answer.attempts, worker=answer.worker)
         # Those who waited for it go through the gates again: as duplicates, or to be trained in its place.
-        self._open.extendleft(reversed(self._followers.pop(trial.key)))
+        self._open.extendleft(reversed(self._followers.pop(trial.id)))
+        for name in _names(trial):
+            self._leaders.pop(name, None)
         outcome = answer.outcome
         if outcome is not None:
             self._failures = 0
-            self._trained += 1
             trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
-            self._seen[trial.key] = trial
+            self._trained[trial.id] = trial
+            self.funnel.record(trial.id, trial.tokens)
             return self._answer(trial)
         self._answer(replace(trial, status="failed", reason=answer.reason))
         self._failures += 1
@@ -220,3 +231,8 @@ class Search:
             self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
             self._checkpointed = self._answered
         self.store.commit()
+
+
+def _names(trial: Trial) -> list[str]:
+    """What tells that another trial is equal to this one."""
+    return [name for name in (trial.key, trial.fingerprint) if name]

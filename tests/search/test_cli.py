@@ -163,8 +163,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WRONG = [
-    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: digits, fashion"),
-    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, random"),
+    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: ),
+    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, evolution, random"),
     (["run", "--trials", "-3"], "--trials -3 is below 1"),
     (["run", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),

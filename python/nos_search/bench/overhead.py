@@ -120,7 +120,8 @@ def _measure(name: str, folder: Path, trials: int, workers: int) -> dict[str, fl
             strategy.wrap(search.strategy, method)
         for method in ("put", "put_checkpoint", "commit"):
             store.wrap(run, method)
-        gates.wrap(search, "judge")
+        gates.wrap(search.funnel, "admit")
+        gates.wrap(search.funnel, "record")
         start = time.perf_counter()
         search.run()
         whole = time.perf_counter() - start

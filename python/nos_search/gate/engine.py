@@ -1,0 +1,57 @@
+"""Owns the numerical probe of compiled rules, whatever they were written in: many at once through apply_population.
+
+The same stimulus as for token strings (probe.py). Each rule is compiled once more so that it leaves p alone and writes
+its update u to a state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+import nos_ext
+from nos_ext import Expr, Program, Rule
+from nos_ext.rule.expr import PARAM, constant, hyper
+
+from .formula import Array
+from .probe import Stimulus
+from .screen import replaced
+
+_UPDATE = "update"
+
+
+def with_update_state(rule: Rule) -> Program:
+    """The program whose first state is the update u of `p - lr * u` and that keeps p."""
+    update = _update_of(rule.outputs[0])
+    return Rule(
+        "probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *rule.outputs[1:]]
+    ).compile()
+
+
+def _update_of(param: Expr) -> Expr:
+    if param.op == "sub" and param.args[0].op == "param" and param.args[1].op == "mul":
+        for rate, update in (param.args[1].args, param.args[1].args[::-1]):
+            if rate.op == "hyper" and rate.value == "lr":
+                return update
+    return PARAM - replaced([param], {hyper("lr"): constant(1.0)})[0]
+
+
+def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
+    """(n, size) float32 updates of the rules on the stimulus."""
+    programs = [with_update_state(rule) for rule in rules]
+    grads, params = stimulus.grads.astype(np.float32), stimulus.params.astype(np.float32)
+    steps, elements = grads.shape
+    out = np.empty((len(rules), steps, elements), np.float32)
+    if not rules:
+        return out[:, : stimulus.shown].reshape(0, -1)
+    x = np.empty((len(rules), elements), np.float32)
+    g = np.empty_like(x)
+    states = nos_ext.init_population_state(programs, [x])
+    for step in range(1, steps + 1):
+        x[...], g[...] = params[step - 1], grads[step - 1]
+        nos_ext.apply_population(
+            programs, [x], [g], states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
+        )
+        out[:, step - 1] = states[0][0]
+    return out[:, -stimulus.shown :].reshape(len(rules), -1)
