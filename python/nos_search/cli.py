@@ -141,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     p = command(commands.report, "write one self-contained HTML page about a run")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--out", metavar="FILE", help="default DIR/report.html")
+    p.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="do not train Adam, RMSProp, SGD, Momentum, AdamW, Lion to compare",
+    )
 
     drawn = argparse.ArgumentParser(add_help=False)
     drawn.add_argument(

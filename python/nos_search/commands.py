@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from . import baselines
 from . import report as report_page
 from .bench import BENCHES, load_bench
 from .children import make_executor
@@ -190,8 +191,16 @@ def _print_summary(data: dict[str, Any], *, top: int, as_json: bool) -> None:
 
 
 def report(args: argparse.Namespace) -> int:
-    path = Path(args.out) if args.out else Path(args.folder) / "report.html"
-    with Store.open(Path(args.folder)) as store:
+    folder = Path(args.folder)
+    path = Path(args.out) if args.out else folder / "report.html"
+    with Store.open(folder) as store:
+        going_on = store.being_written()
+    if going_on and not args.no_baselines:
+        note("note: the run goes on; known optimizers that were not trained yet are left out")
+    # Written to the store, so that the next report need not train them again.
+    with Store.open(folder, write=not going_on and not args.no_baselines) as store:
+        if not going_on and not args.no_baselines:
+            baselines.train_missing(store, note=note)
         try:
             report_page.write(store, path)
         except OSError as error:

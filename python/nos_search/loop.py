@@ -1,9 +1,9 @@
 """Owns the search loop: ask, gates, child, tell, each step through the store.
 
 Rules are asked for in batches, so that the gates (gate/) work on many at once and workers never wait for the
-controller. What the gates stop is answered at once: with the reward of the equal rule that was trained, or with 0. A rule equal to
-one that is being trained waits for its reward. Nothing here depends on how a run was cut into sessions: what is asked
-and told, and in which order, is the same whether or not it was stopped, resumed or killed in between.
+controller. What the gates stop is answered at once: with the reward of the equal rule that was trained, or with 0. A
+rule equal to one that is being trained waits for its reward. What is asked and told, and in which order, does not
+depend on whether the run was stopped, killed or resumed in between; with one worker the same holds for every bit.
 """
 
 from __future__ import annotations
