@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     workers = argparse.ArgumentParser(add_help=False)
-    group = workers.add_argument_group("who trains")
+    group = workers.add_argument_group("who trains, what is written")
     group.add_argument("--workers", type=int, metavar="W", help="processes that train (default 1)")
     group.add_argument(
         "--executor",
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
     )
+    group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
     group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
     group.add_argument("--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker (default 0)")
 
@@ -175,9 +176,18 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")
     p.add_argument("--lr", type=float, metavar="LR", help="learning rate (default: the best of a sweep)")
 
-    p = command(commands_export.export, "print a rule as the source of a stand-alone torch optimizer")
+    p = command(
+        commands_export.export,
+        "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",
+    )
     p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
     p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
+    p.add_argument(
+        "--format",
+        default="torch",
+        metavar="|".join(commands_export.FORMATS),
+        help="torch: one rule; csv: the trials; curves: their learning curves; optuna: a journal (default torch)",
+    )
     p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
 
     p = command(commands_rules.space, "print the vocabulary, masks and size of a search space, with samples", words)

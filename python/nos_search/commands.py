@@ -22,12 +22,14 @@ from .commands_rules import space_of
 from .commands_train import fetch
 from .config import RunConfig, versions
 from .errors import UsageError, choose
+from .executor import Executor
 from .live import Display
 from .loop import Search
 from .output import note, number, print_json, table
 from .results import summary
 from .store import Store
 from .task import Task
+from .tensorboard import TensorBoard, summary_writer
 
 _DEFAULT_TRIALS = 200
 _SHOWN = 10
@@ -79,8 +81,11 @@ def run(args: argparse.Namespace) -> int:
         sweep_steps=task.budget.sweep_steps,
         train_steps=task.budget.train_steps,
     )
-    with Store.create(Path(args.out), config.to_json(), versions()) as store:
-        status = _search(store, config, task)
+    with (  # what cannot be had is said before there is a folder
+        _executor(args, config, task) as executor,
+        Store.create(Path(args.out), config.to_json(), versions()) as store,
+    ):
+        status = _search(store, config, executor, board=args.tensorboard)
     return _after(Path(args.out), status, as_json=args.json)
 
 
@@ -95,8 +100,9 @@ def resume(args: argparse.Namespace) -> int:
         if changed:
             note(f"note: this run began with other versions ({', '.join(changed)}); it may not repeat bit for bit")
         task = config.make_task()
-        store.set_config(config.to_json())
-        status = _search(store, config, task)
+        with _executor(args, config, task) as executor:
+            store.set_config(config.to_json())
+            status = _search(store, config, executor, board=args.tensorboard)
     return _after(Path(args.folder), status, as_json=args.json)
 
 
@@ -105,30 +111,40 @@ def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def _search(store: Store, config: RunConfig, task: Task) -> int:
+def _executor(args: argparse.Namespace, config: RunConfig, task: Task) -> Executor:
+    if args.tensorboard:
+        summary_writer()
+    return make_executor(config, task, clock=time.perf_counter)
+
+
+def _search(store: Store, config: RunConfig, executor: Executor, *, board: bool) -> int:
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(config.threads)
-    executor = make_executor(config, task, clock=time.perf_counter)
     search = Search(store, config, executor)
     if search.strangers:
         note(
             f"note: {search.strangers} of the last trials would not be proposed again by these versions on this "
             "machine; their results are kept and learned from"
         )
-    earlier = [trial for trial in store.trials() if trial.status != "running"]
-    where = "in this process" if config.executor_name == "inprocess" else f"{config.workers} by {config.executor_name}"
+    earlier = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
+    one = config.executor_name == "inprocess"
     note(
         f"{'resuming' if earlier else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
-        f"workers {where}, {store.folder}"
+        f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
     )
     status = 0
-    with Display(sys.stderr, trials=config.trials, earlier=earlier, clock=time.perf_counter) as display:
-        search.listener = display
+    tensorboard = TensorBoard(store.folder / "tensorboard") if board else None
+    limits = {"trials": config.trials, "children": config.children}
+    with Display(sys.stderr, **limits, earlier=earlier, clock=time.perf_counter) as display:
+        search.listeners = [display, tensorboard] if tensorboard else [display]
         try:
             reason = search.run()
         except KeyboardInterrupt:
             reason, status = "interrupted", 130
+        finally:
+            if tensorboard:
+                tensorboard.close()
     note(f"stopped: {_REASONS[reason]}; continue with: nos-search resume {store.folder}{_MORE.get(reason, '')}")
     return status
 

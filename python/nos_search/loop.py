@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -49,12 +49,12 @@ class Search:
         config: RunConfig,
         executor: Executor,
         *,
-        listener: Listener | None = None,
+        listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.config, self.executor = store, config, executor
-        self.listener, self.clock, self.wall = listener, clock, wall
+        self.listeners, self.clock, self.wall = listeners, clock, wall
         self.space = config.make_space()
         self.strategy: Strategy = config.make_strategy()
         resumed = restore(store, self.strategy)
@@ -154,8 +154,8 @@ class Search:
         self._flying[trial.id] = trial
         self.store.put(trial)
         self.executor.submit(Job(trial.id, rule, trial.seed))
-        if self.listener is not None:
-            self.listener.on_start(trial)
+        for listener in self.listeners:
+            listener.on_start(trial)
 
     # --- gates -----------------------------------------------------------------------------------------------------
 
@@ -222,8 +222,8 @@ class Search:
         self.store.put(trial)
         self._answered += 1
         self._best = max(self._best, trial.reward or 0.0)
-        if self.listener is not None:
-            self.listener.on_trial(trial)
+        for listener in self.listeners:
+            listener.on_trial(trial)
 
     def _commit(self, *, checkpoint: bool = False) -> None:
         """Makes the state of the run last. Between two commits there is no wait, so a crash loses little work."""

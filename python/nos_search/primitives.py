@@ -13,6 +13,7 @@ _OPERATORS: dict[type[ast.AST], str] = {
     ast.Mult: "\u00d7",
     ast.Div: "\u00f7",
     ast.Pow: "power",
+    ast.Mod: "mod",
 }
 
 

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,8 +164,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WRONG = [
-    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: ),
-    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, evolution, random"),
+    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: "),
+    (
+        ["run", "--strategy", "annealing"],
+        "--strategy 'annealing' is not known; choose one of: controller, evolution, random",
+    ),
     (["run", "--trials", "-3"], "--trials -3 is below 1"),
     (["run", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
@@ -181,7 +185,7 @@ WRONG = [
     (["run", "--width", "0"], "--width 0 is below 1"),
     (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
     (["run", "--data-dir", "/no/where", "--task", "fashion"], "/no/where is not a folder"),
-    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: hidden"),
+    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: algorithm, hidden"),
     (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=NUMBER"),
     (["run", "--strategy-option", "lr=fast"], "--strategy-option 'lr=fast' is not NAME=NUMBER"),
     (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
@@ -286,10 +290,15 @@ def test_display(stream: io.StringIO) -> None:
         for k in range(30):
             reward = 0.2 + 0.02 * k
             status = "done" if k % 3 else "rejected"
-            display.on_trial(Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1))
+            display.on_start(Trial(k, (), f"g * {k}", f"{k}", 1))
+            trial = Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1)
+            if status == "rejected":
+                trial = replace(trial, gates={"static": {"passed": False, "seconds": 0.5}})
+            display.on_trial(trial)
     text = stream.getvalue()
     assert "g * 29" in text
-    assert ("proposed" in text) == stream.isatty()
+    for shown in ("proposals", "children/h", "proposed 30 > static 20", "gates 5.0 s", "reward"):
+        assert (shown in text) == stream.isatty()
     assert ("trial 29: new best 0.7800 at lr 0.1  g * 29" in text) == (not stream.isatty())
 
 
