@@ -17,8 +17,9 @@ _RUN_EXAMPLE = "example: nos-search run --task digits --strategy controller --tr
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import commands, commands_rules, commands_train
+    from . import commands, commands_export, commands_rules, commands_train
     from .config import versions
+    from .executor import EXECUTORS
     from .space import VOCABULARIES
     from .strategy import STRATEGIES
     from .task import TASKS
@@ -82,7 +83,25 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(call=call)
         return made
 
-    p = command(commands.run, "search for rules; writes everything to a new folder", child, words)
+    workers = argparse.ArgumentParser(add_help=False)
+    group = workers.add_argument_group("who trains")
+    group.add_argument("--workers", type=int, metavar="W", help="processes that train (default 1)")
+    group.add_argument(
+        "--executor",
+        metavar="|".join(EXECUTORS),
+        help="what runs them: this process, processes of this machine, or a Ray cluster "
+        "(default inprocess for one worker, loky for more)",
+    )
+    group.add_argument(
+        "--trial-timeout",
+        type=float,
+        metavar="S",
+        help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
+    )
+    group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
+    group.add_argument("--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker (default 0)")
+
+    p = command(commands.run, "search for rules; writes everything to a new folder", child, words, workers)
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
     p.add_argument(
         "--strategy",
@@ -98,14 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
     p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
-    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train; only 1 in this version")
+    p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
+    p.add_argument("--batch", type=int, default=8, metavar="N", help="rules asked for at a time (default 8)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="decides the whole run (default 1)")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    p = command(commands.resume, "continue a run that was stopped, interrupted or killed")
+    p = command(commands.resume, "continue a run that was stopped, interrupted or killed", workers)
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
+    p.add_argument("--children", type=int, metavar="N", help="new total number of trained children")
     p.add_argument(
         "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
     )
@@ -149,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")
     p.add_argument("--lr", type=float, metavar="LR", help="learning rate (default: the best of a sweep)")
 
-    p = command(commands_rules.export, "print a rule as the source of a stand-alone torch optimizer")
+    p = command(commands_export.export, "print a rule as the source of a stand-alone torch optimizer")
     p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
     p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
     p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
@@ -158,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=int, default=5, metavar="N", help="random rules to print (default 5)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples (default 1)")
     p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = command(commands.bench, "measure the search itself on this machine")
+    p.add_argument("name", nargs="?", metavar="NAME", help="of a bench; leave it out for the list")
+    p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options; --help lists them")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Owns the commands about runs: run, resume, show, report. Results go to stdout, progress and notes to stderr."""
+"""Owns the commands run, resume, show, report and bench. Results go to stdout, progress and notes to stderr."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import report as report_page
+from .bench import BENCHES, load_bench
+from .children import make_executor
 from .commands_rules import space_of
 from .commands_train import fetch
 from .config import RunConfig, versions
-from .errors import UsageError
-from .executor import InProcess
+from .errors import UsageError, choose
 from .live import Display
 from .loop import Search
 from .output import note, number, print_json, table
@@ -27,13 +30,15 @@ from .task import Task
 
 _DEFAULT_TRIALS = 200
 _SHOWN = 10
+_WORKERS = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial")
 _REASONS = {
     "trials": "all trials done",
+    "children": "all children trained",
     "seconds": "time is up",
     "target": "target reached",
-    "interrupted": "interrupted, the trial in flight was given up",
+    "interrupted": "interrupted, the trials in flight were given up",
 }
-_MORE = {"trials": " --trials N", "seconds": "", "target": " --target R", "interrupted": ""}
+_MORE = {"trials": " --trials N", "children": " --children N", "target": " --target R"}
 
 
 # --- run, resume -----------------------------------------------------------------------------------------------------
@@ -41,7 +46,7 @@ _MORE = {"trials": " --trials N", "seconds": "", "target": " --target R", "inter
 
 def run(args: argparse.Namespace) -> int:
     trials = args.trials
-    if trials is None and args.seconds is None and args.target is None:
+    if all(limit is None for limit in (trials, args.children, args.seconds, args.target)):
         trials = _DEFAULT_TRIALS
     fetch(args, [args.task])
     config = RunConfig(
@@ -56,11 +61,13 @@ def run(args: argparse.Namespace) -> int:
         train_steps=args.train_steps,
         data_dir=str(Path(args.data_dir).resolve()) if args.data_dir else None,
         seed=args.seed,
-        workers=args.workers,
+        batch=args.batch,
         threads=args.threads,
         trials=trials,
+        children=args.children,
         seconds=args.seconds,
         target=args.target,
+        **_given(args, _WORKERS),
     )
     task = config.make_task()
     config = replace(  # the values in force, should a later release change a default
@@ -72,18 +79,14 @@ def run(args: argparse.Namespace) -> int:
         train_steps=task.budget.train_steps,
     )
     with Store.create(Path(args.out), config.to_json(), versions()) as store:
-        return _search(store, config, task, args)
+        status = _search(store, config, task)
+    return _after(Path(args.out), status, as_json=args.json)
 
 
 def resume(args: argparse.Namespace) -> int:
     with Store.open(Path(args.folder), write=True) as store:
         config = RunConfig.from_json(store.config)
-        if args.trials is not None:
-            config = replace(config, trials=args.trials)
-        if args.seconds is not None:
-            config = replace(config, seconds=args.seconds)
-        if args.target is not None:
-            config = replace(config, target=args.target)
+        config = replace(config, **_given(args, (*_WORKERS, "trials", "children", "seconds", "target")))
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
             raise UsageError(f"--trials {args.trials}: {store.folder} has {done} trials already; name a higher number")
@@ -92,18 +95,31 @@ def resume(args: argparse.Namespace) -> int:
             note(f"note: this run began with other versions ({', '.join(changed)}); it may not repeat bit for bit")
         task = config.make_task()
         store.set_config(config.to_json())
-        return _search(store, config, task, args)
+        status = _search(store, config, task)
+    return _after(Path(args.folder), status, as_json=args.json)
 
 
-def _search(store: Store, config: RunConfig, task: Task, args: argparse.Namespace) -> int:
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options that the user gave; a run has its configuration's defaults for the others, resume what was stored."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _search(store: Store, config: RunConfig, task: Task) -> int:
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    executor = InProcess(task, config.make_protocol(), threads=config.threads, clock=time.perf_counter)
+    torch.set_num_threads(config.threads)
+    executor = make_executor(config, task, clock=time.perf_counter)
     search = Search(store, config, executor)
+    if search.strangers:
+        note(
+            f"note: {search.strangers} of the last trials would not be proposed again by these versions on this "
+            "machine; their results are kept and learned from"
+        )
     earlier = [trial for trial in store.trials() if trial.status != "running"]
+    where = "in this process" if config.executor_name == "inprocess" else f"{config.workers} by {config.executor_name}"
     note(
         f"{'resuming' if earlier else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
-        f"{store.folder}"
+        f"workers {where}, {store.folder}"
     )
     status = 0
     with Display(sys.stderr, trials=config.trials, earlier=earlier, clock=time.perf_counter) as display:
@@ -112,8 +128,13 @@ def _search(store: Store, config: RunConfig, task: Task, args: argparse.Namespac
             reason = search.run()
         except KeyboardInterrupt:
             reason, status = "interrupted", 130
-    note(f"stopped: {_REASONS[reason]}; continue with: nos-search resume {store.folder}{_MORE[reason]}")
-    _print_summary(summary(store), top=_SHOWN, as_json=args.json)
+    note(f"stopped: {_REASONS[reason]}; continue with: nos-search resume {store.folder}{_MORE.get(reason, '')}")
+    return status
+
+
+def _after(folder: Path, status: int, *, as_json: bool) -> int:
+    with Store.open(folder) as store:
+        _print_summary(summary(store), top=_SHOWN, as_json=as_json)
     return status
 
 
@@ -148,7 +169,7 @@ def _print_summary(data: dict[str, Any], *, top: int, as_json: bool) -> None:
         f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}\n"
         f"trials {data['trials']}: trained {data['trained']} (diverged {data['diverged']}), "
         f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
-        + (f", in flight {data['running']}" if data["running"] else "")
+        + (f", in flight {data['running']}" if data["running"] and data["going_on"] else "")
     )
     rows = [
         [
@@ -176,4 +197,28 @@ def report(args: argparse.Namespace) -> int:
         except OSError as error:
             raise UsageError(f"--out {path} cannot be written: {error.strerror}; choose another file") from None
     print(path)
+    return 0
+
+
+# --- bench -----------------------------------------------------------------------------------------------------------
+
+
+def bench(args: argparse.Namespace) -> int:
+    if args.name is None:
+        print("\n".join(f"{name:12} {about}" for name, (_, about) in BENCHES.items()))
+        return 0
+    if args.name not in BENCHES:
+        raise choose("bench", args.name, tuple(BENCHES))
+    chosen = load_bench(args.name)
+    parser = argparse.ArgumentParser(prog=f"nos-search bench {args.name}", description=BENCHES[args.name][1])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen.arguments(parser)
+    options = parser.parse_args(args.rest)
+    result = chosen.run(options)
+    if options.json:
+        print_json({"format": 1, "bench": args.name, "versions": versions(), **asdict(result)})
+        return 0
+    print(f"{result.title}\n{table(result.columns, result.rows)}")
+    for line in result.notes:
+        print(line)
     return 0

@@ -59,6 +59,9 @@ class Display:
         if self._live:
             self._live.stop()
 
+    def on_start(self, trial: Trial) -> None:
+        pass
+
     def on_trial(self, trial: Trial) -> None:
         reward = trial.reward or 0.0
         self._trials.append(trial)

@@ -114,7 +114,7 @@ def test_candidates_that_were_open_are_taken_up_again(tmp_path: Path) -> None:
         assert [trial.id for trial in store.trials()] == list(range(120))
 
 
-def test_interrupt_leaves_no_trial_in_flight(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     def fault(job: Job) -> None:
         if job.number > 10:
             raise KeyboardInterrupt
@@ -122,7 +122,9 @@ def test_interrupt_leaves_no_trial_in_flight(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stub_search(tmp_path / "run", config(), StubExecutor(fault))
     with Store.open(tmp_path / "run") as store:
-        assert counts(store.trials())["running"] == 0
+        assert not store.being_written()
+        assert not summary(store)["going_on"]
+        assert all((trial.told is None) == (trial.status == "running") for trial in store.trials())
     stub_search(tmp_path / "run", config(), StubExecutor())
     stub_search(tmp_path / "whole", config(), StubExecutor())
     assert table(tmp_path / "run") == table(tmp_path / "whole")
@@ -140,7 +142,8 @@ def test_limits(tmp_path: Path) -> None:
     assert stub_search(tmp_path / "time", config(trials=None, seconds=30.0), StubExecutor()) == "seconds"
     assert stub_search(tmp_path / "reward", config(target=0.9), StubExecutor()) == "target"
     with Store.open(tmp_path / "reward") as store:
-        trials = store.trials()
+        trials = [trial for trial in store.trials() if trial.told is not None]
+        trials.sort(key=lambda trial: trial.told)
     assert trials[-1].reward >= 0.9
     assert all((trial.reward or 0) < 0.9 for trial in trials[:-1])
 
@@ -160,7 +163,14 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
     [
         ({"task": "mnist"}, "--task 'mnist' is not known; choose one of: digits, fashion"),
         ({"strategy": "luck"}, "--strategy 'luck' is not known; choose one of: controller, random"),
-        ({"workers": 4}, "--workers 4: this version trains in one process; use --workers 1"),
+        ({"workers": 0}, "--workers 0 is below 1"),
+        ({"workers": 4, "executor": "inprocess"}, "--workers 4 with --executor inprocess: it has one"),
+        ({"executor": "slurm"}, "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+        ({"ray_address": "auto"}, "--ray-address and --gpus-per-trial need --executor ray"),
+        ({"executor": "ray", "gpus_per_trial": -1.0}, "--gpus-per-trial -1 is below 0"),
+        ({"trial_timeout": 0.0}, "--trial-timeout 0 is not above 0"),
+        ({"batch": 0}, "--batch 0 is below 1"),
+        ({"children": 0}, "--children 0 is below 1"),
         ({"trials": 0}, "--trials 0 is below 1"),
         ({"seconds": -1.0}, "--seconds -1 is not above 0"),
         ({"target": 2.0}, "--target 2 is outside"),
