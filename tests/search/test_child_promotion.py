@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from nos_search.errors import UsageError
@@ -111,3 +114,12 @@ def test_wrong_ladders() -> None:
         Promotion(())
     with pytest.raises(UsageError, match="eta 1 is below 2"):
         Promotion.parse("digits", eta=1)
+
+
+def test_the_example_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, "tasks.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" [")[0] for line in lines] == ["adam", "g", "noise", "g * exp(sign(g) * sign(m))"]
+    assert sorted(line.count(",") for line in lines) == [0, 0, 1, 2]
