@@ -1,4 +1,4 @@
-"""Owns the command space: what a search space holds."""
+"""Owns the command about search spaces."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class RunConfig:
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
     trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
     gpus_per_trial, ray_address: for the executor "ray".
-    net, width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
+    net, width, sweep_steps, train_steps: None for the task's own; a stored run has what was in force.
     """
 
     task: str = "digits"

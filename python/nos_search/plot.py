@@ -33,6 +33,12 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin)
 
 
+def _between(low: float, high: float) -> list[float]:
+    """About five round numbers from low to high."""
+    step = ticks(high - low, 5)[1]
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
 def comparison(results: Sequence[Comparison]) -> str:
     """Test accuracies, one panel per task, one row per rule: mean, 95 % t interval, and each run as a faint dot."""
     parts, top = [], 10
@@ -47,12 +53,10 @@ def comparison(results: Sequence[Comparison]) -> str:
         bottom = top + 30 + _ROW * len(rows)
         title = f"{task}: test accuracy, mean and 95 % t interval, {rows[0].seeds} seed(s)"
         parts.append(f'<text class="title" x="{_LABEL}" y="{top + 16}">{escape(title)}</text>')
-        for tick in ticks(high - low, 5):
-            at = x(low + tick)
+        for tick in _between(low, high):
+            at = x(tick)
             parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 26}" y2="{bottom}"/>')
-            parts.append(
-                f'<text class="tick" x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{low + tick:.3f}</text>'
-            )
+            parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{tick:.3g}</text>')
         for k, row in enumerate(rows):
             y = top + 30 + _ROW * k + _ROW / 2
             name = row.rule if len(row.rule) <= 40 else row.rule[:39] + "…"

@@ -121,14 +121,15 @@ def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.Capture
 def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, "evaluate", "sgd", "g*exp(sign(g)*sign(m))", "--seeds", 2, *SMALL)
     assert status == 0
-    assert "evaluating sgd on digits, 2 seed(s)" in err
+    assert "evaluating sgd on digits (convnet-2-4), 2 seed(s)" in err
     lines = out.splitlines()
-    assert lines[0].split() == ["task", "validation", "test", "lr", "diverged", "rule"]
-    assert lines[2].endswith("g*exp(sign(g)*sign(m))")
-    assert "±" in lines[1]
+    assert lines[0].split() == ["task", "validation", "test", "loss", "lr", "diverged", "rule"]
+    assert {line.split()[-1] for line in lines[1:]} == {"sgd", "g*exp(sign(g)*sign(m))"}
+    assert "±: half width of the 95% Student t interval over 2 seeds" in err
+    sgd = next(line for line in lines if line.endswith(" sgd"))
     status, out, _ = call(capsys, "evaluate", "sgd", "--seeds", 2, "--json", *SMALL)
     (result,) = json.loads(out)["results"]
-    assert f"{result['val_mean']:.4f} ± {result['val_std']:.4f}" in lines[1]
+    assert f"{result['val_mean']:.4f} ± {result['val_ci']:.4f}" in sgd
     assert result["seeds"] == 2
 
 
@@ -176,7 +177,7 @@ WRONG = [
     (["run", "--workers", "4", "--executor", "inprocess"], "--workers 4 with --executor inprocess: it has one"),
     (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
-    (["bench", "speed"], "bench 'speed' is not known; choose one of: overhead"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
     (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
@@ -193,7 +194,7 @@ WRONG = [
     (["evaluate", "g", "--tasks", "digits,mnist"], "--tasks 'mnist' is not known"),
     (["evaluate", "g", "--seeds", "0"], "--seeds 0 is below 1"),
     (["evaluate", "g", "--threads", "0"], "--threads 0 is below 1"),
-    (["evaluate"], "RULE"),
+    (["evaluate"], "no RULE: name rule text"),
     (["export", "nonsense"], "rule 'nonsense' is not valid"),
     (["export", "g", "--rank", "0"], "--rank 0 is below 1"),
     (["space", "--groups", "0"], "groups 0 is outside 1..4"),

@@ -19,7 +19,7 @@ from ..train.net import Inputs, Net, Spec, build, parse
 IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """x: images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
     network computes in the type of the images: float32, or float64 for a reference.

@@ -70,19 +70,23 @@ class Outcome:
     test: float | None = None
 
 
-def _cohort(rule: Rule, task: Task, protocol: Protocol, lrs: Sequence[float], steps: int, seed: int) -> Cohort:
+def _cohort(
+    rule: Rule, task: Task, protocol: Protocol, lrs: Sequence[float], steps: int, seed: int, kind: type[Training]
+) -> Cohort:
     stacked = pays(task) if protocol.stack is None else protocol.stack
     rules = [rule] * len(lrs)
     if stacked and len(lrs) > 1:
         return Stack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
-    return Singles.start(rules, task, lrs=lrs, total_steps=steps, seed=seed)
+    return Singles.start(rules, task, lrs=lrs, total_steps=steps, seed=seed, kind=kind)
 
 
-def best_rate(rule: Rule, task: Task, protocol: Protocol, *, seed: int) -> tuple[float | None, list[dict[str, Any]]]:
+def best_rate(
+    rule: Rule, task: Task, protocol: Protocol, *, seed: int, kind: type[Training] = Training
+) -> tuple[float | None, list[dict[str, Any]]]:
     """The best learning rate by validation accuracy (then lower loss, then lower rate), and one row per rate."""
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep == "halving"]
-    running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed)
+    running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed, kind)
     rows: dict[float, dict[str, Any]] = {lr: {"lr": lr, "steps": 0, "accuracy": 0.0} for lr in running.lrs}
     for stop in [*rungs, steps]:
         running.run(stop)
@@ -103,11 +107,13 @@ def best_rate(rule: Rule, task: Task, protocol: Protocol, *, seed: int) -> tuple
     return scored[0][2], list(rows.values())
 
 
-def train(rule: Rule, task: Task, *, lr: float, seed: int, test: bool = False) -> Outcome:
+def train(
+    rule: Rule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
+) -> Outcome:
     """The longer training alone, at a given learning rate. Deterministic in (rule, task, lr, seed)."""
     keep_freed_memory()
     steps = task.budget.train_steps
-    training = Training(rule, task, lr=lr, total_steps=steps, seed=seed)
+    training = kind(rule, task, lr=lr, total_steps=steps, seed=seed)
     every = task.epoch if task.epoch <= steps else -(-steps // _POINTS)
     curve: dict[str, Any] = {"steps": [], "loss": [], "accuracy": [], "val_loss": []}
     for stop in [*range(every, steps, every), steps]:
@@ -122,11 +128,16 @@ def train(rule: Rule, task: Task, *, lr: float, seed: int, test: bool = False) -
     return Outcome("done", curve["accuracy"][-1], lr, curve, training.accuracy(task.test) if test else None)
 
 
-def score(rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool = False) -> Outcome:
-    """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed)."""
+def score(
+    rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool = False, kind: type[Training] = Training
+) -> Outcome:
+    """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed).
+
+    kind: what trains; another class measures or replaces a part of it.
+    """
     keep_freed_memory()
-    lr, rows = best_rate(rule, task, protocol, seed=seed)
+    lr, rows = best_rate(rule, task, protocol, seed=seed, kind=kind)
     if lr is None:
         return Outcome("diverged", 0.0, None, {"sweep": rows})
-    outcome = train(rule, task, lr=lr, seed=seed, test=test)
+    outcome = train(rule, task, lr=lr, seed=seed, test=test, kind=kind)
     return Outcome(outcome.status, outcome.reward, lr, {"sweep": rows, **outcome.curve}, outcome.test)

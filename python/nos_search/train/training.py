@@ -175,9 +175,18 @@ class Singles:
         self._trainings = list(trainings)
 
     @classmethod
-    def start(cls, rules: Sequence[Rule], task: Task, *, lrs: Sequence[float], total_steps: int, seed: int) -> Singles:
+    def start(
+        cls,
+        rules: Sequence[Rule],
+        task: Task,
+        *,
+        lrs: Sequence[float],
+        total_steps: int,
+        seed: int,
+        kind: type[Training] = Training,
+    ) -> Singles:
         pairs = zip(rules, lrs, strict=True)
-        return cls([Training(rule, task, lr=lr, total_steps=total_steps, seed=seed) for rule, lr in pairs])
+        return cls([kind(rule, task, lr=lr, total_steps=total_steps, seed=seed) for rule, lr in pairs])
 
     @property
     def lrs(self) -> list[float]:

@@ -8,6 +8,7 @@ colour images from the start, lies channels-last.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -18,10 +19,17 @@ from torch import Tensor
 from .base import Draw, Net, Weights
 
 
+@functools.lru_cache(maxsize=8)
+def _neighbourhoods(height: int, width: int, device: torch.device) -> Tensor:
+    """For each pixel the numbers of the 9 around it, in order, counted from 1; 0 outside of the image."""
+    numbers = torch.arange(1, height * width + 1, device=device).view(height, width)
+    return F.pad(numbers, (1, 1, 1, 1)).unfold(0, 3, 1).unfold(1, 3, 1).flatten()
+
+
 def _conv_grey(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """conv2d(x, kernel, bias, padding=1) for one input channel, output channels-last."""
     n, _, height, width = x.shape
-    around = F.pad(x[:, 0], (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1).reshape(n * height * width, 9)
+    around = F.pad(x.flatten(1), (1, 0)).index_select(1, _neighbourhoods(height, width, x.device)).view(-1, 9)
     return torch.addmm(bias, around, kernel.flatten(1).t()).view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
