@@ -15,7 +15,8 @@ from markupsafe import Markup
 from . import svg
 from .mathml import formula
 from .results import counts, leaderboard
-from .space import Space
+from .gate import counts as gate_counts
+from .space import SearchSpace, make_space
 from .store import Store, Trial
 
 TOP_RULES = 8
@@ -34,7 +35,7 @@ def render(store: Store) -> str:
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     config = dict(store.config)
-    space = Space.from_config(config["space"])
+    space = make_space(config["space"])
     best = rows[0] if rows else None
     return template.render(
         config=config,
@@ -91,29 +92,25 @@ def _reward_chart(trials: Sequence[Trial]) -> str:
 
 def _funnel(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:
     total = counts(trials)
-    static = sum(trial.status == "rejected" and trial.reason == "no gradient" for trial in trials)
-    probed = total["rejected"] - static
-    passed = total["trials"] - static
-    new = passed - total["duplicates"]
-    return [
-        ("proposed", total["trials"], ""),
-        ("uses the gradient", passed, f"{static} without a live gradient operand"),
-        ("not seen before", new, f"{total['duplicates']} equal by algebra, reward reused"),
-        ("passed the probe", new - probed, f"{probed} without effect, or not finite"),
-        ("trained to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"),
-    ]
+    rows = [("proposed", total["trials"], "")]
+    for gate in gate_counts(trials):
+        if gate.entered:
+            each = 1e6 * gate.seconds / gate.entered
+            rows.append((gate.gate, gate.entered - gate.stopped, f"{gate.stopped} stopped, {each:.0f} us each"))
+    rows.append(("trained to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"))
+    return rows
 
 
-def _settings(config: dict[str, Any], space: Space) -> list[tuple[str, str]]:
-    shown = [(name, value) for name, value in config.items() if name not in ("space", "strategy_options")]
+def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str]]:
+    shown = [(name, value) for name, value in config.items() if name not in ("space", "strategy_options", "gates")]
+    gates = [(f"gate {name}", value) for name, value in config.get("gates", {}).items()]
     options = [(f"{config['strategy']} {name}", value) for name, value in config["strategy_options"].items()]
     described = [
-        ("vocabulary", config["space"]["vocabulary"]),
-        ("groups", config["space"]["groups"]),
-        *config["space"]["options"].items(),
+        *[(name, value) for name, value in config["space"].items() if name not in ("kind", "options")],
+        *config["space"].get("options", {}).items(),
         ("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"),
     ]
     return [
         (name.replace("_", " "), "none" if value is None else value if isinstance(value, str) else json.dumps(value))
-        for name, value in shown + options + described
+        for name, value in shown + options + gates + described
     ]
