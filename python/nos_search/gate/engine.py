@@ -30,11 +30,10 @@ def with_update_state(rule: Rule) -> Program:
 
 
 def _update_of(param: Expr) -> Expr:
-    if param.op == "sub" and param.args[0].op == "param" and param.args[1].op == "mul":
-        for rate, update in (param.args[1].args, param.args[1].args[::-1]):
-            if rate.op == "hyper" and rate.value == "lr":
-                return update
-    return PARAM - replaced([param], {hyper("lr"): constant(1.0)})[0]
+    """u = (p - p') / lr, at lr 1; of the usual `p - lr * u` without the difference, which would lose digits."""
+    at_one = replaced([param], {hyper("lr"): constant(1.0)})[0]
+    plain = at_one.op == "sub" and at_one.args[0].op == "param"
+    return at_one.args[1] if plain else PARAM - at_one
 
 
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
