@@ -171,7 +171,8 @@ def _describe_groups(chosen: Space) -> None:
 
 
 def _describe_program(chosen: SearchSpace) -> None:
-    print(f"programs of {chosen.length // chosen.block} lines of op a b c, meaning x = op(a, b; c); the last is the update")
+    lines = chosen.length // chosen.block
+    print(f"programs of {lines} lines of op a b c, meaning x = op(a, b; c); the last is the update")
     print(f"strings    {chosen.size():.3g}, {chosen.size(masked=True):.3g} within the masks")
     parts = {"a": "a", "b": "b", "c": "c", "d": "(1 - c)", "s": "m"}
     for title, position in (("op", 0), ("operand", 1), ("constant", 3)):
@@ -179,8 +180,8 @@ def _describe_program(chosen: SearchSpace) -> None:
         rows = [[str(k), t.name, t.text.format(**parts), t.doc] for k, t in enumerate(tokens)]
         print(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
     print("\nm is the average's own state. Later lines may take the values of earlier ones. Known rules:")
-    for name, tokens in chosen.known().items():
-        print(f"  {name:10} {chosen.text(tokens)}")
+    for name, known in chosen.known().items():
+        print(f"  {name:10} {chosen.text(known)}")
 
 
 def surfaces(args: argparse.Namespace) -> int:

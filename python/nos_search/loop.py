@@ -101,12 +101,16 @@ class Search:
         (verdict,) = self.funnel.admit([candidate.tokens], [candidate.id])
         rule = verdict.rule
         text = rule.text if rule is not None else self.space.text(candidate.tokens)
-        trial = Trial(candidate.id, candidate.tokens, text, key=verdict.key, seed=self.config.child_seed, started=started)
+        trial = Trial(
+            candidate.id, candidate.tokens, text, key=verdict.key, seed=self.config.child_seed, started=started
+        )
         trial = replace(trial, reason=verdict.reason, metrics=verdict.metrics())
         if verdict.status == "duplicate":
             first = self._trained[verdict.duplicate_of or 0]
             return self._answer(
-                replace(trial, status="duplicate", reward=first.reward, lr=first.lr, duplicate_of=first.id)
+                replace(
+                    trial, key=first.key, status="duplicate", reward=first.reward, lr=first.lr, duplicate_of=first.id
+                )
             )
         if rule is None:
             return self._answer(replace(trial, status="rejected", reward=0.0))

@@ -13,9 +13,9 @@ import jinja2
 from markupsafe import Markup
 
 from . import svg
+from .gate import counts as gate_counts
 from .mathml import formula
 from .results import counts, leaderboard
-from .gate import counts as gate_counts
 from .space import SearchSpace, make_space
 from .store import Store, Trial
 

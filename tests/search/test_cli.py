@@ -164,7 +164,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 WRONG = [
     (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: digits, fashion"),
-    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, evolution, random"),
+    (
+        ["run", "--strategy", "annealing"],
+        "--strategy 'annealing' is not known; choose one of: controller, evolution, random",
+    ),
     (["run", "--trials", "-3"], "--trials -3 is below 1"),
     (["run", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
@@ -323,10 +326,10 @@ def test_space_prints_the_sizes_of_the_paper(capsys: pytest.CaptureFixture[str])
 
 def test_surfaces_as_table_figure_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figure = tmp_path / "rules.svg"
-    rules = ["adam", "-g", "g * exp(sign(g) * sign(m_hat))"]
+    rules = ["adam", "0-g", "g * exp(sign(g) * sign(m_hat))"]
     assert main(["surfaces", *rules, "--steps", "50", "--plot", str(figure)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[2:4]] == ["adam", "-g"]
+    assert [line.split()[-1] for line in lines[2:4]] == ["adam", "0-g"]
     assert figure.read_text().startswith("<svg")
     assert main(["surfaces", *rules, "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]

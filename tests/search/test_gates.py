@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -257,7 +259,7 @@ def test_counts_are_those_of_the_verdicts() -> None:
     rows = counts(trials)
     assert [row.gate for row in rows] == ["static", "effect", "fingerprint", "canonical", "descent", "screen"]
     assert rows[0].entered == 400
-    for row, after in zip(rows, rows[1:], strict=False):
+    for row, after in itertools.pairwise(rows):
         assert after.entered == row.entered - row.stopped
         assert row.stopped == sum(v.gate == row.gate for v in verdicts)
         assert row.seconds == pytest.approx(1.0)

@@ -60,7 +60,7 @@ def test_conjugate_gradient_is_the_dense_solve() -> None:
     x = conjugate_gradient(lambda v: matrix @ v, b, iterations=60, tolerance=1e-12)
     assert torch.allclose(x, torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
     few = conjugate_gradient(lambda v: matrix @ v, b, iterations=3, tolerance=1e-12)
-    assert 0 < float(few @ b)
+    assert float(few @ b) > 0
     assert float((matrix @ few - b).norm()) > 1e-6
     assert not conjugate_gradient(lambda v: matrix @ v, torch.zeros_like(b), iterations=5, tolerance=0.0).any()
 

@@ -74,7 +74,8 @@ def test_masked_size_is_what_enumeration_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale"), [("momentum", 1.0), ("signum", 1.0), ("lion", 1.0), ("adam", 1.0), ("sgd", 2.0), ("addsign", 1.0)]
+    ("name", "scale"),
+    [("momentum", 1.0), ("signum", 1.0), ("lion", 1.0), ("adam", 1.0), ("sgd", 2.0), ("addsign", 1.0)],
 )
 def test_known_rules_are_those_of_the_library(name: str, scale: float) -> None:
     """By their updates on the probe; momentum of the library has no factor 1 - beta, adam has its eps inside."""

@@ -122,7 +122,9 @@ def test_entropy_counts_live_choices_only() -> None:
 
 
 def test_unknown_names_and_options_say_what_there_is() -> None:
-    with pytest.raises(UsageError, match="--strategy 'annealing' is not known; choose one of: controller, evolution, random, optuna"):
+    with pytest.raises(
+        UsageError, match="--strategy 'annealing' is not known; choose one of: controller, evolution, random, optuna"
+    ):
         create("annealing", Space(), seed=1)
     with pytest.raises(UsageError, match="has no option 'speed'; it has: algorithm, hidden, embedding, batch, lr"):
         create("controller", Space(), seed=1, options={"speed": 3})
@@ -150,7 +152,7 @@ def test_other_algorithms_learn_too(algorithm: str) -> None:
     def reward(tokens: Tokens) -> float:
         return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
 
-    strategy = ControllerStrategy(space, seed=1, algorithm=algorithm, hidden=16, embedding=8, kl=0.3)
+    strategy = ControllerStrategy(space, seed=1, algorithm=algorithm, hidden=16, embedding=8, batch=8, kl=0.3)
     learned = run(strategy, reward, 400)
     assert sum(learned[-80:]) / 80 > sum(learned[:80]) / 80 + 0.25
 

@@ -31,7 +31,14 @@ FORMULAS = {
     "ill-conditioned": lambda x: sum(c * (x[k] - CENTRE[k]) ** 2 / 2 for k, c in enumerate((0.1, 1, 10, 100))),
     "noisy": lambda x: sum(c * (x[k] - CENTRE[k]) ** 2 / 2 for k, c in enumerate((0.5, 1, 2, 4))),
 }
-MINIMA = {"rosenbrock": (1, 1), "beale": (3, 0.5), "saddle": (2, 2**0.5), "plateau": (5, 3), "ill-conditioned": CENTRE, "noisy": CENTRE}
+MINIMA = {
+    "rosenbrock": (1, 1),
+    "beale": (3, 0.5),
+    "saddle": (2, 2**0.5),
+    "plateau": (5, 3),
+    "ill-conditioned": CENTRE,
+    "noisy": CENTRE,
+}
 
 
 def test_values_and_gradients_are_those_of_the_formulas() -> None:

@@ -5,6 +5,8 @@ Plain SVG text that stands alone. Each rule is shown at the learning rate that b
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -65,22 +67,18 @@ def draw(paths: Paths) -> str:
             parts += _path_panel(paths, index, left, _TOP)
         else:
             parts.append(f'<text x="{left}" y="{_TOP + 16}" fill="#555">{shown.dimension} dimensions:</text>')
-            for k, line in enumerate(_wrapped(shown.doc, 40)):
+            for k, line in enumerate(textwrap.wrap(shown.doc, 40)):
                 parts.append(f'<text x="{left}" y="{_TOP + 34 + 16 * k}" fill="#555">{escape(line)}</text>')
         parts += _loss_panel(paths, index, left, _TOP + _PANEL + _GAP)
     for rule, label in enumerate(paths.labels):
         y = legend + 22 * rule + 14
         colour = COLOURS[rule % len(COLOURS)]
         rates = ", ".join(f"{paths.learning_rates[k]:g}" for k in paths.rates[rule])
-        parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + 28}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>')
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{_LEFT + 28}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
+        )
         parts.append(f'<text x="{_LEFT + 36}" y="{y}">{escape(label)}<tspan fill="#555">  lr {rates}</tspan></text>')
     return "\n".join([*parts, "</svg>\n"])
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width)
 
 
 def _path_panel(paths: Paths, index: int, left: int, top: int) -> list[str]:
@@ -122,7 +120,7 @@ def _terrain(
     parts = []
     for row in range(_CELLS):
         edges = [0, *(np.flatnonzero(np.diff(band[row])) + 1).tolist(), _CELLS]
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in itertools.pairwise(edges):
             grey = int(200 + 50 * band[row, start] / (_BANDS - 1))
             parts.append(
                 f'<rect x="{left + start * side:g}" y="{top + row * side:g}" width="{(end - start) * side + 0.3:g}" '

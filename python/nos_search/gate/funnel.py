@@ -152,9 +152,6 @@ class _RuleJudge(_Judge):
 class _Case:
     """A candidate on its way: the fields of its verdict, which is made once, at the end."""
 
-    __slots__ = ("cosine", "done", "duplicate_of", "fingerprint", "gate", "key", "number", "reason", "rule")
-    __slots__ += ("score", "seconds", "status", "tokens")
-
     def __init__(self, tokens: Tokens, number: int) -> None:
         self.tokens, self.number = tokens, number
         self.status: Literal["passed", "rejected", "duplicate"] = "passed"
@@ -228,7 +225,7 @@ class Funnel:
             part = trained[start : start + _SPLIT]
             batch = [tokens for _, tokens in part]
             rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
-            prints = probe.fingerprints(self._judge.effect(rows)) if rows else []
+            prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist() if rows else []
             for row, print_ in zip(rows, prints, strict=True):
                 self._remember(row, int(print_), self._judge.key(row), part[row][0])
 

@@ -177,13 +177,13 @@ def fingerprints(updates: Array) -> Array:
     plain[np.isnan(updates)] = np.nan
     rounded = ((plain + np.float32(0)).view(np.uint32) + np.uint32(0x400)) >> np.uint32(11)
     result: Array = (rounded.astype(np.uint64) * _multipliers(updates.shape[1])).sum(axis=1, dtype=np.uint64)
-    return result ^ (result >> np.uint64(32))
+    return np.asarray(result ^ (result >> np.uint64(32)))
 
 
 @functools.cache
 def _multipliers(n: int) -> Array:
     raw: Array = np.random.PCG64(20_170_903).random_raw(n)
-    return raw.astype(np.uint64) | np.uint64(1)
+    return np.asarray(raw.astype(np.uint64) | np.uint64(1))
 
 
 def descent_cosines(updates: Array) -> Array:

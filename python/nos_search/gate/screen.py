@@ -40,7 +40,7 @@ def update_with_rate_tensor(update: Expr) -> Program:
     """The same of the rule p <- p - lr * update over the paper's operands."""
     found = {(node.op, node.value) for node in postorder([update]) if not node.args}
     states = [name for name, spec in OPERANDS.items() if spec.is_state and ("state", name) in found]
-    hypers = {"lr": None, **{name: value for name, value in HYPERS.items()}}
+    hypers = {"lr": None, **HYPERS}
     return _compile(states, hypers, PARAM - _STATE * update, [operand(name) for name in states])
 
 
@@ -114,13 +114,20 @@ def screen(
         final_positions(programs[k : k + _CHUNK], learning_rates=learning_rates, steps=steps, seed=seed)
         for k in range(0, len(programs), _CHUNK)
     ]
-    reached = surface.scores(np.concatenate(parts)) if parts else np.zeros((0, len(learning_rates), len(surface.SURFACES)))
+    reached = (
+        surface.scores(np.concatenate(parts)) if parts else np.zeros((0, len(learning_rates), len(surface.SURFACES)))
+    )
     best = reached.max(axis=1)
     return Screening(best.mean(axis=1), best, reached.argmax(axis=1))
 
 
 def final_positions(
-    programs: Sequence[Program], *, learning_rates: Sequence[float], steps: int, seed: int, path: list[Array] | None = None
+    programs: Sequence[Program],
+    *,
+    learning_rates: Sequence[float],
+    steps: int,
+    seed: int,
+    path: list[Array] | None = None,
 ) -> Array:
     """(n, rates, DIMENSION) where the rules are after `steps`; `path` gets a copy of the start and of every step."""
     n, rates = len(programs), len(learning_rates)

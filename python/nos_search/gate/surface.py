@@ -119,7 +119,9 @@ SURFACES: tuple[Surface, ...] = (
         "(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2, minimum at (3, 0.5)",
     ),
     Surface("saddle", (1.0, 1e-3), _saddle, _saddle_gradient, "(x - 2)^2 - y^2 + y^4 / 4 + 1, minima at (2, +-1.41)"),
-    Surface("plateau", (2.5, 1.5), _plateau, _plateau_gradient, "1 - exp(-((x - 5)^2 + (y - 3)^2) / 2), minimum at (5, 3)"),
+    Surface(
+        "plateau", (2.5, 1.5), _plateau, _plateau_gradient, "1 - exp(-((x - 5)^2 + (y - 3)^2) / 2), minimum at (5, 3)"
+    ),
     Surface(
         "ill-conditioned",
         (1.0, -1.0, 1.0, -1.0),
@@ -150,7 +152,9 @@ def blocks() -> list[tuple[Surface, slice]]:
 
 
 # Gradients that are a multiple of x, as one vector; 0 for the surfaces that compute theirs.
-_LINEAR = np.concatenate([np.array(surface.curvatures or (0.0,) * surface.dimension, np.float32) for surface in SURFACES])
+_LINEAR = np.concatenate(
+    [np.array(surface.curvatures or (0.0,) * surface.dimension, np.float32) for surface in SURFACES]
+)
 _OFFSET = _LINEAR * np.concatenate(
     [_CENTRE if surface.curvatures else np.zeros(surface.dimension, np.float32) for surface in SURFACES]
 )
@@ -166,7 +170,7 @@ def noise_vectors(steps: int, *, seed: int) -> Array:
     """(steps, DIMENSION) gradient noise; zero where a surface has none."""
     rng = np.random.Generator(np.random.PCG64(seed))
     scale = np.concatenate([np.full(surface.dimension, surface.noise) for surface in SURFACES])
-    return (rng.normal(size=(steps, DIMENSION)) * scale).astype(np.float32)
+    return np.asarray(rng.normal(size=(steps, DIMENSION)) * scale, np.float32)
 
 
 def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:

@@ -78,7 +78,12 @@ class Space(SearchSpace):
 
     def config(self) -> dict[str, Any]:
         """JSON-able description from which `from_config` rebuilds this space."""
-        return {"kind": self.kind, "vocabulary": self.vocabulary, "groups": self.groups, "options": asdict(self.options)}
+        return {
+            "kind": self.kind,
+            "vocabulary": self.vocabulary,
+            "groups": self.groups,
+            "options": asdict(self.options),
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Space:

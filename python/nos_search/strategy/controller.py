@@ -20,7 +20,6 @@ from .base import Result, State, Strategy
 from .learn import ALGORITHMS, ppo_objective, reinforce_objective, trpo_step
 from .policy import Policy
 
-
 _Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, log-probability when it was drawn
 
 
@@ -169,7 +168,7 @@ class ControllerStrategy(Strategy):
             gain = self._objective(log_prob, old, advantage)
             loss = -gain - self.entropy_weight * policy.entropy(log_p, batch).mean()
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     def _objective(self, log_prob: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
