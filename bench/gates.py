@@ -22,7 +22,7 @@ import torch
 
 import nos_ext
 from nos_search.gate import Funnel, Gates
-from nos_search.gate.funnel import _TokenJudge
+from nos_search.gate.judge import TokenJudge
 from nos_search.gate.screen import STEPS, screen
 from nos_search.space import ProgramSpace, SearchSpace, Space, Tokens
 from nos_search.strategy import STRATEGIES, Result, Strategy, create
@@ -65,7 +65,7 @@ def gates_rate(space: SearchSpace, n: int, seed: int) -> dict[str, Any]:
 def screen_rate(space: Space, n: int, seed: int) -> dict[str, float]:
     """From tokens to scores, compiling included; and the part of the surfaces alone."""
     batch = [v.tokens for v in _Cheap(space).admit(strings(space, 2 * n, seed)) if v.status == "passed"][:n]
-    judge = _TokenJudge(space)
+    judge = TokenJudge(space)
     start = time.perf_counter()
     judge.start(batch)
     programs = [judge.screening(row) for row in range(len(batch))]

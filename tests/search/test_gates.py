@@ -13,7 +13,7 @@ from nos_ext.rule.canonical import canonical_key
 from nos_search.errors import UsageError
 from nos_search.gate import Funnel, Gates, counts, engine
 from nos_search.gate.canonical import TokenCanon
-from nos_search.gate.funnel import _RuleJudge
+from nos_search.gate.judge import RuleJudge
 from nos_search.gate.probe import (
     TokenProbe,
     descent_cosines,
@@ -220,7 +220,7 @@ def test_restored_funnel_is_the_recorded_one() -> None:
 
 def test_program_and_paper_rules_meet_in_the_fingerprint() -> None:
     program, paper = ProgramSpace(lines=5), Space(groups=2)
-    judge = _RuleJudge(program)
+    judge = RuleJudge(program)
     judge.start([program.known()["adam"]])
     compiled = engine.updates([nos_ext.compile_rule("adam").rule], effect_stimulus(), seed=20_170_904)
     assert np.allclose(judge.effect([0]), compiled, rtol=1e-5)
