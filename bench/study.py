@@ -151,7 +151,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def parse(name: str) -> tuple[str, str, dict[str, Any]]:
-    """"controller:algorithm=trpo,lr=0.01" -> (label, strategy, options)."""
+    """ "controller:algorithm=trpo,lr=0.01" -> (label, strategy, options)."""
     strategy, _, rest = name.partition(":")
     options: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):

@@ -81,7 +81,9 @@ class Pieces:
         self._hypers: dict[str, float | None] = {"lr": None, **HYPERS}
         self._builder = _Builder(self._hypers, self._states)
 
-    def value(self, order: Sequence[Expr], holes: Mapping[Expr, Value] = MappingProxyType({}), *, draw: int = 1) -> Value:
+    def value(
+        self, order: Sequence[Expr], holes: Mapping[Expr, Value] = MappingProxyType({}), *, draw: int = 1
+    ) -> Value:
         """The value of a graph, given as the postorder list of its nodes; those in `holes` have the values given.
 
         draw: number of the first draw; draws are equal when their number, kind and arguments are.

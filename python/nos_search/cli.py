@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     from . import commands, commands_export, commands_rules, commands_train
     from .config import versions
     from .executor import EXECUTORS
-    from .space import VOCABULARIES
+    from .space import SPACES, VOCABULARIES
     from .strategy import STRATEGIES
     from .task import TASKS
     from .train.child import SWEEPS
@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
     words = argparse.ArgumentParser(add_help=False)
     group = words.add_argument_group("search space")
+    group.add_argument("--space", default="nos", metavar="|".join(SPACES), help="nos: the paper's (default nos)")
+    group.add_argument("--lines", type=int, default=5, metavar="N", help="of a program, 2 to 7 (default 5)")
     group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
     group.add_argument(
         "--groups", type=int, default=2, metavar="N", help="groups of five predictions, 1 to 4 (default 2)"
@@ -111,7 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what proposes rules (default controller)",
     )
     p.add_argument(
-        "--strategy-option", action="append", default=[], metavar="NAME=NUMBER", help="such as lr=0.01; may be repeated"
+        "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="such as lr=0.01; may be repeated"
+    )
+    p.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="threshold of a gate before training: descent=0 screen=0.05 steps=200, or NAME=off; may be repeated",
     )
     p.add_argument(
         "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
@@ -189,6 +198,13 @@ def _parser() -> argparse.ArgumentParser:
         help="torch: one rule; csv: the trials; curves: their learning curves; optuna: a journal (default torch)",
     )
     p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
+
+    p = command(commands_rules.surfaces, "train rules on analytic surfaces, as a table and a figure")
+    p.add_argument("rules", nargs="+", metavar="RULE", help="rule text, or a library name such as sgd adam powersign")
+    p.add_argument("--plot", metavar="FILE", help="write the paths and losses as SVG")
+    p.add_argument("--steps", type=int, default=200, metavar="N", help="default 200")
+    p.add_argument("--seed", type=int, default=1, metavar="N", help="of the gradient noise and of drops (default 1)")
+    p.add_argument("--json", action="store_true", help="print JSON")
 
     p = command(commands_rules.space, "print the vocabulary, masks and size of a search space, with samples", words)
     p.add_argument("--samples", type=int, default=5, metavar="N", help="random rules to print (default 5)")

@@ -23,6 +23,7 @@ from .commands_train import fetch
 from .config import RunConfig, versions
 from .errors import UsageError, choose
 from .executor import Executor
+from .gate import Gates
 from .live import Display
 from .loop import Search
 from .output import note, number, print_json, table
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         strategy=args.strategy,
         strategy_options=_options(args.strategy_option),
         space=space_of(args).config(),
+        gates=_gates(args.gate).to_json(),
         sweep=args.sweep,
         net=args.net,
         width=args.width,
@@ -159,13 +161,28 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--strategy-option {pair!r} is not NAME=VALUE, for example lr=0.01")
         try:
             options[name] = json.loads(value)
         except ValueError:
-            equals = ""
-        if not equals or not isinstance(options[name], (int, float)):
-            raise UsageError(f"--strategy-option {pair!r} is not NAME=NUMBER, for example lr=0.01")
+            options[name] = value
     return options
+
+
+def _gates(pairs: Sequence[str]) -> Gates:
+    values: dict[str, Any] = Gates().to_json()
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in values:
+            raise choose("--gate", name, tuple(values))
+        try:
+            values[name] = None if value == "off" and name != "steps" else json.loads(value)
+        except ValueError:
+            values[name] = value
+        if not isinstance(values[name], int if name == "steps" else (int, float, type(None))) or values[name] is True:
+            raise UsageError(f"--gate {pair!r} is not NAME=NUMBER or NAME=off, for example {name}=0")
+    return Gates.from_json(values)
 
 
 # --- show, report ----------------------------------------------------------------------------------------------------

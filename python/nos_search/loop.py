@@ -190,7 +190,7 @@ class Search:
         first = self._trained.get(-1 if twin is None else twin)
         if first is None:  # equal to one of the same batch that a later gate stopped: so will this one be
             return self._judged.extendleft(self._verdicts([trial]))
-        same = replace(trial, status="duplicate", reward=first.reward, lr=first.lr)
+        same = replace(trial, key=first.key, status="duplicate", reward=first.reward, lr=first.lr)
         return self._answer(replace(same, duplicate_of=first.id))
 
     # --- answers ---------------------------------------------------------------------------------------------------

@@ -139,7 +139,9 @@ def _node(node: ast.expr) -> tuple[str, int]:
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _row(_part(left, _PRODUCT), _op("·"), _part(right, _PRODUCT)), _PRODUCT
         case ast.BinOp(left=left, op=ast.Mod(), right=right):
-            return _row(_part(left, _PRODUCT), '<mi mathvariant="normal">mod</mi>', _part(right, _UNARY)), _PRODUCT
+            return _row(
+                _part(left, _PRODUCT), '<mo rspace="0.3em" lspace="0.3em">mod</mo>', _part(right, _ATOM)
+            ), _PRODUCT
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return f"<mfrac>{_row(_node(left)[0])}{_row(_node(right)[0])}</mfrac>", _UNARY
         case ast.BinOp(left=left, op=ast.Pow(), right=right):

@@ -44,7 +44,7 @@ def compile_rule(text: str) -> Rule:
 
 
 def parse_rule_argument(text: str) -> Rule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, the message with line and caret kept."""
+    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:

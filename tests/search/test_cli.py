@@ -186,9 +186,16 @@ WRONG = [
     (["run", "--width", "0"], "--width 0 is below 1"),
     (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
     (["run", "--data-dir", "/no/where", "--task", "fashion"], "/no/where is not a folder"),
-    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: algorithm, hidden"),
-    (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=NUMBER"),
-    (["run", "--strategy-option", "lr=fast"], "--strategy-option 'lr=fast' is not NAME=NUMBER"),
+    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: algorithm"),
+    (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=VALUE"),
+    (["run", "--strategy-option", "lr=fast"], "option lr is 'fast'; it must be a number"),
+    (["run", "--gate", "screen=high"], "--gate 'screen=high' is not NAME=NUMBER or NAME=off"),
+    (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
+    (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
+    (["run", "--space", "trees"], "--space 'trees' is not known; choose one of: nos, program"),
+    (["space", "--space", "program", "--lines", "1"], "lines 1 is outside 2..7"),
+    (["surfaces", "g", "--steps", "0"], "--steps 0 is below 1"),
+    (["surfaces", "g", "--plot", "/nowhere/x.svg"], "--plot /nowhere/x.svg cannot be written"),
     (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
     (["evaluate", "g +"], "^"),
     (["evaluate", "g", "--tasks", "digits,mnist"], "--tasks 'mnist' is not known"),
@@ -314,3 +321,41 @@ def test_the_installed_command(tmp_path: Path) -> None:
     done = nos_search("evaluate", "g *")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_space_prints_the_sizes_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "--samples", "2"]) == 0
+    text = capsys.readouterr().out
+    for size in ("249,696", "69,898,899,456", "21,801,746,335,924,224"):
+        assert size in text
+    assert main(["space", "--space", "program", "--samples", "2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["kind"] == "program"
+    assert all(sample["rule"].startswith("def rule(") for sample in data["samples"])
+    assert main(["space", "--space", "program"]) == 0
+    assert "lion" in capsys.readouterr().out
+
+
+def test_surfaces_as_table_figure_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "rules.svg"
+    rules = ["adam", "0-g", "g * exp(sign(g) * sign(m_hat))"]
+    assert main(["surfaces", *rules, "--steps", "50", "--plot", str(figure)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[2:4]] == ["adam", "0-g"]
+    assert figure.read_text().startswith("<svg")
+    assert main(["surfaces", *rules, "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results[0]["score"] > 0.6 > 0.1 > results[1]["score"]
+    assert set(results[0]["surfaces"]) >= {"rosenbrock", "beale", "saddle", "plateau"}
+
+
+def test_a_short_evolution_of_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4", "--trials", "25", "--json"]
+    out = str(tmp_path / "run")
+    command = ["run", "--strategy", "evolution", "--space", "program", "--gate", "screen=off", "--out", out, *small]
+    assert main(command) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["trained"] > 3
+    assert data["best"]["rule"].startswith("def rule(p, g")
+    assert main(["report", out]) == 0
+    assert "gate screen" in Path(capsys.readouterr().out.strip()).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,23 @@ import pytest
 from nos_search.config import RunConfig
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job
-from nos_search.gate import GATES
+from nos_search.gate import GATES, Gates
+from nos_search.gate import counts as gate_counts
 from nos_search.results import counts, leaderboard, summary
-from nos_search.space import Space
+from nos_search.space import ProgramSpace, Space
 from nos_search.store import Store
 
 from .conftest import StubExecutor, stub_outcome, stub_search, table
 
 ONE_GROUP = Space(groups=1).config()
+OPEN = {"descent": None, "screen": None}
 SMALL_CONTROLLER = {"hidden": 8, "embedding": 4}
 
 
 def config(**changes: object) -> RunConfig:
-    return RunConfig(**{"trials": 120, "strategy_options": SMALL_CONTROLLER, "space": ONE_GROUP, **changes})  # type: ignore[arg-type]
+    """Without the two gates that judge by numbers, so that most candidates reach the executor."""
+    defaults = {"trials": 120, "strategy_options": SMALL_CONTROLLER, "space": ONE_GROUP, "gates": OPEN}
+    return RunConfig(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
 def test_nothing_is_trained_twice(tmp_path: Path) -> None:
@@ -54,6 +59,33 @@ def test_nothing_is_trained_twice(tmp_path: Path) -> None:
             assert trial.reason
 
 
+def test_every_gate_of_a_run_is_counted_and_kept(tmp_path: Path) -> None:
+    """With all gates on: the counts of the stored trials add up, and a run taken up again judges as the whole one."""
+    chosen = config(gates=Gates().to_json(), space=Space(groups=2).config(), trials=200)
+    stub_search(tmp_path / "whole", chosen, StubExecutor())
+    stub_search(tmp_path / "parts", replace(chosen, trials=90), StubExecutor())
+    stub_search(tmp_path / "parts", chosen, StubExecutor())
+    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    with Store.open(tmp_path / "whole") as store:
+        trials = store.trials()
+    rows = {row.gate: row for row in gate_counts(trials)}
+    assert rows["static"].entered == 200
+    assert sum(row.stopped for row in rows.values()) + counts(trials)["trained"] == 200
+    assert min(rows[gate].stopped for gate in ("static", "effect", "descent", "screen")) > 0
+    assert all(row.seconds > 0 for row in rows.values())
+    trained = [trial for trial in trials if trial.status == "done"]
+    assert all(trial.metrics["gate.score"] >= 0.05 and trial.metrics["gate.cosine"] >= 0 for trial in trained)
+
+
+def test_programs_are_searched(tmp_path: Path) -> None:
+    for strategy in ("controller", "evolution", "random"):
+        options = SMALL_CONTROLLER if strategy == "controller" else {}
+        chosen = config(space=ProgramSpace(lines=4).config(), strategy=strategy, strategy_options=options, trials=60)
+        stub_search(tmp_path / strategy, chosen, StubExecutor())
+        with Store.open(tmp_path / strategy) as store:
+            assert counts(store.trials())["done"] > 5
+
+
 def test_leaderboard_and_summary(tmp_path: Path) -> None:
     stub_search(tmp_path / "run", config(trials=300), StubExecutor())
     with Store.open(tmp_path / "run") as store:
@@ -75,7 +107,7 @@ def test_equal_seeds_equal_runs(tmp_path: Path) -> None:
     assert table(tmp_path / "a") != table(tmp_path / "c")
 
 
-@pytest.mark.parametrize("strategy", ["controller", "random"])
+@pytest.mark.parametrize("strategy", ["controller", "evolution", "random"])
 def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> None:
     """The executor dies at every other job; the run is taken up again each time and ends as the unbroken one."""
     options = SMALL_CONTROLLER if strategy == "controller" else {}

@@ -196,7 +196,7 @@ def test_page_of_a_run_without_results(tmp_path: Path) -> None:
 
 
 def test_page_of_a_long_run(tmp_path: Path) -> None:
-    config = RunConfig(trials=300, strategy="random")
+    config = RunConfig(trials=300, strategy="random", gates={"descent": None, "screen": None})
     stub_search(tmp_path / "run", config, StubExecutor())
     with Store.open(tmp_path / "run") as store:
         text = render(store)

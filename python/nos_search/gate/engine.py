@@ -30,28 +30,26 @@ def with_update_state(rule: Rule) -> Program:
 
 
 def _update_of(param: Expr) -> Expr:
-    if param.op == "sub" and param.args[0].op == "param" and param.args[1].op == "mul":
-        for rate, update in (param.args[1].args, param.args[1].args[::-1]):
-            if rate.op == "hyper" and rate.value == "lr":
-                return update
-    return PARAM - replaced([param], {hyper("lr"): constant(1.0)})[0]
+    """u = (p - p') / lr, at lr 1; of the usual `p - lr * u` without the difference, which would lose digits."""
+    at_one = replaced([param], {hyper("lr"): constant(1.0)})[0]
+    plain = at_one.op == "sub" and at_one.args[0].op == "param"
+    return at_one.args[1] if plain else PARAM - at_one
 
 
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
     """(n, size) float32 updates of the rules on the stimulus."""
     programs = [with_update_state(rule) for rule in rules]
-    grads, params = stimulus.grads.astype(np.float32), stimulus.params.astype(np.float32)
-    steps, elements = grads.shape
-    out = np.empty((len(rules), steps, elements), np.float32)
-    if not rules:
-        return out[:, : stimulus.shown].reshape(0, -1)
-    x = np.empty((len(rules), elements), np.float32)
-    g = np.empty_like(x)
-    states = nos_ext.init_population_state(programs, [x])
-    for step in range(1, steps + 1):
-        x[...], g[...] = params[step - 1], grads[step - 1]
-        nos_ext.apply_population(
-            programs, [x], [g], states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
-        )
-        out[:, step - 1] = states[0][0]
-    return out[:, -stimulus.shown :].reshape(len(rules), -1)
+    shown = []
+    for grads, params in stimulus.split() if rules else []:
+        x = np.empty((len(rules), grads.shape[1]), np.float32)
+        g = np.empty_like(x)
+        states = nos_ext.init_population_state(programs, [x])
+        values = []
+        for step, (p_now, g_now) in enumerate(zip(params, grads, strict=True), 1):
+            x[...], g[...] = p_now, g_now
+            nos_ext.apply_population(
+                programs, [x], [g], states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
+            )
+            values.append(states[0][0].copy())
+        shown.append(np.stack(values[-stimulus.shown :], axis=1))
+    return np.concatenate(shown, axis=2).reshape(len(rules), -1) if shown else np.empty((0, stimulus.size), np.float32)

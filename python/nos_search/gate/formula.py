@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nos_ext import Expr
+from nos_ext import Expr, Rule
 from nos_ext.rule.compile import as_rule
-from nos_ext.rule.expr import postorder
+from nos_ext.rule.expr import PARAM, postorder
 from nos_ext.rule.table import RANDOM, numpy_function
 
 Array = np.ndarray[Any, Any]
@@ -81,16 +81,18 @@ def update_of(text: str) -> Expr:
 def operand_values(text: str, params: Sequence[Array], grads: Sequence[Array], *, total_steps: int) -> list[Array]:
     """The values of an operand at steps 1, 2, ... with the given parameter and gradient at each step; float64.
 
-    Draws of noise are those of seed 0; what a step leaves in p does not reach the next one.
+    Draws of noise are those of seed 0.
     """
     rule = as_rule(text)
-    state: dict[str, Any] = {name: [np.zeros_like(params[0], dtype=np.float64)] for name in rule.state_names}
+    # the update as a state: the difference of two parameters would lose what is small beside them
+    probe = Rule(
+        "operand", ["update", *rule.state_names], rule.hyperparameters, [PARAM, update_of(text), *rule.outputs[1:]]
+    )
+    state: dict[str, Any] = {name: [np.zeros_like(params[0], dtype=np.float64)] for name in probe.state_names}
     values = []
     for step, (p, g) in enumerate(zip(params, grads, strict=True), 1):
-        zero = np.zeros_like(p, dtype=np.float64)
-        # lr -1 gives p + u; operands of the paper are u = f(g, states) or a multiple of p, so two runs tell u
-        new, state = rule.reference(
-            [p.astype(np.float64)], [g.astype(np.float64)], state, lr=-1.0, step=step, total_steps=total_steps
+        _, state = probe.reference(
+            [p.astype(np.float64)], [g.astype(np.float64)], state, lr=1.0, step=step, total_steps=total_steps
         )
-        values.append(new[0] - p + zero)
+        values.append(state["update"][0])
     return values

@@ -9,151 +9,23 @@ from __future__ import annotations
 
 import gc
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-import numpy as np
-
-import nos_ext
-from nos_ext import Program
-
 from ..errors import UsageError
-from ..rules import Rule, compile_rule
+from ..rules import Rule
 from ..space import SearchSpace, Space, Tokens
-from . import engine, probe
-from .canonical import TokenCanon
-from .formula import Array
-from .probe import TokenProbe, descent_stimulus, effect_stimulus
-from .screen import Graphs, screen, update_with_rate_tensor, with_rate_tensor
-from .static import TokenStatic
+from . import probe
+from .judge import SEED, Judge, RuleJudge, TokenJudge
+from .screen import screen
 from .verdict import Gates, Verdict
 
-_SEED = 20_170_904  # of all probes: a fingerprint means the same in every run
 _SPLIT = 2048  # candidates of a batch that are judged at once
-
-
-class _Judge(ABC):
-    """What the funnel asks about candidates; indices are into the batch given to `start`."""
-
-    @abstractmethod
-    def start(self, batch: Sequence[Tokens]) -> list[str]:
-        """Looks at the batch; why each is no candidate ("" if it is one)."""
-
-    @abstractmethod
-    def effect(self, rows: Sequence[int]) -> Array:
-        """(n, size) updates on the effect stimulus."""
-
-    @abstractmethod
-    def descent(self, rows: Sequence[int]) -> Array:
-        """(n, size) updates on the descent stimulus."""
-
-    @abstractmethod
-    def key(self, row: int) -> str:
-        """Canonical key."""
-
-    @abstractmethod
-    def comparable(self, row: int) -> bool:
-        """Whether a fingerprint tells this candidate from others."""
-
-    @abstractmethod
-    def screening(self, row: int) -> Program:
-        """The program with a tensor of learning rates."""
-
-    @abstractmethod
-    def rule(self, row: int, key: str) -> Rule:
-        """The rule to train."""
-
-
-class _TokenJudge(_Judge):
-    """Strings of the paper's space: nothing is compiled before the screening."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), Graphs(space)
-        self._effect = TokenProbe(space, effect_stimulus(), seed=_SEED)
-        self._descent = TokenProbe(space, descent_stimulus(), seed=_SEED)
-
-    def start(self, batch: Sequence[Tokens]) -> list[str]:
-        self._batch = batch
-        self._strings = np.asarray(batch, np.int64).reshape(len(batch), self.space.length)
-        gradient, self._shared = self._static(self._strings)
-        return ["" if uses else "no gradient" for uses in gradient.tolist()]
-
-    def effect(self, rows: Sequence[int]) -> Array:
-        return self._effect(self._strings[rows])
-
-    def descent(self, rows: Sequence[int]) -> Array:
-        return self._descent(self._strings[rows])
-
-    def key(self, row: int) -> str:
-        return self._canon.key(self._batch[row])
-
-    def comparable(self, row: int) -> bool:
-        return not self._shared[row]
-
-    def screening(self, row: int) -> Program:
-        return update_with_rate_tensor(self._graphs.update(self._batch[row]))
-
-    def rule(self, row: int, key: str) -> Rule:
-        text = self.space.text(self._batch[row])
-        return Rule(text, nos_ext.compile_rule(text), key)
-
-
-class _RuleJudge(_Judge):
-    """Strings of any space, through rule text and the engine."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
-
-    def start(self, batch: Sequence[Tokens]) -> list[str]:
-        reasons = []
-        self._rules: list[Rule | None] = []
-        for tokens in batch:
-            rule, reason = None, ""
-            if not self.space.uses_gradient(tokens):
-                reason = "no gradient"
-            else:
-                try:
-                    rule = compile_rule(self.space.text(tokens))
-                except nos_ext.RuleError as error:
-                    reason = f"not a rule: {error}"
-            self._rules.append(rule)
-            reasons.append(reason)
-        self._graphs = [None if rule is None else rule.program.rule for rule in self._rules]
-        return reasons
-
-    def _of(self, row: int) -> tuple[Rule, nos_ext.Rule]:
-        rule, graph = self._rules[row], self._graphs[row]
-        assert rule is not None
-        assert graph is not None
-        return rule, graph
-
-    def effect(self, rows: Sequence[int]) -> Array:
-        return engine.updates([self._of(row)[1] for row in rows], effect_stimulus(), seed=_SEED)
-
-    def descent(self, rows: Sequence[int]) -> Array:
-        return engine.updates([self._of(row)[1] for row in rows], descent_stimulus(), seed=_SEED)
-
-    def key(self, row: int) -> str:
-        return self._of(row)[0].key
-
-    def comparable(self, row: int) -> bool:
-        return True
-
-    def screening(self, row: int) -> Program:
-        return with_rate_tensor(self._of(row)[1])
-
-    def rule(self, row: int, key: str) -> Rule:
-        return self._of(row)[0]
 
 
 class _Case:
     """A candidate on its way: the fields of its verdict, which is made once, at the end."""
-
-    __slots__ = ("cosine", "done", "duplicate_of", "fingerprint", "gate", "key", "number", "reason", "rule")
-    __slots__ += ("score", "seconds", "status", "tokens")
 
     def __init__(self, tokens: Tokens, number: int) -> None:
         self.tokens, self.number = tokens, number
@@ -210,7 +82,7 @@ class Funnel:
         self, space: SearchSpace, gates: Gates | None = None, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.space, self.gates, self.clock = space, gates or Gates(), clock
-        self._judge: _Judge = _TokenJudge(space) if isinstance(space, Space) else _RuleJudge(space)
+        self._judge: Judge = TokenJudge(space) if isinstance(space, Space) else RuleJudge(space)
         self._fingerprints: dict[int, int] = {}  # of what was trained
         self._keys: dict[str, int] = {}
         self._prints_now: dict[int, int] = {}  # of the batch at hand
@@ -228,7 +100,7 @@ class Funnel:
             part = trained[start : start + _SPLIT]
             batch = [tokens for _, tokens in part]
             rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
-            prints = probe.fingerprints(self._judge.effect(rows)) if rows else []
+            prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist() if rows else []
             for row, print_ in zip(rows, prints, strict=True):
                 self._remember(row, int(print_), self._judge.key(row), part[row][0])
 
@@ -347,7 +219,7 @@ class Funnel:
             return
         with self._timed("screen", [cases[row] for row in rows]):
             programs = [self._judge.screening(row) for row in rows]
-            found = screen(programs, steps=self.gates.steps, seed=_SEED).score.tolist()
+            found = screen(programs, steps=self.gates.steps, seed=SEED).score.tolist()
             for row, score in zip(rows, found, strict=True):
                 case = cases[row]
                 case.score = score

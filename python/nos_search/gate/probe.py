@@ -24,21 +24,31 @@ _CHUNK = 512  # strings at once: their values stay in cache
 class Stimulus:
     """What a probe shows: (steps, elements) gradients and parameters, and the length of the run they are part of.
 
-    shown: the last `shown` steps are looked at; those before only fill the averages.
+    shown: the last `shown` steps are looked at; those before only fill the averages. parts: the elements are so many
+    runs side by side, with equal draws.
     """
 
     grads: Array
     params: Array
     total_steps: int
     shown: int
+    parts: int = 1
 
     @property
     def size(self) -> int:
         """Numbers per string: shown steps times elements."""
         return int(self.shown * self.grads.shape[1])
 
-    def flat(self, values: Sequence[Array]) -> Array:
-        return np.concatenate([np.ravel(v) for v in values[-self.shown :]]).astype(np.float32)
+    def split(self) -> list[tuple[Array, Array]]:
+        """(grads, params) of each part."""
+        return list(
+            zip(np.split(self.grads, self.parts, axis=1), np.split(self.params, self.parts, axis=1), strict=True)
+        )
+
+    def flat(self, parts: Sequence[Sequence[Array]]) -> Array:
+        """(size,) float32 from values by part and step."""
+        steps = [np.concatenate(values) for values in zip(*parts, strict=True)]
+        return np.concatenate(steps[-self.shown :]).astype(np.float32)
 
 
 class TokenProbe:
@@ -54,10 +64,16 @@ class TokenProbe:
         size = stimulus.size
         rng = np.random.Generator(np.random.PCG64(seed))
         # One array of draws for each place in a string: drops at different places are independent.
-        self._draws = rng.random((2 * space.groups, size), dtype=np.float32)
-        params, grads = list(stimulus.params), list(stimulus.grads)
+        elements = stimulus.grads.shape[1] // stimulus.parts
+        drawn = rng.random((2 * space.groups, stimulus.shown, 1, elements), dtype=np.float32)
+        self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(2 * space.groups, size)
         rows = [
-            stimulus.flat(operand_values(space.token_text(t), params, grads, total_steps=stimulus.total_steps))
+            stimulus.flat(
+                [
+                    operand_values(space.token_text(t), list(params), list(grads), total_steps=stimulus.total_steps)
+                    for grads, params in stimulus.split()
+                ]
+            )
             for t in operands
         ]
         with np.errstate(all="ignore"):
@@ -119,7 +135,7 @@ def effect_stimulus() -> Stimulus:
         signs = np.where(rng.random((steps, 16)) < 0.6, 1.0, -1.0) * np.where(rng.random(16) < 0.5, 1.0, -1.0)
         grads[:, half] = sizes * rng.uniform(0.5, 1.5, (steps, 16)) * signs
     weights = rng.uniform(-1.0, 1.0, (steps, 16))
-    return Stimulus(grads, np.concatenate([weights, weights], axis=1), total_steps=4, shown=steps)
+    return Stimulus(grads, np.concatenate([weights, weights], axis=1), total_steps=4, shown=steps, parts=2)
 
 
 # elements of each half with ordinary gradients, |g| <= 1 and not 0: a rule that is not finite there cannot train
@@ -161,13 +177,13 @@ def fingerprints(updates: Array) -> Array:
     plain[np.isnan(updates)] = np.nan
     rounded = ((plain + np.float32(0)).view(np.uint32) + np.uint32(0x400)) >> np.uint32(11)
     result: Array = (rounded.astype(np.uint64) * _multipliers(updates.shape[1])).sum(axis=1, dtype=np.uint64)
-    return result ^ (result >> np.uint64(32))
+    return np.asarray(result ^ (result >> np.uint64(32)))
 
 
 @functools.cache
 def _multipliers(n: int) -> Array:
     raw: Array = np.random.PCG64(20_170_903).random_raw(n)
-    return raw.astype(np.uint64) | np.uint64(1)
+    return np.asarray(raw.astype(np.uint64) | np.uint64(1))
 
 
 def descent_cosines(updates: Array) -> Array:

@@ -40,7 +40,7 @@ def update_with_rate_tensor(update: Expr) -> Program:
     """The same of the rule p <- p - lr * update over the paper's operands."""
     found = {(node.op, node.value) for node in postorder([update]) if not node.args}
     states = [name for name, spec in OPERANDS.items() if spec.is_state and ("state", name) in found]
-    hypers = {"lr": None, **{name: value for name, value in HYPERS.items()}}
+    hypers = {"lr": None, **HYPERS}
     return _compile(states, hypers, PARAM - _STATE * update, [operand(name) for name in states])
 
 

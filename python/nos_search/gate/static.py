@@ -46,4 +46,4 @@ class TokenStatic:
             for operand, side in ((op1, True), (op2, b != self._left)):
                 rows = np.flatnonzero((operand >= self._base) & side)
                 drops[rows, group] |= drops[rows, operand[rows] - self._base]
-        return gradient, (drops & (uses > 1)).any(axis=1)
+        return gradient, np.asarray((drops & (uses > 1)).any(axis=1))

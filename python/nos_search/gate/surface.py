@@ -1,5 +1,6 @@
 """Owns the analytic surfaces that rules are screened on: values, gradients, starts, and how far a rule has come.
 
+No minimum is at the origin, nor on the way to it: a rule that only makes weights small must get nowhere.
 One vector holds all of them side by side, so that one update moves a rule on every surface at once. Coordinates are
 the last axis; everything works on float32 arrays of any leading shape.
 """
@@ -70,35 +71,38 @@ def _beale_gradient(x: Array, out: Array) -> None:
 
 
 def _saddle(x: Array) -> Array:
-    a, b = x[..., 0], x[..., 1]
+    a, b = x[..., 0] - 2, x[..., 1]
     return a * a - b * b + 0.25 * b**4 + 1  # type: ignore[no-any-return]
 
 
 def _saddle_gradient(x: Array, out: Array) -> None:
     a, b = x[..., 0], x[..., 1]
-    out[..., 0] = 2 * a
+    out[..., 0] = 2 * a - 4
     out[..., 1] = b * (b * b - 2)
 
 
 def _plateau(x: Array) -> Array:
-    return 1 - np.exp(-0.5 * (x * x).sum(axis=-1))  # type: ignore[no-any-return]
+    return 1 - np.exp(-0.5 * ((x[..., 0] - 5) ** 2 + (x[..., 1] - 3) ** 2))  # type: ignore[no-any-return]
 
 
 def _plateau_gradient(x: Array, out: Array) -> None:
-    a, b = x[..., 0], x[..., 1]
+    a, b = x[..., 0] - 5, x[..., 1] - 3
     slope = np.exp(-0.5 * (a * a + b * b))
     out[..., 0] = a * slope
     out[..., 1] = b * slope
+
+
+_CENTRE = np.array((2.0, -2.0, 2.0, -2.0), np.float32)
 
 
 def _quadratic(curvatures: tuple[float, ...]) -> tuple[Callable[[Array], Array], Callable[[Array, Array], None]]:
     scale = np.array(curvatures, np.float32)
 
     def value(x: Array) -> Array:
-        return 0.5 * (scale * x * x).sum(axis=-1)  # type: ignore[no-any-return]
+        return 0.5 * (scale * (x - _CENTRE) ** 2).sum(axis=-1)  # type: ignore[no-any-return]
 
     def gradient(x: Array, out: Array) -> None:
-        np.multiply(x, scale, out=out)
+        np.multiply(x - _CENTRE, scale, out=out)
 
     return value, gradient
 
@@ -114,20 +118,22 @@ SURFACES: tuple[Surface, ...] = (
         _beale_gradient,
         "(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2, minimum at (3, 0.5)",
     ),
-    Surface("saddle", (1.0, 1e-3), _saddle, _saddle_gradient, "x^2 - y^2 + y^4 / 4 + 1, minima at (0, +-1.41)"),
-    Surface("plateau", (2.5, 1.5), _plateau, _plateau_gradient, "1 - exp(-(x^2 + y^2) / 2), minimum at (0, 0)"),
+    Surface("saddle", (1.0, 1e-3), _saddle, _saddle_gradient, "(x - 2)^2 - y^2 + y^4 / 4 + 1, minima at (2, +-1.41)"),
+    Surface(
+        "plateau", (2.5, 1.5), _plateau, _plateau_gradient, "1 - exp(-((x - 5)^2 + (y - 3)^2) / 2), minimum at (5, 3)"
+    ),
     Surface(
         "ill-conditioned",
         (1.0, -1.0, 1.0, -1.0),
         *_quadratic((0.1, 1.0, 10.0, 100.0)),
-        "quadratic with curvatures 0.1, 1, 10, 100",
+        "quadratic about (2, -2, 2, -2) with curvatures 0.1, 1, 10, 100",
         curvatures=(0.1, 1.0, 10.0, 100.0),
     ),
     Surface(
         "noisy",
         (1.0, -1.0, 1.0, -1.0),
         *_quadratic((0.5, 1.0, 2.0, 4.0)),
-        "quadratic with curvatures 0.5, 1, 2, 4 and gradient noise of standard deviation 1",
+        "quadratic about (2, -2, 2, -2) with curvatures 0.5, 1, 2, 4 and gradient noise of standard deviation 1",
         noise=1.0,
         curvatures=(0.5, 1.0, 2.0, 4.0),
     ),
@@ -149,6 +155,9 @@ def blocks() -> list[tuple[Surface, slice]]:
 _LINEAR = np.concatenate(
     [np.array(surface.curvatures or (0.0,) * surface.dimension, np.float32) for surface in SURFACES]
 )
+_OFFSET = _LINEAR * np.concatenate(
+    [_CENTRE if surface.curvatures else np.zeros(surface.dimension, np.float32) for surface in SURFACES]
+)
 _CURVED = [(surface, where) for surface, where in blocks() if not surface.curvatures]
 
 
@@ -161,7 +170,7 @@ def noise_vectors(steps: int, *, seed: int) -> Array:
     """(steps, DIMENSION) gradient noise; zero where a surface has none."""
     rng = np.random.Generator(np.random.PCG64(seed))
     scale = np.concatenate([np.full(surface.dimension, surface.noise) for surface in SURFACES])
-    return (rng.normal(size=(steps, DIMENSION)) * scale).astype(np.float32)
+    return np.asarray(rng.normal(size=(steps, DIMENSION)) * scale, np.float32)
 
 
 def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:
@@ -170,7 +179,7 @@ def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:
     Only quadratics have noise; all of them are done in one product.
     """
     np.multiply(x, _LINEAR, out=out)
-    out += noise
+    out += noise - _OFFSET
     for surface, where in _CURVED:
         surface.gradient(x[..., where], out[..., where])
 

@@ -20,6 +20,8 @@ from .base import Result, State, Strategy
 from .learn import ALGORITHMS, ppo_objective, reinforce_objective, trpo_step
 from .policy import Policy
 
+_Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, log-probability when it was drawn
+
 
 class ControllerStrategy(Strategy):
     """Strings are drawn `batch` at a time and numbered as they are asked; update k uses the answers to strings
@@ -48,9 +50,9 @@ class ControllerStrategy(Strategy):
         algorithm: str = "ppo",
         hidden: int = 64,
         embedding: int = 32,
-        batch: int = 8,
+        batch: int = 16,
         lr: float = 0.01,
-        entropy: float = 0.1,
+        entropy: float = 0.05,
         epochs: int = 3,
         clip: float = 0.2,
         kl: float = 0.1,
@@ -98,8 +100,8 @@ class ControllerStrategy(Strategy):
         self.last_entropy = 0.0
         self._drawn: list[tuple[Tokens, float]] = []  # not yet asked for, with their log-probability
         self._old: dict[int, float] = {}  # log-probability of each candidate when it was drawn, until its update
-        self._waiting: dict[int, tuple[Tokens, float | None]] = {}
-        self._foreign: list[tuple[Tokens, float]] = []
+        self._waiting: dict[int, tuple[Tokens, float | None, bool]] = {}  # ..., reward, whether it is a duplicate's
+        self._foreign: list[tuple[Tokens, float, bool]] = []
 
     def options(self) -> dict[str, Any]:
         return dict(self._options)
@@ -115,17 +117,17 @@ class ControllerStrategy(Strategy):
         for result in results:
             worth = self._worth(result)
             if result.id is not None:
-                self._waiting[result.id] = (result.tokens, worth)
+                self._waiting[result.id] = (result.tokens, worth, result.duplicate)
             elif worth is not None:
-                self._foreign.append((result.tokens, worth))
+                self._foreign.append((result.tokens, worth, result.duplicate))
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
-            rows: list[tuple[Tokens, float, float | None]] = []
+            rows: list[_Row] = []
             for number in range(self.updates * self.batch, (self.updates + 1) * self.batch):
-                tokens, reward = self._waiting.pop(number)
+                tokens, reward, duplicate = self._waiting.pop(number)
                 old = self._old.pop(number)
                 if reward is not None:
-                    rows.append((tokens, reward, old))
-            rows += [(tokens, reward, None) for tokens, reward in sorted(self._foreign)]
+                    rows.append((tokens, reward, duplicate, old))
+            rows += [(*row, None) for row in sorted(self._foreign)]
             self._foreign = []
             self.updates += 1
             if rows:
@@ -136,23 +138,26 @@ class ControllerStrategy(Strategy):
             return result.reward
         return result.reward - self.discount * abs(result.reward)
 
-    def _update(self, rows: Sequence[tuple[Tokens, float, float | None]]) -> None:
-        rewards = torch.tensor([reward for _, reward, _ in rows])
-        mean = float(rewards.mean())
+    def _update(self, rows: Sequence[_Row]) -> None:
+        rewards = torch.tensor([reward for _, reward, _, _ in rows])
+        # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
+        fresh = torch.tensor([reward for _, reward, duplicate, _ in rows if not duplicate])
         # The baseline of a batch comes from the batches before it; the first has only itself.
-        baseline = self.baseline / self.weight if self.weight else mean
-        squared = float(((rewards - baseline) ** 2).mean())
-        self.weight = self.decay * self.weight + 1 - self.decay
-        self.baseline = self.decay * self.baseline + (1 - self.decay) * mean
-        self.spread = self.decay * self.spread + (1 - self.decay) * squared
-        advantage = (rewards - baseline) / max((self.spread / self.weight) ** 0.5, 1e-3)
+        baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
+        if len(fresh):
+            squared = float(((fresh - baseline) ** 2).mean())
+            self.weight = self.decay * self.weight + 1 - self.decay
+            self.baseline = self.decay * self.baseline + (1 - self.decay) * float(fresh.mean())
+            self.spread = self.decay * self.spread + (1 - self.decay) * squared
+        spread = self.spread / self.weight if self.weight else 1.0
+        advantage = (rewards - baseline) / max(spread**0.5, 1e-3)
         policy = self.policy
-        batch = policy.batch([tokens for tokens, _, _ in rows])
+        batch = policy.batch([tokens for tokens, *_ in rows])
         with torch.no_grad():
             log_p = policy.distributions(batch)
             now = policy.log_prob(log_p, batch)
             self.last_entropy = float(policy.entropy(log_p, batch).mean())
-        known = torch.tensor([float("nan") if old is None else old for _, _, old in rows])
+        known = torch.tensor([float("nan") if old is None else old for *_, old in rows])
         old = torch.where(known.isnan(), now, known)
         if self.algorithm == "trpo":
             trpo_step(policy, batch, old, advantage, entropy=self.entropy_weight, limit=self.kl)
@@ -163,7 +168,7 @@ class ControllerStrategy(Strategy):
             gain = self._objective(log_prob, old, advantage)
             loss = -gain - self.entropy_weight * policy.entropy(log_p, batch).mean()
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     def _objective(self, log_prob: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
@@ -184,10 +189,10 @@ class ControllerStrategy(Strategy):
             "policy": {name: tensor.clone() for name, tensor in self.policy.state_dict().items()},
             "adam": [{name: value.clone() for name, value in moments[k].items()} for k in sorted(moments)],
             "scalars": {name: getattr(self, name) for name in self._SCALARS},
-            "waiting": [[number, list(tokens), reward] for number, (tokens, reward) in sorted(self._waiting.items())],
+            "waiting": [[number, list(row[0]), *row[1:]] for number, row in sorted(self._waiting.items())],
             "drawn": [[list(tokens), log_prob] for tokens, log_prob in self._drawn],
             "old": [[number, log_prob] for number, log_prob in sorted(self._old.items())],
-            "foreign": [[list(tokens), reward] for tokens, reward in sorted(self._foreign)],
+            "foreign": [[list(row[0]), *row[1:]] for row in sorted(self._foreign)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -197,9 +202,9 @@ class ControllerStrategy(Strategy):
         self.optimizer.load_state_dict({"state": dict(enumerate(state["adam"])), "param_groups": groups})
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state["scalars"][name]))
-        self._waiting = {int(number): (tuple(tokens), reward) for number, tokens, reward in state["waiting"]}
+        self._waiting = {int(number): (tuple(row[0]), row[1], row[2]) for number, *row in state["waiting"]}
         self._drawn = [(tuple(tokens), log_prob) for tokens, log_prob in state["drawn"]]
         self._old = {int(number): log_prob for number, log_prob in state["old"]}
-        self._foreign = [(tuple(tokens), reward) for tokens, reward in state["foreign"]]
+        self._foreign = [(tuple(row[0]), row[1], row[2]) for row in state["foreign"]]
 
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")

@@ -1,4 +1,4 @@
-"""Owns regularised evolution (Real et al. 2019): the best of a few members of a population has a child, the oldest dies.
+"""Owns regularised evolution (Real et al. 2019): the best of a few members has a child, the oldest dies.
 
 Works on any space: the space knows what a neighbour of a string is (another token; for programs also lines put in,
 taken out or made anew). The age of a member is its number, not when its answer came, so the order of tell does not
@@ -97,7 +97,8 @@ class EvolutionStrategy(Strategy):
     def _parent(self) -> Tokens:
         """The best of a few members drawn with replacement; of equals the youngest."""
         drawn = torch.randint(len(self.members), (self.tournament,), generator=self.generator).tolist()
-        age, tokens, _ = max((self.members[k] for k in drawn), key=lambda member: (member[2], member[0], member[1]))
+        drawn_members = [self.members[k] for k in drawn]
+        tokens: Tokens = max(drawn_members, key=lambda member: (member[2], member[0], member[1]))[1]
         return tokens
 
     def learn(self, results: Sequence[Result]) -> None:

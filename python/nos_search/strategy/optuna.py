@@ -44,6 +44,7 @@ class OptunaStrategy(Strategy):
         self._optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._options = {"sampler": sampler, "startup": startup, "window": window}
+        self._window = window
         self._space = {
             f"{k:02d} {position.name}": optuna.distributions.CategoricalDistribution(range(len(position.tokens)))
             for k, position in enumerate(space.positions)
@@ -91,7 +92,7 @@ class OptunaStrategy(Strategy):
             if result.reward is not None:
                 self._answers.append((-1 if result.id is None else result.id, result.tokens, result.reward))
         self._answers.sort()
-        del self._answers[: -self._options["window"]]
+        del self._answers[: -self._window]
         self._study = None
 
     def state_dict(self) -> State:

@@ -81,7 +81,7 @@ class Policy(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
         """n strings drawn token by token, and their log-probabilities in nats."""
-        h = c = torch.zeros(n, self.hidden)
+        h = c = self.bias.new_zeros(n, self.hidden)
         table = torch.addmm(self.bias, self.embedding, self.input_weight)
         row = torch.zeros(n, dtype=torch.long)
         strings: list[list[int]] = [[] for _ in range(n)]
@@ -103,7 +103,7 @@ class Policy(nn.Module):
         n, length = batch.tokens.shape
         rows = torch.cat([torch.zeros(n, 1, dtype=torch.long), (batch.tokens + self.offsets)[:, :-1]], 1)
         x = torch.addmm(self.bias, self.embedding, self.input_weight)[rows]
-        h = c = torch.zeros(n, self.hidden)
+        h = c = self.bias.new_zeros(n, self.hidden)
         states = []
         for where in range(length):
             h, c = self._cell(x[:, where], h, c)
