@@ -52,7 +52,10 @@ class Value:
     __slots__ = ("_key", "terms")
 
     def __init__(self, terms: dict[Monomial, float]) -> None:
-        self.terms: tuple[tuple[Monomial, float], ...] = tuple(sorted([x for x in terms.items() if x[1] != 0]))
+        found = [x for x in terms.items() if x[1] != 0]
+        if len(found) > 1:
+            found.sort()
+        self.terms: tuple[tuple[Monomial, float], ...] = tuple(found)
         self._key = ""
 
     @property

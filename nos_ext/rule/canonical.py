@@ -10,7 +10,8 @@ point. Nothing of this touches a compiled program: the rewrites there keep every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
@@ -58,7 +59,7 @@ def _live(supports: dict[str, set[str]], slots: dict[str, str]) -> list[str]:
 def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
     """Keys of the named outputs, and the state symbols in each; `states` names the symbol of every state."""
     roots = dict(zip(("p", *rule.state_names), rule.simplified, strict=True))
-    builder = _Builder(rule, states)
+    builder = _Builder(rule.hyperparameters, states)
     values: dict[Expr, Value] = {}
     for node in postorder([roots[name] for name in outputs]):
         values[node] = builder.value(node, [values[x] for x in node.args])
@@ -66,14 +67,59 @@ def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[l
     return [x.key for x in results], [builder.symbols(x) for x in results]
 
 
+class Pieces:
+    """Canonical values of updates over the paper's operands, built piece by piece.
+
+    For a search, which sees the same pieces in very many rules: values are immutable, equal keys mean equal values, and
+    a value may be put into the holes of any later graph of the same object.
+    """
+
+    def __init__(self) -> None:
+        from .shorthand import HYPERS, OPERANDS
+
+        self._states = {name: f"state {name}" for name, spec in OPERANDS.items() if spec.is_state}
+        self._hypers: dict[str, float | None] = {"lr": None, **HYPERS}
+        self._builder = _Builder(self._hypers, self._states)
+
+    def value(
+        self, order: Sequence[Expr], holes: Mapping[Expr, Value] = MappingProxyType({}), *, draw: int = 1
+    ) -> Value:
+        """The value of a graph, given as the postorder list of its nodes; those in `holes` have the values given.
+
+        draw: number of the first draw; draws are equal when their number, kind and arguments are.
+        """
+        values = dict(holes)
+        builder = self._builder
+        builder.restart(draw)
+        for node in order:
+            if node not in values:
+                values[node] = builder.value(node, [values[x] for x in node.args])
+        return values[order[-1]]
+
+    @property
+    def atoms(self) -> int:
+        """How many different factors have been seen; what the memory of this object grows with."""
+        return self._builder.atoms
+
+
 class _Builder:
     """Values of nodes."""
 
-    def __init__(self, rule: Rule, states: dict[str, str]) -> None:
+    def __init__(self, hypers: Mapping[str, float | None], states: dict[str, str]) -> None:
         self._algebra = Algebra()
-        self._rule = rule
+        self._hypers = hypers
         self._states = states
         self._draws: dict[str, int] = {}
+        self.drawn = 0  # draws of a kind that are elsewhere
+
+    @property
+    def atoms(self) -> int:
+        return len(self._algebra.atoms)
+
+    def restart(self, draw: int) -> None:
+        """Draws are numbered from `draw` again."""
+        self._draws.clear()
+        self.drawn = draw - 1
 
     def value(self, node: Expr, args: list[Value]) -> Value:
         if not node.args:
@@ -113,7 +159,7 @@ class _Builder:
         if node.op == "state":
             return symbol(self._states[str(node.value)], thin=False)  # 0 at the start
         if node.op == "hyper":
-            return symbol(f"hyper {node.value}={self._rule.hyperparameters[str(node.value)]}")
+            return symbol(f"hyper {node.value}={self._hypers[str(node.value)]}")
         return symbol(node.op, nonneg=node.op in ("step", "total"))
 
     def _draw(self, op: str, args: list[Value]) -> Value:
@@ -131,7 +177,7 @@ class _Builder:
         return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
 
     def _number(self, kind: str) -> str:
-        count = self._draws[kind] = self._draws.get(kind, 0) + 1
+        count = self._draws[kind] = self._draws.get(kind, self.drawn) + 1
         return f"{kind} #{count}"
 
 

@@ -17,12 +17,14 @@ _RUN_EXAMPLE = "example: nos-search run --task digits --strategy controller --tr
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import commands, commands_rules
+    from . import commands, commands_export, commands_rules, commands_train
     from .config import versions
-    from .space import VOCABULARIES
+    from .executor import EXECUTORS
+    from .space import SPACES, VOCABULARIES
     from .strategy import STRATEGIES
     from .task import TASKS
     from .train.child import SWEEPS
+    from .train.net import NETS
 
     parser = argparse.ArgumentParser(
         prog="nos-search",
@@ -42,20 +44,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="|".join(SWEEPS),
         help="learning-rate sweep: halving stops bad rates early, full is the paper's (default halving)",
     )
-    group.add_argument("--width", type=int, metavar="N", help="filters per convolution (default: the task's)")
+    group.add_argument(
+        "--net",
+        metavar="NAME[-DEPTH[-WIDTH]]",
+        help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
+    )
+    group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
     group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
     )
     group.add_argument(
-        "--data-dir", metavar="DIR", help="folder with the task's full data (fashion: the four idx files)"
+        "--data-dir",
+        metavar="DIR",
+        help="folder with the task's data, or with one folder for each task (docs/tasks.md)",
     )
+    group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
+    group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
     group.add_argument(
         "--threads", type=int, default=1, metavar="N", help="torch threads; part of what makes runs repeat (default 1)"
     )
 
     words = argparse.ArgumentParser(add_help=False)
     group = words.add_argument_group("search space")
+    group.add_argument("--space", default="nos", metavar="|".join(SPACES), help="nos: the paper's (default nos)")
+    group.add_argument("--lines", type=int, default=5, metavar="N", help="of a program, 2 to 7 (default 5)")
     group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
     group.add_argument(
         "--groups", type=int, default=2, metavar="N", help="groups of five predictions, 1 to 4 (default 2)"
@@ -72,7 +85,26 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(call=call)
         return made
 
-    p = command(commands.run, "search for rules; writes everything to a new folder", child, words)
+    workers = argparse.ArgumentParser(add_help=False)
+    group = workers.add_argument_group("who trains, what is written")
+    group.add_argument("--workers", type=int, metavar="W", help="processes that train (default 1)")
+    group.add_argument(
+        "--executor",
+        metavar="|".join(EXECUTORS),
+        help="what runs them: this process, processes of this machine, or a Ray cluster "
+        "(default inprocess for one worker, loky for more)",
+    )
+    group.add_argument(
+        "--trial-timeout",
+        type=float,
+        metavar="S",
+        help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
+    )
+    group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
+    group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
+    group.add_argument("--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker (default 0)")
+
+    p = command(commands.run, "search for rules; writes everything to a new folder", child, words, workers)
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
     p.add_argument(
         "--strategy",
@@ -81,21 +113,30 @@ def _parser() -> argparse.ArgumentParser:
         help="what proposes rules (default controller)",
     )
     p.add_argument(
-        "--strategy-option", action="append", default=[], metavar="NAME=NUMBER", help="such as lr=0.01; may be repeated"
+        "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="such as lr=0.01; may be repeated"
+    )
+    p.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="threshold of a gate before training: descent=0 screen=0.05 steps=200, or NAME=off; may be repeated",
     )
     p.add_argument(
         "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
     )
     p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
     p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
-    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train; only 1 in this version")
+    p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
+    p.add_argument("--batch", type=int, default=8, metavar="N", help="rules asked for at a time (default 8)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="decides the whole run (default 1)")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    p = command(commands.resume, "continue a run that was stopped, interrupted or killed")
+    p = command(commands.resume, "continue a run that was stopped, interrupted or killed", workers)
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
+    p.add_argument("--children", type=int, metavar="N", help="new total number of trained children")
     p.add_argument(
         "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
     )
@@ -110,25 +151,69 @@ def _parser() -> argparse.ArgumentParser:
     p = command(commands.report, "write one self-contained HTML page about a run")
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--out", metavar="FILE", help="default DIR/report.html")
-
-    p = command(commands_rules.evaluate, "compare rules over several seeds by validation and test accuracy", child)
     p.add_argument(
-        "rules", nargs="+", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
+        "--no-baselines",
+        action="store_true",
+        help="do not train Adam, RMSProp, SGD, Momentum, AdamW, Lion to compare",
     )
-    p.add_argument("--tasks", default="digits", metavar="A,B", help="default digits")
-    p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")
-    p.add_argument("--seed", type=int, default=1, metavar="N", help="the seeds are derived from it (default 1)")
-    p.add_argument("--json", action="store_true", help="print JSON")
 
-    p = command(commands_rules.export, "print a rule as the source of a stand-alone torch optimizer")
+    drawn = argparse.ArgumentParser(add_help=False)
+    drawn.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="all other seeds are derived from it (default 1)"
+    )
+    drawn.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where children train (default cpu)")
+    drawn.add_argument("--plot", metavar="FILE", help="write a drawing to FILE, an SVG")
+    drawn.add_argument("--json", action="store_true", help="print JSON")
+
+    p = command(
+        commands_train.evaluate,
+        "compare rules, each with its own learning-rate sweep, over several seeds by validation and test accuracy",
+        child,
+        drawn,
+    )
+    p.add_argument(
+        "rules", nargs="*", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
+    )
+    p.add_argument("--known", action="store_true", help=f"add {' '.join(commands_train.KNOWN)}")
+    p.add_argument("--tasks", default="digits", metavar="A,B", help=f"of {', '.join(TASKS)} (default digits)")
+    p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")
+    p.add_argument("--baseline", metavar="RULE", help="add the difference to this rule, seed by seed")
+    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
+
+    p = command(commands_train.train, "train a child with one rule and print its learning curve", child, drawn)
+    p.add_argument("rule", metavar="RULE", help="rule text, or a library name")
+    p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")
+    p.add_argument("--lr", type=float, metavar="LR", help="learning rate (default: the best of a sweep)")
+
+    p = command(
+        commands_export.export,
+        "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",
+    )
     p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
     p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
+    p.add_argument(
+        "--format",
+        default="torch",
+        metavar="|".join(commands_export.FORMATS),
+        help="torch: one rule; csv: the trials; curves: their learning curves; optuna: a journal (default torch)",
+    )
     p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
+
+    p = command(commands_rules.surfaces, "train rules on analytic surfaces, as a table and a figure")
+    p.add_argument("rules", nargs="+", metavar="RULE", help="rule text, or a library name such as sgd adam powersign")
+    p.add_argument("--plot", metavar="FILE", help="write the paths and losses as SVG")
+    p.add_argument("--steps", type=int, default=200, metavar="N", help="default 200")
+    p.add_argument("--seed", type=int, default=1, metavar="N", help="of the gradient noise and of drops (default 1)")
+    p.add_argument("--json", action="store_true", help="print JSON")
 
     p = command(commands_rules.space, "print the vocabulary, masks and size of a search space, with samples", words)
     p.add_argument("--samples", type=int, default=5, metavar="N", help="random rules to print (default 5)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples (default 1)")
     p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = command(commands.bench, "measure the search itself on this machine")
+    p.add_argument("name", nargs="?", metavar="NAME", help="of a bench; leave it out for the list")
+    p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options; --help lists them")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +15,9 @@ import torch
 import nos_ext
 
 from .errors import UsageError, choose
-from .space import Space
+from .executor import EXECUTORS
+from .gate import Gates
+from .space import SearchSpace, Space, make_space
 from .strategy import STRATEGIES, Strategy, create
 from .task import TASKS, Task, load
 from .train.child import Protocol, Sweep, derive_seed
@@ -24,25 +27,38 @@ from .train.child import Protocol, Sweep, derive_seed
 class RunConfig:
     """Everything that decides the outcome of a run, JSON-able by to_json().
 
-    trials, seconds: limits; None for no limit. target: stop at this reward. seconds counts from the start of the
-    command, so a resumed run has them again.
+    trials, children, seconds: limits on proposals, trained children and time; None for no limit. target: stop at this
+    reward. seconds counts from the start of the command, so a resumed run has them again.
+    batch: rules asked for at a time.
+    executor: None for "inprocess" with one worker and "loky" with more. With several workers answers come in the order
+    of the clock, so such a run does not repeat exactly, though each reward does.
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
-    width, sweep_steps, train_steps: None for the task's own; a stored run has numbers.
+    trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
+    gpus_per_trial, ray_address: for the executor "ray".
+    net, width, sweep_steps, train_steps: None for the task's own; a stored run has what was in force.
     """
 
     task: str = "digits"
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
+    gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
     sweep: Sweep = "halving"
+    net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
     train_steps: int | None = None
     data_dir: str | None = None
     seed: int = 1
+    batch: int = 8
+    executor: str | None = None
     workers: int = 1
     threads: int = 1
+    trial_timeout: float = 3600.0
+    ray_address: str | None = None
+    gpus_per_trial: float = 0.0
     trials: int | None = None
+    children: int | None = None
     seconds: float | None = None
     target: float | None = None
 
@@ -51,35 +67,58 @@ class RunConfig:
             raise choose("--task", self.task, tuple(TASKS))
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
-        if self.workers != 1:
+        if self.executor is not None and self.executor not in EXECUTORS:
+            raise choose("--executor", self.executor, EXECUTORS)
+        if self.workers < 1:
+            raise UsageError(f"--workers {self.workers} is below 1; say how many processes train")
+        if self.workers > 1 and self.executor == "inprocess":
             raise UsageError(
-                f"--workers {self.workers}: this version trains in one process; use --workers 1 "
-                "(--threads sets the threads of that process)"
+                f"--workers {self.workers} with --executor inprocess: it has one; use --executor loky or ray"
             )
+        if self.executor != "ray" and (self.ray_address is not None or self.gpus_per_trial):
+            raise UsageError("--ray-address and --gpus-per-trial need --executor ray")
+        if not 0 <= self.gpus_per_trial < math.inf:
+            raise UsageError(f"--gpus-per-trial {self.gpus_per_trial:g} is below 0")
+        if not 0 < self.trial_timeout < math.inf:
+            raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} is below 1; say how many rules to ask for at a time")
         if self.threads < 1:
             raise UsageError(f"--threads {self.threads} is below 1")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed {self.seed} is outside 0..2^63-1")
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials} is below 1; say how many rules to propose")
+        if self.children is not None and self.children < 1:
+            raise UsageError(f"--children {self.children} is below 1; say how many rules to train")
         if self.seconds is not None and not self.seconds > 0:
             raise UsageError(f"--seconds {self.seconds:g} is not above 0; say how long to search")
         if self.target is not None and not 0 < self.target <= 1:
             raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
         self.make_protocol()
+        self.make_gates()
 
-    def make_space(self) -> Space:
-        return Space.from_config(self.space)
+    def make_space(self) -> SearchSpace:
+        return make_space(self.space)
+
+    def make_gates(self) -> Gates:
+        return Gates.from_json(self.gates)
 
     def make_strategy(self) -> Strategy:
         return create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)
 
     def make_task(self) -> Task:
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
-        return task.with_options(width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps)
+        return task.with_options(
+            net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
+        )
 
     def make_protocol(self) -> Protocol:
         return Protocol(sweep=self.sweep)
+
+    @property
+    def executor_name(self) -> str:
+        return self.executor or ("inprocess" if self.workers == 1 else "loky")
 
     @property
     def child_seed(self) -> int:

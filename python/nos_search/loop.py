@@ -1,38 +1,44 @@
 """Owns the search loop: ask, gates, child, tell, each step through the store.
 
-Gates before training, cheapest first, each counted: the string has no live gradient operand; its canonical form was
-answered before (that reward is reused, nothing is trained); the gradient has no effect on a probe, or the probe is
-not finite.
+Rules are asked for in batches, so that the gates (gate/) work on many at once and workers never wait for the
+controller. What the gates stop is answered at once: with the reward of the equal rule that was trained, or with 0. A
+rule equal to one that is being trained waits for its reward. What is asked and told, and in which order, does not
+depend on whether the run was stopped, killed or resumed in between; with one worker the same holds for every bit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
-
-import nos_ext
 
 from .config import RunConfig
 from .errors import SearchError
 from .executor import Answer, Executor, Job
-from .rules import compile_rule, probe_fault
+from .gate import Funnel, Verdict
+from .resume import restore, result_of
+from .rules import Rule
 from .store import Store, Trial
-from .strategy import Candidate, Result, Strategy
+from .strategy import Strategy
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
+_CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a second
 
 
 class Listener(Protocol):
     """Is told what happens; must not change anything."""
+
+    def on_start(self, trial: Trial) -> None:
+        """A trial's child was handed to the executor."""
 
     def on_trial(self, trial: Trial) -> None:
         """A trial was answered and written."""
 
 
 class Search:
-    """A run in progress. Continues what the store holds.
+    """A run in progress. Continues what the store holds; `strangers` counts trials that could not be repeated exactly.
 
     clock: seconds from any start, for limits and durations. wall: seconds since 1970, for the record.
     """
@@ -43,104 +49,190 @@ class Search:
         config: RunConfig,
         executor: Executor,
         *,
-        listener: Listener | None = None,
+        listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.config, self.executor = store, config, executor
-        self.listener, self.clock, self.wall = listener, clock, wall
+        self.listeners, self.clock, self.wall = listeners, clock, wall
         self.space = config.make_space()
         self.strategy: Strategy = config.make_strategy()
-        state = store.checkpoint()
-        if state is not None:
-            self.strategy.load_state_dict(state)
-        store.drop_running()
-        self._again = self.strategy.open  # asked before the checkpoint, never answered
+        resumed = restore(store, self.strategy)
+        self.strangers = resumed.strangers
+        answered = [trial for trial in resumed.trials if trial.told is not None]
+        self._open = deque(resumed.waiting)  # asked, not yet through the gates
+        self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
+        self._ready: deque[tuple[Trial, Rule]] = deque()  # not yet handed to the executor
         self._flying: dict[int, Trial] = {}
-        trials = store.trials()
-        self._answered = len(trials)
-        # Canonical form -> the first trial that was trained (or failed to be) with it.
-        self._seen = {trial.key: trial for trial in reversed(trials) if trial.status in ("done", "diverged")}
-        self._best = max((trial.reward or 0.0 for trial in trials), default=0.0)
+        self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
+        self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
+        self._trained = {trial.id: trial for trial in answered if trial.status in ("done", "diverged")}
+        self.funnel = Funnel(self.space, config.make_gates())
+        self.funnel.restore([(trial.id, trial.tokens) for trial in self._trained.values()])
+        self._answered = len(answered)
+        self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
+        self._checkpointed = self._answered
+
+    # --- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Searches until a limit of the configuration; returns which: "trials", "seconds" or "target".
+        """Searches until a limit of the configuration; returns which: "trials", "children", "seconds" or "target".
 
-        KeyboardInterrupt gives up the trials in flight, leaves the store ready for resume, and goes on to the caller.
-        SearchError when five trials in a row could not be run.
+        Trials in flight at the end of "seconds" and "target" are finished first. KeyboardInterrupt gives them up,
+        leaves the store ready for resume, and goes on to the caller. SearchError when five trials in a row could not
+        be run.
         """
         start = self.clock()
         try:
-            while (reason := self._limit(self.clock() - start)) is None:
-                while len(self._flying) < self.executor.slots and self._wanted():
-                    self._launch(self._again.pop(0) if self._again else self.strategy.ask(1)[0])
-                    if self._limit(self.clock() - start):
-                        break
+            while True:
+                reason = self._limit(self.clock() - start)
+                if reason is None:
+                    self._fill(start)
                 if self._flying:
                     for answer in self.executor.wait():
                         self._land(answer)
-            return reason
+                    self._commit()
+                elif reason is not None:
+                    self._commit(checkpoint=True)
+                    return reason
         finally:
             self.executor.close()
-            self.store.drop_running()
+            self.store.rollback()
 
     def _limit(self, seconds: float) -> str | None:
         config = self.config
         if config.trials is not None and self._answered >= config.trials:
             return "trials"
+        if config.children is not None and len(self._trained) >= config.children:
+            return "children"
         if config.seconds is not None and seconds >= config.seconds:
             return "seconds"
         if config.target is not None and self._best >= config.target:
             return "target"
         return None
 
-    def _wanted(self) -> bool:
-        return self.config.trials is None or self._answered + len(self._flying) < self.config.trials
+    def _fill(self, start: float) -> None:
+        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted."""
+        while self._wanted() and self._limit(self.clock() - start) is None:
+            if self._judged:
+                self._admit(*self._judged.popleft())
+            elif self._open:
+                self._judge()
+            elif len(self._flying) >= self.executor.slots:
+                break
+            elif self._ready:
+                self._launch(*self._ready.popleft())
+            else:
+                self._ask()
+        self._commit()
 
-    def _launch(self, candidate: Candidate) -> None:
-        """Takes a candidate through the gates; trains it, or answers it at once."""
-        text = self.space.text(candidate.tokens)
-        trial = Trial(candidate.id, candidate.tokens, text, key="", seed=self.config.child_seed, started=self.wall())
-        try:
-            rule = compile_rule(text)
-        except nos_ext.RuleError as error:
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason=f"not a rule: {error}"))
-        trial = replace(trial, key=rule.key)
-        if not self.space.uses_gradient(candidate.tokens):
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason="no gradient"))
-        first = self._seen.get(rule.key)
-        if first is not None:
-            return self._answer(
-                replace(trial, status="duplicate", reward=first.reward, lr=first.lr, duplicate_of=first.id)
+    def _wanted(self) -> bool:
+        """Whether the limits leave room for one more answer, should all that are in flight be answered well."""
+        trials, children = self.config.trials, self.config.children
+        return (trials is None or self._answered + len(self._flying) < trials) and (
+            children is None or len(self._trained) + len(self._flying) < children
+        )
+
+    def _ask(self) -> None:
+        """Asks for a batch. Always a whole one, so that a run with a higher limit is a longer run, not another."""
+        candidates = self.strategy.ask(self.config.batch)
+        for candidate in candidates:
+            trial = Trial(
+                candidate.id,
+                candidate.tokens,
+                rule="",
+                key="",
+                seed=self.config.child_seed,
+                batch=candidates[0].id,
+                asked=self._answered,
             )
-        fault = probe_fault(rule, seed=0)
-        if fault is not None:
-            return self._answer(replace(trial, status="rejected", reward=0.0, reason=fault))
-        self.store.begin(trial)
+            self._open.append(trial)
+            self.store.put(trial)
+
+    def _launch(self, trial: Trial, rule: Rule) -> None:
         self._flying[trial.id] = trial
+        self.store.put(trial)
         self.executor.submit(Job(trial.id, rule, trial.seed))
-        return None
+        for listener in self.listeners:
+            listener.on_start(trial)
+
+    # --- gates -----------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Takes what is open through the gates."""
+        self._judged.extend(self._verdicts(list(self._open)))
+        self._open.clear()
+
+    def _verdicts(self, batch: list[Trial]) -> list[tuple[Trial, Verdict]]:
+        started, judged = self.wall(), []
+        verdicts = self.funnel.admit([trial.tokens for trial in batch], [trial.id for trial in batch])
+        for trial, verdict in zip(batch, verdicts, strict=True):
+            text = self.space.text(trial.tokens) if verdict.rule is None else verdict.rule.text
+            trial = replace(trial, rule=text, key=verdict.key, fingerprint=verdict.fingerprint)
+            trial = replace(trial, started=started, gates=verdict.gates(), reason=verdict.reason)
+            judged.append((trial, verdict))
+        return judged
+
+    def _admit(self, trial: Trial, verdict: Verdict) -> None:
+        """Answers a trial that the gates stopped, lets it wait for an equal one, or makes it ready."""
+        if verdict.status == "rejected":
+            return self._answer(replace(trial, status="rejected", reward=0.0))
+        twin = verdict.duplicate_of
+        if twin is None:
+            twin = next((self._leaders[name] for name in _names(trial) if name in self._leaders), None)
+        if twin is None and verdict.rule is not None:
+            self._followers[trial.id] = []
+            self._leaders.update(dict.fromkeys(_names(trial), trial.id))
+            return self._ready.append((trial, verdict.rule))
+        if twin in self._followers:
+            return self._followers[twin].append(trial)
+        first = self._trained.get(-1 if twin is None else twin)
+        if first is None:  # equal to one of the same batch that a later gate stopped: so will this one be
+            return self._judged.extendleft(self._verdicts([trial]))
+        same = replace(trial, key=first.key, status="duplicate", reward=first.reward, lr=first.lr)
+        return self._answer(replace(same, duplicate_of=first.id))
+
+    # --- answers ---------------------------------------------------------------------------------------------------
 
     def _land(self, answer: Answer) -> None:
-        trial = replace(self._flying.pop(answer.number), seconds=answer.seconds)
+        trial = self._flying.pop(answer.number)
+        trial = replace(trial, seconds=answer.seconds, attempts=answer.attempts, worker=answer.worker)
+        # Those who waited for it go through the gates again: as duplicates, or to be trained in its place.
+        self._open.extendleft(reversed(self._followers.pop(trial.id)))
+        for name in _names(trial):
+            self._leaders.pop(name, None)
         outcome = answer.outcome
-        if outcome is None:
-            self._answer(replace(trial, status="failed", reason=answer.reason))
-            self._failures += 1
-            if self._failures >= _MAX_FAILURES:
-                raise SearchError(f"{_MAX_FAILURES} trials in a row could not be run; the last said: {answer.reason}")
-            return
-        self._failures = 0
-        trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
-        self._answer(trial)
-        self._seen[trial.key] = trial
+        if outcome is not None:
+            self._failures = 0
+            trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
+            self._trained[trial.id] = trial
+            self.funnel.record(trial.id, trial.tokens)
+            return self._answer(trial)
+        self._answer(replace(trial, status="failed", reason=answer.reason))
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            self._commit()
+            raise SearchError(f"{_MAX_FAILURES} trials in a row could not be run; the last said: {answer.reason}")
+        return None
 
     def _answer(self, trial: Trial) -> None:
-        self.strategy.tell([Result(trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate")])
-        trial = replace(trial, metrics=self.strategy.metrics())
-        self.store.finish(trial, self.strategy.state_dict())
+        self.strategy.tell([result_of(trial)])
+        trial = replace(trial, told=self._answered, metrics=self.strategy.metrics())
+        self.store.put(trial)
         self._answered += 1
         self._best = max(self._best, trial.reward or 0.0)
-        if self.listener is not None:
-            self.listener.on_trial(trial)
+        for listener in self.listeners:
+            listener.on_trial(trial)
+
+    def _commit(self, *, checkpoint: bool = False) -> None:
+        """Makes the state of the run last. Between two commits there is no wait, so a crash loses little work."""
+        if self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
+            self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
+            self._checkpointed = self._answered
+        self.store.commit()
+
+
+def _names(trial: Trial) -> list[str]:
+    """What tells that another trial is equal to this one."""
+    return [name for name in (trial.key, trial.fingerprint) if name]

@@ -15,13 +15,42 @@ _MINUS = "&#x2212;"
 
 
 def formula(text: str, *, block: bool = False) -> str:
-    """A <math> element for an expression in the rule language. Text that is no expression comes back as <code>."""
+    """A <math> element for an expression of the rule language, or for a function made of assignments and a return,
+    which becomes one line each (set apart by semicolons where not `block`). Other text comes back as <code>."""
+    display = ' display="block"' if block else ""
     try:
-        body = _node(ast.parse(text, mode="eval").body)[0]
+        tree = ast.parse(text)
+        match tree.body:
+            case [ast.Expr(value=value)]:
+                lines = [_node(value)[0]]
+            case [ast.FunctionDef(body=[*assignments, ast.Return(value=ast.expr() as value)])]:
+                lines = [*map(_assignment, assignments), *_returned(value)]
+            case _:
+                raise _NoFormulaError
     except (SyntaxError, _NoFormulaError):
         return f"<code>{escape(text)}</code>"
-    display = ' display="block"' if block else ""
-    return f"<math{display}><mrow>{body}</mrow></math>"
+    if len(lines) == 1:
+        return f"<math{display}><mrow>{lines[0]}</mrow></math>"
+    if block:
+        rows = "".join(f'<mtr><mtd class="line">{line}</mtd></mtr>' for line in lines)
+        return f"<math{display}><mtable>{rows}</mtable></math>"
+    between = '<mo>;</mo><mspace width=".4em"/>'
+    return f"<math><mrow>{between.join(lines)}</mrow></math>"
+
+
+def _assignment(node: ast.stmt) -> str:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return _row(_name(name), _op("&#x2190;"), _node(value)[0])
+    raise _NoFormulaError
+
+
+def _returned(value: ast.expr) -> list[str]:
+    """The new parameter; the states that are returned with it keep their names."""
+    parts = value.elts if isinstance(value, ast.Tuple) else [value]
+    if not parts or not all(isinstance(part, ast.Name) for part in parts[1:]):
+        raise _NoFormulaError
+    return [_row(_name("p"), _op("&#x2190;"), _node(parts[0])[0])]
 
 
 class _NoFormulaError(Exception):
@@ -64,6 +93,11 @@ def _name(name: str) -> str:
         return f'<mover accent="true"><mi>{_HATS[name]}</mi><mo>^</mo></mover>'
     if name in _WORDS:
         return f'<mi mathvariant="normal">{_WORDS[name]}</mi>'
+    if name == "lr":
+        return "<mi>&#x3b7;</mi>"
+    letter, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
+    if digits and len(letter) == 1:
+        return f"<msub><mi>{letter}</mi><mn>{digits}</mn></msub>"
     return _SYMBOLS.get(name, f"<mi>{escape(name)}</mi>")
 
 
@@ -104,6 +138,10 @@ def _node(node: ast.expr) -> tuple[str, int]:
             return _row(_part(left, _SUM), _op(_MINUS), _part(right, _PRODUCT)), _SUM
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _row(_part(left, _PRODUCT), _op("·"), _part(right, _PRODUCT)), _PRODUCT
+        case ast.BinOp(left=left, op=ast.Mod(), right=right):
+            return _row(
+                _part(left, _PRODUCT), '<mo rspace="0.3em" lspace="0.3em">mod</mo>', _part(right, _ATOM)
+            ), _PRODUCT
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return f"<mfrac>{_row(_node(left)[0])}{_row(_node(right)[0])}</mfrac>", _UNARY
         case ast.BinOp(left=left, op=ast.Pow(), right=right):

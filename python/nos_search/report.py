@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,26 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import svg
+from . import baselines, svg
+from .gate import GATES
+from .gate import counts as gate_counts
 from .mathml import formula
-from .results import counts, leaderboard
-from .space import Space
-from .store import Store, Trial
+from .primitives import usage
+from .results import Row, counts, leaderboard
+from .space import SearchSpace, make_space
+from .store import Score, Store, Trial
 
 TOP_RULES = 8
 TABLE_ROWS = 50
+CURVES = 4  # of the best rules
+PERIODS, PRIMITIVES = 24, 24
 _MEAN_WINDOW = 25  # trials
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 def render(store: Store) -> str:
     """The page as text. Works on a run that is going on, too."""
-    trials = [trial for trial in store.trials() if trial.status != "running"]
+    trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
     rows = leaderboard(trials)
     by_id = {trial.id: trial for trial in trials}
     environment = jinja2.Environment(
@@ -34,15 +40,27 @@ def render(store: Store) -> str:
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     config = dict(store.config)
-    space = Space.from_config(config["space"])
+    space = make_space(config["space"])
     best = rows[0] if rows else None
+    chart, has_baseline = _reward_chart(trials) if trials else ("", False)
+    learning, legend = _learning(rows, by_id, baselines.stored(store))
+    names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
     return template.render(
         config=config,
         best=best,
         counts=counts(trials),
         best_formula=Markup(formula(best.rule, block=True)) if best else "",
-        reward_chart=Markup(_reward_chart(trials)),
+        is_update=best is not None and not best.rule.startswith("def "),
+        reward_chart=Markup(chart),
+        has_baseline=has_baseline,
         funnel=Markup(svg.funnel(_funnel(trials))),
+        meanings=GATES,
+        learning=Markup(learning),
+        legend=legend,
+        baselines_missing=[name for key, name in baselines.KNOWN.items() if key not in baselines.stored(store)],
+        primitives=Markup(
+            svg.heat(names, shares, label="Use of primitives over time", ends=("first", "last evaluations"))
+        ),
         rows=[
             {
                 "row": row,
@@ -58,7 +76,7 @@ def render(store: Store) -> str:
         settings=_settings(config, space),
         versions=store.versions,
         training_seconds=sum(trial.seconds for trial in trials),
-        started=_day(trials[0].started) if trials else "",
+        started=_day(min(trial.started for trial in trials)) if trials else "",
     )
 
 
@@ -71,49 +89,82 @@ def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _reward_chart(trials: Sequence[Trial]) -> str:
-    if not trials:
-        return ""
-    points, best, mean = [], [], []
+def _reward_chart(trials: Sequence[Trial]) -> tuple[str, bool]:
+    """The drawing, and whether the strategy told its own mean."""
+    points, best, window, baseline = [], [], [], []
     top = 0.0
-    values: list[float] = []
+    recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
     for index, trial in enumerate(trials):
         reward = trial.reward or 0.0
         top = max(top, reward)
         best.append(top)
-        values.append(reward)
-        if len(values) >= min(_MEAN_WINDOW, len(trials)):
-            window = values[-_MEAN_WINDOW:]
-            mean.append((index, sum(window) / len(window)))
+        recent.append(reward)
+        if len(recent) >= min(_MEAN_WINDOW, len(trials)):
+            window.append((index, sum(recent) / len(recent)))
+        if "baseline" in trial.metrics:
+            baseline.append((index, trial.metrics["baseline"]))
         points.append((index, reward, f"dot {trial.status}", f"#{trial.id} {trial.status} {reward:.3f}  {trial.rule}"))
-    return svg.rewards(points, best, mean)
+    means = [("mean", window), ("baseline", baseline)]
+    return svg.rewards(points, best, [(kind, line) for kind, line in means if line]), bool(baseline)
 
 
 def _funnel(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:
+    """What was left after each gate, and what the gate cost."""
     total = counts(trials)
-    static = sum(trial.status == "rejected" and trial.reason == "no gradient" for trial in trials)
-    probed = total["rejected"] - static
-    passed = total["trials"] - static
-    new = passed - total["duplicates"]
-    return [
-        ("proposed", total["trials"], ""),
-        ("uses the gradient", passed, f"{static} without a live gradient operand"),
-        ("not seen before", new, f"{total['duplicates']} equal by algebra, reward reused"),
-        ("passed the probe", new - probed, f"{probed} without effect, or not finite"),
-        ("trained to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"),
-    ]
+    left = total["trials"]
+    stages = [("proposed", left, "")]
+    for gate in gate_counts(trials):
+        if gate.entered == 0:
+            continue
+        left -= gate.stopped
+        each = 1e6 * gate.seconds / gate.entered
+        cost = f"{each:.0f} \u00b5s" if each < 1e3 else f"{each / 1e3:.1f} ms"
+        stages.append((gate.gate, left, f"{gate.stopped} stopped, {cost} each, {gate.seconds:.2f} s in all"))
+    trained = sum(trial.seconds for trial in trials)
+    each = trained / max(1, total["trained"])
+    stages.append(("trained", total["trained"], f"{each:.2f} s each, {trained:.0f} s in all"))
+    stages.append(("to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"))
+    return stages
 
 
-def _settings(config: dict[str, Any], space: Space) -> list[tuple[str, str]]:
-    shown = [(name, value) for name, value in config.items() if name not in ("space", "strategy_options")]
+@dataclass(frozen=True)
+class _Line:
+    """An entry of the legend of learning curves."""
+
+    css: str
+    name: str
+    formula: str
+    reward: float
+    lr: float | None
+
+
+def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str, Score]) -> tuple[str, list[_Line]]:
+    """Learning curves of the best rules and the known optimizers, with the legend."""
+    lines, legend = [], []
+    for k, row in enumerate(rows[:CURVES]):
+        curve = trials[row.trial].curve
+        lines.append((f"curve found c{k}", list(zip(curve["steps"], curve["accuracy"], strict=True))))
+        legend.append(_Line(f"found c{k}", f"rank {row.rank}", Markup(formula(row.rule)), row.reward, row.lr))
+    for k, (name, entry) in enumerate(known.items()):
+        points = list(zip(entry.curve.get("steps", []), entry.curve.get("accuracy", []), strict=True))
+        lines.append((f"curve known k{k}", points))
+        legend.append(_Line(f"known k{k}", baselines.KNOWN[name], "", entry.reward or 0.0, entry.lr))
+    drawing = svg.curves(
+        [line for line in lines if line[1]], label="Validation accuracy while a child trains", what="training step"
+    )
+    return drawing, sorted(legend, key=lambda line: -line.reward)
+
+
+def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str]]:
+    nested = ("space", "strategy_options", "gates")
+    shown = [(name, value) for name, value in config.items() if name not in nested]
     options = [(f"{config['strategy']} {name}", value) for name, value in config["strategy_options"].items()]
-    described = [
-        ("vocabulary", config["space"]["vocabulary"]),
-        ("groups", config["space"]["groups"]),
-        *config["space"]["options"].items(),
-        ("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"),
-    ]
+    gates = [(f"gate {name}", value) for name, value in config.get("gates", {}).items()]
+    described: list[tuple[str, Any]] = []
+    for name, value in config["space"].items():
+        described += value.items() if isinstance(value, dict) else [(f"space {name}", value)]
+    described.append(("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"))
     return [
         (name.replace("_", " "), "none" if value is None else value if isinstance(value, str) else json.dumps(value))
-        for name, value in shown + options + described
+        for name, value in shown + options + gates + described
     ]

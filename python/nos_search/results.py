@@ -48,7 +48,10 @@ _PLURAL = {"duplicate": "duplicates"}
 
 
 def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
-    """JSON-able description of a run; `top` limits the leaderboard."""
+    """JSON-able description of a run; `top` limits the leaderboard.
+
+    running: trials proposed and not answered; of a run that is not going on, resume takes them up again.
+    """
     trials = store.trials()
     rows = leaderboard(trials)
     config = store.config
@@ -58,6 +61,7 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
         "task": config["task"],
         "strategy": config["strategy"],
         "seed": config["seed"],
+        "going_on": store.being_written(),
         **counts(trials),
         "best": asdict(rows[0]) if rows else None,
         "leaderboard": [asdict(row) for row in rows[:top]],

@@ -18,12 +18,28 @@ def ticks(high: float, count: int = 6) -> list[float]:
     return [k * step for k in range(int(high / step + 1e-9) + 1)]
 
 
-def rewards(
-    points: Sequence[tuple[int, float, str, str]], best: Sequence[float], mean: Sequence[tuple[int, float]]
-) -> str:
-    """Rewards over trials. points: (trial from 0, reward, css class, title);
+_DOTS = 1500  # beyond, a dot each with its title would make the page too big
 
-    best: running best per trial; mean: (trial, mean).
+
+def _frame(label: str, high: int, xs: Sequence[tuple[float, str]], ys: Sequence[tuple[float, str]], what: str) -> str:
+    """Opens a drawing: grid lines and labels at ys (pixel, text), labels at xs, the name of the x axis."""
+    parts = [f'<svg viewBox="0 0 {WIDTH} {high}" role="img" aria-label="{escape(label)}">']
+    for y, text in ys:
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    parts += [f'<text class="tick" x="{x:.1f}" y="{high - 20}" text-anchor="middle">{text}</text>' for x, text in xs]
+    middle = _LEFT + (WIDTH - _LEFT - _RIGHT) / 2
+    return "".join(parts) + f'<text class="tick" x="{middle}" y="{high - 4}" text-anchor="middle">{escape(what)}</text>'
+
+
+def rewards(
+    points: Sequence[tuple[int, float, str, str]],
+    best: Sequence[float],
+    means: Sequence[tuple[str, Sequence[tuple[int, float]]]],
+) -> str:
+    """Rewards over evaluations. points: (evaluation from 0, reward, css class, title).
+
+    best: running best per evaluation; means: lines of a css class through (evaluation, mean).
     """
     last = max(1, len(best) - 1)
     wide, high = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
@@ -34,27 +50,76 @@ def rewards(
     def y(reward: float) -> float:
         return _TOP + high * (1 - reward)
 
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Reward of every trial, running best and mean">'
-    ]
-    for tick in ticks(1.0, 5):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
-    for tick in ticks(float(last)):
-        if tick == int(tick):
-            parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{_LEFT + wide / 2}" y="{HEIGHT - 4}" text-anchor="middle">trial</text>')
-    for trial, reward, kind, title in points:
-        at = f'cx="{x(trial):.1f}" cy="{y(reward):.1f}"'
-        parts.append(f'<circle class="{kind}" {at} r="2.6"><title>{escape(title)}</title></circle>')
-    if mean:
-        line = " ".join(f"{x(trial):.1f},{y(value):.1f}" for trial, value in mean)
-        parts.append(f'<polyline class="mean" points="{line}"/>')
+    xs = [(x(tick), f"{tick:g}") for tick in ticks(float(last)) if tick == int(tick)]
+    ys = [(y(tick), f"{tick:.1f}") for tick in ticks(1.0, 5)]
+    parts = [_frame("Reward of every evaluation, running best and means", HEIGHT, xs, ys, "evaluation")]
+    if len(points) <= _DOTS:
+        for trial, reward, kind, title in points:
+            at = f'cx="{x(trial):.1f}" cy="{y(reward):.1f}"'
+            parts.append(f'<circle class="{kind}" {at} r="2.6"><title>{escape(title)}</title></circle>')
+    else:  # one path per kind, a dot being a line of no length with a round end
+        for kind in dict.fromkeys(kind for _, _, kind, _ in points):
+            moves = "".join(f"M{x(t):.0f} {y(r):.0f}h0" for t, r, k, _ in points if k == kind)
+            parts.append(f'<path class="{kind} many" d="{moves}"/>')
+    for kind, line in means:
+        chosen = line[:: max(1, len(line) // 1000)]
+        dots = " ".join(f"{x(trial):.1f},{y(value):.1f}" for trial, value in chosen)
+        parts.append(f'<polyline class="{kind}" points="{dots}"/>')
     steps = [f"{x(0):.1f},{y(best[0]):.1f}"] if best else []
     for trial in range(1, len(best)):
-        steps += [f"{x(trial):.1f},{y(best[trial - 1]):.1f}", f"{x(trial):.1f},{y(best[trial]):.1f}"]
+        if best[trial] != best[trial - 1] or trial == len(best) - 1:
+            steps += [f"{x(trial):.1f},{y(best[trial - 1]):.1f}", f"{x(trial):.1f},{y(best[trial]):.1f}"]
     parts.append(f'<polyline class="best" points="{" ".join(steps)}"/></svg>')
     return "".join(parts)
+
+
+def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, label: str, what: str) -> str:
+    """Lines through (x, accuracy): (css class, points). The y axis shows the part of [0, 1] that is used."""
+    values = [value for _, points in lines for _, value in points]
+    if not values:
+        return ""
+    low, top = max(0.0, min(values) - 0.03), min(1.0, max(values) + 0.03)
+    start, end = (f(x for _, points in lines for x, _ in points) for f in (min, max))
+    wide, high = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+
+    def x(step: float) -> float:
+        return _LEFT + wide * (step - start) / max(1e-9, end - start)
+
+    def y(value: float) -> float:
+        return _TOP + high * (top - value) / (top - low)
+
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (top - low) / s <= 7)
+    ys = [(y(k * step), f"{k * step:.2f}") for k in range(math.ceil(low / step - 1e-9), int(top / step + 1e-9) + 1)]
+    xs = [(x(tick), f"{tick:g}") for tick in ticks(end, 8) if tick >= start]
+    parts = [_frame(label, HEIGHT, xs, ys, what)]
+    for kind, points in lines:
+        dots = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
+        parts.append(f'<polyline class="{kind}" points="{dots}"/>')
+        if len(points) == 1:
+            parts.append(f'<circle class="{kind}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="3"/>')
+    return "".join(parts) + "</svg>"
+
+
+def heat(names: Sequence[str], rows: Sequence[Sequence[float]], *, label: str, ends: tuple[str, str]) -> str:
+    """A table of shares in [0, 1] as shades: one row per name, one column per period. ends: of the time axis."""
+    if not rows:
+        return ""
+    left, side, high = 130, 18, 19
+    wide = (WIDTH - left - 62) / max(1, len(rows[0]))
+    bottom = high * len(rows)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + side + 6}" role="img" aria-label="{escape(label)}">']
+    for k, (name, shares) in enumerate(zip(names, rows, strict=True)):
+        y = k * high
+        parts.append(f'<text class="label" x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        for column, share in enumerate(shares):
+            at = f'x="{left + column * wide:.1f}" y="{y + 1}" width="{wide - 1:.1f}" height="{high - 2}"'
+            shade = f'<rect class="cell" fill-opacity="{0.04 + 0.96 * share:.2f}" {at}>'
+            parts.append(f"{shade}<title>{escape(name)} in {share:.0%} of the rules</title></rect>")
+        parts.append(f'<text class="tick" x="{WIDTH}" y="{y + 14}" text-anchor="end">{shares[-1]:.0%}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{bottom + side}">{escape(ends[0])}</text>')
+    right = left + wide * len(rows[0])
+    parts.append(f'<text class="tick" x="{right:.0f}" y="{bottom + side}" text-anchor="end">{escape(ends[1])}</text>')
+    return "".join(parts) + "</svg>"
 
 
 def funnel(stages: Sequence[tuple[str, int, str]]) -> str:

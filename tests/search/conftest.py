@@ -49,7 +49,7 @@ class StubExecutor(Executor):
         self._held.append(job)
 
     def wait(self) -> list[Answer]:
-        job = self._held.pop()
+        job = self._held.pop(0)
         reason = self.fault(job)
         return [Answer(job.number, None if reason else stub_outcome(job.rule.key), reason or "", 0.25)]
 
@@ -81,8 +81,8 @@ def table(folder: Path) -> list[object]:
     from nos_search.codec import pack
 
     with Store.open(folder) as store:
-        state = store.checkpoint()
-        return [[trial.repeatable() for trial in store.trials()], pack(state) if state else None]
+        checkpoint = store.checkpoint()
+        return [[t.repeatable() for t in store.trials()], (pack(checkpoint[0]), checkpoint[1]) if checkpoint else None]
 
 
 def environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,14 +121,15 @@ def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.Capture
 def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, "evaluate", "sgd", "g*exp(sign(g)*sign(m))", "--seeds", 2, *SMALL)
     assert status == 0
-    assert "evaluating sgd on digits, 2 seed(s)" in err
+    assert "evaluating sgd on digits (convnet-2-4), 2 seed(s)" in err
     lines = out.splitlines()
-    assert lines[0].split() == ["task", "validation", "test", "lr", "diverged", "rule"]
-    assert lines[2].endswith("g*exp(sign(g)*sign(m))")
-    assert "±" in lines[1]
+    assert lines[0].split() == ["task", "validation", "test", "loss", "lr", "diverged", "rule"]
+    assert {line.split()[-1] for line in lines[1:]} == {"sgd", "g*exp(sign(g)*sign(m))"}
+    assert "±: half width of the 95% Student t interval over 2 seeds" in err
+    sgd = next(line for line in lines if line.endswith(" sgd"))
     status, out, _ = call(capsys, "evaluate", "sgd", "--seeds", 2, "--json", *SMALL)
     (result,) = json.loads(out)["results"]
-    assert f"{result['val_mean']:.4f} ± {result['val_std']:.4f}" in lines[1]
+    assert f"{result['val_mean']:.4f} ± {result['val_ci']:.4f}" in sgd
     assert result["seeds"] == 2
 
 
@@ -163,12 +165,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WRONG = [
-    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: digits, fashion"),
-    (["run", "--strategy", "annealing"], "--strategy 'annealing' is not known; choose one of: controller, random"),
+    (["run", "--task", "mnist"], "--task 'mnist' is not known; choose one of: "),
+    (
+        ["run", "--strategy", "annealing"],
+        "--strategy 'annealing' is not known; choose one of: controller, evolution, random",
+    ),
     (["run", "--trials", "-3"], "--trials -3 is below 1"),
     (["run", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
-    (["run", "--workers", "4"], "--workers 4: this version trains in one process; use --workers 1"),
+    (["run", "--workers", "0"], "--workers 0 is below 1"),
+    (["run", "--workers", "4", "--executor", "inprocess"], "--workers 4 with --executor inprocess: it has one"),
+    (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+    (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
+    (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
     (["run", "--vocabulary", "x"], "vocabulary 'x' is not known; choose one of: icml, arxiv, arxiv-decay"),
@@ -176,15 +186,22 @@ WRONG = [
     (["run", "--width", "0"], "--width 0 is below 1"),
     (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
     (["run", "--data-dir", "/no/where", "--task", "fashion"], "/no/where is not a folder"),
-    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: hidden"),
-    (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=NUMBER"),
-    (["run", "--strategy-option", "lr=fast"], "--strategy-option 'lr=fast' is not NAME=NUMBER"),
+    (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: algorithm"),
+    (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=VALUE"),
+    (["run", "--strategy-option", "lr=fast"], "option lr is 'fast'; it must be a number"),
+    (["run", "--gate", "screen=high"], "--gate 'screen=high' is not NAME=NUMBER or NAME=off"),
+    (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
+    (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
+    (["run", "--space", "trees"], "--space 'trees' is not known; choose one of: nos, program"),
+    (["space", "--space", "program", "--lines", "1"], "lines 1 is outside 2..7"),
+    (["surfaces", "g", "--steps", "0"], "--steps 0 is below 1"),
+    (["surfaces", "g", "--plot", "/nowhere/x.svg"], "--plot /nowhere/x.svg cannot be written"),
     (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
     (["evaluate", "g +"], "^"),
     (["evaluate", "g", "--tasks", "digits,mnist"], "--tasks 'mnist' is not known"),
     (["evaluate", "g", "--seeds", "0"], "--seeds 0 is below 1"),
     (["evaluate", "g", "--threads", "0"], "--threads 0 is below 1"),
-    (["evaluate"], "RULE"),
+    (["evaluate"], "no RULE: name rule text"),
     (["export", "nonsense"], "rule 'nonsense' is not valid"),
     (["export", "g", "--rank", "0"], "--rank 0 is below 1"),
     (["space", "--groups", "0"], "groups 0 is outside 1..4"),
@@ -281,10 +298,15 @@ def test_display(stream: io.StringIO) -> None:
         for k in range(30):
             reward = 0.2 + 0.02 * k
             status = "done" if k % 3 else "rejected"
-            display.on_trial(Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1))
+            display.on_start(Trial(k, (), f"g * {k}", f"{k}", 1))
+            trial = Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1)
+            if status == "rejected":
+                trial = replace(trial, gates={"static": {"passed": False, "seconds": 0.5}})
+            display.on_trial(trial)
     text = stream.getvalue()
     assert "g * 29" in text
-    assert ("proposed" in text) == stream.isatty()
+    for shown in ("proposals", "children/h", "proposed 30 > static 20", "gates 5.0 s", "reward"):
+        assert (shown in text) == stream.isatty()
     assert ("trial 29: new best 0.7800 at lr 0.1  g * 29" in text) == (not stream.isatty())
 
 
@@ -299,3 +321,41 @@ def test_the_installed_command(tmp_path: Path) -> None:
     done = nos_search("evaluate", "g *")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_space_prints_the_sizes_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "--samples", "2"]) == 0
+    text = capsys.readouterr().out
+    for size in ("249,696", "69,898,899,456", "21,801,746,335,924,224"):
+        assert size in text
+    assert main(["space", "--space", "program", "--samples", "2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["kind"] == "program"
+    assert all(sample["rule"].startswith("def rule(") for sample in data["samples"])
+    assert main(["space", "--space", "program"]) == 0
+    assert "lion" in capsys.readouterr().out
+
+
+def test_surfaces_as_table_figure_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "rules.svg"
+    rules = ["adam", "0-g", "g * exp(sign(g) * sign(m_hat))"]
+    assert main(["surfaces", *rules, "--steps", "50", "--plot", str(figure)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[2:4]] == ["adam", "0-g"]
+    assert figure.read_text().startswith("<svg")
+    assert main(["surfaces", *rules, "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results[0]["score"] > 0.6 > 0.1 > results[1]["score"]
+    assert set(results[0]["surfaces"]) >= {"rosenbrock", "beale", "saddle", "plateau"}
+
+
+def test_a_short_evolution_of_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4", "--trials", "25", "--json"]
+    out = str(tmp_path / "run")
+    command = ["run", "--strategy", "evolution", "--space", "program", "--gate", "screen=off", "--out", out, *small]
+    assert main(command) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["trained"] > 3
+    assert data["best"]["rule"].startswith("def rule(p, g")
+    assert main(["report", out]) == 0
+    assert "gate screen" in Path(capsys.readouterr().out.strip()).read_text()

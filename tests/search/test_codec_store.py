@@ -15,7 +15,7 @@ import torch
 
 from nos_search.codec import pack, unpack
 from nos_search.errors import StoreError, UsageError
-from nos_search.store import Store, Trial
+from nos_search.store import Score, Store, Trial
 
 plain = st.recursive(
     st.none()
@@ -67,7 +67,20 @@ def test_damaged_checkpoints_are_refused() -> None:
             unpack(wrong)
 
 
-TRIAL = Trial(0, (1, 2, 3), "g", "key", seed=2**62, status="done", reward=0.1 + 0.2, lr=1e-5, curve={"loss": [0.1]})
+TRIAL = Trial(
+    0,
+    (1, 2, 3),
+    "g",
+    "key",
+    seed=2**62,
+    status="done",
+    reward=0.1 + 0.2,
+    lr=1e-5,
+    curve={"loss": [0.1]},
+    batch=0,
+    asked=0,
+    told=0,
+)
 
 
 def create(folder: Path) -> Store:
@@ -76,28 +89,108 @@ def create(folder: Path) -> Store:
 
 def test_round_trip(tmp_path: Path) -> None:
     with create(tmp_path / "run") as store:
-        store.begin(replace(TRIAL, status="running"))
-        store.finish(TRIAL, {"x": torch.ones(2)})
-        store.begin(replace(TRIAL, id=1, status="running"))
+        store.put(replace(TRIAL, status="running", told=None))
+        store.put(TRIAL)
+        store.put_checkpoint({"x": torch.ones(2)}, told=1)
+        store.put(replace(TRIAL, id=1, status="running", told=None))
+        store.commit()
     with Store.open(tmp_path / "run") as store:
         assert store.config == {"task": "digits", "name": "it's"}
         assert store.versions == {"torch": "1"}
-        assert store.trials() == [TRIAL, replace(TRIAL, id=1, status="running")]
-        assert torch.equal(store.checkpoint()["x"], torch.ones(2))
-    with Store.open(tmp_path / "run", write=True) as store:
-        assert store.drop_running() == 1
+        assert store.trials() == [TRIAL, replace(TRIAL, id=1, status="running", told=None)]
+        state, told = store.checkpoint()
+        assert torch.equal(state["x"], torch.ones(2))
+        assert told == 1
+
+
+def test_what_is_not_committed_is_not_there(tmp_path: Path) -> None:
+    with create(tmp_path / "run") as store, Store.open(tmp_path / "run") as reader:
+        store.put(TRIAL)
+        store.put_checkpoint({"n": 1}, told=1)
+        assert reader.trials() == []
+        assert reader.checkpoint() is None
+        store.commit()
+        assert reader.trials() == [TRIAL]
+        assert reader.checkpoint() == ({"n": 1}, 1)
+        store.put(replace(TRIAL, id=1, told=1))
+        store.put_checkpoint({"n": 2}, told=2)
+        store.rollback()
+        assert store.trials() == reader.trials() == [TRIAL]
+        assert store.checkpoint() == ({"n": 1}, 1)
+
+
+def test_wrong_rows_are_refused(tmp_path: Path) -> None:
+    with create(tmp_path / "run") as store:
+        store.put(TRIAL)
+        with pytest.raises(TypeError):
+            store.put_checkpoint({"n": object()}, told=1)
+        with pytest.raises(sqlite3.IntegrityError):
+            store.put(replace(TRIAL, id=1, told=1, status="lost"))
+        with pytest.raises(sqlite3.IntegrityError, match="told"):  # two trials cannot be the same answer
+            store.put(replace(TRIAL, id=1))
         assert store.trials() == [TRIAL]
 
 
-def test_trial_and_checkpoint_are_written_together(tmp_path: Path) -> None:
+def test_scores(tmp_path: Path) -> None:
+    score = Score(
+        "baseline", "adam", "key", "digits", 3, {"sweep": "full"}, "done", 0.5, 0.1, None, {"loss": [1.5]}, 2.0
+    )
     with create(tmp_path / "run") as store:
-        store.finish(TRIAL, {"n": 1})
-        with pytest.raises(TypeError):
-            store.finish(replace(TRIAL, id=1), {"n": object()})
-        with pytest.raises(sqlite3.IntegrityError):
-            store.finish(replace(TRIAL, id=1, status="lost"), {"n": 2})
-        assert len(store.trials()) == 1
-        assert store.checkpoint() == {"n": 1}
+        assert store.scores("baseline") == []
+        for given in (score, replace(score, reward=0.75), replace(score, seed=4), replace(score, purpose="other")):
+            store.put_score(given)
+        assert store.scores("baseline") == [replace(score, reward=0.75), replace(score, seed=4)]
+
+
+FORMAT_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE trial (id INTEGER PRIMARY KEY, tokens TEXT NOT NULL, rule TEXT NOT NULL, key TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('running', 'done', 'diverged', 'rejected', 'duplicate', 'failed')),
+  reward REAL, lr REAL, seed INTEGER NOT NULL, duplicate_of INTEGER REFERENCES trial (id), reason TEXT NOT NULL,
+  started REAL NOT NULL, seconds REAL NOT NULL, curve TEXT NOT NULL, metrics TEXT NOT NULL);
+CREATE INDEX trial_key ON trial (key);
+CREATE TABLE checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), trials INTEGER NOT NULL, state BLOB NOT NULL);
+INSERT INTO meta VALUES ('config', '{"task": "digits"}'), ('versions', '{"torch": "1"}');
+INSERT INTO trial VALUES (0, '[1, 2]', 'g', 'k', 'done', 0.5, 0.1, 7, NULL, '', 1.0, 2.0, '{"loss": [1]}', '{}'),
+  (1, '[1, 3]', 'w', 'l', 'running', NULL, NULL, 7, NULL, '', 1.5, 0.0, '{}', '{}');
+PRAGMA application_id = 0x4E4F5331;
+PRAGMA user_version = 1;
+"""
+
+
+def test_runs_of_format_1_are_read_and_brought_up_to_date(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "search.db")
+    old.executescript(FORMAT_1)
+    old.execute("INSERT INTO checkpoint VALUES (1, 1, ?)", (pack({"n": 1}),))
+    old.commit()
+    old.close()
+    want = [
+        Trial(
+            0,
+            (1, 2),
+            "g",
+            "k",
+            7,
+            "done",
+            0.5,
+            0.1,
+            started=1.0,
+            seconds=2.0,
+            curve={"loss": [1]},
+            batch=0,
+            asked=0,
+            told=0,
+        ),
+        Trial(1, (1, 3), "w", "l", 7, started=1.5, batch=1, asked=1),
+    ]
+    with Store.open(tmp_path) as store:  # untouched by readers
+        assert (store.trials(), store.scores("baseline"), store.checkpoint()) == (want, [], ({"n": 1}, 1))
+    with Store.open(tmp_path, write=True) as store:
+        assert (store.trials(), store.scores("baseline"), store.checkpoint()) == (want, [], ({"n": 1}, 1))
+        store.put(replace(want[1], told=1, status="done"))
+        store.commit()
+    with Store.open(tmp_path) as store:
+        assert store.trials()[1].told == 1
 
 
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:
@@ -117,13 +210,18 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
 
 def test_one_writer_many_readers(tmp_path: Path) -> None:
     with create(tmp_path / "run") as store:
-        store.finish(TRIAL, {})
+        store.put(TRIAL)
+        store.commit()
         with pytest.raises(StoreError, match=r"is in use by another nos-search, process \d+"):
             Store.open(tmp_path / "run", write=True)
         with Store.open(tmp_path / "run") as reader:
             assert len(reader.trials()) == 1
-            store.finish(replace(TRIAL, id=1), {})
+            assert reader.being_written()
+            store.put(replace(TRIAL, id=1, told=1))
+            store.commit()
             assert len(reader.trials()) == 2
+    with Store.open(tmp_path / "run") as reader:
+        assert not reader.being_written()
     Store.open(tmp_path / "run", write=True).close()
 
 
@@ -152,9 +250,9 @@ def test_missing_foreign_damaged_and_newer_files(tmp_path: Path) -> None:
 
     create(tmp_path / "new").close()
     newer = sqlite3.connect(tmp_path / "new" / "search.db")
-    newer.execute("PRAGMA user_version = 2")
+    newer.execute("PRAGMA user_version = 3")
     newer.close()
-    with pytest.raises(StoreError, match="has format 2, this release reads up to 1; upgrade"):
+    with pytest.raises(StoreError, match="has format 3, this release reads up to 2; upgrade"):
         Store.open(tmp_path / "new")
 
     create(tmp_path / "cut").close()

@@ -1,24 +1,30 @@
-"""Real processes: killed with SIGKILL, interrupted with SIGINT, and gone on to the unbroken run's very bits."""
+"""Real processes: killed with SIGKILL, interrupted with SIGINT, and gone on: one process to the unbroken run's very bits,
+several workers to a complete run whose rewards are those of one process."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nos_search.children import LoadChild
+from nos_search.config import RunConfig
 from nos_search.errors import SearchError
+from nos_search.rules import compile_rule
 from nos_search.store import Store
 
 from .conftest import command, environment, nos_search, table
 
 pytestmark = pytest.mark.slow
 
-TRIALS = 60
-RUN = ["run", "--trials", TRIALS, "--seed", 7, "--sweep-steps", 4, "--train-steps", 30, "--width", 4]
+TRIALS = 48
+RUN = ["run", "--trials", TRIALS, "--seed", 7, "--sweep-steps", 4, "--train-steps", 20, "--width", 4]
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +40,22 @@ def start_until(folder: Path, trials: int, args: list[object]) -> subprocess.Pop
     process = subprocess.Popen(
         command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+    def reached() -> bool:
+        with Store.open(folder) as store:
+            return sum(trial.told is not None for trial in store.trials()) >= trials
+
+    wait_until(process, reached)
+    return process
+
+
+def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         try:
-            with Store.open(folder) as store:
-                if len(store.trials()) >= trials:
-                    return process
+            if reached():
+                return
         except (SearchError, sqlite3.Error):  # not made yet
             pass
         time.sleep(0.01)
@@ -50,13 +65,13 @@ def start_until(folder: Path, trials: int, args: list[object]) -> subprocess.Pop
 def test_kill_and_resume(tmp_path: Path, whole: list[object]) -> None:
     folder = tmp_path / "run"
     args: list[object] = [*RUN, "--out", folder]
-    for trials in (9, 27):
+    for trials in (9, 23):
         process = start_until(folder, trials, args)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         with Store.open(folder) as store:
-            assert trials - 1 <= len(store.trials()) < TRIALS
+            assert trials <= sum(trial.told is not None for trial in store.trials()) < TRIALS
         shown = nos_search("show", folder)
         assert shown.returncode == 0, shown.stderr
         args = ["resume", folder]
@@ -75,6 +90,74 @@ def test_interrupt_and_resume(tmp_path: Path, whole: list[object]) -> None:
     assert "Traceback" not in err
     assert "trials " in out
     with Store.open(folder) as store:
-        assert all(trial.status != "running" for trial in store.trials())
+        assert not store.being_written()
     assert nos_search("resume", folder).returncode == 0
     assert table(folder) == whole
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def workers(folder: Path) -> set[int]:
+    """Processes that trained something."""
+    with Store.open(folder) as store:
+        return {int(trial.worker.partition(":")[2]) for trial in store.trials() if trial.worker}
+
+
+def check_complete(folder: Path, wanted: int) -> None:
+    """So many trials answered, each once, in one order; rewards are what this process gets for the same rules."""
+    with Store.open(folder) as store:
+        trials = store.trials()
+        config = RunConfig.from_json(store.config)
+    done = sorted((trial for trial in trials if trial.told is not None), key=lambda trial: trial.told or 0)
+    assert [trial.told for trial in done] == list(range(len(done)))
+    assert len(done) == wanted
+    assert [trial.id for trial in trials] == list(range(len(trials)))
+    trained = [trial for trial in done if trial.status in ("done", "diverged")]
+    assert len({trial.key for trial in trained}) == len(trained)
+    score = LoadChild(config.to_json())()
+    for trial in trained[::6]:
+        outcome = score(compile_rule(trial.rule), trial.seed)
+        assert (outcome.status, outcome.reward, outcome.lr) == (trial.status, trial.reward, trial.lr)
+        assert outcome.curve == trial.curve
+
+
+def test_workers_killed_search_killed_search_interrupted(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start_until(folder, 1, [*RUN, "--trials", 2000, "--out", folder, "--workers", 2])
+    wait_until(process, lambda: len(workers(folder)) > 0)
+    (victim, *_) = workers(folder)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(process, lambda: len(workers(folder) - {victim}) >= 2)
+    process.kill()
+    process.communicate()
+    orphans = workers(folder)
+    with Store.open(folder) as store:
+        answered = [trial for trial in store.trials() if trial.told is not None]
+    deadline = time.monotonic() + 20
+    while any(map(alive, orphans)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, orphans))
+
+    process = start_until(folder, len(answered) + 4, ["resume", folder])
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not any(map(alive, workers(folder)))
+
+    with Store.open(folder) as store:
+        wanted = 8 + sum(trial.told is not None for trial in store.trials())
+    done = nos_search("resume", folder, "--workers", 1, "--executor", "inprocess", "--trials", wanted)
+    assert done.returncode == 0, done.stderr
+    with Store.open(folder) as store:
+        assert [trial for trial in store.trials() if trial in answered] == answered  # nothing was lost or done again
+    check_complete(folder, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nos_search import svg
+from nos_search import baselines, svg
+from nos_search.children import LoadChild
 from nos_search.config import RunConfig, versions
 from nos_search.mathml import formula
+from nos_search.primitives import primitives, usage
 from nos_search.report import render
 from nos_search.results import leaderboard
+from nos_search.rules import compile_rule
 from nos_search.space import Space
 from nos_search.store import Store
 
@@ -64,6 +68,52 @@ def test_other_text_is_shown_as_it_is() -> None:
     assert formula("f.x(g)") == "<code>f.x(g)</code>"
 
 
+def test_functions_are_shown_line_by_line() -> None:
+    text = "def rule(p, g, m, *, lr): m = 0.9 * m + 0.1 * g; x2 = sign(m); return p - lr * x2, m"
+    assert words(text) == "m\u21900.9\u00b7m+0.1\u00b7g;x2\u2190sign(m);p\u2190p\u2212\u03b7\u00b7x2"
+    tree = ElementTree.fromstring(formula(text, block=True))
+    assert len(tree.findall(".//mtr")) == 3
+    assert formula("def rule(p, g, *, lr):\n    if g: pass\n    return p").startswith("<code>")
+
+
+def test_use_of_primitives() -> None:
+    assert primitives("g * exp(sign(g) * -m_hat) ** 2") == {"g", "m_hat", "exp()", "sign()", "\u00d7", "power"}
+    assert primitives("def rule(p, g, *, lr): x1 = tanh(p); return p - lr * x1 % 2") == {
+        "p", "tanh()", "\u2212", "\u00d7", "mod",
+    }  # fmt: skip
+    assert primitives("not a rule") == frozenset()
+    names, shares = usage(["g", "g", "g * w", "w"], periods=2, top=5)
+    assert names == ["g", "w", "\u00d7"]
+    assert shares == [[1.0, 0.5], [0.0, 1.0], [0.0, 0.5]]
+    assert usage([], periods=4, top=5) == ([], [])
+
+
+def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    said: list[str] = []
+    with Store.open(folder, write=True) as store:
+        assert "Not trained yet: Adam, RMSProp, SGD, Momentum, AdamW, Lion." in render(store)
+        baselines.train_missing(store, note=said.append)
+        assert len(said) == 6
+        baselines.train_missing(store, note=said.append)
+        assert len(said) == 6
+        entries = baselines.stored(store)
+        text = render(store)
+        config = RunConfig.from_json(store.config)
+    assert list(entries) == list(baselines.KNOWN)
+    check_page(text)
+    assert "Not trained yet" not in text
+    for name, entry in entries.items():
+        assert baselines.KNOWN[name] in text
+        assert len(entry.curve["steps"]) == len(entry.curve["accuracy"]) > 0
+    got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed)
+    assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)
+    with Store.open(folder, write=True) as store:  # of another budget: not the same thing
+        store.set_config({**store.config, "train_steps": 7})
+        assert baselines.stored(store) == {}
+
+
 def test_ticks() -> None:
     assert svg.ticks(1.0, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert svg.ticks(119.0) == [0, 20, 40, 60, 80, 100]
@@ -71,6 +121,9 @@ def test_ticks() -> None:
     for drawing in (
         svg.rewards([], [], []),
         svg.rewards([(0, 0.5, "dot", "<a&b>")], [0.5], []),
+        svg.rewards([(k, 0.5, "dot done", "") for k in range(5000)], [0.5] * 5000, [("mean", [(0, 0.5), (9, 0.25)])]),
+        svg.curves([("c0", [(1, 0.5), (2, 0.75)]), ("k0", [(2, 0.7)])], label="<&>", what="step"),
+        svg.heat(["<", "*"], [[0.0, 1.0], [0.5, 0.25]], label="use", ends=("first", "last")),
         svg.funnel([("a", 0, "")]),
     ):
         ElementTree.fromstring(drawing)
@@ -121,7 +174,15 @@ def test_page_is_self_contained_and_has_the_top_rule(small_run: Path) -> None:
     for name, value in versions().items():
         assert name in text
         assert value in text
-    for part in ("Reward over trials", "Gates", "Leaderboard", "Configuration", "prefers-color-scheme: dark"):
+    for part in (
+        "Reward over evaluations",
+        "Gates",
+        "Use of primitives",
+        "Learning curves",
+        "Leaderboard",
+        "Configuration",
+        "prefers-color-scheme: dark",
+    ):
         assert part in text
 
 
@@ -135,10 +196,10 @@ def test_page_of_a_run_without_results(tmp_path: Path) -> None:
 
 
 def test_page_of_a_long_run(tmp_path: Path) -> None:
-    config = RunConfig(trials=300, strategy="random")
+    config = RunConfig(trials=300, strategy="random", gates={"descent": None, "screen": None})
     stub_search(tmp_path / "run", config, StubExecutor())
     with Store.open(tmp_path / "run") as store:
         text = render(store)
     check_page(text)
-    assert "more rules in the run" in text
+    assert "does not descend" in text
     assert len(text) < 600_000

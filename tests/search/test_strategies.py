@@ -6,23 +6,53 @@ import pytest
 import torch
 
 from nos_search.errors import UsageError
-from nos_search.space import Space, Tokens
-from nos_search.strategy import STRATEGIES, ControllerStrategy, RandomStrategy, Result, Strategy, create
+from nos_search.space import ProgramSpace, SearchSpace, Space, Tokens
+from nos_search.strategy import (
+    STRATEGIES,
+    ControllerStrategy,
+    EvolutionStrategy,
+    OptunaStrategy,
+    RandomStrategy,
+    Result,
+    Strategy,
+    create,
+)
 from nos_search.testing.strategy import StrategyCase
 
 
 class TestRandom(StrategyCase):
-    def make(self, space: Space, seed: int) -> Strategy:
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
         return RandomStrategy(space, seed=seed)
 
 
 class TestController(StrategyCase):
-    def make(self, space: Space, seed: int) -> Strategy:
-        return ControllerStrategy(space, seed=seed, hidden=16, embedding=8)
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return ControllerStrategy(space, seed=seed, hidden=16, embedding=8, batch=8)
+
+
+class TestControllerTrpo(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=8, algorithm="trpo")
+
+
+class TestControllerReinforce(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, algorithm="reinforce")
+
+
+class TestEvolution(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return EvolutionStrategy(space, seed=seed, population=12, tournament=3, crossover=0.3)
+
+
+class TestOptuna(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        pytest.importorskip("optuna")
+        return OptunaStrategy(space, seed=seed, startup=6, window=24)
 
 
 def test_every_registered_strategy_has_a_case() -> None:
-    assert {"random", "controller"} == set(STRATEGIES)
+    assert {"random", "controller", "evolution", "optuna"} == set(STRATEGIES)
 
 
 def run(strategy: Strategy, reward, trials: int) -> list[float]:
@@ -42,7 +72,7 @@ def test_controller_finds_a_hidden_string(seed: int) -> None:
     def reward(tokens: Tokens) -> float:
         return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
 
-    learned = run(ControllerStrategy(space, seed=seed), reward, 480)[-80:]
+    learned = run(ControllerStrategy(space, seed=seed), reward, 640)[-80:]
     random = run(RandomStrategy(space, seed=seed), reward, 480)[-80:]
     assert sum(learned) / 80 > 0.7
     assert sum(random) / 80 < 0.3
@@ -92,9 +122,11 @@ def test_entropy_counts_live_choices_only() -> None:
 
 
 def test_unknown_names_and_options_say_what_there_is() -> None:
-    with pytest.raises(UsageError, match="--strategy 'annealing' is not known; choose one of: controller, random"):
+    with pytest.raises(
+        UsageError, match="--strategy 'annealing' is not known; choose one of: controller, evolution, random, optuna"
+    ):
         create("annealing", Space(), seed=1)
-    with pytest.raises(UsageError, match="has no option 'speed'; it has: hidden, embedding, batch, lr"):
+    with pytest.raises(UsageError, match="has no option 'speed'; it has: algorithm, hidden, embedding, batch, lr"):
         create("controller", Space(), seed=1, options={"speed": 3})
     with pytest.raises(UsageError, match="has no option 'lr'; it has: none"):
         create("random", Space(), seed=1, options={"lr": 3})
@@ -104,3 +136,84 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         create("controller", Space(), seed=1, options={"lr": True})
     with pytest.raises(UsageError, match="batch 0 is below 1"):
         create("controller", Space(), seed=1, options={"batch": 0})
+    with pytest.raises(UsageError, match="algorithm 'a2c' is not known; choose one of: ppo, trpo, reinforce"):
+        create("controller", Space(), seed=1, options={"algorithm": "a2c"})
+    with pytest.raises(UsageError, match="option algorithm is 3; it must be a word"):
+        create("controller", Space(), seed=1, options={"algorithm": 3})
+    with pytest.raises(UsageError, match=r"population 4, tournament 9 must be >= 2 and in 1\.\.population"):
+        create("evolution", Space(), seed=1, options={"population": 4, "tournament": 9})
+
+
+@pytest.mark.parametrize("algorithm", ["trpo", "reinforce"])
+def test_other_algorithms_learn_too(algorithm: str) -> None:
+    space = Space(groups=1)
+    hidden = space.sample(torch.Generator().manual_seed(7))
+
+    def reward(tokens: Tokens) -> float:
+        return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
+
+    strategy = ControllerStrategy(space, seed=1, algorithm=algorithm, hidden=16, embedding=8, batch=8, kl=0.3)
+    learned = run(strategy, reward, 400)
+    assert sum(learned[-80:]) / 80 > sum(learned[:80]) / 80 + 0.25
+
+
+# --- evolution -------------------------------------------------------------------------------------------------------
+
+
+def test_evolution_begins_with_known_rules_and_then_changes_good_ones() -> None:
+    space = Space(groups=2)
+    strategy = EvolutionStrategy(space, seed=1, population=16, tournament=16)
+    known = list(space.known().values())
+    first = strategy.ask(16)
+    assert [candidate.tokens for candidate in first[: len(known)]] == known
+    cold = EvolutionStrategy(space, seed=1, population=16, tournament=16, warm_start=0)
+    assert cold.ask(1)[0].tokens not in known
+    strategy.tell([Result(c.tokens, 1.0 if c.id == 3 else 0.5, c.id) for c in first])
+    children = [candidate.tokens for candidate in strategy.ask(20)]
+    near = [sum(a != b for a, b in zip(child, first[3].tokens, strict=True)) for child in children]
+    assert sum(distance <= 3 for distance in near) >= 10  # a tournament of 16 of 16 mostly finds the best
+    assert all(distance > 0 for distance in near)
+
+
+def test_evolution_forgets_the_oldest_not_the_worst() -> None:
+    space = Space(groups=1)
+    strategy = EvolutionStrategy(space, seed=1, population=4, tournament=2)
+    answers = [Result(c.tokens, 1.0 if c.id == 0 else 0.1, c.id) for c in strategy.ask(6)]
+    strategy.tell(answers)
+    assert [age for age, _, _ in strategy.members] == [2, 3, 4, 5]
+    zero = strategy.ask(1)[0]
+    strategy.tell([Result(zero.tokens, 0.0, zero.id)])
+    assert [age for age, _, _ in strategy.members] == [2, 3, 4, 5]  # a rule that was rejected does not get in
+
+
+def test_evolution_climbs() -> None:
+    space = Space(groups=2)
+    hidden = space.sample(torch.Generator().manual_seed(3))
+
+    def reward(tokens: Tokens) -> float:
+        return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
+
+    learned = run(EvolutionStrategy(space, seed=1, population=24, tournament=6, warm_start=0), reward, 500)
+    assert sum(learned[-80:]) / 80 > sum(learned[:80]) / 80 + 0.25
+
+
+def test_evolution_of_programs_fills_their_lines() -> None:
+    """The reward is the share of live tokens: random programs leave most of their lines unused."""
+    space = ProgramSpace(lines=5)
+
+    def reward(tokens: Tokens) -> float:
+        return sum(space.live(tokens)) / space.length
+
+    learned = run(EvolutionStrategy(space, seed=1, population=24, tournament=6, warm_start=0), reward, 500)
+    assert sum(learned[-80:]) / 80 > sum(learned[:24]) / 24 + 0.25
+
+
+def test_optuna_prefers_what_paid() -> None:
+    pytest.importorskip("optuna")
+    space = Space(groups=1)
+
+    def reward(tokens: Tokens) -> float:
+        return float(space.names(tokens)[4] == "*") * 0.5 + float(tokens[0] < 4) * 0.5
+
+    learned = run(OptunaStrategy(space, seed=1, startup=20, window=64), reward, 100)
+    assert sum(learned[-40:]) / 40 > sum(learned[:20]) / 20 + 0.2

@@ -4,37 +4,63 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
+import struct
+import sys
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nos_search.errors import UsageError
-from nos_search.task import TASKS, load
+from nos_search.errors import SearchError, UsageError
+from nos_search.task import Task, charlm, fashion, load, patch10, translate
+from nos_search.task._make_bible_subsets import read_module
+from nos_search.task.base import IGNORED, Split
 from nos_search.task.fashion import SUBSET, read_idx
 
+CARRIED = ["digits", "fashion", "patch10", "charlm", "translate"]  # without a data folder
 
-@pytest.mark.parametrize("name", sorted(TASKS))
+
+def load_or_skip(name: str) -> Task:
+    if name == "patch10":
+        pytest.importorskip("skimage")
+    return load(name)
+
+
+@pytest.mark.parametrize("name", CARRIED)
 def test_every_task(name: str) -> None:
-    task = load(name)
+    task = load_or_skip(name)
     assert task.name == name
     for split in (task.train, task.val, task.test):
-        assert split.x.dtype == torch.float32
         assert split.x.is_contiguous()
-        counts = split.y.bincount(minlength=task.classes)
-        assert len(counts) == task.classes
-        assert counts.min() > 0
-    assert abs(float(task.train.x.mean())) < 1e-4
-    assert abs(float(task.train.x.std()) - 1) < 1e-4
-    # no image of one split is in another
-    seen = [{x.numpy().tobytes() for x in split.x} for split in (task.train, task.val, task.test)]
-    assert not seen[0] & seen[1]
-    assert not seen[0] & seen[2]
-    assert not seen[1] & seen[2]
+        asked = split.y[split.y != IGNORED]
+        assert asked.min() >= 0
+        assert asked.max() < task.classes
+    # no example of one split is in another
+    if name not in ("charlm", "translate"):
+        seen = [{x.numpy().tobytes() for x in split.x} for split in (task.train, task.val, task.test)]
+        assert not seen[0] & seen[1]
+        assert not seen[0] & seen[2]
+        assert not seen[1] & seen[2]
     again = load(name)
     assert torch.equal(task.train.x, again.train.x)
     assert torch.equal(task.train.y, again.train.y)
+    weights = task.model().init(torch.Generator().manual_seed(1))
+    logits = task.model().logits(weights, task.train.x[:3], training=True)
+    assert logits.shape == (*task.train.y[:3].shape, task.classes)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion", "patch10"])
+def test_image_tasks_are_standardised_and_know_every_class(name: str) -> None:
+    task = load_or_skip(name)
+    assert abs(float(task.train.x.mean())) < 1e-4
+    assert abs(float(task.train.x.std()) - 1) < 1e-4
+    for split in (task.train, task.val, task.test):
+        assert split.y.bincount(minlength=task.classes).min() > 0
+        assert len(split.y.bincount()) == task.classes
 
 
 def test_digits_split_is_fixed() -> None:
@@ -93,7 +119,9 @@ def test_broken_idx_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_wrong_tasks_and_options() -> None:
-    with pytest.raises(UsageError, match="--task 'cifar' is not known; choose one of: digits, fashion"):
+    with pytest.raises(
+        UsageError, match="--task 'cifar' is not known; choose one of: digits, fashion, fashion-full, patch10"
+    ):
         load("cifar")
     with pytest.raises(UsageError, match="--data-dir /no/such/folder is not a folder"):
         load("fashion", data_dir=Path("/no/such/folder"))
@@ -103,3 +131,168 @@ def test_wrong_tasks_and_options() -> None:
     changed = task.with_options(width=3, sweep_steps=2, train_steps=4)
     assert (changed.width, changed.budget.sweep_steps, changed.budget.train_steps) == (3, 2, 4)
     assert task.with_options() == task
+    assert str(task.with_options(net="mlp-3").spec) == "mlp-3-128"
+    assert str(task.with_options(net="mlp", width=7).spec) == "mlp-2-7"
+    for net, message in (
+        ("gru", "--net 'gru' is not known; choose one of: convnet, wrn, mlp"),
+        ("mlp-2-x", r"--net 'mlp-2-x' is not NAME\[-DEPTH\[-WIDTH\]\]"),
+        ("mlp-0", "is not NAME"),
+        ("mlp-1-2-3", "is not NAME"),
+        ("convnet-4", "--net convnet-4-32: 4 halvings leave nothing of 8x8 pixels"),
+        ("wrn-12", r"--net wrn-12-2: the depth of a Wide ResNet is 6n \+ 4"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            task.with_options(net=net)
+    with pytest.raises(UsageError, match="choose one of: gru, transformer"):
+        load("charlm").with_options(net="convnet")
+    with pytest.raises(
+        UsageError, match="--net transformer-1-40: the width must be even, and a multiple of 32 above 32"
+    ):
+        load("charlm").with_options(net="transformer-1-40")
+
+
+def test_wrong_splits() -> None:
+    with pytest.raises(ValueError, match="split: want x"):
+        Split(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="split: 2 examples and 1 labels"):
+        Split(torch.zeros(2, 1, 3, 3), torch.zeros(1, dtype=torch.int64))
+
+
+def test_part_of_the_data() -> None:
+    task = load("digits")
+    half = task.with_data(0.5)
+    assert torch.equal(half.train.x, task.train.x[:550])
+    assert half.epoch == 5
+    assert half.val is task.val
+    assert len(task.with_data(0.001).train) == 100  # one batch
+    with pytest.raises(UsageError, match=r"data fraction 2 is outside \(0, 1\]"):
+        task.with_data(2)
+
+
+def test_fashion_full_needs_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="task 'fashion-full' needs --data-dir with the four Fashion-MNIST files"):
+        load("fashion-full")
+    for prefix, count in (("train", 5100), ("t10k", 30)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.ones((count, 28, 28), np.uint8))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
+    monkeypatch.setattr(fashion, "DEBIAN", tmp_path)
+    assert len(load("fashion-full").train) == 100
+
+
+def test_one_folder_for_each_task(tmp_path: Path) -> None:
+    (tmp_path / "charlm").mkdir()
+    (tmp_path / "charlm" / "text.txt").write_text("abcd" * 2000)
+    assert load("charlm", data_dir=tmp_path).classes == 4
+    assert len(load("fashion", data_dir=tmp_path).train) == 5000  # not in the folder: what the package carries
+    assert load("charlm", data_dir=tmp_path / "charlm").classes == 4
+
+
+def test_characters_are_windows_of_the_text() -> None:
+    task = load("charlm")
+    text = lzma.decompress(charlm.TEXT.read_bytes()).decode()
+    order = [symbol for symbol, _ in Counter(text).most_common()]
+    line = "".join(order[k] for k in task.train.x[:2].flatten().tolist())
+    assert line == text[:128]
+    assert torch.equal(task.train.x.flatten()[1:], task.train.y.flatten()[:-1])
+    assert [len(split) for split in (task.train, task.val, task.test)] == [14062, 781, 781]
+    first = "".join(order[k] for k in task.val.x[0].tolist())
+    assert text.index(first) == 64 * 14062
+
+
+def test_wrong_texts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"text.txt cannot be read as UTF-8 text"):
+        load("charlm", data_dir=tmp_path)
+    (tmp_path / "text.txt").write_bytes(b"\xff" * 9000)
+    with pytest.raises(UsageError, match=r"text.txt cannot be read as UTF-8 text"):
+        load("charlm", data_dir=tmp_path)
+    (tmp_path / "text.txt").write_text("short")
+    with pytest.raises(UsageError, match=r"text.txt has 5 characters; charlm wants 3840 or more"):
+        load("charlm", data_dir=tmp_path)
+
+
+def test_translation_pairs() -> None:
+    """The first sentence back from its numbers, the targets shifted by one, padding and unknown words not asked for."""
+    task = load("translate")
+    pairs = [line.split("\t") for line in lzma.decompress(translate.PAIRS.read_bytes()).decode().splitlines()]
+    assert all(len(pair) == 2 for pair in pairs)
+    assert [len(split) for split in (task.train, task.val, task.test)] == [6019, 335, 335]
+    words = [
+        translate.vocabulary([translate.tokens(pair[side]) for k, pair in enumerate(pairs) if k % 20 > 1])
+        for side in (0, 1)
+    ]
+    names = [{number: word for word, number in side.items()} for side in words]
+    source = translate.tokens(pairs[0][0])
+    assert " ".join(source) == "in the beginning god created the heaven and the earth ."
+    row = task.val.x[0].tolist()
+    assert [names[0].get(k, "?") for k in row[: len(source)]] == [w if w in words[0] else "?" for w in source]
+    assert row[len(source) : 20] == [0] * (20 - len(source))
+    target = translate.tokens(pairs[0][1])
+    assert row[20] == 2
+    y = task.val.y[0].tolist()
+    assert [names[1].get(k, "?") for k in y[: len(target)]] == [w if w in words[1] else "?" for w in target]
+    assert y[len(target)] == 2
+    assert set(y[len(target) + 1 :]) == {IGNORED}
+    known = (task.val.y != IGNORED) & (task.val.y != 2)
+    shifted = task.val.x[:, 21:]
+    assert torch.equal(task.val.y[:, :-1][known[:, :-1]], shifted[known[:, :-1]])
+
+
+def test_wrong_pairs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"pairs.tsv cannot be read as UTF-8 text"):
+        load("translate", data_dir=tmp_path)
+    (tmp_path / "pairs.tsv").write_text("one\tuno\ntwo\n")
+    with pytest.raises(UsageError, match=r"pairs.tsv line 2 is not 'source TAB target'"):
+        load("translate", data_dir=tmp_path)
+    (tmp_path / "pairs.tsv").write_text("one\tuno\n")
+    with pytest.raises(UsageError, match="has 1 pairs; translate wants 100 or more"):
+        load("translate", data_dir=tmp_path)
+
+
+def test_what_is_carried_is_small_and_licensed() -> None:
+    data = charlm.TEXT.parent
+    assert charlm.TEXT.stat().st_size + translate.PAIRS.stat().st_size < 600_000
+    assert "public domain" in (data / "bible.LICENSE").read_text()
+    assert len(lzma.decompress(charlm.TEXT.read_bytes())) > 1_000_000
+
+
+def test_bible_reader(tmp_path: Path) -> None:
+    """A module of two verses in the exact layout."""
+    for testament, verses in (
+        ("ot", [b"", b"<w lemma='x'>In</w> the <note>no</note>day\xc2\xb6, <title>T</title>so"]),
+        ("nt", [b"Y <b>fu\xc3\xa9</b>."]),
+    ):
+        folder = tmp_path / "modules/texts/ztext/m"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = b"".join(verses)
+        packed = zlib.compress(text)
+        (folder / f"{testament}.bzz").write_bytes(packed)
+        (folder / f"{testament}.bzs").write_bytes(struct.pack("<III", 0, len(packed), len(text)))
+        entries = [struct.pack("<IIH", 0, sum(map(len, verses[:k])), len(verse)) for k, verse in enumerate(verses)]
+        (folder / f"{testament}.bzv").write_bytes(b"".join(entries))
+    assert read_module(tmp_path, "m") == ["", "In the day, so", "Y fu\u00e9."]
+
+
+def test_patches_of_different_splits_share_no_pixel() -> None:
+    """On a photo whose pixels are all different."""
+    codes = np.arange(6 * 64 * 7 * 64).reshape(6 * 64, 7 * 64)
+    photo = np.stack([codes & 255, codes >> 8 & 255, codes >> 16], -1).astype(np.uint8)
+    dealt = patch10._deal(photo, np.random.RandomState(1))
+    seen = {}
+    for split, patches in dealt.items():
+        wide = patches.astype(np.int64)
+        seen[split] = set((wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)).ravel().tolist())
+        assert patches.shape == ({"train": 800}.get(split, 100), 32, 32, 3)
+    assert not seen["train"] & seen["val"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["val"] & seen["test"]
+
+
+def test_photos_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(patch10, "_SKIMAGE", ("no_such_photo.png",))
+    with pytest.raises(SearchError, match=r"no_such_photo.png is missing"):
+        load("patch10")
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(SearchError, match="install them with: pip install scikit-learn scikit-image"):
+        load("patch10")

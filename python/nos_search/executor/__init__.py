@@ -1,6 +1,6 @@
-"""Executors run the training of children for the search loop."""
+"""Executors run the training of children for the search loop: in this process, in local processes, on a Ray cluster."""
 
-from .base import Answer, Executor, Job
+from .base import EXECUTORS, Answer, Executor, Job, Loader, Scorer
 from .inprocess import InProcess
 
-__all__ = ["Answer", "Executor", "InProcess", "Job"]
+__all__ = ["EXECUTORS", "Answer", "Executor", "InProcess", "Job", "Loader", "Scorer"]

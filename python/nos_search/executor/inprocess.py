@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from ..task import Task
-from ..train.child import Protocol, score
-from .base import Answer, Executor, Job
+from .base import Answer, Executor, Job, Scorer
+from .worker import attempt
 
 
 class InProcess(Executor):
@@ -19,28 +18,24 @@ class InProcess(Executor):
 
     slots = 1
 
-    def __init__(self, task: Task, protocol: Protocol, *, threads: int, clock: Callable[[], float]) -> None:
-        self._task, self._protocol, self._clock = task, protocol, clock
+    def __init__(self, scorer: Scorer, *, threads: int, clock: Callable[[], float]) -> None:
+        self._scorer, self._clock = scorer, clock
         self._job: Job | None = None
+        self._closed = False
         torch.set_num_threads(threads)
 
     def submit(self, job: Job) -> None:
-        if self._job is not None:
-            raise RuntimeError(f"job {job.number}: the only slot is taken by job {self._job.number}; call wait() first")
+        if self._closed or self._job is not None:
+            raise RuntimeError(f"job {job.number}: the executor is closed, or its only slot is taken; call wait()")
         self._job = job
 
     def wait(self) -> list[Answer]:
         job = self._job
         if job is None:
-            raise RuntimeError("wait: nothing was submitted")
-        start = self._clock()
-        outcome, reason = None, ""
-        try:
-            outcome = score(job.rule, self._task, self._protocol, seed=job.seed)
-        except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # one bad rule must not end a long search
-            reason = f"{type(error).__name__}: {error}"
+            raise RuntimeError("wait: no job is held")
+        outcome, reason, seconds = attempt(self._scorer, job.rule, job.seed, self._clock)
         self._job = None
-        return [Answer(job.number, outcome, reason, self._clock() - start)]
+        return [Answer(job.number, outcome, reason, seconds)]
 
     def close(self) -> None:
-        self._job = None
+        self._job, self._closed = None, True

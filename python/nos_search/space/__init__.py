@@ -1,7 +1,22 @@
-"""The search space of the paper: vocabularies, strings of tokens, masks, and the way between tokens and rule text."""
+"""Search spaces: vocabularies, strings of tokens, masks, and the way between tokens and rule text."""
 
+from .base import Position, SearchSpace, Tokens
 from .encode import encode
-from .space import Options, Position, Space, Tokens
+from .make import SPACES, make_space
+from .program import ProgramSpace
+from .space import Options, Space
 from .vocabulary import VOCABULARIES, Token
 
-__all__ = ["VOCABULARIES", "Options", "Position", "Space", "Token", "Tokens", "encode"]
+__all__ = [
+    "SPACES",
+    "VOCABULARIES",
+    "Options",
+    "Position",
+    "ProgramSpace",
+    "SearchSpace",
+    "Space",
+    "Token",
+    "Tokens",
+    "encode",
+    "make_space",
+]

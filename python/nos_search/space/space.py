@@ -8,16 +8,16 @@ its own vocabulary, so a token is an index into the vocabulary of its position.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
-
-import torch
+from typing import Any, ClassVar
 
 from ..errors import UsageError, choose
+from .base import Position, SearchSpace, Tokens
 from .vocabulary import VOCABULARIES, Kind, Token, rows
 
-Tokens = tuple[int, ...]
+__all__ = ["GROUP", "MAX_GROUPS", "Options", "Position", "Space", "Tokens"]
+
 MAX_GROUPS = 4
 _FIELDS: tuple[tuple[str, Kind], ...] = (
     ("op1", "operand"),
@@ -49,31 +49,21 @@ class Options:
     use_earlier: bool = True
 
 
-@dataclass(frozen=True)
-class Position:
-    """One prediction: `name` such as "u1.2" (second group), its kind and the tokens it may take, in index order."""
-
-    name: str
-    kind: Kind
-    group: int
-    tokens: tuple[Token, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(token.name for token in self.tokens)
-
-
-class Space:
-    """A search space. Equal configurations give equal spaces; `config()` is what a run stores.
+class Space(SearchSpace):
+    """The space of the paper. Equal configurations give equal spaces; `config()` is what a run stores.
 
     Raises UsageError for an unknown vocabulary or a number of groups outside 1..4.
     """
+
+    kind: ClassVar[str] = "nos"
+    block = GROUP
 
     def __init__(self, *, vocabulary: str = "arxiv", groups: int = 2, options: Options | None = None) -> None:
         if vocabulary not in VOCABULARIES:
             raise choose("vocabulary", vocabulary, tuple(VOCABULARIES))
         if not 1 <= groups <= MAX_GROUPS:
             raise UsageError(f"groups {groups} is outside 1..{MAX_GROUPS}; the paper uses 1 to 4 groups")
+        super().__init__()
         self.vocabulary = vocabulary
         self.groups = groups
         self.options = options or Options()
@@ -86,14 +76,14 @@ class Space:
         self.positions: tuple[Position, ...] = tuple(positions)
         self.base_operands = len(rows(vocabulary, "operand"))
 
-    @property
-    def length(self) -> int:
-        """Number of predictions in a string, 5 per group."""
-        return len(self.positions)
-
     def config(self) -> dict[str, Any]:
         """JSON-able description from which `from_config` rebuilds this space."""
-        return {"vocabulary": self.vocabulary, "groups": self.groups, "options": asdict(self.options)}
+        return {
+            "kind": self.kind,
+            "vocabulary": self.vocabulary,
+            "groups": self.groups,
+            "options": asdict(self.options),
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Space:
@@ -103,8 +93,11 @@ class Space:
 
     # --- masks -----------------------------------------------------------------------------------------------------
 
-    def mask(self, prefix: Sequence[int]) -> list[bool]:
-        """For the position after `prefix`: True for each token that may stand there. At least one always may."""
+    def mask_key(self, prefix: Sequence[int]) -> Hashable:
+        where = len(prefix)
+        return (where, prefix[-1]) if _FIELDS[where % GROUP][0] == "op2" else where
+
+    def make_mask(self, prefix: Sequence[int]) -> list[bool]:
         where = len(prefix)
         position = self.positions[where]
         allowed = [True] * len(position.tokens)
@@ -118,26 +111,6 @@ class Space:
         elif field == "b" and self.options.last_not_add and position.group == self.groups - 1:
             allowed = [token.name != "+" for token in position.tokens]
         return allowed
-
-    def check(self, tokens: Sequence[int]) -> Tokens:
-        """The string as a tuple; UsageError names the first position whose token is not allowed."""
-        if len(tokens) != self.length:
-            raise UsageError(f"tokens: {len(tokens)} given, this space has strings of {self.length}")
-        for where, token in enumerate(tokens):
-            position = self.positions[where]
-            if not 0 <= token < len(position.tokens):
-                raise UsageError(f"tokens: {token} at {position.name} is outside 0..{len(position.tokens) - 1}")
-            if not self.mask(tokens[:where])[token]:
-                raise UsageError(f"tokens: {position.names[token]!r} is masked at {position.name} after this prefix")
-        return tuple(tokens)
-
-    def sample(self, generator: torch.Generator) -> Tokens:
-        """A string whose every token is drawn uniformly from those that the masks leave, from `generator` only."""
-        tokens: list[int] = []
-        for _ in self.positions:
-            allowed = [index for index, ok in enumerate(self.mask(tokens)) if ok]
-            tokens.append(allowed[int(torch.randint(len(allowed), (), generator=generator))])
-        return tuple(tokens)
 
     def size(self, *, masked: bool = False) -> int:
         """Number of strings: all of them (the paper's count), or only those that the masks leave."""
@@ -158,10 +131,6 @@ class Space:
         return total
 
     # --- tokens and text -------------------------------------------------------------------------------------------
-
-    def names(self, tokens: Sequence[int]) -> tuple[str, ...]:
-        """Token names, one per position."""
-        return tuple(position.tokens[token].name for position, token in zip(self.positions, tokens, strict=True))
 
     def token_text(self, token: Token) -> str:
         """Rule text of a token under this space's options."""
@@ -218,3 +187,28 @@ class Space:
             for position, token, live in zip(self.positions, tokens, self.live(tokens), strict=True)
             if live
         )
+
+    def known(self) -> dict[str, Tokens]:
+        from .encode import encode
+
+        found = {}
+        for name, text in _KNOWN.items():
+            if not self.options.bias_correction:
+                text = text.replace("m_hat", "m").replace("v_hat", "v")
+            try:
+                found[name] = encode(self, text)
+            except UsageError:
+                continue  # this vocabulary, these groups or these masks cannot write it
+        return found
+
+
+_KNOWN = {
+    "sgd": "g",
+    "momentum": "m_hat",
+    "adam": "adam",
+    "rmsprop": "rmsprop",
+    "signsgd": "sign(g)",
+    "signum": "sign(m_hat)",
+    "powersign": "g * exp(sign(g) * sign(m_hat))",
+    "addsign": "g * (1 + sign(g) * sign(m_hat))",
+}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["operand", "unary", "binary"]
+Kind = Literal["operand", "unary", "binary", "op", "constant"]
 ICML = "icml"
 ARXIV = "arxiv"
 DECAY = "arxiv-decay"
@@ -61,7 +61,7 @@ OPERANDS: tuple[Token, ...] = (
     Token("rmsprop", "rmsprop", _ALL, "direction of RMSProp", gradient=True),
     Token("ld", "ld", (DECAY,), "linear decay, 1 to 0 over the run"),
     Token("cd", "cd", (DECAY,), "cosine decay"),
-    Token("rd", "rd", (DECAY,), "cosine decay with restarts"),
+    Token("rd", "0.5 * (1 + cos(pi * (20 * (t - 1) % T) / T))", (DECAY,), "cosine decay with 20 restarts over the run"),
     Token("annealed", "annealed_noise", (DECAY,), "Gaussian of variance (1 + t)^-0.55 at step t"),
 )
 

@@ -2,7 +2,20 @@
 
 from .base import Candidate, Result, State, Strategy
 from .controller import ControllerStrategy
+from .evolution import EvolutionStrategy
+from .optuna import OptunaStrategy
 from .random import RandomStrategy
 from .registry import STRATEGIES, create
 
-__all__ = ["STRATEGIES", "Candidate", "ControllerStrategy", "RandomStrategy", "Result", "State", "Strategy", "create"]
+__all__ = [
+    "STRATEGIES",
+    "Candidate",
+    "ControllerStrategy",
+    "EvolutionStrategy",
+    "OptunaStrategy",
+    "RandomStrategy",
+    "Result",
+    "State",
+    "Strategy",
+    "create",
+]

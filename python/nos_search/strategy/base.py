@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import UsageError
-from ..space import Space, Tokens
+from ..space import SearchSpace, Tokens
 
 # What state_dict() may hold, nested: None, bool, int, float, str, torch.Tensor, lists and dicts (str keys) of these.
 State = dict[str, Any]
@@ -50,8 +50,9 @@ class Strategy(ABC):
     """Proposes rules from a space. Subclasses add keyword options with defaults and list them in `options`."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1  # of state_dict
 
-    def __init__(self, space: Space, *, seed: int) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self.space = space
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
@@ -109,7 +110,7 @@ class Strategy(ABC):
         """Everything that decides what this strategy does next. Tensors are copies."""
         return {
             "strategy": self.name,
-            "version": 1,
+            "version": self.version,
             "asked": self.asked,
             "open": [[number, list(tokens)] for number, tokens in sorted(self._open.items())],
             "generator": self.generator.get_state(),
@@ -117,10 +118,10 @@ class Strategy(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undoes state_dict(); UsageError when the state is another strategy's or a newer version's."""
-        if state.get("strategy") != self.name or state.get("version") != 1:
+        if state.get("strategy") != self.name or state.get("version") != self.version:
             raise UsageError(
                 f"state is of strategy {state.get('strategy')!r} version {state.get('version')!r}, "
-                f"expected {self.name!r} version 1"
+                f"expected {self.name!r} version {self.version}"
             )
         self.asked = int(state["asked"])
         self._open = {int(number): tuple(tokens) for number, tokens in state["open"]}

@@ -1,9 +1,9 @@
-"""Owns the paper's strategy: a recurrent controller trained by policy gradient on the rewards of its own strings.
+"""Owns the paper's strategy: a recurrent controller trained by reinforcement learning on the rewards of its strings.
 
-REINFORCE with an exponential average of rewards as baseline, an entropy bonus and Adam. The paper's own numbers are
-not known for certain (one LSTM layer of 150 units, TRPO, Adam at 1e-5, about 5 strings per update, entropy weight
-0.0015, some ten thousand strings on 100 workers); the defaults here are for a few hundred strings on one machine in
-minutes, and are this package's choice.
+PPO by default; TRPO (what the paper used) and REINFORCE are options. All have an exponential average of rewards as
+baseline and an entropy bonus. The paper's own numbers are not known for certain (one LSTM layer of 150 units, Adam at
+1e-5, about 5 strings per update, entropy weight 0.0015, some ten thousand strings on 100 workers); the defaults here
+are for some hundreds of strings on one machine in minutes, and are this package's choice (docs/search.md).
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from ..errors import UsageError
-from ..space import Space, Tokens
+from ..errors import UsageError, choose
+from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
+from .learn import ALGORITHMS, ppo_objective, reinforce_objective, trpo_step
 from .policy import Policy
+
+_Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, log-probability when it was drawn
 
 
 class ControllerStrategy(Strategy):
-    """Strings are numbered as they are asked; update k uses the answers to strings k*batch ... (k+1)*batch - 1.
+    """Strings are drawn `batch` at a time and numbered as they are asked; update k uses the answers to strings
+    k*batch ... (k+1)*batch - 1.
 
     An update happens when its last answer has come, whatever the order, and answers to later strings wait, so the order
     of tell does not matter. Foreign results join the next update. Results without reward are left out of theirs.
 
-    hidden, embedding: sizes of the LSTM. batch: strings per update. lr: Adam's. entropy: weight of the bonus, per nat.
+    algorithm: "ppo", "trpo" or "reinforce". hidden, embedding: sizes of the LSTM. batch: strings per update. lr: Adam's
+    (PPO, REINFORCE). entropy: weight of the bonus, per nat. epochs: passes of PPO over a batch; clip: of its ratio. kl:
+    how far TRPO may move per update, nats per string.
     duplicate_discount: share of its reward that a rule loses when it was scored before. A duplicate costs nothing and
     teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
     baseline_decay: of the reward average. Advantages are divided by the running standard deviation of the rewards, so
@@ -33,39 +40,54 @@ class ControllerStrategy(Strategy):
     """
 
     name: ClassVar[str] = "controller"
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
-        space: Space,
+        space: SearchSpace,
         *,
         seed: int,
+        algorithm: str = "ppo",
         hidden: int = 64,
         embedding: int = 32,
-        batch: int = 8,
+        batch: int = 16,
         lr: float = 0.01,
-        entropy: float = 0.1,
+        entropy: float = 0.05,
+        epochs: int = 3,
+        clip: float = 0.2,
+        kl: float = 0.1,
         baseline_decay: float = 0.9,
         duplicate_discount: float = 0.75,
     ) -> None:
         super().__init__(space, seed=seed)
-        for option, value, low in (("hidden", hidden, 1), ("embedding", embedding, 1), ("batch", batch, 1)):
-            if value < low:
-                raise UsageError(f"controller option {option} {value} is below {low}")
+        if algorithm not in ALGORITHMS:
+            raise choose("controller option algorithm", algorithm, ALGORITHMS)
+        for option, value in (("hidden", hidden), ("embedding", embedding), ("batch", batch), ("epochs", epochs)):
+            if value < 1:
+                raise UsageError(f"controller option {option} {value} is below 1")
         if not (lr > 0 and entropy >= 0 and 0 <= baseline_decay < 1 and 0 <= duplicate_discount <= 1):
             raise UsageError(
                 f"controller options lr {lr}, entropy {entropy}, baseline_decay {baseline_decay}, duplicate_discount "
                 f"{duplicate_discount} must be > 0, >= 0, in [0, 1) and in [0, 1]"
             )
+        if not (0 < clip < 1 and kl > 0):
+            raise UsageError(f"controller options clip {clip}, kl {kl} must be in (0, 1) and > 0")
         self._options = {
+            "algorithm": algorithm,
             "hidden": hidden,
             "embedding": embedding,
             "batch": batch,
             "lr": lr,
             "entropy": entropy,
+            "epochs": epochs,
+            "clip": clip,
+            "kl": kl,
             "baseline_decay": baseline_decay,
             "duplicate_discount": duplicate_discount,
         }
+        self.algorithm = algorithm
         self.batch = batch
+        self.epochs, self.clip, self.kl = epochs, clip, kl
         self.entropy_weight = entropy
         self.decay = baseline_decay
         self.discount = duplicate_discount
@@ -76,51 +98,83 @@ class ControllerStrategy(Strategy):
         self.weight = 0.0
         self.updates = 0
         self.last_entropy = 0.0
-        self._waiting: dict[int, tuple[Tokens, float | None]] = {}
-        self._foreign: list[tuple[Tokens, float]] = []
+        self._drawn: list[tuple[Tokens, float]] = []  # not yet asked for, with their log-probability
+        self._old: dict[int, float] = {}  # log-probability of each candidate when it was drawn, until its update
+        self._waiting: dict[int, tuple[Tokens, float | None, bool]] = {}  # ..., reward, whether it is a duplicate's
+        self._foreign: list[tuple[Tokens, float, bool]] = []
 
     def options(self) -> dict[str, Any]:
         return dict(self._options)
 
     def propose(self, n: int) -> Iterable[Tokens]:
-        return self.policy.sample(n, self.generator)
+        while len(self._drawn) < n:
+            self._drawn += zip(*self.policy.sample(self.batch, self.generator), strict=True)
+        taken, self._drawn = self._drawn[:n], self._drawn[n:]
+        self._old.update((self.asked + k, log_prob) for k, (_, log_prob) in enumerate(taken))
+        return [tokens for tokens, _ in taken]
 
     def learn(self, results: Sequence[Result]) -> None:
         for result in results:
             worth = self._worth(result)
             if result.id is not None:
-                self._waiting[result.id] = (result.tokens, worth)
+                self._waiting[result.id] = (result.tokens, worth, result.duplicate)
             elif worth is not None:
-                self._foreign.append((result.tokens, worth))
+                self._foreign.append((result.tokens, worth, result.duplicate))
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
-            answers = [self._waiting.pop(self.updates * self.batch + k) for k in range(self.batch)]
-            strings = [(tokens, reward) for tokens, reward in answers if reward is not None] + sorted(self._foreign)
+            rows: list[_Row] = []
+            for number in range(self.updates * self.batch, (self.updates + 1) * self.batch):
+                tokens, reward, duplicate = self._waiting.pop(number)
+                old = self._old.pop(number)
+                if reward is not None:
+                    rows.append((tokens, reward, duplicate, old))
+            rows += [(*row, None) for row in sorted(self._foreign)]
             self._foreign = []
             self.updates += 1
-            if strings:
-                self._update([tokens for tokens, _ in strings], torch.tensor([reward for _, reward in strings]))
+            if rows:
+                self._update(rows)
 
     def _worth(self, result: Result) -> float | None:
-        """What the controller learns from: the reward, less the discount on rules that are known already."""
         if result.reward is None or not result.duplicate:
             return result.reward
-        return result.reward * (1 - self.discount)
+        return result.reward - self.discount * abs(result.reward)
 
-    def _update(self, strings: list[Tokens], rewards: torch.Tensor) -> None:
-        mean = float(rewards.mean())
+    def _update(self, rows: Sequence[_Row]) -> None:
+        rewards = torch.tensor([reward for _, reward, _, _ in rows])
+        # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
+        fresh = torch.tensor([reward for _, reward, duplicate, _ in rows if not duplicate])
         # The baseline of a batch comes from the batches before it; the first has only itself.
-        baseline = self.baseline / self.weight if self.weight else mean
-        squared = float(((rewards - baseline) ** 2).mean())
-        self.weight = self.decay * self.weight + 1 - self.decay
-        self.baseline = self.decay * self.baseline + (1 - self.decay) * mean
-        self.spread = self.decay * self.spread + (1 - self.decay) * squared
-        scale = max((self.spread / self.weight) ** 0.5, 1e-3)
-        log_prob, entropy = self.policy.evaluate(strings)
-        loss = -((rewards - baseline) / scale * log_prob).mean() - self.entropy_weight * entropy.mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.last_entropy = float(entropy.detach().mean())
+        baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
+        if len(fresh):
+            squared = float(((fresh - baseline) ** 2).mean())
+            self.weight = self.decay * self.weight + 1 - self.decay
+            self.baseline = self.decay * self.baseline + (1 - self.decay) * float(fresh.mean())
+            self.spread = self.decay * self.spread + (1 - self.decay) * squared
+        spread = self.spread / self.weight if self.weight else 1.0
+        advantage = (rewards - baseline) / max(spread**0.5, 1e-3)
+        policy = self.policy
+        batch = policy.batch([tokens for tokens, *_ in rows])
+        with torch.no_grad():
+            log_p = policy.distributions(batch)
+            now = policy.log_prob(log_p, batch)
+            self.last_entropy = float(policy.entropy(log_p, batch).mean())
+        known = torch.tensor([float("nan") if old is None else old for *_, old in rows])
+        old = torch.where(known.isnan(), now, known)
+        if self.algorithm == "trpo":
+            trpo_step(policy, batch, old, advantage, entropy=self.entropy_weight, limit=self.kl)
+            return
+        for _ in range(self.epochs if self.algorithm == "ppo" else 1):
+            log_p = policy.distributions(batch)
+            log_prob = policy.log_prob(log_p, batch)
+            gain = self._objective(log_prob, old, advantage)
+            loss = -gain - self.entropy_weight * policy.entropy(log_p, batch).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+
+    def _objective(self, log_prob: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
+        if self.algorithm == "ppo":
+            return ppo_objective(log_prob, old, advantage, self.clip)
+        return reinforce_objective(log_prob, advantage)
 
     def metrics(self) -> dict[str, float]:
         """baseline: average reward (once there was an update); entropy: of the last batch, nats per string."""
@@ -135,8 +189,10 @@ class ControllerStrategy(Strategy):
             "policy": {name: tensor.clone() for name, tensor in self.policy.state_dict().items()},
             "adam": [{name: value.clone() for name, value in moments[k].items()} for k in sorted(moments)],
             "scalars": {name: getattr(self, name) for name in self._SCALARS},
-            "waiting": [[number, list(tokens), reward] for number, (tokens, reward) in sorted(self._waiting.items())],
-            "foreign": [[list(tokens), reward] for tokens, reward in self._foreign],
+            "waiting": [[number, list(row[0]), *row[1:]] for number, row in sorted(self._waiting.items())],
+            "drawn": [[list(tokens), log_prob] for tokens, log_prob in self._drawn],
+            "old": [[number, log_prob] for number, log_prob in sorted(self._old.items())],
+            "foreign": [[list(row[0]), *row[1:]] for row in sorted(self._foreign)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,7 +202,9 @@ class ControllerStrategy(Strategy):
         self.optimizer.load_state_dict({"state": dict(enumerate(state["adam"])), "param_groups": groups})
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state["scalars"][name]))
-        self._waiting = {int(number): (tuple(tokens), reward) for number, tokens, reward in state["waiting"]}
-        self._foreign = [(tuple(tokens), reward) for tokens, reward in state["foreign"]]
+        self._waiting = {int(number): (tuple(row[0]), row[1], row[2]) for number, *row in state["waiting"]}
+        self._drawn = [(tuple(tokens), log_prob) for tokens, log_prob in state["drawn"]]
+        self._old = {int(number): log_prob for number, log_prob in state["old"]}
+        self._foreign = [(tuple(row[0]), row[1], row[2]) for row in state["foreign"]]
 
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")

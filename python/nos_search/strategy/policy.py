@@ -6,76 +6,127 @@ softmax over its own vocabulary, as in the paper and its patents. Weights start 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..space import Space, Tokens
+from ..space import SearchSpace, Tokens
 
 _INIT = 0.08
+_NEVER = -1e30  # logit of a masked token: probability 0, and no NaN in any derivative
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Strings ready for the network: tokens (n, L), masks (n, L, V), live (n, L)."""
+
+    tokens: Tensor
+    masks: Tensor
+    live: Tensor
 
 
 class Policy(nn.Module):
     """p(tokens) over the strings of a space; masked tokens have probability 0."""
 
-    def __init__(self, space: Space, *, hidden: int, embedding: int, generator: torch.Generator) -> None:
+    def __init__(self, space: SearchSpace, *, hidden: int, embedding: int, generator: torch.Generator) -> None:
         super().__init__()
         self.space = space
-        sizes = [len(position.tokens) for position in space.positions]
-        # Row 0 starts a string; then one block of rows per position.
-        self.offsets = [1 + sum(sizes[:k]) for k in range(len(sizes))]
+        self.sizes = [len(position.tokens) for position in space.positions]
+        self.widest = max(self.sizes)
         self.hidden = hidden
-        with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws from the global generator
-            self.embedding = nn.Embedding(1 + sum(sizes), embedding)
-            self.cell = nn.LSTMCell(embedding, hidden)
-            self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-_INIT, _INIT, generator=generator)
+        # Row 0 of the embedding starts a string; then one block of rows per position.
+        self.offsets = torch.tensor([1 + sum(self.sizes[:k]) for k in range(len(self.sizes))])
 
-    def _masks(self, prefixes: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([self.space.mask(prefix) for prefix in prefixes])
+        def uniform(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-_INIT, _INIT, generator=generator))
 
-    def _step(
-        self, where: int, token: Tensor, state: tuple[Tensor, Tensor], mask: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        state = self.cell(self.embedding(token), state)
-        logits = self.heads[where](state[0]).masked_fill(~mask, float("-inf"))
-        return torch.log_softmax(logits, dim=1), state
+        self.embedding = uniform(1 + sum(self.sizes), embedding)
+        self.input_weight = uniform(embedding, 4 * hidden)
+        self.state_weight = uniform(hidden, 4 * hidden)
+        self.bias = uniform(4 * hidden)
+        self.head_weight = uniform(len(self.sizes), hidden, self.widest)
+        self.head_bias = uniform(len(self.sizes), 1, self.widest)
+        self._rows: dict[Hashable, Tensor] = {}  # mask rows by what they depend on
 
-    def _start(self, n: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        zeros = torch.zeros(n, self.hidden)
-        return torch.zeros(n, dtype=torch.long), (zeros, zeros)
+    # --- masks -----------------------------------------------------------------------------------------------------
+
+    def _mask(self, prefix: Sequence[int]) -> Tensor:
+        key = self.space.mask_key(prefix)
+        row = self._rows.get(key)
+        if row is None:
+            allowed = self.space.mask(prefix)
+            row = self._rows[key] = torch.tensor(allowed + [False] * (self.widest - len(allowed)))
+        return row
+
+    def batch(self, strings: Sequence[Tokens]) -> Batch:
+        length = len(self.sizes)
+        masks = [self._mask(string[:where]) for string in strings for where in range(length)]
+        return Batch(
+            torch.tensor(strings),
+            torch.stack(masks).view(len(strings), length, self.widest),
+            torch.tensor([self.space.live(string) for string in strings]),
+        )
+
+    # --- the network -----------------------------------------------------------------------------------------------
+
+    def _cell(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One LSTM step; x: the token's part of the four gates, (n, 4 hidden)."""
+        gates = torch.addmm(x, h, self.state_weight)
+        i, f, o = torch.sigmoid(gates[:, : 3 * self.hidden]).chunk(3, 1)
+        c = f * c + i * torch.tanh(gates[:, 3 * self.hidden :])
+        return o * torch.tanh(c), c
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> list[Tokens]:
-        """n strings drawn token by token."""
-        token, state = self._start(n)
+    def sample(self, n: int, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
+        """n strings drawn token by token, and their log-probabilities in nats."""
+        h = c = self.bias.new_zeros(n, self.hidden)
+        table = torch.addmm(self.bias, self.embedding, self.input_weight)
+        row = torch.zeros(n, dtype=torch.long)
         strings: list[list[int]] = [[] for _ in range(n)]
-        for where, offset in enumerate(self.offsets):
-            log_p, state = self._step(where, token, state, self._masks(strings))
-            drawn = torch.multinomial(log_p.exp(), 1, generator=generator).squeeze(1)
-            for string, index in zip(strings, drawn.tolist(), strict=True):
+        total = torch.zeros(n)
+        for where in range(len(self.sizes)):
+            h, c = self._cell(table[row], h, c)
+            logits = torch.addmm(self.head_bias[where], h, self.head_weight[where])
+            mask = torch.stack([self._mask(string) for string in strings])
+            log_p = torch.log_softmax(logits.masked_fill(~mask, _NEVER), 1)
+            drawn = torch.multinomial(log_p.exp(), 1, generator=generator)
+            total += log_p.gather(1, drawn).squeeze(1)
+            row = drawn.squeeze(1) + self.offsets[where]
+            for string, index in zip(strings, drawn.squeeze(1).tolist(), strict=True):
                 string.append(index)
-            token = drawn + offset
-        return [tuple(string) for string in strings]
+        return [tuple(string) for string in strings], total.tolist()
+
+    def distributions(self, batch: Batch) -> Tensor:
+        """(n, L, V) log-probabilities of every token after each string's own prefix; -1e30 where masked."""
+        n, length = batch.tokens.shape
+        rows = torch.cat([torch.zeros(n, 1, dtype=torch.long), (batch.tokens + self.offsets)[:, :-1]], 1)
+        x = torch.addmm(self.bias, self.embedding, self.input_weight)[rows]
+        h = c = self.bias.new_zeros(n, self.hidden)
+        states = []
+        for where in range(length):
+            h, c = self._cell(x[:, where], h, c)
+            states.append(h)
+        logits = torch.baddbmm(self.head_bias, torch.stack(states), self.head_weight).transpose(0, 1)
+        return torch.log_softmax(logits.masked_fill(~batch.masks, _NEVER), 2)
+
+    @staticmethod
+    def log_prob(log_p: Tensor, batch: Batch) -> Tensor:
+        """(n,) of the strings themselves, from `distributions`."""
+        return log_p.gather(2, batch.tokens.unsqueeze(2)).squeeze(2).sum(1)
+
+    @staticmethod
+    def entropy(log_p: Tensor, batch: Batch) -> Tensor:
+        """(n,) nats, summed over live positions.
+
+        A choice that does not change the rule is left out: else a controller earns its entropy bonus with tokens that
+        do nothing, while it writes one rule again and again.
+        """
+        return -(((log_p.exp() * log_p).sum(2)) * batch.live).sum(1)
 
     def evaluate(self, strings: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        """Log-probability of each string, and the entropy of its live choices, both summed over positions; nats, (n,).
-
-        A choice that does not change the rule is left out of the entropy: else a controller earns its entropy bonus
-        with tokens that do nothing, while it writes one rule again and again.
-        """
-        token, state = self._start(len(strings))
-        given = torch.tensor(strings)
-        live = torch.tensor([self.space.live(string) for string in strings])
-        log_prob = torch.zeros(len(strings))
-        entropy = torch.zeros(len(strings))
-        for where, offset in enumerate(self.offsets):
-            log_p, state = self._step(where, token, state, self._masks([string[:where] for string in strings]))
-            log_prob = log_prob + log_p.gather(1, given[:, where : where + 1]).squeeze(1)
-            terms = log_p.exp() * log_p.clamp_min(-1e4)  # 0 * -inf counts as 0
-            entropy = entropy - torch.where(live[:, where], terms.sum(1), torch.zeros(()))
-            token = given[:, where] + offset
-        return log_prob, entropy
+        """Log-probability and entropy of each string, (n,) each."""
+        batch = self.batch(strings)
+        log_p = self.distributions(batch)
+        return self.log_prob(log_p, batch), self.entropy(log_p, batch)

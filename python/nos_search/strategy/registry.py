@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UsageError, choose
-from ..space import Space
+from ..space import SearchSpace
 from .base import Strategy
 from .controller import ControllerStrategy
+from .evolution import EvolutionStrategy
+from .optuna import OptunaStrategy
 from .random import RandomStrategy
 
-STRATEGIES: dict[str, type[Strategy]] = {cls.name: cls for cls in (ControllerStrategy, RandomStrategy)}
+STRATEGIES: dict[str, type[Strategy]] = {
+    cls.name: cls for cls in (ControllerStrategy, EvolutionStrategy, RandomStrategy, OptunaStrategy)
+}
 
 
-def create(name: str, space: Space, *, seed: int, options: Mapping[str, Any] | None = None) -> Strategy:
+def create(name: str, space: SearchSpace, *, seed: int, options: Mapping[str, Any] | None = None) -> Strategy:
     """A fresh strategy. UsageError for an unknown name or option; the message lists those that exist."""
     if name not in STRATEGIES:
         raise choose("--strategy", name, tuple(STRATEGIES))
@@ -22,8 +26,9 @@ def create(name: str, space: Space, *, seed: int, options: Mapping[str, Any] | N
     for option, value in (options or {}).items():
         if option not in known:
             raise UsageError(f"strategy {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
-        wanted = (int, float) if isinstance(known[option], float) else (int,)
+        default = known[option]
+        wanted = (str,) if isinstance(default, str) else (int, float) if isinstance(default, float) else (int,)
         if not isinstance(value, wanted) or isinstance(value, bool):
-            kind = "a number" if float in wanted else "a whole number"
+            kind = "a word" if str in wanted else "a number" if float in wanted else "a whole number"
             raise UsageError(f"strategy {name!r}: option {option} is {value!r}; it must be {kind}")
     return STRATEGIES[name](space, seed=seed, **(options or {}))

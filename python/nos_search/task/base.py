@@ -1,4 +1,8 @@
-"""Owns what a task is: labelled arrays in three fixed splits, the child network to train on them, and the budgets."""
+"""Owns what a task is: examples in three fixed splits, the child network to train on them, and the budgets.
+
+Every task is a classification, of images or of the next token, so that one loss (cross-entropy) and one reward
+(accuracy, in [0, 1]) serve all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,42 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..train.net import ConvNet
+from ..train.net import Inputs, Net, Spec, build, parse
+
+IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """x: (n, channels, height, width) float32, standardised with the training split; y: (n,) int64 class numbers."""
+    """x: images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
+    network computes in the type of the images: float32, or float64 for a reference.
+
+    y: class numbers int64, (n,) for images and (n, targets) for tokens; IGNORED where nothing is asked.
+    """
 
     x: Tensor
     y: Tensor
 
     def __post_init__(self) -> None:
-        if self.x.dtype != torch.float32 or self.y.dtype != torch.int64 or self.x.dim() != 4:
-            raise ValueError(f"split: want x (n, c, h, w) float32 and y (n,) int64, got {self.x.dtype}, {self.y.dtype}")
+        image = self.x.is_floating_point() and self.x.dim() == 4 and self.y.dim() == 1
+        tokens = self.x.dtype == torch.int64 and self.x.dim() == 2 and self.y.dim() == 2
+        if self.y.dtype != torch.int64 or not (image or tokens):
+            raise ValueError(
+                "split: want x (n, c, h, w) of floats and y (n,) int64, or x (n, length) and y (n, targets) int64; "
+                f"got x {tuple(self.x.shape)} {self.x.dtype}, y {tuple(self.y.shape)} {self.y.dtype}"
+            )
         if len(self.x) != len(self.y) or len(self.y) == 0:
-            raise ValueError(f"split: {len(self.x)} images and {len(self.y)} labels")
+            raise ValueError(f"split: {len(self.x)} examples and {len(self.y)} labels")
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def first(self, count: int) -> Split:
+        """The first `count` examples."""
+        return Split(self.x[:count], self.y[:count])
+
+    def to(self, device: torch.device | str) -> Split:
+        return Split(self.x.to(device), self.y.to(device))
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Task:
-    """A task loaded in memory. `test` is never seen by a search; only `evaluate` reads it."""
+    """A task loaded in memory. `test` is never seen by a search; only `evaluate` and `train` read it.
+
+    classes: of the targets. width, net, depth: of the child network (see train.net). inputs: None for images, whose
+    shape says it all. loss_name: how the mean loss is shown: "loss" in nats, "bits" per character, "perplexity".
+    """
 
     name: str
     train: Split
@@ -51,25 +77,67 @@ class Task:
     classes: int
     width: int
     budget: Budget
+    net: str = "convnet"
+    depth: int = 2
+    inputs: Inputs | None = None
+    loss_name: str = "loss"
 
-    def model(self) -> ConvNet:
-        """The child network of this task (no weights yet; see ConvNet.init)."""
+    @property
+    def shape(self) -> Inputs:
+        """What the network is fed with."""
+        if self.inputs is not None:
+            return self.inputs
         _, channels, height, width = self.train.x.shape
-        return ConvNet(channels=channels, size=(height, width), width=self.width, classes=self.classes)
+        return Inputs("image", channels=channels, size=(height, width))
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.net, self.depth, self.width)
+
+    @property
+    def epoch(self) -> int:
+        """Steps of one pass over the training split."""
+        return max(1, len(self.train) // self.budget.batch_size)
+
+    def model(self) -> Net:
+        """The child network of this task (no weights yet; see Net.init)."""
+        return build(self.spec, self.shape, self.classes)
+
+    def to(self, device: torch.device | str) -> Task:
+        """The task with its data on `device`; children train where the data are."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def with_data(self, fraction: float) -> Task:
+        """The task with the first part of its training split, at least one batch; validation and test stay whole."""
+        if not 0 < fraction <= 1:
+            raise UsageError(f"data fraction {fraction:g} is outside (0, 1]")
+        count = min(len(self.train), max(self.budget.batch_size, round(fraction * len(self.train))))
+        return replace(self, train=self.train.first(count))
 
     def with_options(
-        self, *, width: int | None = None, sweep_steps: int | None = None, train_steps: int | None = None
+        self,
+        *,
+        net: str | None = None,
+        width: int | None = None,
+        sweep_steps: int | None = None,
+        train_steps: int | None = None,
     ) -> Task:
-        """The task with another child width or budget; None keeps the task's own. UsageError for a value below 1."""
+        """The task with another child network (NAME[-DEPTH[-WIDTH]]), width or budget; None keeps the task's own.
+
+        UsageError for a value below 1 and for a network that does not fit the task.
+        """
         for name, value in (("--width", width), ("--sweep-steps", sweep_steps), ("--train-steps", train_steps)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value} is below 1; leave it out for the task's own")
+        spec = self.spec if net is None or net == self.net else parse(net, self.shape.kind)
         budget = replace(
             self.budget,
             sweep_steps=sweep_steps or self.budget.sweep_steps,
             train_steps=train_steps or self.budget.train_steps,
         )
-        return replace(self, width=width or self.width, budget=budget)
+        changed = replace(self, net=spec.name, depth=spec.depth, width=width or spec.width, budget=budget)
+        changed.model()  # sizes that do not fit together are an error here, before any training
+        return changed
 
 
 # Loads a task; the argument is the user's --data-dir or None.

@@ -1,9 +1,9 @@
-"""Owns the fashion task: Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence), 28x28 grey images of ten kinds of
-clothes.
+"""Owns the tasks fashion and fashion-full: Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence), 28x28 grey images
+of ten kinds of clothes.
 
-The package carries 5000 training, 1000 validation and 1000 test images (see _make_fashion_subset.py), so the task
-works anywhere. A --data-dir with the four original idx files (as in Debian's dataset-fashion-mnist) gives the full
-set, with the last 5000 training images held out for validation.
+The package carries 5000 training, 1000 validation and 1000 test images (see _make_fashion_subset.py), so `fashion`
+works anywhere. The full set, with the last 5000 training images held out for validation, comes from a --data-dir with
+the four original idx files; `fashion-full` looks for them where Debian's dataset-fashion-mnist puts them otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .base import Budget, Split, Task, standardise
 
 SUBSET = Path(__file__).resolve().parent.parent / "data" / "fashion_mnist_subset.npy.xz"
 _ORDER = ("test_x", "test_y", "train_x", "train_y", "val_x", "val_y")  # the arrays of SUBSET, one npy after another
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _HELD_OUT = 5000
 _BATCH = 100
 _MAGIC = {1: 0x801, 3: 0x803}  # idx files of unsigned bytes with 1 and 3 dimensions
@@ -74,12 +75,25 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
 
 def load(data_dir: Path | None) -> Task:
     """The task from `data_dir`, or from the carried subset when that is None."""
-    arrays = _subset() if data_dir is None else _full(data_dir)
+    return _task("fashion", _subset() if data_dir is None else _full(data_dir))
+
+
+def load_full(data_dir: Path | None) -> Task:
+    """The full set from `data_dir`, or from Debian's package when that is None. UsageError when neither is there."""
+    if data_dir is None and not DEBIAN.is_dir():
+        raise UsageError(
+            f"task 'fashion-full' needs --data-dir with the four Fashion-MNIST files, or {DEBIAN} "
+            "(apt-get install dataset-fashion-mnist); task 'fashion' has a part of them in the package"
+        )
+    return _task("fashion-full", _full(data_dir or DEBIAN))
+
+
+def _task(name: str, arrays: dict[str, NDArray[np.uint8]]) -> Task:
     images = [
-        torch.from_numpy(arrays[f"{name}_x"].astype(np.float32)).unsqueeze(1) for name in ("train", "val", "test")
+        torch.from_numpy(arrays[f"{split}_x"].astype(np.float32)).unsqueeze(1) for split in ("train", "val", "test")
     ]
-    labels = [torch.from_numpy(arrays[f"{name}_y"].astype(np.int64)) for name in ("train", "val", "test")]
+    labels = [torch.from_numpy(arrays[f"{split}_y"].astype(np.int64)) for split in ("train", "val", "test")]
     train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
     epoch = len(train) // _BATCH
     budget = Budget(batch_size=_BATCH, sweep_steps=epoch, train_steps=5 * epoch)
-    return Task("fashion", train, val, test, classes=10, width=32, budget=budget)
+    return Task(name, train, val, test, classes=10, width=32, budget=budget)

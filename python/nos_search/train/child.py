@@ -5,41 +5,33 @@ fresh weights at the best one; the reward is its final validation accuracy. A lo
 at once; if that happens at every learning rate of the sweep, or in the longer training, the rule has diverged and its
 reward is 0.
 
-Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples,
-noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads;
-the caller sets that number (the in-process executor does). Sweep and longer training start from the same weights and
-see the same order of examples, so a rate that the sweep found stable is not undone by other luck.
+Sweep and longer training start from the same weights and see the same order of examples, so a rate that the sweep found
+stable is not undone by other luck.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-
-import nos_ext
-
 from ..errors import UsageError
 from ..rules import Rule
-from ..task import Split, Task
+from ..task.base import Task
+from .allocator import keep_freed_memory
+from .seeds import derive_seed
+from .stack import Stack, pays
+from .training import Cohort, Singles, Training
+
+__all__ = ["LEARNING_RATES", "SWEEPS", "Outcome", "Protocol", "Training", "best_rate", "derive_seed", "score", "train"]
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # as in the paper's replicas
-_LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3
-_EVAL_BATCH = 1000
 _MIN_RUNG = 5  # steps; accuracies after fewer are mostly chance
+_POINTS = 5  # of a curve shorter than an epoch
 
 Sweep = Literal["halving", "full"]
 SWEEPS: tuple[Sweep, ...] = ("halving", "full")
-
-
-def derive_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed for one purpose, independent for different names."""
-    text = ":".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -48,11 +40,12 @@ class Protocol:
 
     sweep: "full" trains every learning rate for all its steps (the paper). "halving" stops the worse half of them after
     a quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate for 96 % of
-    rules and seeds.
+    rules and seeds. stack: train the rates of the sweep as one stacked network; None: where that is faster.
     """
 
     sweep: Sweep = "halving"
     learning_rates: tuple[float, ...] = LEARNING_RATES
+    stack: bool | None = None
 
     def __post_init__(self) -> None:
         if self.sweep not in SWEEPS:
@@ -66,8 +59,8 @@ class Outcome:
     """What became of a rule.
 
     reward: final validation accuracy in [0, 1]; 0.0 when diverged. lr: the best of the sweep, None if all diverged.
-    curve: JSON-able: "sweep" rows {lr, steps, accuracy}, "steps", "loss" and "accuracy" of the longer training.
-    test: accuracy on the test split, only when it was asked for.
+    curve: JSON-able: "sweep" rows {lr, steps, accuracy}; of the longer training "steps", "loss" (mean training loss up
+    to there, nats), "accuracy" and "val_loss" (validation). test: accuracy on the test split, if it was asked for.
     """
 
     status: Literal["done", "diverged"]
@@ -77,104 +70,52 @@ class Outcome:
     test: float | None = None
 
 
-class Training:
-    """One training of one rule at one learning rate, taken in pieces."""
-
-    def __init__(self, rule: Rule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
-        self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
-        self.model = task.model()
-        self.weights = self.model.init(torch.Generator().manual_seed(derive_seed(seed, "weights")))
-        self._raw = [param.detach() for param in self.weights.params]  # same memory, outside of autograd
-        self.state = nos_ext.init_state(rule.program, self._raw)
-        self._rule_seed = derive_seed(seed, "rule")
-        self._shuffle = torch.Generator().manual_seed(derive_seed(seed, "order"))
-        self._order = torch.empty(0, dtype=torch.long)
-        self.step = 0
-        self.loss = math.nan  # mean over the last call of run(), nats
-        self.alive = True
-
-    def _batch(self) -> torch.Tensor:
-        size = min(self.task.budget.batch_size, len(self.task.train))
-        if len(self._order) < size:
-            self._order = torch.randperm(len(self.task.train), generator=self._shuffle)
-        index, self._order = self._order[:size], self._order[size:]
-        return index
-
-    def run(self, until: int) -> bool:
-        """Trains up to step `until`; False, for good, once the loss is not finite or beyond any use."""
-        total, first = 0.0, self.step
-        while self.alive and self.step < until:
-            index = self._batch()
-            logits = self.model.logits(self.weights, self.task.train.x[index], training=True)
-            loss = F.cross_entropy(logits, self.task.train.y[index])
-            value = float(loss.detach())
-            if not value < _LOSS_LIMIT:  # NaN too
-                self.alive = False
-                break
-            grads = torch.autograd.grad(loss, self.weights.params)
-            self.step += 1
-            nos_ext.apply_rule(
-                self.rule.program,
-                self._raw,
-                [grad.contiguous() for grad in grads],
-                self.state,
-                lr=self.lr,
-                step=self.step,
-                total_steps=self.total_steps,
-                seed=self._rule_seed,
-            )
-            total += value
-        self.loss = total / max(1, self.step - first)
-        return self.alive
-
-    @torch.no_grad()
-    def accuracy(self, split: Split) -> float:
-        """Share of `split` classified right, in [0, 1]; 0.0, and the end of the training, if its loss is not finite."""
-        if not self.alive:
-            return 0.0
-        right, loss = 0, 0.0
-        for start in range(0, len(split), _EVAL_BATCH):
-            y = split.y[start : start + _EVAL_BATCH]
-            logits = self.model.logits(self.weights, split.x[start : start + _EVAL_BATCH], training=False)
-            loss += float(F.cross_entropy(logits, y, reduction="sum"))
-            right += int((logits.argmax(1) == y).sum())
-        self.alive = math.isfinite(loss)
-        return right / len(split) if self.alive else 0.0
+def _cohort(
+    rule: Rule, task: Task, protocol: Protocol, lrs: Sequence[float], steps: int, seed: int, kind: type[Training]
+) -> Cohort:
+    stacked = pays(task) if protocol.stack is None else protocol.stack
+    rules = [rule] * len(lrs)
+    if stacked and len(lrs) > 1:
+        return Stack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
+    return Singles.start(rules, task, lrs=lrs, total_steps=steps, seed=seed, kind=kind)
 
 
-def _sweep(rule: Rule, task: Task, protocol: Protocol, seed: int) -> tuple[float | None, list[dict[str, Any]]]:
+def best_rate(
+    rule: Rule, task: Task, protocol: Protocol, *, seed: int, kind: type[Training] = Training
+) -> tuple[float | None, list[dict[str, Any]]]:
     """The best learning rate by validation accuracy (then lower loss, then lower rate), and one row per rate."""
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep == "halving"]
-    stops = [*rungs, steps]
-    running = [Training(rule, task, lr=lr, total_steps=steps, seed=seed) for lr in sorted(protocol.learning_rates)]
-    rows = {training.lr: {"lr": training.lr, "steps": 0, "accuracy": 0.0} for training in running}
-    for stop in stops:
-        scored = []
-        for training in running:
-            training.run(stop)
-            accuracy = training.accuracy(task.val)
-            rows[training.lr].update(steps=training.step, accuracy=accuracy)
-            if training.alive:
-                scored.append((-accuracy, training.loss, training.lr, training))
-        scored.sort(key=lambda entry: entry[:3])
-        running = (
-            [entry[3] for entry in scored[: (len(scored) + 1) // 2]]
-            if stop != stops[-1]
-            else [entry[3] for entry in scored[:1]]
+    running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed, kind)
+    rows: dict[float, dict[str, Any]] = {lr: {"lr": lr, "steps": 0, "accuracy": 0.0} for lr in running.lrs}
+    for stop in [*rungs, steps]:
+        running.run(stop)
+        accuracies = running.accuracies(task.val)
+        for lr, taken, accuracy in zip(running.lrs, running.steps(), accuracies, strict=True):
+            rows[lr].update(steps=taken, accuracy=accuracy)
+        scored = sorted(
+            (-accuracy, loss, lr, k)
+            for k, (accuracy, loss, lr, alive) in enumerate(
+                zip(accuracies, running.losses(), running.lrs, running.alive(), strict=True)
+            )
+            if alive
         )
-    return (running[0].lr if running else None), list(rows.values())
+        if not scored:
+            return None, list(rows.values())
+        if stop != steps:
+            running = running.keep([entry[3] for entry in scored[: (len(scored) + 1) // 2]])
+    return scored[0][2], list(rows.values())
 
 
-def score(rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool = False) -> Outcome:
-    """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed)."""
-    lr, rows = _sweep(rule, task, protocol, seed)
-    if lr is None:
-        return Outcome("diverged", 0.0, None, {"sweep": rows})
+def train(
+    rule: Rule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
+) -> Outcome:
+    """The longer training alone, at a given learning rate. Deterministic in (rule, task, lr, seed)."""
+    keep_freed_memory()
     steps = task.budget.train_steps
-    training = Training(rule, task, lr=lr, total_steps=steps, seed=seed)
-    every = max(1, min(steps, len(task.train) // task.budget.batch_size))
-    curve: dict[str, Any] = {"sweep": rows, "steps": [], "loss": [], "accuracy": []}
+    training = kind(rule, task, lr=lr, total_steps=steps, seed=seed)
+    every = task.epoch if task.epoch <= steps else -(-steps // _POINTS)
+    curve: dict[str, Any] = {"steps": [], "loss": [], "accuracy": [], "val_loss": []}
     for stop in [*range(every, steps, every), steps]:
         training.run(stop)
         accuracy = training.accuracy(task.val)
@@ -183,4 +124,20 @@ def score(rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool =
         curve["steps"].append(training.step)
         curve["loss"].append(training.loss)
         curve["accuracy"].append(accuracy)
+        curve["val_loss"].append(training.val_loss)
     return Outcome("done", curve["accuracy"][-1], lr, curve, training.accuracy(task.test) if test else None)
+
+
+def score(
+    rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool = False, kind: type[Training] = Training
+) -> Outcome:
+    """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed).
+
+    kind: what trains; another class measures or replaces a part of it.
+    """
+    keep_freed_memory()
+    lr, rows = best_rate(rule, task, protocol, seed=seed, kind=kind)
+    if lr is None:
+        return Outcome("diverged", 0.0, None, {"sweep": rows})
+    outcome = train(rule, task, lr=lr, seed=seed, test=test, kind=kind)
+    return Outcome(outcome.status, outcome.reward, lr, {"sweep": rows, **outcome.curve}, outcome.test)

@@ -1,47 +1,136 @@
-"""Owns the comparison of rules over several seeds: mean and spread of validation and test accuracy per rule and task.
-Owns the comparison of rules over several seeds: mean and spread of validation and test accuracy per rule and task."""
+"""Owns the comparison of rules over several seeds: mean and confidence interval of validation and test accuracy.
+
+Each run has its own learning-rate sweep, so a comparison is between tuned rules. Equal seeds mean equal first weights
+and equal batches for every rule, which makes differences between rules less noisy than the rules' own spreads.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from ..rules import Rule
-from ..task import Task
+import torch
+
+from ..rules import Rule, compile_rule
+from ..task import Task, load
 from .child import Outcome, Protocol, score
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One rule on one task over `seeds` runs. Means and standard deviations (n - 1; 0 for one seed) of accuracies in
-    [0, 1]; a diverged run counts as 0 in both. lrs: the learning rate that each run's sweep chose, None if all
-    diverged."""
+    """One rule on one task over `seeds` runs. Means, standard deviations (n - 1; 0 for one seed) and half widths of the
+    95 % Student t interval (None for one seed) of accuracies in [0, 1]; a diverged run counts as 0.
+
+    loss: mean validation loss in nats of the runs that did not diverge, None if all did. lrs: the learning rate that
+    each run's sweep chose, None if all diverged. vals, tests: accuracy of each run. difference: mean, and half width of
+    the interval, of test accuracy minus the baseline's on the same seed.
+    """
 
     rule: str
     task: str
     seeds: int
     val_mean: float
     val_std: float
+    val_ci: float | None
     test_mean: float
     test_std: float
+    test_ci: float | None
     diverged: int
+    loss: float | None
     lrs: tuple[float | None, ...]
+    vals: tuple[float, ...]
+    tests: tuple[float, ...]
+    difference: tuple[float, float | None] | None = None
+
+    def against(self, baseline: Comparison) -> Comparison:
+        """With the difference to a baseline that was run on the same seeds."""
+        gaps = [mine - other for mine, other in zip(self.tests, baseline.tests, strict=True)]
+        return replace(self, difference=(statistics.fmean(gaps), half_width(gaps)))
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half width of the two-sided 95 % Student t interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
+    """The comparison that several outcomes of one rule on one task make."""
+    val = [outcome.reward for outcome in outcomes]
+    test = [outcome.test or 0.0 for outcome in outcomes]
+    losses = [outcome.curve["val_loss"][-1] for outcome in outcomes if outcome.status == "done"]
+    return Comparison(
+        rule,
+        task,
+        len(outcomes),
+        statistics.fmean(val),
+        statistics.stdev(val) if len(val) > 1 else 0.0,
+        half_width(val),
+        statistics.fmean(test),
+        statistics.stdev(test) if len(test) > 1 else 0.0,
+        half_width(test),
+        sum(outcome.status == "diverged" for outcome in outcomes),
+        statistics.fmean(losses) if losses else None,
+        tuple(outcome.lr for outcome in outcomes),
+        tuple(val),
+        tuple(test),
+    )
 
 
 def compare(rule: Rule, task: Task, protocol: Protocol, *, seeds: Sequence[int]) -> Comparison:
     """Scores the rule once per seed; the sweep is repeated each time, so its choice is part of the spread."""
-    outcomes: list[Outcome] = [score(rule, task, protocol, seed=seed, test=True) for seed in seeds]
-    val = [outcome.reward for outcome in outcomes]
-    test = [outcome.test or 0.0 for outcome in outcomes]
-    return Comparison(
-        rule.label,
-        task.name,
-        len(outcomes),
-        statistics.fmean(val),
-        statistics.stdev(val) if len(val) > 1 else 0.0,
-        statistics.fmean(test),
-        statistics.stdev(test) if len(test) > 1 else 0.0,
-        sum(outcome.status == "diverged" for outcome in outcomes),
-        tuple(outcome.lr for outcome in outcomes),
-    )
+    outcomes = [score(rule, task, protocol, seed=seed, test=True) for seed in seeds]
+    return summarise(rule.label, task.name, outcomes)
+
+
+# --- many of them, in several processes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskRecipe:
+    """How to load a task; travels to worker processes, which keep the last few tasks loaded."""
+
+    name: str
+    data_dir: Path | None = None
+    options: tuple[tuple[str, Any], ...] = ()  # of Task.with_options
+    device: str = "cpu"
+    argument: str = "--tasks"
+
+    def load(self) -> Task:
+        task = load(self.name, data_dir=self.data_dir, argument=self.argument).with_options(**dict(self.options))
+        return task.to(self.device)
+
+
+_load_kept = lru_cache(maxsize=4)(TaskRecipe.load)
+_compile_kept = lru_cache(maxsize=256)(compile_rule)
+
+
+def run_one(recipe: TaskRecipe, rule: str, protocol: Protocol, seed: int, threads: int) -> Outcome:
+    """One run, in whatever process this is. Equal in every process on one machine."""
+    torch.set_num_threads(threads)
+    return score(_compile_kept(rule), _load_kept(recipe), protocol, seed=seed, test=True)
+
+
+def run_all(
+    jobs: Sequence[tuple[TaskRecipe, str, int]], protocol: Protocol, *, workers: int, threads: int
+) -> Iterator[Outcome]:
+    """The outcomes of (task, rule text, seed), in order, as they come."""
+    if workers == 1:
+        for recipe, rule, seed in jobs:
+            yield run_one(recipe, rule, protocol, seed, threads)
+        return
+    import joblib  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    parallel = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator")
+    yield from parallel(joblib.delayed(run_one)(recipe, rule, protocol, seed, threads) for recipe, rule, seed in jobs)

@@ -1,0 +1,207 @@
+"""Strategies against each other at equal numbers of trained children: `python -m bench.study --out runs/study`.
+
+Each (strategy, seed) is a run of its own, in a folder of its own, that goes on where it was when the command is given
+again. --reward digits trains children on scikit-learn's digits as `nos-search run` does; --reward surfaces takes the
+score of the screening on analytic surfaces instead: a thousand times cheaper, for tuning a strategy, and no proof of
+anything about training.
+
+Printed per strategy, as mean and 95 % confidence interval over seeds (Student's t): the mean reward of the last 200
+proposals (what the strategy has learned to write; a rejected rule counts 0, a repeated one what it earned), the same of
+the last 200 children, and the best child of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .machine import describe
+
+_LAST = 200
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. options: of the strategy, beyond its defaults; label: how the table calls it."""
+
+    label: str
+    strategy: str
+    options: dict[str, Any]
+    seed: int
+    children: int
+    reward: str
+    space: dict[str, Any]
+    folder: str
+
+
+def run_digits(job: Job) -> dict[str, Any]:
+    """A search with the in-process executor, to `children` trained children; continues what the folder holds."""
+    from nos_search.config import RunConfig, versions
+    from nos_search.executor import InProcess
+    from nos_search.loop import Search
+    from nos_search.store import Store
+
+    class Study(Search):
+        """Stops at a number of children instead of proposals."""
+
+        def _limit(self, seconds: float) -> str | None:
+            return "trials" if len(self._trained) >= job.children else None
+
+    folder = Path(job.folder)
+    config = RunConfig(strategy=job.strategy, strategy_options=job.options, seed=job.seed, space=job.space)
+    exists = (folder / "search.db").exists()
+    with Store.open(folder, write=True) if exists else Store.create(folder, config.to_json(), versions()) as store:
+        executor = InProcess(config.make_task(), config.make_protocol(), threads=1, clock=time.perf_counter)
+        Study(store, config, executor).run()
+        trials = store.trials()
+    return _outcome(
+        job,
+        [trial.reward or 0.0 for trial in trials],
+        [trial.reward or 0.0 for trial in trials if trial.status in ("done", "diverged")],
+        max(trials, key=lambda trial: trial.reward or 0.0).rule,
+    )
+
+
+def run_surfaces(job: Job) -> dict[str, Any]:
+    """The same loop without store and children: the reward is the score of the screening."""
+    import torch
+
+    from nos_search.gate import Funnel, Gates
+    from nos_search.space import make_space
+    from nos_search.strategy import Result, create
+
+    torch.set_num_threads(1)
+    space = make_space(job.space)
+    strategy = create(job.strategy, space, seed=job.seed, options=job.options)
+    funnel = Funnel(space, Gates(screen=0.0))
+    proposed: list[float] = []
+    children: list[float] = []
+    known: dict[int, float] = {}
+    best, rule = -1.0, ""
+    while len(children) < job.children:
+        (candidate,) = strategy.ask(1)
+        (verdict,) = funnel.admit([candidate.tokens], [candidate.id])
+        reward = 0.0
+        if verdict.status == "duplicate":
+            reward = known[verdict.duplicate_of or 0]
+        elif verdict.status == "passed":
+            reward = known[candidate.id] = verdict.score or 0.0
+            children.append(reward)
+            funnel.record(candidate.id, candidate.tokens)
+            if reward > best:
+                best, rule = reward, space.text(candidate.tokens)
+        proposed.append(reward)
+        strategy.tell([Result(candidate.tokens, reward, candidate.id, duplicate=verdict.status == "duplicate")])
+        if len(proposed) > 50 * job.children:
+            break  # the strategy writes the same few rules for ever
+    return _outcome(job, proposed, children, rule)
+
+
+def _outcome(job: Job, proposed: Sequence[float], children: Sequence[float], rule: str) -> dict[str, Any]:
+    return {
+        "label": job.label,
+        "seed": job.seed,
+        "proposals": len(proposed),
+        "children": len(children),
+        "last_proposals": statistics.fmean(proposed[-_LAST:]),
+        "last_children": statistics.fmean(children[-_LAST:]),
+        "best": max(children),
+        "rule": rule,
+    }
+
+
+def run(job: Job) -> dict[str, Any]:
+    start = time.perf_counter()
+    found = run_digits(job) if job.reward == "digits" else run_surfaces(job)
+    return {**found, "seconds": time.perf_counter() - start}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % confidence interval (infinite for one value)."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, float("inf")
+    from scipy.stats import t
+
+    return mean, float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    columns = ("last_proposals", "last_children", "best")
+    lines = ["| strategy | seeds | proposals | children | " + " | ".join(c.replace("_", " ") for c in columns) + " |"]
+    lines.append("|---|---|---|---|" + "---|" * len(columns))
+    for label in dict.fromkeys(result["label"] for result in results):
+        rows = [result for result in results if result["label"] == label]
+        cells = []
+        for column in columns:
+            mean, half = interval([row[column] for row in rows])
+            cells.append(f"{mean:.3f}" if half == float("inf") else f"{mean:.3f} +- {half:.3f}")
+        proposals = statistics.fmean(row["proposals"] for row in rows)
+        children = statistics.fmean(row["children"] for row in rows)
+        lines.append(f"| {label} | {len(rows)} | {proposals:.0f} | {children:.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parse(name: str) -> tuple[str, str, dict[str, Any]]:
+    """ "controller:algorithm=trpo,lr=0.01" -> (label, strategy, options)."""
+    strategy, _, rest = name.partition(":")
+    options: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        option, _, value = pair.partition("=")
+        try:
+            options[option] = json.loads(value)
+        except ValueError:
+            options[option] = value
+    return name, strategy, options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from nos_search.space import ProgramSpace, Space
+
+    parser = argparse.ArgumentParser(prog="python -m bench.study", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--strategies", nargs="+", default=["controller", "evolution", "random"], metavar="NAME[:OPTION=VALUE,...]"
+    )
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--children", type=int, default=1000, metavar="M", help="trained per run")
+    parser.add_argument("--reward", choices=("digits", "surfaces"), default="digits")
+    parser.add_argument("--space", choices=("nos", "program"), default="nos")
+    parser.add_argument("--groups", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, one core each")
+    parser.add_argument("--out", default="runs/study", metavar="DIR", help="one folder per run; given again, goes on")
+    parser.add_argument("--json", metavar="FILE", help="write all results")
+    args = parser.parse_args(argv)
+    space = (Space(groups=args.groups) if args.space == "nos" else ProgramSpace()).config()
+    jobs = []
+    for seed in range(1, args.seeds + 1):
+        for label, strategy, options in map(parse, args.strategies):
+            folder = Path(args.out) / f"{label.replace(':', '-').replace(',', '-')}-{seed}"
+            jobs.append(Job(label, strategy, options, seed, args.children, args.reward, space, str(folder)))
+    results = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for result in pool.imap(run, jobs):
+            results.append(result)
+            print(
+                f"{result['label']} seed {result['seed']}: {result['proposals']} proposals, {result['children']} "
+                f"children, last {_LAST} proposals {result['last_proposals']:.3f}, best {result['best']:.3f} "
+                f"({result['seconds']:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+    print(table(results))
+    if args.json:
+        document = {"format": 1, "machine": describe(1), "arguments": vars(args), "results": results}
+        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

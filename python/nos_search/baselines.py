@@ -1,0 +1,72 @@
+"""Owns the known optimizers that a report sets beside the found rules: same task, protocol, seed; kept in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .config import RunConfig
+from .rules import compile_rule
+from .store import Score, Store
+from .train.child import score
+
+PURPOSE = "baseline"
+KNOWN = {
+    "adam": "Adam",
+    "rmsprop": "RMSProp",
+    "sgd": "SGD",
+    "momentum": "Momentum",
+    "adamw": "AdamW",
+    "lion": "Lion",
+}
+
+
+def budget(config: RunConfig) -> dict[str, Any]:
+    """What decides a score besides rule, task and seed. Scores of other budgets are not comparable."""
+    names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads")
+    return {name: getattr(config, name) for name in names}
+
+
+def stored(store: Store) -> dict[str, Score]:
+    """The scores of known optimizers that fit the run, by name, in the order of KNOWN."""
+    config = RunConfig.from_json(store.config)
+    found = {
+        entry.name: entry
+        for entry in store.scores(PURPOSE)
+        if (entry.task, entry.seed, entry.budget) == (config.task, config.child_seed, budget(config))
+    }
+    return {name: found[name] for name in KNOWN if name in found}
+
+
+def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
+    """Trains those that the store does not have yet. It must be open for writing."""
+    config = RunConfig.from_json(store.config)
+    missing = [name for name in KNOWN if name not in stored(store)]
+    if not missing:
+        return
+    task, protocol = config.make_task(), config.make_protocol()
+    torch.set_num_threads(config.threads)
+    for name in missing:
+        note(f"training {KNOWN[name]} on {config.task} with the run's seed, to compare")
+        rule = compile_rule(name)
+        start = time.perf_counter()
+        got = score(rule, task, protocol, seed=config.child_seed)
+        store.put_score(
+            Score(
+                PURPOSE,
+                name,
+                rule.key,
+                config.task,
+                config.child_seed,
+                budget(config),
+                got.status,
+                got.reward,
+                got.lr,
+                None,
+                got.curve,
+                time.perf_counter() - start,
+            )
+        )

@@ -1,0 +1,198 @@
+"""Owns the bench of child training: rules per hour by the paper's protocol against the same child with eager updates,
+the share of the update in a step, and what stacking the rates of a sweep would do.
+
+The eager contender differs in one thing: its update is written op by op in torch, tensor by tensor, as search systems
+without an engine run a rule. Network, data, batches, sweep and evaluation are the same. Contenders take turns; ratios
+are medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..rules import Rule, compile_rule
+from ..task import Task, load
+from ..train.child import LEARNING_RATES, Protocol, score
+from ..train.stack import Stack
+from ..train.training import Singles, Training
+from .base import Report
+
+Update = Callable[[Tensor, Tensor, list[Tensor], float, int], Tensor]
+
+
+def _m_hat(g: Tensor, state: list[Tensor], t: int) -> Tensor:
+    state[0].mul_(0.9).add_(g, alpha=0.1)
+    return state[0] / (1 - 0.9**t)
+
+
+def _g_exp_signs(p: Tensor, g: Tensor, state: list[Tensor], lr: float, t: int) -> Tensor:
+    return g * torch.exp(torch.sign(g) * torch.sign(_m_hat(g, state, t)))
+
+
+def _adam(p: Tensor, g: Tensor, state: list[Tensor], lr: float, t: int) -> Tensor:
+    m_hat = _m_hat(g, state, t)
+    state[1].mul_(0.999).addcmul_(g, g, value=0.001)
+    return m_hat / (torch.sqrt(state[1] / (1 - 0.999**t)) + 1e-8)
+
+
+def _exp_signs_plus_clip(p: Tensor, g: Tensor, state: list[Tensor], lr: float, t: int) -> Tensor:
+    return (torch.exp(torch.sign(g) * torch.sign(_m_hat(g, state, t))) + torch.clamp(g, -1e-4, 1e-4)) * g
+
+
+def _rmsprop_drop(p: Tensor, g: Tensor, state: list[Tensor], lr: float, t: int) -> Tensor:
+    state[1].mul_(0.999).addcmul_(g, g, value=0.001)
+    rmsprop = g / (torch.sqrt(state[1] / (1 - 0.999**t)) + 1e-8)
+    kept = (torch.rand_like(g) >= 0.3).to(g.dtype)
+    return torch.clamp(rmsprop, -1e-5, 1e-5) + _m_hat(g, state, t) * kept
+
+
+# Rule text for the engine, and the same update in eager torch.
+EAGER: dict[str, Update] = {
+    "g * exp(sign(g) * sign(m_hat))": _g_exp_signs,
+    "adam": _adam,
+    "(exp(sign(g) * sign(m_hat)) + clip(g, 1e-4)) * g": _exp_signs_plus_clip,
+    "clip(rmsprop, 1e-5) + drop(m_hat, 0.3)": _rmsprop_drop,
+}
+
+
+class Eager(Training):
+    """A training whose update is eager torch."""
+
+    def __init__(self, rule: Rule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+        super().__init__(rule, task, lr=lr, total_steps=total_steps, seed=seed)
+        self._eager = EAGER[rule.text]
+        self._slots = [[torch.zeros_like(raw), torch.zeros_like(raw)] for raw in self._raw]
+
+    def _update(self, grads: list[Tensor]) -> None:
+        for p, g, state in zip(self._raw, grads, self._slots, strict=True):
+            p.sub_(self._eager(p, g, state, self.lr, self.step), alpha=self.lr)
+
+
+def _seconds(kind: type[Training], rule: Rule, task: Task, protocol: Protocol, seed: int) -> float:
+    """Time of scoring a rule with trainings of that class."""
+    start = time.perf_counter()
+    score(rule, task, protocol, seed=seed, kind=kind)
+    return time.perf_counter() - start
+
+
+def _share(kind: type[Training], rule: Rule, task: Task, steps: int) -> tuple[float, float]:
+    """Seconds of a step, and the share of its update."""
+
+    class Timed(kind):  # type: ignore[misc, valid-type]
+        spent = 0.0
+
+        def _update(self, grads: list[Tensor]) -> None:
+            start = time.perf_counter()
+            super()._update(grads)
+            self.spent += time.perf_counter() - start
+
+    training = Timed(rule, task, lr=1e-3, total_steps=2 * steps, seed=1)
+    training.run(steps)
+    training.spent = 0.0
+    start = time.perf_counter()
+    training.run(2 * steps)
+    whole = time.perf_counter() - start
+    return whole / steps, training.spent / whole
+
+
+def _stacked(rule: Rule, task: Task, steps: int) -> tuple[float, float]:
+    """Seconds of a step of seven rates, one after the other and as a stack."""
+    times = []
+    rules, lrs = [rule] * len(LEARNING_RATES), [1e-3] * len(LEARNING_RATES)
+    for cohort in (
+        Singles.start(rules, task, lrs=lrs, total_steps=2 * steps, seed=1),
+        Stack(rules, task, lrs=lrs, total_steps=2 * steps, seed=1),
+    ):
+        cohort.run(steps)
+        start = time.perf_counter()
+        cohort.run(2 * steps)
+        times.append((time.perf_counter() - start) / steps)
+    return times[0], times[1]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", default="digits", metavar="NAME", help="default digits")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="children of each contender (default 7)")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps for the shares (default 200)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    if options.rounds < 1 or options.steps < 1:
+        raise UsageError(f"--rounds {options.rounds} and --steps {options.steps} must be at least 1")
+    task = load(options.task)
+    torch.set_num_threads(1)
+    report = Report(
+        f"children of task {task.name} ({task.spec}), one core, sweep of {len(LEARNING_RATES)} rates",
+        ["engine ms", "eager ms", "ratio", "halving ms", "rules/hour", "step us", "update", "eager update", "rule"],
+        notes=[
+            "engine, eager: one child by the paper's protocol (--sweep full); ratio: eager / engine",
+            "halving: the default sweep with the engine; rules/hour: with it, on one core",
+            "update: share of the update in a training step, by the engine and in eager torch",
+        ],
+    )
+    for text in EAGER:
+        print(f"measuring {text}", file=sys.stderr)
+        row = _rule(compile_rule(text), task, options.rounds, options.steps)
+        report.figures[text] = row
+        report.rows.append(
+            [
+                f"{row['engine_ms']:.1f}",
+                f"{row['eager_ms']:.1f}",
+                f"{row['ratio']:.2f}",
+                f"{row['halving_ms']:.1f}",
+                f"{row['rules_per_hour']:.0f}",
+                f"{row['step_us']:.0f}",
+                f"{row['update_share']:.1%}",
+                f"{row['eager_update_share']:.1%}",
+                text,
+            ]
+        )
+    for net in ("convnet", "mlp") if task.shape.kind == "image" else (task.net,):
+        chosen = task if net == task.net else task.with_options(net=net)
+        one, stack = _stacked(compile_rule("adam"), chosen, options.steps)
+        report.figures[f"stack of 7, {chosen.spec}"] = {"singles_ms": one * 1e3, "stack_ms": stack * 1e3}
+        report.notes.append(
+            f"seven children of {chosen.spec}: {one * 1e3:.2f} ms a step one after the other, {stack * 1e3:.2f} ms "
+            f"as a stack ({stack / one:.2f})"
+        )
+    return report
+
+
+def _median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def _rule(rule: Rule, task: Task, rounds: int, steps: int) -> dict[str, float]:
+    full, halving = Protocol("full"), Protocol("halving")
+    contenders: dict[str, Callable[[int], float]] = {
+        "engine": lambda seed: _seconds(Training, rule, task, full, seed),
+        "eager": lambda seed: _seconds(Eager, rule, task, full, seed),
+        "halving": lambda seed: _seconds(Training, rule, task, halving, seed),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for seed in range(rounds + 1):
+        for name, call in contenders.items():
+            spent = call(seed)
+            if seed:  # the first round warms up
+                times[name].append(spent)
+    shares = [(*_share(Training, rule, task, steps), *_share(Eager, rule, task, steps)) for _ in range(3)]
+    step, share, _, eager_share = (statistics.median(column) for column in zip(*shares, strict=True))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "engine_ms": middle["engine"] * 1e3,
+        "eager_ms": middle["eager"] * 1e3,
+        "ratio": _median_ratio(times["eager"], times["engine"]),
+        "halving_ms": middle["halving"] * 1e3,
+        "rules_per_hour": 3600 / middle["halving"],
+        "step_us": step * 1e6,
+        "update_share": share,
+        "eager_update_share": eager_share,
+    }

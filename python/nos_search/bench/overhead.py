@@ -1,0 +1,141 @@
+"""Owns the bench of what a trial costs besides proposing, gating and training it: loop, store and executor.
+
+The search runs for real, with the real controller and store, but its children answer at once. Calls into strategy and
+gates are timed and subtracted from the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import RunConfig, versions
+from ..errors import SearchError, UsageError
+from ..executor import Executor, InProcess, Scorer
+from ..loop import Search
+from ..rules import Rule
+from ..store import Store
+from ..train.child import Outcome
+from .base import Report
+
+_EXECUTORS = ("inprocess", "loky", "ray")
+_CURVE = {  # of the size that a digits trial leaves
+    "sweep": [{"lr": 10.0**k, "steps": 11, "accuracy": 0.123456789} for k in range(-5, 2)],
+    "steps": [11, 22, 33],
+    "loss": [1.2345678, 0.3456789, 0.2345678],
+    "accuracy": [0.5123456, 0.8123456, 0.9123456],
+}
+
+
+def at_once(rule: Rule, seed: int) -> Outcome:
+    """A child that needs no time. The reward depends on the rule, so that the controller has something to do."""
+    return Outcome("done", sum(rule.key.encode()) % 997 / 997, 0.1, _CURVE)
+
+
+def load() -> Scorer:
+    return at_once
+
+
+@dataclass
+class _Timed:
+    """Wraps methods of an object and adds up the time inside of them."""
+
+    seconds: float = 0.0
+    calls: int = 0
+
+    def wrap(self, owner: Any, name: str) -> None:
+        inner: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **keywords: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return inner(*args, **keywords)
+            finally:
+                self.seconds += time.perf_counter() - start
+                self.calls += 1
+
+        setattr(owner, name, timed)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=int, default=2000, metavar="N", help="trials per row (default 2000)")
+    parser.add_argument("--workers", type=int, default=2, metavar="W", help="of loky and ray (default 2)")
+    parser.add_argument(
+        "--executors", default="inprocess,loky", metavar="A,B", help="default inprocess,loky; ray if installed"
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    names = options.executors.split(",")
+    for name in names:
+        if name not in _EXECUTORS:
+            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(_EXECUTORS)}")
+    if options.trials < 1 or options.workers < 1:
+        raise UsageError(f"--trials {options.trials} and --workers {options.workers} must be at least 1")
+    torch.set_num_threads(1)
+    report = Report(
+        f"{options.trials} trials of children that answer at once, ms per trial",
+        ["executor", "whole", "ask and tell", "gates", "store", "rest", "overhead", "children"],
+        notes=["overhead = whole - ask and tell - gates = loop, store and executor"],
+    )
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            row = _measure(name, Path(folder) / "run", options.trials, options.workers)
+        report.figures[name] = row
+        report.rows.append(
+            [name if name == "inprocess" else f"{name} x {options.workers}"]
+            + [f"{row[key]:.3f}" for key in ("whole", "strategy", "gates", "store", "rest", "overhead")]
+            + [str(row["children"])]
+        )
+    return report
+
+
+def _executor(name: str, workers: int) -> Executor:
+    clock = time.perf_counter
+    if name == "inprocess":
+        return InProcess(at_once, threads=1, clock=clock)
+    if name == "loky":
+        from ..executor.local import Local
+
+        return Local(load, workers=workers, threads=1, timeout=60.0, clock=clock)
+    from ..executor.cluster import Cluster
+
+    return Cluster(load, workers=workers, threads=1, gpus=0.0, address=None, timeout=60.0, clock=clock)
+
+
+def _measure(name: str, folder: Path, trials: int, workers: int) -> dict[str, float]:
+    config = RunConfig(trials=trials, executor=name, workers=1 if name == "inprocess" else workers)
+    strategy, gates, store = _Timed(), _Timed(), _Timed()
+    with Store.create(folder, config.to_json(), versions()) as run, _executor(name, workers) as executor:
+        executor.warm_up()
+        search = Search(run, config, executor)
+        for method in ("ask", "tell", "metrics"):
+            strategy.wrap(search.strategy, method)
+        for method in ("put", "put_checkpoint", "commit"):
+            store.wrap(run, method)
+        gates.wrap(search.funnel, "admit")
+        gates.wrap(search.funnel, "record")
+        start = time.perf_counter()
+        search.run()
+        whole = time.perf_counter() - start
+        done = [trial for trial in run.trials() if trial.told is not None]
+    if len(done) != trials:
+        raise SearchError(f"bench overhead: {len(done)} of {trials} trials were answered")
+    each = 1e3 / trials
+    overhead = whole - strategy.seconds - gates.seconds
+    return {
+        "whole": whole * each,
+        "strategy": strategy.seconds * each,
+        "gates": gates.seconds * each,
+        "store": store.seconds * each,
+        "rest": (overhead - store.seconds) * each,
+        "overhead": overhead * each,
+        "children": sum(trial.status == "done" for trial in done),
+    }

@@ -1,0 +1,58 @@
+"""Owns the way from a run's configuration to what trains its children: the scorer, and the executor that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .config import RunConfig
+from .executor import Executor, InProcess, Scorer
+from .rules import Rule
+from .task import Task
+from .train.child import Outcome, Protocol, score
+
+
+@dataclass(frozen=True)
+class ChildScorer:
+    """Scores rules by training the task's child."""
+
+    task: Task
+    protocol: Protocol
+
+    def __call__(self, rule: Rule, seed: int) -> Outcome:
+        return score(rule, self.task, self.protocol, seed=seed)
+
+
+@dataclass(frozen=True)
+class LoadChild:
+    """A picklable Loader: a worker loads the task itself, once. config: RunConfig as JSON."""
+
+    config: dict[str, Any]
+
+    def __call__(self) -> Scorer:
+        config = RunConfig.from_json(self.config)
+        return ChildScorer(config.make_task(), config.make_protocol())
+
+
+def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
+    """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
+    name = config.executor_name
+    if name == "inprocess":
+        return InProcess(ChildScorer(task, config.make_protocol()), threads=config.threads, clock=clock)
+    loader = LoadChild(config.to_json())
+    if name == "loky":
+        from .executor.local import Local
+
+        return Local(loader, workers=config.workers, threads=config.threads, timeout=config.trial_timeout, clock=clock)
+    from .executor.cluster import Cluster
+
+    return Cluster(
+        loader,
+        workers=config.workers,
+        threads=config.threads,
+        gpus=config.gpus_per_trial,
+        address=config.ray_address,
+        timeout=config.trial_timeout,
+        clock=clock,
+    )

@@ -1,0 +1,234 @@
+"""Owns the supervision of workers in other processes, whatever makes them: a backlog, retries, time-outs, respawn.
+
+Each worker has one process of its own, so that a death or a hang is the fault of one job and costs nothing to the
+others. A free worker takes the next job of the backlog in the thread that brought its last answer: it does not wait
+for the search loop, which may be busy with the controller or the gates.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from .base import Answer, Executor, Job
+from .worker import Payload, Reply
+
+
+class Handle(ABC):
+    """A worker, seen from the search. ready: gives its name once it has started and loaded its data."""
+
+    ready: Future[str]
+
+    @abstractmethod
+    def submit(self, payload: Payload) -> Future[Reply]:
+        """Hands a job over. An exception, here or in the future, means that the worker is lost."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends the worker at once, whatever it does. May be called on a dead one."""
+
+
+@dataclass
+class _Task:
+    job: Job
+    attempts: int = 0
+
+
+@dataclass
+class _Seat:
+    """A worker and its job. since: when the job began; None while the worker still starts."""
+
+    handle: Handle
+    made: float
+    task: _Task | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class _Event:
+    seat: _Seat
+    handle: Handle
+    task: _Task
+    reply: Future[Reply] | None
+    fault: str = ""
+
+
+@dataclass
+class _Books:
+    """What the callbacks' threads and the search's share, under one lock."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    backlog: deque[_Task] = field(default_factory=deque)
+    closed: bool = False
+
+
+class WorkerPool(Executor):
+    """workers: how many. make: starts a worker. timeout: seconds for a trial, start_timeout for a worker's start.
+
+    retries: how often a job whose worker was lost or hung is begun again. clock: seconds from any start.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Handle],
+        *,
+        workers: int,
+        timeout: float,
+        start_timeout: float,
+        retries: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.slots = 2 * workers
+        self._make, self._timeout, self._start_timeout = make, timeout, start_timeout
+        self._retries, self._clock = retries, clock
+        self._held = 0
+        self._books = _Books()
+        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
+        self._seats = [self._seat() for _ in range(workers)]
+
+    # --- the contract ----------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        if self._books.closed or self._held >= self.slots:
+            raise RuntimeError(f"job {job.number}: the executor is closed, or all {self.slots} slots are taken")
+        self._held += 1
+        with self._books.lock:
+            self._books.backlog.append(_Task(job))
+            self._dispatch()
+
+    def wait(self) -> list[Answer]:
+        if self._held == 0:
+            raise RuntimeError("wait: no job is held")
+        answers: list[Answer] = []
+        while not answers:
+            try:
+                answers += self._settle(self._events.get(timeout=self._patience()))
+                while not self._events.empty():
+                    answers += self._settle(self._events.get())
+            except queue.Empty:
+                for event in self._overdue():
+                    answers += self._settle(event)
+        self._held -= len(answers)
+        return answers
+
+    def warm_up(self) -> None:
+        concurrent.futures.wait([seat.handle.ready for seat in self._seats], timeout=self._start_timeout)
+
+    def close(self) -> None:
+        with self._books.lock:
+            self._books.closed = True
+            self._books.backlog.clear()
+        for seat in self._seats:
+            seat.handle.kill()
+        self._held = 0
+
+    # --- dispatch, in any thread -----------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Gives free workers the next jobs; the lock is held."""
+        for seat in self._seats:
+            if seat.task is None and self._books.backlog and not self._books.closed:
+                self._give(seat, self._books.backlog.popleft())
+
+    def _give(self, seat: _Seat, task: _Task) -> None:
+        handle = seat.handle
+        seat.task, task.attempts = task, task.attempts + 1
+        seat.since = self._clock() if handle.ready.done() else None
+        try:
+            reply = handle.submit(Payload.of(task.job))
+        except Exception as error:  # it died while it had nothing to do
+            self._events.put(_Event(seat, handle, task, None, f"worker lost: {_said(error)}"))
+            return
+        reply.add_done_callback(lambda reply: self._done(_Event(seat, handle, task, reply)))
+
+    def _done(self, event: _Event) -> None:
+        """In the thread that brought the answer."""
+        reply = event.reply
+        with self._books.lock:
+            if self._books.closed:
+                return
+            self._events.put(event)
+            if reply is not None and reply.exception() is None and event.seat.handle is event.handle:
+                event.seat.task = None
+                self._dispatch()
+
+    # --- lost workers, in the search's thread ----------------------------------------------------------------------
+
+    def _settle(self, event: _Event | None) -> list[Answer]:
+        """The answer that an event brings; none if the job is tried again, or was given up before."""
+        if event is None:
+            return []
+        seat, task, reply = event.seat, event.task, event.reply
+        if reply is not None and reply.exception() is None:
+            result = reply.result()
+            worker = event.handle.ready.result() if event.handle.ready.done() else ""
+            return [Answer(task.job.number, result.outcome, result.reason, result.seconds, task.attempts, worker)]
+        if seat.handle is not event.handle:
+            return []  # of a worker that was replaced: its job has been settled
+        fault = event.fault or f"worker lost: {_said(reply.exception() if reply else None)}"
+        began = seat.since
+        event.handle.kill()
+        with self._books.lock:
+            self._replace(seat)
+            answers = []
+            if task.attempts <= self._retries:
+                self._books.backlog.appendleft(task)
+            else:
+                seconds = 0.0 if began is None else self._clock() - began
+                times = f" ({task.attempts} times)" if task.attempts > 1 else ""
+                answers = [Answer(task.job.number, None, fault + times, seconds, task.attempts)]
+            self._dispatch()
+        return answers
+
+    def _seat(self) -> _Seat:
+        seat = _Seat(self._make(), self._clock())
+        self._watch(seat)
+        return seat
+
+    def _replace(self, seat: _Seat) -> None:
+        seat.handle, seat.made, seat.task, seat.since = self._make(), self._clock(), None, None
+        self._watch(seat)
+
+    def _watch(self, seat: _Seat) -> None:
+        handle = seat.handle
+
+        def started(_: Future[str]) -> None:
+            with self._books.lock:
+                if seat.handle is handle:
+                    seat.since = self._clock()
+                    self._events.put(None)  # the search waits by another deadline now
+
+        handle.ready.add_done_callback(started)
+
+    def _deadline(self, seat: _Seat) -> float:
+        return seat.made + self._start_timeout if seat.since is None else seat.since + self._timeout
+
+    def _patience(self) -> float | None:
+        """Seconds until the first time-out; None when no worker has a job."""
+        with self._books.lock:
+            deadlines = [self._deadline(seat) for seat in self._seats if seat.task is not None]
+        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
+
+    def _overdue(self) -> list[_Event]:
+        now = self._clock()
+        with self._books.lock:
+            return [
+                _Event(seat, seat.handle, seat.task, None, self._complaint(seat))
+                for seat in self._seats
+                if seat.task is not None and self._deadline(seat) <= now
+            ]
+
+    def _complaint(self, seat: _Seat) -> str:
+        if seat.since is None:
+            return f"no worker could be started within {self._start_timeout:g} s"
+        return f"worker hung: no answer within {self._timeout:g} s (--trial-timeout)"
+
+
+def _said(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")

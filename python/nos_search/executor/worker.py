@@ -1,0 +1,106 @@
+"""Owns what happens in a process that trains: data loaded once, jobs scored, errors turned into reasons."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+import nos_ext
+
+from ..rules import Rule
+from ..train.child import Outcome
+from .base import Job, Loader, Scorer
+
+_ORPHAN_CHECK = 1.0  # seconds
+
+
+class Payload(NamedTuple):
+    """A job as it travels: the verified program as bytes, not the source, so that nothing is compiled again."""
+
+    text: str
+    key: str
+    program: bytes
+    seed: int
+
+    @classmethod
+    def of(cls, job: Job) -> Payload:
+        return cls(job.rule.text, job.rule.key, job.rule.program.bytecode, job.seed)
+
+
+class Reply(NamedTuple):
+    """An outcome, or None and the reason; the seconds that it took."""
+
+    outcome: Outcome | None
+    reason: str
+    seconds: float
+
+
+def attempt(scorer: Scorer, rule: Rule, seed: int, clock: Callable[[], float]) -> Reply:
+    """Scores a rule. Any error of the scorer is a reason: one bad rule must not end a long search."""
+    start = clock()
+    try:
+        return Reply(scorer(rule, seed), "", clock() - start)
+    except Exception as error:
+        return Reply(None, f"{type(error).__name__}: {error}", clock() - start)
+
+
+class Worker:
+    """The part of a worker that lives in its process. version: nos_ext's in the searching process."""
+
+    def __init__(self, loader: Loader, threads: int, version: str) -> None:
+        torch.set_num_threads(threads)
+        self._scorer: Scorer | None = None
+        self._fault = ""
+        if version != nos_ext.__version__:
+            self._fault = f"worker {self.name()} has nos_ext {nos_ext.__version__}, the search has {version}"
+            return
+        try:
+            self._scorer = loader()
+        except Exception as error:
+            self._fault = f"worker {self.name()} cannot load its data: {type(error).__name__}: {error}"
+
+    def name(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def run(self, payload: Payload) -> Reply:
+        if self._scorer is None:
+            return Reply(None, self._fault, 0.0)
+        rule = Rule(payload.text, nos_ext.Program.from_bytes(payload.program), payload.key)
+        return attempt(self._scorer, rule, payload.seed, time.perf_counter)
+
+
+# --- the functions that a local process runs --------------------------------------------------------------------------
+
+_worker: Worker | None = None
+
+
+def start(loader: Loader, threads: int, version: str, parent: int) -> None:
+    """Makes this process a worker of the process `parent`."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the search decides what to do
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    _worker = Worker(loader, threads, version)
+
+
+def _leave_with(parent: int) -> None:
+    """A search that was killed outright cannot stop its workers."""
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_CHECK)
+    os._exit(1)
+
+
+def name() -> str:
+    assert _worker is not None
+    return _worker.name()
+
+
+def run(payload: Payload) -> Reply:
+    assert _worker is not None
+    return _worker.run(payload)

@@ -1,0 +1,55 @@
+"""Owns the numerical probe of compiled rules, whatever they were written in: many at once through apply_population.
+
+The same stimulus as for token strings (probe.py). Each rule is compiled once more so that it leaves p alone and writes
+its update u to a state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+import nos_ext
+from nos_ext import Expr, Program, Rule
+from nos_ext.rule.expr import PARAM, constant, hyper
+
+from .formula import Array
+from .probe import Stimulus
+from .screen import replaced
+
+_UPDATE = "update"
+
+
+def with_update_state(rule: Rule) -> Program:
+    """The program whose first state is the update u of `p - lr * u` and that keeps p."""
+    update = _update_of(rule.outputs[0])
+    return Rule(
+        "probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *rule.outputs[1:]]
+    ).compile()
+
+
+def _update_of(param: Expr) -> Expr:
+    """u = (p - p') / lr, at lr 1; of the usual `p - lr * u` without the difference, which would lose digits."""
+    at_one = replaced([param], {hyper("lr"): constant(1.0)})[0]
+    plain = at_one.op == "sub" and at_one.args[0].op == "param"
+    return at_one.args[1] if plain else PARAM - at_one
+
+
+def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
+    """(n, size) float32 updates of the rules on the stimulus."""
+    programs = [with_update_state(rule) for rule in rules]
+    shown = []
+    for grads, params in stimulus.split() if rules else []:
+        x = np.empty((len(rules), grads.shape[1]), np.float32)
+        g = np.empty_like(x)
+        states = nos_ext.init_population_state(programs, [x])
+        values = []
+        for step, (p_now, g_now) in enumerate(zip(params, grads, strict=True), 1):
+            x[...], g[...] = p_now, g_now
+            nos_ext.apply_population(
+                programs, [x], [g], states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
+            )
+            values.append(states[0][0].copy())
+        shown.append(np.stack(values[-stimulus.shown :], axis=1))
+    return np.concatenate(shown, axis=2).reshape(len(rules), -1) if shown else np.empty((0, stimulus.size), np.float32)

@@ -1,0 +1,227 @@
+"""Owns the gates before training, as one funnel: which candidates are worth a child, cheapest question first.
+
+Candidates go through in batches. What a candidate is equal to is told by the rules that were recorded as trained, and
+by the candidates before it in its batch. The verdict on a candidate depends on nothing else, so a funnel rebuilt from
+the stored trials goes on as the old one would.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from ..errors import UsageError
+from ..rules import Rule
+from ..space import SearchSpace, Space, Tokens
+from . import probe
+from .judge import SEED, Judge, RuleJudge, TokenJudge
+from .screen import screen
+from .verdict import Gates, Verdict
+
+_SPLIT = 2048  # candidates of a batch that are judged at once
+
+
+class _Case:
+    """A candidate on its way: the fields of its verdict, which is made once, at the end."""
+
+    def __init__(self, tokens: Tokens, number: int) -> None:
+        self.tokens, self.number = tokens, number
+        self.status: Literal["passed", "rejected", "duplicate"] = "passed"
+        self.done = False
+        self.gate = self.reason = self.key = ""
+        self.fingerprint: int | None = None
+        self.duplicate_of: int | None = None
+        self.rule: Rule | None = None
+        self.cosine: float | None = None
+        self.score: float | None = None
+        self.seconds: dict[str, float] = {}
+
+    def reject(self, gate: str, reason: str) -> None:
+        self.status, self.gate, self.reason, self.done = "rejected", gate, reason, True
+
+    def equals(self, gate: str, reason: str, number: int) -> None:
+        self.status, self.gate, self.reason, self.done = "duplicate", gate, reason, True
+        self.duplicate_of = number
+
+    def verdict(self) -> Verdict:
+        shown = "" if self.fingerprint is None else f"{self.fingerprint:016x}"
+        return Verdict(
+            self.tokens,
+            self.status,
+            self.gate,
+            self.reason,
+            self.key,
+            shown,
+            self.duplicate_of,
+            self.rule,
+            self.cosine,
+            self.score,
+            self.seconds,
+        )
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """The gates make many small objects and no cycles; searching them for garbage would take a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Funnel:
+    """The gates of a run. clock: seconds from any start."""
+
+    def __init__(
+        self, space: SearchSpace, gates: Gates | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.space, self.gates, self.clock = space, gates or Gates(), clock
+        self._judge: Judge = TokenJudge(space) if isinstance(space, Space) else RuleJudge(space)
+        self._fingerprints: dict[int, int] = {}  # of what was trained
+        self._keys: dict[str, int] = {}
+        self._prints_now: dict[int, int] = {}  # of the batch at hand
+        self._keys_now: dict[str, int] = {}
+
+    # --- what was trained ------------------------------------------------------------------------------------------
+
+    def record(self, number: int, tokens: Tokens) -> None:
+        """Candidate `number` has been trained: equal ones are duplicates of it from now on."""
+        self.restore([(number, tokens)])
+
+    def restore(self, trained: Sequence[tuple[int, Tokens]]) -> None:
+        """The same for many, as after a resume; of equal ones the first counts."""
+        for start in range(0, len(trained), _SPLIT):
+            part = trained[start : start + _SPLIT]
+            batch = [tokens for _, tokens in part]
+            rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
+            prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist() if rows else []
+            for row, print_ in zip(rows, prints, strict=True):
+                self._remember(row, int(print_), self._judge.key(row), part[row][0])
+
+    def _remember(self, row: int, print_: int, key: str, number: int) -> None:
+        if self._judge.comparable(row):
+            self._fingerprints.setdefault(print_, number)
+        self._keys.setdefault(key, number)
+
+    # --- the gates -------------------------------------------------------------------------------------------------
+
+    def admit(self, batch: Sequence[Sequence[int]], numbers: Sequence[int] | None = None) -> list[Verdict]:
+        """A verdict for each string, in order. numbers: what `duplicate_of` calls them; by default -1, -2, ...
+
+        UsageError for strings that are not of the space.
+        """
+        numbers = list(numbers) if numbers is not None else [-1 - k for k in range(len(batch))]
+        if len(numbers) != len(batch):
+            raise UsageError(f"admit: {len(batch)} strings and {len(numbers)} numbers")
+        verdicts: list[Verdict] = []
+        # what only this batch has seen goes into maps on top, and is forgotten afterwards
+        self._prints_now, self._keys_now = {}, {}
+        with _no_garbage():
+            for start in range(0, len(batch), _SPLIT):
+                part = [tuple(tokens) for tokens in batch[start : start + _SPLIT]]
+                verdicts += self._admit(part, numbers[start : start + _SPLIT])
+        return verdicts
+
+    def _admit(self, batch: list[Tokens], numbers: Sequence[int]) -> list[Verdict]:
+        cases = [_Case(tokens, number) for tokens, number in zip(batch, numbers, strict=True)]
+        judge = self._judge
+        with self._timed("static", cases):
+            for case, reason in zip(cases, judge.start(batch), strict=True):
+                if reason:
+                    case.reject("static", reason)
+        self._effect(cases)
+        self._descent(cases)
+        self._screen(cases)
+        for row, case in enumerate(cases):
+            if not case.done:
+                case.rule = judge.rule(row, case.key)
+        return [case.verdict() for case in cases]
+
+    @contextmanager
+    def _timed(self, gate: str, cases: Sequence[_Case]) -> Iterator[None]:
+        """Shares the time of a gate among those who go through it."""
+        start = self.clock()
+        yield
+        share = (self.clock() - start) / max(1, len(cases))
+        for case in cases:
+            case.seconds[gate] = share
+
+    def _rows(self, cases: Sequence[_Case]) -> list[int]:
+        return [row for row, case in enumerate(cases) if not case.done]
+
+    def _effect(self, cases: list[_Case]) -> None:
+        """Gates effect, fingerprint and canonical: all that follows from one evaluation of the probe."""
+        rows = self._rows(cases)
+        if not rows:
+            return
+        with self._timed("effect", [cases[row] for row in rows]):
+            updates = self._judge.effect(rows)
+            first, second = probe.halves(updates)
+            effect, finite = probe.has_effect(first, second).tolist(), probe.is_finite(first).tolist()
+            for row, acts, good in zip(rows, effect, finite, strict=True):
+                if not acts:
+                    cases[row].reject("effect", "gradient has no effect")
+                elif not good:
+                    cases[row].reject("effect", "not finite")
+        kept = [k for k, row in enumerate(rows) if not cases[row].done]
+        rows = [rows[k] for k in kept]
+        with self._timed("fingerprint", [cases[row] for row in rows]):
+            prints = probe.fingerprints(updates[kept]).tolist()
+            for row, print_ in zip(rows, prints, strict=True):
+                case = cases[row]
+                case.fingerprint = print_
+                if self._judge.comparable(row):
+                    earlier = self._fingerprints.get(print_)
+                    if earlier is None:
+                        earlier = self._prints_now.setdefault(print_, case.number)
+                    if earlier != case.number:
+                        case.equals("fingerprint", "same function", earlier)
+        rows = [row for row in rows if not cases[row].done]
+        moved: dict[int, int] = {}  # what others of the batch are said to equal may itself be equal to something
+        with self._timed("canonical", [cases[row] for row in rows]):
+            for row in rows:
+                case, key = cases[row], self._judge.key(row)
+                case.key = key
+                earlier = self._keys.get(key)
+                if earlier is None:
+                    earlier = self._keys_now.setdefault(key, case.number)
+                if earlier != case.number:
+                    case.equals("canonical", "equal by algebra", earlier)
+                    moved[case.number] = earlier
+        if moved:
+            for case in cases:
+                if case.gate == "fingerprint" and case.duplicate_of in moved:
+                    case.duplicate_of = moved[case.duplicate_of]
+
+    def _descent(self, cases: list[_Case]) -> None:
+        rows = self._rows(cases)
+        least = self.gates.descent
+        if least is None or not rows:
+            return
+        with self._timed("descent", [cases[row] for row in rows]):
+            cosines = probe.descent_cosines(self._judge.descent(rows)).tolist()
+            for row, cosine in zip(rows, cosines, strict=True):
+                case = cases[row]
+                case.cosine = cosine
+                if cosine < least:
+                    case.reject("descent", "does not descend")
+
+    def _screen(self, cases: list[_Case]) -> None:
+        rows = self._rows(cases)
+        least = self.gates.screen
+        if least is None or not rows:
+            return
+        with self._timed("screen", [cases[row] for row in rows]):
+            programs = [self._judge.screening(row) for row in rows]
+            found = screen(programs, steps=self.gates.steps, seed=SEED).score.tolist()
+            for row, score in zip(rows, found, strict=True):
+                case = cases[row]
+                case.score = score
+                if score < least:
+                    case.reject("screen", "gets nowhere on the surfaces")

@@ -1,0 +1,138 @@
+"""Owns what the funnel asks about candidates, answered for token strings without compiling them and for any other rule
+with the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+import nos_ext
+from nos_ext import Program
+
+from ..rules import Rule, compile_rule
+from ..space import SearchSpace, Space, Tokens
+from . import engine
+from .canonical import TokenCanon
+from .formula import Array
+from .probe import TokenProbe, descent_stimulus, effect_stimulus
+from .screen import Graphs, update_with_rate_tensor, with_rate_tensor
+from .static import TokenStatic
+
+SEED = 20_170_904  # of all probes: a fingerprint means the same in every run
+
+
+class Judge(ABC):
+    """What the funnel asks about candidates; indices are into the batch given to `start`."""
+
+    @abstractmethod
+    def start(self, batch: Sequence[Tokens]) -> list[str]:
+        """Looks at the batch; why each is no candidate ("" if it is one)."""
+
+    @abstractmethod
+    def effect(self, rows: Sequence[int]) -> Array:
+        """(n, size) updates on the effect stimulus."""
+
+    @abstractmethod
+    def descent(self, rows: Sequence[int]) -> Array:
+        """(n, size) updates on the descent stimulus."""
+
+    @abstractmethod
+    def key(self, row: int) -> str:
+        """Canonical key."""
+
+    @abstractmethod
+    def comparable(self, row: int) -> bool:
+        """Whether a fingerprint tells this candidate from others."""
+
+    @abstractmethod
+    def screening(self, row: int) -> Program:
+        """The program with a tensor of learning rates."""
+
+    @abstractmethod
+    def rule(self, row: int, key: str) -> Rule:
+        """The rule to train."""
+
+
+class TokenJudge(Judge):
+    """Strings of the paper's space: nothing is compiled before the screening."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), Graphs(space)
+        self._effect = TokenProbe(space, effect_stimulus(), seed=SEED)
+        self._descent = TokenProbe(space, descent_stimulus(), seed=SEED)
+
+    def start(self, batch: Sequence[Tokens]) -> list[str]:
+        self._batch = batch
+        self._strings = np.asarray(batch, np.int64).reshape(len(batch), self.space.length)
+        gradient, self._shared = self._static(self._strings)
+        return ["" if uses else "no gradient" for uses in gradient.tolist()]
+
+    def effect(self, rows: Sequence[int]) -> Array:
+        return self._effect(self._strings[rows])
+
+    def descent(self, rows: Sequence[int]) -> Array:
+        return self._descent(self._strings[rows])
+
+    def key(self, row: int) -> str:
+        return self._canon.key(self._batch[row])
+
+    def comparable(self, row: int) -> bool:
+        return not self._shared[row]
+
+    def screening(self, row: int) -> Program:
+        return update_with_rate_tensor(self._graphs.update(self._batch[row]))
+
+    def rule(self, row: int, key: str) -> Rule:
+        text = self.space.text(self._batch[row])
+        return Rule(text, nos_ext.compile_rule(text), key)
+
+
+class RuleJudge(Judge):
+    """Strings of any space, through rule text and the engine."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def start(self, batch: Sequence[Tokens]) -> list[str]:
+        reasons = []
+        self._rules: list[Rule | None] = []
+        for tokens in batch:
+            rule, reason = None, ""
+            if not self.space.uses_gradient(tokens):
+                reason = "no gradient"
+            else:
+                try:
+                    rule = compile_rule(self.space.text(tokens))
+                except nos_ext.RuleError as error:
+                    reason = f"not a rule: {error}"
+            self._rules.append(rule)
+            reasons.append(reason)
+        self._graphs = [None if rule is None else rule.program.rule for rule in self._rules]
+        return reasons
+
+    def _of(self, row: int) -> tuple[Rule, nos_ext.Rule]:
+        rule, graph = self._rules[row], self._graphs[row]
+        assert rule is not None
+        assert graph is not None
+        return rule, graph
+
+    def effect(self, rows: Sequence[int]) -> Array:
+        return engine.updates([self._of(row)[1] for row in rows], effect_stimulus(), seed=SEED)
+
+    def descent(self, rows: Sequence[int]) -> Array:
+        return engine.updates([self._of(row)[1] for row in rows], descent_stimulus(), seed=SEED)
+
+    def key(self, row: int) -> str:
+        return self._of(row)[0].key
+
+    def comparable(self, row: int) -> bool:
+        return True
+
+    def screening(self, row: int) -> Program:
+        return with_rate_tensor(self._of(row)[1])
+
+    def rule(self, row: int, key: str) -> Rule:
+        return self._of(row)[0]

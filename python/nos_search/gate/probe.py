@@ -1,0 +1,197 @@
+"""Owns the numerical probe of token strings: thousands of updates evaluated at once on fixed numbers, uncompiled.
+
+The operands of a vocabulary are computed once on fixed gradients, parameters and draws. A string is then a handful of
+array operations over all strings of a batch, in float32 as in training: no rule text, no compiler, no interpreter. The
+update u is a function of the history of g, of w, t and the draws, so its values on the probe stand for the function.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..space import Space
+from ..space.space import GROUP
+from .formula import Array, Formula, operand_values
+
+_CHUNK = 512  # strings at once: their values stay in cache
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """What a probe shows: (steps, elements) gradients and parameters, and the length of the run they are part of.
+
+    shown: the last `shown` steps are looked at; those before only fill the averages. parts: the elements are so many
+    runs side by side, with equal draws.
+    """
+
+    grads: Array
+    params: Array
+    total_steps: int
+    shown: int
+    parts: int = 1
+
+    @property
+    def size(self) -> int:
+        """Numbers per string: shown steps times elements."""
+        return int(self.shown * self.grads.shape[1])
+
+    def split(self) -> list[tuple[Array, Array]]:
+        """(grads, params) of each part."""
+        return list(
+            zip(np.split(self.grads, self.parts, axis=1), np.split(self.params, self.parts, axis=1), strict=True)
+        )
+
+    def flat(self, parts: Sequence[Sequence[Array]]) -> Array:
+        """(size,) float32 from values by part and step."""
+        steps = [np.concatenate(values) for values in zip(*parts, strict=True)]
+        return np.concatenate(steps[-self.shown :]).astype(np.float32)
+
+
+class TokenProbe:
+    """Updates of strings of a space, on a stimulus."""
+
+    def __init__(self, space: Space, stimulus: Stimulus, *, seed: int) -> None:
+        self.space, self.stimulus = space, stimulus
+        operands, unary, binary = (space.positions[k].tokens for k in (0, 2, 4))
+        self._base = len(operands)
+        self._unary = [Formula(space.token_text(token), 1) for token in unary]
+        self._binary = [Formula(space.token_text(token), 2) for token in binary]
+        self._left = next((k for k, token in enumerate(binary) if token.name == "left"), -1)
+        size = stimulus.size
+        rng = np.random.Generator(np.random.PCG64(seed))
+        # One array of draws for each place in a string: drops at different places are independent.
+        elements = stimulus.grads.shape[1] // stimulus.parts
+        drawn = rng.random((2 * space.groups, stimulus.shown, 1, elements), dtype=np.float32)
+        self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(2 * space.groups, size)
+        rows = [
+            stimulus.flat(
+                [
+                    operand_values(space.token_text(t), list(params), list(grads), total_steps=stimulus.total_steps)
+                    for grads, params in stimulus.split()
+                ]
+            )
+            for t in operands
+        ]
+        with np.errstate(all="ignore"):
+            self._sides = [
+                np.stack([u(row, uniform=draws) + np.zeros(size, np.float32) for row in rows for u in self._unary])
+                for draws in self._draws
+            ]
+
+    def __call__(self, strings: Array) -> Array:
+        """(n, size) float32 updates of (n, length) int strings."""
+        out = np.empty((len(strings), self.stimulus.size), np.float32)
+        with np.errstate(all="ignore"):
+            for start in range(0, len(strings), _CHUNK):
+                part = strings[start : start + _CHUNK]
+                out[start : start + _CHUNK] = self._updates(part)
+        return out
+
+    def _updates(self, strings: Array) -> Array:
+        outputs: list[Array] = []
+        for group in range(self.space.groups):
+            op1, op2, u1, u2, b = (strings[:, group * GROUP + k] for k in range(GROUP))
+            left = self._side(2 * group, op1, u1, outputs)
+            right = self._side(2 * group + 1, op2, u2, outputs)
+            for index in np.unique(b):
+                if index == self._left:
+                    continue
+                rows = np.flatnonzero(b == index)
+                left[rows] = self._binary[index](left[rows], right[rows])
+            outputs.append(left)
+        return outputs[-1]
+
+    def _side(self, place: int, operand: Array, unary: Array, outputs: Sequence[Array]) -> Array:
+        """u(op) of one side of a group, for all strings."""
+        table = self._sides[place]
+        plain = operand < self._base
+        value: Array = table[np.where(plain, operand, 0) * len(self._unary) + unary]
+        if plain.all():
+            return value
+        for earlier, output in enumerate(outputs):
+            here = operand == self._base + earlier
+            for index in np.unique(unary[here]):
+                rows = np.flatnonzero(here & (unary == index))
+                value[rows] = self._unary[index](output[rows], uniform=self._draws[place])
+        return value
+
+
+@functools.cache
+def effect_stimulus() -> Stimulus:
+    """Two sets of 16 gradients side by side over three steps: equal parameters and draws, unrelated gradients.
+
+    Magnitudes from 1e-6 to 60 show clips, overflow and what happens at 0.
+    """
+    rng = np.random.Generator(np.random.PCG64(20_170_901))
+    sizes = np.array([1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.1, 0.3, 0.3, 1.0, 5.0, 60.0, 0.0])
+    steps = 3
+    grads = np.empty((steps, 32))
+    for half in (slice(0, 16), slice(16, 32)):
+        # signs that stay for a while, so that averages and gradients agree at some elements and not at others
+        signs = np.where(rng.random((steps, 16)) < 0.6, 1.0, -1.0) * np.where(rng.random(16) < 0.5, 1.0, -1.0)
+        grads[:, half] = sizes * rng.uniform(0.5, 1.5, (steps, 16)) * signs
+    weights = rng.uniform(-1.0, 1.0, (steps, 16))
+    return Stimulus(grads, np.concatenate([weights, weights], axis=1), total_steps=4, shown=steps, parts=2)
+
+
+# elements of each half with ordinary gradients, |g| <= 1 and not 0: a rule that is not finite there cannot train
+ORDINARY = np.flatnonzero(np.tile(np.arange(16) < 13, 3))
+
+
+@functools.cache
+def descent_stimulus() -> Stimulus:
+    """Ten steps of noisy gradients about a fixed mean, in four regimes of size and noise; the last three are shown."""
+    rng = np.random.Generator(np.random.PCG64(20_170_902))
+    steps, parts = 10, []
+    for size, noise in ((1e-3, 1.0), (1e-2, 0.5), (1e-1, 0.5), (1e-2, 2.0)):
+        mean = size * rng.normal(size=24)
+        parts.append(mean + noise * size * rng.normal(size=(steps, 24)))
+    weights = 0.1 * rng.normal(size=(1, 96))
+    return Stimulus(np.concatenate(parts, axis=1), np.repeat(weights, steps, axis=0), total_steps=100, shown=3)
+
+
+def halves(updates: Array) -> tuple[Array, Array]:
+    """The updates under the two sets of gradients of `effect_stimulus`, (n, 48) each."""
+    shaped = updates.reshape(len(updates), 3, 2, 16)
+    return shaped[:, :, 0].reshape(len(updates), 48), shaped[:, :, 1].reshape(len(updates), 48)
+
+
+def has_effect(first: Array, second: Array) -> Array:
+    """(n,) bool: other gradients give another update, NaN equal to NaN."""
+    differ = (first != second) & ~(np.isnan(first) & np.isnan(second))
+    return np.asarray(differ.any(axis=1))
+
+
+def is_finite(first: Array) -> Array:
+    """(n,) bool: the update is a number wherever the gradient is an ordinary one."""
+    return np.asarray(np.isfinite(first[:, ORDINARY]).all(axis=1))
+
+
+def fingerprints(updates: Array) -> Array:
+    """(n,) uint64: hashes of the updates rounded to 12 bits of mantissa; NaN, overflow and underflow count as such."""
+    plain = np.where(np.abs(updates) < 1e-30, np.float32(0), updates)
+    plain[np.isnan(updates)] = np.nan
+    rounded = ((plain + np.float32(0)).view(np.uint32) + np.uint32(0x400)) >> np.uint32(11)
+    result: Array = (rounded.astype(np.uint64) * _multipliers(updates.shape[1])).sum(axis=1, dtype=np.uint64)
+    return np.asarray(result ^ (result >> np.uint64(32)))
+
+
+@functools.cache
+def _multipliers(n: int) -> Array:
+    raw: Array = np.random.PCG64(20_170_903).random_raw(n)
+    return np.asarray(raw.astype(np.uint64) | np.uint64(1))
+
+
+def descent_cosines(updates: Array) -> Array:
+    """(n,): mean cosine between the update and the mean gradient, over regimes and steps; NaN counts as -1."""
+    stimulus = descent_stimulus()
+    mean = stimulus.grads.mean(axis=0).reshape(4, 24).astype(np.float32)
+    mean = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    shaped = updates.reshape(len(updates), 3, 4, 24).astype(np.float64)
+    with np.errstate(all="ignore"):
+        cosine = (shaped * mean).sum(axis=3) / np.sqrt((shaped**2).sum(axis=3))
+    return np.asarray(np.where(np.isfinite(cosine), cosine, -1.0).mean(axis=(1, 2)))

@@ -1,0 +1,147 @@
+"""Owns the screening of rules on the analytic surfaces: thousands of rules, every learning rate, in one population.
+
+A slice of the population is one rule; its tensor holds all learning rates and all surfaces. So that one program can
+move at many learning rates, `lr` of the rule becomes a state tensor that every step leaves as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+import nos_ext
+from nos_ext import Expr, Program, Rule
+from nos_ext.rule.expr import PARAM, hyper, postorder, state
+from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
+from nos_ext.rule.table import RANDOM
+
+from ..space import Space
+from ..space.space import GROUP
+from . import surface
+from .formula import Array, Formula, update_of
+
+LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # the sweep of the child training
+STEPS = 200
+_RATE = "learning_rate"
+_CHUNK = 256  # rules at once; their tensors, about 120 KB each, stay in cache
+_LR = hyper("lr")
+_STATE = state(_RATE)
+
+
+def with_rate_tensor(rule: Rule) -> Program:
+    """The program of a rule whose lr is its first state."""
+    outputs = replaced(rule.outputs, {_LR: _STATE})
+    return _compile(rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
+
+
+def update_with_rate_tensor(update: Expr) -> Program:
+    """The same of the rule p <- p - lr * update over the paper's operands."""
+    found = {(node.op, node.value) for node in postorder([update]) if not node.args}
+    states = [name for name, spec in OPERANDS.items() if spec.is_state and ("state", name) in found]
+    hypers = {"lr": None, **HYPERS}
+    return _compile(states, hypers, PARAM - _STATE * update, [operand(name) for name in states])
+
+
+def _compile(
+    states: Sequence[str], hypers: Mapping[str, float | None], param: Expr, updates: Sequence[Expr]
+) -> Program:
+    return Rule("rule", [_RATE, *states], hypers, [param, _STATE, *updates]).compile()
+
+
+def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
+    """The graphs with leaves replaced; leaves are told by their kind and value."""
+    swap = {(old.op, old.value): new for old, new in by.items()}
+    new: dict[Expr, Expr] = {}
+    for node in postorder(outputs):
+        if not node.args:
+            new[node] = swap.get((node.op, node.value), node)
+        elif any(new[x] is not x for x in node.args):
+            args = tuple([new[x] for x in node.args])
+            new[node] = Expr(node.op, args, None, node.op not in RANDOM and all(x.scalar for x in args))
+        else:
+            new[node] = node
+    return [new[x] for x in outputs]
+
+
+class Graphs:
+    """Update graphs of the strings of a space, without the way through text."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        operands, unary, binary = (space.positions[k].tokens for k in (0, 2, 4))
+        self._operands = [update_of(space.token_text(token)) for token in operands]
+        self._unary = [Formula(space.token_text(token), 1) for token in unary]
+        self._binary = [Formula(space.token_text(token), 2) for token in binary]
+        self._left = next((k for k, token in enumerate(binary) if token.name == "left"), -1)
+
+    def update(self, tokens: Sequence[int]) -> Expr:
+        """The update u; an output that is used twice is written out twice, as in the text."""
+        return self._group(tokens, self.space.groups - 1)
+
+    def _group(self, tokens: Sequence[int], group: int) -> Expr:
+        op1, op2, u1, u2, b = tokens[group * GROUP : (group + 1) * GROUP]
+        left = self._unary[u1].graph(self._operand(tokens, op1))
+        if b == self._left:
+            return left
+        return self._binary[b].graph(left, self._unary[u2].graph(self._operand(tokens, op2)))
+
+    def _operand(self, tokens: Sequence[int], operand: int) -> Expr:
+        base = len(self._operands)
+        return self._operands[operand] if operand < base else self._group(tokens, operand - base)
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Scores of n rules. score: (n,) in [0, 1], the mean over surfaces of the best learning rate's. best: (n, surfaces)
+    scores at it. rates: (n, surfaces) index of it."""
+
+    score: Array
+    best: Array
+    rates: Array
+
+
+def screen(
+    programs: Sequence[Program],
+    *,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> Screening:
+    """Trains every program (of `with_rate_tensor`) on every surface at every learning rate."""
+    parts = [
+        final_positions(programs[k : k + _CHUNK], learning_rates=learning_rates, steps=steps, seed=seed)
+        for k in range(0, len(programs), _CHUNK)
+    ]
+    reached = (
+        surface.scores(np.concatenate(parts)) if parts else np.zeros((0, len(learning_rates), len(surface.SURFACES)))
+    )
+    best = reached.max(axis=1)
+    return Screening(best.mean(axis=1), best, reached.argmax(axis=1))
+
+
+def final_positions(
+    programs: Sequence[Program],
+    *,
+    learning_rates: Sequence[float],
+    steps: int,
+    seed: int,
+    path: list[Array] | None = None,
+) -> Array:
+    """(n, rates, DIMENSION) where the rules are after `steps`; `path` gets a copy of the start and of every step."""
+    n, rates = len(programs), len(learning_rates)
+    x = np.tile(surface.start_vector(), (n, rates, 1))
+    g = np.empty_like(x)
+    noise = surface.noise_vectors(steps, seed=seed)
+    states = nos_ext.init_population_state(programs, [x])
+    states[0][0][...] = np.array(learning_rates, np.float32)[:, None]
+    if path is not None:
+        path.append(x.copy())
+    with np.errstate(all="ignore"):
+        for step in range(1, steps + 1):
+            surface.gradients(x, g, noise[step - 1])
+            nos_ext.apply_population(programs, [x], [g], states, lr=0.0, step=step, total_steps=steps, seed=seed)
+            if path is not None:
+                path.append(x.copy())
+    return x

@@ -1,0 +1,103 @@
+"""Owns what a gate says about a candidate, and the counts of gates over the stored trials of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+from ..errors import UsageError
+from ..rules import Rule
+from ..space import Tokens
+
+GATES: dict[str, str] = {
+    "static": "a live operand carries the gradient",
+    "effect": "the update depends on the gradient and is finite for ordinary ones",
+    "fingerprint": "the function was not seen before: its values on a fixed probe",
+    "canonical": "the formula was not seen before: equal by algebra",
+    "descent": "the update points down the slope",
+    "screen": "the rule gets somewhere on the analytic surfaces at one of its learning rates",
+}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Thresholds. descent: least mean cosine between update and gradient. screen: least score on the surfaces, of the
+    best learning rate. None switches a gate off. steps: of the screening at each learning rate."""
+
+    descent: float | None = 0.0
+    screen: float | None = 0.05
+    steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.descent is not None and not -1 <= self.descent <= 1:
+            raise UsageError(f"gate descent {self.descent} is outside [-1, 1]; it is a cosine")
+        if self.screen is not None and not 0 <= self.screen <= 1:
+            raise UsageError(f"gate screen {self.screen} is outside [0, 1]")
+        if self.steps < 1:
+            raise UsageError(f"gate steps {self.steps} is below 1")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Gates:
+        return cls(**{entry.name: data[entry.name] for entry in fields(cls) if entry.name in data})
+
+    def to_json(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """status: "passed", "rejected" or "duplicate". gate: the one that decided, "" when passed.
+
+    key: canonical form; fingerprint: 16 hex digits; both "" when a gate before them decided. duplicate_of: number of
+    the equal candidate. rule: compiled, when passed. score: on the surfaces, and cosine: of the descent test, when they
+    were run. seconds: time in each gate that it went through.
+    """
+
+    tokens: Tokens
+    status: Literal["passed", "rejected", "duplicate"]
+    gate: str = ""
+    reason: str = ""
+    key: str = ""
+    fingerprint: str = ""
+    duplicate_of: int | None = None
+    rule: Rule | None = None
+    cosine: float | None = None
+    score: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def gates(self) -> dict[str, dict[str, Any]]:
+        """What a trial's row keeps, gate by gate in order: {"passed", "seconds"}, with the number that decided where
+        there is one. From these alone `counts` tells the whole funnel."""
+        found = {gate: {"passed": gate != self.gate, "seconds": seconds} for gate, seconds in self.seconds.items()}
+        for gate, value in (("descent", self.cosine), ("screen", self.score)):
+            if value is not None:
+                found[gate]["value"] = value
+        return found
+
+
+@dataclass(frozen=True)
+class GateCount:
+    """entered: candidates that came to the gate; stopped: those that it kept; seconds: its time in all."""
+
+    gate: str
+    meaning: str
+    entered: int
+    stopped: int
+    seconds: float
+
+
+class _Trial(Protocol):
+    @property
+    def gates(self) -> dict[str, dict[str, Any]]: ...
+
+
+def counts(trials: Sequence[_Trial]) -> list[GateCount]:
+    """The funnel of a run from its trials, one row per gate, cheapest first."""
+    entered, stopped, seconds = (dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0.0))
+    for trial in trials:
+        for gate, entry in trial.gates.items():
+            entered[gate] += 1
+            seconds[gate] += entry["seconds"]
+            stopped[gate] += not entry["passed"]
+    return [GateCount(gate, GATES[gate], entered[gate], stopped[gate], seconds[gate]) for gate in GATES]

@@ -1,0 +1,89 @@
+"""Owns how a strategy gets back to where a stored run was: its last checkpoint, then what was asked and told after it.
+
+A strategy is a function of its state and of what it is asked and told, so repeating the calls gives the state of the
+run at its last commit, bit for bit on the same machine and versions. The rows hold all that is needed: which trials
+were asked for in one call (`batch`), how many answers had been told before (`asked`), and the order of answers
+(`told`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .store import Store, Trial
+from .strategy import Result, Strategy
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """trials: all of the run, answered and open. waiting: rows that are asked for and not answered, by id.
+
+    strangers: trials that the strategy would not propose again, because versions or the machine changed since. Their
+    answers are told as foreign results, so nothing that was trained is lost; what the strategy proposes in their
+    place is answered without a reward.
+    """
+
+    trials: list[Trial]
+    waiting: list[Trial]
+    strangers: int
+
+
+def result_of(trial: Trial) -> Result:
+    """What a strategy is told of an answered trial."""
+    return Result(trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate")
+
+
+def restore(store: Store, strategy: Strategy) -> Resumed:
+    """Brings a fresh strategy to the stored run's state."""
+    trials = store.trials()
+    checkpoint = store.checkpoint()
+    known = 0
+    if checkpoint is not None:
+        state, known = checkpoint
+        strategy.load_state_dict(state)
+    by_id = {trial.id: trial for trial in trials}
+    asked = {candidate.id: candidate.tokens for candidate in strategy.open}
+    strangers = 0
+
+    def ask(batch: Sequence[Trial]) -> None:
+        asked.update((candidate.id, candidate.tokens) for candidate in strategy.ask(len(batch)))
+
+    def tell(trial: Trial) -> None:
+        nonlocal strangers
+        tokens = asked.pop(trial.id)
+        if tokens == trial.tokens:
+            strategy.tell([result_of(trial)])
+            return
+        strangers += 1
+        strategy.tell([Result(tokens, None, trial.id)])
+        if trial.reward is not None:
+            strategy.tell([replace(result_of(trial), id=None)])
+
+    answers = sorted((t for t in trials if t.told is not None and t.told >= known), key=lambda t: t.told or 0)
+    told = known
+    for batch in _batches([trial for trial in trials if trial.id >= strategy.asked]):
+        while answers and told < (batch[0].asked or 0):
+            tell(answers.pop(0))
+            told += 1
+        ask(batch)
+    for trial in answers:
+        tell(trial)
+    waiting = []
+    for number, tokens in sorted(asked.items()):
+        row = by_id[number]
+        if row.tokens != tokens:
+            strangers += 1
+            row = replace(row, tokens=tokens, rule="", key="")
+        waiting.append(row)
+    return Resumed(trials, waiting, strangers)
+
+
+def _batches(trials: Sequence[Trial]) -> list[list[Trial]]:
+    batches: list[list[Trial]] = []
+    for trial in trials:
+        if batches and batches[-1][0].batch == trial.batch:
+            batches[-1].append(trial)
+        else:
+            batches.append([trial])
+    return batches

@@ -1,0 +1,117 @@
+"""Owns how a policy learns from strings and advantages: REINFORCE, PPO (clipped ratio) and TRPO.
+
+The action is the whole string: its log-probability is the sum over its positions. All three maximise the same thing,
+the expected advantage, plus `entropy` times the entropy of the live choices; they differ in how far one batch of
+strings may move the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .policy import Batch, Policy
+
+ALGORITHMS = ("ppo", "trpo", "reinforce")
+
+
+def reinforce_objective(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """Mean of log p * A; its gradient is the policy gradient (Williams 1992)."""
+    return (log_prob * advantage).mean()
+
+
+def ppo_objective(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """Mean of min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old (Schulman et al. 2017, eq. 7)."""
+    ratio = torch.exp(log_prob - old)
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+
+
+def mean_kl(old: Tensor, new: Tensor) -> Tensor:
+    """KL(old || new) of strings, in nats: the mean over the batch of the sum over positions; (n, L, V) log-p."""
+    return (old.exp() * (old - new)).sum((1, 2)).mean()
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float) -> Tensor:
+    """x with A x = b for a positive definite A that is given as a product; stops at |A x - b| <= tolerance |b|."""
+    x = torch.zeros_like(b)
+    residual = b.clone()
+    direction = b.clone()
+    square = residual.dot(residual)
+    stop = float(square) * tolerance**2
+    for _ in range(iterations):
+        if float(square) <= stop or float(square) == 0:
+            break
+        image = product(direction)
+        curvature = direction.dot(image)
+        if not float(curvature) > 0:
+            break  # rounding has used up what there was to gain
+        step = square / curvature
+        x = x + step * direction
+        residual = residual - step * image
+        new = residual.dot(residual)
+        direction = residual + (new / square) * direction
+        square = new
+    return x
+
+
+def fisher_product(policy: Policy, batch: Batch, *, damping: float) -> Callable[[Tensor], Tensor]:
+    """v -> (F + damping) v, F the Hessian of the mean KL at the present policy (its Fisher matrix)."""
+    parameters = list(policy.parameters())
+    log_p = policy.distributions(batch)
+    kl = mean_kl(log_p.detach(), log_p)
+    slope = _flat(torch.autograd.grad(kl, parameters, create_graph=True))
+
+    def product(v: Tensor) -> Tensor:
+        return _flat(torch.autograd.grad(slope.dot(v), parameters, retain_graph=True)) + damping * v
+
+    return product
+
+
+def trpo_step(
+    policy: Policy,
+    batch: Batch,
+    old: Tensor,
+    advantage: Tensor,
+    *,
+    entropy: float,
+    limit: float,
+    damping: float = 0.1,
+    iterations: int = 10,
+) -> float:
+    """One natural-gradient step with KL(before || after) <= limit (Schulman et al. 2015); returns that KL.
+
+    The full step is halved until it keeps the limit and does not lower the objective; 0.0 when none of ten does: then
+    the policy is as before.
+    """
+    parameters = list(policy.parameters())
+    with torch.no_grad():
+        before = policy.distributions(batch)
+
+    def objective(log_p: Tensor) -> Tensor:
+        ratio = torch.exp(policy.log_prob(log_p, batch) - old)
+        return (ratio * advantage).mean() + entropy * policy.entropy(log_p, batch).mean()
+
+    start = objective(policy.distributions(batch))
+    slope = _flat(torch.autograd.grad(start, parameters)).detach()
+    product = fisher_product(policy, batch, damping=damping)
+    direction = conjugate_gradient(product, slope, iterations=iterations, tolerance=1e-4)
+    curvature = float(direction.dot(product(direction)))
+    if not curvature > 0:
+        return 0.0
+    step = (2 * limit / curvature) ** 0.5 * direction
+    here = nn.utils.parameters_to_vector(parameters).detach().clone()
+    with torch.no_grad():
+        for halvings in range(10):
+            nn.utils.vector_to_parameters(here + step * 0.5**halvings, parameters)
+            log_p = policy.distributions(batch)
+            kl = float(mean_kl(before, log_p))
+            if kl <= limit and float(objective(log_p)) >= float(start):
+                return kl
+        nn.utils.vector_to_parameters(here, parameters)
+    return 0.0
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

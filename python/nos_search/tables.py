@@ -1,0 +1,65 @@
+"""Owns runs as CSV: one row per trial, or one row per point of a learning curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from .gate import GATES
+from .space import make_space
+from .store import Store, Trial
+
+_COLUMNS: tuple[str, ...] = ("id", "told", "status", "reward", "lr", "seed", "rule", "key", "fingerprint")
+_COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker")
+
+
+def trials_csv(store: Store) -> str:
+    """All answered trials in the order of their answers, with the seconds of each gate, the strategy's numbers after
+    the trial, and the token of each position by name."""
+    trials = _answered(store)
+    space = make_space(store.config["space"])
+    metrics = sorted({name for trial in trials for name in trial.metrics})
+    gates = [gate for gate in GATES if any(gate in trial.gates for trial in trials)]
+    header = [
+        *_COLUMNS,
+        *(f"gate.{gate}.seconds" for gate in gates),
+        *(f"strategy.{name}" for name in metrics),
+        *(f"token.{position.name}" for position in space.positions),
+    ]
+    rows = (
+        [
+            *(getattr(trial, name) for name in _COLUMNS),
+            *(trial.gates.get(gate, {}).get("seconds") for gate in gates),
+            *(trial.metrics.get(name) for name in metrics),
+            *space.names(trial.tokens),
+        ]
+        for trial in trials
+    )
+    return _text(header, rows)
+
+
+def curves_csv(store: Store) -> str:
+    """The points of every learning curve: part "sweep" (the end of each learning rate) and "training"."""
+
+    def points() -> Iterable[list[object]]:
+        for trial in _answered(store):
+            for row in trial.curve.get("sweep", []):
+                yield [trial.id, "sweep", row["lr"], row["steps"], None, row["accuracy"]]
+            curve = (trial.curve.get(name, []) for name in ("steps", "loss", "accuracy"))
+            for step, loss, accuracy in zip(*curve, strict=True):
+                yield [trial.id, "training", trial.lr, step, loss, accuracy]
+
+    return _text(["id", "part", "lr", "step", "loss", "accuracy"], points())
+
+
+def _answered(store: Store) -> list[Trial]:
+    return sorted((t for t in store.trials() if t.told is not None), key=lambda trial: trial.told or 0)
+
+
+def _text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return stream.getvalue()

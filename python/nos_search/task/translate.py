@@ -1,0 +1,96 @@
+"""Owns the translate task: English to Spanish, verse by verse, King James to Reina-Valera 1909 (public domain).
+
+The package carries the 6689 pairs with at most 16 words a side (see _make_bible_subsets.py). A --data-dir with a file
+`pairs.tsv` (UTF-8, lines "source TAB target") gives other pairs. Words and punctuation marks are tokens, in lower case;
+the most frequent ones of the training pairs make the vocabularies. The reward is the share of next target tokens that
+are guessed right when the true ones before are given (teacher forcing); a target outside of the vocabulary does not
+count. The loss is shown as perplexity.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..train.net import Inputs
+from .base import IGNORED, Budget, Split, Task
+
+PAIRS = Path(__file__).resolve().parent.parent / "data" / "kjv_rv1909_pairs.txt.xz"
+_PAD, _UNKNOWN, _EDGE = 0, 1, 2  # token numbers; _EDGE begins and ends a target
+_WORDS = 2000  # of each vocabulary, those three included
+_LENGTH = 20  # tokens of a sentence; longer ones are cut
+_HELD_OUT = 20  # one pair of so many validates, one tests
+_BUDGET = Budget(batch_size=64, sweep_steps=40, train_steps=200)
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def tokens(sentence: str) -> list[str]:
+    """Words and punctuation marks in lower case."""
+    return _TOKEN.findall(sentence.lower())
+
+
+def _read(folder: Path | None) -> list[tuple[list[str], list[str]]]:
+    name = PAIRS if folder is None else folder / "pairs.tsv"
+    try:
+        text = lzma.decompress(name.read_bytes()).decode("utf-8") if folder is None else name.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--data-dir: {name} cannot be read as UTF-8 text ({error}); translate wants that file"
+        ) from None
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        sides = [tokens(side) for side in line.split("\t")]
+        if len(sides) != 2 or not all(sides):
+            raise UsageError(f"--data-dir: {name} line {number} is not 'source TAB target'")
+        pairs.append((sides[0], sides[1]))
+    if len(pairs) < 5 * _HELD_OUT:
+        raise UsageError(f"--data-dir: {name} has {len(pairs)} pairs; translate wants {5 * _HELD_OUT} or more")
+    return pairs
+
+
+def vocabulary(sentences: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Token -> number from 3 on, most frequent first, ties in order of the alphabet."""
+    counts = Counter(token for sentence in sentences for token in sentence)
+    ordered = sorted(counts, key=lambda token: (-counts[token], token))[: _WORDS - 3]
+    return {token: k + 3 for k, token in enumerate(ordered)}
+
+
+def _split(pairs: Sequence[tuple[list[str], list[str]]], words: tuple[dict[str, int], dict[str, int]]) -> Split:
+    x = np.full((len(pairs), 2 * _LENGTH), _PAD, np.int64)
+    y = np.full((len(pairs), _LENGTH), IGNORED, np.int64)
+    for row, (source, target) in enumerate(pairs):
+        numbers = [words[0].get(token, _UNKNOWN) for token in source[:_LENGTH]]
+        x[row, : len(numbers)] = numbers
+        numbers = [_EDGE, *(words[1].get(token, _UNKNOWN) for token in target[: _LENGTH - 1])]
+        x[row, _LENGTH : _LENGTH + len(numbers)] = numbers
+        asked = [*numbers[1:], _EDGE]
+        y[row, : len(asked)] = [IGNORED if number == _UNKNOWN else number for number in asked]
+    return Split(torch.from_numpy(x), torch.from_numpy(y))
+
+
+def load(data_dir: Path | None) -> Task:
+    """The task from the carried pairs, or from data_dir/pairs.tsv."""
+    pairs = _read(data_dir)
+    train = [pair for k, pair in enumerate(pairs) if k % _HELD_OUT > 1]
+    words = (vocabulary([pair[0] for pair in train]), vocabulary([pair[1] for pair in train]))
+    sizes = (len(words[0]) + 3, len(words[1]) + 3)
+    return Task(
+        "translate",
+        _split(train, words),
+        _split(pairs[::_HELD_OUT], words),
+        _split(pairs[1::_HELD_OUT], words),
+        classes=sizes[1],
+        width=64,
+        budget=_BUDGET,
+        net="gru",
+        depth=1,
+        inputs=Inputs("pair", vocabulary=sizes[1], length=_LENGTH, source=_LENGTH, source_vocabulary=sizes[0]),
+        loss_name="perplexity",
+    )

@@ -1,0 +1,236 @@
+"""Owns the conformance tests of executors.
+
+    class TestMine(WorkerExecutorCase):
+        def make(self, loader, *, workers, threads, timeout, retries):
+            return MyExecutor(loader, ...)
+
+`ExecutorCase` is for all executors, `WorkerExecutorCase` adds what those with processes of their own must survive.
+Plain asserts and no fixtures, so the package does not need pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..executor import Answer, Executor, Job, Loader, Scorer
+from ..rules import Rule, compile_rule
+from ..train.child import Outcome
+
+RULE = "g * exp(sign(g) * sign(m))"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A picklable Loader of scorers that misbehave by seed; others train a little, so that threads and bits matter.
+
+    folder: where attempts and loads leave their marks, one file each.
+    """
+
+    folder: str
+    raises: Sequence[int] = ()
+    diverges: Sequence[int] = ()
+    dies: Sequence[int] = ()
+    dies_once: Sequence[int] = ()
+    hangs: Sequence[int] = ()
+    hangs_once: Sequence[int] = ()
+    broken: bool = False
+
+    def __call__(self) -> Scorer:
+        self._mark("load")
+        if self.broken:
+            raise OSError("no data here")
+        return self._score
+
+    def _mark(self, name: str) -> None:
+        handle, _ = tempfile.mkstemp(prefix=f"{name}-", dir=self.folder)
+        os.close(handle)
+
+    def marks(self, name: str) -> int:
+        return len(list(Path(self.folder).glob(f"{name}-*")))
+
+    def _score(self, rule: Rule, seed: int) -> Outcome:
+        self._mark(f"job{seed}")
+        first = self.marks(f"job{seed}") == 1
+        if seed in self.raises:
+            raise ValueError(f"seed {seed} is bad")
+        if seed in self.diverges:
+            return Outcome("diverged", 0.0, None)
+        if seed in self.dies or (seed in self.dies_once and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seed in self.hangs or (seed in self.hangs_once and first):
+            time.sleep(3600)
+        return trained(rule, seed)
+
+
+def trained(rule: Rule, seed: int) -> Outcome:
+    """An outcome whose bits come from torch and from the engine."""
+    import nos_ext
+
+    generator = torch.Generator().manual_seed(seed)
+    params = [torch.randn(64, 64, generator=generator)]
+    state = nos_ext.init_state(rule.program, params)
+    for step in range(1, 4):
+        grads = [params[0] @ params[0].T @ params[0]]
+        nos_ext.apply_rule(rule.program, params, grads, state, lr=1e-3, step=step, seed=seed)
+    return Outcome("done", float(params[0].double().mean()), 1e-3, {"threads": torch.get_num_threads()})
+
+
+class ExecutorCase(ABC):
+    """Every executor must pass these."""
+
+    @abstractmethod
+    def make(self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int) -> Executor:
+        """A fresh executor. One without processes of its own calls the loader itself and may ignore the rest."""
+
+    def answers(self, executor: Executor, seeds: Sequence[int]) -> dict[int, Answer]:
+        """Runs one job per seed, numbered from 100 in order, and returns the answers by seed."""
+        rule, waiting, got = compile_rule(RULE), list(enumerate(seeds, start=100)), []
+        flying = 0
+        while waiting or flying:
+            while waiting and flying < executor.slots:
+                number, seed = waiting.pop(0)
+                executor.submit(Job(number, rule, seed))
+                flying += 1
+            new = executor.wait()
+            assert new
+            flying -= len(new)
+            got += new
+        assert sorted(answer.number for answer in got) == list(range(100, 100 + len(seeds)))
+        return {seeds[answer.number - 100]: answer for answer in got}
+
+    def test_outcomes_are_those_of_a_direct_call_bit_for_bit(self) -> None:
+        rule = compile_rule(RULE)
+        for threads in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                fault = Fault(folder)
+                with self.make(fault, workers=2, threads=threads, timeout=60.0, retries=1) as executor:
+                    got = self.answers(executor, range(9))
+                before = torch.get_num_threads()
+                torch.set_num_threads(threads)
+                try:
+                    for seed, answer in got.items():
+                        assert answer.outcome == trained(rule, seed)
+                        assert (answer.reason, answer.attempts) == ("", 1)
+                        assert answer.seconds > 0
+                finally:
+                    torch.set_num_threads(before)
+                assert 1 <= fault.marks("load") <= 2  # once per worker, not per job
+
+    def test_divergence_is_an_outcome_and_errors_are_reasons(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, raises=(3, 4), diverges=(5,))
+            with self.make(fault, workers=2, threads=1, timeout=60.0, retries=1) as executor:
+                got = self.answers(executor, range(8))
+            for seed, answer in got.items():
+                if seed in (3, 4):
+                    assert answer.outcome is None
+                    assert answer.reason == f"ValueError: seed {seed} is bad"
+                    assert answer.attempts == 1  # it would only raise again
+                else:
+                    assert answer.outcome is not None
+                    assert answer.outcome.status == ("diverged" if seed == 5 else "done")
+
+    def test_slots_are_kept(self) -> None:
+        rule = compile_rule(RULE)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            self.make(Fault(folder), workers=2, threads=1, timeout=60.0, retries=1) as executor,
+        ):
+            assert _refused(executor.wait)
+            for number in range(executor.slots):
+                executor.submit(Job(number, rule, number))
+            assert _refused(lambda: executor.submit(Job(99, rule, 99)))
+            got: list[Answer] = []
+            while len(got) < executor.slots:
+                got += executor.wait()
+            assert sorted(answer.number for answer in got) == list(range(executor.slots))
+            assert _refused(executor.wait)
+
+    def test_closing_gives_up_jobs(self) -> None:
+        rule = compile_rule(RULE)
+        with tempfile.TemporaryDirectory() as folder:
+            executor = self.make(Fault(folder), workers=1, threads=1, timeout=60.0, retries=1)
+            executor.submit(Job(0, rule, 0))
+            executor.close()
+            executor.close()
+            assert _refused(executor.wait)
+            assert _refused(lambda: executor.submit(Job(1, rule, 1)))
+
+
+class WorkerExecutorCase(ExecutorCase):
+    """Executors whose workers are other processes."""
+
+    def test_a_killed_worker_is_replaced_and_its_trial_tried_again(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, dies_once=(2,), dies=(5,))
+            with self.make(fault, workers=2, threads=1, timeout=60.0, retries=1) as executor:
+                got = self.answers(executor, range(10))
+            for seed, answer in got.items():
+                assert answer.attempts == (2 if seed in (2, 5) else 1)
+                assert (answer.outcome is None) == (seed == 5)
+            assert "worker lost" in got[5].reason
+            assert "(2 times)" in got[5].reason
+            assert fault.marks("job5") == 2
+            assert all(fault.marks(f"job{seed}") == 1 for seed in (0, 1, 3, 4, 6, 7, 8, 9))  # nobody else's
+
+    def test_a_hung_worker_is_replaced_and_its_trial_tried_again(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, hangs_once=(1,), hangs=(4,))
+            with self.make(fault, workers=2, threads=1, timeout=1.0, retries=1) as executor:
+                got = self.answers(executor, range(7))
+            for seed, answer in got.items():
+                assert answer.attempts == (2 if seed in (1, 4) else 1)
+                assert (answer.outcome is None) == (seed == 4)
+            assert "worker hung: no answer within 1 s" in got[4].reason
+            assert all(fault.marks(f"job{seed}") == 1 for seed in (0, 2, 3, 5, 6))
+
+    def test_a_worker_killed_while_idle_costs_nothing(self) -> None:
+        rule = compile_rule(RULE)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            self.make(Fault(folder), workers=1, threads=1, timeout=60.0, retries=1) as executor,
+        ):
+            executor.submit(Job(0, rule, 0))
+            (answer,) = executor.wait()
+            host, _, process = answer.worker.partition(":")
+            assert host
+            os.kill(int(process), signal.SIGKILL)
+            executor.submit(Job(1, rule, 1))
+            (again,) = executor.wait()
+            assert again.outcome == trained_with_one_thread(rule, 1)
+            assert again.worker != answer.worker
+
+    def test_data_that_cannot_be_loaded_are_a_reason(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            with self.make(Fault(folder, broken=True), workers=1, threads=1, timeout=60.0, retries=1) as executor:
+                got = self.answers(executor, range(2))
+            for answer in got.values():
+                assert answer.outcome is None
+                assert "cannot load its data: OSError: no data here" in answer.reason
+
+
+def trained_with_one_thread(rule: Rule, seed: int) -> Outcome:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return trained(rule, seed)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _refused(call: object) -> bool:
+    assert callable(call)
+    try:
+        call()
+    except RuntimeError:
+        return True
+    return False

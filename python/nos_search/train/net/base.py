@@ -1,0 +1,97 @@
+"""Owns what a child network is: plain functions of a flat list of tensors, because a rule updates a list of tensors."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["image", "text", "pair"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a task feeds to its network.
+
+    kind "image": x (n, channels, *size) float32. "text": x (n, length) int64 tokens below `vocabulary`; the network
+    sees position t and those before it. "pair": x (n, source + length) int64, the source sentence and then what the
+    decoder reads; tokens of the source are below `source_vocabulary`, 0 pads both.
+    """
+
+    kind: Kind
+    channels: int = 0
+    size: tuple[int, int] = (0, 0)
+    vocabulary: int = 0
+    length: int = 0
+    source: int = 0
+    source_vocabulary: int = 0
+
+
+@dataclass
+class Weights:
+    """params: learned, updated in place by the rule. running: statistics kept for evaluation. seen: batches."""
+
+    params: list[Tensor]
+    running: list[Tensor] = field(default_factory=list)
+    seen: int = 0
+
+    @property
+    def momentum(self) -> float:
+        """Weight of a new batch in the running statistics: a plain average of the first ten batches, then exponential,
+        because a child may see a dozen batches in all."""
+        return max(0.1, 1 / max(1, self.seen))
+
+
+class Net(ABC):
+    """The shape of a network; holds no tensors. Draws every random number from the generator that is passed in."""
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Weights:
+        """Fresh weights on the CPU, parameters with requires_grad."""
+
+    def stackable(self) -> Net:
+        """The same network in a form that torch.func.vmap can turn into a stack of many."""
+        return self
+
+    @abstractmethod
+    def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
+        """(n, classes), or (n, length, classes) for tokens."""
+
+
+class Draw:
+    """Weights from a generator, in the order in which they are asked for."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self.params: list[Tensor] = []
+
+    def uniform(self, *shape: int, gain: float = math.sqrt(3), fan: int | None = None) -> Tensor:
+        """Uniform within gain / sqrt(fan), fan being the inputs of one output. gain sqrt(3): LeCun's, sqrt(6): He's."""
+        bound = gain / math.sqrt(fan or math.prod(shape[1:]))
+        self.params.append(torch.empty(shape).uniform_(-bound, bound, generator=self._generator))
+        return self.params[-1]
+
+    def zeros(self, *shape: int) -> None:
+        self.params.append(torch.zeros(shape))
+
+    def ones(self, *shape: int) -> None:
+        self.params.append(torch.ones(shape))
+
+    def linear(self, inputs: int, outputs: int, *, gain: float = math.sqrt(3)) -> None:
+        """A matrix (outputs, inputs) and its bias of zeros."""
+        self.uniform(outputs, inputs, gain=gain)
+        self.zeros(outputs)
+
+    def norm(self, width: int) -> None:
+        """Scale and shift of a normalisation."""
+        self.ones(width)
+        self.zeros(width)
+
+    def weights(self, running: list[Tensor] | None = None) -> Weights:
+        for param in self.params:
+            param.requires_grad_()
+        return Weights(self.params, running or [])

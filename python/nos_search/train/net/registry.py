@@ -1,0 +1,104 @@
+"""Owns the list of networks by name, which tasks they fit, and how a name such as `wrn-16-2` is read.
+
+A new network is one file and one row here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...errors import UsageError, choose
+from .base import Inputs, Kind, Net
+from .convnet import ConvNet
+from .gru import GruModel, GruPair
+from .mlp import Mlp
+from .transformer import TransformerModel, TransformerPair
+from .wrn import WideResNet
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network by name. depth: layers, blocks, or a Wide ResNet's depth. width: units, filters, or widening factor."""
+
+    name: str
+    depth: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.depth}-{self.width}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """build: kind of input -> maker. depth, width: where the user names none."""
+
+    build: dict[Kind, Callable[[Inputs, int, Spec], Net]]
+    depth: int
+    width: int
+    doc: str
+
+
+def _convnet(inputs: Inputs, classes: int, spec: Spec) -> Net:
+    if min(inputs.size) < 2**spec.depth:
+        raise UsageError(
+            f"--net {spec}: {spec.depth} halvings leave nothing of {inputs.size[0]}x{inputs.size[1]} pixels"
+        )
+    return ConvNet(inputs.channels, inputs.size, spec.width, classes, spec.depth)
+
+
+def _wrn(inputs: Inputs, classes: int, spec: Spec) -> Net:
+    if spec.depth < 10 or (spec.depth - 4) % 6:
+        raise UsageError(f"--net {spec}: the depth of a Wide ResNet is 6n + 4, such as 10, 16 or 28")
+    return WideResNet(inputs.channels, spec.width, spec.depth, classes)
+
+
+def _transformer(inputs: Inputs, classes: int, spec: Spec) -> Net:
+    if spec.width % 2 or (spec.width > 32 and spec.width % 32):
+        raise UsageError(f"--net {spec}: the width must be even, and a multiple of 32 above 32")
+    if inputs.kind == "text":
+        return TransformerModel(inputs.vocabulary, spec.width, spec.depth, classes)
+    return TransformerPair(inputs.source, inputs.source_vocabulary, inputs.vocabulary, spec.width, spec.depth, classes)
+
+
+NETS: dict[str, Entry] = {
+    "convnet": Entry({"image": _convnet}, 2, 32, "the paper's child: conv, ReLU, batch norm, pooling; 2 blocks"),
+    "wrn": Entry({"image": _wrn}, 16, 2, "Wide ResNet of depth 6n + 4 and a widening factor"),
+    "mlp": Entry(
+        {"image": lambda i, c, s: Mlp(i.channels * math.prod(i.size), s.width, s.depth, c)},
+        2,
+        128,
+        "hidden layers of ReLU units",
+    ),
+    "gru": Entry(
+        {
+            "text": lambda i, c, s: GruModel(i.vocabulary, s.width, s.depth, c),
+            "pair": lambda i, c, s: GruPair(i.source, i.source_vocabulary, i.vocabulary, s.width, s.depth, c),
+        },
+        1,
+        96,
+        "gated recurrent units; an encoder-decoder with attention for pairs",
+    ),
+    "transformer": Entry({"text": _transformer, "pair": _transformer}, 2, 64, "pre-norm transformer without dropout"),
+}
+
+
+def fitting(kind: Kind) -> tuple[str, ...]:
+    """The names of the networks that take such inputs."""
+    return tuple(name for name, entry in NETS.items() if kind in entry.build)
+
+
+def parse(text: str, kind: Kind) -> Spec:
+    """Reads NAME[-DEPTH[-WIDTH]]. UsageError for a name that does not fit inputs of this kind, or a bad number."""
+    name, *numbers = text.split("-")
+    if name not in fitting(kind):
+        raise choose("--net", name, fitting(kind))
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) >= 1 for number in numbers):
+        raise UsageError(f"--net {text!r} is not NAME[-DEPTH[-WIDTH]], for example {name}-{NETS[name].depth}")
+    depth, width = [int(number) for number in numbers] + [NETS[name].depth, NETS[name].width][len(numbers) :]
+    return Spec(name, depth, width)
+
+
+def build(spec: Spec, inputs: Inputs, classes: int) -> Net:
+    return NETS[spec.name].build[inputs.kind](inputs, classes, spec)

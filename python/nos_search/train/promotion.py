@@ -1,0 +1,140 @@
+"""Owns multi-fidelity promotion: rules earn longer trainings, then more data, then other tasks, by successive halving.
+
+A ladder of rungs, the cheapest first. Every rule is scored on rung 0; of those that were scored on a rung, the best
+1/eta are scored on the next one. A rule that only wins the short task stays below.
+
+In a running search (asynchronous, as in ASHA, Li et al. 2020):
+
+    promotion = Promotion.parse("digits, digits*4, fashion@0.2, fashion+patch10")
+    rewards: dict[str, list[float]]     # canonical key of a rule -> its rewards, rung by rung; the caller keeps them
+    for key, rung in promotion.due(rewards):
+        outcome = promote(rule_of(key), promotion, rung, seed=seed)
+        rewards[key].append(outcome.reward)
+
+`due` depends on `rewards` alone, so a search that is resumed from its store asks for the same promotions. A rule that
+is in flight is still due; the caller leaves it out. `climb` does the whole ladder for a list of rules at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..rules import Rule
+from ..task import Task, load
+from .child import Outcome, Protocol, score
+
+_ARGUMENT = "--promote"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """tasks: a rule is scored on each; its reward is the mean accuracy. text: as the user wrote it."""
+
+    text: str
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """rungs: cheapest first. eta: one rule in so many is promoted. protocol: of every rung."""
+
+    rungs: tuple[Rung, ...]
+    eta: int = 4
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        if not self.rungs:
+            raise UsageError(f"{_ARGUMENT}: no rung; for example {_ARGUMENT} 'digits, digits*4, fashion+patch10'")
+        if self.eta < 2:
+            raise UsageError(f"{_ARGUMENT}: eta {self.eta} is below 2; one rule in eta is promoted")
+
+    @classmethod
+    def parse(
+        cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: Protocol | None = None
+    ) -> Promotion:
+        """Reads rungs, set apart by commas, of tasks joined by "+": TASK[:NET][*TIMES][@PART].
+
+        NET: NAME[-DEPTH[-WIDTH]] (see train.net). TIMES: of the task's longer training. PART: of its training data.
+        UsageError names the part that cannot be read.
+        """
+        rungs = []
+        for rung in text.split(","):
+            parts = [part.strip() for part in rung.split("+")]
+            rungs.append(Rung(rung.strip(), tuple(_task(part, data_dir) for part in parts)))
+        return cls(tuple(rungs), eta, protocol or Protocol())
+
+    def due(self, rewards: Mapping[str, Sequence[float]]) -> list[tuple[str, int]]:
+        """Who has earned which rung: (key, rung), highest rung first, then best reward, then order of the mapping.
+
+        rewards: of each rule, one for each rung it was scored on. A reward of 0 earns nothing.
+        """
+        earned = []
+        for rung in reversed(range(len(self.rungs) - 1)):
+            scored = [(values[rung], key, len(values)) for key, values in rewards.items() if len(values) > rung]
+            scored.sort(key=lambda entry: -entry[0])  # stable
+            best = scored[: len(scored) // self.eta]
+            earned += [(key, rung + 1) for reward, key, done in best if done == rung + 1 and reward > 0]
+        return earned
+
+
+def _number(text: str, part: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise UsageError(f"{_ARGUMENT}: {text!r} in {part!r} is not a number above 0")
+    return value
+
+
+def _task(part: str, data_dir: Path | None) -> Task:
+    """TASK[:NET][*TIMES][@PART] loaded."""
+    rest, at, fraction = part.partition("@")
+    rest, star, times = rest.partition("*")
+    name, colon, net = rest.partition(":")
+    task = load(name.strip(), data_dir=data_dir, argument=_ARGUMENT)
+    if colon:
+        task = task.with_options(net=net.strip())
+    if at:
+        task = task.with_data(_number(fraction, part))
+    if star:
+        steps = max(1, round(task.budget.train_steps * _number(times, part)))
+        task = replace(task, budget=replace(task.budget, train_steps=steps))
+    return task
+
+
+def promote(rule: Rule, promotion: Promotion, rung: int, *, seed: int) -> Outcome:
+    """Scores a rule on all tasks of a rung. Deterministic in its arguments.
+
+    reward: mean over the tasks; one on which the rule diverges counts 0. status "diverged": it did so on every task.
+    lr: of the first task. curve: {"rung", "tasks": [{"task", "reward", "lr", "status", **curve of score()}]}.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in promotion.rungs[rung].tasks:
+        outcome = score(rule, task, promotion.protocol, seed=seed)
+        row = {"task": task.name, "reward": outcome.reward, "lr": outcome.lr, "status": outcome.status}
+        rows.append(row | outcome.curve)
+    reward = sum(row["reward"] for row in rows) / len(rows)
+    diverged = all(row["status"] == "diverged" for row in rows)
+    curve = {"rung": promotion.rungs[rung].text, "tasks": rows}
+    return Outcome("diverged" if diverged else "done", reward, rows[0]["lr"], curve)
+
+
+def climb(rules: Sequence[Rule], promotion: Promotion, *, seed: int) -> list[list[Outcome]]:
+    """The whole ladder at once: all rules on rung 0, the best 1/eta (at least one) of each rung on the next.
+
+    Returns the outcomes of each rule, one for each rung that it reached.
+    """
+    outcomes: list[list[Outcome]] = [[] for _ in rules]
+    chosen = list(range(len(rules)))
+    for rung in range(len(promotion.rungs)):
+        for k in chosen:
+            outcomes[k].append(promote(rules[k], promotion, rung, seed=seed))
+        fit = [k for k in chosen if outcomes[k][rung].reward > 0]
+        fit.sort(key=lambda k: -outcomes[k][rung].reward)
+        chosen = fit[: max(1, len(chosen) // promotion.eta)]
+    return outcomes

@@ -1,0 +1,212 @@
+"""Owns the training of one child, taken in pieces, and the group of such trainings that a sweep runs side by side.
+
+Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples,
+noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads;
+the caller sets that number. A child trains on the device where its task's data are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol as Interface
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nos_ext
+
+from ..rules import Rule
+from ..task.base import IGNORED, Split, Task
+from .net import Weights
+from .seeds import derive_seed
+
+LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3 for ten
+_EVAL_IMAGES, _EVAL_SENTENCES = 500, 250  # examples at a time
+_CHECK_EVERY = 16  # steps; a device that computes on its own is asked this often (and after 1, 2, 4, 8 steps)
+
+
+def cross_entropy(logits: Tensor, y: Tensor, *, reduction: str = "mean") -> Tensor:
+    """In nats over the targets that count. logits (..., classes), y (...)."""
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction=reduction, ignore_index=IGNORED)
+
+
+def eval_batch(split: Split) -> int:
+    return _EVAL_IMAGES if split.y.dim() == 1 else _EVAL_SENTENCES
+
+
+def due(step: int, device: torch.device) -> bool:
+    """Whether the loss of this step is looked at: always on the CPU, where looking costs nothing."""
+    return device.type == "cpu" or step % _CHECK_EVERY == 0 or (step < _CHECK_EVERY and step & (step - 1) == 0)
+
+
+def fresh_weights(task: Task, seed: int) -> Weights:
+    """The child's first weights, drawn on the CPU so that they are the same for every device."""
+    drawn = task.model().init(torch.Generator().manual_seed(derive_seed(seed, "weights")))
+    device = task.train.x.device
+    dtype = task.train.x.dtype if task.train.x.is_floating_point() else torch.float32
+    params = [param.detach().to(device, dtype).requires_grad_() for param in drawn.params]
+    return Weights(params, [running.to(device, dtype) for running in drawn.running])
+
+
+class Batches:
+    """The order of the examples: every one once per epoch, a new shuffle each time, the same for equal seeds."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task = task
+        self._shuffle = torch.Generator().manual_seed(derive_seed(seed, "order"))
+        self._order = torch.empty(0, dtype=torch.long)
+
+    def next(self) -> Tensor:
+        """Indices of the next batch."""
+        size = min(self._task.budget.batch_size, len(self._task.train))
+        if len(self._order) < size:
+            order = torch.randperm(len(self._task.train), generator=self._shuffle)
+            self._order = order.to(self._task.train.x.device)
+        index, self._order = self._order[:size], self._order[size:]
+        return index
+
+
+class Training:
+    """One training of one rule at one learning rate, taken in pieces.
+
+    loss: mean over the last call of run(), nats. val_loss: of the last accuracy().
+    """
+
+    def __init__(self, rule: Rule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+        self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
+        self.model = task.model()
+        self.weights = fresh_weights(task, seed)
+        self._raw = [param.detach() for param in self.weights.params]  # same memory, outside of autograd
+        self.state = nos_ext.init_state(rule.program, self._raw)
+        self._rule_seed = derive_seed(seed, "rule")
+        self._batches = Batches(task, seed)
+        self._odd: list[int] | None = None  # parameters whose gradients come in another layout
+        self.step = 0
+        self.loss = self.val_loss = math.nan
+        self.alive = True
+
+    def _gradients(self, loss: Tensor) -> list[Tensor]:
+        grads = list(torch.autograd.grad(loss, self.weights.params))
+        if self._odd is None:
+            self._odd = [k for k, (g, p) in enumerate(zip(grads, self._raw, strict=True)) if g.stride() != p.stride()]
+        for k in self._odd:
+            grads[k] = torch.empty_like(self._raw[k]).copy_(grads[k])
+        return grads
+
+    def run(self, until: int) -> bool:
+        """Trains up to step `until`; False, for good, once the loss is not finite or beyond any use."""
+        first, device = self.step, self.task.train.x.device
+        total = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
+        while self.alive and self.step < until:
+            index = self._batches.next()
+            logits = self.model.logits(self.weights, self.task.train.x[index], training=True)
+            loss = cross_entropy(logits, self.task.train.y[index])
+            value = loss.detach() if device.type != "cpu" else float(loss.detach())
+            if due(self.step + 1, device) and not float(value) < LOSS_LIMIT:  # NaN too
+                self.alive = False
+                break
+            grads = self._gradients(loss)
+            self.step += 1
+            self._update(grads)
+            total += value
+        self.loss = float(total) / max(1, self.step - first)
+        return self.alive
+
+    def _update(self, grads: list[Tensor]) -> None:
+        nos_ext.apply_rule(
+            self.rule.program,
+            self._raw,
+            grads,
+            self.state,
+            lr=self.lr,
+            step=self.step,
+            total_steps=self.total_steps,
+            seed=self._rule_seed,
+        )
+
+    @torch.no_grad()
+    def accuracy(self, split: Split) -> float:
+        """Share of the targets of `split` that are guessed right; 0.0, and the end, if its loss is not finite."""
+        if not self.alive:
+            return 0.0
+        right = torch.zeros((), dtype=torch.int64, device=split.x.device)
+        loss = torch.zeros((), dtype=torch.float64, device=split.x.device)
+        size = eval_batch(split)
+        for start in range(0, len(split), size):
+            y = split.y[start : start + size]
+            logits = self.model.logits(self.weights, split.x[start : start + size], training=False)
+            loss += cross_entropy(logits, y, reduction="sum")
+            right += (logits.argmax(-1) == y).sum()
+        targets = int((split.y != IGNORED).sum())
+        self.val_loss = float(loss) / targets
+        self.alive = math.isfinite(self.val_loss)
+        return int(right) / targets if self.alive else 0.0
+
+
+class Cohort(Interface):
+    """Trainings that share the task, the seed and the number of steps, run side by side."""
+
+    @property
+    def lrs(self) -> Sequence[float]: ...
+
+    def run(self, until: int) -> None:
+        """Takes all that are alive up to step `until`."""
+
+    def accuracies(self, split: Split) -> Sequence[float]: ...
+
+    def alive(self) -> Sequence[bool]: ...
+
+    def losses(self) -> Sequence[float]:
+        """Mean over the last run() of each, nats."""
+
+    def steps(self) -> Sequence[int]:
+        """Steps that each has taken."""
+
+    def keep(self, which: Sequence[int]) -> Cohort:
+        """The cohort of those, in that order; this one is used up."""
+
+
+class Singles:
+    """A cohort of separate trainings, one after the other."""
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self._trainings = list(trainings)
+
+    @classmethod
+    def start(
+        cls,
+        rules: Sequence[Rule],
+        task: Task,
+        *,
+        lrs: Sequence[float],
+        total_steps: int,
+        seed: int,
+        kind: type[Training] = Training,
+    ) -> Singles:
+        pairs = zip(rules, lrs, strict=True)
+        return cls([kind(rule, task, lr=lr, total_steps=total_steps, seed=seed) for rule, lr in pairs])
+
+    @property
+    def lrs(self) -> list[float]:
+        return [training.lr for training in self._trainings]
+
+    def run(self, until: int) -> None:
+        for training in self._trainings:
+            training.run(until)
+
+    def accuracies(self, split: Split) -> list[float]:
+        return [training.accuracy(split) for training in self._trainings]
+
+    def alive(self) -> list[bool]:
+        return [training.alive for training in self._trainings]
+
+    def losses(self) -> list[float]:
+        return [training.loss for training in self._trainings]
+
+    def steps(self) -> list[int]:
+        return [training.step for training in self._trainings]
+
+    def keep(self, which: Sequence[int]) -> Singles:
+        return Singles([self._trainings[k] for k in which])

@@ -1,0 +1,147 @@
+"""Stacked children: slice k computes what a training of its own computes, dies alone, and can be left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nos_search.rules import compile_rule
+from nos_search.task import Task, load
+from nos_search.train.allocator import keep_freed_memory
+from nos_search.train.child import Protocol, Training, score
+from nos_search.train.stack import Stack, pays
+from nos_search.train.training import Cohort, Singles, due
+
+RULES = ["g", "adam", "g * exp(sign(g) * sign(m_hat))", "drop(m_hat, 0.3) * exp(noise)"]
+LRS = [0.1, 1e-3, 0.01, 0.03]
+
+
+def double(task: Task) -> Task:
+    """The same task in float64, where rounding cannot hide a mistake."""
+    splits = {name: replace(getattr(task, name), x=getattr(task, name).x.double()) for name in ("train", "val", "test")}
+    return replace(task, **splits)
+
+
+def small(name: str, net: str) -> Task:
+    task = load(name).with_options(net=net)
+    budget = replace(task.budget, batch_size=8)
+    return replace(task, budget=budget, val=task.val.first(20))
+
+
+@pytest.mark.parametrize("net", ["convnet-2-4", "mlp-1-8", "wrn-10-1"])
+def test_stack_is_its_children_in_double(net: str) -> None:
+    """Bound: 1e-16 of rounding a step, amplified by at most 1e4 in ten steps."""
+    task = double(small("digits", net))
+    rules = [compile_rule(text) for text in RULES]
+    stack: Cohort = Stack(rules, task, lrs=LRS, total_steps=10, seed=3)
+    singles = [Training(rule, task, lr=lr, total_steps=10, seed=3) for rule, lr in zip(rules, LRS, strict=True)]
+    stack.run(10)
+    for training in singles:
+        training.run(10)
+    for k, training in enumerate(singles):
+        for stacked, single in zip(stack._raw, training.weights.params, strict=True):  # type: ignore[attr-defined]
+            assert torch.allclose(stacked[k], single, rtol=0, atol=1e-11)
+        for stacked, single in zip(stack._running, training.weights.running, strict=True):  # type: ignore[attr-defined]
+            assert torch.allclose(stacked[k], single, rtol=0, atol=1e-10)
+    assert stack.steps() == [10] * 4
+    assert stack.losses() == pytest.approx([training.loss for training in singles], abs=1e-10)
+    assert stack.accuracies(task.val) == [training.accuracy(task.val) for training in singles]
+
+
+@pytest.mark.parametrize(
+    ("name", "net"),
+    [("charlm", "gru-1-8"), ("charlm", "transformer-1-8"), ("translate", "gru-1-8"), ("translate", "transformer-1-8")],
+)
+def test_stacks_of_token_networks(name: str, net: str) -> None:
+    """Three steps in float32 from equal weights: parameters agree to 1e-5 of their size."""
+    task = small(name, net)
+    rules = [compile_rule("g"), compile_rule("m_hat")]
+    stack = Stack(rules, task, lrs=[0.1, 0.03], total_steps=3, seed=3)
+    stack.run(3)
+    for k, (rule, lr) in enumerate(zip(rules, [0.1, 0.03], strict=True)):
+        training = Training(rule, task, lr=lr, total_steps=3, seed=3)
+        training.run(3)
+        for stacked, single in zip(stack._raw, training.weights.params, strict=True):
+            assert torch.allclose(stacked[k], single, rtol=1e-4, atol=1e-5)
+        assert stack.losses()[k] == pytest.approx(training.loss, rel=1e-5)
+
+
+def test_a_dead_child_takes_nobody_along() -> None:
+    task = double(small("digits", "convnet-2-4"))
+    rules = [compile_rule(text) for text in ("g", "log(-1 - g * g)", "m_hat")]
+    stack = Stack(rules, task, lrs=[0.1, 0.1, 0.1], total_steps=6, seed=1)
+    stack.run(3)
+    assert stack.alive() == [True, False, True]
+    assert stack.steps() == [3, 1, 3]
+    assert stack.accuracies(task.val)[1] == 0.0
+    kept = stack.keep([2, 0])
+    kept.run(6)
+    for k, text in enumerate(("m_hat", "g")):
+        training = Training(compile_rule(text), task, lr=0.1, total_steps=6, seed=1)
+        training.run(3)
+        training.run(6)
+        assert kept.losses()[k] == pytest.approx(training.loss, abs=1e-10)
+        for stacked, single in zip(kept._raw, training.weights.params, strict=True):
+            assert torch.allclose(stacked[k], single, rtol=0, atol=1e-11)
+    assert kept.steps() == [6, 6]
+
+
+def test_all_dead_stop_at_once() -> None:
+    task = small("digits", "mlp-1-8")
+    stack = Stack([compile_rule("log(-1 - g * g)")] * 3, task, lrs=[1.0, 0.1, 0.01], total_steps=50, seed=1)
+    stack.run(50)
+    assert stack.alive() == [False] * 3
+    assert max(stack.steps()) == 1
+    assert stack.accuracies(task.val) == [0.0] * 3
+
+
+@pytest.mark.parametrize("sweep", ["halving", "full"])
+def test_score_by_stack_and_by_singles(sweep: str) -> None:
+    """The sweep picks the same rate, so that the longer training, which is never stacked, gives the same bits."""
+    task = double(load("digits").with_options(net="mlp-1-8", sweep_steps=20, train_steps=6))
+    rule = compile_rule("g * exp(sign(g) * sign(m_hat))")
+    one = score(rule, task, Protocol(sweep, stack=False), seed=2)  # type: ignore[arg-type]
+    two = score(rule, task, Protocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
+    assert (one.lr, one.reward, one.curve["accuracy"]) == (two.lr, two.reward, two.curve["accuracy"])
+    assert one.curve["sweep"] == two.curve["sweep"]
+    bad = score(compile_rule("log(-1 - g * g)"), task, Protocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
+    assert (bad.status, bad.lr) == ("diverged", None)
+
+
+def test_the_cpu_trains_one_after_the_other_by_default() -> None:
+    assert not pays(load("digits"))
+
+
+def test_a_device_is_asked_seldom_but_early() -> None:
+    cuda = torch.device("cuda")
+    assert [step for step in range(1, 50) if due(step, cuda)] == [1, 2, 4, 8, 16, 32, 48]
+    assert all(due(step, torch.device("cpu")) for step in range(1, 50))
+
+
+def test_singles_are_trainings() -> None:
+    task = small("digits", "mlp-1-8")
+    cohort = Singles.start([compile_rule("g")] * 2, task, lrs=[0.1, 0.2], total_steps=4, seed=1)
+    cohort.run(4)
+    training = Training(compile_rule("g"), task, lr=0.2, total_steps=4, seed=1)
+    training.run(4)
+    kept = cohort.keep([1])
+    assert (kept.lrs, kept.steps(), kept.losses(), kept.alive()) == ([0.2], [4], [training.loss], [True])
+    assert kept.accuracies(task.val) == [training.accuracy(task.val)]
+    assert math.isfinite(training.val_loss)
+
+
+def test_keeping_memory_changes_no_bit() -> None:
+    """It is set for the process by the first score(); results before and after are the same."""
+    task = small("digits", "convnet-2-4")
+
+    def weights() -> list[torch.Tensor]:
+        training = Training(compile_rule("adam"), task, lr=0.01, total_steps=5, seed=1)
+        training.run(5)
+        return [param.detach().clone() for param in training.weights.params]
+
+    before = weights()
+    assert keep_freed_memory() in (True, False)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(), strict=True))

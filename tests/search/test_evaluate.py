@@ -1,0 +1,290 @@
+"""The commands evaluate and train: intervals against an independent formula, workers, drawings, JSON, wrong usage."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from nos_search import plot
+from nos_search.cli import main
+from nos_search.commands_train import KNOWN, shown_loss
+from nos_search.rules import compile_rule
+from nos_search.task import load
+from nos_search.train.child import Protocol, derive_seed, score
+from nos_search.train.evaluate import half_width, summarise
+
+SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    try:
+        status = main([str(arg) for arg in args])
+    except SystemExit as leave:
+        status = int(leave.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_t_interval() -> None:
+    """Quantiles of Student's t from the printed tables: 12.706, 4.303, 2.776 and 2.262 for 1, 2, 4 and 9 degrees."""
+    for count, quantile in ((2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262)):
+        values = [math.sin(k) for k in range(count)]
+        want = quantile * statistics.stdev(values) / math.sqrt(count)
+        assert half_width(values) == pytest.approx(want, rel=2e-4)
+    assert half_width([0.5]) is None
+    assert half_width([0.5, 0.5]) == 0
+
+
+def test_evaluate_against_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything in the JSON from outcomes that are scored here, one by one."""
+    status, out, _ = call(
+        capsys, "evaluate", "adam", "g", "--seeds", 3, "--seed", 4, "--baseline", "sgd", "--json", *SMALL
+    )
+    assert status == 0
+    data = json.loads(out)
+    assert (data["format"], data["interval"], data["nets"]) == (
+        2,
+        "Student t, 95%, half width",
+        {"digits": "convnet-2-4"},
+    )
+    assert [result["rule"] for result in data["results"]] == ["adam", "g", "sgd"]
+    task = load("digits").with_options(width=4, sweep_steps=4, train_steps=6)
+    tests = {}
+    for result in data["results"]:
+        outcomes = [
+            score(compile_rule(result["rule"]), task, Protocol(), seed=derive_seed(4, "evaluate", k), test=True)
+            for k in range(3)
+        ]
+        tests[result["rule"]] = [outcome.test or 0.0 for outcome in outcomes]
+        assert result["tests"] == tests[result["rule"]]
+        assert result["vals"] == [outcome.reward for outcome in outcomes]
+        assert result["lrs"] == [outcome.lr for outcome in outcomes]
+        assert result["test_mean"] == pytest.approx(statistics.fmean(result["tests"]))
+        assert result["test_ci"] == pytest.approx(4.303 * statistics.stdev(result["tests"]) / math.sqrt(3), rel=2e-4)
+        assert result["loss"] == pytest.approx(statistics.fmean(o.curve["val_loss"][-1] for o in outcomes))
+    gaps = [a - b for a, b in zip(tests["adam"], tests["sgd"], strict=True)]
+    mean, half = data["results"][0]["difference"]
+    assert mean == pytest.approx(statistics.fmean(gaps))
+    assert half == pytest.approx(4.303 * statistics.stdev(gaps) / math.sqrt(3), rel=2e-4)
+    assert data["results"][2]["difference"] == [0, 0]
+    assert tests["g"] == tests["sgd"]
+
+
+def test_a_diverged_run_counts_as_zero() -> None:
+    task = load("digits").with_options(width=4, sweep_steps=4, train_steps=6)
+    good = score(compile_rule("g"), task, Protocol(), seed=1, test=True)
+    bad = score(compile_rule("log(-1 - g * g)"), task, Protocol(), seed=1, test=True)
+    row = summarise("x", "digits", [good, bad])
+    assert (row.diverged, row.seeds, row.tests[1], row.lrs[1]) == (1, 2, 0.0, None)
+    assert row.test_mean == pytest.approx((good.test or 0) / 2)
+    assert row.loss == good.curve["val_loss"][-1]
+    assert summarise("x", "digits", [bad]).loss is None
+
+
+def test_tasks_are_grouped_and_the_best_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(
+        capsys,
+        "evaluate",
+        "w",
+        "adam",
+        "adam",
+        "--tasks",
+        "digits,charlm",
+        "--seeds",
+        1,
+        "--net",
+        "mlp",
+        "--baseline",
+        "adam",
+        *SMALL,
+    )
+    assert (status, out) == (2, "")
+    assert "--net 'mlp' is not known; choose one of: gru, transformer" in err
+    status, out, _ = call(
+        capsys,
+        "evaluate",
+        "w",
+        "adam",
+        "adam",
+        "--tasks",
+        "digits",
+        "--seeds",
+        1,
+        "--net",
+        "mlp-1-8",
+        "--baseline",
+        "adam",
+        *SMALL[:4],
+    )
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["rule", "adam", "w"]  # named twice, run once
+    assert "test - adam" in lines[0]
+    assert "+0.0000" in lines[1]
+    assert "±" not in out  # one seed has no interval
+
+
+def test_rules_may_begin_with_a_minus(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "evaluate", "--seeds", 1, *SMALL, "--", "-g")
+    assert status == 0
+    assert out.splitlines()[1].endswith(" -g")
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["evaluate", "adam", "drop(g, 0.1)", "--seeds", 2, "--tasks", "digits", "--json", *SMALL]
+    one, two = (json.loads(call(capsys, *args, "--workers", workers)[1]) for workers in (1, 2))
+    assert one == two
+
+
+def test_known_optimizers(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(
+        capsys, "evaluate", "--known", "--seeds", 1, "--sweep-steps", 1, "--train-steps", 1, "--width", 2, "--json"
+    )
+    assert status == 0
+    assert tuple(result["rule"] for result in json.loads(out)["results"]) == KNOWN
+
+
+def texts(path: Path) -> list[str]:
+    return [element.text or "" for element in ET.parse(path).iter() if element.tag.endswith("text")]
+
+
+def test_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Well-formed SVG that names every rule and task, dots in order of the accuracies."""
+    path = tmp_path / "compare.svg"
+    rule = "g * exp(sign(g) * sign(m_hat))"
+    status, out, err = call(capsys, "evaluate", "adam", rule, "--seeds", 2, "--plot", path, "--json", *SMALL)
+    assert status == 0
+    assert f"wrote {path}" in err
+    shown = texts(path)
+    assert "digits: test accuracy, mean and 95 % t interval, 2 seed(s)" in shown
+    assert {"adam", rule} <= set(shown)
+    results = sorted(json.loads(out)["results"], key=lambda r: -r["test_mean"])
+    dots = [e for e in ET.parse(path).iter() if e.get("class") == "dot"]
+    xs = [float(e.get("cx", "nan")) for e in dots]
+    assert xs == sorted(xs, reverse=True)
+    assert len(xs) == 2
+    assert f"{results[0]['test_mean']:.4f}" in shown
+    assert all(0 <= x <= 1000 for x in xs)
+
+
+def test_plot_of_equal_values() -> None:
+    """Nothing to spread: still a drawing with finite numbers."""
+    task = load("digits").with_options(width=2, sweep_steps=1, train_steps=1)
+    outcome = score(compile_rule("g"), task, Protocol(), seed=1, test=True)
+    text = plot.comparison([summarise("a < b & c", "digits", [outcome, outcome])])
+    ET.fromstring(text)
+    assert "nan" not in text
+    assert "a &lt; b &amp; c" in text
+
+
+def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "curve.svg"
+    args = [
+        "train",
+        "adam",
+        "--task",
+        "digits",
+        "--net",
+        "mlp-1-16",
+        "--train-steps",
+        33,
+        "--sweep-steps",
+        11,
+        "--plot",
+        path,
+    ]
+    status, out, err = call(capsys, *args)
+    assert status == 0
+    assert "sweeping the learning rate of adam on digits (mlp-1-16)" in err
+    lines = out.splitlines()
+    assert lines[0].split() == ["step", "training", "loss", "validation", "validation", "loss"]
+    assert [line.split()[0] for line in lines[1:4]] == ["11", "22", "33"]
+    status, out, _ = call(capsys, *args, "--json")
+    data = json.loads(out)
+    assert lines[-1] == f"lr {data['lr']:g}: validation {data['reward']:.4f}, test {data['test']:.4f}"
+    assert data["reward"] == data["curve"]["accuracy"][-1] > 0.5
+    assert len(data["sweep"]) == 7
+    points = next(e.get("points", "") for e in ET.parse(path).iter() if e.tag.endswith("polyline"))
+    assert len(points.split()) == 3
+
+
+def test_train_at_a_given_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "train", "g", "--lr", "0.05", "--json", *SMALL)
+    assert status == 0
+    assert "sweep" not in err
+    data = json.loads(out)
+    assert (data["lr"], data["sweep"], data["status"]) == (0.05, [], "done")
+    assert data["curve"]["steps"] == [2, 4, 6]  # shorter than an epoch: five points at most
+
+
+def test_train_on_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--task", "charlm", "--net", "gru-1-16", "--lr", "0.01", "--train-steps", "25", "--json"]
+    status, out, _ = call(capsys, "train", "adam", *args)
+    assert status == 0
+    data = json.loads(out)
+    assert data["curve"]["val_loss"][-1] < math.log(63) - 0.5  # better than uniform
+    assert data["reward"] > 0.15  # the share of spaces is 0.19
+    status, out, _ = call(capsys, "train", "adam", *args[:-1])
+    assert f"{data['curve']['val_loss'][-1] / math.log(2):.3f} bits" in out
+
+
+def test_train_that_diverges(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = "log(-1 - g * g)"
+    status, out, err = call(capsys, "train", bad, *SMALL)
+    assert (status, out) == (1, "")
+    assert f"{bad} diverges on digits at every learning rate from 1e-5 to 10" in err
+    status, out, _ = call(capsys, "train", bad, "--lr", "1", *SMALL)
+    assert status == 0
+    assert "diverged at lr 1" in out
+
+
+def test_losses_in_their_units() -> None:
+    assert shown_loss("bits", math.log(2)) == "1.000 bits"
+    assert shown_loss("perplexity", math.log(50)) == "50 ppl"
+    assert shown_loss("perplexity", 1e6).endswith("ppl")
+    assert shown_loss("loss", 0.5) == "0.5000 nats"
+    assert shown_loss("loss", None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["evaluate", "g", "--workers", "0"], "--workers 0 is below 1"),
+        (["evaluate", "g", "--device", "tpu"], "--device 'tpu' is not known; choose one of: cpu, cuda"),
+        (["evaluate", "g", "--plot", "/no/such/folder/x.svg"], "--plot /no/such/folder/x.svg cannot be written"),
+        (["evaluate", "g", "--baseline", "g g"], "rule 'g g' is not valid"),
+        (["evaluate", "g", "--net", "gru"], "--net 'gru' is not known; choose one of: convnet, wrn, mlp"),
+        (["evaluate", "g", "--tasks", ""], "--tasks '' is not known"),
+        (["evaluate", "g", "--data-dir", "/no/where"], "--data-dir /no/where is not a folder"),
+        (["train", "g", "--task", "digits,fashion"], "train takes one task; evaluate takes several"),
+        (["train", "g", "--lr", "0"], "--lr 0 is not a positive number"),
+        (["train", "g", "--lr", "nan"], "--lr nan is not a positive number"),
+        (["train", "g", "--threads", "0"], "--threads 0 is below 1"),
+        (["train"], "RULE"),
+        (["train", "sgdd"], "rule 'sgdd' is not valid"),
+    ],
+)
+def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, *args)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_cuda_is_refused_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    import nos_ext
+
+    if torch.cuda.is_available() and nos_ext.build_info()["cuda"]["enabled"]:
+        pytest.skip("this machine trains on CUDA")
+    status, _, err = call(capsys, "evaluate", "g", "--device", "cuda", *SMALL)
+    assert status == 2
+    assert "--device cuda: " in err
+    assert "use --device cpu" in err

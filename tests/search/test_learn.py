@@ -1,0 +1,167 @@
+"""The mathematics of PPO and TRPO: gradients by hand, conjugate gradients against a dense solve, the limit on the KL."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nos_search.space import Space
+from nos_search.strategy import ControllerStrategy, Result
+from nos_search.strategy.learn import (
+    conjugate_gradient,
+    fisher_product,
+    mean_kl,
+    ppo_objective,
+    reinforce_objective,
+    trpo_step,
+)
+from nos_search.strategy.policy import Policy
+
+# log p - log p_old, advantage -> gradient of the clipped objective by log p, by hand: A r, or 0 where the clip holds.
+CLIPPED = [
+    (0.0, 2.0, 2.0),
+    (0.1, 2.0, 2.0 * math.exp(0.1)),  # r = 1.105, within 1.2
+    (0.5, 2.0, 0.0),  # r = 1.65 > 1.2 and A > 0: nothing to gain
+    (0.5, -2.0, -2.0 * math.exp(0.5)),  # r = 1.65 and A < 0: the way back is open
+    (-0.5, 2.0, 2.0 * math.exp(-0.5)),  # r = 0.61 < 0.8 and A > 0
+    (-0.5, -2.0, 0.0),
+    (0.0, 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("difference", "advantage", "gradient"), CLIPPED)
+def test_ppo_gradient(difference: float, advantage: float, gradient: float) -> None:
+    log_prob = torch.tensor([difference - 7.0], dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([-7.0], dtype=torch.float64)
+    value = ppo_objective(log_prob, old, torch.tensor([advantage], dtype=torch.float64), 0.2)
+    (slope,) = torch.autograd.grad(value, log_prob)
+    assert float(slope) == pytest.approx(gradient, abs=1e-12)
+    ratio = math.exp(difference)
+    clipped = min(max(ratio, 0.8), 1.2)
+    assert value.item() == pytest.approx(min(ratio * advantage, clipped * advantage))
+
+
+def test_ppo_starts_as_the_policy_gradient() -> None:
+    log_prob = torch.tensor([-3.0, -4.0], requires_grad=True)
+    advantage = torch.tensor([1.0, -0.5])
+    (ppo,) = torch.autograd.grad(ppo_objective(log_prob, log_prob.detach(), advantage, 0.2), log_prob)
+    (plain,) = torch.autograd.grad(reinforce_objective(log_prob, advantage), log_prob)
+    assert torch.allclose(ppo, plain)
+    assert torch.allclose(plain, advantage / 2)
+
+
+def test_conjugate_gradient_is_the_dense_solve() -> None:
+    generator = torch.Generator().manual_seed(1)
+    root = torch.randn(30, 30, dtype=torch.float64, generator=generator)
+    matrix = root @ root.T + 0.5 * torch.eye(30, dtype=torch.float64)
+    b = torch.randn(30, dtype=torch.float64, generator=generator)
+    x = conjugate_gradient(lambda v: matrix @ v, b, iterations=60, tolerance=1e-12)
+    assert torch.allclose(x, torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
+    few = conjugate_gradient(lambda v: matrix @ v, b, iterations=3, tolerance=1e-12)
+    assert float(few @ b) > 0
+    assert float((matrix @ few - b).norm()) > 1e-6
+    assert not conjugate_gradient(lambda v: matrix @ v, torch.zeros_like(b), iterations=5, tolerance=0.0).any()
+
+
+def policy_and_batch(n: int = 12, seed: int = 1) -> tuple[Policy, list[tuple[int, ...]], torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    policy = Policy(Space(groups=1), hidden=4, embedding=3, generator=generator)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(10)  # away from uniform
+    strings, log_prob = policy.sample(n, generator)
+    return policy, strings, torch.tensor(log_prob)
+
+
+def test_sampling_and_evaluation_agree() -> None:
+    policy, strings, sampled = policy_and_batch(40)
+    log_prob, entropy = policy.evaluate(strings)
+    assert torch.allclose(log_prob, sampled, atol=1e-4)
+    assert (entropy > 0).all()
+    # one position, by hand: the frequencies of first tokens follow the softmax
+    many, _ = policy.sample(4000, torch.Generator().manual_seed(5))
+    first = policy.distributions(policy.batch(strings[:1]))[0, 0].exp()[:17]
+    counted = torch.bincount(torch.tensor([string[0] for string in many]), minlength=17) / 4000
+    assert (counted - first).abs().max() < 0.03
+
+
+def test_fisher_product_is_the_dense_fisher_matrix() -> None:
+    """The Hessian of the KL at the policy itself is J' M J with M the Fisher matrix of the categorical distributions."""
+    policy, strings, _ = policy_and_batch(6)
+    policy.double()
+    batch = policy.batch(strings)
+    parameters = list(policy.parameters())
+    log_p = policy.distributions(batch)
+    rows = [
+        torch.cat([x.reshape(-1) for x in torch.autograd.grad(value, parameters, retain_graph=True)])
+        for value in log_p[batch.masks]
+    ]
+    jacobian = torch.stack(rows)
+    weights = log_p.exp()[batch.masks].detach() / len(strings)
+    fisher = jacobian.T @ (weights[:, None] * jacobian)
+    v = torch.randn(fisher.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    product = fisher_product(policy, batch, damping=0.1)
+    assert torch.allclose(product(v), fisher @ v + 0.1 * v, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [1e-4, 1e-2, 0.3])
+def test_trpo_keeps_its_limit_and_gains(limit: float) -> None:
+    policy, strings, old = policy_and_batch()
+    batch = policy.batch(strings)
+    advantage = torch.tensor([1.0 if string[4] % 2 else -1.0 for string in strings])
+    advantage -= advantage.mean()
+    with torch.no_grad():
+        before = policy.distributions(batch)
+    kl = trpo_step(policy, batch, old, advantage, entropy=0.0, limit=limit)
+    with torch.no_grad():
+        after = policy.distributions(batch)
+    measured = float(mean_kl(before, after))
+    assert 0 < kl <= limit
+    assert measured == pytest.approx(kl, rel=1e-3, abs=1e-7)
+    assert kl > limit / 300  # not merely by standing still
+    gain = (torch.exp(policy.log_prob(after, batch) - old) * advantage).mean()
+    start = (torch.exp(policy.log_prob(before, batch) - old) * advantage).mean()
+    assert float(gain) > float(start)
+
+
+def test_trpo_without_advantage_stays() -> None:
+    policy, strings, old = policy_and_batch()
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    assert trpo_step(policy, policy.batch(strings), old, torch.zeros(len(strings)), entropy=0.0, limit=0.1) == 0.0
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+
+
+def test_kl_of_equal_and_of_masked() -> None:
+    policy, strings, _ = policy_and_batch()
+    with torch.no_grad():
+        log_p = policy.distributions(policy.batch(strings))
+    assert float(mean_kl(log_p, log_p)) == 0.0
+    a, b = torch.tensor([[[0.25, 0.75]]]).log(), torch.tensor([[[0.5, 0.5]]]).log()
+    assert float(mean_kl(a, b)) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+
+
+def test_first_ppo_epoch_moves_as_reinforce() -> None:
+    """At the old policy the ratio is 1: with one epoch both algorithms take the same step."""
+    states = []
+    for algorithm in ("ppo", "reinforce"):
+        strategy = ControllerStrategy(
+            Space(groups=1), seed=1, algorithm=algorithm, epochs=1, batch=4, hidden=8, embedding=4
+        )
+        for candidate in strategy.ask(4):
+            strategy.tell([Result(candidate.tokens, candidate.tokens[0] / 17, candidate.id)])
+        assert strategy.updates == 1
+        states.append([parameter.detach() for parameter in strategy.policy.parameters()])
+    for a, b in zip(*states, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_duplicates_do_not_move_the_baseline() -> None:
+    strategy = ControllerStrategy(Space(groups=1), seed=1, batch=4, hidden=8, embedding=4)
+    for candidate in strategy.ask(4):
+        strategy.tell([Result(candidate.tokens, 0.8, candidate.id)])
+    for candidate in strategy.ask(4):
+        strategy.tell([Result(candidate.tokens, 0.1, candidate.id, duplicate=True)])
+    assert strategy.metrics()["baseline"] == pytest.approx(0.8)
+    assert strategy.updates == 2
