@@ -175,7 +175,8 @@ def test_descent_knows_up_from_down() -> None:
 @pytest.mark.parametrize("space", [Space(groups=2), ProgramSpace(lines=4)], ids=["nos", "program"])
 def test_batches_and_singles_agree(space) -> None:
     """Apart from what is equal within a batch."""
-    strings = sample(space, 120)
+    strings = sample(space, 60)
+    strings += strings[:20]
     whole = Funnel(space).admit(strings)
     for tokens, verdict in zip(strings, whole, strict=True):
         (single,) = Funnel(space).admit([tokens])
@@ -205,10 +206,10 @@ def test_equal_candidates_are_found_in_the_batch_and_among_the_trained() -> None
 
 def test_restored_funnel_is_the_recorded_one() -> None:
     for space in (Space(groups=2), ProgramSpace(lines=3)):
-        strings = sample(space, 200)
+        strings = sample(space, 100)
         one, two = Funnel(space), Funnel(space)
         trained = [
-            (number, v.tokens) for number, v in enumerate(Funnel(space).admit(strings[:100])) if v.status == "passed"
+            (number, v.tokens) for number, v in enumerate(Funnel(space).admit(strings[:50])) if v.status == "passed"
         ]
         for number, tokens in trained:
             one.record(number, tokens)
