@@ -1,12 +1,15 @@
 # nos_cuda: the CUDA back-end as a static library. cudart is linked statically and libcuda is not linked at all, so the
 # module loads on a machine without a driver and says so in build_info().
 find_package(CUDAToolkit REQUIRED)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know that nvcc has C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+endif()
 add_library(nos_cuda STATIC
   csrc/backend/cuda/kernels.cu csrc/backend/cuda/lower.cc csrc/backend/cuda/job.cc csrc/backend/cuda/captured.cc
   csrc/backend/cuda/runtime.cc csrc/backend/cuda/engine.cc csrc/backend/cuda/jit/jit.cc)
 target_link_libraries(nos_cuda PUBLIC nos_engine CUDA::cudart_static)
-set_target_properties(nos_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
-                                          CUDA_VISIBILITY_PRESET hidden)
+set_target_properties(nos_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
+                                          CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
 # --fmad=false: the bits of docs/numerics.md. The jump table makes the interpreter's dispatch one indirect branch; nvcc's
 # default is a tree of comparisons, with the same results, and `make gate` notices if a toolkit loses the option.
 target_compile_options(nos_cuda PRIVATE
