@@ -74,7 +74,7 @@ def test_every_gate_of_a_run_is_counted_and_kept(tmp_path: Path) -> None:
     assert min(rows[gate].stopped for gate in ("static", "effect", "descent", "screen")) > 0
     assert all(row.seconds > 0 for row in rows.values())
     trained = [trial for trial in trials if trial.status == "done"]
-    assert all(trial.metrics["gate.score"] >= 0.05 and trial.metrics["gate.cosine"] >= 0 for trial in trained)
+    assert all(t.gates["screen"]["value"] >= 0.05 and t.gates["descent"]["value"] >= 0 for t in trained)
 
 
 def test_programs_are_searched(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_equal_seeds_equal_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["controller", "evolution", "random"])
 def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> None:
-    """The executor dies at every other job; the run is taken up again each time and ends as the unbroken one."""
+    """The executor dies again and again; the run is taken up again each time and ends as the unbroken one."""
     options = SMALL_CONTROLLER if strategy == "controller" else {}
     chosen = config(strategy=strategy, strategy_options=options, trials=120)
     stub_search(tmp_path / "whole", chosen, StubExecutor())
@@ -120,11 +120,11 @@ def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> 
     crashed: set[int] = set()
 
     def fault(job: Job) -> None:
-        if len(executor.jobs) % 2 == 0 and job.number not in crashed:
+        if len(executor.jobs) % 6 == 3 and job.number not in crashed:
             crashed.add(job.number)
             raise CrashError
 
-    for _ in range(40):
+    for _ in range(200):
         try:
             executor = StubExecutor(fault)
             assert stub_search(tmp_path / "broken", chosen, executor) == "trials"
