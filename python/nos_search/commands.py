@@ -226,6 +226,8 @@ def _print_summary(data: dict[str, Any], *, top: int, as_json: bool) -> None:
 def report(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     path = Path(args.out) if args.out else folder / "report.html"
+    if args.out and not path.parent.is_dir():  # before anything is trained for the page
+        raise UsageError(f"--out {path} cannot be written: there is no folder {path.parent}; make it or choose another")
     with Store.open(folder) as store:
         going_on = store.being_written()
     if going_on and not args.no_baselines:

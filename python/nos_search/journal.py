@@ -31,7 +31,7 @@ def write_journal(store: Store, path: Path) -> None:
     except ImportError:
         raise SearchError("--format optuna needs optuna; install it with: pip install 'nos-ext[optuna]'") from None
 
-    class Memory(BaseJournalBackend):  # type: ignore[misc]
+    class Memory(BaseJournalBackend):
         logs: list[dict[str, Any]] = []  # noqa: RUF012 - one instance
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:

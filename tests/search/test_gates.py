@@ -254,7 +254,7 @@ def test_counts_are_those_of_the_verdicts() -> None:
     ticks = iter(range(10**6))
     verdicts = Funnel(space, clock=lambda: float(next(ticks))).admit(sample(space, 400))
     trials = [
-        Trial(k, v.tokens, "", "", 0, status="done" if v.status == "passed" else v.status, metrics=v.metrics())
+        Trial(k, v.tokens, "", "", 0, status="done" if v.status == "passed" else v.status, gates=v.gates())
         for k, v in enumerate(verdicts)
     ]
     rows = counts(trials)
