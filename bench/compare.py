@@ -12,8 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import record as rec
-from .peers import ENGINE
+if not __package__:  # run as a file: python bench/compare.py A B
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "bench"
+
+from . import record as rec  # noqa: E402
+from .peers import ENGINE  # noqa: E402
 
 # suite -> what names a cell, and the contender that is compared
 SUITES = {
