@@ -16,8 +16,8 @@ if not __package__:  # run as a file: python bench/compare.py A B
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "bench"
 
-from . import record as rec  # noqa: E402
-from .peers import ENGINE  # noqa: E402
+from . import record as rec
+from .peers import ENGINE
 
 # suite -> what names a cell, and the contender that is compared
 SUITES = {
