@@ -26,6 +26,7 @@ SOURCES = [
     "csrc/backend/cuda/captured.cc",
     "csrc/backend/cuda/job.cc",
     "csrc/backend/cuda/lower.cc",
+    "csrc/backend/cuda/listing.cc",
     "csrc/plan/plan.cc",
     "csrc/program/program.cc",
     "csrc/program/verify.cc",
