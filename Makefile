@@ -21,7 +21,7 @@ demo: $(STAMP) ## a real search, its leaderboard and a report
 	$(BIN)/nos-search report $(DEMO)
 
 test: $(STAMP) ## every test
-	$(BIN)/python -m pytest tests -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests bench -n 2 --dist worksteal
 
 test-fast: $(STAMP) ## tests that take a moment each
 	$(BIN)/python -m pytest tests -m "not slow"

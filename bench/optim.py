@@ -30,7 +30,11 @@ from .sizes import SIZES, Size
 
 OURS: Final = "RuleOptimizer"
 RULE: Final = RULES["adamw"]
-IMPLEMENTATIONS: Final = {"fused": {"fused": True}, "foreach": {"foreach": True}, "for-loop": {"foreach": False}}
+IMPLEMENTATIONS: Final[dict[str, dict[str, Any]]] = {
+    "fused": {"fused": True},
+    "foreach": {"foreach": True},
+    "for-loop": {"foreach": False},
+}
 TEN_MILLION: Final = Size("10M", "10 tensors of 1000 x 1000", ((1000, 1000),) * 10)
 GROUPS: Final = 100
 BATCH: Final = (4, 32)  # sequences, tokens of each

@@ -146,11 +146,6 @@ def contenders(s: Stack, with_eager: bool) -> list[Contender]:
     return out
 
 
-def missing() -> str | None:
-    """Why this suite cannot run, if so."""
-    return None if hasattr(nos_ext, "apply_population") else "nos_ext.apply_population is not in this version"
-
-
 def run(effort: Effort) -> Iterator[dict[str, Any]]:
     for scene in SCENES:
         found = contenders(stack(scene.shapes, scene.rules, scene.k), scene.eager)

@@ -68,11 +68,6 @@ class Record:
         self.write()
         print(f"{time.perf_counter() - self._start:7.1f} s  {suite:10} {line(row)}", file=sys.stderr, flush=True)
 
-    def skip(self, suite: str, why: str) -> None:
-        self._data.setdefault("skipped", {})[suite] = why
-        self.write()
-        print(f"{suite} skipped: {why}", file=sys.stderr)
-
     def write(self) -> None:
         self._data["seconds"] = round(time.perf_counter() - self._start, 1)
         part = self._path.with_suffix(".part")
@@ -113,9 +108,6 @@ def run(options: argparse.Namespace) -> Path:
         "memory": lambda: memory.run(pairs, options.threads),
     }
     for suite in options.suites:
-        if suite == "population" and (why := population.missing()):
-            record.skip(suite, why)
-            continue
         for row in suites[suite]():
             record.add(suite, row)
     return Path(options.json)

@@ -137,17 +137,9 @@ def run(job: Job) -> dict[str, Any]:
     return {**found, "seconds": time.perf_counter() - start}
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of the 95 % confidence interval (infinite for one value)."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, float("inf")
-    from scipy.stats import t
-
-    return mean, float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-
-
 def table(results: Sequence[dict[str, Any]]) -> str:
+    from nos_search.train.evaluate import half_width
+
     columns = [column for column in _COLUMNS if column in results[0]]
     lines = ["| strategy | seeds | proposals | children | " + " | ".join(c.replace("_", " ") for c in columns) + " |"]
     lines.append("|---|---|---|---|" + "---|" * len(columns))
@@ -155,8 +147,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         rows = [result for result in results if result["label"] == label]
         cells = []
         for column in columns:
-            mean, half = interval([row[column] for row in rows])
-            cells.append(f"{mean:.3f}" if half == float("inf") else f"{mean:.3f} +- {half:.3f}")
+            values = [row[column] for row in rows]
+            half = half_width(values)
+            cells.append(f"{statistics.fmean(values):.3f}" + ("" if half is None else f" +- {half:.3f}"))
         proposals = statistics.fmean(row["proposals"] for row in rows)
         children = statistics.fmean(row["children"] for row in rows)
         lines.append(f"| {label} | {len(rows)} | {proposals:.0f} | {children:.0f} | " + " | ".join(cells) + " |")

@@ -182,5 +182,4 @@ def missing(record: dict[str, Any]) -> str:
             reasons.setdefault((name, why), []).append(f"{cell['rule']} {cell['size']}")
     rows = [[name, why, str(len(where))] for (name, why), where in sorted(reasons.items())]
     rows += [["all", row["skipped"], row["size"]] for row in record.get("update", []) if "skipped" in row]
-    rows += [["all", why, suite] for suite, why in record.get("skipped", {}).items()]
     return table(["contender", "why it is missing", "cells"], rows)

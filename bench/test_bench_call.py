@@ -10,7 +10,7 @@ import nos_ext
 from bench.case import Arena
 from bench.latency import fresh_texts
 from bench.peers import ENGINE, contenders
-from bench.population import SCENES, missing, stack
+from bench.population import SCENES, Scene, stack
 from bench.population import contenders as population_contenders
 from bench.rules import RULES
 from bench.sizes import Size
@@ -31,10 +31,14 @@ def test_text_to_program(benchmark: Any, rule: str) -> None:
     benchmark(lambda: nos_ext.compile_rule(next(texts)))
 
 
-@pytest.mark.skipif(missing() is not None, reason=str(missing()))
-@pytest.mark.parametrize("scene", range(len(SCENES)), ids=[name for name, _, _ in SCENES])
-@pytest.mark.parametrize("by", ["apply_population", "apply_rule x K", "eager x K"])
-def test_population(benchmark: Any, scene: int, by: str) -> None:
-    name, shapes, rules = SCENES[scene]
-    benchmark.group = name
-    benchmark(next(c.run for c in population_contenders(stack(shapes, rules)) if c.name == by), 1)
+BY = ("apply_population", "apply_rule x K", "eager x K")
+
+
+@pytest.mark.parametrize(
+    ("scene", "by"),
+    [pytest.param(s, by, id=f"{s.name}-{by}") for s in SCENES for by in BY if s.eager or by != "eager x K"],
+)
+def test_population(benchmark: Any, scene: Scene, by: str) -> None:
+    benchmark.group = scene.name
+    found = population_contenders(stack(scene.shapes, scene.rules, scene.k), scene.eager)
+    benchmark(next(c.run for c in found if c.name == by), 1)

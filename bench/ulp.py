@@ -102,7 +102,7 @@ def ulp_errors(got: np.ndarray, want: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @functools.cache
 def _weights() -> np.ndarray:
-    return np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, BLOCK, np.uint64) | np.uint64(1)
+    return np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, BLOCK, np.uint64) | np.array(1, np.uint64)
 
 
 def _digest(got: np.ndarray, block: int) -> int:

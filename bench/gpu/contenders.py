@@ -46,7 +46,7 @@ def _on_cuda(case: Case) -> bool:
 
 def captured(step: Callable[[], Any]) -> Callable[[int], None]:
     """A run(n) that replays the CUDA graph of one step."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):

@@ -43,7 +43,7 @@ class Record:
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self._path = path
-        self._data = json.loads(path.read_text()) if path.exists() else {"schema": SCHEMA}
+        self._data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"schema": SCHEMA}
         self._data |= head
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -54,7 +54,7 @@ class Record:
         part.replace(self._path)
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        self.set(name, [*self._data.get(name, []), row])
+        self.set(name, [*(self._data.get(name) or []), row])
         label = " ".join(str(row[k]) for k in ("scene", "rule", "dtype", "candidates") if k in row)
         times = row.get("contenders", {})
         text = " | ".join(f"{n} {r['us']:.1f}" for n, r in times.items()) if times else row.get("skipped", "")

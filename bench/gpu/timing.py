@@ -32,7 +32,7 @@ def sample(run: Callable[[int], None], calls: int, device: str) -> tuple[float, 
         run(calls)
         seconds = (time.perf_counter() - begin) / calls
         return seconds, seconds
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     first.record()
     begin = time.perf_counter()

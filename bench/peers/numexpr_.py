@@ -68,7 +68,7 @@ EXPRESSIONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 def build(case: Case) -> Contender:
     try:
-        import numexpr  # type: ignore[import-untyped]
+        import numexpr
     except ImportError as error:
         raise Unavailable("numexpr is not installed") from error
     numexpr.set_num_threads(case.threads)
