@@ -162,7 +162,6 @@ def test_sizes(name: str, tensors: int, elements: int) -> None:
     assert (SIZES[name].tensors, SIZES[name].elements) == (tensors, elements)
 
 
-@pytest.mark.skipif(population.missing() is not None, reason=str(population.missing()))
 @pytest.mark.parametrize("rules", [population.MIXED, population.SAME], ids=["mixed", "same"])
 def test_population_contenders_agree(rules: tuple[str, ...]) -> None:
     def make() -> population.Stack:
