@@ -11,17 +11,23 @@ from .executor import Executor, InProcess, Scorer
 from .rules import Rule
 from .task import Task
 from .train.child import Outcome, Protocol, score
+from .train.promotion import Promotion, promote
 
 
 @dataclass(frozen=True)
 class ChildScorer:
-    """Scores rules by training the task's child."""
+    """Scores rules by training the task's child, or those of a rung of the ladder."""
 
     task: Task
     protocol: Protocol
+    ladder: Promotion | None = None
 
-    def __call__(self, rule: Rule, seed: int) -> Outcome:
-        return score(rule, self.task, self.protocol, seed=seed)
+    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
+        if rung == 0:
+            return score(rule, self.task, self.protocol, seed=seed)
+        if self.ladder is None:
+            raise ValueError(f"rung {rung}: this run has no ladder (--promote)")
+        return promote(rule, self.ladder, rung, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,20 @@ class LoadChild:
 
     def __call__(self) -> Scorer:
         config = RunConfig.from_json(self.config)
-        return ChildScorer(config.make_task(), config.make_protocol())
+        return scorer(config, config.make_task())
+
+
+def scorer(config: RunConfig, task: Task) -> ChildScorer:
+    """What the configuration asks for. UsageError for a ladder that cannot be read or loaded."""
+    return ChildScorer(task, config.make_protocol(), config.make_ladder(task))
 
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
     """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
     name = config.executor_name
+    here = scorer(config, task)  # what cannot be loaded is said here, not by each worker
     if name == "inprocess":
-        return InProcess(ChildScorer(task, config.make_protocol()), threads=config.threads, clock=clock)
+        return InProcess(here, threads=config.threads, clock=clock)
     loader = LoadChild(config.to_json())
     if name == "loky":
         from .executor.local import Local

@@ -128,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
     p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
     p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
+    p.add_argument(
+        "--promote",
+        metavar="RUNG,...",
+        help="score the best again on TASK[:NET][*TIMES][@PART][+TASK...]: longer, with more data, on other tasks",
+    )
+    p.add_argument("--promote-eta", type=int, default=4, metavar="N", help="one rule in N goes up a rung (default 4)")
     p.add_argument("--batch", type=int, default=8, metavar="N", help="rules asked for at a time (default 8)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="decides the whole run (default 1)")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")

@@ -18,6 +18,7 @@ from . import baselines
 from . import report as report_page
 from .bench import BENCHES, load_bench
 from .children import make_executor
+from .climbing import climbed
 from .commands_rules import space_of
 from .commands_train import fetch
 from .config import RunConfig, versions
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         sweep_steps=args.sweep_steps,
         train_steps=args.train_steps,
         data_dir=str(Path(args.data_dir).resolve()) if args.data_dir else None,
+        promote=args.promote,
+        promote_eta=args.promote_eta,
         seed=args.seed,
         batch=args.batch,
         threads=args.threads,
@@ -137,8 +140,14 @@ def _search(store: Store, config: RunConfig, executor: Executor, *, board: bool)
     )
     status = 0
     tensorboard = TensorBoard(store.folder / "tensorboard") if board else None
-    limits = {"trials": config.trials, "children": config.children}
-    with Display(sys.stderr, **limits, earlier=earlier, clock=time.perf_counter) as display:
+    with Display(
+        sys.stderr,
+        trials=config.trials,
+        children=config.children,
+        earlier=earlier,
+        promoted=climbed(store),
+        clock=time.perf_counter,
+    ) as display:
         search.listeners = [display, tensorboard] if tensorboard else [display]
         try:
             reason = search.run()
@@ -205,10 +214,13 @@ def _print_summary(data: dict[str, Any], *, top: int, as_json: bool) -> None:
         f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
         + (f", in flight {data['running']}" if data["running"] and data["going_on"] else "")
     )
+    higher = data["rungs"]
     rows = [
         [
             str(row["rank"]),
             f"{row['reward']:.4f}",
+            *(f"{reward:.4f}" for reward in row["promoted"]),
+            *[""] * (len(higher) - len(row["promoted"])),
             number(row["lr"]),
             str(row["trials"]),
             str(row["duplicates"]),
@@ -217,7 +229,7 @@ def _print_summary(data: dict[str, Any], *, top: int, as_json: bool) -> None:
         for row in data["leaderboard"][:top]
     ]
     if rows:
-        print(table(["rank", "reward", "lr", "trials", "duplicates", "rule"], rows))
+        print(table(["rank", "reward", *higher, "lr", "trials", "duplicates", "rule"], rows))
     else:
         print("no rule has been trained to the end yet")
     return None

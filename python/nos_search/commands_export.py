@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import tables
 from .errors import SearchError, UsageError, choose
-from .results import leaderboard
+from .results import best_rows
 from .rules import parse_rule_argument
 from .store import FILE, Store
 
@@ -48,7 +48,7 @@ def _source(source: str, rank: int) -> str:
     text, comment = source, ""
     if (Path(source) / FILE).is_file():
         with Store.open(Path(source)) as store:
-            rows = leaderboard(store.trials())
+            rows = best_rows(store)
             if len(rows) < rank:
                 raise SearchError(f"{source} has {len(rows)} rules trained to the end, none of rank {rank}")
             row = rows[rank - 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .space import SearchSpace, Space, make_space
 from .strategy import STRATEGIES, Strategy, create
 from .task import TASKS, Task, load
 from .train.child import Protocol, Sweep, derive_seed
+from .train.promotion import Promotion, Rung
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunConfig:
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
     trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
     gpus_per_trial, ray_address: for the executor "ray".
+    promote: rungs above the search's own task (train/promotion.py); one rule in promote_eta goes up.
     net, width, sweep_steps, train_steps: None for the task's own; a stored run has what was in force.
     """
 
@@ -57,6 +59,8 @@ class RunConfig:
     trial_timeout: float = 3600.0
     ray_address: str | None = None
     gpus_per_trial: float = 0.0
+    promote: str | None = None
+    promote_eta: int = 4
     trials: int | None = None
     children: int | None = None
     seconds: float | None = None
@@ -95,6 +99,8 @@ class RunConfig:
             raise UsageError(f"--seconds {self.seconds:g} is not above 0; say how long to search")
         if self.target is not None and not 0 < self.target <= 1:
             raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
+        if self.promote_eta < 2:
+            raise UsageError(f"--promote-eta {self.promote_eta} is below 2; one rule in so many is promoted")
         self.make_protocol()
         self.make_gates()
 
@@ -115,6 +121,18 @@ class RunConfig:
 
     def make_protocol(self) -> Protocol:
         return Protocol(sweep=self.sweep)
+
+    def make_ladder(self, task: Task) -> Promotion | None:
+        """Rung 0, which is `task`, and those of --promote, data loaded; None without."""
+        if self.promote is None:
+            return None
+        above = Promotion.parse(
+            self.promote,
+            data_dir=Path(self.data_dir) if self.data_dir else None,
+            eta=self.promote_eta,
+            protocol=self.make_protocol(),
+        )
+        return replace(above, rungs=(Rung(task.name, (task,)), *above.rungs))
 
     @property
     def executor_name(self) -> str:

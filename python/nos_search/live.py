@@ -5,7 +5,7 @@ gates, throughput and a leaderboard with formulas; elsewhere plain lines. Its co
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .gate import GATES
-from .store import Trial
+from .store import Score, Trial
 
 _TOP = 8
 _MEAN_WINDOW = 25
@@ -37,6 +37,7 @@ class Tally:
         self.proposed: Counter[int] = Counter()  # by the trial that was trained
         self.top: list[Trial] = []
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
+        self.promoted: dict[int, list[float]] = {}
 
     def add(self, trial: Trial) -> bool:
         """Whether it is the best so far."""
@@ -72,7 +73,7 @@ class Tally:
 class Display:
     """A Listener and context manager. earlier: trials of a resumed run, in the order of their answers.
 
-    trials, children: the limits, for the bars. clock: seconds from any start.
+    promoted: their rewards on higher rungs. trials, children: the limits, for the bars. clock: seconds from any start.
     """
 
     def __init__(
@@ -83,13 +84,15 @@ class Display:
         earlier: Sequence[Trial],
         clock: Callable[[], float],
         children: int | None = None,
+        promoted: Mapping[int, Sequence[float]] | None = None,
     ) -> None:
         self._stream, self._clock, self._start = stream, clock, clock()
         self.tally = Tally()
         for trial in earlier:
             self.tally.add(trial)
+        self.tally.promoted = {number: list(rewards) for number, rewards in (promoted or {}).items()}
         self._times: deque[tuple[float, int]] = deque([(self._start, self.tally.trained)], maxlen=_RATE_WINDOW)
-        self._flying: dict[int, tuple[Trial, float]] = {}
+        self._flying: dict[int, tuple[Trial, int, float]] = {}
         self._live: Live | None = None
         if stream.isatty():
             columns = (
@@ -116,11 +119,20 @@ class Display:
             self._flying = {}
             self._live.stop()
 
-    def on_start(self, trial: Trial) -> None:
-        self._flying = {**self._flying, trial.id: (trial, self._clock())}  # the drawing thread reads it
+    def on_start(self, trial: Trial, rung: int) -> None:
+        self._flying = {**self._flying, trial.id: (trial, rung, self._clock())}  # the drawing thread reads it
+
+    def _landed(self, trial: Trial) -> None:
+        self._flying = {number: entry for number, entry in self._flying.items() if number != trial.id}
+
+    def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
+        self._landed(trial)
+        self.tally.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
+        if not self._live:
+            self._line(f"trial {trial.id}: rung {rung} ({score.task}) {score.reward or 0.0:.4f}  {trial.rule}")
 
     def on_trial(self, trial: Trial) -> None:
-        self._flying = {number: entry for number, entry in self._flying.items() if number != trial.id}
+        self._landed(trial)
         better = self.tally.add(trial)
         self._times.append((self._clock(), self.tally.trained))
         if self._live:
@@ -153,8 +165,13 @@ class Display:
         now = self._clock()
         flying = list(self._flying.values())
         lines = [
-            Text(f"  {now - since:6.1f} s  #{trial.id}  {trial.rule}", overflow="ellipsis", no_wrap=True, style="dim")
-            for trial, since in flying[:_SHOWN_FLYING]
+            Text(
+                f"  {now - since:6.1f} s  #{trial.id}{f' rung {rung}' if rung else ''}  {trial.rule}",
+                overflow="ellipsis",
+                no_wrap=True,
+                style="dim",
+            )
+            for trial, rung, since in flying[:_SHOWN_FLYING]
         ]
         if len(flying) > _SHOWN_FLYING:
             lines.append(Text(f"  and {len(flying) - _SHOWN_FLYING} more in training or waiting", style="dim"))
@@ -166,6 +183,7 @@ class Display:
             f"{self._rate():,.0f} children/h   mean of last {len(tally.recent)}: {tally.mean:.3f}   "
             f"trained {tally.trained}   diverged {tally.status['diverged']}   failed {tally.status['failed']}   "
             f"training {tally.training_seconds:.0f} s, gates {tally.gate_seconds:.1f} s"
+            + (f"   promoted {len(tally.promoted)}" if tally.promoted else "")
         )
 
     def _gates(self) -> Text:
@@ -181,8 +199,13 @@ class Display:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("rule", overflow="fold")
         table.add_column("proposed", justify="right", no_wrap=True)
+        if self.tally.promoted:
+            table.add_column("higher rungs", no_wrap=True)
         for rank, trial in enumerate(self.tally.top, start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
             proposed = str(1 + self.tally.proposed[trial.id])
-            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", lr, Text(trial.rule), proposed)
+            cells: list[str | Text] = [str(rank), f"{trial.reward or 0.0:.4f}", lr, Text(trial.rule), proposed]
+            if self.tally.promoted:
+                cells.append(" ".join(f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])))
+            table.add_row(*cells)
         return table

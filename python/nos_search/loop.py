@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import nos_ext
+
+from .climbing import Climb
 from .config import RunConfig
 from .errors import SearchError
 from .executor import Answer, Executor, Job
 from .gate import Funnel, Verdict
 from .resume import restore, result_of
 from .rules import Rule
-from .store import Store, Trial
+from .store import Score, Store, Trial
 from .strategy import Strategy
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
@@ -30,11 +33,14 @@ _CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a s
 class Listener(Protocol):
     """Is told what happens; must not change anything."""
 
-    def on_start(self, trial: Trial) -> None:
-        """A trial's child was handed to the executor."""
+    def on_start(self, trial: Trial, rung: int) -> None:
+        """A trial's child was handed to the executor, or its rule for a higher rung."""
 
     def on_trial(self, trial: Trial) -> None:
         """A trial was answered and written."""
+
+    def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
+        """A trial's rule was scored on a rung above 0, and that was written."""
 
 
 class Search:
@@ -69,18 +75,21 @@ class Search:
         self._trained = {trial.id: trial for trial in answered if trial.status in ("done", "diverged")}
         self.funnel = Funnel(self.space, config.make_gates())
         self.funnel.restore([(trial.id, trial.tokens) for trial in self._trained.values()])
+        self._climb = Climb(store, config, self._trained.values())
+        self._promoted: dict[int, tuple[Trial, int]] = {}  # in flight, with the rung
         self._answered = len(answered)
         self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
-        self._checkpointed = self._answered
+        self._checkpointed = resumed.known
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
         """Searches until a limit of the configuration; returns which: "trials", "children", "seconds" or "target".
 
-        Trials in flight at the end of "seconds" and "target" are finished first. KeyboardInterrupt gives them up,
-        leaves the store ready for resume, and goes on to the caller. SearchError when five trials in a row could not
+        Trials in flight at the end of "seconds" and "target" are finished first, and so are promotions that were
+        earned, save at the end of "seconds". KeyboardInterrupt gives them up,
+        leaves the store ready for resume, and goes on to the caller. SearchError when five trainings in a row could not
         be run.
         """
         start = self.clock()
@@ -89,7 +98,9 @@ class Search:
                 reason = self._limit(self.clock() - start)
                 if reason is None:
                     self._fill(start)
-                if self._flying:
+                elif reason != "seconds":
+                    self._promote()
+                if self._flying or self._promoted:
                     for answer in self.executor.wait():
                         self._land(answer)
                     self._commit()
@@ -114,12 +125,13 @@ class Search:
 
     def _fill(self, start: float) -> None:
         """Gates what is open and hands jobs to the executor, until it is full or no more are wanted."""
+        self._promote()
         while self._wanted() and self._limit(self.clock() - start) is None:
             if self._judged:
                 self._admit(*self._judged.popleft())
             elif self._open:
                 self._judge()
-            elif len(self._flying) >= self.executor.slots:
+            elif self._full:
                 break
             elif self._ready:
                 self._launch(*self._ready.popleft())
@@ -150,12 +162,26 @@ class Search:
             self._open.append(trial)
             self.store.put(trial)
 
+    @property
+    def _full(self) -> bool:
+        return len(self._flying) + len(self._promoted) >= self.executor.slots
+
+    def _promote(self) -> None:
+        """Rules that have earned a higher rung go before new ones."""
+        while not self._full and (earned := self._climb.next(self._promoted)) is not None:
+            trial, rung = earned
+            rule = Rule(trial.rule, nos_ext.compile_rule(trial.rule), trial.key)
+            self._promoted[trial.id] = earned
+            self.executor.submit(Job(trial.id, rule, self._climb.seed(rung), rung))
+            for listener in self.listeners:
+                listener.on_start(trial, rung)
+
     def _launch(self, trial: Trial, rule: Rule) -> None:
         self._flying[trial.id] = trial
         self.store.put(trial)
         self.executor.submit(Job(trial.id, rule, trial.seed))
         for listener in self.listeners:
-            listener.on_start(trial)
+            listener.on_start(trial, 0)
 
     # --- gates -----------------------------------------------------------------------------------------------------
 
@@ -196,6 +222,8 @@ class Search:
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def _land(self, answer: Answer) -> None:
+        if answer.number in self._promoted:
+            return self._land_promotion(answer)
         trial = self._flying.pop(answer.number)
         trial = replace(trial, seconds=answer.seconds, attempts=answer.attempts, worker=answer.worker)
         # Those who waited for it go through the gates again: as duplicates, or to be trained in its place.
@@ -208,12 +236,25 @@ class Search:
             trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
             self._trained[trial.id] = trial
             self.funnel.record(trial.id, trial.tokens)
-            return self._answer(trial)
+            self._answer(trial)
+            return self._climb.add(trial)
         self._answer(replace(trial, status="failed", reason=answer.reason))
+        return self._fail(answer.reason)
+
+    def _fail(self, reason: str) -> None:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             self._commit()
-            raise SearchError(f"{_MAX_FAILURES} trials in a row could not be run; the last said: {answer.reason}")
+            raise SearchError(f"{_MAX_FAILURES} trainings in a row could not be run; the last said: {reason}")
+
+    def _land_promotion(self, answer: Answer) -> None:
+        trial, rung = self._promoted.pop(answer.number)
+        score = self._climb.land(trial.id, rung, answer)
+        for listener in self.listeners:
+            listener.on_promotion(trial, rung, score)
+        if answer.outcome is None:
+            return self._fail(answer.reason)
+        self._failures = 0
         return None
 
     def _answer(self, trial: Trial) -> None:

@@ -14,6 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from . import baselines, svg
+from .climbing import climbed, rungs
+from .config import RunConfig
 from .gate import GATES
 from .gate import counts as gate_counts
 from .mathml import formula
@@ -33,7 +35,9 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 def render(store: Store) -> str:
     """The page as text. Works on a run that is going on, too."""
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
-    rows = leaderboard(trials)
+    promoted = climbed(store)
+    rows = leaderboard(trials, promoted)
+    higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -69,6 +73,11 @@ def render(store: Store) -> str:
             }
             for row in rows[:TABLE_ROWS]
         ],
+        rungs=[
+            {"name": name, "rewards": sorted((r[k] for r in promoted.values() if len(r) > k), reverse=True)}
+            for k, name in enumerate(higher)
+        ],
+        eta=config.get("promote_eta"),
         hidden=max(0, len(rows) - TABLE_ROWS),
         top=TOP_RULES,
         window=_MEAN_WINDOW,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .climbing import climbed, order, rungs
+from .config import RunConfig
 from .store import STATUSES, Store, Trial
 
 
 @dataclass(frozen=True)
 class Row:
     """One rule of the leaderboard. trial: where it was first trained. trials: how often it, or a rule equal to it by
-    algebra, was proposed; duplicates: those that were not trained, trials - 1."""
+    algebra, was proposed; duplicates: those that were not trained, trials - 1. promoted: its rewards on the rungs of
+    --promote that it reached."""
 
     rank: int
     reward: float
@@ -22,19 +25,38 @@ class Row:
     trial: int
     trials: int
     duplicates: int
+    promoted: tuple[float, ...] = ()
 
 
-def leaderboard(trials: Sequence[Trial]) -> list[Row]:
-    """Rules that were trained to the end, best first; equal rewards in order of discovery."""
+def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]] | None = None) -> list[Row]:
+    """Rules that were trained to the end, best first; equal rewards in order of discovery.
+
+    promoted: what climbing.climbed() says. A rule that reached a higher rung stands before all that did not.
+    """
+    climbs = promoted or {}
     duplicates = Counter(trial.duplicate_of for trial in trials if trial.status == "duplicate")
     done = sorted(
         (trial for trial in trials if trial.status == "done" and trial.reward is not None),
-        key=lambda trial: (-(trial.reward or 0.0), trial.id),
+        key=lambda trial: (*order(trial.reward or 0.0, climbs.get(trial.id, ())), trial.id),
     )
     return [
-        Row(k + 1, t.reward or 0.0, t.lr, t.rule, t.id, 1 + duplicates[t.id], duplicates[t.id])
-        for k, t in enumerate(done)
+        Row(
+            rank,
+            t.reward or 0.0,
+            t.lr,
+            t.rule,
+            t.id,
+            1 + duplicates[t.id],
+            duplicates[t.id],
+            tuple(climbs.get(t.id, ())),
+        )
+        for rank, t in enumerate(done, start=1)
     ]
+
+
+def best_rows(store: Store) -> list[Row]:
+    """The leaderboard of a stored run."""
+    return leaderboard(store.trials(), climbed(store))
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
@@ -53,7 +75,7 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
     running: trials proposed and not answered; of a run that is not going on, resume takes them up again.
     """
     trials = store.trials()
-    rows = leaderboard(trials)
+    rows = leaderboard(trials, climbed(store))
     config = store.config
     return {
         "format": 1,
@@ -63,6 +85,7 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
         "seed": config["seed"],
         "going_on": store.being_written(),
         **counts(trials),
+        "rungs": rungs(RunConfig.from_json(config)),
         "best": asdict(rows[0]) if rows else None,
         "leaderboard": [asdict(row) for row in rows[:top]],
     }

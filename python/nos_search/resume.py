@@ -21,12 +21,13 @@ class Resumed:
 
     strangers: trials that the strategy would not propose again, because versions or the machine changed since. Their
     answers are told as foreign results, so nothing that was trained is lost; what the strategy proposes in their
-    place is answered without a reward.
+    place is answered without a reward. known: answers that the last checkpoint knew.
     """
 
     trials: list[Trial]
     waiting: list[Trial]
     strangers: int
+    known: int
 
 
 def result_of(trial: Trial) -> Result:
@@ -76,7 +77,7 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
             strangers += 1
             row = replace(row, tokens=tokens, rule="", key="")
         waiting.append(row)
-    return Resumed(trials, waiting, strangers)
+    return Resumed(trials, waiting, strangers, known)
 
 
 def _batches(trials: Sequence[Trial]) -> list[list[Trial]]:

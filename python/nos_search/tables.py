@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from .climbing import climbed, rungs
+from .config import RunConfig
 from .gate import GATES
 from .space import make_space
 from .store import Store, Trial
@@ -15,15 +17,17 @@ _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker
 
 
 def trials_csv(store: Store) -> str:
-    """All answered trials in the order of their answers, with the seconds of each gate, the strategy's numbers after
-    the trial, and the token of each position by name."""
+    """All answered trials in the order of their answers, with the seconds of each gate, the rewards on higher rungs,
+    the strategy's numbers after the trial, and the token of each position by name."""
     trials = _answered(store)
     space = make_space(store.config["space"])
     metrics = sorted({name for trial in trials for name in trial.metrics})
     gates = [gate for gate in GATES if any(gate in trial.gates for trial in trials)]
+    ladder, promoted = len(rungs(RunConfig.from_json(store.config))), climbed(store)
     header = [
         *_COLUMNS,
         *(f"gate.{gate}.seconds" for gate in gates),
+        *(f"rung.{k}.reward" for k in range(1, ladder + 1)),
         *(f"strategy.{name}" for name in metrics),
         *(f"token.{position.name}" for position in space.positions),
     ]
@@ -31,6 +35,7 @@ def trials_csv(store: Store) -> str:
         [
             *(getattr(trial, name) for name in _COLUMNS),
             *(trial.gates.get(gate, {}).get("seconds") for gate in gates),
+            *(promoted.get(trial.id, []) + [None] * ladder)[:ladder],
             *(trial.metrics.get(name) for name in metrics),
             *space.names(trial.tokens),
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SearchError
-from .store import Trial
+from .store import Score, Trial
 
 
 def summary_writer() -> Any:
@@ -20,14 +20,15 @@ def summary_writer() -> Any:
 
 class TensorBoard:
     """A Listener. Scalars over evaluations: search/reward, search/best, search/trained, gates/<gate> (stopped so far)
-    and strategy/<name>. SearchError when the package tensorboard is not installed."""
+    and strategy/<name>; over trial numbers: promotion/rung<k>. SearchError when the package
+    tensorboard is not installed."""
 
     def __init__(self, folder: Path) -> None:
         self._writer: Any = summary_writer()(str(folder))
         self._best, self._trained = 0.0, 0
         self._stopped: dict[str, int] = {}
 
-    def on_start(self, trial: Trial) -> None:
+    def on_start(self, trial: Trial, rung: int) -> None:
         pass
 
     def on_trial(self, trial: Trial) -> None:
@@ -44,6 +45,10 @@ class TensorBoard:
                 self._writer.add_scalar(f"gates/{gate}", self._stopped[gate], step)
         for name, value in trial.metrics.items():
             self._writer.add_scalar(f"strategy/{name}", value, step)
+
+    def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
+        if score.reward is not None:
+            self._writer.add_scalar(f"promotion/rung{rung}", score.reward, trial.id)
 
     def close(self) -> None:
         self._writer.close()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ class StubExecutor(Executor):
     def wait(self) -> list[Answer]:
         job = self._held.pop(0)
         reason = self.fault(job)
-        return [Answer(job.number, None if reason else stub_outcome(job.rule.key), reason or "", 0.25)]
+        outcome = stub_outcome(job.rule.key + "'" * job.rung)
+        return [Answer(job.number, None if reason else outcome, reason or "", 0.25)]
 
     def close(self) -> None:
         self._held.clear()
@@ -82,7 +84,9 @@ def table(folder: Path) -> list[object]:
 
     with Store.open(folder) as store:
         checkpoint = store.checkpoint()
-        return [[t.repeatable() for t in store.trials()], (pack(checkpoint[0]), checkpoint[1]) if checkpoint else None]
+        trials = [trial.repeatable() for trial in store.trials()]
+        promotions = [replace(score, seconds=0.0) for score in store.scores("promotion")]
+        return [trials, promotions, (pack(checkpoint[0]), checkpoint[1]) if checkpoint else None]
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ from nos_search.errors import UsageError
 from nos_search.rules import compile_rule
 from nos_search.task import load
 from nos_search.train.child import Protocol, score
-from nos_search.train.promotion import Promotion, Rung, climb, promote
+from nos_search.train.promotion import Promotion, Rung, climb, due, promote
 
 
 @pytest.fixture(scope="module")
@@ -22,28 +22,32 @@ def ladder() -> Promotion:
     return Promotion((Rung("short", (task,)), Rung("longer", (longer,)), Rung("two", (task, other))), eta=2)
 
 
-def test_due(ladder: Promotion) -> None:
-    assert ladder.due({}) == []
-    assert ladder.due({"a": [0.5]}) == []  # the best half of one is nobody
-    assert ladder.due({"a": [0.5], "b": [0.6]}) == [("b", 1)]
-    assert ladder.due({"a": [0.5], "b": [0.6, 0.7]}) == []  # already there
-    assert ladder.due({"a": [0.5], "b": [0.6, 0.7], "c": [0.9], "d": [0.1]}) == [("c", 1)]
+def earned(rewards: dict[str, list[float]]) -> list[tuple[str, int]]:
+    return due(rewards, rungs=3, eta=2)
+
+
+def test_due() -> None:
+    assert earned({}) == []
+    assert earned({"a": [0.5]}) == []  # the best half of one is nobody
+    assert earned({"a": [0.5], "b": [0.6]}) == [("b", 1)]
+    assert earned({"a": [0.5], "b": [0.6, 0.7]}) == []  # already there
+    assert earned({"a": [0.5], "b": [0.6, 0.7], "c": [0.9], "d": [0.1]}) == [("c", 1)]
     rewards = {"a": [0.5, 0.4], "b": [0.6, 0.7], "c": [0.9], "d": [0.1], "e": [0.05]}
-    assert ladder.due(rewards) == [("b", 2), ("c", 1)]  # highest rung first
+    assert earned(rewards) == [("b", 2), ("c", 1)]  # highest rung first
     rewards["b"].append(0.2)
     rewards["c"].append(0.9)
-    assert ladder.due(rewards) == [("c", 2)]  # b was let through when it was the better one of two
+    assert earned(rewards) == [("c", 2)]  # b was let through when it was the better one of two
     rewards["c"].append(0.1)
-    assert ladder.due(rewards) == []
+    assert earned(rewards) == []
 
 
-def test_ties_go_to_the_first_and_zero_earns_nothing(ladder: Promotion) -> None:
-    assert ladder.due({"a": [0.5], "b": [0.5]}) == [("a", 1)]
-    assert ladder.due({"a": [0.0], "b": [0.0]}) == []
+def test_ties_go_to_the_first_and_zero_earns_nothing() -> None:
+    assert earned({"a": [0.5], "b": [0.5]}) == [("a", 1)]
+    assert earned({"a": [0.0], "b": [0.0]}) == []
 
 
-def test_nothing_lies_above_the_top(ladder: Promotion) -> None:
-    assert ladder.due({"a": [0.5, 0.5, 0.5], "b": [0.6, 0.6, 0.6]}) == []
+def test_nothing_lies_above_the_top() -> None:
+    assert earned({"a": [0.5, 0.5, 0.5], "b": [0.6, 0.6, 0.6]}) == []
 
 
 def test_promote_is_the_mean_of_scores(ladder: Promotion) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import io
 import json
 import sqlite3
@@ -12,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from nos_search.cli import main
+from nos_search.config import RunConfig
 from nos_search.live import Display
-from nos_search.store import Store, Trial
+from nos_search.rules import compile_rule
+from nos_search.store import Score, Store, Trial
+from nos_search.task import load
+from nos_search.train.promotion import promote
 
 from .conftest import Clock, nos_search
 
@@ -104,6 +109,48 @@ def test_resume_adds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     status, _, err = call(capsys, "resume", folder)
     assert status == 0
     assert "all trials done; continue with: nos-search resume" in err
+
+
+def test_promote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rungs of real trainings, in another process too: what a direct call gives."""
+    folder, ladder = tmp_path / "run", ["--promote", "digits:mlp-1-4*0.2, digits*0.1@0.5", "--promote-eta", 2]
+    status, out, err = call(
+        capsys, "run", "--trials", 60, "--seed", 3, "--out", folder, *SMALL, *ladder, "--workers", 2
+    )
+    assert status == 0, err
+    assert "rank reward digits:mlp-1-4*0.2 digits*0.1@0.5 lr" in " ".join(out.split())
+    assert "rung 1 (digits:mlp-1-4*0.2)" in err
+    with Store.open(folder) as store:
+        promotion = RunConfig.from_json(store.config).make_ladder(load("digits"))
+        scores = store.scores("promotion")
+    assert promotion is not None
+    assert {score.budget["rung"] for score in scores} == {1, 2}
+    for score in scores:
+        outcome = promote(compile_rule(score.name), promotion, score.budget["rung"], seed=score.seed)
+        assert (outcome.status, outcome.reward, outcome.lr) == (score.status, score.reward, score.lr)
+        assert outcome.curve == score.curve
+    status, out, _ = call(capsys, "export", folder, "--format", "csv")
+    (header, *rows) = csv.reader(out.splitlines())
+    column = header.index("rung.1.reward")
+    assert sorted(float(row[column]) for row in rows if row[column]) == sorted(
+        score.reward or 0.0 for score in scores if score.budget["rung"] == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("ladder", "message"),
+    [
+        (["--promote", "mnist"], "--promote 'mnist' is not known; choose one of: digits"),
+        (["--promote", "digits*0"], "--promote: '0' in 'digits*0' is not a number above 0"),
+        (["--promote", "digits*2", "--promote-eta", 1], "--promote-eta 1 is below 2; one rule in so many is promoted"),
+    ],
+)
+def test_ladders_that_cannot_be_had_are_said_before_there_is_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ladder: list[object], message: str
+) -> None:
+    status, _, err = call(capsys, "run", "--out", tmp_path / "run", *ladder)
+    assert (status, message in err) == (2, True), err
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,14 +345,27 @@ def test_display(stream: io.StringIO) -> None:
         for k in range(30):
             reward = 0.2 + 0.02 * k
             status = "done" if k % 3 else "rejected"
-            display.on_start(Trial(k, (), f"g * {k}", f"{k}", 1))
+            display.on_start(Trial(k, (), f"g * {k}", f"{k}", 1), 0)
             trial = Trial(k, (), f"g * {k}", f"{k}", 1, status=status, reward=reward, lr=0.1)
             if status == "rejected":
                 trial = replace(trial, gates={"static": {"passed": False, "seconds": 0.5}})
             display.on_trial(trial)
+        display.on_start(trial, 1)
+        score = Score("promotion", trial.rule, trial.key, "digits*4", 1, {}, "done", 0.8765)
+        display.on_promotion(trial, 1, score)
     text = stream.getvalue()
     assert "g * 29" in text
-    for shown in ("proposals", "children/h", "proposed 30 > static 20", "gates 5.0 s", "reward"):
+    assert "0.8765" in text
+    assert ("trial 29: rung 1 (digits*4) 0.8765  g * 29" in text) == (not stream.isatty())
+    for shown in (
+        "higher rungs",
+        "promoted 1",
+        "proposals",
+        "children/h",
+        "proposed 30 > static 20",
+        "gates 5.0 s",
+        "reward",
+    ):
         assert (shown in text) == stream.isatty()
     assert ("trial 29: new best 0.7800 at lr 0.1  g * 29" in text) == (not stream.isatty())
 

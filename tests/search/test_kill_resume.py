@@ -125,7 +125,7 @@ def check_complete(folder: Path, wanted: int) -> None:
     assert len({trial.key for trial in trained}) == len(trained)
     score = LoadChild(config.to_json())()
     for trial in trained[::6]:
-        outcome = score(compile_rule(trial.rule), trial.seed)
+        outcome = score(compile_rule(trial.rule), trial.seed, 0)
         assert (outcome.status, outcome.reward, outcome.lr) == (trial.status, trial.reward, trial.lr)
         assert outcome.curve == trial.curve
 

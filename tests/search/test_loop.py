@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nos_search.climbing import climbed, order
 from nos_search.config import RunConfig
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job
@@ -15,6 +16,7 @@ from nos_search.gate import counts as gate_counts
 from nos_search.results import counts, leaderboard, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Store
+from nos_search.train.promotion import due
 
 from .conftest import StubExecutor, stub_outcome, stub_search, table
 
@@ -189,7 +191,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
         failed = [trial for trial in store.trials() if trial.status == "failed"]
     assert failed
     assert all(trial.reward is None and trial.reason == "out of memory" for trial in failed)
-    with pytest.raises(SearchError, match="5 trials in a row could not be run; the last said: no disk"):
+    with pytest.raises(SearchError, match="5 trainings in a row could not be run; the last said: no disk"):
         stub_search(tmp_path / "all", config(), StubExecutor(lambda job: "no disk"))
 
 
@@ -223,3 +225,113 @@ def test_config_round_trip() -> None:
     chosen = config(seconds=3.0, width=5)
     assert RunConfig.from_json(chosen.to_json()) == chosen
     assert RunConfig.from_json({**chosen.to_json(), "added by a later release": 1}) == chosen
+
+
+# --- promotion --------------------------------------------------------------------------------------------------------
+
+LADDER = {"promote": "digits*2, digits*4 + fashion", "promote_eta": 3}
+
+
+def test_promotions_change_nothing_but_what_is_known_of_the_best(tmp_path: Path) -> None:
+    executor = StubExecutor()
+    assert stub_search(tmp_path / "with", config(**LADDER), executor) == "trials"
+    stub_search(tmp_path / "without", config(), StubExecutor())
+    (with_trials, scores, with_state), (trials, none, state) = table(tmp_path / "with"), table(tmp_path / "without")
+    assert (with_trials, with_state, none) == (trials, state, [])
+
+    trained = {t.id: t for t in trials if t.status in ("done", "diverged")}
+    rewards = {number: [trial.reward] for number, trial in trained.items()}
+    for score in scores:
+        number, rung = score.budget["trial"], score.budget["rung"]
+        key = trained[number].key
+        assert (score.name, score.key, score.task) == (
+            trained[number].rule,
+            key,
+            ["digits*2", "digits*4 + fashion"][rung - 1],
+        )
+        assert score.reward == stub_outcome(key + "'" * rung).reward
+        assert score.seed != trained[number].seed  # luck does not climb
+        assert len(rewards[number]) == rung
+        assert min(rewards[number]) > 0
+        rewards[number].append(score.reward)
+    assert len({score.seed for score in scores}) == 2  # one for each rung: rules of a rung are compared on equal terms
+    assert due(rewards, rungs=3, eta=3) == []  # all that was earned was done
+    for rung in (0, 1):
+        here = sorted((values for values in rewards.values() if len(values) > rung), key=lambda v: -v[rung])
+        assert len(here) > 8
+        assert all(len(values) > rung + 1 for values in here[: len(here) // 3])
+    assert [(job.number, job.rung) for job in executor.jobs if job.rung] == [
+        (score.budget["trial"], score.budget["rung"]) for score in scores
+    ]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_crash_at_any_promotion_changes_nothing(tmp_path: Path, slots: int) -> None:
+    class CrashError(Exception):
+        pass
+
+    crashed: set[tuple[int, int]] = set()
+
+    def fault(job: Job) -> None:
+        if job.rung and (job.number, job.rung) not in crashed:
+            crashed.add((job.number, job.rung))
+            raise CrashError
+
+    chosen = config(**LADDER)
+    while True:
+        try:
+            stub_search(tmp_path / "broken", chosen, StubExecutor(fault, slots=slots))
+            break
+        except CrashError:
+            pass
+    assert len(crashed) > 10
+    with Store.open(tmp_path / "broken") as store:
+        scores = store.scores("promotion")
+    done = {(score.budget["trial"], score.budget["rung"]) for score in scores}
+    assert len(scores) == len(done) > 10
+    assert done <= crashed  # with more slots answers come in another order after a crash, as they do with real workers
+    if slots == 1:
+        assert done == crashed
+        stub_search(tmp_path / "whole", chosen, StubExecutor())
+        assert table(tmp_path / "broken") == table(tmp_path / "whole")
+
+
+def test_a_promotion_that_cannot_be_run_counts_zero(tmp_path: Path) -> None:
+    def one(job: Job) -> str | None:
+        failed.append(job.number) if job.rung and not failed else None
+        return "no data there" if job.rung and job.number == failed[0] else None
+
+    failed: list[int] = []
+    assert stub_search(tmp_path / "one", config(**LADDER), StubExecutor(one)) == "trials"
+    with Store.open(tmp_path / "one") as store:
+        (score,) = [score for score in store.scores("promotion") if score.status == "failed"]
+        data = summary(store)
+    assert (score.reward, score.curve) == (0.0, {"reason": "no data there"})
+    assert climbed_rewards(tmp_path / "one")[failed[0]] == [0.0]
+    found_out = [row["trial"] for row in data["leaderboard"] if 0.0 in row["promoted"]]
+    assert failed[0] in found_out
+    assert found_out == [row["trial"] for row in data["leaderboard"][-len(found_out) :]]
+    with pytest.raises(SearchError, match="5 trainings in a row could not be run; the last said: disk full"):
+        stub_search(tmp_path / "all", config(**LADDER), StubExecutor(lambda job: "disk full" if job.rung else None, 6))
+
+
+def climbed_rewards(folder: Path) -> dict[int, list[float]]:
+    with Store.open(folder) as store:
+        return climbed(store)
+
+
+def test_the_leaderboard_goes_by_rungs(tmp_path: Path) -> None:
+    rewards = [(0.9, []), (0.5, [0.7]), (0.95, [0.8]), (0.97, [0.0]), (0.4, [0.6, 0.1]), (0.9, [0.9, 0.0])]
+    best = sorted(rewards, key=lambda entry: order(*entry))
+    assert [rewards.index(entry) for entry in best] == [4, 2, 1, 0, 3, 5]
+    stub_search(tmp_path / "run", config(**LADDER), StubExecutor())
+    with Store.open(tmp_path / "run") as store:
+        data = summary(store)
+    rows = data["leaderboard"]
+    assert data["rungs"] == ["digits*2", "digits*4 + fashion"]
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    reached = [len(row["promoted"]) if 0.0 not in row["promoted"] else -1 for row in rows]
+    assert reached == sorted(reached, reverse=True)
+    assert {2, 1, 0} <= set(reached)
+    top = [row["promoted"][1] for row in rows if len(row["promoted"]) == 2]
+    assert top == sorted(top, reverse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nos_search.config import RunConfig, versions
 from nos_search.mathml import formula
 from nos_search.primitives import primitives, usage
 from nos_search.report import render
-from nos_search.results import leaderboard
+from nos_search.results import best_rows, leaderboard
 from nos_search.rules import compile_rule
 from nos_search.space import Space
 from nos_search.store import Store
@@ -107,7 +108,7 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
     for name, entry in entries.items():
         assert baselines.KNOWN[name] in text
         assert len(entry.curve["steps"]) == len(entry.curve["accuracy"]) > 0
-    got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed)
+    got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed, 0)
     assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)
     with Store.open(folder, write=True) as store:  # of another budget: not the same thing
         store.set_config({**store.config, "train_steps": 7})
@@ -204,3 +205,23 @@ def test_page_of_a_long_run(tmp_path: Path) -> None:
     assert "more rules in the run" in text
     assert "gradient has no effect" in text
     assert len(text) < 600_000
+
+
+def test_page_of_a_run_with_promotions(tmp_path: Path) -> None:
+    config = RunConfig(trials=120, strategy="random", promote="digits*2, fashion", promote_eta=3)
+    stub_search(tmp_path / "run", replace(config, gates={"descent": None, "screen": None}), StubExecutor())
+    with Store.open(tmp_path / "run") as store:
+        text = render(store)
+        best = best_rows(store)[0]
+        scored = [score.reward for score in store.scores("promotion") if score.task == "fashion"]
+    check_page(text)
+    assert len(best.promoted) == 2
+    assert best.promoted[1] == max(scored)
+    for shown in (
+        "One rule in 3",
+        "<code>fashion</code>",
+        ">rung 2<",
+        f"{best.promoted[1]:.4f}",
+        f"{best.promoted[0]:.4f}",
+    ):
+        assert shown in text

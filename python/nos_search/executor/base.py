@@ -16,19 +16,20 @@ from ..train.child import Outcome
 
 EXECUTORS = ("inprocess", "loky", "ray")
 
-# Scores a rule with a seed. May raise: then the job has no outcome.
-Scorer = Callable[[Rule, int], Outcome]
+# Scores a rule with a seed on a rung: 0 is the search's own task. May raise: then the job has no outcome.
+Scorer = Callable[[Rule, int, int], Outcome]
 # Makes a scorer, data loaded; called once in each worker. Picklable where there are other processes.
 Loader = Callable[[], Scorer]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A child to train. number: of its trial. seed: of the child."""
+    """A child to train. number: of its trial. seed: of the child. rung: 0, or what the rule has been promoted to."""
 
     number: int
     rule: Rule
     seed: int
+    rung: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class InProcess(Executor):
         job = self._job
         if job is None:
             raise RuntimeError("wait: no job is held")
-        outcome, reason, seconds = attempt(self._scorer, job.rule, job.seed, self._clock)
+        outcome, reason, seconds = attempt(self._scorer, job.rule, job.seed, job.rung, self._clock)
         self._job = None
         return [Answer(job.number, outcome, reason, seconds)]
 

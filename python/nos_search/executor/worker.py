@@ -28,10 +28,11 @@ class Payload(NamedTuple):
     key: str
     program: bytes
     seed: int
+    rung: int
 
     @classmethod
     def of(cls, job: Job) -> Payload:
-        return cls(job.rule.text, job.rule.key, job.rule.program.bytecode, job.seed)
+        return cls(job.rule.text, job.rule.key, job.rule.program.bytecode, job.seed, job.rung)
 
 
 class Reply(NamedTuple):
@@ -42,11 +43,11 @@ class Reply(NamedTuple):
     seconds: float
 
 
-def attempt(scorer: Scorer, rule: Rule, seed: int, clock: Callable[[], float]) -> Reply:
+def attempt(scorer: Scorer, rule: Rule, seed: int, rung: int, clock: Callable[[], float]) -> Reply:
     """Scores a rule. Any error of the scorer is a reason: one bad rule must not end a long search."""
     start = clock()
     try:
-        return Reply(scorer(rule, seed), "", clock() - start)
+        return Reply(scorer(rule, seed, rung), "", clock() - start)
     except Exception as error:
         return Reply(None, f"{type(error).__name__}: {error}", clock() - start)
 
@@ -73,7 +74,7 @@ class Worker:
         if self._scorer is None:
             return Reply(None, self._fault, 0.0)
         rule = Rule(payload.text, nos_ext.Program.from_bytes(payload.program), payload.key)
-        return attempt(self._scorer, rule, payload.seed, time.perf_counter)
+        return attempt(self._scorer, rule, payload.seed, payload.rung, time.perf_counter)
 
 
 # --- the functions that a local process runs --------------------------------------------------------------------------

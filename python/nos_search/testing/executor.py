@@ -57,7 +57,7 @@ class Fault:
     def marks(self, name: str) -> int:
         return len(list(Path(self.folder).glob(f"{name}-*")))
 
-    def _score(self, rule: Rule, seed: int) -> Outcome:
+    def _score(self, rule: Rule, seed: int, rung: int) -> Outcome:
         self._mark(f"job{seed}")
         first = self.marks(f"job{seed}") == 1
         if seed in self.raises:
@@ -68,17 +68,17 @@ class Fault:
             os.kill(os.getpid(), signal.SIGKILL)
         if seed in self.hangs or (seed in self.hangs_once and first):
             time.sleep(3600)
-        return trained(rule, seed)
+        return trained(rule, seed, rung)
 
 
-def trained(rule: Rule, seed: int) -> Outcome:
-    """An outcome whose bits come from torch and from the engine."""
+def trained(rule: Rule, seed: int, rung: int = 0) -> Outcome:
+    """An outcome whose bits come from torch and from the engine, after `rung` steps more."""
     import nos_ext
 
     generator = torch.Generator().manual_seed(seed)
     params = [torch.randn(64, 64, generator=generator)]
     state = nos_ext.init_state(rule.program, params)
-    for step in range(1, 4):
+    for step in range(1, 4 + rung):
         grads = [params[0] @ params[0].T @ params[0]]
         nos_ext.apply_rule(rule.program, params, grads, state, lr=1e-3, step=step, seed=seed)
     return Outcome("done", float(params[0].double().mean()), 1e-3, {"threads": torch.get_num_threads()})
@@ -106,6 +106,15 @@ class ExecutorCase(ABC):
             got += new
         assert sorted(answer.number for answer in got) == list(range(100, 100 + len(seeds)))
         return {seeds[answer.number - 100]: answer for answer in got}
+
+    def test_the_rung_reaches_the_scorer(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            loader, rule = Fault(folder), compile_rule(RULE)
+            with self.make(loader, workers=1, threads=1, timeout=60.0, retries=0) as executor:
+                executor.submit(Job(1, rule, 5, rung=2))
+                (answer,) = executor.wait()
+        torch.set_num_threads(1)
+        assert answer.outcome == trained(rule, 5, 2) != trained(rule, 5)
 
     def test_outcomes_are_those_of_a_direct_call_bit_for_bit(self) -> None:
         rule = compile_rule(RULE)

@@ -3,24 +3,17 @@
 A ladder of rungs, the cheapest first. Every rule is scored on rung 0; of those that were scored on a rung, the best
 1/eta are scored on the next one. A rule that only wins the short task stays below.
 
-In a running search (asynchronous, as in ASHA, Li et al. 2020):
-
-    promotion = Promotion.parse("digits, digits*4, fashion@0.2, fashion+patch10")
-    rewards: dict[str, list[float]]     # canonical key of a rule -> its rewards, rung by rung; the caller keeps them
-    for key, rung in promotion.due(rewards):
-        outcome = promote(rule_of(key), promotion, rung, seed=seed)
-        rewards[key].append(outcome.reward)
-
-`due` depends on `rewards` alone, so a search that is resumed from its store asks for the same promotions. A rule that
-is in flight is still due; the caller leaves it out. `climb` does the whole ladder for a list of rules at once.
+A search in progress is asynchronous, as in ASHA (Li et al. 2020): `due` says who has earned which rung, from the
+rewards so far alone, so a search that is resumed from its store asks for the same promotions (climbing.py); `promote`
+does one. `climb` does the whole ladder for a list of rules at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UsageError
 from ..rules import Rule
@@ -28,6 +21,7 @@ from ..task import Task, load
 from .child import Outcome, Protocol, score
 
 _ARGUMENT = "--promote"
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -62,23 +56,30 @@ class Promotion:
         UsageError names the part that cannot be read.
         """
         rungs = []
-        for rung in text.split(","):
+        for rung in split(text):
             parts = [part.strip() for part in rung.split("+")]
-            rungs.append(Rung(rung.strip(), tuple(_task(part, data_dir) for part in parts)))
+            rungs.append(Rung(rung, tuple(_task(part, data_dir) for part in parts)))
         return cls(tuple(rungs), eta, protocol or Protocol())
 
-    def due(self, rewards: Mapping[str, Sequence[float]]) -> list[tuple[str, int]]:
-        """Who has earned which rung: (key, rung), highest rung first, then best reward, then order of the mapping.
 
-        rewards: of each rule, one for each rung it was scored on. A reward of 0 earns nothing.
-        """
-        earned = []
-        for rung in reversed(range(len(self.rungs) - 1)):
-            scored = [(values[rung], key, len(values)) for key, values in rewards.items() if len(values) > rung]
-            scored.sort(key=lambda entry: -entry[0])  # stable
-            best = scored[: len(scored) // self.eta]
-            earned += [(key, rung + 1) for reward, key, done in best if done == rung + 1 and reward > 0]
-        return earned
+def split(text: str) -> list[str]:
+    """The rungs as the user wrote them."""
+    return [rung.strip() for rung in text.split(",")]
+
+
+def due(rewards: Mapping[_Key, Sequence[float]], *, rungs: int, eta: int) -> list[tuple[_Key, int]]:
+    """Who has earned which rung: (key, rung), highest rung first, then best reward, then order of the mapping.
+
+    rewards: of each rule, one for each rung it was scored on. A reward of 0 earns nothing. rungs: of the ladder, with
+    rung 0. A rule that is in flight is still due; the caller leaves it out.
+    """
+    earned = []
+    for rung in reversed(range(rungs - 1)):
+        scored = [(values[rung], key, len(values)) for key, values in rewards.items() if len(values) > rung]
+        scored.sort(key=lambda entry: -entry[0])  # stable
+        best = scored[: len(scored) // eta]
+        earned += [(key, rung + 1) for reward, key, done in best if done == rung + 1 and reward > 0]
+    return earned
 
 
 def _number(text: str, part: str) -> float:

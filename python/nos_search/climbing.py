@@ -1,0 +1,96 @@
+"""Owns the promotions of a run in progress: which rule has earned which rung (train/promotion.py), and what came of it.
+
+Rung 0 is the search's own task and each trial's reward; rung 1 and up are those of --promote. Promotions do not change
+what the strategy is told, so a run proposes the same rules with and without them. They are kept as scores in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from .config import RunConfig
+from .executor import Answer
+from .store import Score, Store, Trial
+from .train.child import derive_seed
+from .train.promotion import due, split
+
+PURPOSE = "promotion"
+
+
+def climbed(store: Store) -> dict[int, list[float]]:
+    """The rewards of each promoted trial on rung 1, 2, ...; 0 where it diverged or could not be run."""
+    rewards: dict[int, list[float]] = {}
+    for entry in store.scores(PURPOSE):
+        rewards.setdefault(entry.budget["trial"], []).append(entry.reward or 0.0)
+    return rewards
+
+
+def rungs(config: RunConfig) -> list[str]:
+    """What the user wrote for rung 1, 2, ..."""
+    return split(config.promote) if config.promote else []
+
+
+class Climb:
+    """Promotions of one run. trained: the trials that have a reward from their own child."""
+
+    def __init__(self, store: Store, config: RunConfig, trained: Collection[Trial]) -> None:
+        self._store, self._config, self._rungs = store, config, rungs(config)
+        self._rewards: dict[int, list[float]] = {}
+        self._trials: dict[int, Trial] = {}
+        self._due: list[tuple[int, int]] | None = None  # None: must be found out again
+        if self._rungs:
+            for trial in sorted(trained, key=lambda trial: trial.told or 0):
+                self.add(trial)
+            for number, rewards in climbed(store).items():
+                self._rewards[number] += rewards
+
+    def add(self, trial: Trial) -> None:
+        """A trial was trained."""
+        if self._rungs:
+            self._trials[trial.id] = trial
+            self._rewards[trial.id] = [trial.reward or 0.0]
+            self._due = None
+
+    def next(self, flying: Collection[int]) -> tuple[Trial, int] | None:
+        """A trial and the rung that it has earned; None if there is none besides those in flight."""
+        if self._due is None:
+            self._due = due(self._rewards, rungs=len(self._rungs) + 1, eta=self._config.promote_eta)
+        for number, rung in self._due:
+            if number not in flying:
+                return self._trials[number], rung
+        return None
+
+    def seed(self, rung: int) -> int:
+        """Of all children of a rung: not that of the search, so that luck does not climb."""
+        return derive_seed(self._config.seed, f"{PURPOSE}{rung}")
+
+    def land(self, number: int, rung: int, answer: Answer) -> Score:
+        """Writes what became of a promotion; one that could not be run counts as a reward of 0."""
+        outcome, trial = answer.outcome, self._trials[number]
+        curve: dict[str, Any] = {"reason": answer.reason} if outcome is None else outcome.curve
+        score = Score(
+            PURPOSE,
+            trial.rule,
+            trial.key,
+            self._rungs[rung - 1],
+            self.seed(rung),
+            {"trial": number, "rung": rung},
+            "failed" if outcome is None else outcome.status,
+            0.0 if outcome is None else outcome.reward,
+            None if outcome is None else outcome.lr,
+            None,
+            curve,
+            answer.seconds,
+        )
+        self._store.put_score(score)
+        self._rewards[number].append(score.reward or 0.0)
+        self._due = None
+        return score
+
+
+def order(reward: float, promoted: Sequence[float]) -> tuple[float, float]:
+    """Sorts rules, best first: by the rung that they reached, then by the reward there. One that diverged on a rung was
+    found out and comes last."""
+    last = promoted[-1] if promoted else reward
+    return (-float(len(promoted)) if last > 0 else 1.0, -last)
