@@ -110,8 +110,8 @@ std::shared_ptr<Entry> entry_for(std::span<const Program* const> programs, const
 
 }  // namespace
 
-void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
-                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args) {
+RunOnCuda ready_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
+                        std::span<const uint32_t> group_of, uint32_t population) {
   const auto& params = tensors.lists()[0].tensors;
   const size_t first = static_cast<size_t>(
       std::find_if(params.begin(), params.end(), [](const TensorRef& t) { return t.on_cuda; }) - params.begin());
@@ -121,12 +121,15 @@ void run_on_cuda(std::span<const Program* const> programs, const TensorLists& te
   if (cuda::is_capturing(stream))
     throw std::runtime_error(
         "this call is inside a CUDA graph capture, which would freeze lr, the step and the addresses of its tables; "
-        "make "
-        "a nos_ext.CapturedStep before the capture and call that inside it");
-  const auto entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream);
-  entry->ready->run(
-      {args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor, args.stochastic_rounding},
-      programs, stream);
+        "make an optimizer with capturable=True, or a nos_ext.CapturedStep before the capture, and call that inside "
+        "it");
+  return [=, entry = entry_for(programs, tensors, tensor_index, group_of, population, device, stream)](
+             const cpu::StepArgs& args) {
+    const cuda::OnDevice here(device);
+    entry->ready->run(
+        {args.rows, args.row_sizes, args.num_rows, args.seeds, args.step, args.factor, args.stochastic_rounding},
+        programs, stream);
+  };
 }
 
 py::dict cuda_info() {
@@ -144,9 +147,10 @@ py::dict cuda_info() {
 
 #else
 
-void run_on_cuda(std::span<const Program* const>, const TensorLists& tensors, uint32_t, std::span<const uint32_t>,
-                 uint32_t, const cpu::StepArgs&) {
+RunOnCuda ready_on_cuda(std::span<const Program* const>, const TensorLists& tensors, uint32_t,
+                        std::span<const uint32_t>, uint32_t) {
   on_cuda(tensors);  // throws
+  return {};
 }
 
 py::dict cuda_info() {

@@ -2,6 +2,7 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <functional>
 #include <span>
 
 #include "../backend/cpu/engine.h"
@@ -12,10 +13,12 @@ namespace nos::bind {
 // Whether the tensors are on a CUDA device. Throws TensorError in a build without CUDA.
 bool on_cuda(const TensorLists& tensors);
 
-// One step on the tensors' device and its current stream. group_of: row of each tensor, or empty; population: number of
+// Makes one step on the tensors' device and its current stream ready: what can be wrong with the tensors is found here.
+// The result runs it; programs must live until then. group_of: row of each tensor, or empty; population: number of
 // slices, or 0.
-void run_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
-                 std::span<const uint32_t> group_of, uint32_t population, const cpu::StepArgs& args);
+using RunOnCuda = std::function<void(const cpu::StepArgs&)>;
+RunOnCuda ready_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
+                        std::span<const uint32_t> group_of, uint32_t population);
 
 // The current stream of the tensor's device, as its framework has it (a cudaStream_t).
 void* current_stream(PyObject* tensor, int device);

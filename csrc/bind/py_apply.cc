@@ -51,7 +51,7 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
 void run_step(const Program& program, const TensorLists& tensors, uint32_t tensor_index, const cpu::StepArgs& args) {
   const Program* programs[] = {&program};
   if (on_cuda(tensors))
-    run_on_cuda(programs, tensors, tensor_index, {}, 0, args);
+    ready_on_cuda(programs, tensors, tensor_index, {}, 0)(args);
   else
     run_job(*plan_of(program, tensors, tensor_index), args);
 }

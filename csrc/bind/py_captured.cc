@@ -1,6 +1,7 @@
 // CapturedStep: a step that a CUDA graph can hold. nos_ext/captured.py is its public face and owns names and defaults.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "arguments.h"
@@ -23,7 +24,9 @@ class PyCapturedStep {
  public:
   PyCapturedStep(const py::list& programs, bool population, py::object params, py::object grads,
                  const std::vector<py::object>& states, const std::vector<uint32_t>& group_of, uint32_t rows,
-                 uint32_t tensor_index, uint32_t max_instructions, uint32_t max_scalars, uint32_t max_temporaries) {
+                 uint32_t tensor_index, uint32_t max_instructions, uint32_t max_scalars, uint32_t max_temporaries,
+                 bool in_capture)
+      : in_capture_(in_capture) {
     tensors_.add("params", params, Access::write);
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
@@ -45,20 +48,31 @@ class PyCapturedStep {
     first_ = plan.tensors[0].index - tensor_index;
     const int device = tensors_.lists()[0].tensors[first_].device;
     const cuda::OnDevice on(device);
-    step_.emplace(plan, list, row_program, cuda::Capacity{max_instructions, max_scalars, max_temporaries}, device,
-                  outside_capture());
+    uploading(device, [&](cudaStream_t stream) {
+      step_.emplace(plan, list, row_program, cuda::Capacity{max_instructions, max_scalars, max_temporaries}, device,
+                    stream);
+    });
     keep_ = py::make_tuple(params, grads, py::cast(states));
   }
 
-  // Row r's scalars: one value per hyperparameter of its program.
-  void set_row(uint32_t r, uint64_t seed, double total_steps, const std::vector<double>& hypers) {
+  // Row r's scalars: one value per hyperparameter of its program. sources: addresses of device memory that values are
+  // read from instead, or 0; wide: bit i where that is a double.
+  void set_row(uint32_t r, uint64_t seed, double total_steps, const std::vector<double>& hypers,
+               const std::vector<uintptr_t>& sources, uint64_t wide) {
+    std::vector<const void*> from;
+    for (const uintptr_t address : sources) from.push_back(reinterpret_cast<const void*>(address));
     edit([&](cuda::CapturedImage& image) {
-      if (r >= image.rows() || hypers.size() > cuda::kRowHypers) throw std::out_of_range("row or hyperparameters");
-      return std::vector{image.set_row(r, seed, total_steps, hypers)};
+      if (r >= image.rows() || std::max(hypers.size(), from.size()) > cuda::kRowHypers)
+        throw std::out_of_range("row or hyperparameters");
+      return std::vector{image.set_row(r, seed, total_steps, hypers, from, wide)};
     });
   }
-  void set_head(uint32_t steps_done, double factor) {
-    edit([&](cuda::CapturedImage& image) { return std::vector{image.set_head(steps_done, factor)}; });
+  // counter: address of a float32 in device memory that holds the number of the step, or 0.
+  void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, uintptr_t counter) {
+    edit([&](cuda::CapturedImage& image) {
+      return std::vector{
+          image.set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const float*>(counter))};
+    });
   }
   void load(uint32_t k, const Program& program) {
     check_states(program);
@@ -74,18 +88,27 @@ class PyCapturedStep {
   }
   uint32_t steps_done() {
     const cuda::OnDevice on(step_->device());
-    return step_->steps_done(outside_capture());
+    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device()));
+    if (cuda::is_capturing(stream)) refuse_capture();
+    return step_->steps_done(stream);
   }
 
  private:
   int device() const { return tensors_.lists()[0].tensors[first_].device; }
-  cudaStream_t outside_capture() const {
-    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device()));
-    if (cuda::is_capturing(stream))
-      throw std::runtime_error(
-          "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
-          "inside");
-    return stream;
+  [[noreturn]] static void refuse_capture() {
+    throw std::runtime_error(
+        "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
+        "inside");
+  }
+  // Calls work(stream) with the stream that uploads go to: the current one, or beside a capture one of their own.
+  template <class F>
+  void uploading(int device, const F& work) const {
+    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device));
+    if (!cuda::is_capturing(stream)) return work(stream);
+    if (!in_capture_) refuse_capture();
+    cuda::BesideCapture beside(device);
+    work(beside.stream());
+    beside.finish();
   }
   void check_states(const Program& program) const {
     const size_t lists = tensors_.lists().size() - 2;
@@ -97,11 +120,13 @@ class PyCapturedStep {
   template <class F>
   void edit(const F& change) {
     const cuda::OnDevice on(step_->device());
-    const cudaStream_t stream = outside_capture();
-    step_->begin_edit();
-    step_->upload(change(step_->image()), stream);
+    uploading(step_->device(), [&](cudaStream_t stream) {
+      step_->begin_edit();
+      step_->upload(change(step_->image()), stream);
+    });
   }
 
+  const bool in_capture_;  // may be made and set inside a capture; what is set then is there before the graph runs
   TensorLists tensors_;
   size_t first_ = 0;  // a parameter on the device
   py::object keep_;   // the lists of tensors: the graph holds their addresses
@@ -113,13 +138,14 @@ class PyCapturedStep {
 void bind_captured(py::module_& m) {
   py::class_<PyCapturedStep>(m, "CapturedStep", "See nos_ext.CapturedStep.")
       .def(py::init<const py::list&, bool, py::object, py::object, const std::vector<py::object>&,
-                    const std::vector<uint32_t>&, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>(),
+                    const std::vector<uint32_t>&, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, bool>(),
            py::arg("programs"), py::arg("population"), py::arg("params"), py::arg("grads"), py::arg("states"),
            py::arg("group_of"), py::arg("rows"), py::arg("tensor_index"), py::arg("max_instructions"),
-           py::arg("max_scalars"), py::arg("max_temporaries"))
+           py::arg("max_scalars"), py::arg("max_temporaries"), py::arg("in_capture") = false)
       .def("set_row", &PyCapturedStep::set_row, py::arg("row"), py::arg("seed"), py::arg("total_steps"),
-           py::arg("hypers"))
-      .def("set_head", &PyCapturedStep::set_head, py::arg("steps_done"), py::arg("factor"))
+           py::arg("hypers"), py::arg("sources") = std::vector<uintptr_t>(), py::arg("wide") = 0)
+      .def("set_head", &PyCapturedStep::set_head, py::arg("steps_done"), py::arg("factor"),
+           py::arg("stochastic_rounding") = false, py::arg("counter") = 0)
       .def("load", &PyCapturedStep::load, py::arg("number"), py::arg("program"))
       .def("launch", &PyCapturedStep::launch)
       .def("steps_done", &PyCapturedStep::steps_done);

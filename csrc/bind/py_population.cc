@@ -199,7 +199,7 @@ void apply_population(Arguments arguments) {
                            scalars.common.stochastic_rounding};
   const auto index = static_cast<uint32_t>(scalars.common.tensor_index);
   if (on_cuda(*tensors))
-    run_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()), args);
+    ready_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()))(args);
   else
     run_job(*plan_of(population, *tensors, index), args);
   tensors->mark_modified();

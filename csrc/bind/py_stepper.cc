@@ -154,11 +154,13 @@ class Stepper {
     struct Ready {
       CallTensors tensors;
       std::shared_ptr<const cpu::Prepared> plan;
+      RunOnCuda run_on_cuda;
       std::vector<double> scalars;
       py::object grads;
     };
     StepScalars common;
     common.read("grad_scale", scale.ptr());
+    const Program* programs[] = {&program_};
     std::deque<Ready> ready;
     for (Part& part : parts_) {
       Ready& r = ready.emplace_back();
@@ -167,7 +169,10 @@ class Stepper {
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      if (!on_cuda(*r.tensors)) r.plan = plan_of(part, *r.tensors);
+      if (on_cuda(*r.tensors))
+        r.run_on_cuda = ready_on_cuda(programs, *r.tensors, 0, watch_.group_of(), 0);
+      else
+        r.plan = plan_of(part, *r.tensors);
       reread(part.step);
       const auto size = static_cast<size_t>(program_.num_scalars());
       r.scalars.resize(size * watch_.num_groups());
@@ -175,14 +180,19 @@ class Stepper {
         program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
                               {&r.scalars[g * size], size});
     }
-    for (size_t k = 0; k < parts_.size(); ++k)
-      run(parts_[k], *ready[k].tensors, ready[k].plan.get(), ready[k].scalars, common.scale);
+    for (size_t k = 0; k < parts_.size(); ++k) {
+      run(parts_[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
+        if (r.plan)
+          run_job(*r.plan, args);
+        else
+          r.run_on_cuda(args);
+      });
+    }
     for (const Ready& r : ready) r.tensors->mark_modified();
   }
 
-  // plan: null for tensors on a CUDA device.
-  void run(Part& part, const TensorLists& tensors, const cpu::Prepared* plan, const std::vector<double>& scalars,
-           double scale) {
+  template <class Run>
+  void run(Part& part, const std::vector<double>& scalars, double scale, const Run& run_with) {
     std::vector<const double*> rows(row_sizes_.size());
     for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes_[g];
     const cpu::StepArgs args{rows.data(),
@@ -192,11 +202,7 @@ class Stepper {
                              static_cast<uint32_t>(part.step + 1),
                              (part.maximize ? -1 : 1) / scale,
                              part.stochastic_rounding};
-    const Program* programs[] = {&program_};
-    if (plan)
-      run_job(*plan, args);
-    else
-      run_on_cuda(programs, tensors, 0, watch_.group_of(), 0, args);
+    run_with(args);
     part.step += 1;
     for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
   }

@@ -58,12 +58,19 @@ class StepLists:
         self._states: list[list[Any]] = [[nothing] * len(self._params) for _ in program.state_names]
         self._gradients = Gradients(owner, self._params, self._sharded)
         with torch.inference_mode(False), torch.no_grad():
-            self._steps = torch.zeros(len(self._params), dtype=torch.float32)
+            self._steps = torch.zeros(len(self._params), dtype=torch.float32, device=self._counter_device())
             for i, param in enumerate(self._params):
                 if state.get(param):
                     self._adopt(i)
-        self._stepper = _C.Stepper(
-            program, groups, state, self._hypers, FLAGS, self._tensors, self._states, self._steps,
+        self._stepper = self._make_stepper()
+
+    def _counter_device(self) -> torch.device:
+        """Where the numbers of steps are kept."""
+        return torch.device("cpu")
+
+    def _make_stepper(self) -> Any:
+        return _C.Stepper(
+            self._program, self._groups, self._state, self._hypers, FLAGS, self._tensors, self._states, self._steps,
             self._steps.data_ptr(),
         )  # fmt: skip
 
@@ -115,19 +122,27 @@ class StepLists:
 
     def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
         """Make states where there are none yet, and divide the parameters with gradients into engine calls."""
+        self._make_missing(grads)
+        parts = self._division_by(grads, self._steps.tolist())
+        self._stepper.divide([(members, *key) for *key, members in parts], read)
+
+    def _make_missing(self, grads: Sequence[Any]) -> None:
+        """States of parameters that have a gradient for the first time."""
         new = [i for i, g in enumerate(grads) if g is not None and not self._state.get(self._params[i])]
         for i in new:  # before anything is made
             self._gradients.check(i, grads[i])
             check_param(self._owner, i, self._params[i])
         for i in new:
             self._make(i)
-        taken = self._steps.tolist()
+
+    def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
+        """For each engine call: steps taken, the FLAGS, and the parameters."""
         parts: dict[Any, list[int]] = {}
         for i, grad in enumerate(grads):
             if grad is not None:
                 group = self._groups[self._group_of[i]]
                 parts.setdefault((int(taken[i]), *(group[name] for name in FLAGS)), []).append(i)
-        self._stepper.divide([(members, *key) for key, members in parts.items()], read)
+        return [(*key, members) for key, members in parts.items()]
 
     def _make(self, i: int) -> None:
         """A new state for parameter i, and its place in the lists."""

@@ -92,17 +92,21 @@ def check_flags(values: Mapping[str, Any]) -> None:
             "foreach is True; all tensors already go through one fused pass: leave it None, or take the plain "
             "optimizer that program.to_pytorch() writes"
         )
-    if values.get("capturable"):
-        raise ValueError(
-            "capturable is True; the step that a CUDA graph can hold is nos_ext.CapturedStep "
-            "(docs/howto/cuda.md): leave it False"
-        )
     seed = values.get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; pass an integer from 0 to 2**64 - 1")
     total = values.get("total_steps")
     if total is not None and not (isinstance(total, int | float) and total > 0):
         raise ValueError(f"total_steps is {total!r}; pass the length of the training in steps, or None")
+
+
+def check_capturable(name: str, value: Any) -> None:
+    """TypeError for a value that a CUDA graph cannot read."""
+    if callable(value) and not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name} is a function of the step, which a CUDA graph cannot call; with capturable=True pass a number "
+            "or a tensor, or write the decay into the rule (ld, cd, rd)"
+        )
 
 
 def to_number(name: str, value: Any) -> float:

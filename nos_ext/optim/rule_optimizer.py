@@ -10,10 +10,11 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from ..program import Program
+from ._captured import CapturedLists
 from ._checkpoint import check_rule, restored, sizes, with_functions, without_functions
 from ._hooks import hooked
 from ._lists import Group, StepLists
-from ._values import RuleSource, Scalar, as_program, check_flags, check_names, check_scalar, same_rule
+from ._values import RuleSource, Scalar, as_program, check_capturable, check_flags, check_names, check_scalar, same_rule
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -27,7 +28,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         rule: what `nos_ext.compile_rule` takes, or a `Program`.
         lr: learning rate: a number, or a tensor of one element, which is read at every step.
         maximize: go up the gradient.
-        capturable: must be False; `nos_ext.CapturedStep` is the step that a CUDA graph can hold.
+        capturable: make steps that a CUDA graph can hold, with parameters and step numbers on one CUDA device and no
+            function among the hyperparameters; see docs/howto/cuda.md.
         seed: key of the rule's random draws.
         total_steps: length of the training in steps, for rules that read ``T``.
         stochastic_rounding: round bfloat16 and float16 parameters (and states) up or down at random, keyed by `seed`,
@@ -112,13 +114,25 @@ class RuleOptimizer(torch.optim.Optimizer):
         scale = None
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
+            if isinstance(self._lists, CapturedLists) and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    "a GradScaler's step cannot be captured: whether it is skipped is the host's decision; capture "
+                    "forward and backward, and call scaler.step(optimizer) after each replay"
+                )
             if float(found_inf):
                 return  # a skipped step does not count
             scale = getattr(self, "grad_scale", None)
         if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
-            self._lists = StepLists(self._program, self.param_groups, self.state, type(self).__name__)
+            kind = CapturedLists if self._is_capturable() else StepLists
+            self._lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
             if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
                 raise RuntimeError("param_groups or state changed while the step was under way")
+
+    def _is_capturable(self) -> bool:
+        flags = {bool(group["capturable"]) for group in self.param_groups}
+        if len(flags) > 1:
+            raise ValueError("capturable is True in some param groups only; set it for all of them")
+        return True in flags
 
     def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
         """What a value in a param group stands for: a number, a tensor, or a function of the step."""
@@ -139,7 +153,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         """TypeError or ValueError for a group that step() could not use."""
         check_flags(group)
         for name in self._program.hyperparameters:
-            check_scalar(name, self._resolve(name, group[name], group))
+            value = self._resolve(name, group[name], group)
+            check_scalar(name, value)
+            if group["capturable"]:
+                check_capturable(name, value)
 
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
@@ -162,6 +179,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         def after(_: torch.optim.Optimizer) -> None:
             self.state = defaultdict(dict, state)
+            self._lists = None
 
         # last of the hooks before, first of the hooks after: users' hooks see what they would see in torch
         hooks = (

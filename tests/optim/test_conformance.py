@@ -11,7 +11,7 @@ import torch
 from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 
-OURS: dict[str, Any] = {"wide_state": True, "refuses": ("differentiable", "foreach", "capturable"), "amp": True}
+OURS: dict[str, Any] = {"wide_state": True, "refuses": ("differentiable", "foreach"), "amp": True}
 adamw = functools.partial(RuleOptimizer, rule=library.adamw)
 lion = functools.partial(RuleOptimizer, rule=library.lion)
 CASES = [

@@ -201,7 +201,11 @@ def test_rule_of_a_group() -> None:
         ({"total_steps": 0}, ValueError, "total_steps is 0; pass the length"),
         ({"foreach": True}, ValueError, "foreach is True.*to_pytorch"),
         ({"differentiable": True}, ValueError, "differentiable is True.*reference"),
-        ({"capturable": True}, ValueError, r"capturable is True.*nos_ext\.CapturedStep"),
+        (
+            {"capturable": True, "beta1": lambda step: 0.9},
+            TypeError,
+            "beta1 is a function of the step, which a CUDA graph",
+        ),
     ],
 )
 def test_refused_arguments(keywords: dict[str, Any], error: type[Exception], message: str) -> None:

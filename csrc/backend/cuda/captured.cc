@@ -1,5 +1,6 @@
 #include "captured.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -26,25 +27,35 @@ void put(T* to, const T* from, size_t count) {
   if (count) std::memcpy(to, from, count * sizeof(T));  // memcpy takes no null pointers
 }
 
+// See Capacity.
+Capacity filled(Capacity capacity, std::span<const Program* const> programs, const Job& job) {
+  if (capacity.instructions) return capacity;
+  capacity = {job.longest, 0, job.overflow};
+  for (const Program* p : programs)
+    capacity.scalars = static_cast<uint32_t>(
+        std::max({static_cast<size_t>(capacity.scalars), p->constants().size(), p->scalar_code().size()}));
+  return capacity;
+}
+
 }  // namespace
 
 CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> programs,
                              std::span<const uint32_t> row_program, Capacity capacity, int blocks_at_once,
                              int64_t chunk)
-    : capacity_(capacity),
-      job_(make_job(plan, programs, blocks_at_once, chunk)),
+    : job_(make_job(plan, programs, blocks_at_once, chunk)),
+      capacity_(filled(capacity, programs, job_)),
       first_programs_(programs.begin(), programs.end()),
       row_program_(row_program.begin(), row_program.end()),
-      row_scalars_(bytecode::kFirstHyper + kRowHypers + 2 * capacity.scalars) {
+      row_scalars_(bytecode::kFirstHyper + kRowHypers + 2 * capacity_.scalars) {
   for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *job_.lowered[k]);
   Cursor c;
   c.array<CapturedHead>(1);
   rows_at_ = c.array<CapturedRow>(rows());
   scalar_programs_at_ = c.array<ScalarProgram>(programs.size());
   programs_at_ = c.array<ProgramRec>(programs.size());
-  code_at_ = c.array<Ins>(programs.size() * capacity.instructions);
-  constants_at_ = c.array<double>(programs.size() * capacity.scalars);
-  scalar_code_at_ = c.array<ScalarInstr>(programs.size() * capacity.scalars);
+  code_at_ = c.array<Ins>(programs.size() * capacity_.instructions);
+  constants_at_ = c.array<double>(programs.size() * capacity_.scalars);
+  scalar_code_at_ = c.array<ScalarInstr>(programs.size() * capacity_.scalars);
   for (const Part& part : job_.parts) {
     tensors_at_.push_back(c.array<TensorRec>(part.tensors.size()));
     chunks_at_.push_back(c.array<ChunkRec>(part.chunks.size()));
@@ -112,16 +123,21 @@ std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program&
 }
 
 CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double total_steps,
-                                            std::span<const double> hypers) {
+                                            std::span<const double> hypers, std::span<const void* const> sources,
+                                            uint64_t wide) {
   CapturedRow& row = host<CapturedRow>(rows_at_)[r];
   row.seed = seed;
   row.total_steps = total_steps;
   put(row.hypers, hypers.data(), hypers.size());
+  std::fill(std::begin(row.sources), std::end(row.sources), nullptr);
+  put(row.sources, sources.data(), sources.size());
+  row.wide = wide;
   return {rows_at_ + r * sizeof(CapturedRow), sizeof(CapturedRow)};
 }
 
-CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor) {
-  *host<CapturedHead>(0) = {steps_done, 0, factor};
+CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor, bool stochastic_rounding,
+                                             const float* counter) {
+  *host<CapturedHead>(0) = {steps_done, stochastic_rounding, factor, counter, 0};
   return {0, sizeof(CapturedHead)};
 }
 

@@ -14,7 +14,7 @@
 
 namespace nos::cuda {
 
-// Room that later rules may use.
+// Room that later rules may use. 0 instructions: what the first rules need, for a step that loads no other.
 struct Capacity {
   uint32_t instructions = 512;  // of device code, per program
   uint32_t scalars = 128;       // constants, and instructions of scalar code, per program
@@ -25,15 +25,21 @@ inline constexpr uint32_t kRowHypers = bytecode::kMaxHypers;
 
 struct CapturedHead {
   uint32_t step;  // of the last step; the prologue counts it up
-  uint32_t unused;
+  uint32_t stochastic_rounding;
   double factor;
+  const float* counter;  // device memory with the number of this step, counted by somebody else; null: counted here
+  uint64_t unused;
 };
 struct CapturedRow {
   uint64_t seed;
   double total_steps;
   uint32_t program, unused;
   double hypers[kRowHypers];
+  // Device memory that a hyperparameter is read from, as float, or as double where bit i of `wide` is set; null: above.
+  const void* sources[kRowHypers];
+  uint64_t wide;
 };
+static_assert(kRowHypers <= 64);
 struct ScalarProgram {
   uint32_t hypers, constants, instructions, unused;
 };
@@ -41,7 +47,7 @@ struct ScalarInstr {
   uint8_t op, unused;
   uint16_t operand[3];  // scalar ids
 };
-static_assert(sizeof(CapturedHead) == 16 && sizeof(ScalarProgram) == 16 && sizeof(ScalarInstr) == 8);
+static_assert(sizeof(CapturedHead) == 32 && sizeof(ScalarProgram) == 16 && sizeof(ScalarInstr) == 8);
 
 // The prologue's argument. Pointers into the image.
 struct Prologue {
@@ -56,6 +62,16 @@ struct Prologue {
   uint32_t num_rows, scalars, row_scalars, unused;
 };
 
+NOS_HD uint32_t next_step(const Prologue& a) {
+  return a.head->counter ? static_cast<uint32_t>(*a.head->counter) : a.head->step + 1;
+}
+
+NOS_HD double hyper_of(const CapturedRow& row, uint32_t i) {
+  if (!row.sources[i]) return row.hypers[i];
+  if (row.wide >> i & 1u) return *static_cast<const double*>(row.sources[i]);
+  return *static_cast<const float*>(row.sources[i]);
+}
+
 // One row of a step, by one thread.
 NOS_HD void evaluate_row(const Prologue& a, uint32_t r, uint32_t step) {
   const CapturedRow& row = a.rows[r];
@@ -66,7 +82,7 @@ NOS_HD void evaluate_row(const Prologue& a, uint32_t r, uint32_t step) {
   uint32_t n = 0;
   slots[n++] = step;
   slots[n++] = row.total_steps;
-  for (uint32_t i = 0; i < program.hypers; ++i) slots[n++] = row.hypers[i];
+  for (uint32_t i = 0; i < program.hypers; ++i) slots[n++] = hyper_of(row, i);
   for (uint32_t i = 0; i < program.constants; ++i) slots[n++] = constants[i];
   for (uint32_t i = 0; i < program.instructions; ++i) {
     const ScalarInstr in = code[i];
@@ -76,7 +92,7 @@ NOS_HD void evaluate_row(const Prologue& a, uint32_t r, uint32_t step) {
   for (int part = 0; part < 3; ++part) {
     unsigned char* block = a.step_blocks[part];
     if (!block) continue;
-    if (r == 0) *reinterpret_cast<StepHead*>(block) = {step, 0, a.head->factor};
+    if (r == 0) *reinterpret_cast<StepHead*>(block) = {step, a.head->stochastic_rounding, a.head->factor};
     auto* heads = reinterpret_cast<RowHead*>(block + sizeof(StepHead));
     heads[r] = {row.seed, r * a.row_scalars, 0};
     auto* narrow = reinterpret_cast<float*>(heads + a.num_rows) + static_cast<size_t>(r) * a.row_scalars;
@@ -105,8 +121,9 @@ class CapturedImage {
   };
   // Each changes the host's copy and returns what changed; the caller copies it to the device.
   std::vector<Range> load(uint32_t program_number, const Program& program);
-  Range set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers);
-  Range set_head(uint32_t steps_done, double factor);
+  Range set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
+                std::span<const void* const> sources = {}, uint64_t wide = 0);
+  Range set_head(uint32_t steps_done, double factor, bool stochastic_rounding = false, const float* counter = nullptr);
   static constexpr size_t step_at() { return 0; }  // byte offset of CapturedHead::step
 
   const Job& job() const { return job_; }
@@ -127,8 +144,8 @@ class CapturedImage {
     return reinterpret_cast<T*>(device_ + at);
   }
 
-  Capacity capacity_;
   Job job_;
+  Capacity capacity_;
   std::vector<const Program*> first_programs_;  // until attach()
   std::vector<uint32_t> row_program_;
   uint32_t row_scalars_;

@@ -136,14 +136,21 @@ CapturedStep::CapturedStep(const Plan& plan, std::span<const Program* const> pro
                            std::span<const uint32_t> row_program, Capacity capacity, int device, cudaStream_t stream)
     : device_(device), image_(plan, programs, row_program, capacity, blocks_at_once(device)) {
   for (const Part& part : image_.job().parts) {
-    shapes_.push_back(block_shape(part.kind, capacity.instructions, capacity.temporaries, part.longest_chunk,
-                                  properties(device).shared_limit));
+    shapes_.push_back(block_shape(part.kind, image_.capacity().instructions, image_.capacity().temporaries,
+                                  part.longest_chunk, properties(device).shared_limit));
     allow_shared(interpreter_of(part.kind), device);  // not possible in a capture
   }
   memory_ = take_twin(device, image_.bytes());
   image_.attach(memory_->host(), memory_->device());
   memory_->use_on(stream);
   memory_->upload(0, image_.initialised(), stream);
+}
+
+CapturedStep::~CapturedStep() {
+  // Replays of a graph leave no trace on the stream that is known here.
+  if (!was_captured_ || cudaDeviceSynchronize() == cudaSuccess) return;
+  (void)cudaGetLastError();
+  new std::shared_ptr<Twin>(memory_);  // replays may still read it: never given again
 }
 
 void CapturedStep::begin_edit() { (void)memory_->host(); }
@@ -154,7 +161,10 @@ void CapturedStep::upload(std::span<const CapturedImage::Range> changed, cudaStr
 }
 
 void CapturedStep::launch(cudaStream_t stream) {
-  if (!is_capturing(stream)) memory_->use_on(stream);
+  if (is_capturing(stream))
+    was_captured_ = true;
+  else
+    memory_->use_on(stream);
   Prologue prologue = image_.prologue();
   void* arguments[] = {&prologue};
   check(cudaLaunchKernel(prologue_kernel(), dim3(1), dim3(kPrologueThreads), arguments, 0, stream),

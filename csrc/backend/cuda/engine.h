@@ -53,6 +53,10 @@ class CapturedStep {
   CapturedStep(const Plan& plan, std::span<const Program* const> programs, std::span<const uint32_t> row_program,
                Capacity capacity, int device, cudaStream_t stream);
 
+  ~CapturedStep();
+  CapturedStep(const CapturedStep&) = delete;
+  CapturedStep& operator=(const CapturedStep&) = delete;
+
   CapturedImage& image() { return image_; }
   int device() const { return device_; }
   void begin_edit();                                                                // before a change through image()
@@ -65,6 +69,7 @@ class CapturedStep {
   CapturedImage image_;
   std::shared_ptr<Twin> memory_;
   std::vector<Shape> shapes_;
+  bool was_captured_ = false;
 };
 
 }  // namespace nos::cuda

@@ -60,7 +60,7 @@ inline void host_run(const Job& job, const StepArgs& args, size_t shared_limit) 
 // One step of a captured image: the prologue, then the launches.
 inline void host_run(const CapturedImage& image, size_t shared_limit) {
   const Prologue prologue = image.prologue();
-  const uint32_t step = prologue.head->step + 1;
+  const uint32_t step = next_step(prologue);
   for (uint32_t r = 0; r < prologue.num_rows; ++r) evaluate_row(prologue, r, step);
   prologue.head->step = step;
   for (size_t i = 0; i < image.job().parts.size(); ++i) {

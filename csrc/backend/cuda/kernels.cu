@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const 
 
 // Reads the step, then counts it up: one block, so that a barrier lies between.
 __global__ void __launch_bounds__(kPrologueThreads, 1) prologue(const __grid_constant__ Prologue a) {
-  const uint32_t step = a.head->step + 1;
+  const uint32_t step = next_step(a);
   for (uint32_t r = threadIdx.x; r < a.num_rows; r += kPrologueThreads) evaluate_row(a, r, step);
   __syncthreads();
   if (threadIdx.x == 0) a.head->step = step;

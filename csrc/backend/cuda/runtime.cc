@@ -22,7 +22,7 @@ std::string remedy(cudaError_t status) {
     case cudaErrorStreamCaptureUnsupported:
     case cudaErrorStreamCaptureInvalidated:
     case cudaErrorStreamCaptureImplicit:
-      return "; inside a graph capture use nos_ext.CapturedStep";
+      return "; inside a graph capture use an optimizer with capturable=True, or nos_ext.CapturedStep";
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
     case cudaErrorMisalignedAddress:
@@ -70,6 +70,24 @@ bool is_capturing(cudaStream_t stream) {
   check(cudaStreamIsCapturing(stream, &status), "asking the current stream whether it is captured");
   return status != cudaStreamCaptureStatusNone;
 }
+
+BesideCapture::BesideCapture(int device) {
+  static auto& streams = *new std::map<int, cudaStream_t>();  // one per device, for ever
+  check(cudaThreadExchangeStreamCaptureMode(&before_), "allowing uploads beside a capture");
+  cudaStream_t& stream = streams[device];
+  if (!stream) {
+    const cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (status != cudaSuccess) {
+      stream = nullptr;
+      (void)cudaThreadExchangeStreamCaptureMode(&before_);
+      check(status, "making a stream");
+    }
+  }
+  stream_ = stream;
+}
+BesideCapture::~BesideCapture() { (void)cudaThreadExchangeStreamCaptureMode(&before_); }
+
+void BesideCapture::finish() { check(cudaStreamSynchronize(stream_), "waiting for an upload"); }
 
 Twin::Twin(int, size_t bytes) : bytes_(bytes) {
   try {

@@ -39,6 +39,23 @@ class OnDevice {
 
 bool is_capturing(cudaStream_t stream);
 
+// A stream for allocations and uploads while another one is being captured: its work is no part of the graph, and is
+// done at finish(). The device must be the current one.
+class BesideCapture {
+ public:
+  explicit BesideCapture(int device);
+  ~BesideCapture();
+  BesideCapture(const BesideCapture&) = delete;
+  BesideCapture& operator=(const BesideCapture&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  void finish();
+
+ private:
+  cudaStreamCaptureMode before_ = cudaStreamCaptureModeRelaxed;
+  cudaStream_t stream_ = nullptr;
+};
+
 // Pinned host memory and device memory of one size. Work on several streams is put in order: a stream that takes over
 // waits for the one before.
 class Twin {

@@ -1,6 +1,7 @@
 // The CUDA back-end's host side against a device that is as lazy as CUDA allows: work given to a stream runs only when
 // somebody waits for it. Memory that is written or given away too early, or a missing order between streams, then shows
 // in the results. Built with the sanitizers and run by test_fake_device.py; argv: files with bytecode.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -45,14 +46,22 @@ struct CUevent_st {
 };
 
 namespace {
-CUstream_st g_streams[2];
+CUstream_st g_streams[3];  // the last one is what cudaStreamCreate gives
+cudaStreamCaptureMode g_mode = cudaStreamCaptureModeGlobal;
 std::map<void*, size_t> g_device, g_pinned;
 constexpr cudaError_t kOk = cudaSuccess;
 
 void run_everything() {
   for (auto& s : g_streams) s.run_to(s.given);
 }
+// What CUDA forbids while a stream is captured, unless the thread's mode is relaxed.
+bool forbidden() {
+  for (const auto& s : g_streams)
+    if (s.capturing && g_mode != cudaStreamCaptureModeRelaxed) return true;
+  return false;
+}
 cudaError_t allocate(std::map<void*, size_t>& list, void** out, size_t bytes) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   *out = std::malloc(bytes);
   std::memset(*out, 0xff, bytes);  // memory that is read before it is written shows
   list[*out] = bytes;
@@ -82,10 +91,12 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   return e->stream = s, e->position = s->given, kOk;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   if (e->stream) e->stream->run_to(e->position);
   return kOk;
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   return !e->stream || e->stream->done >= e->position ? kOk : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
@@ -93,12 +104,21 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   if (event.stream) s->give([event] { event.stream->run_to(event.position); });
   return kOk;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s->run_to(s->given), kOk; }
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  if (s->capturing || forbidden()) return cudaErrorStreamCaptureUnsupported;
+  return s->run_to(s->given), kOk;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) { return std::swap(*mode, g_mode), kOk; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = &g_streams[2], kOk; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
   *status = s->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return kOk;
 }
-cudaError_t cudaDeviceSynchronize() { return run_everything(), kOk; }
+cudaError_t cudaDeviceSynchronize() {
+  for (const auto& s : g_streams)
+    if (s.capturing) return cudaErrorStreamCaptureUnsupported;
+  return run_everything(), kOk;
+}
 cudaError_t cudaMalloc(void** p, size_t n) { return allocate(g_device, p, n); }
 cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return allocate(g_pinned, p, n); }
 cudaError_t cudaFree(void* p) {
@@ -128,7 +148,7 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
   const auto which = static_cast<const char*>(kernel) - g_kernels;
   if (which == 3) {
     s->give([p = *static_cast<cuda::Prologue*>(arguments[0])] {
-      const uint32_t step = p.head->step + 1;
+      const uint32_t step = cuda::next_step(p);
       for (uint32_t r = 0; r < p.num_rows; ++r) cuda::evaluate_row(p, r, step);
       p.head->step = step;
     });
@@ -319,6 +339,72 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
   expect_same(ours, theirs, what);
 }
 
+// A step made inside the capture that holds it, as an optimizer's with capturable=True is: the number of the step and a
+// hyperparameter of each group lie in device memory, which the graph and the user write.
+void made_inside(const Program& p, const char* what) {
+  constexpr uint32_t kRows = 3;
+  Tensors ours = make(1), theirs = ours;
+  const std::vector<const Program*> programs = {&p}, program_of_row(kRows, &p);
+  const std::vector<uint32_t> row_program(kRows, 0);
+  cudaStream_t stream = &g_streams[0];
+  float* counter = nullptr;
+  double* lr = nullptr;
+  cudaMalloc(reinterpret_cast<void**>(&counter), sizeof *counter);
+  cudaMalloc(reinterpret_cast<void**>(&lr), kRows * sizeof *lr);
+  stream->give([=] { *counter = 6; });
+  stream->graph.clear();
+  stream->capturing = true;
+  std::optional<cuda::CapturedStep> step;
+  {
+    cuda::BesideCapture beside(0);
+    step.emplace(ours.plan(0, kRows), programs, row_program, cuda::Capacity{0, 0, 0}, 0, beside.stream());
+    for (uint32_t r = 0; r < kRows; ++r) {
+      std::vector<double> hypers;
+      std::vector<const void*> sources;
+      for (const Hyper& h : p.hypers()) {
+        hypers.push_back(h.has_default ? h.value : NAN);
+        sources.push_back(h.has_default ? nullptr : lr + r);
+      }
+      step->begin_edit();
+      const cuda::CapturedImage::Range row[] = {step->image().set_row(r, r, 100, hypers, sources, ~uint64_t{0})};
+      step->upload(row, beside.stream());
+    }
+    step->begin_edit();
+    const cuda::CapturedImage::Range head[] = {step->image().set_head(0, 1.0, false, counter)};
+    step->upload(head, beside.stream());
+    beside.finish();
+  }
+  stream->give([=] { *counter += 1; });
+  step->launch(stream);
+  stream->capturing = false;
+  if (g_mode != cudaStreamCaptureModeGlobal) {
+    std::printf("%s: the capture mode was left changed\n", what);
+    std::exit(1);
+  }
+  for (uint32_t t = 7; t < 12; ++t) {
+    stream->give([=] {
+      for (uint32_t r = 0; r < kRows; ++r) lr[r] = 0.1 * t / (r + 1);
+    });
+    for (const auto& work : stream->graph) stream->give(work);
+    cuda::host_run(cuda::make_job(theirs.plan(0, kRows), programs, 4), Scalars(program_of_row, t, 0.1 * t).args(),
+                   63 * 1024);
+  }
+  const size_t bytes = step->image().bytes();
+  step.reset();                                    // while the replays are still waiting
+  std::vector<std::shared_ptr<cuda::Twin>> taken;  // all that the pool has
+  for (int i = 0; i < 70; ++i) {
+    taken.push_back(cuda::take_twin(0, bytes));
+    std::memset(taken.back()->host(), 0xff, bytes);
+    taken.back()->use_on(&g_streams[1]);
+    taken.back()->upload(0, bytes, &g_streams[1]);
+  }
+  g_streams[1].run_to(g_streams[1].given);
+  run_everything();
+  expect_same(ours, theirs, what);
+  cudaFree(counter);
+  cudaFree(lr);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -336,5 +422,7 @@ int main(int argc, char** argv) {
   eager(many, 40, 40, "population");  // scalars beyond the kernel arguments
   captured({&a}, b, "captured");
   captured({&c}, a, "captured, later rule with fewer states");
+  made_inside(a, "made inside a capture");
+  made_inside(b, "made inside a capture, a rule that reads t and T");
   std::printf("ok\n");
 }

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nos_ext
-from nos_ext.optim import library
+from nos_ext.optim import RuleOptimizer, library
 from nos_ext.rule import Rule
 from tests.backend.cuda.test_kernel import CALLS, SIZES, wide_rule
 from tests.reference.strategies import rules
@@ -289,6 +289,45 @@ def test_a_captured_training_step() -> None:
     assert loss().item() < 0.5 * before
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_capturable_optimizer(set_to_none: bool) -> None:
+    """torch's recipe for a whole step in a graph, with groups, against the same steps without a graph."""
+
+    def training(capturable: bool) -> tuple[Any, Any, Any]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(16, 4).cuda()
+        x, y = torch.randn(32, 16, device="cuda"), torch.randn(32, 4, device="cuda")
+        lr = torch.tensor(0.1, device="cuda" if capturable else "cpu")
+        groups = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+        optimizer = RuleOptimizer(groups, library.adamw, lr=lr, weight_decay=0.1, capturable=capturable)
+
+        def train() -> None:
+            optimizer.zero_grad(set_to_none=set_to_none)
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+
+        return list(model.parameters()), optimizer, train
+
+    params, optimizer, train = training(True)
+    others, other, train_other = training(False)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            train()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = captured(train)
+    for k in range(8):
+        optimizer.param_groups[0]["lr"].fill_(0.1 / (k + 1))
+        graph.replay()
+    for k in range(11):
+        other.param_groups[0]["lr"].fill_(0.1 / (k - 2) if k > 2 else 0.1)
+        train_other()
+    assert [optimizer.state[p]["step"].item() for p in params] == [11.0, 11.0]
+    for p, q in zip(params, others, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 def test_populations_in_a_graph() -> None:
     programs = [nos_ext.compile_rule(t) for t in ("g", "g * exp(sign(g) * sign(m))", "clip(g, 1e-2)")] * 50
     lists = make(12, [150 * 37], [torch.float32] * 3)
@@ -312,7 +351,7 @@ def test_only_a_captured_step_may_be_captured() -> None:
     for call, match in (
         (
             lambda: nos_ext.apply_rule(POWERSIGN, gpu[0], gpu[1], gpu[2:], lr=0.1),
-            r"make a nos_ext\.CapturedStep before",
+            r"a nos_ext\.CapturedStep before the capture",
         ),
         (lambda: step.set(lr=1.0), r"only call it inside"),
     ):

@@ -1,0 +1,221 @@
+"""Owns the step of optimizers with capturable=True: launches that a CUDA graph can hold.
+
+Every launch reads its scalars and the number of the step from device memory, so replays count, and follow a learning
+rate that is a tensor. A step outside a capture uses the same launches; their tables are made again when tensors move.
+A step inside a capture has tables of its own, which last as long as the optimizer: gradients that the capture makes lie
+at addresses of the graph's own pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from .. import _C
+from ..program import Program
+from ._lists import FLAGS, Group, Resolve, States, StepLists
+from ._values import check_capturable, to_number
+
+_KEPT: Final = 4  # tables of eager steps: gradients made anew go round a few places
+_READABLE: Final = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Parameters that go into one launch. mask: 1.0 where a step counts, float32 on the device."""
+
+    members: list[int]
+    flags: tuple[Any, ...]  # as FLAGS
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the launch gets for a param group: numbers, or the memory that they are read from.
+
+    sources: addresses, 0 for none; wide: bit i where the number lies as float64.
+    """
+
+    values: tuple[float, ...]
+    sources: tuple[int, ...]
+    wide: int
+
+
+class _Tables:
+    """A `_C.CapturedStep` and what was last put into it."""
+
+    def __init__(self, step: Any, key: Any) -> None:
+        self.step, self.key = step, key
+        self.head: Any = None
+        self.rows: dict[int, Any] = {}
+
+    def set_head(self, *head: Any) -> None:
+        if self.head != head:
+            self.step.set_head(0, *head)
+            self.head = head
+
+    def set_row(self, number: int, seed: int, total_steps: float | None, row: _Row) -> None:
+        if self.rows.get(number) != (seed, total_steps, row):
+            total = math.nan if total_steps is None else float(total_steps)
+            self.step.set_row(number, seed, total, row.values, row.sources, row.wide)
+            self.rows[number] = (seed, total_steps, row)
+
+
+class CapturedLists(StepLists):
+    """As `StepLists`, on one CUDA device, with launches that can be captured."""
+
+    def __init__(self, program: Program, groups: list[Group], state: States, owner: str) -> None:
+        self._parts: list[_Part] = []
+        self._division: Any = None
+        self._eager: list[_Tables] = []  # the latest first
+        self._held: list[_Tables] = []  # by graphs
+        super().__init__(program, groups, state, owner)
+        self._kept_groups = list(groups)  # while they are kept, no other object has their id
+        self._shape = self._shape_of(groups, state)
+
+    def _counter_device(self) -> torch.device:
+        for i, param in enumerate(self._params):
+            if not _on_device(param):
+                raise ValueError(
+                    f"capturable is True but parameter {i} is on {param.device}; CUDA graphs need parameters on a CUDA "
+                    "device: move the model before the optimizer is used, or leave capturable False"
+                )
+        return self._params[0].device if self._params else torch.device("cpu")
+
+    def _make_stepper(self) -> Any:
+        return None
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
+        capturing = _is_capturing()
+        if self._shape != self._shape_of(groups, state):
+            if capturing:
+                raise _too_late("param groups or states have been replaced")
+            return False
+        grads = self._prepared()
+        division = self._division_of(grads)
+        if division != self._division:
+            if capturing:
+                raise _too_late("other parameters than in the last step have a gradient, or flags have changed")
+            self._divide_by_counts(grads)
+            self._division = division
+            self._shape = self._shape_of(groups, state)
+        rows = [self._row(group, resolve) for group in groups]
+        factor = 1.0 if scale is None else 1.0 / to_number("grad_scale", scale)
+        try:
+            ready = self._ready(grads, rows, factor, capturing)
+        except (TypeError, ValueError):  # nothing has been launched
+            if not self._gradients.repair(grads):
+                raise
+            ready = self._ready(grads, rows, factor, capturing)
+        for part, tables in zip(self._parts, ready, strict=True):
+            self._count(part)
+            tables.step.launch()
+        return True
+
+    def _count(self, part: _Part) -> None:
+        with torch.no_grad():
+            self._steps.add_(part.mask)
+
+    # -- what has changed ---------------------------------------------------------------------------------------------
+
+    def _shape_of(self, groups: list[Group], state: States) -> Any:
+        """Equal while groups, parameters and states are the objects that the lists were made of."""
+        params = [[id(p) for p in group["params"]] for group in groups]
+        entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
+        return id(groups), id(state), [id(group) for group in groups], params, entries
+
+    def _division_of(self, grads: Sequence[Any]) -> Any:
+        flags = [tuple(group[name] for name in FLAGS) for group in self._groups]
+        return [g is not None for g in grads], flags
+
+    def _divide_by_counts(self, grads: Sequence[Any]) -> None:
+        """The launches, by flags and numbers of steps; waits for the device."""
+        self._make_missing(grads)
+        parts = []
+        for _, *flags, members in self._division_by(grads, self._steps.tolist()):
+            if self._program.uses_total_steps and flags[FLAGS.index("total_steps")] is None:
+                raise ValueError(
+                    f"total_steps is None; rule '{self._program.name}' reads T: pass the length of the training"
+                )
+            mask = torch.zeros(len(self._params))
+            mask[members] = 1.0
+            parts.append(_Part(members, tuple(flags), mask.to(self._steps.device)))
+        self._parts, self._eager = parts, []
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+
+    def _row(self, group: Group, resolve: Resolve) -> _Row:
+        values, sources, wide = [], [], 0
+        for i, name in enumerate(self._hypers):
+            value = resolve(name, group[name], group)
+            if isinstance(value, torch.Tensor) and _on_device(value):
+                if value.dtype not in _READABLE or value.device != self._steps.device:
+                    raise TypeError(
+                        f"{name} is a tensor of {value.dtype} on {value.device}; with capturable=True pass float32 or "
+                        f"float64 on {self._steps.device}, or a number"
+                    )
+                wide |= (value.dtype == torch.float64) << i
+                values.append(math.nan)
+                sources.append(value.data_ptr())
+                continue
+            check_capturable(name, value)
+            values.append(to_number(name, value))
+            sources.append(0)
+        return _Row(tuple(values), tuple(sources), wide)
+
+    def _ready(self, grads: list[Any], rows: list[_Row], factor: float, capturing: bool) -> list[_Tables]:
+        """The tables of every part, made or found, with this step's scalars in them."""
+        out = []
+        for part in self._parts:
+            tables = self._tables(part, grads, capturing)
+            maximize, seed, total_steps, rounding = part.flags
+            tables.set_head((-factor if maximize else factor), rounding, self._steps[part.members[0]].data_ptr())
+            for number, row in enumerate(rows):
+                tables.set_row(number, seed, total_steps, row)
+            out.append(tables)
+        if capturing:
+            self._held += out  # graphs read their memory
+        return out
+
+    def _tables(self, part: _Part, grads: list[Any], capturing: bool) -> _Tables:
+        chosen: list[Any] = [None] * len(grads)
+        for i in part.members:
+            chosen[i] = grads[i]
+        lists = [self._tensors, chosen, *self._states]
+        key = [x.data_ptr() if x is not None else 0 for one in lists for x in one]
+        if not capturing:
+            for tables in self._eager:
+                if tables.key == key:
+                    self._eager.remove(tables)
+                    self._eager.insert(0, tables)
+                    return tables
+        # room for the rule and no other: it is not exchanged
+        step = _C.CapturedStep(
+            [self._program], False, tuple(self._tensors), tuple(chosen), [tuple(s) for s in self._states],
+            self._group_of, len(self._groups), 0, 0, 0, 0, True,
+        )  # fmt: skip
+        tables = _Tables(step, key)
+        if not capturing:
+            self._eager = [tables, *self._eager][: _KEPT * len(self._parts)]
+        return tables
+
+
+def _on_device(tensor: torch.Tensor) -> bool:
+    return tensor.is_cuda
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_current_stream_capturing()
+
+
+def _too_late(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what}, and the step is being captured; take a step like the captured one before the capture (torch's "
+        "recipe: a few warm-up steps on a side stream)"
+    )
