@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .config import RunConfig
+from .device import check_device
 from .rules import compile_rule
 from .store import Score, Store
 from .train.child import score
@@ -27,7 +28,10 @@ KNOWN = {
 def budget(config: RunConfig) -> dict[str, Any]:
     """What decides a score besides rule, task and seed. Scores of other budgets are not comparable."""
     names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads")
-    return {name: getattr(config, name) for name in names}
+    device = (
+        {} if config.device_name == "cpu" else {"device": config.device_name}
+    )  # not written by runs that had no choice
+    return {name: getattr(config, name) for name in names} | device
 
 
 def stored(store: Store) -> dict[str, Score]:
@@ -47,7 +51,7 @@ def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
     missing = [name for name in KNOWN if name not in stored(store)]
     if not missing:
         return
-    task, protocol = config.make_task(), config.make_protocol()
+    task, protocol = config.make_task().to(check_device(config.device_name)), config.make_protocol()
     torch.set_num_threads(config.threads)
     for name in missing:
         note(f"training {KNOWN[name]} on {config.task} with the run's seed, to compare")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import RunConfig
+from .device import check_device
 from .executor import Executor, InProcess, Scorer
 from .rules import Rule
 from .task import Task
@@ -42,18 +43,23 @@ class LoadChild:
 
 
 def scorer(config: RunConfig, task: Task) -> ChildScorer:
-    """What the configuration asks for. UsageError for a ladder that cannot be read or loaded."""
-    return ChildScorer(task, config.make_protocol(), config.make_ladder(task))
+    """What the configuration asks for, data on its device. UsageError for a ladder that cannot be read or loaded, and
+    for a device that this process does not have."""
+    ladder, device = config.make_ladder(task), check_device(config.device_name)
+    if ladder is not None:
+        ladder = ladder.to(device)
+    return ChildScorer(task.to(device), config.make_protocol(), ladder)
 
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
     """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
     name = config.executor_name
-    here = scorer(config, task)  # what cannot be loaded is said here, not by each worker
     if name == "inprocess":
-        return InProcess(here, threads=config.threads, clock=clock)
+        return InProcess(scorer(config, task), threads=config.threads, clock=clock)
+    config.make_ladder(task)  # what cannot be loaded is said here, not by each worker
     loader = LoadChild(config.to_json())
     if name == "loky":
+        check_device(config.device_name)
         from .executor.local import Local
 
         return Local(loader, workers=config.workers, threads=config.threads, timeout=config.trial_timeout, clock=clock)

@@ -19,6 +19,7 @@ _RUN_EXAMPLE = "example: nos-search run --task digits --strategy controller --tr
 def _parser() -> argparse.ArgumentParser:
     from . import commands, commands_export, commands_rules, commands_train
     from .config import versions
+    from .device import DEVICES
     from .executor import EXECUTORS
     from .space import SPACES, VOCABULARIES
     from .strategy import STRATEGIES
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what runs them: this process, processes of this machine, or a Ray cluster "
         "(default inprocess for one worker, loky for more)",
     )
+    group.add_argument("--device", metavar="|".join(DEVICES), help="where children train (default cpu)")
     group.add_argument(
         "--trial-timeout",
         type=float,
@@ -102,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
     group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
-    group.add_argument("--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker (default 0)")
+    group.add_argument(
+        "--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker, for --device cuda"
+    )
 
     p = command(commands.run, "search for rules; writes everything to a new folder", child, words, workers)
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
@@ -167,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument(
         "--seed", type=int, default=1, metavar="N", help="all other seeds are derived from it (default 1)"
     )
-    drawn.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where children train (default cpu)")
+    drawn.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
     drawn.add_argument("--plot", metavar="FILE", help="write a drawing to FILE, an SVG")
     drawn.add_argument("--json", action="store_true", help="print JSON")
 

@@ -35,7 +35,7 @@ from .tensorboard import TensorBoard, summary_writer
 
 _DEFAULT_TRIALS = 200
 _SHOWN = 10
-_WORKERS = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial")
+_WORKERS = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
 _REASONS = {
     "trials": "all trials done",
     "children": "all children trained",

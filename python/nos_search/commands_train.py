@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-import nos_ext
-
 from . import plot
+from .device import check_device
 from .errors import SearchError, UsageError
 from .output import note, number, print_json, table
 from .rules import parse_rule_argument
@@ -51,19 +50,6 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
         "train_steps": args.train_steps,
     }
     return [TaskRecipe(name, folder, tuple(options.items()), check_device(args.device), argument) for name in chosen]
-
-
-def check_device(device: str) -> str:
-    """UsageError for a device on which children cannot train here."""
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device!r} is not known; choose one of: cpu, cuda")
-    if device == "cuda":
-        cuda = nos_ext.build_info()["cuda"]
-        if not cuda["enabled"]:
-            raise UsageError(f"--device cuda: {cuda['status']}; use --device cpu")
-        if not torch.cuda.is_available():
-            raise UsageError("--device cuda: torch sees no GPU here; use --device cpu")
-    return device
 
 
 def shown_loss(name: str, nats: float | None) -> str:

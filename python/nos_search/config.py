@@ -14,6 +14,7 @@ import torch
 
 import nos_ext
 
+from .device import check_name
 from .errors import UsageError, choose
 from .executor import EXECUTORS
 from .gate import Gates
@@ -36,6 +37,8 @@ class RunConfig:
     threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
     trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
     gpus_per_trial, ray_address: for the executor "ray".
+    device: where children train, "cpu" or "cuda"; None for "cuda" with gpus_per_trial and "cpu" without. The gates stay
+    on the CPU.
     promote: rungs above the search's own task (train/promotion.py); one rule in promote_eta goes up.
     net, width, sweep_steps, train_steps: None for the task's own; a stored run has what was in force.
     """
@@ -59,6 +62,7 @@ class RunConfig:
     trial_timeout: float = 3600.0
     ray_address: str | None = None
     gpus_per_trial: float = 0.0
+    device: str | None = None
     promote: str | None = None
     promote_eta: int = 4
     trials: int | None = None
@@ -83,6 +87,12 @@ class RunConfig:
             raise UsageError("--ray-address and --gpus-per-trial need --executor ray")
         if not 0 <= self.gpus_per_trial < math.inf:
             raise UsageError(f"--gpus-per-trial {self.gpus_per_trial:g} is below 0")
+        if check_name(self.device_name) == "cpu" and self.gpus_per_trial:
+            raise UsageError(f"--gpus-per-trial {self.gpus_per_trial:g} with --device cpu: name one of them")
+        if self.executor == "ray" and self.device == "cuda" and not self.gpus_per_trial:
+            raise UsageError(
+                "--device cuda with --executor ray needs --gpus-per-trial F: how much of a GPU a worker gets"
+            )
         if not 0 < self.trial_timeout < math.inf:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
         if self.batch < 1:
@@ -137,6 +147,10 @@ class RunConfig:
     @property
     def executor_name(self) -> str:
         return self.executor or ("inprocess" if self.workers == 1 else "loky")
+
+    @property
+    def device_name(self) -> str:
+        return self.device or ("cuda" if self.gpus_per_trial else "cpu")
 
     @property
     def child_seed(self) -> int:

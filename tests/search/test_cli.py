@@ -223,6 +223,12 @@ WRONG = [
     (["run", "--workers", "0"], "--workers 0 is below 1"),
     (["run", "--workers", "4", "--executor", "inprocess"], "--workers 4 with --executor inprocess: it has one"),
     (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+    (["run", "--device", "tpu"], "--device 'tpu' is not known; choose one of: cpu, cuda"),
+    (["run", "--executor", "ray", "--device", "cuda"], "--device cuda with --executor ray needs --gpus-per-trial"),
+    (
+        ["run", "--executor", "ray", "--gpus-per-trial", "0.5", "--device", "cpu"],
+        "--gpus-per-trial 0.5 with --device cpu",
+    ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
     (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
     (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),

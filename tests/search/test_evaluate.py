@@ -277,14 +277,19 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
     assert "Traceback" not in err
 
 
-def test_cuda_is_refused_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["evaluate", "g"], ["run"], ["run", "--workers", "2"]])
+def test_cuda_is_refused_where_there_is_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
     import torch
 
     import nos_ext
 
     if torch.cuda.is_available() and nos_ext.build_info()["cuda"]["enabled"]:
         pytest.skip("this machine trains on CUDA")
-    status, _, err = call(capsys, "evaluate", "g", "--device", "cuda", *SMALL)
+    out = ["--out", str(tmp_path / "run")] if command[0] == "run" else []
+    status, _, err = call(capsys, *command, "--device", "cuda", *SMALL, *out)
     assert status == 2
+    assert not (tmp_path / "run").exists()
     assert "--device cuda: " in err
     assert "use --device cpu" in err

@@ -46,6 +46,11 @@ class Promotion:
         if self.eta < 2:
             raise UsageError(f"{_ARGUMENT}: eta {self.eta} is below 2; one rule in eta is promoted")
 
+    def to(self, device: str) -> Promotion:
+        """With all data on `device`."""
+        rungs = tuple(Rung(rung.text, tuple(task.to(device) for task in rung.tasks)) for rung in self.rungs)
+        return replace(self, rungs=rungs)
+
     @classmethod
     def parse(
         cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: Protocol | None = None
