@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+import nos_ext
 from nos_search.rules import compile_rule
 from nos_search.task import Task, load
 from nos_search.train.allocator import keep_freed_memory
 from nos_search.train.child import Protocol, Training, score
+from nos_search.train.graph import Graphs, GraphStack, NoRoomError, StepGraph
 from nos_search.train.stack import Stack, pays
 from nos_search.train.training import Cohort, Singles, due
 
@@ -145,3 +149,107 @@ def test_keeping_memory_changes_no_bit() -> None:
     before = weights()
     assert keep_freed_memory() in (True, False)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(), strict=True))
+
+
+# --- the captured stack, with the body called where a GPU would replay it ---------------------------------------------
+
+
+class Update:
+    """nos_ext.CapturedStep, as far as the graph uses it, by apply_population."""
+
+    def __init__(self, lists: tuple[Any, ...], rules: list[Any], total_steps: int) -> None:
+        self.lists, self.total_steps = lists, total_steps
+        self.programs, self.lrs = [nos_ext.compile_rule(rule) for rule in rules], [0.0] * len(rules)
+        self.step, self.seed = 1, 0
+
+    def load(self, program: nos_ext.Program, *, index: int, lr: float) -> None:
+        if len(program.bytecode) > 2000:
+            raise ValueError("room for 512")
+        self.programs[index], self.lrs[index] = program, lr
+
+    def set(self, *, step: int, seed: int) -> None:
+        self.step, self.seed = step, seed
+
+    def __call__(self) -> None:
+        needed = max(len(program.state_names) for program in self.programs)
+        params, grads, slots = self.lists
+        nos_ext.apply_population(
+            self.programs, params, grads, slots[:needed], lr=self.lrs, step=self.step, total_steps=self.total_steps,
+            seed=self.seed,
+        )  # fmt: skip
+        self.step += 1
+
+
+class Replayed(StepGraph):
+    made = 0
+
+    def _captured_step(self, rules: list[Any], total_steps: int) -> Any:
+        return Update((self.params, self._grads, self.slots), rules, total_steps)
+
+    def _capture(self, body: Callable[[], None]) -> Callable[[], None]:
+        Replayed.made += 1
+        for _ in range(3):  # as the warm-up does: nothing of it may be left
+            body()
+        return body
+
+
+@pytest.mark.parametrize("net", ["convnet-2-4", "mlp-1-8", "wrn-10-1"])
+def test_a_captured_stack_is_a_stack(net: str) -> None:
+    """Also when the same graph serves other rules, after halving, and back."""
+    task, graphs = double(small("digits", net)), Graphs(Replayed)
+    before = Replayed.made
+    for texts in (RULES, list(reversed(RULES)), ["rmsprop * exp(ld)", "g", "adam", "y_hat"]):
+        rules = [compile_rule(text) for text in texts]
+        ours: Stack = GraphStack(rules, task, lrs=LRS, total_steps=14, seed=3, graphs=graphs)
+        theirs = Stack(rules, task, lrs=LRS, total_steps=14, seed=3)
+        for until, which in ((5, [2, 0]), (9, [1]), (14, None)):
+            ours.run(until)
+            theirs.run(until)
+            for one, two in zip(ours._raw + ours._running, theirs._raw + theirs._running, strict=True):
+                assert torch.allclose(one, two, rtol=0, atol=1e-10)
+            assert ours.losses() == pytest.approx(theirs.losses(), abs=1e-10)
+            assert (ours.steps(), ours.alive()) == (theirs.steps(), theirs.alive())
+            assert ours.accuracies(task.val) == theirs.accuracies(task.val)
+            if which is not None:
+                ours, theirs = ours.keep(which), theirs.keep(which)
+    assert Replayed.made - before == 3  # for 4, 2 and 1 children, whatever the rules
+
+
+def test_a_rule_beyond_the_room_of_a_graph() -> None:
+    task = small("digits", "mlp-1-8")
+    large = compile_rule("+".join(f"g ** {k} * sin({k} * lr)" for k in range(100)))
+    with pytest.raises(NoRoomError, match="room for 512"):
+        GraphStack([large], task, lrs=[0.1], total_steps=3, seed=1, graphs=Graphs(Replayed))
+
+
+def test_graphs_are_kept_by_task_and_shape() -> None:
+    task, graphs = small("digits", "mlp-1-8"), Graphs(Replayed)
+    first = graphs.get(task, 2, 10)
+    assert graphs.get(task, 2, 10) is first
+    assert graphs.get(task, 3, 10) is not first
+    assert graphs.get(replace(task), 2, 10) is not first
+    for count in range(10, 18):
+        graphs.get(task, count, 10)
+    assert graphs.get(task, 2, 10) is not first  # the oldest went
+
+
+def _no_gpu() -> bool:
+    return not (torch.cuda.is_available() and nos_ext.build_info()["cuda"]["enabled"])
+
+
+@pytest.mark.skipif(_no_gpu(), reason="needs a CUDA device and a CUDA build")
+@pytest.mark.parametrize("net", ["convnet-2-4", "wrn-10-1"])
+def test_a_captured_stack_on_a_gpu(net: str) -> None:
+    pytest.importorskip("sklearn")
+    task = double(small("digits", net)).to("cuda")
+    for texts in (RULES, list(reversed(RULES))):
+        rules = [compile_rule(text) for text in texts]
+        ours = GraphStack(rules, task, lrs=LRS, total_steps=10, seed=3)
+        theirs = Stack(rules, task, lrs=LRS, total_steps=10, seed=3)
+        for until in (5, 10):
+            ours.run(until)
+            theirs.run(until)
+            for one, two in zip(ours._raw + ours._running, theirs._raw + theirs._running, strict=True):
+                torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
+            ours, theirs = ours.keep([2, 0, 1, 3]), theirs.keep([2, 0, 1, 3])
+    assert score(compile_rule("adam"), load("digits").to("cuda"), Protocol(), seed=1).reward > 0.5

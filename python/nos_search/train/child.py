@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from ..errors import UsageError
 from ..rules import Rule
 from ..task.base import Task
 from .allocator import keep_freed_memory
+from .graph import GraphStack, NoRoomError
 from .seeds import derive_seed
 from .stack import Stack, pays
 from .training import Cohort, Singles, Training
@@ -76,6 +78,9 @@ def _cohort(
     stacked = pays(task) if protocol.stack is None else protocol.stack
     rules = [rule] * len(lrs)
     if stacked and len(lrs) > 1:
+        if task.train.x.is_cuda:
+            with suppress(NoRoomError):
+                return GraphStack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
         return Stack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
     return Singles.start(rules, task, lrs=lrs, total_steps=steps, seed=seed, kind=kind)
 

@@ -64,34 +64,39 @@ class Stack:
     def run(self, until: int) -> None:
         """Trains all up to step `until`. A child whose loss is not finite, or beyond any use, is dead; its slice goes
         on without touching the others, until all are dead or keep() leaves it out."""
-        train, device = self._task.train, self._task.train.x.device
-        forward = torch.func.vmap(self._loss, in_dims=(0, 0, None, None))
+        device = self._task.train.x.device
         total = torch.zeros(len(self.lrs), dtype=torch.float64, device=device)
         first = list(self._steps)
         while any(self._alive) and self._step < until:
-            index = self._batches.next()
-            losses = forward(self._params, self._running, train.x[index], train.y[index])
+            losses = self._advance()
             if due(self._step + 1, device):
-                fine = (losses.detach() < LOSS_LIMIT).tolist()
+                fine = (losses < LOSS_LIMIT).tolist()
                 self._alive = [a and b for a, b in zip(self._alive, fine, strict=True)]
                 if not any(self._alive):
                     break
-            grads = torch.autograd.grad(losses.sum(), self._params)
             self._step += 1
-            nos_ext.apply_population(
-                self._programs,
-                self._raw,
-                [g if g.stride() == p.stride() else g.contiguous() for g, p in zip(grads, self._raw, strict=True)],
-                self._state,
-                lr=self.lrs,
-                step=self._step,
-                total_steps=self._total_steps,
-                seed=self._rule_seed,
-            )
             self._steps = [n + 1 if a else n for n, a in zip(self._steps, self._alive, strict=True)]
-            total += losses.detach()
+            total += losses
         counts = [max(1, now - then) for now, then in zip(self._steps, first, strict=True)]
         self._losses = [value / count for value, count in zip(total.tolist(), counts, strict=True)]
+
+    def _advance(self) -> Tensor:
+        """One step of all; the losses before it."""
+        train, index = self._task.train, self._batches.next()
+        forward = torch.func.vmap(self._loss, in_dims=(0, 0, None, None))
+        losses = forward(self._params, self._running, train.x[index], train.y[index])
+        grads = torch.autograd.grad(losses.sum(), self._params)
+        nos_ext.apply_population(
+            self._programs,
+            self._raw,
+            [g if g.stride() == p.stride() else g.contiguous() for g, p in zip(grads, self._raw, strict=True)],
+            self._state,
+            lr=self.lrs,
+            step=self._step + 1,
+            total_steps=self._total_steps,
+            seed=self._rule_seed,
+        )
+        return losses.detach()
 
     @torch.no_grad()
     def accuracies(self, split: Split) -> list[float]:
