@@ -78,8 +78,8 @@ else
   stage build 110 bash -c build || exit 1
   stage check 25 "$PYTHON" -m bench.gpu.check
   stage tests 90 bash -c 'tests tests/backend/cuda/test_device*.py tests/backend/cuda -m "not slow"'
-  stage children 40 bash -c 'PYTHONPATH=$root/python:$root tests tests/search/test_child_stack.py -k gpu'
-  have compute-sanitizer && stage sanitizer 40 compute-sanitizer --error-exitcode 9 "$PYTHON" -m bench.gpu.check
+  stage children 25 bash -c 'tests tests/search/test_child_stack.py -k gpu'
+  have compute-sanitizer && stage sanitizer 30 compute-sanitizer --error-exitcode 9 "$PYTHON" -m bench.gpu.check
   stage nvrtc 25 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
   stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 125
   stage compile 50 "$PYTHON" -m bench.gpu.run compile --out "$OUT" --seconds 40
