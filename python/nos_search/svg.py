@@ -125,7 +125,7 @@ def heat(names: Sequence[str], rows: Sequence[Sequence[float]], *, label: str, e
 def funnel(stages: Sequence[tuple[str, int, str]]) -> str:
     """Horizontal bars: (label, count, note), widths to the first count."""
     row, label, total = 34, 190, max(1, stages[0][1] if stages else 1)
-    wide = WIDTH - label - 250
+    wide = WIDTH - label - 340  # the count beside the longest bar, then the note
     parts = [f'<svg viewBox="0 0 {WIDTH} {row * len(stages)}" role="img" aria-label="Trials that passed each gate">']
     for k, (name, count, note) in enumerate(stages):
         top, bar = k * row, max(1.0, wide * count / total)
