@@ -182,8 +182,12 @@ def _parser() -> argparse.ArgumentParser:
         drawn,
     )
     p.add_argument(
-        "rules", nargs="*", metavar="RULE", help="rule text, or a library name such as sgd momentum adam powersign"
+        "rules",
+        nargs="*",
+        metavar="RULE|DIR",
+        help="rule text, a library name such as sgd momentum adam powersign, or a run folder: its best rules",
     )
+    p.add_argument("--top", type=int, default=5, metavar="N", help="of each run folder (default 5)")
     p.add_argument("--known", action="store_true", help=f"add {' '.join(commands_train.KNOWN)}")
     p.add_argument("--tasks", default="digits", metavar="A,B", help=f"of {', '.join(TASKS)} (default digits)")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")

@@ -15,7 +15,9 @@ from . import plot
 from .device import check_device
 from .errors import SearchError, UsageError
 from .output import note, number, print_json, table
+from .results import best_rows
 from .rules import parse_rule_argument
+from .store import Store
 from .task import TASKS
 from .task.download import download
 from .train.child import Protocol, best_rate, derive_seed
@@ -87,9 +89,12 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers} is below 1")
     _check_common(args)
-    texts = list(dict.fromkeys([*args.rules, *(KNOWN if args.known else ())]))
+    if args.top < 1:
+        raise UsageError(f"--top {args.top} is below 1; say how many of a run's best rules")
+    named = [text for rule in args.rules for text in _rules_of(rule, args.top)]
+    texts = list(dict.fromkeys([*named, *(KNOWN if args.known else ())]))
     if not texts:
-        raise UsageError("no RULE: name rule text, a library rule such as adam, or --known")
+        raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
     if args.baseline is not None and args.baseline not in texts:
         texts.append(args.baseline)
     rules = [parse_rule_argument(text) for text in texts]
@@ -128,6 +133,18 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         _print_comparisons(results, units, args)
     return 0
+
+
+def _rules_of(source: str, top: int) -> list[str]:
+    """The best rules of a run folder; anything else is a rule itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return [source]
+    with Store.open(folder) as store:
+        found = [row.rule for row in best_rows(store)[:top]]
+    if not found:
+        raise UsageError(f"{source}: no rule has been trained to the end yet")
+    return found
 
 
 def _spread(mean: float, half: float | None, digits: str = ".4f") -> str:

@@ -13,7 +13,9 @@ import pytest
 from nos_search import plot
 from nos_search.cli import main
 from nos_search.commands_train import KNOWN, shown_loss
+from nos_search.results import best_rows
 from nos_search.rules import compile_rule
+from nos_search.store import Store
 from nos_search.task import load
 from nos_search.train.child import Protocol, derive_seed, score
 from nos_search.train.evaluate import half_width, summarise
@@ -275,6 +277,17 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_the_best_rules_of_a_run(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(small_run) as store:
+        best = [row.rule for row in best_rows(store)]
+    status, out, err = call(capsys, "evaluate", small_run, "sgd", "--top", "2", "--seeds", "1", "--json", *SMALL)
+    assert status == 0, err
+    assert [result["rule"] for result in json.loads(out)["results"]] == [*best[:2], "sgd"]
+    for source, message in ((tmp_path, "holds no run"), (small_run, "--top 0 is below 1")):
+        status, _, err = call(capsys, "evaluate", source, "--top", "0" if source == small_run else "1")
+        assert (status, message in err) == (2, True), err
 
 
 @pytest.mark.parametrize("command", [["evaluate", "g"], ["run"], ["run", "--workers", "2"]])
