@@ -13,12 +13,14 @@ from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job
 from nos_search.gate import GATES, Gates
 from nos_search.gate import counts as gate_counts
+from nos_search.loop import Search
 from nos_search.results import counts, leaderboard, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Store
+from nos_search.strategy import create
 from nos_search.train.promotion import due
 
-from .conftest import StubExecutor, stub_outcome, stub_search, table
+from .conftest import Clock, StubExecutor, stub_outcome, stub_search, table
 
 ONE_GROUP = Space(groups=1).config()
 OPEN = {"descent": None, "screen": None}
@@ -335,3 +337,40 @@ def test_the_leaderboard_goes_by_rungs(tmp_path: Path) -> None:
     assert {2, 1, 0} <= set(reached)
     top = [row["promoted"][1] for row in rows if len(row["promoted"]) == 2]
     assert top == sorted(top, reverse=True)
+
+
+# --- a run that other versions would propose differently ---------------------------------------------------------------
+
+
+def test_trials_that_would_not_be_proposed_again_are_kept_and_learned_from(tmp_path: Path) -> None:
+    class CrashError(Exception):
+        pass
+
+    def fault(job: Job) -> None:
+        if len(executor.jobs) == 60:
+            raise CrashError
+
+    chosen, folder = config(trials=160), tmp_path / "run"
+    executor = StubExecutor(fault)
+    with pytest.raises(CrashError):
+        stub_search(folder, chosen, executor)
+    with Store.open(folder, write=True) as store:
+        checkpoint = store.checkpoint()
+        assert checkpoint is not None
+        known = checkpoint[1]
+        late = [t for t in store.trials() if t.status == "done" and t.told is not None and t.told >= known]
+        assert len(late) > 2
+        space = chosen.make_space()
+        foreign = create("random", space, seed=99, options={}).ask(2)
+        for trial, other in zip(late, foreign, strict=False):  # as if an earlier release had proposed these
+            store.put(replace(trial, tokens=other.tokens, rule=space.text(other.tokens), key=f"foreign {other.id}"))
+        store.commit()
+        search = Search(store, chosen, StubExecutor(), clock=Clock(), wall=Clock())
+        assert search.strangers >= 2
+        assert search.run() == "trials"
+        trials = {trial.id: trial for trial in store.trials()}
+    assert sorted(trials) == list(range(max(trials) + 1))
+    assert sum(trial.told is not None for trial in trials.values()) == 160
+    for trial, other in zip(late, foreign, strict=False):
+        assert (trials[trial.id].tokens, trials[trial.id].reward) == (other.tokens, trial.reward)
+    assert stub_search(folder, replace(chosen, trials=200), StubExecutor()) == "trials"  # and once more
