@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from . import baselines, svg
-from .climbing import climbed, rungs
+from .climbing import PURPOSE, climbed, rungs
 from .config import RunConfig
 from .gate import GATES
 from .gate import counts as gate_counts
@@ -84,7 +84,7 @@ def render(store: Store) -> str:
         reasons=Counter(trial.reason.splitlines()[0] for trial in trials if trial.reason).most_common(8),
         settings=_settings(config, space),
         versions=store.versions,
-        training_seconds=sum(trial.seconds for trial in trials),
+        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PURPOSE)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
 
