@@ -209,7 +209,12 @@ def _flipped(op: str) -> Callable[[Simplifier, Expr, Expr], Expr | None]:
 
 def _where(build: Simplifier, condition: Expr, a: Expr, b: Expr) -> Expr | None:
     if condition.op == "constant":
-        return a if condition.value != 0 else b
+        value: float = condition.value  # type: ignore[assignment]
+        if value == 0:
+            return b
+        # beside per-element operands it is rounded to the compute type, where a smaller number is 0
+        if not abs(value) <= 2.0**-150 or (a.scalar and b.scalar):
+            return a
     return a if a is b else None
 
 
