@@ -89,6 +89,11 @@ class CapturedLists(StepLists):
     def _make_stepper(self) -> Any:
         return None
 
+    @property
+    def in_graphs(self) -> bool:
+        """Whether a step was captured."""
+        return bool(self._held)
+
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
@@ -47,6 +47,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     _program: Program
     _lists: StepLists | None = None
+    _kept: Sequence[CapturedLists] = ()
     _step_is_wrapped = False  # by torch, with hooks and profiler label: in classes with a step() of their own
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -125,6 +126,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
             kind = CapturedLists if self._is_capturable() else StepLists
             self._lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
+            if isinstance(self._lists, CapturedLists):  # graphs read the memory of the lists that they were made with
+                self._kept = [*(lists for lists in self._kept if lists.in_graphs), self._lists]
             if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
                 raise RuntimeError("param_groups or state changed while the step was under way")
 

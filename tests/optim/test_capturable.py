@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import gc
 import io
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -275,6 +277,24 @@ def test_checkpoints(device: Device) -> None:
     again.load_state_dict(saved["optimizer"])
     both((again, theirs), 2)
     assert_same(again, theirs)
+
+
+def test_memory_of_graphs_outlives_a_checkpoint(device: Device) -> None:
+    ours, theirs = pair("adamw")
+    both((ours, theirs), 1)
+    held, loose = weakref.ref(ours._lists), ours.state_dict()
+    device.capture(ours.step)
+    ours.load_state_dict(loose)
+    both((ours, theirs), 2)
+    assert_same(ours, theirs)
+    assert ours._lists is not held()
+    assert held() is not None
+    loose_lists = weakref.ref(ours._lists)
+    ours.load_state_dict(ours.state_dict())
+    both((ours, theirs), 3)
+    gc.collect()
+    assert loose_lists() is None  # no graph has it
+    assert held() is not None
 
 
 def test_what_comes_too_late_for_a_capture(device: Device) -> None:
