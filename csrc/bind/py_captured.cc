@@ -106,7 +106,10 @@ class PyCapturedStep {
   template <class F>
   void uploading(int device, const F& work) const {
     auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device));
-    if (!cuda::is_capturing(stream)) return work(stream);
+    if (!cuda::is_capturing(stream)) {
+      cuda::CapturedStep::settle();
+      return work(stream);
+    }
     if (!in_capture_) refuse_capture();
     cuda::BesideCapture beside(device);
     work(beside.stream());

@@ -6,6 +6,9 @@
 namespace nos::cuda {
 namespace {
 
+// Compiled kernels have blocks of one size, most of which would have nothing to do on smaller chunks.
+constexpr int64_t kLeastCompiledChunk = 1024;  // elements
+
 // Blocks that run at once when every multiprocessor is full.
 int blocks_at_once(int device) { return properties(device).multiprocessors * kBlocksPerSm; }
 
@@ -35,6 +38,13 @@ size_t append(size_t& bytes, const std::vector<T>& list) {
 template <class T>
 void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
   if (!list.empty()) std::memcpy(memory + at, list.data(), list.size() * sizeof(T));
+}
+
+// Memory of steps that are gone, by device. A graph may still be replaying them: that leaves no trace on any stream
+// that is known here, and waiting for the device would end a capture that happens to be under way.
+std::vector<std::pair<int, std::shared_ptr<Twin>>>& replayed() {
+  static auto& list = *new std::vector<std::pair<int, std::shared_ptr<Twin>>>();  // CUDA may be gone at exit
+  return list;
 }
 
 std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
@@ -120,7 +130,8 @@ void Ready::run(const StepArgs& args, std::span<const Program* const> programs, 
       launch.step_block = block.device();
     }
     // compiled kernels round to nearest
-    if (programs.size() == 1 && part.one_layout && !args.stochastic_rounding) {
+    if (programs.size() == 1 && part.one_layout && !args.stochastic_rounding &&
+        (part.longest_chunk >= kLeastCompiledChunk || jit::mode() == jit::Mode::always)) {
       if (const jit::Kernel* k = jit::request(*programs[0], layout_of(part.tensors[0].dtypes), jit::mode())) {
         launch_kernel(k->function, part.chunks.size(), k->threads, 0, launch, stream);
         continue;
@@ -140,6 +151,8 @@ CapturedStep::CapturedStep(const Plan& plan, std::span<const Program* const> pro
                                   part.longest_chunk, properties(device).shared_limit));
     allow_shared(interpreter_of(part.kind), device);  // not possible in a capture
   }
+  cudaFuncAttributes unused;  // has the kernel loaded, which may not be possible in a capture
+  check(cudaFuncGetAttributes(&unused, prologue_kernel()), "loading the kernel of a captured step");
   memory_ = take_twin(device, image_.bytes());
   image_.attach(memory_->host(), memory_->device());
   memory_->use_on(stream);
@@ -147,10 +160,16 @@ CapturedStep::CapturedStep(const Plan& plan, std::span<const Program* const> pro
 }
 
 CapturedStep::~CapturedStep() {
-  // Replays of a graph leave no trace on the stream that is known here.
-  if (!was_captured_ || cudaDeviceSynchronize() == cudaSuccess) return;
-  (void)cudaGetLastError();
-  new std::shared_ptr<Twin>(memory_);  // replays may still read it: never given again
+  if (was_captured_) replayed().emplace_back(device_, std::move(memory_));
+}
+
+void CapturedStep::settle() {
+  while (!replayed().empty()) {
+    const int device = replayed().back().first;
+    const OnDevice on(device);
+    check(cudaDeviceSynchronize(), "waiting for replays of a captured step that is gone");
+    std::erase_if(replayed(), [device](const auto& memory) { return memory.first == device; });
+  }
 }
 
 void CapturedStep::begin_edit() { (void)memory_->host(); }
@@ -174,6 +193,7 @@ void CapturedStep::launch(cudaStream_t stream) {
     Launch launch = image_.launch(i, shapes_[i].code_room);
     launch_kernel(interpreter_of(part.kind), part.chunks.size(), shapes_[i].threads, shapes_[i].shared, launch, stream);
   }
+  if (!is_capturing(stream)) (void)memory_->note();  // for an edit inside a later capture of this stream
 }
 
 uint32_t CapturedStep::steps_done(cudaStream_t stream) {

@@ -53,7 +53,8 @@ class CapturedStep {
   CapturedStep(const Plan& plan, std::span<const Program* const> programs, std::span<const uint32_t> row_program,
                Capacity capacity, int device, cudaStream_t stream);
 
-  ~CapturedStep();
+  ~CapturedStep();       // allowed anywhere, also inside somebody's capture
+  static void settle();  // takes the memory of steps that are gone back; waits for the device; not in a capture
   CapturedStep(const CapturedStep&) = delete;
   CapturedStep& operator=(const CapturedStep&) = delete;
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../../ops/float_environment.h"
+
 namespace nos::cuda {
 namespace {
 
@@ -95,7 +97,9 @@ size_t step_block_bytes(Kind kind, const StepArgs& args) {
   return sizeof(StepHead) + args.num_rows * sizeof(RowHead) + scalars * (kind == Kind::f64 ? 8 : 4);
 }
 
-void write_step_block(Kind kind, const StepArgs& args, unsigned char* out) {
+namespace {
+
+NOS_NOINLINE void write_step_block_here(Kind kind, const StepArgs& args, unsigned char* out) {
   const StepHead head{args.step, args.stochastic_rounding, args.factor};
   std::memcpy(out, &head, sizeof head);
   out += sizeof head;
@@ -116,6 +120,13 @@ void write_step_block(Kind kind, const StepArgs& args, unsigned char* out) {
       scalars += kind == Kind::f64 ? sizeof wide : sizeof narrow;
     }
   }
+}
+
+}  // namespace
+
+void write_step_block(Kind kind, const StepArgs& args, unsigned char* out) {
+  const FloatEnvironment environment;  // scalars are rounded to fp32
+  write_step_block_here(kind, args, out);
 }
 
 Shape block_shape(Kind kind, uint32_t length, uint32_t overflow, int64_t longest_chunk, size_t limit) {

@@ -39,6 +39,7 @@ std::map<int, std::vector<std::unique_ptr<Twin>>>& pool() {
   return twins;
 }
 constexpr size_t kPooled = 64;  // twins kept per device
+int g_beside = 0;               // uploads beside a capture that are under way: nothing may be freed
 
 }  // namespace
 
@@ -67,7 +68,9 @@ OnDevice::~OnDevice() { (void)cudaSetDevice(before_); }
 
 bool is_capturing(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(stream, &status), "asking the current stream whether it is captured");
+  const cudaError_t answer = cudaStreamIsCapturing(stream, &status);
+  if (answer == cudaErrorStreamCaptureImplicit) return (void)cudaGetLastError(), true;
+  check(answer, "asking a stream whether it is captured");
   return status != cudaStreamCaptureStatusNone;
 }
 
@@ -84,8 +87,12 @@ BesideCapture::BesideCapture(int device) {
     }
   }
   stream_ = stream;
+  ++g_beside;
 }
-BesideCapture::~BesideCapture() { (void)cudaThreadExchangeStreamCaptureMode(&before_); }
+BesideCapture::~BesideCapture() {
+  --g_beside;
+  (void)cudaThreadExchangeStreamCaptureMode(&before_);
+}
 
 void BesideCapture::finish() { check(cudaStreamSynchronize(stream_), "waiting for an upload"); }
 
@@ -116,13 +123,16 @@ unsigned char* Twin::host() {
 }
 
 void Twin::use_on(cudaStream_t stream) {
-  if (has_stream_ && stream == stream_) return;
-  if (has_stream_) {
-    finish();
+  if (has_stream_ && stream != stream_) {
+    if (!note())
+      throw CudaError(
+          "CUDA: the tables of this step were last used on a stream that is being captured now, so no other stream can "
+          "wait for them; take the step once more, or synchronize, before the capture");
     check(cudaStreamWaitEvent(stream, used_, 0), "ordering two streams");
   }
   stream_ = stream;
   has_stream_ = true;
+  noted_ = false;
 }
 
 void Twin::upload(size_t first, size_t bytes, cudaStream_t stream) {
@@ -131,24 +141,30 @@ void Twin::upload(size_t first, size_t bytes, cudaStream_t stream) {
   check(cudaEventRecord(copied_, stream), "noting a copy");
 }
 
-void Twin::finish() {
-  if (!has_stream_) return;
-  if (cudaEventRecord(used_, stream_) == cudaSuccess) return;
-  (void)cudaGetLastError();  // the stream is gone, or captured: wait for everything instead
-  check(cudaDeviceSynchronize(), "waiting for the device");
+bool Twin::note() {
+  if (!has_stream_ || noted_) return true;
+  if (is_capturing(stream_)) return false;
+  if (cudaEventRecord(used_, stream_) != cudaSuccess) {
+    (void)cudaGetLastError();  // the stream is gone: wait for everything instead
+    check(cudaDeviceSynchronize(), "waiting for the device");
+  }
+  return noted_ = true;
 }
 
-bool Twin::idle() { return cudaEventQuery(used_) == cudaSuccess && cudaEventQuery(copied_) == cudaSuccess; }
+bool Twin::idle() { return note() && cudaEventQuery(used_) == cudaSuccess && cudaEventQuery(copied_) == cudaSuccess; }
 
 std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
   const size_t rounded = std::bit_ceil(std::max<size_t>(bytes, 4096));
   auto& list = pool()[device];
   std::unique_ptr<Twin> twin;
-  for (auto& t : list) {
-    if (!t || t->bytes() != rounded || !t->idle()) continue;
-    twin = std::move(t);
-    list.erase(list.begin() + (&t - list.data()));
-    break;
+  for (auto it = list.begin(); it != list.end();) {
+    const bool fits = !twin && (*it)->bytes() == rounded, surplus = list.size() > kPooled && !g_beside;
+    if (!(fits || surplus) || !(*it)->idle()) {
+      ++it;
+      continue;
+    }
+    if (fits) twin = std::move(*it);
+    it = list.erase(it);
   }
   (void)cudaGetLastError();  // "not ready" is no error
   if (!twin) twin = std::make_unique<Twin>(device, rounded);
@@ -156,8 +172,8 @@ std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
             std::unique_ptr<Twin> owned(t);
             try {
               const OnDevice on(device);
-              owned->finish();
-              if (pool()[device].size() < kPooled) pool()[device].push_back(std::move(owned));
+              (void)owned->note();
+              pool()[device].push_back(std::move(owned));
             } catch (const std::exception&) {  // no context any more: its memory is gone with it
               (void)owned.release();
             }

@@ -37,6 +37,7 @@ class OnDevice {
   int before_ = 0;
 };
 
+// Also true for the legacy default stream while a capture on the device forbids its use.
 bool is_capturing(cudaStream_t stream);
 
 // A stream for allocations and uploads while another one is being captured: its work is no part of the graph, and is
@@ -58,6 +59,9 @@ class BesideCapture {
 
 // Pinned host memory and device memory of one size. Work on several streams is put in order: a stream that takes over
 // waits for the one before.
+//
+// A capture turns an event that is recorded on its stream into a part of itself, and then whoever waits for that event
+// too. So nothing is recorded on a stream that is being captured: what was used there must have been noted before.
 class Twin {
  public:
   Twin(int device, size_t bytes);
@@ -70,8 +74,8 @@ class Twin {
   unsigned char* host();  // to be written: waits for copies that still read it
   void use_on(cudaStream_t stream);
   void upload(size_t first, size_t bytes, cudaStream_t stream);  // host to device; after use_on(stream)
-  bool idle();                                                   // no work that uses it is left
-  void finish();                                                 // notes the end of the work given so far; see idle()
+  bool note();  // marks the end of the uses so far; false when that cannot be done while their stream is captured
+  bool idle();  // no work that uses it is left
 
  private:
   void free();
@@ -79,11 +83,12 @@ class Twin {
   unsigned char *host_ = nullptr, *device_ = nullptr;
   cudaEvent_t copied_ = nullptr, used_ = nullptr;
   cudaStream_t stream_ = nullptr;
-  bool has_stream_ = false;
+  bool has_stream_ = false, noted_ = false;
 };
 
 // Twins that are out of use are kept and given again once the device has finished with them: a training loop whose
-// gradients move allocates nothing.
+// gradients move allocates nothing. Putting one back is allowed anywhere, also inside somebody's capture: the garbage
+// collector chooses the moment.
 std::shared_ptr<Twin> take_twin(int device, size_t bytes);
 
 // For build_info(): one line per device, or why there is none.

@@ -1,6 +1,7 @@
 // The CUDA back-end's host side against a device that is as lazy as CUDA allows: work given to a stream runs only when
 // somebody waits for it. Memory that is written or given away too early, or a missing order between streams, then shows
 // in the results. Built with the sanitizers and run by test_fake_device.py; argv: files with bytecode.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -43,6 +44,7 @@ struct CUstream_st {
 struct CUevent_st {
   cudaStream_t stream = nullptr;
   size_t position = 0;
+  bool captured = false;  // recorded in a capture: whoever waits for it joins the capture
 };
 
 namespace {
@@ -54,14 +56,32 @@ constexpr cudaError_t kOk = cudaSuccess;
 void run_everything() {
   for (auto& s : g_streams) s.run_to(s.given);
 }
+bool is_any_capturing() {
+  return std::any_of(std::begin(g_streams), std::end(g_streams), [](const auto& s) { return s.capturing; });
+}
+// A capture that is over before it is ended: of a forbidden call, or of a stream that joined and did not come back.
+const char* g_spoilt = nullptr;
+cudaError_t spoil(const char* why) { return g_spoilt = why, cudaErrorStreamCaptureUnsupported; }
 // What CUDA forbids while a stream is captured, unless the thread's mode is relaxed.
-bool forbidden() {
-  for (const auto& s : g_streams)
-    if (s.capturing && g_mode != cudaStreamCaptureModeRelaxed) return true;
-  return false;
+bool forbidden(const char* call) {
+  if (!is_any_capturing() || g_mode == cudaStreamCaptureModeRelaxed) return false;
+  return spoil(call), true;
+}
+void begin_capture(cudaStream_t stream) {
+  stream->graph.clear();
+  stream->capturing = true;
+  g_spoilt = nullptr;
+}
+// Exits when the capture is not a graph of the one stream.
+void end_capture(cudaStream_t stream, const char* what) {
+  stream->capturing = false;
+  if (is_any_capturing()) g_spoilt = "another stream has joined it";
+  if (!g_spoilt) return;
+  std::printf("%s: the capture is spoilt: %s\n", what, g_spoilt);
+  std::exit(1);
 }
 cudaError_t allocate(std::map<void*, size_t>& list, void** out, size_t bytes) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden("an allocation")) return cudaErrorStreamCaptureUnsupported;
   *out = std::malloc(bytes);
   std::memset(*out, 0xff, bytes);  // memory that is read before it is written shows
   list[*out] = bytes;
@@ -87,25 +107,30 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new CUevent_st, kOk; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, kOk; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-  if (s->capturing) return cudaErrorStreamCaptureUnsupported;
-  return e->stream = s, e->position = s->given, kOk;
+  *e = {s, s->given, s->capturing};
+  return kOk;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden("cudaEventSynchronize")) return cudaErrorStreamCaptureUnsupported;
+  if (e->captured) return spoil("waiting for an event of the capture");
   if (e->stream) e->stream->run_to(e->position);
   return kOk;
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
-  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (forbidden("cudaEventQuery")) return cudaErrorStreamCaptureUnsupported;
+  if (e->captured) return spoil("asking an event of the capture");
   return !e->stream || e->stream->done >= e->position ? kOk : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   const CUevent_st event = *e;
+  if (event.captured) return s->capturing = true, kOk;
+  if (s->capturing && event.stream) return spoil("a dependency on work outside the capture");
   if (event.stream) s->give([event] { event.stream->run_to(event.position); });
   return kOk;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
-  if (s->capturing || forbidden()) return cudaErrorStreamCaptureUnsupported;
+  if (s->capturing) return spoil("cudaStreamSynchronize of the captured stream");
+  if (forbidden("cudaStreamSynchronize")) return cudaErrorStreamCaptureUnsupported;
   return s->run_to(s->given), kOk;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) { return std::swap(*mode, g_mode), kOk; }
@@ -115,24 +140,22 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* statu
   return kOk;
 }
 cudaError_t cudaDeviceSynchronize() {
-  for (const auto& s : g_streams)
-    if (s.capturing) return cudaErrorStreamCaptureUnsupported;
+  if (is_any_capturing()) return spoil("cudaDeviceSynchronize");
   return run_everything(), kOk;
 }
 cudaError_t cudaMalloc(void** p, size_t n) { return allocate(g_device, p, n); }
 cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) { return allocate(g_pinned, p, n); }
-cudaError_t cudaFree(void* p) {
+// Freeing waits for the device, which no mode allows while a stream is captured.
+cudaError_t release(std::map<void*, size_t>& list, void* p) {
+  if (is_any_capturing()) return spoil("freeing memory");
   run_everything();
-  g_device.erase(p);
+  list.erase(p);
   std::free(p);
   return kOk;
 }
-cudaError_t cudaFreeHost(void* p) {
-  run_everything();
-  g_pinned.erase(p);
-  std::free(p);
-  return kOk;
-}
+cudaError_t cudaFree(void* p) { return release(g_device, p); }
+cudaError_t cudaFreeHost(void* p) { return release(g_pinned, p); }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) { return kOk; }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
   const bool up = kind == cudaMemcpyHostToDevice;
   if (!inside(g_device, up ? to : from, n) || (up && !inside(g_pinned, from, n))) return cudaErrorInvalidValue;
@@ -264,7 +287,8 @@ void eager(const std::vector<const Program*>& programs, uint32_t population, uin
     std::optional<cuda::Ready> ready;
     for (int k = 0; k < 7; ++k) {
       ++step;
-      cudaStream_t stream = &g_streams[(step / 3) % 2];
+      cudaStream_t stream = &g_streams[(step / 3) % 2], other = &g_streams[1 - (step / 3) % 2];
+      stream->give([other, end = other->given] { other->run_to(end); });  // the user's order of the tensors
       Plan plan = ours.plan(population, rows);
       if (!ready) {
         ready.emplace(plan, programs, 0, stream);
@@ -320,10 +344,9 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
   };
   set(*programs[0], 0.1);
   restart();
-  stream->graph.clear();
-  stream->capturing = true;
+  begin_capture(stream);
   step.launch(stream);
-  stream->capturing = false;
+  end_capture(stream, what);
   replay(*programs[0], 1, 0.1);
   set(*programs[0], 0.01);
   replay(*programs[0], 4, 0.01);
@@ -352,8 +375,7 @@ void made_inside(const Program& p, const char* what) {
   cudaMalloc(reinterpret_cast<void**>(&counter), sizeof *counter);
   cudaMalloc(reinterpret_cast<void**>(&lr), kRows * sizeof *lr);
   stream->give([=] { *counter = 6; });
-  stream->graph.clear();
-  stream->capturing = true;
+  begin_capture(stream);
   std::optional<cuda::CapturedStep> step;
   {
     cuda::BesideCapture beside(0);
@@ -376,7 +398,7 @@ void made_inside(const Program& p, const char* what) {
   }
   stream->give([=] { *counter += 1; });
   step->launch(stream);
-  stream->capturing = false;
+  end_capture(stream, what);
   if (g_mode != cudaStreamCaptureModeGlobal) {
     std::printf("%s: the capture mode was left changed\n", what);
     std::exit(1);
@@ -405,6 +427,66 @@ void made_inside(const Program& p, const char* what) {
   cudaFree(lr);
 }
 
+// Whatever ends inside a capture, on its own stream or on another, leaves the capture whole; what is made inside it
+// takes nothing from the pool that would join it.
+void ends_inside(const Program& p, const char* what) {
+  Tensors ours = make(1), theirs = ours;
+  const std::vector<const Program*> programs = {&p};
+  const std::vector<uint32_t> row_program(1, 0);
+  cudaStream_t stream = &g_streams[0];
+  const auto captured_step = [&](cudaStream_t on) {
+    auto step = std::make_unique<cuda::CapturedStep>(ours.plan(0, 1), programs, row_program, cuda::Capacity{}, 0, on);
+    std::vector<double> hypers;
+    for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : 0.1);
+    step->begin_edit();
+    const cuda::CapturedImage::Range ranges[] = {step->image().set_row(0, 0, 100, hypers),
+                                                 step->image().set_head(0, 1.0)};
+    step->upload(ranges, on);
+    return step;
+  };
+  const auto eager_step = [&](cudaStream_t on) {
+    auto ready = std::make_unique<cuda::Ready>(theirs.plan(0, 1), programs, 0, on);
+    ready->run(Scalars(programs, 1, 0.1).args(), programs, on);
+    return ready;
+  };
+  auto replayed = captured_step(stream);  // a graph of it may still run when it ends
+  begin_capture(stream);
+  replayed->launch(stream);
+  end_capture(stream, what);
+  auto kept = captured_step(stream);
+  auto edited = captured_step(stream);
+  edited->launch(stream);                                   // a warm-up on the stream that is captured next
+  std::vector<std::unique_ptr<cuda::CapturedStep>> unused;  // with uploads on the stream that nobody has waited for
+  for (int k = 0; k < 3; ++k) unused.push_back(captured_step(stream));
+  std::vector<std::unique_ptr<cuda::Ready>> ended;
+  for (cudaStream_t on : {stream, &g_streams[1]})
+    for (int k = 0; k < 40; ++k) ended.push_back(eager_step(on));  // more than the pool keeps
+  run_everything();
+  begin_capture(stream);
+  kept->launch(stream);
+  replayed.reset();
+  ended.clear();
+  unused.clear();
+  {
+    cuda::BesideCapture beside(0);
+    auto made = captured_step(beside.stream());
+    edited->begin_edit();
+    const cuda::CapturedImage::Range head[] = {edited->image().set_head(5, 1.0)};
+    edited->upload(head, beside.stream());
+    beside.finish();
+  }
+  kept->launch(stream);
+  end_capture(stream, what);
+  cuda::CapturedStep::settle();
+  if (edited->steps_done(stream) != 5) {
+    std::printf("%s: the edit is lost\n", what);
+    std::exit(1);
+  }
+  kept.reset();
+  edited.reset();
+  cuda::CapturedStep::settle();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -424,5 +506,6 @@ int main(int argc, char** argv) {
   captured({&c}, a, "captured, later rule with fewer states");
   made_inside(a, "made inside a capture");
   made_inside(b, "made inside a capture, a rule that reads t and T");
+  ends_inside(a, "ends inside a capture");
   std::printf("ok\n");
 }

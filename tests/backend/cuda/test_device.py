@@ -403,7 +403,7 @@ rule = nos_ext.compile_rule("g")
 population = [rule] * 1000
 big = torch.ones(1000, 1, device="cpu")
 try:
-    nos_ext.apply_population(population, [p.view(1000, 1)], [g.view(1000, 1)], [], lr=0.1)
+    nos_ext.apply_population(population, [p.view(1000, 1)], [g.view(1000, 1)], [], lr=0.25)
     print("no error")
 except RuntimeError as error:
     print("error", error)
@@ -417,7 +417,7 @@ print(float(p.sum()))
     lines = out.stdout.splitlines()
     # a driver may keep enough in reserve for a few small tables
     assert lines[0] == "no error" or ("out of memory" in lines[0] and "torch.cuda.empty_cache()" in lines[0])
-    assert float(lines[-1]) in (500.0, 400.0)
+    assert float(lines[-1]) in (500.0, 250.0)
 
 
 def test_a_fault_of_the_device_is_an_exception() -> None:

@@ -70,9 +70,9 @@ def test_auto_changes_over_without_a_change_of_bits(tmp_path: Path) -> None:
     assert_same_bits(cpu, gpu)
 
 
-def test_mixed_dtypes_of_a_call_are_interpreted(tmp_path: Path) -> None:
+def test_mixed_dtypes_of_a_launch_are_interpreted(tmp_path: Path) -> None:
     program = nos_ext.compile_rule("g * 0.5")
-    params = [torch.ones(100, device="cuda"), torch.ones(100, device="cuda", dtype=torch.bfloat16)]
+    params = [torch.ones(5000, device="cuda", dtype=d) for d in (torch.float16, torch.bfloat16)]
     nos_ext.apply_rule(program, params, [torch.ones_like(p) for p in params], {}, lr=1.0)
     assert not list(tmp_path.glob("*.cubin"))
     assert [p[0].item() for p in params] == [0.5, 0.5]
