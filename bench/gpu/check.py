@@ -1,12 +1,15 @@
-"""A short check on a device, small enough for compute-sanitizer: python -m bench.gpu.check
+"""A short check on a device, small enough for compute-sanitizer: python -m bench.gpu.check [--device cpu]
 
-Both tiers give the CPU's bits over dtypes, sizes and misalignments; a random op, several groups, a population.
+Both tiers give the CPU's bits over dtypes, sizes and misalignments; a random op, several groups, a population. With
+`--device cpu` the CPU is compared with itself: a dry run of this script.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -24,9 +27,9 @@ def lists(dtype: torch.dtype, offset: int) -> list[list[torch.Tensor]]:
     ]
 
 
-def moved(x: torch.Tensor, offset: int) -> torch.Tensor:
+def moved(x: torch.Tensor, offset: int, device: str) -> torch.Tensor:
     """On the device, as far off alignment as on the CPU."""
-    room = torch.zeros(x.numel() + 8, dtype=x.dtype, device="cuda")
+    room = torch.zeros(x.numel() + 8, dtype=x.dtype, device=device)
     view = room[offset : offset + x.numel()]
     view.copy_(x)
     return view
@@ -36,18 +39,25 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.equal(a.view(torch.uint8), b.view(torch.uint8)))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.check", description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    device = parser.parse_args(argv).device
+    if device == "cuda" and not torch.cuda.is_available():
+        print("torch sees no CUDA device; --device cpu makes a dry run", file=sys.stderr)
+        return 1
     wrong = compared = 0
     modes = ["never"] if nos_ext.build_info()["cuda"]["jit"].startswith("off") else ["never", "always"]
     for mode, text, dtype, offset in itertools.product(modes, RULES, (torch.float32, torch.bfloat16), (0, 1)):
         nos_ext.set_jit(mode)
         program = nos_ext.compile_rule(text)
         cpu = lists(dtype, offset)[: 2 + len(program.state_names)]
-        gpu = [[moved(x, offset) for x in slot] for slot in cpu]
+        gpu = [[moved(x, offset, device) for x in slot] for slot in cpu]
         for target in (cpu, gpu):
             for step in (1, 2):
                 nos_ext.apply_rule(program, target[0], target[1], target[2:], lr=0.1, step=step, seed=7)
-        torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
         for a, b in zip(itertools.chain(*cpu), itertools.chain(*gpu), strict=True):
             compared += 1
             if not same(a, b.cpu()):
@@ -57,7 +67,7 @@ def main() -> int:
     params, grads = ([torch.ones(len(programs), 1000) * x] for x in (1.0, 0.3))
     state = nos_ext.init_population_state(programs, params)
     cpu_lists = [params, grads, *state]
-    gpu_lists = [[x.cuda() for x in slot] for slot in cpu_lists]
+    gpu_lists = [[x.to(device, copy=True) for x in slot] for slot in cpu_lists]
     for target in (cpu_lists, gpu_lists):
         nos_ext.apply_population(programs, target[0], target[1], target[2:], lr=0.1, seed=3)
     for a, b in zip(itertools.chain(*cpu_lists), itertools.chain(*gpu_lists), strict=True):

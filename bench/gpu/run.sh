@@ -1,58 +1,112 @@
 #!/bin/bash
-# Builds, tests and benches the CUDA back-end on this machine, offline, in at most nine minutes:
+# Builds, tests and benches the CUDA back-end on this machine, offline:
 #
-#   bash bench/gpu/run.sh           needs a GPU, nvcc, CMake >= 3.22, a C++20 compiler and a Python with torch, NumPy,
-#                                   pybind11 and pytest; ncu and compute-sanitizer are used where they are
-#   bash bench/gpu/run.sh --host    what runs without a GPU: build, host-run kernel tests, gates, NVRTC's figures, and a
-#                                   dry run of the benches on tiny CPU tensors
+#   bash bench/gpu/run.sh [--host] [STAGE ...]   without a stage: all of them, in this order
 #
-# Results go to $OUT (build/gpu): results.json, report.md, nvrtc.json, ncu.csv, and a log per stage. A stage that fails or
-# runs out of its time leaves the others alone; the exit status says whether all went well. PYTHON names the interpreter.
+#   build check tests children sanitizer probe   is it right?   about five minutes with a module that is built already
+#   nvrtc main profile compile                   is it fast?    about five minutes
+#
+# --host: a dry run of the same stages without a GPU, on tiny CPU tensors, with the kernels run by the host.
+#
+# Needs a Python (PYTHON names another than .venv's or python3) with torch, NumPy, pybind11 >= 3 and pytest; nvcc, CMake >=
+# 3.22 and a C++20 compiler unless nos_ext/ holds a module for this Python; ncu and compute-sanitizer where they are.
+# Results go to $OUT (build/gpu/out): results.json, report.md, nvrtc.json, probe.txt, ncu.csv and logs.tgz. Everything else
+# stays in build/gpu. A stage that fails or runs out of time leaves the others alone; the exit status says if all went well.
 cd "$(dirname "$0")/../.." || exit 2
-case "${1:-}" in
-  "") host= ;;
-  --host) host=1 ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' bench/gpu/run.sh >&2; exit 2 ;;
-esac
-[ $# -le 1 ] || { echo "run.sh takes one argument: --host" >&2; exit 2; }
 root=$PWD
-OUT=${OUT:-build/gpu}
-mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
+stages="build check tests children sanitizer probe nvrtc main profile compile"
+host='' wanted=()
+for argument in "$@"; do
+  case " --host $stages " in
+    *" $argument "*) if [ "$argument" = --host ]; then host=1; else wanted+=("$argument"); fi ;;
+    *)
+      echo "run.sh: '$argument' is neither --host nor a stage" >&2
+      sed -n '2,15s/^# \{0,1\}//p' bench/gpu/run.sh >&2
+      exit 2
+      ;;
+  esac
+done
+[ ${#wanted[@]} -gt 0 ] || read -ra wanted <<<"$stages"
+
+work=$root/build/gpu
+OUT=${OUT:-$work/out}
+mkdir -p "$OUT" "$work/logs" && OUT=$(cd "$OUT" && pwd) || exit 2
+rm -f "$work"/logs/*.log
 if [ -z "${PYTHON:-}" ]; then PYTHON=python3; [ -x .venv/bin/python ] && PYTHON=$root/.venv/bin/python; fi
-export PYTHONPATH=$root:$root/python NOS_JIT_CACHE=$OUT/jit TORCHINDUCTOR_CACHE_DIR=$OUT/inductor
-rm -rf "$OUT"/{results.json,report.md,nvrtc.json,ncu.csv,jit,inductor,*.log}
+PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)') || exit 2 # a whole path: CMake takes another for a relative one
+PATH=$(dirname "$PYTHON"):$PATH
+device=$([ -n "$host" ] && echo cpu || echo cuda)
+export PYTHONPATH=$root:$root/python NOS_JIT_CACHE=$work/jit TORCHINDUCTOR_CACHE_DIR=$work/inductor PYTHONUNBUFFERED=1
+export OUT PYTHON PATH root host work device
 
 begin=$(date +%s)
 failed=()
-# stage NAME SECONDS COMMAND...: runs it under its time limit, shows the end of its log
+# stage NAME SECONDS COMMAND...: if it is wanted, runs it within its time and shows the end of its log. Out of time it gets
+# the interrupt of a terminal, so that pytest still says what has failed so far.
 stage() {
   local name=$1 limit=$2 from=$(date +%s) rc
   shift 2
+  case " ${wanted[*]} report " in *" $name "*) ;; *) return 0 ;; esac
   echo "== $name (at $((from - begin)) s, limit $limit s)"
-  timeout -k 5 "$limit" "$@" >"$OUT/$name.log" 2>&1
+  timeout -s INT -k 10 "$limit" "$@" >"$work/logs/$name.log" 2>&1
   rc=$?
-  tail -n "${SHOW:-12}" "$OUT/$name.log"
+  tail -n "${SHOW:-12}" "$work/logs/$name.log"
   [ $rc -eq 124 ] && echo "   out of time"
   [ $rc -eq 0 ] || failed+=("$name")
   echo "   $name: exit $rc after $(($(date +%s) - from)) s"
+  tar -C "$work" -czf "$OUT/logs.tgz" logs
   return $rc
 }
 have() { command -v "$1" >/dev/null; }
 
+# Does nothing where the module in place is newer than its sources, or, on a GPU, has code for it.
 build() {
-  local tree=$OUT/tree arguments=()
-  have ninja && arguments+=(-G Ninja)
-  if [ -z "$host" ]; then
-    local arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+  local arguments=() arch
+  if [ -n "$host" ]; then
+    local module
+    module=$("$PYTHON" -c 'import nos_ext._C as c; print(c.__file__)') &&
+      [ -z "$(find csrc cmake CMakeLists.txt -newer "$module" -type f -print -quit)" ] && "$PYTHON" -m nos_ext.info && return
+  else
+    arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+    "$PYTHON" -m nos_ext.info && "$PYTHON" -c "
+import sys, nos_ext
+sys.exit('$arch-real' not in nos_ext.build_info()['cuda']['architectures'].split())" && return
     arguments+=(-DNOS_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real")
   fi
-  cmake -S . -B "$tree" "${arguments[@]}" -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$PYTHON" \
+  have ninja && arguments+=(-G Ninja)
+  cmake -S . -B "$work/tree" "${arguments[@]}" -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$PYTHON" \
     -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" &&
-    cmake --build "$tree" --parallel && cmake --install "$tree" --prefix "$root" && "$PYTHON" -m nos_ext.info
+    cmake --build "$work/tree" --parallel && cmake --install "$work/tree" --prefix "$root" && "$PYTHON" -m nos_ext.info
 }
-PATH=$(dirname "$PYTHON"):$PATH
-tests() { "$PYTHON" -m pytest -q -p no:cacheprovider "$@"; }
+
+run_tests() { "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short --maxfail=12 --durations=8 "$@"; }
+# On a GPU in processes of their own: a fault of the device spoils the rest of the process that it happens in.
+tests() {
+  local here=tests/backend/cuda rc=0
+  local apart='out_of_memory or fault_of_the_device or more_elements'
+  if [ -n "$host" ]; then run_tests $here -m "not slow"; return; fi
+  run_tests $here/test_device.py -k "not ($apart)" || rc=1
+  run_tests $here/test_device_jit.py || rc=1
+  run_tests $here/test_device.py -k "$apart" || rc=1
+  return $rc
+}
+
+# Each tensor is an allocation of its own, with nothing usable behind it.
+sanitizer() {
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+  local tool=()
+  [ -n "$host" ] || tool=(compute-sanitizer --error-exitcode 9)
+  "${tool[@]}" "$PYTHON" -m bench.gpu.check --device "$device"
+}
+
+probe() {
+  set -o pipefail
+  "$PYTHON" -m bench.gpu.probe --device "$device" | tee "$OUT/probe.txt"
+}
+
 profile() {
+  local suite=("$PYTHON" -m bench.gpu.run profile --out "$OUT" --device "$device")
+  if [ -n "$host" ]; then "${suite[@]}"; return; fi
   local metrics=gpu__time_duration.sum,smsp__inst_executed.sum,smsp__issue_active.avg.pct_of_peak_sustained_active
   metrics+=,sm__warps_active.avg.pct_of_peak_sustained_active,dram__bytes_read.sum,dram__bytes_write.sum
   metrics+=,dram__throughput.avg.pct_of_peak_sustained_elapsed,launch__registers_per_thread
@@ -61,30 +115,24 @@ profile() {
   metrics+=,smsp__average_warps_issue_stalled_branch_resolve_per_issue_active.ratio
   metrics+=,smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio
   metrics+=,smsp__sass_inst_executed_op_local.sum
-  ncu --clock-control none --csv -k 'regex:interpreter|nos_rule' --metrics "$metrics" "$PYTHON" -m bench.gpu.run profile \
-    --out "$OUT" >"$OUT/ncu.csv" && grep -c gpu__time_duration "$OUT/ncu.csv"
+  ncu --clock-control none --csv -k 'regex:interpreter|nos_rule' --metrics "$metrics" "${suite[@]}" >"$OUT/ncu.csv" &&
+    grep -c gpu__time_duration "$OUT/ncu.csv"
 }
-export -f build tests profile have
-export OUT PYTHON root host PATH
 
-if [ -n "$host" ]; then
-  stage build 900 bash -c build || exit 1
-  stage tests 400 bash -c 'tests tests/backend/cuda -m "not slow"'
-  stage nvrtc 120 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
-  stage main 60 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 60 --device cpu
-  stage profile 60 "$PYTHON" -m bench.gpu.run profile --out "$OUT" --device cpu
-else
-  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
-  stage build 110 bash -c build || exit 1
-  stage check 25 "$PYTHON" -m bench.gpu.check
-  stage tests 90 bash -c 'tests tests/backend/cuda/test_device*.py tests/backend/cuda -m "not slow"'
-  stage children 25 bash -c 'tests tests/search/test_child_stack.py -k gpu'
-  have compute-sanitizer && stage sanitizer 30 compute-sanitizer --error-exitcode 9 "$PYTHON" -m bench.gpu.check
-  stage nvrtc 25 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
-  stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 125
-  stage compile 50 "$PYTHON" -m bench.gpu.run compile --out "$OUT" --seconds 40
-  have ncu && stage profile 25 bash -c profile
-fi
-SHOW=200 stage report 10 bash -c '"$PYTHON" -m bench.gpu.page "$OUT" | tee "$OUT/report.md"; exit "${PIPESTATUS[0]}"'
+report() { "$PYTHON" -m bench.gpu.page "$OUT" >"$OUT/report.md"; local rc=$?; cat "$OUT/report.md"; return $rc; }
+export -f build run_tests tests sanitizer probe profile report have
+
+[ -n "$host" ] || nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
+stage build $([ -n "$host" ] && echo 900 || echo 110) bash -c build || exit 1
+stage check 60 "$PYTHON" -m bench.gpu.check --device "$device"
+stage tests 120 bash -c tests
+stage children 60 bash -c 'run_tests tests/search/test_child_stack.py -k gpu'
+if [ -n "$host" ] || have compute-sanitizer; then stage sanitizer 75 bash -c sanitizer; fi
+stage probe $([ -n "$host" ] && echo 300 || echo 100) bash -c probe
+stage nvrtc 60 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
+stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds $([ -n "$host" ] && echo 40 || echo 120) --device "$device"
+if [ -n "$host" ] || have ncu; then stage profile 60 bash -c profile; fi
+stage compile 60 "$PYTHON" -m bench.gpu.run compile --out "$OUT" --seconds 40 --device "$device"
+if [ -f "$OUT/results.json" ]; then SHOW=200 stage report 20 bash -c report; fi
 echo "== $(($(date +%s) - begin)) s; results in $OUT; failed: ${failed[*]:-none}"
 [ ${#failed[@]} -eq 0 ]

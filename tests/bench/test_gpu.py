@@ -4,7 +4,9 @@ and what was not."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from bench.case import Contender
-from bench.gpu import page, predictions, run, scenes, suites, timing
+from bench.gpu import page, predictions, probe, run, scenes, suites, timing
 from bench.gpu.contenders import COMPILED, GRAPH, INTERPRETER, contenders
 from bench.rules import RULES
 
@@ -128,9 +130,39 @@ def test_committed_records_are_shown(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_of_the_script() -> None:
-    for arguments in (["--hosts"], ["--host", "more"]):
+    for arguments in (["--hosts"], ["--host", "chekc"], ["report"]):
         out = subprocess.run(["bash", "bench/gpu/run.sh", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert out.returncode == 2
-        assert "--host" in out.stderr
+        assert f"'{arguments[-1]}' is neither --host nor a stage" in out.stderr
+        assert "build check tests" in out.stderr
     assert page.main(["/nowhere"]) == 1
     assert page.main([]) == 2
+
+
+@pytest.mark.slow
+def test_stages_by_name_without_a_gpu(tmp_path: Path) -> None:
+    """Results come back as few files, and only of what was asked for; a second call keeps what it did not ask for."""
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
+
+    def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "bench/gpu/run.sh", "--host", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+    first = script("probe")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert [line.split()[1] for line in first.stdout.splitlines() if line.startswith("== ")] == [
+        "probe",
+        *first_words(first),
+    ]
+    answers = (tmp_path / "probe.txt").read_text()
+    assert "FAILED" not in answers
+    assert [q.__name__ for q in probe.QUESTIONS if f"{q.__name__}: " not in answers] == []
+    second = script("check", "sanitizer")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "0 with other bits" in second.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {"probe.txt", "logs.tgz"}
+
+
+def first_words(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Of the script's last line: the seconds it took."""
+    return [done.stdout.splitlines()[-1].split()[1]]
