@@ -13,7 +13,7 @@ from typing import Final
 from .errors import RuleError, quoted
 from .scan import MAX_NESTING, foreign_name, too_deep_at
 
-MAX_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 256 * 1024  # room for the text of a program as long as one may be, each value with a line of its own
 
 _BYTE_ORDER_MARK: Final = "\ufeff"  # what editors on Windows put before a text
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")
