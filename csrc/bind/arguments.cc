@@ -16,6 +16,12 @@ void forget_error() {
   PyErr_Clear();
 }
 
+PyObject* interned(const char* text) {
+  PyObject* out = PyUnicode_InternFromString(text);
+  if (!out) throw py::error_already_set();
+  return out;
+}
+
 double read_number(std::string_view name, PyObject* value) {
   if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
   if (!PyUnicode_Check(value) && !PyBytes_Check(value)) {

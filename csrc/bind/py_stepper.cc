@@ -90,7 +90,7 @@ class Stepper {
   }
 
   py::list gradients() const {
-    static PyObject* const grad = PyUnicode_InternFromString("grad");
+    static PyObject* const grad = interned("grad");
     const auto& params = watch_.params();
     py::list out(params.size());
     for (size_t i = 0; i < params.size(); ++i) {

@@ -192,7 +192,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
 // here.)
 void TensorLists::check_negation(const Snapshot& known) const {
-  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  static PyObject* const is_neg = interned("is_neg");
   size_t number = 0;
   for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {

@@ -147,6 +147,39 @@ attempts(lambda n: library.fail_from(n, int(sys.argv[1])), lambda: bool(library.
     assert int(run(script, every, LD_PRELOAD=str(shim))) > 300
 
 
+REPEATED = r"""
+import ctypes
+import numpy as np
+import nos_ext
+
+library = ctypes.CDLL(None)
+library.fail_from.argtypes = [ctypes.c_long, ctypes.c_int]
+program = nos_ext.compile_rule("m + 0.5 * g")
+tensors = lambda x, n: [np.full(n, x, np.float32) for _ in range(3)]
+failures = 0
+for n in range(400):
+    params, grads, state = tensors(1.0, 4 + n), tensors(2.0, 4 + n), {"m": tensors(0.5, 4 + n)}
+    expected, memory = tensors(1.0, 4 + n), {"m": tensors(0.5, 4 + n)}
+    library.fail_from(n, 0)
+    try:
+        nos_ext.apply_rule(program, params, grads, state, lr=0.1)
+    except MemoryError:
+        failed = library.fail_stop()
+        failures += 1
+        assert all((p == 1).all() for p in params) and all((m == 0.5).all() for m in state["m"]), n
+        nos_ext.apply_rule(program, params, grads, state, lr=0.1)  # whatever the failed call has left behind
+    failed = library.fail_stop()
+    nos_ext.apply_rule(nos_ext.Program.from_bytes(program.bytecode), expected, grads, memory, lr=0.1)
+    assert all(map(np.array_equal, params, expected)) and all(map(np.array_equal, state["m"], memory["m"])), n
+print(failures)
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_call_changes_nothing_and_leaves_no_plan(shim: Path) -> None:
+    assert int(run(REPEATED, LD_PRELOAD=str(shim))) > 10
+
+
 @pytest.mark.slow
 def test_allocations_of_python_fail() -> None:
     pytest.importorskip("_testcapi")
