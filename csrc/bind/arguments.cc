@@ -10,12 +10,24 @@ namespace nos::bind {
 
 std::string repr(PyObject* value) { return py::str(py::repr(py::handle(value))); }
 
+void forget_error() {
+  if (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception))
+    throw py::error_already_set();
+  PyErr_Clear();
+}
+
+PyObject* interned(const char* text) {
+  PyObject* out = PyUnicode_InternFromString(text);
+  if (!out) throw py::error_already_set();
+  return out;
+}
+
 double read_number(std::string_view name, PyObject* value) {
   if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
   if (!PyUnicode_Check(value) && !PyBytes_Check(value)) {
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Float(value));
     if (number) return PyFloat_AS_DOUBLE(number.ptr());
-    PyErr_Clear();
+    forget_error();
   }
   throw py::type_error(std::string(name) + " is " + repr(value) + "; pass a number or a tensor of one element");
 }
@@ -27,7 +39,7 @@ uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint
   };
   py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(value));
   if (!integer) {  // 3.0 and a tensor holding 3 will do
-    PyErr_Clear();
+    forget_error();
     const double number = read_number(name, value);
     if (number != std::floor(number) || std::isinf(number)) throw bad();
     integer = py::reinterpret_steal<py::object>(PyLong_FromDouble(number));
@@ -35,7 +47,7 @@ uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint
   }
   const uint64_t out = PyLong_AsUnsignedLongLong(integer.ptr());
   if (PyErr_Occurred()) {
-    PyErr_Clear();
+    forget_error();
     throw bad();
   }
   if (out < low || out > high) throw bad();

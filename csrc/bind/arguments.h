@@ -8,6 +8,13 @@
 
 namespace nos::bind {
 
+// Forgets the Python error that is set, to report another in its place; throws it instead where it is not about the
+// value at hand: memory has run out, or the user has interrupted.
+void forget_error();
+
+// An interned string, which the caller keeps for good or releases.
+PyObject* interned(const char* text);
+
 // A double from a number or a one-element tensor. Text is refused. py::type_error names the argument.
 double read_number(std::string_view name, PyObject* value);
 

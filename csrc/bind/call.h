@@ -49,6 +49,7 @@ class LastPlan {
     }
     tensors.check_storage();
     std::shared_ptr<cpu::Prepared> made = make();
+    prepared_.reset();  // should memory run out below, no old plan stands beside a new snapshot
     snapshot_ = tensors.snapshot();
     group_of_.assign(group_of.begin(), group_of.end());
     tuning_ = cpu::tuning();
@@ -94,7 +95,7 @@ PyObject* guarded(const F& f) {
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
   } catch (const std::exception& e) {
-    PyErr_SetString(PyExc_RuntimeError, e.what());
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, e.what());  // see translate_memory_error
   }
   return nullptr;
 }

@@ -22,7 +22,7 @@ namespace {
 struct Calls {
   explicit Calls(const Program& program) {
     for (const std::string& name : program.states()) {
-      names.push_back(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+      names.push_back(py::reinterpret_steal<py::object>(interned(name.c_str())));
       labels.push_back("state['" + name + "']");
     }
   }

@@ -8,6 +8,7 @@
 #include "bind.h"
 #include "call.h"
 #include "devices.h"
+#include "instances.h"
 #include "tensor_type.h"
 
 #ifdef NOS_HAVE_CUDA
@@ -141,13 +142,14 @@ class PyCapturedStep {
 }  // namespace
 
 void bind_captured(py::module_& m) {
-  py::class_<PyCapturedStep>(m, "CapturedStep", "See nos_ext.CapturedStep.")
-      .def(py::init<const py::list&, bool, py::object, py::object, const std::vector<py::object>&,
-                    const std::vector<uint32_t>&, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, bool>(),
-           py::arg("programs"), py::arg("population"), py::arg("params"), py::arg("grads"), py::arg("states"),
-           py::arg("group_of"), py::arg("rows"), py::arg("tensor_index"), py::arg("max_instructions"),
-           py::arg("max_scalars"), py::arg("max_temporaries"), py::arg("in_capture") = false)
-      .def("set_row", &PyCapturedStep::set_row, py::arg("row"), py::arg("seed"), py::arg("total_steps"),
+  py::class_<PyCapturedStep> step(m, "CapturedStep", py::custom_type_setup(checked_new), "See nos_ext.CapturedStep.");
+  def_init<const py::list&, bool, py::object, py::object, const std::vector<py::object>&, const std::vector<uint32_t>&,
+           uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, bool>(
+      step, [](auto&&... args) { return std::make_unique<PyCapturedStep>(std::forward<decltype(args)>(args)...); },
+      py::arg("programs"), py::arg("population"), py::arg("params"), py::arg("grads"), py::arg("states"),
+      py::arg("group_of"), py::arg("rows"), py::arg("tensor_index"), py::arg("max_instructions"),
+      py::arg("max_scalars"), py::arg("max_temporaries"), py::arg("in_capture") = false);
+  step.def("set_row", &PyCapturedStep::set_row, py::arg("row"), py::arg("seed"), py::arg("total_steps"),
            py::arg("hypers"), py::arg("sources") = std::vector<uintptr_t>(), py::arg("wide") = 0)
       .def("set_head", &PyCapturedStep::set_head, py::arg("steps_done"), py::arg("factor"),
            py::arg("stochastic_rounding") = false, py::arg("counter") = 0)

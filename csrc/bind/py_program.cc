@@ -3,6 +3,7 @@
 #include "../ops/op.h"
 #include "../program/program.h"
 #include "bind.h"
+#include "instances.h"
 
 namespace py = pybind11;
 
@@ -47,12 +48,16 @@ py::list instructions(const std::vector<Instr>& code) {
 void bind_program(py::module_& m) {
   m.def("op_table", &op_table, "The rows of csrc/ops/ops.def, in opcode order.");
 
-  py::class_<Program>(m, "Program", "A verified update rule; see nos_ext.Program.")
-      .def(py::init([](const py::bytes& bytecode) {
-             const std::string_view b = bytecode;
-             return Program::parse({reinterpret_cast<const uint8_t*>(b.data()), b.size()});
-           }),
-           py::arg("bytecode"), "Verifies bytecode; ValueError says what is wrong and where.")
+  py::class_<Program> program(m, "Program", py::custom_type_setup(checked_new),
+                              "A verified update rule; see nos_ext.Program.");
+  def_init<const py::bytes&>(
+      program,
+      [](const py::bytes& bytecode) {
+        const std::string_view b = bytecode;
+        return std::make_unique<Program>(Program::parse({reinterpret_cast<const uint8_t*>(b.data()), b.size()}));
+      },
+      py::arg("bytecode"), "Verifies bytecode; ValueError says what is wrong and where.");
+  program
       .def_property_readonly(
           "bytecode", [](const Program& p) { return to_bytes(p.bytes()); }, "The program as versioned bytes.")
       .def_property_readonly("name", &Program::name, "Name of the rule.")
@@ -97,7 +102,9 @@ void bind_program(py::module_& m) {
                                           "' takes " + std::to_string(p.hypers().size()));
             std::vector<double> slots(static_cast<size_t>(p.num_scalars()));
             p.eval_scalars(step, total_steps, hypers, slots);
-            return slots;
+            py::list out;  // by hand: pybind11 reports a MemoryError in a vector as a TypeError
+            for (const double x : slots) out.append(py::float_(x));
+            return out;
           },
           py::arg("step"), py::arg("total_steps"), py::arg("hypers"),
           "The scalars of a step, in double: t, T, hyperparameters, constants, results of scalar_code.")

@@ -13,6 +13,7 @@
 #include "bind.h"
 #include "call.h"
 #include "devices.h"
+#include "instances.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -89,7 +90,7 @@ class Stepper {
   }
 
   py::list gradients() const {
-    static PyObject* const grad = PyUnicode_InternFromString("grad");
+    static PyObject* const grad = interned("grad");
     const auto& params = watch_.params();
     py::list out(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
@@ -242,6 +243,7 @@ class Stepper {
 
 // A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.
 void collectable(PyHeapTypeObject* heap_type) {
+  checked_new(heap_type);
   PyTypeObject* type = &heap_type->ht_type;
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
@@ -258,11 +260,12 @@ void collectable(PyHeapTypeObject* heap_type) {
 }  // namespace
 
 void bind_stepper(py::module_& m) {
-  py::class_<Stepper>(m, "Stepper", py::custom_type_setup(collectable))
-      .def(py::init<py::object, py::list, py::dict, py::tuple, py::tuple, py::list, py::list, py::object, uintptr_t>(),
-           py::arg("program"), py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"),
-           py::arg("tensors"), py::arg("states"), py::arg("steps"), py::arg("counts"))
-      .def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"))
+  py::class_<Stepper> stepper(m, "Stepper", py::custom_type_setup(collectable));
+  def_init<py::object, py::list, py::dict, py::tuple, py::tuple, py::list, py::list, py::object, uintptr_t>(
+      stepper, [](auto&&... args) { return std::make_unique<Stepper>(std::move(args)...); }, py::arg("program"),
+      py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"), py::arg("tensors"), py::arg("states"),
+      py::arg("steps"), py::arg("counts"));
+  stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"))
       .def("gradients", &Stepper::gradients)
       .def(
           "step",

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "arguments.h"
+
 namespace py = pybind11;
 
 namespace nos::bind {
@@ -100,13 +102,13 @@ py::object arrived(PyObject* tensor) {
 }
 
 py::object storage_object(PyObject* tensor) {
-  static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
+  static PyObject* const untyped_storage = interned("untyped_storage");
   return call(tensor, untyped_storage);
 }
 
 Storage storage_of(const TensorType& type, PyObject* tensor) {
-  static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-  static PyObject* const nbytes = PyUnicode_InternFromString("nbytes");
+  static PyObject* const data_ptr = interned("data_ptr");
+  static PyObject* const nbytes = interned("nbytes");
   Storage out{{}, 0, 0};
   if (!type.has_storage) return out;
   out.object = storage_object(tensor);
@@ -117,7 +119,7 @@ Storage storage_of(const TensorType& type, PyObject* tensor) {
     out.bytes = static_cast<size_t>(PyLong_AsUnsignedLongLong(bytes.ptr()));
   }
   if (PyErr_Occurred()) {  // a wrapper of other tensors, which has no storage of its own
-    PyErr_Clear();
+    forget_error();
     out.object = {};
   }
   return out;

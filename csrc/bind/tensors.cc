@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 
+#include "arguments.h"
 #include "tensor_type.h"
 
 namespace py = pybind11;
@@ -77,6 +78,7 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   DLTensor d;
   if (type.api->dltensor_from_py_object_no_sync(tensor, &d) != 0) {
     const py::error_already_set reason;
+    if (reason.matches(PyExc_MemoryError)) throw reason;
     no_memory(where, tensor, first_line(reason));
   }
   out.dtype = dlpack_dtype(where, d.dtype);
@@ -150,7 +152,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {
-    PyErr_Clear();
+    forget_error();
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
   const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
@@ -245,7 +247,7 @@ void TensorLists::own_memory() {
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
 // here.)
 void TensorLists::check_negation(const Snapshot& known) const {
-  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  static PyObject* const is_neg = interned("is_neg");
   size_t number = 0;
   for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
@@ -254,7 +256,7 @@ void TensorLists::check_negation(const Snapshot& known) const {
       if (item == Py_None || !tensor_type(Py_TYPE(item))) continue;
       const auto negated = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
       if (!negated) {
-        PyErr_Clear();  // not torch: such a type has no lazy negation
+        forget_error();  // not torch: such a type has no lazy negation
       } else if (negated.ptr() == Py_True) {
         const std::string where = Where{list.name, i};
         throw TensorError(where + " is a lazily negated view; pass " + where + ".resolve_neg()");
@@ -327,7 +329,7 @@ void TensorLists::mark_modified() const {
   for (size_t i = 0; i < params.size(); ++i) {
     if (!grads[i].present) continue;
     const TensorType* type = tensor_type(Py_TYPE(objects_[i]));
-    if (type && type->versioned) written.append(py::handle(objects_[i]));
+    if (type && type->versioned && PyList_Append(written.ptr(), objects_[i]) != 0) throw py::error_already_set();
   }
   if (!written.empty()) increment_versions(written.ptr());
 }
@@ -344,9 +346,15 @@ void TensorLists::clear() {
 
 namespace {
 
+constexpr size_t kPool = 4;
+
 // Not in use by a call, guarded by the GIL; leaked, as the interpreter may be gone at exit.
 std::vector<std::unique_ptr<TensorLists>>& pool() {
-  static auto& lists = *new std::vector<std::unique_ptr<TensorLists>>();
+  static auto& lists = *[] {
+    auto made = std::make_unique<std::vector<std::unique_ptr<TensorLists>>>();
+    made->reserve(kPool);  // a destructor adds to it, and must not fail
+    return made.release();
+  }();
   return lists;
 }
 
@@ -363,7 +371,7 @@ CallTensors::CallTensors() {
 
 CallTensors::~CallTensors() {
   lists_->clear();
-  if (pool().size() < 4) pool().push_back(std::move(lists_));
+  if (pool().size() < kPool) pool().push_back(std::move(lists_));
 }
 
 }  // namespace nos::bind

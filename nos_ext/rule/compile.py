@@ -166,7 +166,11 @@ def encode(rule: Rule, outputs: Sequence[Expr]) -> bytes:
         parts += [struct.pack("<H", len(raw)), raw]
     for hyper_name, default in hypers.items():
         raw = hyper_name.encode()
-        parts += [struct.pack("<H", len(raw)), raw, struct.pack("<Bd", default is not None, default or 0.0)]
+        parts += [
+            struct.pack("<H", len(raw)),
+            raw,
+            struct.pack("<Bd", default is not None, 0.0 if default is None else default),
+        ]
     parts.append(struct.pack(f"<{len(encoder.constants)}d", *encoder.constants))
     words = encoder.instructions(encoder.scalar_code) + encoder.instructions(encoder.code)
     words += [encoder.operands[x] for x in outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_NAME = 80  # characters of a name that are shown
 _CONTEXT = 60  # characters shown on each side of the caret when a source line is long
 
 
@@ -33,6 +34,11 @@ class RuleError(ValueError):
         return RuleError(self.message, line=line, column=column, source_line=source_line)
 
 
+def quoted(name: str) -> str:
+    """A name for messages, in quotes; cut where it is long."""
+    return f"'{name}'" if len(name) <= _NAME else f"'{name[:20]}...' ({len(name)} characters)"
+
+
 def _render(message: str, line: int | None, column: int | None, source_line: str | None) -> str:
     if line is None or column is None:
         return message
@@ -43,4 +49,6 @@ def _render(message: str, line: int | None, column: int | None, source_line: str
     shown = source_line[start : column - 1 + _CONTEXT]
     # tabs stay tabs, so that the caret stands under its character whatever the width of a tab
     padding = "".join("\t" if c == "\t" else " " for c in source_line[start : column - 1])
+    # what does not print, or moves a terminal's cursor, is shown as one character that does not
+    shown = "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in shown)
     return f"{out}\n    {shown}\n    {padding}^"

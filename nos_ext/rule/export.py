@@ -6,10 +6,13 @@ whose torch expression is more than one call come from the op table as small fun
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 from collections.abc import Sequence
 from typing import Final
 
+from . import export_templates as templates
 from .definition import RESERVED, Rule
 from .errors import RuleError
 from .expr import Expr
@@ -18,118 +21,10 @@ from .table import OPS, RANDOM
 
 _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
 _LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
+# names that the file uses where those of a rule would hide them, and keys that torch keeps in states and param groups
 _TAKEN: Final = frozenset(
-    ("lr", "self", "closure", "step", "torch", "math", "update", "random", "_number", "_draw", "_words")
-).union([f"_{op}" for op in OPS])
-
-_HEADER: Final = '''"""{class_name}: {summary}
-
-{text}
-
-Stand-alone PyTorch optimizer written by nos_ext.
-"""
-
-{imports}'''
-
-_NUMBER: Final = """def _number(x):
-    return torch.as_tensor(x, dtype=torch.float64)"""
-
-_UPDATE: Final = '''def update({arguments}):
-    """One step of the rule: the new {results}. Scalars are tensors of dimension 0 in float64."""
-{body}'''
-
-_CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
-    """{summary}
-
-    Args:
-        params: parameters or parameter groups.
-        lr: learning rate.
-{argument_docs}        maximize: ascend instead of descend.
-    """
-
-    _STATES = {states}
-    _NUMBERS = {numbers}
-
-    def __init__(
-        self,
-        params,
-        lr,
-        *,
-{signature}        maximize=False,
-    ):
-        if lr < 0:
-            raise ValueError(f"Invalid learning rate: {{lr}}")
-{checks}        defaults = {{
-            "lr": lr,
-{defaults}            "maximize": maximize,
-        }}
-        super().__init__(params, defaults)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """Perform one step. `closure`, if given, computes the loss again and returns it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        tensor = -1
-        for group in self.param_groups:
-            numbers = {{name: _number(group[name]) for name in self._NUMBERS}}
-            for p in group["params"]:
-                tensor += 1
-                if p.grad is None:
-                    continue
-                if p.grad.is_sparse:
-                    raise RuntimeError("{class_name} does not support sparse gradients")
-                state = self.state[p]
-                dtype = torch.promote_types(p.dtype, torch.float32)
-                if not state:
-                    state["step"] = torch.tensor(0.0)
-                    for name in self._STATES:
-                        state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                state["step"] += 1
-                g = -p.grad if group["maximize"] else p.grad
-                old = [p, *[state[name] for name in self._STATES]]
-                new = update(
-                    *[x.to(dtype) for x in (p, g, *old[1:])],
-                    **numbers,
-                    t=state["step"].double(),
-{extra}                )
-                for x, value in zip(old, new):
-                    x.copy_(value)
-        return loss
-'''
-
-_DRAWS: Final = '''def _words(p, seed, step, tensor, site):
-    """Philox4x32-10: a 32-bit word for every element of p. int64 holds the unsigned arithmetic."""
-    mask = 0xFFFFFFFF
-    q = torch.arange((p.numel() + 3) // 4, dtype=torch.int64, device=p.device)
-    c0, c1 = q & mask, (q >> 32 & 0xFFFFF) | site << 20
-    c2, c3 = torch.full_like(q, tensor), torch.full_like(q, step & mask)
-    k0, k1 = seed & mask, seed >> 32 & mask
-
-    def multiply(a, b):  # the high and the low word of the product
-        x, y = a * (b >> 16), a * (b & 0xFFFF)
-        return x + (y >> 16) >> 16, ((x & 0xFFFF) << 16) + y & mask
-
-    for _ in range(10):
-        (h0, l0), (h1, l1) = multiply(c0, 0xD2511F53), multiply(c2, 0xCD9E8D57)
-        c0, c1, c2, c3 = h1 ^ c1 ^ k0, l1, h0 ^ c3 ^ k1, l0
-        k0, k1 = k0 + 0x9E3779B9 & mask, k1 + 0xBB67AE85 & mask
-    return torch.stack([c0, c1, c2, c3], dim=1)
-
-
-def _draw(kind, p, seed, step, tensor, site):
-    """Uniform draws from [0, 1) or normal ones, numbered in the order of p's elements in memory."""
-    words = _words(p, seed, step, tensor, site).double()
-    if kind == "normal":  # Box-Muller
-        radius = torch.sqrt(-2.0 * torch.log(words[:, 0::2] * 2.0**-32 + 2.0**-33))
-        angle = words[:, 1::2] * (2.0 * math.pi * 2.0**-32)
-        draws = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)
-    else:
-        draws = torch.floor(words / 256) * 2.0**-24
-    out = torch.empty_like(p, dtype=torch.float64, memory_format=torch.preserve_format)
-    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())'''
+    ("lr", "self", "closure", "step", "torch", "math", "update", "random", "_number", "_draw", "_words", "ValueError")
+).union(("initial_lr", "param_names", "differentiable"), [f"_{op}" for op in OPS])
 
 
 def to_pytorch(rule: Rule) -> str:
@@ -138,9 +33,11 @@ def to_pytorch(rule: Rule) -> str:
 
 
 def class_name(name: str) -> str:
-    """`power_sign` as PowerSign."""
+    """`power_sign` as PowerSign; `true` as TrueRule, for a class must not hide what Python has."""
     text = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    return text if text[:1].isalpha() else f"Rule{text}"
+    if not text[:1].isalpha():
+        text = f"Rule{text}"
+    return f"{text}Rule" if keyword.iskeyword(text) or hasattr(builtins, text) else text
 
 
 class _Export:
@@ -148,6 +45,8 @@ class _Export:
         for name in (*rule.state_names, *rule.hyperparameters):
             if name in _TAKEN and name != "lr":
                 raise RuleError(f"the exported optimizer needs the name '{name}' for itself; rename it in the rule")
+            if name.startswith("__"):
+                raise RuleError(f"Python gives '{name}' a meaning of its own inside a class; rename it in the rule")
         self._rule = rule
         self._layout = Layout(rule.simplified, rule.state_names, RESERVED.union(rule.hyperparameters, _TAKEN), _LIMIT)
         self._helpers: dict[str, str] = {}
@@ -176,19 +75,18 @@ class _Export:
             draw = 'lambda kind, site: _draw(kind, p, group["seed"], int(state["step"]), tensor, site)'
             extra += _line(20, f"random={draw},")
         signature = "".join([_line(8, f"{text},") for _, text, _ in options])
-        summary = (rule.doc.splitlines() or [f"The update rule {rule.name}."])[0]
         names = {
             "class_name": class_name(rule.name),
-            "summary": summary.replace("\\", "\\\\").replace('"', "'"),
+            "summary": _doc_line(rule.doc) or f"The update rule {rule.name}.",
         }
         blocks = [
-            _NUMBER,
+            templates.NUMBER,
             *self._helpers.values(),
-            *([_DRAWS] if random else []),
-            _UPDATE.format(
+            *([templates.DRAWS] if random else []),
+            templates.UPDATE.format(
                 arguments=", ".join(arguments), results=" and the new ".join(["p", *rule.state_names]), body=body
             ),
-            _CLASS.format(
+            templates.CLASS.format(
                 **names,
                 argument_docs="".join([_line(8, f"{name}: {doc}") for name, _, doc in options]),
                 states=_tuple_source(rule.state_names),
@@ -201,7 +99,7 @@ class _Export:
         ]
         imports = "import math\n\nimport torch" if any("math." in block for block in blocks) else "import torch"
         text = "\n".join([f"    {line}" for line in to_text(rule).splitlines()])
-        return "\n\n\n".join([_HEADER.format(**names, text=text, imports=imports), *blocks])
+        return "\n\n\n".join([templates.HEADER.format(**names, text=text, imports=imports), *blocks])
 
     def _body(self) -> str:
         rule, layout = self._rule, self._layout
@@ -262,6 +160,13 @@ class _Export:
                 letters += f", {drawn[0]}"
             self._helpers[name] = f"def {name}({letters}):\n    return {expression}"
         return name
+
+
+def _doc_line(doc: str) -> str:
+    """The first line of a description, fit to stand in a docstring: it is foreign text and must not become code."""
+    line = next((line for line in doc.splitlines() if line.strip()), "").strip()
+    line = "".join(c if c.isprintable() else " " for c in line)  # no other separators of lines, and no surrogates
+    return line.replace("\\", "\\\\").replace('"', "'")
 
 
 def _line(indent: int, text: str) -> str:

@@ -48,7 +48,7 @@ def name_latex(name: str) -> str:
 
 
 def number_latex(value: float) -> Latex:
-    if value < 0:
+    if math.copysign(1.0, value) < 0:
         return f"-{number_latex(-value)[0]}", _SUM
     for text, known in (("e", math.e), (r"\pi", math.pi), (r"\infty", math.inf)):
         if value == known:

@@ -6,19 +6,18 @@ Nothing of the text is ever executed: `ast.parse` builds the tree, text.py walks
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 import warnings
 from typing import Final
 
-from .errors import RuleError
+from .errors import RuleError, quoted
+from .scan import MAX_NESTING, foreign_name, too_deep_at
 
-MAX_BYTES: Final = 64 * 1024
-MAX_NESTING: Final = 200
+MAX_BYTES: Final = 256 * 1024  # room for the text of a program as long as one may be, each value with a line of its own
 
+_BYTE_ORDER_MARK: Final = "\ufeff"  # what editors on Windows put before a text
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?=[^ \t\r\n#])")
-_BRACKET = re.compile(r"[(\[{)\]}]")
 
 
 class Source:
@@ -27,25 +26,33 @@ class Source:
     def __init__(self, text: str) -> None:
         if len(text) > MAX_BYTES or (not text.isascii() and len(text.encode(errors="replace")) > MAX_BYTES):
             raise RuleError(f"the text of the rule has {len(text)} characters; the limit is {MAX_BYTES} bytes")
-        self.text = text
+        self.text = text = text.removeprefix(_BYTE_ORDER_MARK)
         self._lines: list[str] | None = None
         # an indented text becomes the body of an `if`: dedenting it would shift the columns of errors
         self._shift = 1 if text[:1] in " \t\r\n#" and _INDENTED.match(text) else 0
+        self._check_characters()
         self._check_brackets()
         self.statements = self._parse()
         if not text.isascii():
             self._check_ascii_names()
 
+    def _check_characters(self) -> None:
+        """Python refuses these without a place."""
+        found = _UNREADABLE.search(self.text)
+        if found is not None:
+            code = f"U+{ord(found[0]):04X}"
+            raise self._error_at_offset(f"the character {code} cannot be part of a text; remove it", found.start())
+
     def _check_brackets(self) -> None:
         """Python's parser may take very long, or fail without a place, on deeply nested brackets."""
         text = self.text
-        if text.count("(") + text.count("[") + text.count("{") <= MAX_NESTING:
-            return
-        depth = 0
-        for match in _BRACKET.finditer(text):
-            depth = depth + 1 if match[0] in "([{" else max(0, depth - 1)
-            if depth > MAX_NESTING:
-                raise self._error_at_offset(too_deep(), match.start())
+        if text.count("(") + text.count("[") + text.count("{") > MAX_NESTING:
+            self._check_nesting()
+
+    def _check_nesting(self) -> None:
+        offset = too_deep_at(self.text)
+        if offset is not None:
+            raise self._error_at_offset(too_deep(), offset)
 
     def _parse(self) -> list[ast.stmt]:
         text = f"if 1:\n{self.text}" if self._shift else self.text
@@ -58,12 +65,16 @@ class Source:
                 module = ast.parse(text)
         except SyntaxError as error:
             raise self._syntax_error(error) from None
-        except (RecursionError, MemoryError):
+        except RecursionError:
+            self._check_nesting()
+            if len(self.text) <= 2 * MAX_NESTING:  # it is the caller who is deep
+                raise
             raise RuleError(
-                "the text of the rule is nested too deeply or has too long a sum; split it over several assignments"
+                "the text of the rule has too long a sum or chain; split it over several assignments"
             ) from None
-        except ValueError as error:  # null bytes, lone surrogates
-            raise RuleError(f"the text of the rule cannot be read: {error}") from None
+        except (MemoryError, SystemError):  # SystemError: CPython's compile() forgets to say that memory is short
+            self._check_nesting()
+            raise MemoryError from None
         if not self._shift:
             return module.body
         (wrapper,) = module.body[:1]
@@ -105,15 +116,11 @@ class Source:
 
     def _check_ascii_names(self) -> None:
         """Python folds look-alikes of ASCII letters in names into ASCII (NFKC); a reader cannot tell. Refuse them."""
-        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
-            if token.type not in (tokenize.COMMENT, tokenize.STRING) and not token.string.isascii():
-                line, column = token.start
-                raise RuleError(
-                    f"'{token.string}' has characters outside ASCII; use ASCII letters, digits and _",
-                    line=line,
-                    column=column + 1,
-                    source_line=self._line(line),
-                )
+        found = foreign_name(self.text)
+        if found is not None:
+            offset, name = found
+            message = f"{quoted(name)} has characters outside ASCII; use ASCII letters, digits and _"
+            raise self._error_at_offset(message, offset)
 
 
 def too_deep() -> str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from .. import ops
-from .errors import RuleError
+from .errors import RuleError, quoted
 from .expr import Expr
-from .source import MAX_NESTING, Source, too_deep
+from .scan import MAX_NESTING
+from .source import Source, too_deep
 
 Value = Expr | float
 
@@ -68,7 +69,7 @@ def refusal(node: ast.AST) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name[:64], list(known), n=1)  # its time grows with the square of the length
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -128,7 +129,9 @@ class Evaluator:
             return value
         if name in ops.FUNCTIONS:
             raise self.source.error(f"'{name}' is an op; call it: {name}(...)", node)
-        raise self.source.error(f"unknown name '{name}'{suggestion(name, self.names)}", node)
+        if name == "nan":
+            raise self.source.error("NaN cannot be a constant of a rule", node)
+        raise self.source.error(f"unknown name {quoted(name)}{suggestion(name, self.names)}", node)
 
     def _number(self, node: ast.Constant, depth: int) -> Value:
         value = node.value
@@ -144,7 +147,7 @@ class Evaluator:
             raise self.source.error(f"{value} is not part of the rule language; write {int(value)}", node)
         if isinstance(value, str | bytes):
             raise self.source.error("strings are not part of the rule language", node)
-        raise self.source.error(f"{value!r} is not a real number", node)
+        raise self.source.error(f"{'...' if value is ... else value} is not a real number", node)
 
     def _call(self, node: ast.Call, depth: int) -> Value:
         called = node.func
@@ -156,7 +159,7 @@ class Evaluator:
         if function is None:
             if called.id in self.names:
                 raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
-            raise self.source.error(f"unknown op '{called.id}'{suggestion(called.id, ops.FUNCTIONS)}", called)
+            raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, ops.FUNCTIONS)}", called)
         if node.keywords:
             message = f"keyword arguments are not part of the rule language; write {called.id}(a, b)"
             raise self.source.error(message, node)

@@ -38,7 +38,7 @@ def parse(text: str, *, name: str | None = None) -> Rule:
     """Read rule text: a function, or one expression that is the update u of ``p - lr*u`` (shorthand.py).
 
     Args:
-        text: source of the rule, at most 64 KiB; it is parsed, never executed.
+        text: source of the rule, at most 256 KiB; it is parsed, never executed.
         name: name of the rule; by default that of the function, "rule" for an expression.
 
     Raises:

@@ -82,6 +82,8 @@ def _check_closure(function: FunctionType) -> None:
 def _call(function: FunctionType, positional: list[Expr], keywords: dict[str, Expr]) -> list[Any]:
     try:
         result = function(*positional, **keywords)
+    except MemoryError:
+        raise
     except RuleError as error:
         raise RuleError(f"{function.__name__}: {error.message}{_place(error, function)}") from error
     except Exception as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import nos_ext
 from nos_ext.optim import library
-from nos_ext.rule import Rule
+from nos_ext.rule import Rule, apply, constant, hyper, state
+from nos_ext.rule.canonical import canonical_key
+from nos_ext.rule.expr import GRAD, PARAM, Expr
+from nos_ext.rule.latex import number_latex
 from tests.reference.strategies import rules
 
 relaxed = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -94,3 +101,69 @@ def test_long_programs_print() -> None:
     program = nos_ext.compile_rule("\n".join(["def f(p, g, *, lr):", *lines, "    return p - lr * x"]))
     assert len(program) == 3 * 999 + 3
     assert nos_ext.compile_rule(program.to_text()) == program
+
+
+EXTREMES = [-0.0, 0.0, math.inf, -math.inf, 5e-324, -5e-324, 1e308, -1e-310, 1e16, 2.0**70, -math.pi, math.e]
+
+
+@pytest.mark.parametrize("value", EXTREMES, ids=str)
+def test_extreme_numbers_keep_every_bit(value: float) -> None:
+    """As a default and as a constant, through every form that a rule can take."""
+    outputs = [apply("fma", GRAD, hyper("b"), PARAM) / constant(value)]
+    rule = Rule("f", [], {"lr": None, "b": value}, outputs)
+    program = rule.compile()
+    forms = {
+        "bytecode": nos_ext.Program.from_bytes(program.bytecode),
+        "text": nos_ext.compile_rule(program.to_text()),
+        "graph": program.rule.compile(),
+        "pickle": pickle.loads(pickle.dumps(rule)).compile(),
+        "contracted": nos_ext.compile_rule(rule, contract=True),
+    }
+    for name, form in forms.items():
+        assert form.bytecode == program.bytecode, name
+    assert repr(program.hyperparameters["b"]) == repr(value)
+    first = program.disassemble().splitlines()[0]
+    assert repr(float(first.partition("b=")[2].rstrip(")"))) == repr(value)
+    namespace: dict[str, Any] = {}
+    exec(program.to_pytorch(), namespace)
+    assert repr(float(inspect.signature(namespace["F"]).parameters["b"].default)) == repr(value)
+    assert number_latex(value)[0].startswith("-") == (math.copysign(1.0, value) < 0)
+
+
+def test_the_sign_of_zero_in_latex_has_brackets() -> None:
+    assert r"\left(-0\right)" in nos_ext.compile_rule("g * -0.0").to_latex()
+
+
+def _chain(step: Callable[[Expr, int], Expr], count: int = 4090) -> Rule:
+    """A rule as deep as a program may be long."""
+    x = GRAD
+    for i in range(count):
+        x = step(x, i)
+    return Rule("deep", ["m"], {"lr": None}, [PARAM - hyper("lr") * x, state("m")])
+
+
+DEEP: dict[str, Callable[[Expr, int], Expr]] = {
+    "call": lambda x, i: apply("tanh", x),
+    "left": lambda x, i: x + state("m"),
+    "right": lambda x, i: state("m") - x,
+    "power": lambda x, i: apply("pow", GRAD, x),
+    "choice": lambda x, i: apply("where", x, GRAD, state("m")),
+    "shared": lambda x, i: x * x,
+    "draw": lambda x, i: apply("drop", x, 0.5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", DEEP)
+def test_the_deepest_programs_print_and_come_back(shape: str) -> None:
+    rule = _chain(DEEP[shape])
+    program = rule.compile()
+    assert len(program) > 4090
+    assert nos_ext.compile_rule(program.to_text()) == program
+    assert pickle.loads(pickle.dumps(rule)).compile() == program
+    assert program.disassemble().count("\n") > 4090
+    assert program.to_latex().startswith(r"\begin{aligned}")
+    compile(program.to_pytorch(), "exported.py", "exec")
+    assert len(canonical_key(rule)) == len(canonical_key(program)) > 0
+    assert repr(rule.outputs[0]).startswith("Expr(")
+    assert nos_ext.compile_rule(rule, contract=True).rule.name == "deep"

@@ -1,0 +1,153 @@
+"""Owns the fixed parts of an exported optimizer: the templates that export.py fills in.
+
+What is put into a template is a name, a number or a line of doc that export.py has made fit for its place.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HEADER: Final = '''"""{class_name}: {summary}
+
+{text}
+
+Stand-alone PyTorch optimizer written by nos_ext.
+"""
+
+{imports}'''
+
+NUMBER: Final = """def _number(x):
+    return torch.as_tensor(x, dtype=torch.float64).reshape(())"""
+
+UPDATE: Final = '''def update({arguments}):
+    """One step of the rule: the new {results}. Scalars are tensors of dimension 0 in float64."""
+{body}'''
+
+CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
+    """{summary}
+
+    Args:
+        params: parameters or parameter groups.
+        lr: learning rate.
+{argument_docs}        maximize: ascend instead of descend.
+    """
+
+    _STATES = {states}
+    _NUMBERS = {numbers}
+
+    def __init__(
+        self,
+        params,
+        lr,
+        *,
+{signature}        maximize=False,
+    ):
+        if torch.is_tensor(lr) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if not lr >= 0:
+            raise ValueError(f"Invalid learning rate: {{lr}}")
+{checks}        defaults = {{
+            "lr": lr,
+{defaults}            "maximize": maximize,
+            "differentiable": False,  # torch adds it to copies
+        }}
+        torch.optim.Optimizer.__init__(self, params, defaults)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        for group in self.param_groups:  # older checkpoints lack the keys that came later
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        for entry in self.state.values():
+            if "step" in entry:  # a number in some checkpoints
+                entry["step"] = torch.tensor(float(entry["step"]), dtype=torch.float32)
+
+    def load_state_dict(self, state_dict):
+        """As in torch, but the state of half-precision parameters stays in float32."""
+        given = []
+
+        def restore(optimizer):
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            keys = [key for group in given[0]["param_groups"] for key in group["params"]]
+            for p, key in zip(params, keys):
+                for name, value in given[0]["state"].get(key, {{}}).items():
+                    if name in self._STATES:
+                        dtype = torch.promote_types(p.dtype, torch.float32)
+                        old = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
+                        optimizer.state[p][name] = old.copy_(value)
+
+        hooks = [
+            self.register_load_state_dict_pre_hook(lambda optimizer, state_dict: given.append(state_dict)),
+            self.register_load_state_dict_post_hook(torch.no_grad()(restore), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Perform one step. `closure`, if given, computes the loss again and returns it."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        tensor = -1
+        for group in self.param_groups:
+            numbers = {{name: _number(group[name]) for name in self._NUMBERS}}
+            for p in group["params"]:
+                tensor += 1
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError("{class_name} does not support sparse gradients")
+                state = self.state[p]
+                dtype = torch.promote_types(p.dtype, torch.float32)
+                if not state:
+                    state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                    for name in self._STATES:
+                        state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
+                state["step"] += 1
+                g = -p.grad if group["maximize"] else p.grad
+                old = [p, *[state[name] for name in self._STATES]]
+                new = update(
+                    *[x.to(dtype) for x in (p, g, *old[1:])],
+                    **numbers,
+                    t=state["step"].double(),
+{extra}                )
+                for x, value in zip(old, new):
+                    x.copy_(value)
+        return loss
+'''
+
+DRAWS: Final = '''def _words(p, seed, step, tensor, site):
+    """Philox4x32-10: a 32-bit word for every element of p. int64 holds the unsigned arithmetic."""
+    mask = 0xFFFFFFFF
+    q = torch.arange((p.numel() + 3) // 4, dtype=torch.int64, device=p.device)
+    c0, c1 = q & mask, (q >> 32 & 0xFFFFF) | site << 20
+    c2, c3 = torch.full_like(q, tensor), torch.full_like(q, step & mask)
+    k0, k1 = seed & mask, seed >> 32 & mask
+
+    def multiply(a, b):  # the high and the low word of the product
+        x, y = a * (b >> 16), a * (b & 0xFFFF)
+        return x + (y >> 16) >> 16, ((x & 0xFFFF) << 16) + y & mask
+
+    for _ in range(10):
+        (h0, l0), (h1, l1) = multiply(c0, 0xD2511F53), multiply(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = h1 ^ c1 ^ k0, l1, h0 ^ c3 ^ k1, l0
+        k0, k1 = k0 + 0x9E3779B9 & mask, k1 + 0xBB67AE85 & mask
+    return torch.stack([c0, c1, c2, c3], dim=1)
+
+
+def _draw(kind, p, seed, step, tensor, site):
+    """Uniform draws from [0, 1) or normal ones, numbered in the order of p's elements in memory."""
+    words = _words(p, seed, step, tensor, site).double()
+    if kind == "normal":  # Box-Muller
+        radius = torch.sqrt(-2.0 * torch.log(words[:, 0::2] * 2.0**-32 + 2.0**-33))
+        angle = words[:, 1::2] * (2.0 * math.pi * 2.0**-32)
+        draws = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=2)
+    else:
+        draws = torch.floor(words / 256) * 2.0**-24
+    out = torch.empty_like(p, dtype=torch.float64, memory_format=torch.preserve_format)
+    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())'''

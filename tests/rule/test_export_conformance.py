@@ -1,0 +1,187 @@
+"""The exported optimizers pass the conformance suite of torch optimizers, and their steps are those of the engine."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import keyword
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import nos_ext
+from nos_ext import RuleError
+from nos_ext.optim import library
+from nos_ext.rule import Rule, apply, hyper, state
+from nos_ext.rule.export import class_name
+from nos_ext.rule.expr import GRAD, PARAM
+from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
+
+
+@functools.cache
+def exported(rule: Rule) -> Any:
+    """The class in the exported file; it has a module of its own, so that it can be pickled."""
+    name = f"exported_{rule.name}"
+    module = sys.modules[name] = ModuleType(name)
+    exec(compile(rule.to_pytorch(), f"{name}.py", "exec"), module.__dict__)
+    return getattr(module, class_name(rule.name))
+
+
+def awkward(rule_name: str, hyper_name: str, state_name: str, doc: str = "") -> Rule:
+    """Momentum with names of any kind."""
+    new = apply("add", apply("mul", hyper(hyper_name), state(state_name)), GRAD)
+    outputs = [apply("sub", PARAM, apply("mul", hyper("lr"), new)), new]
+    return Rule(rule_name, [state_name], {"lr": None, hyper_name: 0.9}, outputs, doc=doc)
+
+
+HOSTILE = 'a "quote\'s" \\ """\r\n\x0c\u2028\x85\0{braces} %s \\N{BULLET} \\u0041\\'
+EXPORTS = {"wide_state": True}
+CASES = [
+    OptimizerCase("sgd", exported(library.sgd), **EXPORTS),
+    OptimizerCase(
+        "adamw", exported(library.adamw), hyper="weight_decay", values=(0.1, 0.2), states=("m", "v"), **EXPORTS
+    ),
+    OptimizerCase("powersign", exported(library.powersign), lr=0.02, hyper="beta", states=("m",), **EXPORTS),
+    OptimizerCase(
+        "awkward", exported(awkward("true", "defaults", "params", HOSTILE)), hyper="defaults", states=("params",), **EXPORTS
+    ),
+]  # fmt: skip
+
+
+class TestConformance(OptimizerConformance):
+    @pytest.fixture(params=CASES, ids=str)
+    def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
+        return request.param  # type: ignore[no-any-return]
+
+
+def follow(rule: Rule, steps: int = 5, dtype: torch.dtype = torch.float32) -> None:
+    """The exported class and the engine take the same steps."""
+    program = rule.compile()
+    make = torch.Generator().manual_seed(1)
+    start = [(torch.rand(shape, generator=make) + 0.5).to(dtype) for shape in ((40,), (3, 4), ())]
+    ours, theirs = [p.clone() for p in start], [p.clone().requires_grad_() for p in start]
+    extra = {"total_steps": 10} if program.uses_total_steps else {}
+    optimizer = exported(rule)(theirs, lr=0.01, **extra, **({"seed": 3} if program.uses_random else {}))
+    memory = nos_ext.init_state(program, ours)
+    for step in range(1, steps + 1):
+        grads = [torch.randn(p.shape, generator=make).to(dtype) for p in start]
+        for p, g in zip(theirs, grads, strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+        nos_ext.apply_rule(program, ours, grads, memory, lr=0.01, step=step, seed=3, **extra)
+    eps = torch.finfo(torch.float32 if dtype == torch.float32 else dtype).eps
+    for p, q in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(p.detach(), q, rtol=32 * eps, atol=32 * eps, equal_nan=True)
+        assert p.dtype == q.dtype
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_steps_of_the_library(name: str) -> None:
+    follow(library.get(name))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_steps_in_other_dtypes(dtype: torch.dtype) -> None:
+    follow(library.adamw, dtype=dtype)
+
+
+NAMES = sorted(
+    {name for name in [*dir(builtins), *dir(torch.optim.Optimizer), *keyword.softkwlist] if name.isascii()}
+    | {"tensor", "group", "p", "g", "loss", "old", "new", "x", "value", "entry", "dtype", "name", "numbers", "options"}
+    | {"params", "defaults", "state", "foreach", "fused", "capturable", "differentiable", "initial_lr", "param_names"}
+    | {"x1", "m_new", "_number", "_draw", "_words", "_sign", "_STATES", "_NUMBERS", "__class__", "__x", "_", "__", "F", "T"}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_works_or_is_refused(name: str) -> None:
+    """As the name of a rule, of a hyperparameter and of a state."""
+    for names in ((name, "beta", "m"), ("f", name, "m"), ("f", "beta", name)):
+        try:
+            rule = awkward(*names)
+            source = rule.to_pytorch()
+        except RuleError as error:
+            if name not in error.message:
+                raise
+            continue
+        compile(source, "exported.py", "exec")
+        follow(rule, steps=2)
+        cls = exported(rule)
+        p = torch.ones(2, requires_grad=True)
+        p.grad = torch.ones(2)
+        given = cls([p], lr=0.5, **{names[1]: 0.25})
+        given.step()
+        assert given.param_groups[0][names[1]] == 0.25
+        assert not hasattr(builtins, cls.__name__)
+
+
+LINES = [
+    "\r",
+    "\n",
+    "\x0b",
+    "\x0c",
+    "\x1c",
+    "\x1e",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\0",
+    "\ud800",
+    '"""',
+    "\\",
+    "'''",
+    "{x}",
+]
+
+
+@pytest.mark.parametrize("character", LINES, ids=ascii)
+@pytest.mark.parametrize("shape", ["{}", "{}import os", "a{}import os", "a{}", '"{}', "\\{}", '"""{}import os\n"""'])
+def test_a_description_never_becomes_code(character: str, shape: str) -> None:
+    source = awkward("f", "beta", "m", shape.replace("{}", character)).to_pytorch()
+    source.encode()
+    module = ModuleType("exported")
+    exec(compile(source, "exported.py", "exec"), module.__dict__)
+    assert "os" not in vars(module)
+    plain = awkward("f", "beta", "m", "Plain.").to_pytorch()
+    assert len(source.split("\n")) == len(plain.split("\n"))
+    assert source.splitlines()[4:] != []
+
+
+def test_checkpoints_that_torch_would_take() -> None:
+    """A number as step, a missing maximize, and half-precision parameters."""
+    p = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = exported(library.adamw)([p], lr=0.1)
+    for _ in range(3):
+        p.grad = torch.tensor([0.1, 0.2, 0.3], dtype=torch.bfloat16)
+        optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["step"] = 3
+    del saved["param_groups"][0]["maximize"], saved["param_groups"][0]["eps"]
+    q = p.detach().clone().requires_grad_()
+    other = exported(library.adamw)([q], lr=5.0)
+    other.load_state_dict(saved)
+    assert other.state[q]["m"].dtype == torch.float32
+    for x, o in ((p, optimizer), (q, other)):
+        o.state[x]["step"] = torch.as_tensor(o.state[x]["step"], dtype=torch.float32)
+        o.param_groups[0].setdefault("maximize", False)
+        o.param_groups[0].setdefault("eps", 1e-8)
+        x.grad = torch.ones(3, dtype=torch.bfloat16)
+        o.step()
+    assert torch.equal(p, q)
+    assert other.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), torch.tensor([0.1, 0.2]), torch.tensor(-0.1)], ids=str)
+def test_refused_learning_rates(lr: Any) -> None:
+    with pytest.raises(ValueError, match=r"Invalid learning rate|Tensor lr must be 1-element"):
+        exported(library.sgd)([torch.ones(2, requires_grad=True)], lr=lr)
+
+
+def test_tensors_of_one_element_are_numbers() -> None:
+    p = torch.ones((), requires_grad=True)
+    p.grad = torch.ones(())
+    exported(library.adamw)([p], lr=torch.tensor([0.5]), weight_decay=torch.zeros(1, 1)).step()
+    assert p.item() == pytest.approx(0.5)
