@@ -67,7 +67,7 @@ def test_optuna_reads_the_journal(small_run: Path, tmp_path: Path, capsys: pytes
         assert theirs.user_attrs["rule"] == trial.rule
     assert study.best_value == max(trial.reward for trial in trials if trial.reward is not None)
     assert main(args) == 2  # optuna would take a second journal for more of the first
-    assert "exists; remove it" in capsys.readouterr().err
+    assert "exists; choose another file, or add --force" in capsys.readouterr().err
 
 
 def test_tensorboard(tmp_path: Path) -> None:
