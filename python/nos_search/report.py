@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,13 @@ def render(store: Store) -> str:
     rows = leaderboard(trials, promoted)
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else lines(value),  # before it is escaped
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value, form="%g": "none" if value is None else form % value
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     config = dict(store.config)
     space = make_space(config["space"])
     best = rows[0] if rows else None
     chart, has_baseline = _reward_chart(trials) if trials else ("", False)
     learning, legend = _learning(rows, by_id, baselines.stored(store))
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
-    return template.render(
+    return _template().render(
         config=config,
         best=best,
         counts=counts(trials),
@@ -97,6 +89,19 @@ def render(store: Store) -> str:
         training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PURPOSE)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else lines(value),  # before it is escaped
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: "none" if value is None else f"{value:g}"
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _day(seconds: float) -> str:
