@@ -76,6 +76,9 @@ class Quiet:
         except (OSError, ValueError):
             return
 
+    def isatty(self) -> bool:
+        return not self._stream.closed and self._stream.isatty()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 

@@ -21,9 +21,11 @@ def test_trials_as_csv(small_run: Path) -> None:
         space = make_space(store.config["space"])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [int(row["told"]) for row in rows] == list(range(len(trials)))
+    assert any(row["rule"].startswith("'-") for row in rows)  # a spreadsheet would take -g for a formula
     for row in rows:
         trial = trials[int(row["id"])]
-        assert (row["rule"], row["status"], float(row["reward"])) == (trial.rule, trial.status, trial.reward)
+        rule = row["rule"].removeprefix("'")
+        assert (rule, row["status"], float(row["reward"])) == (trial.rule, trial.status, trial.reward)
         assert row["token.op1.1"] == space.names(trial.tokens)[0]
         for gate, entry in trial.gates.items():
             assert float(row[f"gate.{gate}.seconds"]) == entry["seconds"]

@@ -38,6 +38,9 @@ def call(args: argparse.Namespace) -> int:
         _train(args, LoadTasks(tuple(chosen), protocol), tasks, wanted, record)
     except (KeyboardInterrupt, SearchError) as error:  # what is finished is shown all the same
         fault = error
+        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
+        done = sum(record.get(tasks[each.task].name, each.rule.text, each.seed) is not None for each in wanted)
+        note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
     results = _results(args, rules, tasks, seeds, record)
     if results or fault is None:
         _show(args, tasks, results)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-from ..escape import shell
 from ..output import emit, note
 
 _GUARD = "\0"  # in front of words that are no options, whatever they look like; no argument of a process holds one
@@ -48,13 +48,11 @@ class Parser(argparse.ArgumentParser):
         if "expected one argument" in message:
             option = message.removeprefix("argument ").split(":")[0]
             return f"; a value that begins with a minus is given as {option}=-..."
-        odd = next((word for word in self._given if word[:1] == "-" and word[:2] != "--" and word in message), None)
-        if odd is None and "required" in message:
-            odd = next((word for word in self._given if word[:1] == "-" and word[:2] != "--" and word != "-"), None)
-        if odd is None or not any(name in self.format_usage() for name in ("RULE", "DIR")):
+        short = [word for word in self._given if word[:1] == "-" and word[:2] not in ("-", "--")]
+        odd = next((word for word in short if word in message or "required" in message), None)
+        if odd is None or "RULE" not in self.format_usage():
             return ""
-        word = shell(odd).removeprefix("./")
-        return f"; a rule that begins with a minus goes after --, at the end: {self.prog} ... -- {word}"
+        return f"; a rule that begins with a minus goes after --, at the end: {self.prog} ... -- {shlex.quote(odd)}"
 
 
 class Version(argparse.Action):
