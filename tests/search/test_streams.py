@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from nos_search import files
 from nos_search.cli import main
-from nos_search.errors import SearchError, UsageError
+from nos_search.errors import SearchError, StoreError, UsageError
 from nos_search.output import Quiet
 from nos_search.store import Store
 
@@ -231,3 +232,65 @@ def test_suggested_commands_are_quoted_for_the_shell(tmp_path: Path, capsys: pyt
     said = line.partition("continue with: ")[2].removesuffix(" --trials N")
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {said}"], capture_output=True, text=True, check=True).stdout
     assert shown == f"nos-search\nresume\n{folder}\n"
+
+
+# --- errors that are nobody's argument ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/data/x\n\x1b[2J"), r"/data/x\n\x1b[2J: No space left on device"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (sqlite3.OperationalError("disk I/O error"), "the run's database failed: disk I/O error"),
+        (MemoryError(), "out of memory; choose smaller sizes, or fewer workers"),
+        (StoreError("it is damaged\x07; copy it back"), r"it is damaged\x07; copy it back"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_foreign_causes_are_one_line(
+    small_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    said: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "open", fail)
+    for name in ("show", "resume", "report", "export", "evaluate"):
+        assert main([name, str(small_run)]) == 1
+        assert capsys.readouterr() == ("", f"nos-search {name}: {said}\n")
+
+
+def test_ctrl_c_anywhere_is_130(
+    small_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("trials", "open"):
+        monkeypatch.setattr(Store, name, stop)
+        assert main(["show", str(small_run)]) == 130
+        assert capsys.readouterr() == ("", "nos-search show: interrupted\n")
+
+
+def test_a_report_of_a_run_that_cannot_be_written_to(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known optimizers go into the store; where that cannot be, the page has the others."""
+    real = Store.open
+
+    def read_only(folder: Path, *, write: bool = False) -> Store:
+        if write:
+            raise StoreError(f"{folder} is on read-only media")
+        return real(folder)
+
+    monkeypatch.setattr(Store, "open", read_only)
+    out = tmp_path / "page.html"
+    assert main(["report", str(small_run), "--out", str(out)]) == 0
+    shown, err = capsys.readouterr()
+    assert shown == f"{out}\n"
+    assert err == f"note: known optimizers that were not trained yet are left out: {small_run} is on read-only media\n"
+    assert "Not trained yet: Adam" in out.read_text()

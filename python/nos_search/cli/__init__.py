@@ -7,11 +7,13 @@ nothing heavy, so that --help and --version need NumPy only; each command is a m
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import SearchError
+from ..escape import line
 from ..output import ReaderGoneError, note, settle_streams
 from .arguments import parse
 
@@ -51,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(command, f"this needs {package}, which is not installed; {remedy}", _FAILED)
     except MemoryError:
         return _said(command, "out of memory; choose smaller sizes, or fewer workers", _FAILED)
+    except sqlite3.Error as error:  # the store explains what it knows of; this is the rest
+        return _said(command, f"the run's database failed: {error}", _FAILED)
     except OSError as error:  # of files that no other message names
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{line(error.filename)}: " if error.filename else ""
         return _said(command, f"{place}{error.strerror or error}", _FAILED)
 
 
