@@ -20,6 +20,10 @@ class Parser(argparse.ArgumentParser):
 
     _given: Sequence[str] = ()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.color = False  # from Python 3.14 on argparse colours its help; `emit` lets no escape sequence through
+
     def parse_mixed(self, argv: Sequence[str]) -> argparse.Namespace:
         """Reads options and words in any order; what comes after `--` are words, even if it begins with a minus.
 
