@@ -61,6 +61,8 @@ def variants(value: Any, text: str) -> Iterator[Any]:
 class Foreign:
     """A run folder that nobody has checked."""
 
+    state = "stopped"
+
     def __init__(self, folder: Path, trials: list[Trial], scores: list[Score], config: dict[str, Any]) -> None:
         self.folder, self._trials, self._scores, self.config = folder, trials, scores, config
         self.versions = {"torch": "2.10", "isa": "avx2"}
