@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .escape import line
 from .gate import GATES
 from .store import Score, Trial
 
@@ -154,7 +155,7 @@ class Display:
         return 3600 * (after - before) / max(1e-9, end - start)
 
     def _line(self, text: str) -> None:
-        print(f"[{self._clock() - self._start:7.1f} s] {text}", file=self._stream, flush=True)
+        print(f"[{self._clock() - self._start:7.1f} s] {line(text)}", file=self._stream, flush=True)
 
     # --- on a terminal ---------------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class Display:
         flying = list(self._flying.values())
         lines = [
             Text(
-                f"  {now - since:6.1f} s  #{trial.id}{f' rung {rung}' if rung else ''}  {trial.rule}",
+                f"  {now - since:6.1f} s  #{trial.id}{f' rung {rung}' if rung else ''}  {line(trial.rule)}",
                 overflow="ellipsis",
                 no_wrap=True,
                 style="dim",
@@ -204,7 +205,7 @@ class Display:
         for rank, trial in enumerate(self.tally.top, start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
             proposed = str(1 + self.tally.proposed[trial.id])
-            cells: list[str | Text] = [str(rank), f"{trial.reward or 0.0:.4f}", lr, Text(trial.rule), proposed]
+            cells: list[str | Text] = [str(rank), f"{trial.reward or 0.0:.4f}", lr, Text(line(trial.rule)), proposed]
             if self.tally.promoted:
                 cells.append(" ".join(f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])))
             table.add_row(*cells)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from html import escape
+
+from .escape import markup
 
 _HATS = {"m_hat": "m", "v_hat": "v", "y_hat": "y"}
 _WORDS = {"adam": "ADAM", "rmsprop": "RMSProp", "ld": "ld", "cd": "cd", "rd": "rd"}
@@ -27,8 +28,9 @@ def formula(text: str, *, block: bool = False) -> str:
                 lines = [*map(_assignment, assignments), *_returned(value)]
             case _:
                 raise _NoFormulaError
-    except (SyntaxError, _NoFormulaError):
-        return f"<code>{escape(text)}</code>"
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError, _NoFormulaError):
+        # Not a rule: ValueError for null characters; deep nesting ends in one of two errors, a huge number in another.
+        return f"<code>{markup(text)}</code>"
     if len(lines) == 1:
         return f"<math{display}><mrow>{lines[0]}</mrow></math>"
     if block:
@@ -97,8 +99,8 @@ def _name(name: str) -> str:
         return "<mi>&#x3b7;</mi>"
     letter, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
     if digits and len(letter) == 1:
-        return f"<msub><mi>{letter}</mi><mn>{digits}</mn></msub>"
-    return _SYMBOLS.get(name, f"<mi>{escape(name)}</mi>")
+        return f"<msub><mi>{markup(letter)}</mi><mn>{digits}</mn></msub>"
+    return _SYMBOLS.get(name, f"<mi>{markup(name)}</mi>")
 
 
 def _call(node: ast.Call) -> tuple[str, int]:
@@ -118,7 +120,7 @@ def _call(node: ast.Call) -> tuple[str, int]:
         if name == "log" and isinstance(args[0], ast.Call):
             return _row("<mi>log</mi>", _APPLY, body), _PRODUCT
     inner = '<mo separator="true">,</mo>'.join(_node(arg)[0] for arg in args)
-    return _row(f'<mi mathvariant="normal">{escape(name)}</mi>', _APPLY, _fenced(inner)), _ATOM
+    return _row(f'<mi mathvariant="normal">{markup(name)}</mi>', _APPLY, _fenced(inner)), _ATOM
 
 
 def _node(node: ast.expr) -> tuple[str, int]:

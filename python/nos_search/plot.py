@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
+from .escape import markup
 from .svg import ticks
 from .train.evaluate import Comparison
 
@@ -20,7 +20,7 @@ _ROW, _LABEL, _WIDE, _RIGHT = 24, 300, 520, 90
 def _page(width: int, height: int, label: str, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(label)}">{_STYLE}<rect class="page" width="{width}" height="{height}"/>'
+        f'role="img" aria-label="{markup(label)}">{_STYLE}<rect class="page" width="{width}" height="{height}"/>'
         + "".join(parts)
         + "</svg>\n"
     )
@@ -52,7 +52,7 @@ def comparison(results: Sequence[Comparison]) -> str:
 
         bottom = top + 30 + _ROW * len(rows)
         title = f"{task}: test accuracy, mean and 95 % t interval, {rows[0].seeds} seed(s)"
-        parts.append(f'<text class="title" x="{_LABEL}" y="{top + 16}">{escape(title)}</text>')
+        parts.append(f'<text class="title" x="{_LABEL}" y="{top + 16}">{markup(title)}</text>')
         for tick in _between(low, high):
             at = x(tick)
             parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 26}" y2="{bottom}"/>')
@@ -60,7 +60,7 @@ def comparison(results: Sequence[Comparison]) -> str:
         for k, row in enumerate(rows):
             y = top + 30 + _ROW * k + _ROW / 2
             name = row.rule if len(row.rule) <= 40 else row.rule[:39] + "…"
-            parts.append(f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+            parts.append(f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{markup(name)}</text>')
             parts += [f'<circle class="run" cx="{x(test):.1f}" cy="{y}" r="2.5"/>' for test in row.tests]
             half = row.test_ci or 0.0
             ends_at = f'x1="{x(row.test_mean - half):.1f}" x2="{x(row.test_mean + half):.1f}"'
@@ -75,7 +75,7 @@ def curve(title: str, steps: Sequence[int], accuracy: Sequence[float]) -> str:
     """Validation accuracy over the steps of one training, from 0 to 1."""
     width, height, left, top = 640, 360, 56, 40
     wide, high, last = width - left - 20, height - top - 44, max(1, steps[-1] if steps else 1)
-    parts = [f'<text class="title" x="{left}" y="22">{escape(title)}</text>']
+    parts = [f'<text class="title" x="{left}" y="22">{markup(title)}</text>']
     for tick in ticks(1.0, 5):
         y = top + high * (1 - tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{y:.1f}" y2="{y:.1f}"/>')

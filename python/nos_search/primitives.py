@@ -22,7 +22,7 @@ def primitives(text: str) -> frozenset[str]:
     """Operands, functions and operators that occur in rule text; of a function, in its lines."""
     try:
         tree = ast.parse(text)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a run folder may hold any text
         return frozenset()
     assigned = {
         target.id

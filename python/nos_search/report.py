@@ -1,4 +1,8 @@
-"""Owns the report of a run: one HTML page that holds everything it shows and loads nothing."""
+"""Owns the report of a run: one HTML page that holds everything it shows and loads nothing.
+
+Everything from the store is escaped when it is put in: text by the template, which is rendered with autoescape, and in
+formulas and drawings by mathml.py and svg.py. Only what those two made is Markup.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from markupsafe import Markup
 from . import baselines, svg
 from .climbing import PURPOSE, climbed, rungs
 from .config import RunConfig
+from .escape import lines
 from .gate import GATES
 from .gate import counts as gate_counts
 from .mathml import formula
@@ -39,17 +45,13 @@ def render(store: Store) -> str:
     rows = leaderboard(trials, promoted)
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     config = dict(store.config)
     space = make_space(config["space"])
     best = rows[0] if rows else None
     chart, has_baseline = _reward_chart(trials) if trials else ("", False)
     learning, legend = _learning(rows, by_id, baselines.stored(store))
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
-    return template.render(
+    return _template().render(
         config=config,
         best=best,
         counts=counts(trials),
@@ -89,13 +91,24 @@ def render(store: Store) -> str:
     )
 
 
-def write(store: Store, path: Path) -> None:
-    """Writes the page to `path`."""
-    path.write_text(render(store), encoding="utf-8")
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else lines(value),  # before it is escaped
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: "none" if value is None else f"{value:g}"
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError, OSError):  # not a time
+        return ""
 
 
 def _reward_chart(trials: Sequence[Trial]) -> tuple[str, bool]:
@@ -147,16 +160,19 @@ class _Line:
     lr: float | None
 
 
+def _points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return list(zip(curve.get("steps", []), curve.get("accuracy", []), strict=False))
+
+
 def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str, Score]) -> tuple[str, list[_Line]]:
     """Learning curves of the best rules and the known optimizers, with the legend."""
     lines, legend = [], []
     for k, row in enumerate(rows[:CURVES]):
         curve = trials[row.trial].curve
-        lines.append((f"curve found c{k}", list(zip(curve["steps"], curve["accuracy"], strict=True))))
+        lines.append((f"curve found c{k}", _points(curve)))
         legend.append(_Line(f"found c{k}", f"rank {row.rank}", Markup(formula(row.rule)), row.reward, row.lr))
     for k, (name, entry) in enumerate(known.items()):
-        points = list(zip(entry.curve.get("steps", []), entry.curve.get("accuracy", []), strict=True))
-        lines.append((f"curve known k{k}", points))
+        lines.append((f"curve known k{k}", _points(entry.curve)))
         legend.append(_Line(f"known k{k}", baselines.KNOWN[name], "", entry.reward or 0.0, entry.lr))
     drawing = svg.curves(
         [line for line in lines if line[1]], label="Validation accuracy while a child trains", what="training step"

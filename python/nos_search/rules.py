@@ -12,6 +12,7 @@ from nos_ext.optim import library
 from nos_ext.rule.canonical import canonical_key
 
 from .errors import UsageError
+from .escape import line
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Rule:
     @property
     def label(self) -> str:
         """One line for tables: the text, or the name of a rule that was given as a function."""
-        return self.program.name if "\n" in self.text.strip() else self.text.strip()
+        return line(self.program.name if "\n" in self.text.strip() else self.text.strip())
 
     @property
     def is_update(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+
+from .escape import markup
 
 WIDTH, HEIGHT = 860, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 38
@@ -23,13 +24,15 @@ _DOTS = 1500  # beyond, a dot each with its title would make the page too big
 
 def _frame(label: str, high: int, xs: Sequence[tuple[float, str]], ys: Sequence[tuple[float, str]], what: str) -> str:
     """Opens a drawing: grid lines and labels at ys (pixel, text), labels at xs, the name of the x axis."""
-    parts = [f'<svg viewBox="0 0 {WIDTH} {high}" role="img" aria-label="{escape(label)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {high}" role="img" aria-label="{markup(label)}">']
     for y, text in ys:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    parts += [f'<text class="tick" x="{x:.1f}" y="{high - 20}" text-anchor="middle">{text}</text>' for x, text in xs]
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{markup(text)}</text>')
+    parts += [
+        f'<text class="tick" x="{x:.1f}" y="{high - 20}" text-anchor="middle">{markup(text)}</text>' for x, text in xs
+    ]
     middle = _LEFT + (WIDTH - _LEFT - _RIGHT) / 2
-    return "".join(parts) + f'<text class="tick" x="{middle}" y="{high - 4}" text-anchor="middle">{escape(what)}</text>'
+    return "".join(parts) + f'<text class="tick" x="{middle}" y="{high - 4}" text-anchor="middle">{markup(what)}</text>'
 
 
 def rewards(
@@ -56,15 +59,15 @@ def rewards(
     if len(points) <= _DOTS:
         for trial, reward, kind, title in points:
             at = f'cx="{x(trial):.1f}" cy="{y(reward):.1f}"'
-            parts.append(f'<circle class="{kind}" {at} r="2.6"><title>{escape(title)}</title></circle>')
+            parts.append(f'<circle class="{markup(kind)}" {at} r="2.6"><title>{markup(title)}</title></circle>')
     else:  # one path per kind, a dot being a line of no length with a round end
         for kind in dict.fromkeys(kind for _, _, kind, _ in points):
             moves = "".join(f"M{x(t):.0f} {y(r):.0f}h0" for t, r, k, _ in points if k == kind)
-            parts.append(f'<path class="{kind} many" d="{moves}"/>')
+            parts.append(f'<path class="{markup(kind)} many" d="{moves}"/>')
     for kind, line in means:
         chosen = line[:: max(1, len(line) // 1000)]
         dots = " ".join(f"{x(trial):.1f},{y(value):.1f}" for trial, value in chosen)
-        parts.append(f'<polyline class="{kind}" points="{dots}"/>')
+        parts.append(f'<polyline class="{markup(kind)}" points="{dots}"/>')
     steps = [f"{x(0):.1f},{y(best[0]):.1f}"] if best else []
     for trial in range(1, len(best)):
         if best[trial] != best[trial - 1] or trial == len(best) - 1:
@@ -75,6 +78,7 @@ def rewards(
 
 def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, label: str, what: str) -> str:
     """Lines through (x, accuracy): (css class, points). The y axis shows the part of [0, 1] that is used."""
+    lines = [(kind, [(x, min(1.0, max(0.0, y))) for x, y in points if math.isfinite(x + y)]) for kind, points in lines]
     values = [value for _, points in lines for _, value in points]
     if not values:
         return ""
@@ -94,9 +98,11 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, label:
     parts = [_frame(label, HEIGHT, xs, ys, what)]
     for kind, points in lines:
         dots = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-        parts.append(f'<polyline class="{kind}" points="{dots}"/>')
+        parts.append(f'<polyline class="{markup(kind)}" points="{dots}"/>')
         if len(points) == 1:
-            parts.append(f'<circle class="{kind}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="3"/>')
+            parts.append(
+                f'<circle class="{markup(kind)}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="3"/>'
+            )
     return "".join(parts) + "</svg>"
 
 
@@ -107,18 +113,18 @@ def heat(names: Sequence[str], rows: Sequence[Sequence[float]], *, label: str, e
     left, side, high = 130, 18, 19
     wide = (WIDTH - left - 62) / max(1, len(rows[0]))
     bottom = high * len(rows)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + side + 6}" role="img" aria-label="{escape(label)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + side + 6}" role="img" aria-label="{markup(label)}">']
     for k, (name, shares) in enumerate(zip(names, rows, strict=True)):
         y = k * high
-        parts.append(f'<text class="label" x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{left - 10}" y="{y + 14}" text-anchor="end">{markup(name)}</text>')
         for column, share in enumerate(shares):
             at = f'x="{left + column * wide:.1f}" y="{y + 1}" width="{wide - 1:.1f}" height="{high - 2}"'
             shade = f'<rect class="cell" fill-opacity="{0.04 + 0.96 * share:.2f}" {at}>'
-            parts.append(f"{shade}<title>{escape(name)} in {share:.0%} of the rules</title></rect>")
+            parts.append(f"{shade}<title>{markup(name)} in {share:.0%} of the rules</title></rect>")
         parts.append(f'<text class="tick" x="{WIDTH}" y="{y + 14}" text-anchor="end">{shares[-1]:.0%}</text>')
-    parts.append(f'<text class="tick" x="{left}" y="{bottom + side}">{escape(ends[0])}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{bottom + side}">{markup(ends[0])}</text>')
     right = left + wide * len(rows[0])
-    parts.append(f'<text class="tick" x="{right:.0f}" y="{bottom + side}" text-anchor="end">{escape(ends[1])}</text>')
+    parts.append(f'<text class="tick" x="{right:.0f}" y="{bottom + side}" text-anchor="end">{markup(ends[1])}</text>')
     return "".join(parts) + "</svg>"
 
 
@@ -129,10 +135,10 @@ def funnel(stages: Sequence[tuple[str, int, str]]) -> str:
     parts = [f'<svg viewBox="0 0 {WIDTH} {row * len(stages)}" role="img" aria-label="Trials that passed each gate">']
     for k, (name, count, note) in enumerate(stages):
         top, bar = k * row, max(1.0, wide * count / total)
-        parts.append(f'<text class="label" x="{label - 12}" y="{top + 21}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{label - 12}" y="{top + 21}" text-anchor="end">{markup(name)}</text>')
         parts.append(f'<rect class="bar" x="{label}" y="{top + 6}" width="{bar:.1f}" height="{row - 12}" rx="3"/>')
-        parts.append(f'<text class="count" x="{label + bar + 8:.1f}" y="{top + 21}">{count}</text>')
-        parts.append(f'<text class="tick" x="{WIDTH}" y="{top + 21}" text-anchor="end">{escape(note)}</text>')
+        parts.append(f'<text class="count" x="{label + bar + 8:.1f}" y="{top + 21}">{count:d}</text>')
+        parts.append(f'<text class="tick" x="{WIDTH}" y="{top + 21}" text-anchor="end">{markup(note)}</text>')
     return "".join(parts) + "</svg>"
 
 

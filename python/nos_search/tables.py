@@ -1,4 +1,7 @@
-"""Owns runs as CSV: one row per trial, or one row per point of a learning curve."""
+"""Owns runs as CSV: one row per trial, or one row per point of a learning curve.
+
+Text is one line, and what a spreadsheet would take for a formula, such as the rule -g, begins with an apostrophe.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from .climbing import climbed, rungs
 from .config import RunConfig
+from .escape import cell
 from .gate import GATES
 from .space import make_space
 from .store import Store, Trial
@@ -50,9 +54,9 @@ def curves_csv(store: Store) -> str:
     def points() -> Iterable[list[object]]:
         for trial in _answered(store):
             for row in trial.curve.get("sweep", []):
-                yield [trial.id, "sweep", row["lr"], row["steps"], None, row["accuracy"]]
+                yield [trial.id, "sweep", row.get("lr"), row.get("steps"), None, row.get("accuracy")]
             curve = (trial.curve.get(name, []) for name in ("steps", "loss", "accuracy"))
-            for step, loss, accuracy in zip(*curve, strict=True):
+            for step, loss, accuracy in zip(*curve, strict=False):
                 yield [trial.id, "training", trial.lr, step, loss, accuracy]
 
     return _text(["id", "part", "lr", "step", "loss", "accuracy"], points())
@@ -65,6 +69,6 @@ def _answered(store: Store) -> list[Trial]:
 def _text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(cell, header))
+    writer.writerows(map(cell, row) for row in rows)
     return stream.getvalue()

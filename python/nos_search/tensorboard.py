@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SearchError
+from .escape import line
 from .store import Score, Trial
 
 
@@ -14,7 +15,9 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SearchError("--tensorboard needs the package; install it with: pip install tensorboard") from None
+        raise SearchError(
+            "--tensorboard needs the package; install it with: pip install 'nos-ext[tensorboard]'"
+        ) from None
     return SummaryWriter
 
 
@@ -42,9 +45,9 @@ class TensorBoard:
         for gate, entry in trial.gates.items():
             if not entry["passed"]:
                 self._stopped[gate] = self._stopped.get(gate, 0) + 1
-                self._writer.add_scalar(f"gates/{gate}", self._stopped[gate], step)
+                self._writer.add_scalar(f"gates/{line(gate)}", self._stopped[gate], step)
         for name, value in trial.metrics.items():
-            self._writer.add_scalar(f"strategy/{name}", value, step)
+            self._writer.add_scalar(f"strategy/{line(name)}", value, step)
 
     def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
         if score.reward is not None:

@@ -12,7 +12,8 @@ import pytest
 
 from nos_search import plot
 from nos_search.cli import main
-from nos_search.commands_train import KNOWN, shown_loss
+from nos_search.cli.training import shown_loss
+from nos_search.names import KNOWN
 from nos_search.results import best_rows
 from nos_search.rules import compile_rule
 from nos_search.store import Store

@@ -21,9 +21,11 @@ def test_trials_as_csv(small_run: Path) -> None:
         space = make_space(store.config["space"])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [int(row["told"]) for row in rows] == list(range(len(trials)))
+    assert any(row["rule"].startswith("'-") for row in rows)  # a spreadsheet would take -g for a formula
     for row in rows:
         trial = trials[int(row["id"])]
-        assert (row["rule"], row["status"], float(row["reward"])) == (trial.rule, trial.status, trial.reward)
+        rule = row["rule"].removeprefix("'")
+        assert (rule, row["status"], float(row["reward"])) == (trial.rule, trial.status, trial.reward)
         assert row["token.op1.1"] == space.names(trial.tokens)[0]
         for gate, entry in trial.gates.items():
             assert float(row[f"gate.{gate}.seconds"]) == entry["seconds"]
@@ -67,7 +69,7 @@ def test_optuna_reads_the_journal(small_run: Path, tmp_path: Path, capsys: pytes
         assert theirs.user_attrs["rule"] == trial.rule
     assert study.best_value == max(trial.reward for trial in trials if trial.reward is not None)
     assert main(args) == 2  # optuna would take a second journal for more of the first
-    assert "exists; remove it" in capsys.readouterr().err
+    assert "exists; choose another file, or add --force" in capsys.readouterr().err
 
 
 def test_tensorboard(tmp_path: Path) -> None:

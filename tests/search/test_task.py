@@ -100,6 +100,26 @@ def test_fashion_from_a_folder(tmp_path: Path) -> None:
         load("fashion", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("train-labels-idx1-ubyte", np.full(5050, 250, np.uint8), "train labels go up to 250; it is not Fashion-MNIST"),
+        ("t10k-labels-idx1-ubyte", np.full(20, 10, np.uint8), "t10k labels go up to 10"),
+        ("t10k-labels-idx1-ubyte", np.zeros(19, np.uint8), "want 1 or more images, and as many labels"),
+        ("t10k-images-idx3-ubyte", np.zeros((20, 14, 14), np.uint8), r"images of \(28, 28\) to train, of \(14, 14\)"),
+        ("train-images-idx3-ubyte", np.zeros(5050, np.uint8), r"shapes \(5050,\) and \(5050,\)"),
+        ("train-images-idx3-ubyte", np.zeros((5000, 28, 28), np.uint8), "want 5001 or more images"),
+    ],
+)
+def test_files_that_are_not_fashion_mnist(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:
+    for prefix, count in (("train", 5050), ("t10k", 20)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.ones((count, 28, 28), np.uint8))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
+    write_idx(tmp_path / name, array)
+    with pytest.raises(UsageError, match=message):
+        load("fashion", data_dir=tmp_path)
+
+
 def test_broken_idx_files_are_refused(tmp_path: Path) -> None:
     good = tmp_path / "good"
     write_idx(good, np.arange(12, dtype=np.uint8).reshape(3, 4, 1))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..output import note
 from ..rules import Rule, compile_rule
 from ..task import Task, load
 from ..train.child import LEARNING_RATES, Protocol, score
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> Report:
         ],
     )
     for text in EAGER:
-        print(f"measuring {text}", file=sys.stderr)
+        note(f"measuring {text}")
         row = _rule(compile_rule(text), task, options.rounds, options.steps)
         report.figures[text] = row
         report.rows.append(

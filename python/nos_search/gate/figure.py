@@ -9,10 +9,10 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
+from ..escape import markup
 from ..svg import ticks
 from . import surface
 from .formula import Array
@@ -62,13 +62,13 @@ def draw(paths: Paths) -> str:
     ]
     for index, shown in enumerate(surface.SURFACES):
         left = _LEFT + index * (_PANEL + _GAP)
-        parts.append(f'<text x="{left}" y="{_TOP - 10}" font-weight="bold">{escape(shown.name)}</text>')
+        parts.append(f'<text x="{left}" y="{_TOP - 10}" font-weight="bold">{markup(shown.name)}</text>')
         if shown.name in _FRAMES:
             parts += _path_panel(paths, index, left, _TOP)
         else:
             parts.append(f'<text x="{left}" y="{_TOP + 16}" fill="#555">{shown.dimension} dimensions:</text>')
             for k, line in enumerate(textwrap.wrap(shown.doc, 40)):
-                parts.append(f'<text x="{left}" y="{_TOP + 34 + 16 * k}" fill="#555">{escape(line)}</text>')
+                parts.append(f'<text x="{left}" y="{_TOP + 34 + 16 * k}" fill="#555">{markup(line)}</text>')
         parts += _loss_panel(paths, index, left, _TOP + _PANEL + _GAP)
     for rule, label in enumerate(paths.labels):
         y = legend + 22 * rule + 14
@@ -77,7 +77,7 @@ def draw(paths: Paths) -> str:
         parts.append(
             f'<line x1="{_LEFT}" x2="{_LEFT + 28}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
         )
-        parts.append(f'<text x="{_LEFT + 36}" y="{y}">{escape(label)}<tspan fill="#555">  lr {rates}</tspan></text>')
+        parts.append(f'<text x="{_LEFT + 36}" y="{y}">{markup(label)}<tspan fill="#555">  lr {rates}</tspan></text>')
     return "\n".join([*parts, "</svg>\n"])
 
 

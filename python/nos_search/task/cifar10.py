@@ -5,17 +5,16 @@ The data do not come with the package. A --data-dir holds one of
   the folder cifar-10-batches-bin, or its files data_batch_1..5.bin and test_batch.bin;
   the folder cifar-10-batches-py, or its files data_batch_1..5 and test_batch (MD5 checked, then read by an unpickler
   that makes arrays and nothing else).
-An archive is unpacked once into an npy file beside it. The last 5000 training images are held out for validation.
+An archive is unpacked in memory each time, in about two seconds: an unpacked copy beside it would be trusted without
+the archive's checksum. The last 5000 training images are held out for validation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -123,15 +122,8 @@ def _form(python: bool) -> tuple[tuple[str, ...], Reader]:
 
 
 def _from_archive(path: Path) -> NDArray[np.uint8]:
-    """All records of an archive, through the npy file that the first reading leaves beside it."""
+    """All records of an archive."""
     check_md5(path, ARCHIVES[path.name])
-    cache = path.with_name(path.name.removesuffix(".tar.gz") + ".npy")
-    try:
-        records = np.load(cache, allow_pickle=False)
-        if records.shape == (len(BATCHES) * RECORDS, 1 + _PIXELS) and records.dtype == np.uint8:
-            return records  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError):
-        pass
     names, read = _form("python" in path.name)
     found: dict[str, NDArray[np.uint8]] = {}
     try:
@@ -145,23 +137,7 @@ def _from_archive(path: Path) -> NDArray[np.uint8]:
         raise UsageError(f"--data-dir: {path} cannot be unpacked ({error}); fetch it again") from None
     if missing := [name for name in names if name not in found]:
         raise UsageError(f"--data-dir: {path} lacks {', '.join(missing)}; fetch it again")
-    records = np.concatenate([found[name] for name in names])
-    _keep(cache, records)
-    return records
-
-
-def _keep(path: Path, records: NDArray[np.uint8]) -> None:
-    """Writes the cache, whole or not at all; a folder that cannot be written goes without."""
-    try:
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, records, allow_pickle=False)
-        os.replace(part, path)
-    except OSError:
-        Path(part).unlink(missing_ok=True)
+    return np.concatenate([found[name] for name in names])
 
 
 def _from_folder(folder: Path, python: bool) -> NDArray[np.uint8] | None:

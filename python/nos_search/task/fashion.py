@@ -27,6 +27,7 @@ _ORDER = ("test_x", "test_y", "train_x", "train_y", "val_x", "val_y")  # the arr
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _HELD_OUT = 5000
 _BATCH = 100
+_CLASSES = 10
 _MAGIC = {1: 0x801, 3: 0x803}  # idx files of unsigned bytes with 1 and 3 dimensions
 
 
@@ -58,18 +59,27 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
                 return read_idx(path)
         raise UsageError(f"--data-dir {folder} has no {name} or {name}.gz; it must hold the four Fashion-MNIST files")
 
-    images, labels = find("train-images-idx3-ubyte"), find("train-labels-idx1-ubyte")
-    if len(images) <= _HELD_OUT or len(images) != len(labels):
-        raise UsageError(
-            f"--data-dir {folder}: {len(images)} training images, {len(labels)} labels; want 60000 of each"
-        )
+    def pair(name: str, fewest: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        images, labels = find(f"{name}-images-idx3-ubyte"), find(f"{name}-labels-idx1-ubyte")
+        if images.ndim != 3 or labels.ndim != 1 or len(images) < fewest or len(images) != len(labels):
+            raise UsageError(
+                f"--data-dir {folder}: the {name} files have shapes {images.shape} and {labels.shape}; "
+                f"want {fewest} or more images, and as many labels"
+            )
+        if labels.max() >= _CLASSES:
+            raise UsageError(f"--data-dir {folder}: the {name} labels go up to {labels.max()}; it is not Fashion-MNIST")
+        return images, labels
+
+    (images, labels), (test_x, test_y) = pair("train", _HELD_OUT + 1), pair("t10k", 1)
+    if images.shape[1:] != test_x.shape[1:]:
+        raise UsageError(f"--data-dir {folder}: images of {images.shape[1:]} to train, of {test_x.shape[1:]} to test")
     return {
         "train_x": images[:-_HELD_OUT],
         "train_y": labels[:-_HELD_OUT],
         "val_x": images[-_HELD_OUT:],
         "val_y": labels[-_HELD_OUT:],
-        "test_x": find("t10k-images-idx3-ubyte"),
-        "test_y": find("t10k-labels-idx1-ubyte"),
+        "test_x": test_x,
+        "test_y": test_y,
     }
 
 
@@ -96,4 +106,4 @@ def _task(name: str, arrays: dict[str, NDArray[np.uint8]]) -> Task:
     train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
     epoch = len(train) // _BATCH
     budget = Budget(batch_size=_BATCH, sweep_steps=epoch, train_steps=5 * epoch)
-    return Task(name, train, val, test, classes=10, width=32, budget=budget)
+    return Task(name, train, val, test, classes=_CLASSES, width=32, budget=budget)

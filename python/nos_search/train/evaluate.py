@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..rules import Rule, compile_rule
+from ..errors import SearchError
+from ..executor import Executor, InProcess, Job
+from ..rules import Rule
 from ..task import Task, load
 from .child import Outcome, Protocol, score
 
 CONFIDENCE = 0.95
+_PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ def compare(rule: Rule, task: Task, protocol: Protocol, *, seeds: Sequence[int])
 
 @dataclass(frozen=True)
 class TaskRecipe:
-    """How to load a task; travels to worker processes, which keep the last few tasks loaded."""
+    """How to load a task; travels to worker processes. options: of Task.with_options. argument: that named it."""
 
     name: str
     data_dir: Path | None = None
-    options: tuple[tuple[str, Any], ...] = ()  # of Task.with_options
+    options: tuple[tuple[str, Any], ...] = ()
     device: str = "cpu"
     argument: str = "--tasks"
 
@@ -112,25 +113,64 @@ class TaskRecipe:
         return task.to(self.device)
 
 
-_load_kept = lru_cache(maxsize=4)(TaskRecipe.load)
-_compile_kept = lru_cache(maxsize=256)(compile_rule)
+@dataclass(frozen=True)
+class ScoreTasks:
+    """A Scorer of the executors over several tasks: a job's `rung` is the number of its task."""
+
+    tasks: tuple[Task, ...]
+    protocol: Protocol
+
+    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
+        return score(rule, self.tasks[rung], self.protocol, seed=seed, test=True)
 
 
-def run_one(recipe: TaskRecipe, rule: str, protocol: Protocol, seed: int, threads: int) -> Outcome:
-    """One run, in whatever process this is. Equal in every process on one machine."""
-    torch.set_num_threads(threads)
-    return score(_compile_kept(rule), _load_kept(recipe), protocol, seed=seed, test=True)
+@dataclass(frozen=True)
+class LoadTasks:
+    """A Loader of the executors: what a worker process needs to score rules on these tasks."""
+
+    recipes: tuple[TaskRecipe, ...]
+    protocol: Protocol
+
+    def __call__(self) -> ScoreTasks:
+        return ScoreTasks(tuple(recipe.load() for recipe in self.recipes), self.protocol)
+
+
+def make_executor(
+    loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
+) -> Executor:
+    """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
+    if workers == 1:
+        return InProcess(ScoreTasks(tuple(tasks), loader.protocol), threads=threads, clock=clock)
+    from ..executor.local import Local
+
+    return Local(loader, workers=workers, threads=threads, timeout=_PATIENCE, clock=clock)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A training to do: a rule, the number of its task, and a seed."""
+
+    rule: Rule
+    task: int
+    seed: int
 
 
 def run_all(
-    jobs: Sequence[tuple[TaskRecipe, str, int]], protocol: Protocol, *, workers: int, threads: int
-) -> Iterator[Outcome]:
-    """The outcomes of (task, rule text, seed), in order, as they come."""
-    if workers == 1:
-        for recipe, rule, seed in jobs:
-            yield run_one(recipe, rule, protocol, seed, threads)
-        return
-    import joblib  # type: ignore[import-untyped]  # comes with scikit-learn
+    executor: Executor, wanted: Iterable[Wanted], *, started: Callable[[Wanted], None]
+) -> Iterator[tuple[Wanted, Outcome]]:
+    """Each training with its outcome, in the order in which they end. started: is told when one is handed over.
 
-    parallel = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator")
-    yield from parallel(joblib.delayed(run_one)(recipe, rule, protocol, seed, threads) for recipe, rule, seed in jobs)
+    SearchError when one cannot be run; its message says which and why.
+    """
+    waiting, held = deque(enumerate(wanted)), dict[int, Wanted]()
+    while waiting or held:
+        while waiting and len(held) < executor.slots:
+            number, each = waiting.popleft()
+            started(each)
+            held[number] = each
+            executor.submit(Job(number, each.rule, each.seed, each.task))
+        for answer in executor.wait():
+            each = held.pop(answer.number)
+            if answer.outcome is None:
+                raise SearchError(f"{each.rule.label}: seed {each.seed} could not be trained: {answer.reason}")
+            yield each, answer.outcome

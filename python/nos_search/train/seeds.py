@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import hashlib
 
+from ..errors import UsageError
+
+
+def check_seed(seed: int) -> int:
+    """The seed that a user gave as --seed. UsageError when it is negative or has more than 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed} is outside 0..2^63-1")
+    return seed
+
 
 def derive_seed(seed: int, *names: object) -> int:
     """A 63-bit seed for one purpose, independent for different names."""

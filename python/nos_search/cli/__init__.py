@@ -1,0 +1,65 @@
+"""The command line of nos-search: `main` runs a command and says what went wrong in one line.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. arguments.py holds what the commands take and imports
+nothing heavy, so that --help and --version need NumPy only; each command is a module of its name here, with a function
+`call(args)`, imported when it is called. Nothing here or below it uses the network unless --download is given.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ..errors import SearchError
+from ..escape import line
+from ..output import ReaderGoneError, note, settle_streams
+from .arguments import parse
+
+__all__ = ["main"]
+
+_EXTRAS = {  # module -> extra of nos-ext that brings it
+    "torch": "search",
+    "rich": "search",
+    "jinja2": "search",
+    "markupsafe": "search",
+    "sklearn": "search",
+    "scipy": "search",
+    "loky": "search",
+}
+_FAILED, _INTERRUPTED = 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status. Wrong usage that the parser sees, and --help, leave by SystemExit."""
+    settle_streams()
+    command = ""
+    try:
+        command, args = parse(sys.argv[1:] if argv is None else argv)
+        status: int = import_module(f".{command}", __name__).call(args)
+        return status
+    except ReaderGoneError:
+        return _FAILED
+    except KeyboardInterrupt:
+        return _said(command, "interrupted", _INTERRUPTED)
+    except SearchError as error:
+        return _said(command, str(error), error.exit_status)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        remedy = f'install it with: pip install "nos-ext[{_EXTRAS[package]}]"'
+        return _said(command, f"this needs {package}, which is not installed; {remedy}", _FAILED)
+    except MemoryError:
+        return _said(command, "out of memory; choose smaller sizes, or fewer workers", _FAILED)
+    except sqlite3.Error as error:  # the store explains what it knows of; this is the rest
+        return _said(command, f"the run's database failed: {error}", _FAILED)
+    except OSError as error:  # of files that no other message names
+        place = f"{line(error.filename)}: " if error.filename else ""
+        return _said(command, f"{place}{error.strerror or error}", _FAILED)
+
+
+def _said(command: str, message: str, status: int) -> int:
+    note(f"nos-search {command}: {message}" if command else f"nos-search: {message}")
+    return status

@@ -1,0 +1,185 @@
+"""Owns what each command of nos-search takes: its options, their help, and the table of commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from ..names import FORMATS, KNOWN, STRATEGIES, TASKS
+from .groups import child, drawn, seed, space_words, workers
+from .parser import Parser, Version
+
+_RULE = "rule text, or a library name such as sgd adam powersign"
+
+
+def _run(p: argparse.ArgumentParser) -> None:
+    child(p)
+    space_words(p)
+    workers(p)
+    p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
+    p.add_argument(
+        "--strategy",
+        default="controller",
+        metavar="|".join(STRATEGIES),
+        help="what proposes rules (default controller)",
+    )
+    p.add_argument(
+        "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="such as lr=0.01; may be repeated"
+    )
+    p.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="threshold of a gate before training: descent=0 screen=0.05 steps=200, or NAME=off; may be repeated",
+    )
+    p.add_argument(
+        "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
+    )
+    p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
+    p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
+    p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
+    p.add_argument(
+        "--promote",
+        metavar="RUNG,...",
+        help="score the best again on TASK[:NET][*TIMES][@PART][+TASK...]: longer, with more data, on other tasks",
+    )
+    p.add_argument("--promote-eta", type=int, default=4, metavar="N", help="one rule in N goes up a rung (default 4)")
+    p.add_argument("--batch", type=int, default=8, metavar="N", help="rules asked for at a time (default 8)")
+    seed(p, "decides the whole run")
+    p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _resume(p: argparse.ArgumentParser) -> None:
+    workers(p)
+    p.add_argument("folder", metavar="DIR")
+    p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
+    p.add_argument("--children", type=int, metavar="N", help="new total number of trained children")
+    p.add_argument(
+        "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
+    )
+    p.add_argument("--target", type=float, metavar="R", help="new target reward")
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _show(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="DIR")
+    p.add_argument("--top", type=int, default=10, metavar="N", help="rows of the table (default 10; --json has all)")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _report(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="DIR")
+    p.add_argument("--out", metavar="FILE", help="default DIR/report.html")
+    p.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="do not train Adam, RMSProp, SGD, Momentum, AdamW, Lion to compare",
+    )
+
+
+def _evaluate(p: argparse.ArgumentParser) -> None:
+    child(p)
+    drawn(p)
+    p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
+    p.add_argument("--top", type=int, default=5, metavar="N", help="of each run folder (default 5)")
+    p.add_argument("--known", action="store_true", help=f"add {' '.join(KNOWN)}")
+    p.add_argument("--tasks", default="digits", metavar="A,B", help=f"of {', '.join(TASKS)} (default digits)")
+    p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")
+    p.add_argument("--baseline", metavar="RULE", help="add the difference to this rule, seed by seed")
+    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
+    p.add_argument(
+        "--out",
+        metavar="FILE",
+        help="keep every finished training in FILE; what FILE has of an earlier call is not trained again",
+    )
+
+
+def _train(p: argparse.ArgumentParser) -> None:
+    child(p)
+    drawn(p)
+    p.add_argument("rule", metavar="RULE", help=_RULE)
+    p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")
+    p.add_argument("--lr", type=float, metavar="LR", help="learning rate (default: the best of a sweep)")
+
+
+def _export(p: argparse.ArgumentParser) -> None:
+    p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
+    p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
+    p.add_argument(
+        "--format",
+        default="torch",
+        metavar="|".join(FORMATS),
+        help="torch: one rule; csv: the trials; curves: their learning curves; optuna: a journal (default torch)",
+    )
+    p.add_argument("--out", metavar="FILE", help="write to FILE instead of stdout")
+    p.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+
+def _surfaces(p: argparse.ArgumentParser) -> None:
+    p.add_argument("rules", nargs="+", metavar="RULE", help=_RULE)
+    p.add_argument("--plot", metavar="FILE", help="write the paths and losses as SVG")
+    p.add_argument("--steps", type=int, default=200, metavar="N", help="default 200")
+    seed(p, "of the gradient noise and of drops")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _space(p: argparse.ArgumentParser) -> None:
+    space_words(p)
+    p.add_argument("--samples", type=int, default=5, metavar="N", help="random rules to print (default 5)")
+    seed(p, "of the samples")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _bench(p: argparse.ArgumentParser) -> None:
+    p.add_argument("name", nargs="?", metavar="NAME", help="of a bench; leave it out for the list")
+    p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options; --help lists them")
+
+
+# A new command is one row here and a module of that name beside this one, with a function `call(args)`.
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("search for rules; writes everything to a new folder", _run),
+    "resume": ("continue a run that was stopped, interrupted or killed", _resume),
+    "show": ("print the leaderboard of a run", _show),
+    "report": ("write one self-contained HTML page about a run", _report),
+    "evaluate": (
+        "compare rules, each with its own learning-rate sweep, over several seeds by validation and test accuracy",
+        _evaluate,
+    ),
+    "train": ("train a child with one rule and print its learning curve", _train),
+    "export": (
+        "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",
+        _export,
+    ),
+    "surfaces": ("train rules on analytic surfaces, as a table and a figure", _surfaces),
+    "space": ("print the vocabulary, masks and size of a search space, with samples", _space),
+    "bench": ("measure the search itself on this machine", _bench),
+}
+
+
+def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
+    """The command's name and its arguments. SystemExit for wrong usage, after a message, and after --help."""
+    before = next((k for k, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    command: str = _top().parse_args(argv[: before + 1]).command
+    about, add = COMMANDS[command]
+    parser = Parser(prog=f"nos-search {command}", description=about)
+    add(parser)
+    rest = argv[before + 1 :]
+    # What follows the name of a bench is the bench's own, in the order in which it stands.
+    return command, parser.parse_args(rest) if command == "bench" else parser.parse_mixed(rest)
+
+
+def _top() -> Parser:
+    rows = "\n".join(f"  {name:9} {about}" for name, (about, _) in COMMANDS.items())
+    top = Parser(
+        prog="nos-search",
+        usage="nos-search [--help] [--version] COMMAND ...",
+        description="Search for optimizer update rules (Bello et al., ICML 2017), look at runs, compare rules.\n\n"
+        f"commands, each with a --help of its own:\n{rows}",
+        epilog="example: nos-search run --task digits --strategy controller --trials 200 --seed 1 --out runs/first",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=Version, nargs=0, help="print versions and exit")
+    top.add_argument("command", choices=tuple(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    return top

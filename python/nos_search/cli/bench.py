@@ -1,0 +1,32 @@
+"""Owns the command bench: measurements of the search itself."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from ..bench import BENCHES, load_bench
+from ..config import versions
+from ..errors import choose
+from ..output import as_json, emit, table
+from .parser import Parser
+
+
+def call(args: argparse.Namespace) -> int:
+    if args.name is None:
+        emit("\n".join(f"{name:12} {about}" for name, (_, about) in BENCHES.items()))
+        return 0
+    if args.name not in BENCHES:
+        raise choose("bench", args.name, tuple(BENCHES))
+    chosen = load_bench(args.name)
+    parser = Parser(prog=f"nos-search bench {args.name}", description=BENCHES[args.name][1])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen.arguments(parser)
+    options = parser.parse_args(args.rest)
+    result = chosen.run(options)
+    if options.json:
+        document = {"format": 1, "bench": args.name, "versions": versions(), **asdict(result)}
+        emit(as_json(document), keep=True)
+        return 0
+    emit("\n".join([result.title, table(result.columns, result.rows), *result.notes]), keep=True)
+    return 0

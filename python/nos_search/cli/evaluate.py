@@ -1,0 +1,201 @@
+"""Owns the command evaluate: rules against each other, over several seeds and tasks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import files, plot
+from ..config import versions
+from ..errors import SearchError, UsageError
+from ..names import KNOWN
+from ..output import as_json, emit, note, number, table
+from ..results import best_rows
+from ..rules import Rule, parse_rule_argument
+from ..store import Store
+from ..task import Task
+from ..train.child import Protocol, derive_seed
+from ..train.evaluate import CONFIDENCE, Comparison, LoadTasks, TaskRecipe, Wanted, make_executor, run_all, summarise
+from ..train.record import Record
+from .training import check_common, draw, recipes, shown_loss
+
+
+def call(args: argparse.Namespace) -> int:
+    _check(args)
+    rules = _rules(args)
+    protocol = Protocol(sweep=args.sweep)
+    chosen = recipes(args, args.tasks, "--tasks")
+    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
+    record = _record(args, chosen, tasks)
+    wanted = [Wanted(rule, k, seed) for k in range(len(tasks)) for rule in rules for seed in seeds]
+    fault: BaseException | None = None
+    try:
+        _train(args, LoadTasks(tuple(chosen), protocol), tasks, wanted, record)
+    except (KeyboardInterrupt, SearchError) as error:  # what is finished is shown all the same
+        fault = error
+        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
+        done = sum(record.get(tasks[each.task].name, each.rule.text, each.seed) is not None for each in wanted)
+        note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
+    results = _results(args, rules, tasks, seeds, record)
+    if results or fault is None:
+        _show(args, tasks, results)
+    if fault is not None:
+        raise fault
+    return 0
+
+
+# --- before anything is trained --------------------------------------------------------------------------------------
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.seeds < 1:
+        raise UsageError(f"--seeds {args.seeds} is below 1; 3 or more show the spread")
+    if args.workers < 1:
+        raise UsageError(f"--workers {args.workers} is below 1")
+    if args.top < 1:
+        raise UsageError(f"--top {args.top} is below 1; say how many of a run's best rules")
+    check_common(args)
+    if args.out is not None:
+        files.check_place("--out", args.out)
+
+
+def _rules(args: argparse.Namespace) -> list[Rule]:
+    """The rules to compare, each once, the baseline among them."""
+    named = [text for word in args.rules for text in _rules_of(word, args.top)]
+    texts = list(dict.fromkeys([*named, *(KNOWN if args.known else ())]))
+    if not texts:
+        raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
+    if args.baseline is not None and args.baseline not in texts:
+        texts.append(args.baseline)
+    return [parse_rule_argument(text) for text in texts]
+
+
+def _rules_of(source: str, top: int) -> list[str]:
+    """The best rules of a run folder; anything else is a rule itself."""
+    if not os.path.isdir(source):
+        return [source]
+    with Store.open(Path(source)) as store:
+        found = [row.rule for row in best_rows(store)[:top]]
+    if not found:
+        raise UsageError(f"{source}: no rule has been trained to the end yet")
+    return found
+
+
+def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Sequence[Task]) -> Record:
+    """What is finished already, from --out; everything that decides a result besides rule, task and seed goes in."""
+    common = {
+        "sweep": args.sweep,
+        "threads": args.threads,
+        "device": args.device,
+        "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
+    }
+    each = {
+        task.name: {
+            "net": str(task.spec),
+            "sweep_steps": task.budget.sweep_steps,
+            "train_steps": task.budget.train_steps,
+        }
+        for task in tasks
+    }
+    record = Record(args.out, common, each, versions())
+    if record.finished:
+        note(f"{args.out} has {record.finished} finished training(s); those of this command are not repeated")
+    if record.changed:
+        note(f"note: {args.out} began with other versions ({', '.join(record.changed)})")
+    return record
+
+
+# --- the trainings ---------------------------------------------------------------------------------------------------
+
+
+def _train(
+    args: argparse.Namespace, loader: LoadTasks, tasks: Sequence[Task], wanted: Sequence[Wanted], record: Record
+) -> None:
+    """Trains what the record lacks, and puts it there."""
+    missing = [each for each in wanted if record.get(tasks[each.task].name, each.rule.text, each.seed) is None]
+    if not missing:
+        return
+    said: set[tuple[int, str]] = set()
+
+    def started(each: Wanted) -> None:
+        if (each.task, each.rule.text) not in said:
+            said.add((each.task, each.rule.text))
+            task = tasks[each.task]
+            note(f"evaluating {each.rule.label} on {task.name} ({task.spec}), {args.seeds} seed(s)")
+
+    with make_executor(loader, tasks, workers=args.workers, threads=args.threads, clock=time.perf_counter) as executor:
+        for each, outcome in run_all(executor, missing, started=started):
+            record.add(tasks[each.task].name, each.rule.text, each.seed, outcome)
+
+
+def _results(
+    args: argparse.Namespace, rules: Sequence[Rule], tasks: Sequence[Task], seeds: Sequence[int], record: Record
+) -> list[Comparison]:
+    """One row for each rule and task of which every seed is finished."""
+    results: list[Comparison] = []
+    for task in tasks:
+        rows = {}
+        for rule in rules:
+            found = [record.get(task.name, rule.text, seed) for seed in seeds]
+            outcomes = [outcome for outcome in found if outcome is not None]
+            if len(outcomes) == len(seeds):
+                rows[rule.text] = summarise(rule.label, task.name, outcomes)
+        base = rows.get(args.baseline)
+        results += [row if base is None else row.against(base) for row in rows.values()]
+    return results
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _show(args: argparse.Namespace, tasks: Sequence[Task], results: Sequence[Comparison]) -> None:
+    if args.json:
+        document = {
+            "format": 2,
+            "seed": args.seed,
+            "sweep": args.sweep,
+            "interval": f"Student t, {CONFIDENCE:.0%}, half width",
+            "baseline": args.baseline,
+            "nets": {task.name: str(task.spec) for task in tasks},
+            "results": [asdict(result) for result in results],
+        }
+        emit(as_json(document), keep=True)
+    else:
+        emit(_table(results, {task.name: task.loss_name for task in tasks}, args.baseline), keep=True)
+        if args.seeds > 1:
+            note(
+                f"±: half width of the {CONFIDENCE:.0%} Student t interval over {args.seeds} seeds; "
+                "a sweep for each run"
+            )
+    if args.plot is not None and results:
+        draw(args.plot, plot.comparison(results))
+
+
+def _table(results: Sequence[Comparison], units: dict[str, str], baseline: str | None) -> str:
+    header = ["task", "validation", "test", "loss", "lr", "diverged", "rule"]
+    if baseline is not None:
+        header.insert(3, f"test - {baseline}")
+    rows = []
+    for r in sorted(results, key=lambda r: (list(units).index(r.task), -r.test_mean)):
+        row = [
+            r.task,
+            _spread(r.val_mean, r.val_ci),
+            _spread(r.test_mean, r.test_ci),
+            shown_loss(units[r.task], r.loss),
+            ",".join(dict.fromkeys(number(lr) for lr in r.lrs)),
+            f"{r.diverged}/{r.seeds}",
+            r.rule,
+        ]
+        if baseline is not None:
+            row.insert(3, _spread(*r.difference, digits="+.4f") if r.difference is not None else "")
+        rows.append(row)
+    return table(header, rows)
+
+
+def _spread(mean: float, half: float | None, digits: str = ".4f") -> str:
+    return f"{mean:{digits}}" if half is None else f"{mean:{digits}} ± {half:.4f}"

@@ -1,0 +1,86 @@
+"""Owns the command export: a rule as a stand-alone torch optimizer, a run as CSV or as an optuna journal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from .. import files, tables
+from ..errors import SearchError, UsageError, choose
+from ..escape import line
+from ..names import FORMATS
+from ..output import emit, number
+from ..results import best_rows
+from ..rules import parse_rule_argument
+from ..store import FILE, Store
+
+_NAME = "found_rule"  # of a rule that has no name of its own; the class is FoundRule
+
+
+def call(args: argparse.Namespace) -> int:
+    if args.format not in FORMATS:
+        raise choose("--format", args.format, FORMATS)
+    if args.rank < 1:
+        raise UsageError(f"--rank {args.rank} is below 1; 1 is the best rule")
+    is_run = _is_run(args.source)
+    if os.path.isdir(args.source) and not is_run:
+        raise UsageError(f"export {args.source}: the folder holds no run; name a run folder or a rule")
+    if args.format != "torch" and not is_run:
+        raise UsageError(f"export {args.source} --format {args.format}: that is for run folders; name one")
+    if args.out is not None:
+        files.check_new("--out", args.out, force=args.force)
+    if args.format == "optuna":
+        return _optuna(Path(args.source), args.out, force=args.force)
+    text = _text(args.source, args.rank, args.format)
+    if args.out is None:
+        emit(text.rstrip("\n"))
+    else:
+        files.write("--out", args.out, text)
+        emit(args.out)
+    return 0
+
+
+def _is_run(source: str) -> bool:
+    return os.path.isfile(os.path.join(source, FILE))
+
+
+def _text(source: str, rank: int, form: str) -> str:
+    if form == "torch":
+        return _source(source, rank)
+    with Store.open(Path(source)) as store:
+        return tables.trials_csv(store) if form == "csv" else tables.curves_csv(store)
+
+
+def _source(source: str, rank: int) -> str:
+    """Source of a torch optimizer for a rule, or for the rule of that rank of a run."""
+    text, comments = source, []
+    if _is_run(source):
+        with Store.open(Path(source)) as store:
+            rows = best_rows(store)
+            if len(rows) < rank:
+                raise SearchError(f"{source} has {len(rows)} rules trained to the end, none of rank {rank}")
+            row, config = rows[rank - 1], store.config
+        text = row.rule
+        comments = [f"reward {row.reward:.4f} on {config['task']} at lr {number(row.lr)}, seed {config['seed']}"]
+    rule = parse_rule_argument(text)
+    if rule.is_update:
+        comments.insert(0, f"update u = {rule.label}, p <- p - lr * u")
+    named = rule.program.rule.replaced(name=_NAME) if rule.is_update else rule.program
+    # A run folder may come from anyone: nothing in a comment can end the line that it stands on.
+    return "".join(f"# {line(comment)}\n" for comment in comments) + named.to_pytorch()
+
+
+def _optuna(folder: Path, out: str | None, *, force: bool) -> int:
+    from ..journal import write_journal
+
+    path = out or str(folder / "optuna.log")
+    files.check_new("--out", path, force=force)
+    files.check_place("--out", path)
+    with Store.open(folder) as store, tempfile.TemporaryDirectory() as place:
+        part = Path(place) / "journal"
+        write_journal(store, part)
+        files.write("--out", path, part.read_text(encoding="utf-8"))
+    emit(path)
+    return 0

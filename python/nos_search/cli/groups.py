@@ -1,0 +1,87 @@
+"""Owns the options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..names import DEVICES, EXECUTORS, NETS, SPACES, SWEEPS, VOCABULARIES
+
+
+def child(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training of children")
+    group.add_argument(
+        "--sweep",
+        default="halving",
+        metavar="|".join(SWEEPS),
+        help="learning-rate sweep: halving stops bad rates early, full is the paper's (default halving)",
+    )
+    group.add_argument(
+        "--net",
+        metavar="NAME[-DEPTH[-WIDTH]]",
+        help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
+    )
+    group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
+    group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
+    group.add_argument(
+        "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
+    )
+    group.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder with the task's data, or with one folder for each task (docs/tasks.md)",
+    )
+    group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
+    group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
+    group.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="torch threads; part of what makes runs repeat (default 1)"
+    )
+
+
+def space_words(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("search space")
+    group.add_argument("--space", default="nos", metavar="|".join(SPACES), help="nos: the paper's (default nos)")
+    group.add_argument("--lines", type=int, default=5, metavar="N", help="of a program, 2 to 7 (default 5)")
+    group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
+    group.add_argument(
+        "--groups", type=int, default=2, metavar="N", help="groups of five predictions, 1 to 4 (default 2)"
+    )
+    group.add_argument(
+        "--no-bias-correction", action="store_true", help="m, v, y as plain averages, as in TensorFlow's release"
+    )
+    group.add_argument("--drop-rescale", action="store_true", help="drop(x, p) divides what it keeps by 1 - p")
+    group.add_argument("--noise-variance", action="store_true", help="the noise operand's 0.01 is a variance")
+    group.add_argument("--no-masks", action="store_true", help="allow strings that the paper is said to exclude")
+
+
+def workers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who trains, what is written")
+    group.add_argument("--workers", type=int, metavar="W", help="processes that train (default 1)")
+    group.add_argument(
+        "--executor",
+        metavar="|".join(EXECUTORS),
+        help="what runs them: this process, processes of this machine, or a Ray cluster "
+        "(default inprocess for one worker, loky for more)",
+    )
+    group.add_argument("--device", metavar="|".join(DEVICES), help="where children train (default cpu)")
+    group.add_argument(
+        "--trial-timeout",
+        type=float,
+        metavar="S",
+        help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
+    )
+    group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
+    group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
+    group.add_argument(
+        "--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker, for --device cuda"
+    )
+
+
+def seed(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help=f"{what} (default 1)")
+
+
+def drawn(parser: argparse.ArgumentParser) -> None:
+    seed(parser, "all other seeds are derived from it")
+    parser.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
+    parser.add_argument("--plot", metavar="FILE", help="write a drawing to FILE, an SVG")
+    parser.add_argument("--json", action="store_true", help="print JSON")

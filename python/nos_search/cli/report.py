@@ -1,0 +1,42 @@
+"""Owns the command report: a page about a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import baselines, files, report
+from ..errors import StoreError
+from ..output import emit, note
+from ..store import Store
+
+
+def call(args: argparse.Namespace) -> int:
+    folder = Path(args.folder)
+    out = args.out or str(folder / "report.html")
+    with Store.open(folder) as store:  # what is wrong with the run is said before what is wrong with --out
+        going_on = store.being_written()
+    files.check_place("--out", out)  # before anything is trained for the page
+    if going_on and not args.no_baselines:
+        note("note: the run goes on; known optimizers that were not trained yet are left out")
+    if not going_on and not args.no_baselines:
+        _train_baselines(folder)
+    with Store.open(folder) as store:
+        page = report.render(store)
+    files.write("--out", out, page)
+    emit(out)
+    return 0
+
+
+def _train_baselines(folder: Path) -> None:
+    """Trains the known optimizers that the store lacks. They are written to it, so the next report has them."""
+    with Store.open(folder) as store:
+        if len(baselines.stored(store)) == len(baselines.KNOWN):
+            return
+    try:
+        store = Store.open(folder, write=True)
+    except (StoreError, OSError) as error:  # read-only, or taken up by a resume at this moment
+        note(f"note: known optimizers that were not trained yet are left out: {error}")
+        return
+    with store:
+        baselines.train_missing(store, note=note)

@@ -1,0 +1,98 @@
+"""Owns the command run: a new search in a new folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig, versions
+from ..errors import UsageError, choose
+from ..gate import Gates
+from ..store import Store
+from .search import WORKERS, given, open_executor, print_result, search
+from .space import space_of
+from .training import fetch
+
+_DEFAULT_TRIALS = 200
+
+
+def call(args: argparse.Namespace) -> int:
+    config = _config(args)
+    task = config.make_task()
+    config = replace(  # the values in force, should a later release change a default
+        config,
+        strategy_options=config.make_strategy().options(),
+        net=str(task.spec),
+        width=task.width,
+        sweep_steps=task.budget.sweep_steps,
+        train_steps=task.budget.train_steps,
+    )
+    with (  # what cannot be had is said before there is a folder
+        open_executor(args, config, task) as executor,
+        Store.create(Path(args.out), config.to_json(), versions()) as store,
+    ):
+        status = search(store, config, executor, board=args.tensorboard)
+    print_result(Path(args.out), json=args.json)
+    return status
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    trials = args.trials
+    if all(limit is None for limit in (trials, args.children, args.seconds, args.target)):
+        trials = _DEFAULT_TRIALS
+    fetch(args, [args.task])
+    return RunConfig(
+        task=args.task,
+        strategy=args.strategy,
+        strategy_options=_options(args.strategy_option),
+        space=space_of(args).config(),
+        gates=_gates(args.gate).to_json(),
+        sweep=args.sweep,
+        net=args.net,
+        width=args.width,
+        sweep_steps=args.sweep_steps,
+        train_steps=args.train_steps,
+        data_dir=str(Path(args.data_dir).resolve()) if args.data_dir else None,
+        promote=args.promote,
+        promote_eta=args.promote_eta,
+        seed=args.seed,
+        batch=args.batch,
+        threads=args.threads,
+        trials=trials,
+        children=args.children,
+        seconds=args.seconds,
+        target=args.target,
+        **given(args, WORKERS),
+    )
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--strategy-option {pair!r} is not NAME=VALUE, for example lr=0.01")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _gates(pairs: Sequence[str]) -> Gates:
+    values: dict[str, Any] = Gates().to_json()
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in values:
+            raise choose("--gate", name, tuple(values))
+        try:
+            values[name] = None if value == "off" and name != "steps" else json.loads(value)
+        except ValueError:
+            values[name] = value
+        if not isinstance(values[name], int if name == "steps" else (int, float, type(None))) or values[name] is True:
+            raise UsageError(f"--gate {pair!r} is not NAME=NUMBER or NAME=off, for example {name}=0")
+    return Gates.from_json(values)

@@ -1,0 +1,96 @@
+"""Owns what run and resume have in common: a search with its display, and what is said when it stops."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..children import make_executor
+from ..climbing import climbed
+from ..config import RunConfig
+from ..escape import shell
+from ..executor import Executor
+from ..live import Display
+from ..loop import Search
+from ..output import note, progress
+from ..results import summary
+from ..store import Store
+from ..task import Task
+from ..tensorboard import TensorBoard, summary_writer
+from .summary import print_summary
+
+WORKERS = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
+_SHOWN = 10
+_REASONS = {
+    "trials": "all trials done",
+    "children": "all children trained",
+    "seconds": "time is up",
+    "target": "target reached",
+    "interrupted": "interrupted, the trials in flight were given up",
+}
+_MORE = {"trials": " --trials N", "children": " --children N", "target": " --target R"}
+
+
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options that the user gave; a run has its configuration's defaults for the others, resume what was stored."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def open_executor(args: argparse.Namespace, config: RunConfig, task: Task) -> Executor:
+    """The executor that the configuration asks for; what --tensorboard needs is looked for as well."""
+    if args.tensorboard:
+        summary_writer()
+    return make_executor(config, task, clock=time.perf_counter)
+
+
+def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) -> int:
+    """Searches until a limit or Ctrl-C; returns the exit status."""
+    # A shell that starts us in the background may have told us to ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(config.threads)
+    run = Search(store, config, executor)
+    if run.strangers:
+        note(
+            f"note: {run.strangers} of the last trials would not be proposed again by these versions on this "
+            "machine; their results are kept and learned from"
+        )
+    earlier = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
+    one = config.executor_name == "inprocess"
+    note(
+        f"{'resuming' if earlier else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
+        f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
+    )
+    status = 0
+    tensorboard = TensorBoard(store.folder / "tensorboard") if board else None
+    with Display(
+        progress(),
+        trials=config.trials,
+        children=config.children,
+        earlier=earlier,
+        promoted=climbed(store),
+        clock=time.perf_counter,
+    ) as display:
+        run.listeners = [display, tensorboard] if tensorboard else [display]
+        try:
+            reason = run.run()
+        except KeyboardInterrupt:
+            reason, status = "interrupted", 130
+        finally:
+            if tensorboard:
+                tensorboard.close()
+    more = f"nos-search resume {shell(store.folder)}{_MORE.get(reason, '')}"
+    note(f"stopped: {_REASONS[reason]}; continue with: {more}")
+    return status
+
+
+def print_result(folder: Path, *, json: bool) -> None:
+    """The leaderboard after a search."""
+    with Store.open(folder) as store:
+        data = summary(store)
+    print_summary(data, top=_SHOWN, json=json)

@@ -1,0 +1,20 @@
+"""Owns the command show: the leaderboard of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UsageError
+from ..results import summary
+from ..store import Store
+from .summary import print_summary
+
+
+def call(args: argparse.Namespace) -> int:
+    if args.top < 1:
+        raise UsageError(f"--top {args.top} is below 1")
+    with Store.open(Path(args.folder)) as store:
+        data = summary(store)
+    print_summary(data, top=args.top, json=args.json)
+    return 0

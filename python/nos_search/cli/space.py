@@ -1,0 +1,88 @@
+"""Owns the command space: vocabulary, masks and size of a search space."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+import torch
+
+from nos_ext.optim import library
+
+from ..errors import choose
+from ..output import as_json, emit, table
+from ..space import SPACES, Options, ProgramSpace, SearchSpace, Space
+from ..space.space import MAX_GROUPS
+from ..train.seeds import check_seed
+
+
+def space_of(args: argparse.Namespace) -> SearchSpace:
+    if args.space == ProgramSpace.kind:
+        return ProgramSpace(lines=args.lines)
+    if args.space != Space.kind:
+        raise choose("--space", args.space, tuple(SPACES))
+    options = Options(
+        bias_correction=not args.no_bias_correction,
+        drop_rescale=args.drop_rescale,
+        noise_variance=args.noise_variance,
+        distinct_operands=not args.no_masks,
+        last_not_add=not args.no_masks,
+        use_earlier=not args.no_masks,
+    )
+    return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
+
+
+def call(args: argparse.Namespace) -> int:
+    check_seed(args.seed)
+    chosen = space_of(args)
+    generator = torch.Generator().manual_seed(args.seed)
+    samples = [chosen.sample(generator) for _ in range(max(0, args.samples))]
+    if args.json:
+        document = {
+            "format": 1,
+            **chosen.config(),
+            "size": chosen.size(),
+            "size_masked": chosen.size(masked=True),
+            "positions": [{"name": p.name, "kind": p.kind, "tokens": list(p.names)} for p in chosen.positions],
+            "samples": [{"tokens": list(tokens), "rule": chosen.text(tokens)} for tokens in samples],
+        }
+        emit(as_json(document))
+        return 0
+    text = _groups(chosen) if isinstance(chosen, Space) else _program(chosen)
+    if samples:
+        text += ["\nsamples", *(f"  {' '.join(map(str, sample))}  {chosen.text(sample)}" for sample in samples)]
+    text.append(f"\nlibrary rules that evaluate and export know by name: {', '.join(library.names())}")
+    emit("\n".join(text))
+    return 0
+
+
+def _groups(chosen: Space) -> list[str]:
+    sizes = [Space(vocabulary=chosen.vocabulary, groups=n, options=chosen.options) for n in range(1, MAX_GROUPS + 1)]
+    by_groups = [[str(s.groups), str(s.length), f"{s.size():,}", f"{s.size(masked=True):.3g}"] for s in sizes]
+    text = [
+        f"vocabulary {chosen.vocabulary}, {chosen.groups} group(s) of op1 op2 u1 u2 b, meaning b(u1(op1), u2(op2))",
+        f"strings    {chosen.size():,} ({chosen.size():.3g}), {chosen.size(masked=True):.3g} within the masks",
+        "\nsize by groups, (operands + earlier outputs)^2 * unary^2 * binary each",
+        table(["groups", "length", "strings", "within the masks"], by_groups),
+    ]
+    for title, position in (("operand", 0), ("unary", 2), ("binary", 4)):
+        tokens = chosen.positions[position].tokens
+        rows = [[str(k), t.name, chosen.token_text(t).format("x", "y"), t.doc] for k, t in enumerate(tokens)]
+        text.append(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
+    switches = asdict(chosen.options).items()
+    return [*text, "\noptions and masks", *(f"  {name} {'on' if value else 'off'}" for name, value in switches)]
+
+
+def _program(chosen: SearchSpace) -> list[str]:
+    lines = chosen.length // chosen.block
+    text = [
+        f"programs of {lines} lines of op a b c, meaning x = op(a, b; c); the last is the update",
+        f"strings    {chosen.size():.3g}, {chosen.size(masked=True):.3g} within the masks",
+    ]
+    parts = {"a": "a", "b": "b", "c": "c", "d": "(1 - c)", "s": "m"}
+    for title, position in (("op", 0), ("operand", 1), ("constant", 3)):
+        tokens = chosen.positions[position].tokens
+        rows = [[str(k), t.name, t.text.format(**parts), t.doc] for k, t in enumerate(tokens)]
+        text.append(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
+    text.append("\nm is the average's own state. Later lines may take the values of earlier ones. Known rules:")
+    return [*text, *(f"  {name:10} {chosen.text(known)}" for name, known in chosen.known().items())]

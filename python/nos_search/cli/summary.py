@@ -1,0 +1,37 @@
+"""Owns how a run's leaderboard is printed, as run, resume and show do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..escape import line
+from ..output import as_json, emit, number, table
+
+
+def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
+    """data: what results.summary gives. top: rows of the table; JSON has all."""
+    if json:
+        return emit(as_json(data))
+    head = (
+        f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}",
+        f"trials {data['trials']}: trained {data['trained']} (diverged {data['diverged']}), "
+        f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
+        + (f", in flight {data['running']}" if data["running"] and data["going_on"] else ""),
+    )
+    higher = data["rungs"]
+    rows = [
+        [
+            str(row["rank"]),
+            f"{row['reward']:.4f}",
+            *(f"{reward:.4f}" for reward in row["promoted"]),
+            *[""] * (len(higher) - len(row["promoted"])),
+            number(row["lr"]),
+            str(row["trials"]),
+            str(row["duplicates"]),
+            row["rule"],
+        ]
+        for row in data["leaderboard"][:top]
+    ]
+    columns = ["rank", "reward", *higher, "lr", "trials", "duplicates", "rule"]
+    body = table(columns, rows) if rows else "no rule has been trained to the end yet"
+    return emit("\n".join([*map(line, head), body]))

@@ -1,0 +1,68 @@
+"""Owns the command surfaces: rules on analytic surfaces, as a table and a figure."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import numpy as np
+
+from .. import files
+from ..errors import UsageError
+from ..gate import surface
+from ..gate.figure import Paths, draw
+from ..gate.formula import Array
+from ..gate.screen import LEARNING_RATES, final_positions, with_rate_tensor
+from ..output import as_json, emit, table
+from ..rules import parse_rule_argument
+from ..train.seeds import check_seed
+
+
+def call(args: argparse.Namespace) -> int:
+    """Trains rules on the analytic surfaces; a table of how far they come, and a figure."""
+    if args.steps < 1:
+        raise UsageError(f"--steps {args.steps} is below 1")
+    check_seed(args.seed)
+    if args.plot is not None:
+        files.check_place("--plot", args.plot)
+    rules = [parse_rule_argument(text) for text in args.rules]
+    programs = [with_rate_tensor(rule.program.rule) for rule in rules]
+    path: list[Array] = []
+    final = final_positions(programs, learning_rates=LEARNING_RATES, steps=args.steps, seed=args.seed, path=path)
+    reached = surface.scores(final)
+    rates = reached.argmax(axis=1)
+    paths = Paths([rule.label for rule in rules], np.stack(path), rates)
+    best = reached.max(axis=1)
+    names = [shown.name for shown in surface.SURFACES]
+    losses = [[float(paths.loss(k, index)[-1]) for index in range(len(names))] for k in range(len(rules))]
+    if args.plot is not None:
+        files.write("--plot", args.plot, draw(paths))
+    if args.json:
+        rows = [
+            {
+                "rule": rule.label,
+                "score": float(best[k].mean()),
+                "surfaces": {
+                    name: {
+                        "score": float(best[k, i]),
+                        "lr": LEARNING_RATES[rates[k, i]],
+                        "loss": losses[k][i] if math.isfinite(losses[k][i]) else None,
+                    }
+                    for i, name in enumerate(names)
+                },
+            }
+            for k, rule in enumerate(rules)
+        ]
+        emit(as_json({"format": 1, "steps": args.steps, "seed": args.seed, "results": rows}))
+        return 0
+    head = f"score in [0, 1]: decades of the loss won in {args.steps} steps, of 4, at the best of 7 learning rates (lr)"
+    shown = [
+        [
+            f"{best[k].mean():.3f}",
+            *[f"{best[k, i]:.2f} (lr {LEARNING_RATES[rates[k, i]]:g})" for i in range(len(names))],
+            rule.label,
+        ]
+        for k, rule in enumerate(rules)
+    ]
+    emit("\n".join([head, table(["score", *names, "rule"], shown), *([args.plot] if args.plot is not None else [])]))
+    return 0

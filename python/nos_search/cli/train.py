@@ -1,0 +1,59 @@
+"""Owns the command train: one child with one rule, its learning curve."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from .. import plot
+from ..errors import SearchError, UsageError
+from ..output import as_json, emit, note, table
+from ..rules import parse_rule_argument
+from ..train.child import Protocol, best_rate, derive_seed
+from ..train.child import train as train_child
+from .training import check_common, draw, recipes, shown_loss
+
+
+def call(args: argparse.Namespace) -> int:
+    check_common(args)
+    if args.lr is not None and not 0 < args.lr < math.inf:
+        raise UsageError(f"--lr {args.lr:g} is not a positive number; leave it out for a sweep")
+    rule = parse_rule_argument(args.rule)
+    protocol = Protocol(sweep=args.sweep)
+    if "," in args.task:
+        raise UsageError(f"--task {args.task!r}: train takes one task; evaluate takes several")
+    task = recipes(args, args.task, "--task")[0].load()
+    torch.set_num_threads(args.threads)
+    seed = derive_seed(args.seed, "train")
+    lr: float | None = args.lr
+    sweep: list[dict[str, Any]] = []
+    if lr is None:
+        note(f"sweeping the learning rate of {rule.label} on {task.name} ({task.spec})")
+        lr, sweep = best_rate(rule, task, protocol, seed=seed)
+        if lr is None:
+            raise SearchError(f"{rule.label} diverges on {task.name} at every learning rate from 1e-5 to 10")
+    note(f"training {task.budget.train_steps} steps at lr {lr:g}")
+    outcome = train_child(rule, task, lr=lr, seed=seed, test=True)
+    curve = outcome.curve
+    if args.json:
+        data = {"format": 1, "rule": rule.label, "task": task.name, "net": str(task.spec), "seed": args.seed}
+        emit(as_json(data | {"sweep": sweep} | asdict(outcome)), keep=True)
+    else:
+        rows = [
+            [str(step), f"{loss:.4f}", f"{accuracy:.4f}", shown_loss(task.loss_name, val_loss)]
+            for step, loss, accuracy, val_loss in zip(
+                *(curve[k] for k in ("steps", "loss", "accuracy", "val_loss")), strict=True
+            )
+        ]
+        end = f"lr {lr:g}: validation {outcome.reward:.4f}, test {outcome.test or 0.0:.4f}"
+        if outcome.status == "diverged":
+            end = f"diverged at lr {lr:g}"
+        emit(f"{table(['step', 'training loss', 'validation', 'validation loss'], rows)}\n{end}", keep=True)
+    if args.plot is not None:
+        title = f"{rule.label} on {task.name} at lr {lr:g}: validation accuracy"
+        draw(args.plot, plot.curve(title, curve["steps"], curve["accuracy"]))
+    return 0

@@ -1,0 +1,70 @@
+"""Owns what evaluate and train have in common: their tasks, checks before anything is trained, and drawings."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import files
+from ..device import check_device
+from ..errors import UsageError
+from ..output import note
+from ..task import TASKS
+from ..task.download import download
+from ..train.evaluate import TaskRecipe
+from ..train.seeds import check_seed
+
+
+def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Fetches the data of those tasks if the command line says so."""
+    if not args.download:
+        if args.download_url:
+            raise UsageError("--download-url does nothing without --download")
+        return
+    if not args.data_dir:
+        raise UsageError("--download needs --data-dir, the folder to put the data in")
+    for name in names:
+        if name in TASKS:
+            download(name, Path(args.data_dir), args.download_url)
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """UsageError for what is wrong with the options of groups.child and groups.drawn."""
+    check_seed(args.seed)
+    if args.threads < 1:
+        raise UsageError(f"--threads {args.threads} is below 1")
+    if args.plot is not None:
+        files.check_place("--plot", args.plot)
+
+
+def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRecipe]:
+    """How to load the tasks that a command line names, with the data fetched if it says so."""
+    folder = Path(args.data_dir) if args.data_dir else None
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    fetch(args, chosen)
+    options = {
+        "net": args.net,
+        "width": args.width,
+        "sweep_steps": args.sweep_steps,
+        "train_steps": args.train_steps,
+    }
+    return [TaskRecipe(name, folder, tuple(options.items()), check_device(args.device), argument) for name in chosen]
+
+
+def draw(path: str, text: str) -> None:
+    """Writes a drawing and says so."""
+    files.write("--plot", path, text)
+    note(f"wrote {path}")
+
+
+def shown_loss(name: str, nats: float | None) -> str:
+    """A mean loss in the unit of its task."""
+    if nats is None:
+        return "-"
+    if name == "bits":
+        return f"{nats / math.log(2):.3f} bits"
+    if name == "perplexity":
+        return f"{math.exp(min(nats, 700.0)):.4g} ppl"
+    return f"{nats:.4f} nats"

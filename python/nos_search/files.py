@@ -1,0 +1,92 @@
+"""Owns how the commands write files that a user names: whole or not at all, with errors that name the option."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from .errors import SearchError, UsageError
+
+_NAMED_WRONG = (  # another name would do; other errors, such as a full disk, are not the user's choice of a name
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
+
+def check_place(option: str, path: str) -> None:
+    """UsageError when the file cannot be written, for commands that work long before they write it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    reason = ""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            reason = f"there is no folder {folder}"
+        elif not os.access(folder, os.W_OK):
+            reason = f"the folder {folder} cannot be written to"
+    except OSError as error:  # a name that is too long, a file in the place of a folder
+        reason = f"{error.strerror}"
+    else:
+        if os.path.isdir(path):
+            reason = "it is a folder"
+    if reason:
+        raise UsageError(f"{option} {path} cannot be written: {reason}; choose another file")
+
+
+def check_new(option: str, path: str, *, force: bool) -> None:
+    """UsageError when the file is there already and must not be lost."""
+    if not force and os.path.lexists(path) and not _is_device(path):
+        raise UsageError(f"{option} {path} exists; choose another file, or add --force to replace it")
+
+
+def write(option: str, path: str | Path, text: str) -> None:
+    """Writes a text file in UTF-8. UsageError that names `option` when there can be no such file, SearchError when the
+    disk fails; then an older file of that name is as it was."""
+    try:
+        if _is_device(path):
+            Path(path).write_text(text, encoding="utf-8")
+        else:
+            _replace(os.path.realpath(path), text)
+    except OSError as error:
+        kind = UsageError if error.errno in _NAMED_WRONG else SearchError
+        raise kind(f"{option} {path} cannot be written: {error.strerror}; choose another file") from None
+
+
+def _is_device(path: str | Path) -> bool:
+    """Such as /dev/stdout or a pipe, which a new file must not take the place of."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _replace(path: str, text: str) -> None:
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        with open(path, "r+b"):  # what is read-only stays as it is, though its folder would let it be replaced
+            pass
+    except FileNotFoundError:
+        mode = 0o666 & ~_umask()
+    handle, part = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".nos-search-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, mode)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

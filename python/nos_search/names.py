@@ -1,0 +1,17 @@
+"""Owns the names that the command line shows in its help, so that `--help` need not import torch to list them.
+
+The registries beside the implementations decide what there is; tests/search/test_cli.py holds this list to them.
+"""
+
+from __future__ import annotations
+
+TASKS = ("digits", "fashion", "fashion-full", "patch10", "cifar10", "charlm", "translate")
+STRATEGIES = ("controller", "evolution", "random", "optuna")
+SPACES = ("nos", "program")
+VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
+NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
+SWEEPS = ("halving", "full")
+EXECUTORS = ("inprocess", "loky", "ray")
+DEVICES = ("cpu", "cuda")
+KNOWN = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # of evaluate --known
+FORMATS = ("torch", "csv", "curves", "optuna")  # of export

@@ -1,0 +1,183 @@
+"""Owns the file in which `evaluate --out` keeps every finished training, so that an interrupted night is not lost.
+
+JSON: `format`, `kind`; `common`, the settings that decide a result on every task; `tasks`, those of each task;
+`versions`, of the software that began it; `trainings`, one row each; `sha256` of all that. Written whole after each
+training, by replacing the file, and checked when read. One process at a time may write to a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import files
+from ..errors import SearchError, UsageError
+from .child import Outcome
+
+_KIND, _FORMAT = "nos-search evaluate", 1
+_LARGE = 1e300
+_STATUSES = ("done", "diverged")
+_Key = tuple[str, str, int]  # task, rule text, seed
+_Stamp = tuple[int, int, int] | None
+
+
+class Record:
+    """Finished trainings by task, rule text and seed. With a path they are kept in that file.
+
+    finished: how many the file had when it was opened. changed: versions of software that are others now, as text.
+    """
+
+    def __init__(
+        self, path: str | None, common: Mapping[str, Any], tasks: Mapping[str, Any], versions: Mapping[str, str]
+    ) -> None:
+        """UsageError when the file is something else or of other settings, SearchError when it is damaged."""
+        self._path = path
+        self._common, self._tasks, self._versions = dict(common), dict(tasks), dict(versions)
+        self._outcomes: dict[_Key, Outcome] = {}
+        self._stamp = None if path is None else _stamp(path)
+        if path is not None and self._stamp is not None:
+            self._read(path, _document(path))
+        self.finished = len(self._outcomes)
+        self.changed = [
+            f"{name} {self._versions.get(name)} -> {now}"
+            for name, now in versions.items()
+            if self._versions.get(name) != now
+        ]
+
+    def get(self, task: str, rule: str, seed: int) -> Outcome | None:
+        """The outcome of a training; None when it is not finished."""
+        return self._outcomes.get((task, rule, seed))
+
+    def add(self, task: str, rule: str, seed: int, outcome: Outcome) -> None:
+        """Keeps an outcome. When this returns it is in the file."""
+        self._outcomes[task, rule, seed] = outcome
+        if self._path is None:
+            return
+        if _stamp(self._path) != self._stamp:
+            raise SearchError(
+                f"--out {self._path} was changed by another process meanwhile; let one evaluate at a time write to it"
+            )
+        self._write(self._path)
+        self._stamp = _stamp(self._path)
+
+    def _write(self, path: str) -> None:
+        body = {
+            "format": _FORMAT,
+            "kind": _KIND,
+            "common": self._common,
+            "tasks": self._tasks,
+            "versions": self._versions,
+            "trainings": [_row(key, outcome) for key, outcome in self._outcomes.items()],
+        }
+        files.write("--out", path, json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False) + "\n")
+
+    def _read(self, path: str, body: Mapping[str, Any]) -> None:
+        for name, now in self._common.items():
+            if body["common"].get(name) != now:
+                raise _other(path, name, body["common"].get(name), now)
+        for task in self._tasks.keys() & body["tasks"].keys():
+            for name, now in self._tasks[task].items():
+                if body["tasks"][task].get(name) != now:
+                    raise _other(path, f"{task} {name}", body["tasks"][task].get(name), now)
+        self._tasks = {**body["tasks"], **self._tasks}
+        self._versions = body["versions"]
+        self._outcomes = dict(map(_entry, body["trainings"]))
+
+
+def _other(path: str, name: str, then: object, now: object) -> UsageError:
+    what = name.replace("_", "-")
+    return UsageError(f"--out {path} has trainings with {what} {then}, not {now}; choose another file for these")
+
+
+def _stamp(path: str) -> _Stamp:
+    """What changes when a file is replaced; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be read: {error.strerror}; choose another file") from None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _document(path: str) -> dict[str, Any]:
+    """The checked content of the file but for its digest."""
+    try:
+        document = json.loads(Path(path).read_bytes())
+        kind = document.pop("kind") if isinstance(document, dict) and "kind" in document else None
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be read: {error.strerror}; choose another file") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"--out {path} exists and is no file of evaluate --out, or is cut short; {_REMEDY}") from None
+    if kind != _KIND:
+        raise UsageError(f"--out {path} exists and is no file of evaluate --out; {_REMEDY}")
+    if document.get("format") != _FORMAT:
+        raise SearchError(f"--out {path} has format {document.get('format')}, this release reads {_FORMAT}; upgrade")
+    digest = document.pop("sha256", None)
+    body = {"kind": kind, **document}
+    if digest != _digest(body) or not _well_formed(body):
+        raise SearchError(f"--out {path} is damaged: its checksum does not fit its content; {_REMEDY}")
+    return body
+
+
+_REMEDY = "choose another file, or move it away"
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _row(key: _Key, outcome: Outcome) -> dict[str, Any]:
+    task, rule, seed = key
+    losses = outcome.curve.get("val_loss") or [None]
+    return {
+        "task": task,
+        "rule": rule,
+        "seed": seed,
+        "status": outcome.status,
+        "validation": outcome.reward,
+        "test": outcome.test,
+        "lr": outcome.lr,
+        "loss": losses[-1],  # of validation, nats, at the end
+    }
+
+
+def _entry(row: Mapping[str, Any]) -> tuple[_Key, Outcome]:
+    curve = {} if row["loss"] is None else {"val_loss": [row["loss"]]}
+    outcome = Outcome(row["status"], row["validation"], row["lr"], curve, row["test"])
+    return (row["task"], row["rule"], row["seed"]), outcome
+
+
+def _well_formed(body: Mapping[str, Any]) -> bool:
+    """Whether a file of anyone's making is safe to work with: a checksum is no proof of good will."""
+    parts = all(isinstance(body.get(name), dict) for name in ("common", "tasks", "versions"))
+    if not parts or not all(isinstance(task, dict) for task in body["tasks"].values()):
+        return False
+    if not all(isinstance(value, str) for value in body["versions"].values()):
+        return False
+    return isinstance(body.get("trainings"), list) and all(map(_is_training, body["trainings"]))
+
+
+def _is_training(row: object) -> bool:
+    if not isinstance(row, dict) or row.get("status") not in _STATUSES:
+        return False
+    texts = all(isinstance(row.get(name), str) for name in ("task", "rule"))
+    seed = isinstance(row.get("seed"), int) and not isinstance(row.get("seed"), bool)
+    limits = {"validation": 1.0, "test": 1.0, "lr": _LARGE, "loss": _LARGE}
+    missing = ("test", "lr", "loss") if row["status"] == "diverged" else ()
+    numbers = all(
+        _is_number(row[name], high) or (row[name] is None and name in missing) if name in row else False
+        for name, high in limits.items()
+    )
+    return texts and seed and numbers
+
+
+def _is_number(value: object, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high

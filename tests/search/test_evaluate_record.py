@@ -1,0 +1,203 @@
+"""evaluate --out: what is finished survives Ctrl-C and faults, is not trained again, and is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nos_search.cli import main
+from nos_search.errors import SearchError, UsageError
+from nos_search.train import evaluate, record
+from nos_search.train.child import Outcome
+from nos_search.train.record import Record
+
+SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+RULES = ["g", "adam", "log(-1 - g * g)"]
+COMMON, TASKS, VERSIONS = {"sweep": "full"}, {"digits": {"net": "mlp"}}, {"torch": "2.10"}
+DONE = Outcome("done", 0.5, 0.1, {"val_loss": [2.0, 1.0]}, 0.25)
+DIVERGED = Outcome("diverged", 0.0, None, {})
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Counts trainings; an exception put at its front, as a number and the exception, ends that one."""
+    calls: list[object] = []
+    real = evaluate.score
+
+    def score(*args: Any, **more: Any) -> Outcome:
+        if calls and isinstance(calls[0], tuple) and calls[0][0] == len(calls):
+            raise calls[0][1]
+        calls.append(args)
+        return real(*args, **more)
+
+    monkeypatch.setattr(evaluate, "score", score)
+    return calls
+
+
+@pytest.mark.parametrize(("fault", "status"), [(KeyboardInterrupt(), 130), (RuntimeError("the machine is on fire"), 1)])
+def test_what_is_finished_is_shown_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[object], fault: BaseException, status: int
+) -> None:
+    path = tmp_path / "night.json"
+    words = ["evaluate", *RULES, "--seeds", "2", "--baseline", "adam", "--json", *SMALL]
+    assert main(words) == 0
+    whole = json.loads(capsys.readouterr().out)
+    trained[:] = [(4, fault)]  # after the second rule's first seed
+    assert main([*words, "--out", str(path)]) == status
+    out, err = capsys.readouterr()
+    assert [row["rule"] for row in json.loads(out)["results"]] == ["g"]
+    assert json.loads(out)["results"][0] == {**whole["results"][0], "difference": None}  # adam is not finished
+    last = "interrupted" if status == 130 else "the machine is on fire"
+    assert err.splitlines()[-1].endswith(last)
+    assert f"3 of 6 trainings are finished, and kept in {path}: the same command goes on from there" in err
+    trained.clear()
+    assert main([*words, "--out", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == whole
+    assert len(trained) == 3
+    assert f"{path} has 3 finished training(s)" in err
+    assert list(tmp_path.iterdir()) == [path]
+    trained.clear()
+    assert main([*words, "--out", str(path)]) == 0
+    assert trained == []
+    assert json.loads(capsys.readouterr().out) == whole
+    assert main([*words[:1], "sgd", *words[1:], "--out", str(path)]) == 0  # more of the same is added
+    assert len(trained) == 2
+
+
+def test_nothing_finished_and_nothing_kept(capsys: pytest.CaptureFixture[str], trained: list[object]) -> None:
+    trained[:] = [(2, KeyboardInterrupt())]
+    assert main(["evaluate", "g", "--seeds", "2", *SMALL]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "1 of 2 trainings are finished, and not kept: see --out" in err
+
+
+@pytest.mark.slow
+def test_workers_go_on_with_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "g", "drop(g, 0.1)", "--seeds", "2", "--json", *SMALL]
+    assert main(words) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", "g", "--seeds", "1", "--out", str(tmp_path / "x"), *SMALL]) == 0
+    capsys.readouterr()
+    assert main([*words, "--workers", "2", "--out", str(tmp_path / "x")]) == 0
+    assert json.loads(capsys.readouterr().out) == whole
+
+
+def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "x.json")
+    words = ["evaluate", "g", "--seeds", "1", "--out", path]
+    assert main([*words, *SMALL]) == 0
+    before = Path(path).read_bytes()
+    for more, said in (
+        (["--sweep", "full", *SMALL], "has trainings with sweep halving, not full"),
+        (["--threads", "2", *SMALL], "has trainings with threads 1, not 2"),
+        ([*SMALL[:2], "--train-steps", "7", "--width", "4"], "has trainings with digits train-steps 6, not 7"),
+    ):
+        capsys.readouterr()
+        assert main([*words, *more]) == 2
+        assert f"--out {path} {said}; choose another file for these" in capsys.readouterr().err
+    assert Path(path).read_bytes() == before
+
+
+def kept(path: Path) -> Record:
+    return Record(str(path), COMMON, TASKS, VERSIONS)
+
+
+def test_the_file_gives_back_what_was_put_in(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    first = kept(path)
+    first.add("digits", "g", 2**62, DONE)
+    first.add("digits", "a \u2028 \" '", 2, DIVERGED)
+    again = Record(str(path), COMMON, {"charlm": {"net": "gru"}}, {"torch": "3.0"})
+    assert (again.finished, again.changed) == (2, ["torch 2.10 -> 3.0"])
+    found = again.get("digits", "g", 2**62)
+    assert found is not None
+    assert (found.status, found.reward, found.lr, found.test, found.curve["val_loss"][-1]) == (
+        "done",
+        0.5,
+        0.1,
+        0.25,
+        1.0,
+    )
+    diverged = again.get("digits", "a \u2028 \" '", 2)
+    assert diverged is not None
+    assert (diverged.status, diverged.lr, diverged.test) == ("diverged", None, None)
+    assert again.get("digits", "g", 3) is None
+    again.add("charlm", "g", 1, DONE)
+    with pytest.raises(UsageError, match="has trainings with digits net mlp, not wrn"):
+        Record(str(path), COMMON, {"digits": {"net": "wrn"}}, VERSIONS)
+    assert kept(path).finished == 3
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    writer = kept(path)
+    writer.add("digits", "g", 1, DONE)
+    writer.add("digits", "adam", 1, DIVERGED)
+    good = path.read_bytes()
+    said = []
+    for place in range(len(good)):
+        bad = bytearray(good)
+        bad[place] ^= 1 << place % 8
+        path.write_bytes(bad)
+        try:
+            assert kept(path).finished == 2  # white space, then
+        except (SearchError, UsageError) as error:
+            said.append(str(error))
+        else:
+            assert json.loads(bytes(bad)) == json.loads(good)
+    assert len(said) > len(good) // 2
+    assert all(str(path) in line and "\n" not in line for line in said)
+    for cut in range(0, len(good) - 1, 7):
+        path.write_bytes(good[:cut])
+        with pytest.raises(SearchError):
+            kept(path)
+
+
+def test_files_of_something_else_are_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for text in ("my notes", "", "[]", "{}", '{"kind": 1}', "[" * 100_000, "\ufeff{}"):
+        path.write_text(text)
+        with pytest.raises(UsageError, match="is no file of evaluate --out"):
+            kept(path)
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "running"}, {"validation": "0.5"}, {"validation": 1.5}, {"validation": None}, {"test": None},
+        {"lr": -1.0}, {"lr": True}, {"loss": 1e308}, {"seed": "1"}, {"seed": 1.0}, {"rule": 5}, {"task": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_checksum_is_no_proof_of_good_will(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "x"
+    kept(path).add("digits", "g", 1, DONE)
+    document = json.loads(path.read_bytes())
+    del document["sha256"]
+    document["trainings"][0].update(change)
+    path.write_text(json.dumps({**document, "sha256": record._digest(document)}))
+    with pytest.raises(SearchError, match="is damaged"):
+        kept(path)
+
+
+def test_newer_formats_are_not_guessed_at(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    kept(path).add("digits", "g", 1, DONE)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(SearchError, match="has format 2, this release reads 1; upgrade"):
+        kept(path)
+
+
+def test_two_at_a_time_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    first, second = kept(path), kept(path)
+    first.add("digits", "g", 1, DONE)
+    with pytest.raises(SearchError, match="was changed by another process meanwhile"):
+        second.add("digits", "g", 2, DONE)
+    assert kept(path).finished == 1
