@@ -9,7 +9,17 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-const char* domain_name(Domain d) { return d == Domain::any ? "any" : d == Domain::scalar ? "scalar" : "random"; }
+const char* domain_name(Domain d) {
+  switch (d) {
+    case Domain::any:
+      return "any";
+    case Domain::scalar:
+      return "scalar";
+    case Domain::random:
+      return "random";
+  }
+  throw std::logic_error("a domain without a name");
+}
 
 py::list op_table() {
   py::list rows;

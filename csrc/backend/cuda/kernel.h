@@ -181,9 +181,9 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
     uint32_t op, arg;
     T c;
     fetch.next(op, arg, c);
-    switch (op) {
+    switch (static_cast<Opcode>(op)) {
 #define NOS_ON_SLOT(id, n, body) \
-  case k_##id* kRegs + n: {      \
+  case k_##id##_##n: {           \
     constexpr int S = n;         \
     NOS_EACH { body; }           \
   } break;
@@ -209,11 +209,15 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
     }                                                      \
   } break;
 #define NOS_MOVE(id)
+#define NOS_MOVE_AT(id)
+#define NOS_DRAW(id)
 #include "isa.def"
 #undef NOS_SLOT
 #undef NOS_SLOT_MOVE
 #undef NOS_ONE
 #undef NOS_MOVE
+#undef NOS_MOVE_AT
+#undef NOS_DRAW
 #undef NOS_ON_SLOTS
 #undef NOS_ON_SLOT
       case k1_ldc: {
@@ -283,7 +287,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
           if (i < sm.count) store1<T, Mixed>(sm.data[arg], dtype, i, acc[e]);
         }
       } break;
-      default:
+      case kEnd:
         return;
     }
   }
