@@ -1,9 +1,5 @@
 #include "call.h"
 
-#include <cmath>
-
-#include "arguments.h"
-
 namespace py = pybind11;
 
 namespace nos::bind {
@@ -12,12 +8,6 @@ namespace {
 // Below this much work (cpu::Prepared::work, nanoseconds of one thread) handing the GIL over and back costs more than
 // it gives.
 constexpr int64_t kReleaseGil = 6'000;
-
-bool is_true(PyObject* value) {
-  const int truth = PyObject_IsTrue(value);
-  if (truth < 0) throw py::error_already_set();
-  return truth;
-}
 
 }  // namespace
 
@@ -47,26 +37,6 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
   Py_XDECREF(known);
   known = Py_TYPE(source);
   return program;
-}
-
-bool StepScalars::read(std::string_view name, PyObject* value) {
-  if (name == "step") {
-    step = read_integer(name, value, 1, UINT32_MAX);
-  } else if (name == "tensor_index") {
-    tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
-  } else if (name == "maximize") {
-    sign = is_true(value) ? -1 : 1;
-  } else if (name == "stochastic_rounding") {
-    stochastic_rounding = is_true(value);
-  } else if (name == "grad_scale") {
-    if (value == Py_None) return true;
-    scale = read_number(name, value);
-    if (scale == 0 || std::isnan(scale))
-      throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
-  } else {
-    return false;
-  }
-  return true;
 }
 
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args) {

@@ -13,6 +13,7 @@
 #include "bind.h"
 #include "call.h"
 #include "devices.h"
+#include "scalars.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -158,8 +159,7 @@ class Stepper {
       std::vector<double> scalars;
       py::object grads;
     };
-    StepScalars common;
-    common.read("grad_scale", scale.ptr());
+    const double grad_scale = read_grad_scale(scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
     for (Part& part : parts_) {
@@ -181,7 +181,7 @@ class Stepper {
                               {&r.scalars[g * size], size});
     }
     for (size_t k = 0; k < parts_.size(); ++k) {
-      run(parts_[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
+      run(parts_[k], ready[k].scalars, grad_scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
           run_job(*r.plan, args);
         else
