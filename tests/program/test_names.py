@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nos_ext
-from nos_ext import _C, RuleError, ops
+from nos_ext import _C, RuleError, captured, ops
 from nos_ext.optim import library
 from nos_ext.rule import Rule
 from nos_ext.rule.expr import GRAD, PARAM, hyper, state
@@ -182,3 +182,17 @@ def test_names_that_look_odd_can_be_shown(kind: str, name: str) -> None:
 def test_the_library_still_loads(name: str) -> None:
     program = library.get(name).compile()
     assert nos_ext.Program.from_bytes(program.bytecode) == program
+
+
+@pytest.mark.parametrize("name", ["rule", "index", "max_scalars"])
+def test_a_captured_step_has_arguments_of_its_own(name: str) -> None:
+    program = rule("hyperparameter", name).compile()
+    with pytest.raises(ValueError, match=f"'{name}', which is an argument of CapturedStep"):
+        nos_ext.CapturedStep(program, [], [], [], lr=0.1)
+
+
+def test_the_own_arguments_of_a_captured_step_are_all_known() -> None:
+    calls = (nos_ext.CapturedStep.__init__, nos_ext.CapturedStep.set, nos_ext.CapturedStep.load)
+    named = {name for call in calls for name in inspect.signature(call).parameters}
+    own = named - set(TABLE["arguments"]) - {"self", "lr", "hyper", "hyperparameters"}
+    assert own == captured._OWN
