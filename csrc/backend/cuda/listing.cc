@@ -15,7 +15,7 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    // by opcode
+// by opcode
 #define NOS_SLOT_MOVE(id) \
   {#id " r0"}, {#id " r1"}, {#id " r2"}, {#id " r3"}, {#id " r4"}, {#id " r5"}, {#id " r6"}, {#id " r7"}, {#id " r8"},
 #define NOS_SLOT(id, value) NOS_SLOT_MOVE(id)
