@@ -14,4 +14,4 @@ set_target_properties(nos_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRE
 # default is a tree of comparisons, with the same results, and `make gate` notices if a toolkit loses the option.
 target_compile_options(nos_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:${NOS_NUMERICS} -Wall -Wextra ${NOS_FALSE_WARNINGS}>
-  $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false> "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcicc -jump-table-density=10>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Werror=switch>" $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false> "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcicc -jump-table-density=10>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from . import _C
 from .program import Program
@@ -177,14 +177,25 @@ class CapturedStep:
         self._step.set_row(k, self._seeds[k], total, values)
 
 
-def _program(rule: Any) -> Program:
-    if isinstance(rule, Program):
-        return rule
-    if isinstance(rule, bytes | bytearray | memoryview):
-        return Program.from_bytes(rule)
-    from .rule import compile_rule
+# Arguments of its own, beside which hyperparameters are passed by name. Those of apply_rule no program has.
+_OWN: Final = frozenset(("rule", "index", "max_instructions", "max_scalars", "max_temporaries"))
 
-    return compile_rule(rule)
+
+def _program(rule: Any) -> Program:
+    if isinstance(rule, bytes | bytearray | memoryview):
+        rule = Program.from_bytes(rule)
+    elif not isinstance(rule, Program):
+        from .rule import compile_rule
+
+        rule = compile_rule(rule)
+    for name in rule.hyperparameters:
+        if name in _OWN:
+            raise ValueError(
+                f"rule '{rule.name}' has a hyperparameter named '{name}', which is an argument of CapturedStep; "
+                "rename it"
+            )
+    program: Program = rule
+    return program
 
 
 def _per_row(name: str, value: Any, rows: int) -> list[Any]:

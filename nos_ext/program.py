@@ -41,7 +41,11 @@ class Program(_C.Program):
         return decompile(self)
 
     def to_text(self) -> str:
-        """The rule as the source of a function; compiling it gives the same bytecode."""
+        """The rule as the source of a function; compiling it gives the same bytecode.
+
+        For bytecode that `nos_ext.compile_rule` did not make it gives a program with the same results: dead code goes,
+        and random draws are numbered in order.
+        """
         return self.rule.to_text()
 
     def to_latex(self) -> str:

@@ -1,8 +1,5 @@
 #include "call.h"
 
-#include <cmath>
-
-#include "../ops/float_environment.h"
 #include "arguments.h"
 
 namespace py = pybind11;
@@ -16,20 +13,12 @@ constexpr int64_t kReleaseGil = 6'000;
 // The same for every tensor, whose memory has to be owned then: about thirty times what that costs.
 constexpr int64_t kOwnTensor = 4'000;
 
-NOS_NOINLINE double divided(double a, double b) { return a / b; }
-
 // The Program in a pybind11 object, in a tenth of the time of py::cast, which looks the type up twice. The only use of
 // pybind11's private parts; what it gives is compared with py::cast's result before it is relied on.
 static_assert(PYBIND11_VERSION_MAJOR == 3, "nos_ext builds with pybind11 3: see how this version lays out an instance");
 const Program* value_of(PyObject* source) {
   const auto* instance = reinterpret_cast<const py::detail::instance*>(source);
   return instance->simple_layout ? static_cast<const Program*>(instance->simple_value_holder[0]) : nullptr;
-}
-
-bool is_true(PyObject* value) {
-  const int truth = PyObject_IsTrue(value);
-  if (truth < 0) throw py::error_already_set();
-  return truth;
 }
 
 }  // namespace
@@ -60,31 +49,6 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
     known = Py_TYPE(source);
   }
   return program;
-}
-
-bool StepScalars::read(std::string_view name, PyObject* value) {
-  if (name == "step") {
-    step = read_integer(name, value, 1, UINT32_MAX);
-  } else if (name == "tensor_index") {
-    tensor_index = read_integer(name, value, 0, uint64_t{1} << 31);
-  } else if (name == "maximize") {
-    sign = is_true(value) ? -1 : 1;
-  } else if (name == "stochastic_rounding") {
-    stochastic_rounding = is_true(value);
-  } else if (name == "grad_scale") {
-    if (value == Py_None) return true;
-    scale = read_number(name, value);
-    if (scale == 0 || std::isnan(scale))
-      throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
-  } else {
-    return false;
-  }
-  return true;
-}
-
-double gradient_factor(double sign, double scale) {
-  const FloatEnvironment environment;
-  return divided(sign, scale);
 }
 
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors) {

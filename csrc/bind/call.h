@@ -18,19 +18,6 @@ namespace nos::bind {
 // The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
 const Program& read_program(std::string_view name, PyObject* source, pybind11::object& keep);
 
-// What every gradient is multiplied by: sign (-1 or 1) over the loss scale, whatever the caller's rounding.
-double gradient_factor(double sign, double scale);
-
-// The arguments that apply_rule and apply_population take alike.
-struct StepScalars {
-  uint64_t step = 1, tensor_index = 0;
-  double sign = 1, scale = 1;  // of maximize and grad_scale
-  bool stochastic_rounding = false;
-
-  bool read(std::string_view name, PyObject* value);  // false for another name
-  double factor() const { return gradient_factor(sign, scale); }
-};
-
 // The plan of the last call: used again while the tensors are the same, patched while only gradients have moved.
 class LastPlan {
  public:

@@ -1,6 +1,11 @@
 #include <pybind11/stl.h>
 
+#include <optional>
+#include <span>
+#include <stdexcept>
+
 #include "../ops/op.h"
+#include "../program/names.h"
 #include "../program/program.h"
 #include "bind.h"
 #include "instances.h"
@@ -10,7 +15,17 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-const char* domain_name(Domain d) { return d == Domain::any ? "any" : d == Domain::scalar ? "scalar" : "random"; }
+const char* domain_name(Domain d) {
+  switch (d) {
+    case Domain::any:
+      return "any";
+    case Domain::scalar:
+      return "scalar";
+    case Domain::random:
+      return "random";
+  }
+  throw std::logic_error("a domain without a name");
+}
 
 py::list op_table() {
   py::list rows;
@@ -33,6 +48,28 @@ py::list op_table() {
   return rows;
 }
 
+py::tuple names(std::span<const std::string_view> list) {
+  py::tuple out(list.size());
+  for (size_t i = 0; i < list.size(); ++i) out[i] = list[i];
+  return out;
+}
+
+py::dict name_table() {
+  py::dict out;
+  out["python"] = names(python_names());
+  out["language"] = names(language_names());
+  out["arguments"] = names(argument_names());
+  return out;
+}
+
+NameOf name_of(std::string_view kind) {
+  if (kind == "rule") return NameOf::rule;
+  if (kind == "state") return NameOf::state;
+  if (kind == "hyperparameter") return NameOf::hyperparameter;
+  if (kind == "value") return NameOf::value;
+  throw std::invalid_argument("kind is '" + std::string(kind) + "'; pass 'rule', 'state', 'hyperparameter' or 'value'");
+}
+
 py::bytes to_bytes(const std::vector<uint8_t>& v) {
   return py::bytes(reinterpret_cast<const char*>(v.data()), v.size());
 }
@@ -47,6 +84,18 @@ py::list instructions(const std::vector<Instr>& code) {
 
 void bind_program(py::module_& m) {
   m.def("op_table", &op_table, "The rows of csrc/ops/ops.def, in opcode order.");
+  m.def("name_table", &name_table,
+        "The names that are taken: by 'python', by the 'language', by 'arguments' of a call.");
+  m.def(
+      "name_problem",
+      [](std::string_view kind, const py::bytes& name) -> std::optional<std::string> {
+        std::string problem = name_problem(name_of(kind), std::string_view(name));
+        if (problem.empty()) return std::nullopt;
+        return problem;
+      },
+      py::arg("kind"), py::arg("name"),
+      "What is wrong with a name, in UTF-8, for a 'rule', 'state', 'hyperparameter' or 'value': the end of a sentence "
+      "that begins with the name. None when nothing is.");
 
   py::class_<Program> program(m, "Program", py::custom_type_setup(checked_new),
                               "A verified update rule; see nos_ext.Program.");

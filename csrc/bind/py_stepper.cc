@@ -14,6 +14,7 @@
 #include "call.h"
 #include "devices.h"
 #include "instances.h"
+#include "scalars.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -159,8 +160,7 @@ class Stepper {
       std::vector<double> scalars;
       py::object grads;
     };
-    StepScalars common;
-    common.read("grad_scale", scale.ptr());
+    const double grad_scale = read_grad_scale(scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
     for (Part& part : parts_) {
@@ -182,7 +182,7 @@ class Stepper {
                               {&r.scalars[g * size], size});
     }
     for (size_t k = 0; k < parts_.size(); ++k) {
-      run(parts_[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
+      run(parts_[k], ready[k].scalars, grad_scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
           run_job(*r.plan, args, *r.tensors);
         else

@@ -1,4 +1,4 @@
-// Owns the opcode enum and OpInfo, both expanded from ops.def.
+// Owns the opcode enums and OpInfo, all expanded from ops.def.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -11,6 +11,40 @@ enum class Op : uint8_t {
 #include "ops.def"
 #undef NOS_OP
 };
+
+// The ops that one place of a program can hold, as enums of their own, with the values of Op. A switch over such an
+// enum has no default: while it lacks a row of ops.def it does not compile (-Werror=switch).
+#define NOS_ONE(id) id = static_cast<uint8_t>(Op::id),
+#define NOS_NONE(id)
+#define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id)
+#define NOS_ROW_any NOS_ONE
+#define NOS_ROW_scalar NOS_NONE
+#define NOS_ROW_random NOS_ONE
+enum class ElementOp : uint8_t {  // of the per-element code
+#include "ops.def"
+};
+#undef NOS_ROW_scalar
+#undef NOS_ROW_random
+#define NOS_ROW_scalar NOS_ONE
+#define NOS_ROW_random NOS_NONE
+enum class ScalarOp : uint8_t {  // of the scalar code
+#include "ops.def"
+};
+#undef NOS_ROW_any
+#undef NOS_ROW_scalar
+#undef NOS_ROW_random
+#define NOS_ROW_any NOS_NONE
+#define NOS_ROW_scalar NOS_NONE
+#define NOS_ROW_random NOS_ONE
+enum class RandomOp : uint8_t {
+#include "ops.def"
+};
+#undef NOS_ROW_any
+#undef NOS_ROW_scalar
+#undef NOS_ROW_random
+#undef NOS_OP
+#undef NOS_NONE
+#undef NOS_ONE
 
 enum class Domain : uint8_t { any, scalar, random };  // see ops.def
 

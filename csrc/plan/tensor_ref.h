@@ -9,9 +9,30 @@ namespace nos {
 
 enum class DType : uint8_t { f32, f64, bf16, f16 };
 
-constexpr int size_of(DType t) { return t == DType::f64 ? 8 : t == DType::f32 ? 4 : 2; }
+constexpr int size_of(DType t) {
+  switch (t) {
+    case DType::f32:
+      return 4;
+    case DType::f64:
+      return 8;
+    case DType::bf16:
+    case DType::f16:
+      return 2;
+  }
+  return 0;
+}
 constexpr std::string_view name_of(DType t) {
-  return t == DType::f64 ? "float64" : t == DType::f32 ? "float32" : t == DType::bf16 ? "bfloat16" : "float16";
+  switch (t) {
+    case DType::f32:
+      return "float32";
+    case DType::f64:
+      return "float64";
+    case DType::bf16:
+      return "bfloat16";
+    case DType::f16:
+      return "float16";
+  }
+  return "";
 }
 
 struct TensorRef {

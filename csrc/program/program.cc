@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../ops/float_environment.h"
+#include "names.h"
 #include "scalar_code.h"
 
 static_assert(std::endian::native == std::endian::little, "bytecode is little endian; add byte swaps for this target");
@@ -83,7 +84,7 @@ Program Program::parse(std::span<const uint8_t> bytes) {
     h.name = in.text(in.count(kMaxNameBytes, "the length of a name"), "a hyperparameter's name");
     const auto has_default = in.get<uint8_t>("a hyperparameter");
     if (has_default > 1)
-      throw BytecodeError("bytecode: the default flag of hyperparameter '" + h.name + "' is not 0 or 1");
+      throw BytecodeError("bytecode: the default flag of hyperparameter " + quoted(h.name) + " is not 0 or 1");
     h.has_default = has_default != 0;
     h.value = in.get<double>("a hyperparameter");
     p.hypers_.push_back(std::move(h));

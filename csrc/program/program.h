@@ -35,7 +35,8 @@ class BytecodeError : public std::invalid_argument {
 };
 
 // What later stages keep with a program; see Program::attached.
-enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, calls };
+enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, calls, state_keys };
+inline constexpr size_t kAttachments = static_cast<size_t>(Attachment::state_keys) + 1;
 
 class Program {
  public:
@@ -86,7 +87,7 @@ class Program {
   std::vector<uint8_t> bytes_;
   bool uses_total_ = false, uses_random_ = false;
   int cost_ = 0;
-  mutable std::array<std::shared_ptr<const void>, 5> attached_;
+  mutable std::array<std::shared_ptr<const void>, kAttachments> attached_;
 };
 
 }  // namespace nos

@@ -3,38 +3,23 @@
 #include <set>
 #include <string>
 
+#include "names.h"
 #include "program.h"
 
 namespace nos {
 namespace {
 
-bool is_identifier(const std::string& s) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
-  if (s.empty() || !letter(s[0])) return false;
-  for (char c : s)
-    if (!letter(c) && !(c >= '0' && c <= '9')) return false;
-  return true;
-}
-
-// A hyperparameter is passed by name beside these.
-constexpr const char* kArguments[] = {
-    "bytecode_or_program", "params",       "grads",   "state", "step", "total_steps", "seed", "maximize",
-    "grad_scale",          "tensor_index", "programs"};
-
 [[noreturn]] void fail(const std::string& what) { throw BytecodeError("bytecode: " + what); }
 
 void check_names(const std::string& name, const std::vector<std::string>& states, const std::vector<Hyper>& hypers) {
-  if (!is_identifier(name)) fail("the rule's name is not an identifier");
-  std::set<std::string> seen = {"p", "g", "t", "T"};
-  const auto add = [&](const std::string& s, const char* kind) {
-    if (!is_identifier(s)) fail(std::string(kind) + " name is not an identifier");
-    if (!seen.insert(s).second) fail(std::string(kind) + " name '" + s + "' is taken or reserved");
+  std::set<std::string_view> seen;
+  const auto check = [&](NameOf of, const std::string& s) {
+    if (const std::string problem = name_problem(of, s); !problem.empty()) fail(quoted(s) + " " + problem);
+    if (of != NameOf::rule && !seen.insert(s).second) fail("the name " + quoted(s) + " is used twice");
   };
-  for (const auto& s : states) add(s, "a state's");
-  for (const auto& h : hypers) add(h.name, "a hyperparameter's");
-  for (const auto& h : hypers)
-    for (const char* taken : kArguments)
-      if (h.name == taken) fail("hyperparameter name '" + h.name + "' is an argument of apply_rule");
+  check(NameOf::rule, name);
+  for (const auto& s : states) check(NameOf::state, s);
+  for (const auto& h : hypers) check(NameOf::hyperparameter, h.name);
   if (hypers.empty() || hypers[0].name != "lr" || hypers[0].has_default)
     fail("the first hyperparameter must be lr, without a default");
   for (size_t i = 1; i < hypers.size(); ++i)

@@ -167,6 +167,8 @@ class _Builder:
         algebra = self._algebra
         if op == "normal":
             return algebra.mul(args[0], algebra.symbol(self._number("normal")))
+        if op != "drop":
+            raise NotImplementedError(f"the canonical form does not know the random op {op}")
         x, prob = args
         if prob.constant is not None and (prob.constant <= 0 or prob.constant > 1):
             return x if prob.constant <= 0 else ZERO

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def decompile(program: _C.Program, *, doc: str = "") -> Rule:
-    """The rule that `program` was compiled from, as far as compiling keeps it: names, defaults and graph.
-
-    RuleError for bytecode of foreign make whose names are not allowed in rule text.
-    """
+    """The rule that `program` was compiled from, as far as compiling keeps it: names, defaults and graph."""
     values = [PARAM, GRAD, *[state(name) for name in program.state_names]]
     scalars = [STEP, TOTAL, *[hyper(name) for name in program.hyperparameters], *map(constant, program.constants)]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import _C
 from .errors import RuleError
 from .expr import Expr, Number, as_expr, draws, postorder
 from .simplify import simplify
-from .table import OPS
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -19,30 +17,22 @@ if TYPE_CHECKING:
 # limits of csrc/program/bytecode.h
 MAX_STATES: Final = 8
 MAX_HYPERS: Final = 64
-MAX_NAME: Final = 128
+_SHOWN: Final = 40  # characters of a name in a message
 
-# arguments of apply_rule and apply_population, beside which hyperparameters are passed by name (verify.cc)
-ARGUMENTS: Final = frozenset(
-    ("bytecode_or_program", "params", "grads", "state", "step", "total_steps", "seed", "maximize", "grad_scale")
-).union(("tensor_index", "programs"))
-RESERVED: Final = frozenset(("p", "g", "t", "T", "e", "pi", "inf", *OPS))
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+RESERVED: Final = frozenset(_C.name_table()["language"])  # names that mean something in every rule
 
 
 def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object] = ()) -> None:
-    """RuleError unless `name` can be the name of `what` ("a state", "a hyperparameter", "a rule")."""
-    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
-        raise RuleError(f"{name!r} cannot name {what}; use ASCII letters, digits and _")
-    if len(name) > MAX_NAME:
-        raise RuleError(f"the name '{name[:20]}...' of {what} has {len(name)} characters; the limit is {MAX_NAME}")
-    if keyword.iskeyword(name):
-        raise RuleError(f"'{name}' is a keyword of Python and cannot name {what}")
-    if what == "a rule":
-        return
-    if name in RESERVED:
-        raise RuleError(f"'{name}' belongs to the rule language and cannot name {what}; choose another name")
-    if name in ARGUMENTS and what == "a hyperparameter":
-        raise RuleError(f"'{name}' is an argument of nos_ext.apply_rule and cannot name {what}; choose another name")
+    """RuleError unless `name` can be the name of `what` ("a state", "a hyperparameter", "a rule", "a value").
+
+    The compiled module has the rule for names (csrc/program/names.cc), so that bytecode has to keep it too.
+    """
+    if not isinstance(name, str):
+        raise RuleError(f"{name!r} cannot name {what}; pass text")
+    problem = _C.name_problem(what.removeprefix("a "), name.encode(errors="replace"))
+    if problem is not None:
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise RuleError(f"{shown!r} {problem}")
     if name in taken:
         raise RuleError(f"the name '{name}' is used twice")
 

@@ -6,6 +6,7 @@ about 1e-6.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -53,10 +54,16 @@ def normal(w: Words) -> Draws:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
 
 
-def draw(op: str, like: Any, seed: int, step: int, tensor: int, site: int) -> Draws:
-    """The draws of a random op for a tensor of the shape and strides of the array `like`: numbered in memory order."""
+_KINDS: Final[Mapping[str, Callable[[Words], Draws]]] = {"uniform": uniform, "normal": normal}
+
+
+def draw(kind: str, like: Any, seed: int, step: int, tensor: int, site: int) -> Draws:
+    """The draws of one kind (table.DRAWS) for a tensor of the shape and strides of the array `like`.
+
+    They are numbered in memory order.
+    """
     w = words(seed, step, tensor, site, like.size)
-    flat = (normal(w) if op == "normal" else uniform(w))[: like.size]
+    flat = _KINDS[kind](w)[: like.size]
     order = np.argsort([-abs(s) for s in like.strides], kind="stable")
     shaped: Draws = flat.reshape([like.shape[i] for i in order]).transpose(np.argsort(order))
     return shaped

@@ -12,7 +12,7 @@ import numpy as np
 from . import philox
 from .definition import Rule
 from .expr import Expr, postorder
-from .table import RANDOM, numpy_function, torch_function
+from .table import DRAWS, RANDOM, numpy_function, torch_function
 
 
 def reference(
@@ -173,7 +173,7 @@ def _tensors(
             known[node] = leaves[{"param": "p", "grad": "g"}.get(node.op) or str(node.value)]
 
     def draw(node: Expr) -> Mapping[str, Any]:
-        numbers = philox.draw(node.op, library.like, *key, rule.sites[node])
-        return {"_normal" if node.op == "normal" else "_uniform": library.tensor(numbers)}
+        kind = DRAWS[node.op]
+        return {f"_{kind}": library.tensor(philox.draw(kind, library.like, *key, rule.sites[node]))}
 
     return evaluate(order, known, library.function, draw)

@@ -83,11 +83,15 @@ BAD = {
     "no default": (assemble([], [0], hypers=(("lr", None), ("b", None))), "hyperparameter 'b' has no default"),
     "NaN default": (assemble([], [0], hypers=(("lr", None), ("b", float("nan")))), "default of hyperparameter 'b' is NaN"),
     "NaN constant": (assemble([], [0], constants=(float("nan"),)), "a constant is NaN"),
-    "same names": (assemble([], [0, 2], states=("lr",)), "name 'lr' is taken"),
-    "reserved name": (assemble([], [0, 2], states=("t",)), "name 't' is taken or reserved"),
-    "argument name": (assemble([], [0], hypers=(("lr", None), ("seed", 1.0))), "'seed' is an argument of apply_rule"),
-    "name": (assemble([], [0], name="no good"), "rule's name is not an identifier"),
-    "hidden name": (assemble([], [0], name="\u0430"), "rule's name is not an identifier"),
+    "same names": (assemble([], [0, 2], states=("lr",)), "the name 'lr' is used twice"),
+    "reserved name": (assemble([], [0, 2], states=("t",)), "'t' belongs to the rule language and cannot name a state"),
+    "argument name": (assemble([], [0], hypers=(("lr", None), ("seed", 1.0))), "'seed' is an argument of nos_ext.apply_rule"),
+    "name": (assemble([], [0], name="no good"), "'no good' cannot name a rule; use ASCII letters"),
+    "hidden name": (assemble([], [0], name="\u0430"), r"'\\xd0\\xb0' cannot name a rule; use ASCII letters"),
+    "bytes that are no text": (
+        assemble([], [0], hypers=(("lr", None), ("b", 1.0))).replace(b"\1\0b\1", b"\1\0\xff\1"), r"'\\xff' cannot name a hyperparameter"),
+    "flag of a name that is no text": (
+        assemble([], [0], hypers=(("lr", None), ("b", 1.0))).replace(b"\1\0b\1", b"\1\0\xff\2"), r"default flag of hyperparameter '\\xff'"),
     "too many states": (SGD[:6] + b"\x09\x00" + SGD[8:], "number of states is 9; the limit is 8"),
     "huge code": (SGD[:14] + b"\xff\xff" + SGD[16:], "length of the code is 65535; the limit is 4096"),
 }  # fmt: skip

@@ -80,17 +80,10 @@ def test_limits_are_those_of_the_bytecode() -> None:
     assert limits["Version"] == compiler.VERSION
     assert limits["MaxStates"] == definition.MAX_STATES
     assert limits["MaxHypers"] == definition.MAX_HYPERS
-    assert limits["MaxNameBytes"] == definition.MAX_NAME
     assert limits["MaxConstants"] == compiler.MAX_CONSTANTS
     assert limits["MaxScalarCode"] == compiler.MAX_SCALAR_CODE
     assert limits["MaxCode"] == compiler.MAX_CODE
     assert limits["MaxSites"] == compiler.MAX_SITES
-
-
-def test_argument_names_are_those_of_the_verifier() -> None:
-    source = (SOURCES / "program" / "verify.cc").read_text(encoding="utf-8")
-    (names,) = re.findall(r"kArguments\[\] = \{(.*?)\}", source, re.DOTALL)
-    assert set(re.findall(r'"(\w+)"', names)) == definition.ARGUMENTS
 
 
 def test_speed() -> None:

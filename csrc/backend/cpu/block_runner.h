@@ -36,16 +36,16 @@ void execute(const Step& s, T* const* base, const T* scalars, DrawKey key, int64
     case Step::Kind::fill:
       set.fill(dst, *operand(0), n);
       break;
-    case Step::Kind::random:
+    case Step::Kind::random: {
       key.site = s.site;
-      if (s.op != Op::drop) {
-        set.normal(dst, *operand(0), key, n);
-      } else if (s.scalars & 1) {  // a scalar may be dropped per element too
-        set.fill(dst, *operand(0), n);
-        set.drop(dst, dst, *operand(1), key, n);
-      } else {
-        set.drop(dst, operand(0), *operand(1), key, n);
+      const int parameter = info(s.op).arity - 1;
+      const T* a = parameter ? operand(0) : nullptr;
+      if (parameter && s.scalars & 1) {  // a scalar may be dropped per element too
+        set.fill(dst, *a, n);
+        a = dst;
       }
+      set.random[static_cast<size_t>(s.op)](dst, a, *operand(parameter), key, n);
+    }
   }
 }
 
@@ -130,7 +130,8 @@ class BlockRunner {
           case DType::f16:
             kernels_.from_f16(base_[s], reinterpret_cast<const uint16_t*>(at), n);
             break;
-          default:
+          case DType::f32:
+          case DType::f64:
             values = reinterpret_cast<const T*>(at);
         }
       } else {

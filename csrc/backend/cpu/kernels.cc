@@ -106,7 +106,7 @@ void drop(T* dst, const T* a, T prob, DrawKey key, int64_t n) {
 }
 
 template <class T>
-void normal(T* dst, T std, DrawKey key, int64_t n) {
+void normal(T* dst, const T*, T std, DrawKey key, int64_t n) {
   struct {
     T* dst;
     T std;
@@ -139,12 +139,10 @@ constexpr KernelSet<T> kernel_set() {
   KernelSet<T> set{};
 #define NOS_ROW_any(id, arity) add_maps<T, fn_##id, arity>(set.map[static_cast<int>(Op::id)]);
 #define NOS_ROW_scalar(id, arity)
-#define NOS_ROW_random(id, arity)
+#define NOS_ROW_random(id, arity) set.random[static_cast<int>(Op::id)] = id<T>;
 #define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id, arity)
 #include "../../ops/ops.def"
 #undef NOS_OP
-  set.drop = drop<T>;
-  set.normal = normal<T>;
   set.copy = copy<T>;
   set.fill = fill<T>;
   set.scale = scale<T>;

@@ -21,11 +21,14 @@ struct DrawKey {
   uint32_t step, tensor, site;
 };
 
+// dst[i] = op(a[i], parameter) with a draw of its own; dst may be a. Ops of one operand, the parameter, do not read a.
+template <class T>
+using RandomFn = void (*)(T* dst, const T* a, T parameter, DrawKey key, int64_t n);
+
 template <class T>
 struct KernelSet {
-  MapFn<T> map[kNumOps][8];  // [op][mask of the scalar operands]; null for ops that are not element-wise
-  void (*drop)(T* dst, const T* a, T prob, DrawKey key, int64_t n);
-  void (*normal)(T* dst, T std, DrawKey key, int64_t n);
+  MapFn<T> map[kNumOps][8];     // [op][mask of the scalar operands]; null for ops that are not element-wise
+  RandomFn<T> random[kNumOps];  // [op]; null for ops that are not random
   void (*copy)(T* dst, const T* src, int64_t n);
   void (*fill)(T* dst, T value, int64_t n);
   void (*scale)(T* dst, const T* src, T factor, int64_t n);

@@ -12,35 +12,28 @@ namespace nos::cuda {
 inline constexpr uint32_t kRegs = 9, kRegInputs = 6;
 inline constexpr uint32_t kU = kRegs - 2, kT = kRegs - 1;
 
-enum SlotOp : uint32_t {
-#define NOS_SLOT(id, value) k_##id,
-#define NOS_SLOT_MOVE(id) k_##id,
-#define NOS_ONE(id, value)
-#define NOS_MOVE(id)
-#include "isa.def"
-#undef NOS_SLOT
-#undef NOS_SLOT_MOVE
-#undef NOS_ONE
-#undef NOS_MOVE
-  kSlotOps
-};
-
-enum OneOp : uint32_t {
-  kBeforeOneOps = kSlotOps * kRegs - 1,
-#define NOS_SLOT(id, value)
-#define NOS_SLOT_MOVE(id)
+enum Opcode : uint32_t {
+#define NOS_SLOT_MOVE(id)                                                                                          \
+  k_##id, k_##id##_0 = k_##id, k_##id##_1, k_##id##_2, k_##id##_3, k_##id##_4, k_##id##_5, k_##id##_6, k_##id##_7, \
+          k_##id##_8,
+#define NOS_SLOT(id, value) NOS_SLOT_MOVE(id)
 #define NOS_ONE(id, value) k1_##id,
 #define NOS_MOVE(id) k1_##id,
+#define NOS_MOVE_AT(id) k1_##id,
+#define NOS_DRAW(id) k1_##id,
 #include "isa.def"
-#undef NOS_SLOT
 #undef NOS_SLOT_MOVE
+#undef NOS_SLOT
 #undef NOS_ONE
 #undef NOS_MOVE
-  kEnd  // and everything above it ends the program
+#undef NOS_MOVE_AT
+#undef NOS_DRAW
+  kEnd  // of a program
 };
+static_assert(k_add_8 == k_add + kRegs - 1, "one opcode per register slot");
 
-// The opcode of a slot op for register slot s.
-constexpr uint32_t on_slot(SlotOp op, uint32_t s) { return op * kRegs + s; }
+// The opcode of a slot op, given by that of slot 0, for register slot s.
+constexpr uint32_t on_slot(uint32_t op, uint32_t s) { return op + s; }
 
 inline constexpr uint32_t kScalarFlag = 0x80000000u;  // in Ins::op: arg is a scalar of the row, the immediate
 

@@ -7,24 +7,25 @@
 namespace nos::cuda {
 namespace {
 
-constexpr const char* kSlotNames[] = {
-#define NOS_SLOT(id, value) #id,
-#define NOS_SLOT_MOVE(id) #id,
-#define NOS_ONE(id, value)
-#define NOS_MOVE(id)
-#include "isa.def"
-#undef NOS_SLOT
-#undef NOS_SLOT_MOVE
-#undef NOS_ONE
-#undef NOS_MOVE
+enum class Kind { plain, at, draw };
+
+struct Row {
+  const char* name;
+  Kind kind = Kind::plain;
 };
-constexpr const char* kOneNames[] = {
-#define NOS_SLOT(id, value)
-#define NOS_SLOT_MOVE(id)
-#define NOS_ONE(id, value) #id,
-#define NOS_MOVE(id) #id,
+
+constexpr Row kRows[] = {
+// by opcode
+#define NOS_SLOT_MOVE(id) \
+  {#id " r0"}, {#id " r1"}, {#id " r2"}, {#id " r3"}, {#id " r4"}, {#id " r5"}, {#id " r6"}, {#id " r7"}, {#id " r8"},
+#define NOS_SLOT(id, value) NOS_SLOT_MOVE(id)
+#define NOS_ONE(id, value) {#id},
+#define NOS_MOVE(id) {#id},
+#define NOS_MOVE_AT(id) {#id, Kind::at},
+#define NOS_DRAW(id) {#id, Kind::draw},
 #include "isa.def"
 };
+static_assert(std::size(kRows) == kEnd);
 
 }  // namespace
 
@@ -32,15 +33,11 @@ std::string listing(const DeviceCode& code) {
   std::string out;
   for (size_t i = 0; i < code.code.size(); ++i) {
     const Ins in = code.code[i];
-    const uint32_t op = in.op & ~kScalarFlag;
-    if (op < kSlotOps * kRegs)
-      out += std::string(kSlotNames[op / kRegs]) + " r" + std::to_string(op % kRegs);
-    else
-      out += kOneNames[op - kSlotOps * kRegs];
+    const Row& row = kRows[in.op & ~kScalarFlag];
+    out += row.name;
     if (in.op & kScalarFlag) out += " s" + std::to_string(in.arg);
-    const bool draws = op == k1_drop || op == k1_normal;
-    if (draws) out += " site " + std::to_string(code.code[++i].op);
-    if (op >= k1_ldx && op <= k1_stm) out += " " + std::to_string(in.arg);
+    if (row.kind == Kind::draw) out += " site " + std::to_string(code.code[++i].op);
+    if (row.kind == Kind::at) out += " " + std::to_string(in.arg);
     out += "\n";
   }
   return out;

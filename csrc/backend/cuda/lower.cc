@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <mutex>
-#include <stdexcept>
 
 namespace nos::cuda {
 namespace {
@@ -25,42 +24,6 @@ constexpr Binary b_add{true, k_add, k_add, k1_addc, k1_addc}, b_sub{true, k_sub,
     b_max{true, k_max, k_max, k1_maxc, k1_maxc}, b_div{false, k1_div, k1_rdiv}, b_pow{false, k1_pow, kNone},
     b_lt{false, k1_lt, k1_gt}, b_le{false, k1_le, k1_ge}, b_gt{false, k1_gt, k1_lt}, b_ge{false, k1_ge, k1_le},
     b_eq{false, k1_eq, k1_eq}, b_ne{false, k1_ne, k1_ne};
-
-// One case per row of ops.def: a new unary or binary op does not compile before it has its instructions.
-#define NOS_SKIP(id)
-#define NOS_UNARY(id) \
-  case Op::id:        \
-    return k1_##id;
-#define NOS_BINARY(id) \
-  case Op::id:         \
-    return b_##id;
-uint32_t unary(Op op) {
-  switch (op) {
-#define NOS_CASE_1any NOS_UNARY
-#define NOS_CASE_2any NOS_SKIP
-#define NOS_CASE_3any NOS_SKIP
-#define NOS_CASE_1scalar NOS_SKIP
-#define NOS_CASE_2scalar NOS_SKIP
-#define NOS_CASE_1random NOS_SKIP
-#define NOS_CASE_2random NOS_SKIP
-#define NOS_OP(id, arity, domain, ...) NOS_CASE_##arity##domain(id)
-#include "../../ops/ops.def"
-#undef NOS_CASE_1any
-#undef NOS_CASE_2any
-    default:
-      throw std::logic_error("not a unary op");
-  }
-}
-const Binary& binary(Op op) {
-  switch (op) {
-#define NOS_CASE_1any NOS_SKIP
-#define NOS_CASE_2any NOS_BINARY
-#include "../../ops/ops.def"
-#undef NOS_OP
-    default:
-      throw std::logic_error("not a binary op");
-  }
-}
 
 class Lowering {
  public:
@@ -104,7 +67,7 @@ class Lowering {
     for (size_t v = count(); v-- > static_cast<size_t>(inputs_);) {
       if (!left_[v]) continue;
       const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
-      uses_u_ |= i.op == Op::fma || i.op == Op::where;
+      uses_u_ |= i.arity() == 3 && i.op != Op::clip;
       for (int k = 0; k < i.arity(); ++k)
         if (!i.operand(k).is_scalar()) ++left_[at(i.operand(k))];
     }
@@ -131,8 +94,8 @@ class Lowering {
   // ---- emission -----------------------------------------------------------------------------------------------------
   void emit(uint32_t op, uint32_t arg = 0) { out_.code.push_back({op, arg}); }
   void emit_scalar(uint32_t op, Operand o) { emit(op | kScalarFlag, static_cast<uint32_t>(o.id())); }
-  static uint32_t slotted(uint32_t op, int slot) { return op * kRegs + static_cast<uint32_t>(slot); }
-  void emit_place(SlotOp in_register, OneOp in_overflow, int place) {
+  static uint32_t slotted(uint32_t op, int slot) { return on_slot(op, static_cast<uint32_t>(slot)); }
+  void emit_place(Opcode in_register, Opcode in_overflow, int place) {
     if (place < kOverflow)
       emit(slotted(in_register, place));
     else
@@ -196,36 +159,54 @@ class Lowering {
     consume(o);
   }
 
+  // A row of ops.def that has no instruction, no Binary or no function here does not compile.
   void compute(const Instr& i) {
-    if (info(i.op).domain == Domain::random) return draw(i);
-    if (i.arity() == 1) {
-      into_accumulator(i.a);
-      emit(unary(i.op));
-    } else if (i.arity() == 2) {
-      if (!product_inside(i)) two_operands(i.op, i.a, i.b);
-    } else if (i.op == Op::clip) {  // min(max(a, lo), hi)
-      const Held lo = hold(i.b), hi = hold(i.c);
-      into_accumulator(i.a);
-      combine(Op::max, lo, false);
-      combine(Op::min, hi, false);
-    } else if (i.op == Op::fma) {
-      fused(i);
-    } else if (i.op == Op::where) {
-      with_t_and_u(k1_where, i.a, i.b, i.c);
-    } else {
-      throw std::logic_error("an op without a lowering");
+    switch (static_cast<ElementOp>(i.op)) {
+#define NOS_CASE_1any(id)  \
+  case ElementOp::id:      \
+    into_accumulator(i.a); \
+    emit(k1_##id);         \
+    break;
+#define NOS_CASE_2any(id)                                   \
+  case ElementOp::id:                                       \
+    if (!product_inside(i)) two_operands(b_##id, i.a, i.b); \
+    break;
+#define NOS_CASE_3any(id) \
+  case ElementOp::id:     \
+    id(i);                \
+    break;
+#define NOS_CASE_1random(id)           \
+  case ElementOp::id:                  \
+    emit_draw(k1_##id, i.a, i.site()); \
+    break;
+#define NOS_CASE_2random(id)           \
+  case ElementOp::id:                  \
+    into_accumulator(i.a);             \
+    emit_draw(k1_##id, i.b, i.site()); \
+    break;
+#define NOS_CASE_1scalar(id)
+#define NOS_CASE_2scalar(id)
+#define NOS_OP(id, arity, domain, ...) NOS_CASE_##arity##domain(id)
+#include "../../ops/ops.def"
     }
     acc_ = kNowhere;
   }
 
-  void draw(const Instr& i) {
-    if (i.op == Op::drop) into_accumulator(i.a);
-    emit_scalar(i.op == Op::drop ? k1_drop : k1_normal, i.operand(i.arity() - 1));
-    emit(static_cast<uint32_t>(i.site()));
-    acc_ = kNowhere;
+  void emit_draw(Opcode op, Operand parameter, int site) {
+    emit_scalar(op, parameter);
+    emit(static_cast<uint32_t>(site));
   }
 
-  void two_operands(Op op, Operand a, Operand b) {
+  void clip(const Instr& i) {  // min(max(a, lo), hi)
+    const Held lo = hold(i.b), hi = hold(i.c);
+    into_accumulator(i.a);
+    combine(b_max, lo, false);
+    combine(b_min, hi, false);
+  }
+
+  void where(const Instr& i) { with_t_and_u(k1_where, i.a, i.b, i.c); }
+
+  void two_operands(const Binary& op, Operand a, Operand b) {
     bool b_last = in_accumulator(b) && !in_accumulator(a);  // b goes to the accumulator
     if (is_tree(a) && is_tree(b))
       b_last = need_[at(b)] < need_[at(a)];  // the one with more temporaries comes first, while none is taken
@@ -239,8 +220,7 @@ class Lowering {
   }
 
   // acc = acc op other; swapped: acc = other op acc
-  void combine(Op op, const Held& other, bool swapped) {
-    const Binary& b = binary(op);
+  void combine(const Binary& b, const Held& other, bool swapped) {
     if (b.on_slots && other.operand.is_scalar()) {
       emit_scalar(swapped ? b.swapped_immediate : b.immediate, other.operand);
     } else if (b.on_slots) {
@@ -278,7 +258,7 @@ class Lowering {
     return is_tree(o) && instr(o).op == Op::mul && scales(instr(o)) && in_register(tensor_of(instr(o)));
   }
   // acc = c * slot and the like
-  void emit_scaled(SlotOp op, const Instr& product) {
+  void emit_scaled(Opcode op, const Instr& product) {
     emit(slotted(op, place_[at(tensor_of(product))]) | kScalarFlag, static_cast<uint32_t>(scalar_of(product).id()));
     consume(tensor_of(product));
   }
@@ -301,7 +281,7 @@ class Lowering {
     return true;
   }
 
-  void fused(const Instr& i) {
+  void fma(const Instr& i) {
     if (scales(i) && in_register(tensor_of(i))) {
       into_accumulator(i.c);
       emit_scaled(k_fmac, i);

@@ -29,6 +29,7 @@ SOURCES = [
     "csrc/backend/cuda/listing.cc",
     "csrc/plan/plan.cc",
     "csrc/program/program.cc",
+    "csrc/program/names.cc",
     "csrc/program/verify.cc",
     "csrc/program/disasm.cc",
 ]

@@ -49,9 +49,11 @@ Address LoopEmitter::address(const Home& home) const {
       return {rdx, kNoIndex, 1, false, (first_table_ + index * kTableLanes) * 4};
     case Home::spill:
       return {rsp, kNoIndex, 1, false, index * vector_bytes()};
-    default:
-      return {};
+    case Home::computed:
+    case Home::constant:  // in the pool, not here
+      break;
   }
+  return {};
 }
 
 void LoopEmitter::enter() {

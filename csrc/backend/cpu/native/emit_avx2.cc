@@ -2,6 +2,8 @@
 // is the mask of the elements that are left. A scalar as a memory operand is broadcast into the stack frame before the
 // loop.
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "emit.h"
@@ -149,8 +151,9 @@ class Avx2 final : public LoopEmitter {
       case V::fnma:
       case V::div_fix:
       case V::sign:
-        return;  // AVX-512 only
+        break;  // AVX-512 only
     }
+    throw std::logic_error("AVX2 has no code for vector op " + std::to_string(static_cast<int>(i.op)));
   }
 
   std::vector<uint32_t> scalars_;  // those that the frame holds

@@ -1,5 +1,7 @@
 // The AVX-512 instructions (F, DQ, BW, VL) of a body. Registers 0..29 hold values, 30 and 31 are for one instruction's
 // own use; k1 is the mask of the elements that are left, k2 the outcome of a comparison.
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "emit.h"
@@ -210,8 +212,9 @@ class Avx512 final : public LoopEmitter {
       case V::spill:
         return out_.evex({1, 0, 0x11}, i.src[0], 0, address(i.memory));
       case V::mask:
-        return;  // AVX2 only
+        break;  // AVX2 only
     }
+    throw std::logic_error("AVX-512 has no code for vector op " + std::to_string(static_cast<int>(i.op)));
   }
 };
 

@@ -29,25 +29,6 @@ uint16_t Expander::emit(V op, std::initializer_list<uint16_t> src, uint8_t predi
 
 void Expander::store(uint16_t value, Home to) { segment_.code.push_back({V::store, 0, at(to), {value, 0, 0, 0}}); }
 
-uint8_t Expander::predicate(Op op) {
-  switch (op) {
-    case Op::lt:
-      return kLt;
-    case Op::le:
-      return kLe;
-    case Op::gt:
-      return kGt;
-    case Op::ge:
-      return kGe;
-    case Op::eq:
-      return kEq;
-    case Op::ne:
-      return kNotEqual;
-    default:
-      return 0xff;
-  }
-}
-
 // vminps returns its second source for a NaN and for two zeros: enough when the first is a number other than 0.
 uint16_t Expander::minimum(uint16_t a, uint16_t b, bool a_number, bool b_number) {
   if (a_number) return emit(V::min, {a, b});
@@ -107,42 +88,22 @@ uint16_t Expander::test(uint8_t predicate, uint16_t a, uint16_t b) {
 }
 
 uint16_t Expander::op(Op op, const uint16_t s[3], const bool n[3]) {
-  switch (op) {
-    case Op::add:
-      return emit(V::add, {s[0], s[1]});
-    case Op::sub:
-      return emit(V::sub, {s[0], s[1]});
-    case Op::mul:
-      return emit(V::mul, {s[0], s[1]});
-    case Op::div:
-      return emit(V::div, {s[0], s[1]});
-    case Op::fma:
-      return emit(V::fma, {s[0], s[1], s[2]});
-    case Op::square:
-      return emit(V::mul, {s[0], s[0]});
-    case Op::neg:
-      return emit(V::bxor, {s[0], constant(kSignBit)});
-    case Op::abs:
-      return emit(V::band, {s[0], constant(~kSignBit)});
-    case Op::sqrt:
-      return emit(V::sqrt, {s[0]});
-    case Op::rsqrt:
-      return rsqrt(s[0]);
-    case Op::floor:
-      return emit(V::floor, {s[0]});
-    case Op::sign:
-      return sign(s[0]);
-    case Op::min:
-      return minimum(s[0], s[1], n[0], n[1]);
-    case Op::max:
-      return maximum(s[0], s[1], n[0], n[1]);
-    case Op::clip:
-      return minimum(maximum(s[0], s[1], n[0], n[1]), s[2], false, n[2]);
-    case Op::where:
-      return select(kNotEqual, s[0], constant(kZero), s[1], s[2]);
-    default:
-      return test(predicate(op), s[0], s[1]);
+  switch (static_cast<ElementOp>(op)) {
+#define NOS_KERNEL(id, ns) \
+  case ElementOp::id:      \
+    break;
+#define NOS_LOOP(id, ns, code) \
+  case ElementOp::id:          \
+    return code;
+#define NOS_COMPARE(id, ns, predicate) \
+  case ElementOp::id:                  \
+    return test(predicate, s[0], s[1]);
+#include "native.def"
+#undef NOS_KERNEL
+#undef NOS_LOOP
+#undef NOS_COMPARE
   }
+  throw std::logic_error("fused loops have no code for op " + std::string(info(op).name));
 }
 
 }  // namespace nos::cpu::native

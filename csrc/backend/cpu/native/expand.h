@@ -35,8 +35,6 @@ class Expander {
   uint16_t copy(uint16_t a) { return emit(V::copy, {a}); }
   void store(uint16_t value, Home to);
 
-  static uint8_t predicate(Op op);  // of a comparison, else 0xff
-
  private:
   uint16_t emit(V op, std::initializer_list<uint16_t> src, uint8_t predicate = 0);
   uint16_t minimum(uint16_t a, uint16_t b, bool a_number, bool b_number);

@@ -90,7 +90,7 @@ class Builder {
       return r;
     }
     r.kind = Range::determined;
-    r.expensive = is_kernel_op(i.op);
+    r.expensive = native_op(i.op).kind == NativeOp::kernel;
     bool first = true;
     for (int k = 0; k < i.arity(); ++k) {
       const Range* o = range(i.operand(k));

@@ -9,10 +9,13 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../../../program/program.h"
 #include "../lower.h"
+#include "vcode.h"
 
 namespace nos::cpu::native {
 
@@ -53,8 +56,30 @@ Graph make_graph(const Program& program);
 // The same with the gradient multiplied by the factor first.
 Graph scale_gradient(const Graph& graph);
 
-inline bool is_kernel_op(Op op) {
-  return op == Op::exp || op == Op::log || op == Op::pow || op == Op::tanh || info(op).domain == Domain::random;
+// A row of native.def.
+struct NativeOp {
+  enum Kind : uint8_t { kernel, loop, compare } kind;
+  double ns;            // per element
+  Predicate predicate;  // of a comparison
+};
+
+constexpr NativeOp native_op(Op op) {
+  switch (static_cast<ElementOp>(op)) {
+#define NOS_KERNEL(id, ns) \
+  case ElementOp::id:      \
+    return {NativeOp::kernel, ns, {}};
+#define NOS_LOOP(id, ns, code) \
+  case ElementOp::id:          \
+    return {NativeOp::loop, ns, {}};
+#define NOS_COMPARE(id, ns, predicate) \
+  case ElementOp::id:                  \
+    return {NativeOp::compare, ns, predicate};
+#include "native.def"
+#undef NOS_KERNEL
+#undef NOS_LOOP
+#undef NOS_COMPARE
+  }
+  throw std::logic_error("the native tier has no row for op " + std::string(info(op).name));
 }
 
 }  // namespace nos::cpu::native

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "expand.h"
-
 namespace nos::cpu::native {
 namespace {
 
@@ -134,8 +132,7 @@ class Scheduler {
       if (!o.is_scalar()) ++uses[static_cast<size_t>(o.id())];
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const auto v = static_cast<size_t>(id_of(i));
-      const Node& n = graph_.nodes[i];
-      out_.values[v].fused = n.table < 0 && Expander::predicate(n.op) != 0xff && uses[v] == fusable[v] && uses[v] <= 2;
+      out_.values[v].fused = is_comparison(graph_.nodes[i]) && uses[v] == fusable[v] && uses[v] <= 2;
     }
   }
 

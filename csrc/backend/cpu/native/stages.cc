@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "expand.h"
 #include "schedule.h"
@@ -39,11 +41,23 @@ class Cutter {
   int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
   bool is_half(int slot) const { return dtypes_[slot] != DType::f32 && !plan_.converts; }
 
+  static Home::Kind slot_kind(DType t) {
+    switch (t) {
+      case DType::f32:
+        return Home::slot;
+      case DType::bf16:
+        return Home::slot_bf16;
+      case DType::f16:
+        return Home::slot_f16;
+      case DType::f64:
+        break;
+    }
+    throw std::logic_error("fused loops have no code for " + std::string(name_of(t)));
+  }
+
   Home home(int place) const {
     if (place < slots_) {
-      const DType t = dtypes_[place];
-      const Home::Kind kind = t == DType::bf16 ? Home::slot_bf16 : t == DType::f16 ? Home::slot_f16 : Home::slot;
-      return {kind, static_cast<uint32_t>(place)};
+      return {slot_kind(dtypes_[place]), static_cast<uint32_t>(place)};
     }
     return {Home::scratch, static_cast<uint32_t>(place - slots_)};
   }
@@ -73,7 +87,7 @@ class Cutter {
       result = expand.lookup(operand(loop, expand, n.a), n.table);
     } else if (n.op == Op::where && !n.a.is_scalar() && value(n.a.id()).fused) {
       const Node& test = graph_.nodes[static_cast<size_t>(n.a.id() - slots_)];
-      result = expand.select(Expander::predicate(test.op), operand(loop, expand, test.a), operand(loop, expand, test.b),
+      result = expand.select(native_op(test.op).predicate, operand(loop, expand, test.a), operand(loop, expand, test.b),
                              operand(loop, expand, n.b), operand(loop, expand, n.c));
     } else {
       uint16_t src[3] = {0, 0, 0};

@@ -3,6 +3,7 @@
 // A value of a segment is computed there or has a home in memory, from which it can be loaded again at any time: an
 // element of a tensor or of a scratch array, a scalar of the step, a constant, a look-up table.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -27,32 +28,11 @@ struct Home {
   bool uniform() const { return kind == scalar || kind == constant || kind == table; }
 };
 
-// op(sources) -> result. Memory can stand for one source, one of those in the bit mask `memory` of the op's VInfo.
+// op(sources) -> result; see vops.def.
 enum class V : uint8_t {
-  add,
-  sub,
-  mul,
-  div,
-  min,  // a < b ? a : b        as vminps
-  max,  // a > b ? a : b        as vmaxps
-  band,
-  bor,
-  bxor,
-  sqrt,
-  floor,
-  fma,      // a * b + c
-  fnma,     // c - a * b. AVX-512 only, as are:
-  div_fix,  // a if b is where Expander::quotient is right, else b / c; d: how far that reaches
-  test,     // predicate(a, b) ? 1.0 : 0.0; c is the 1.0. AVX-512 only
-  mask,     // predicate(a, b) ? all ones : 0. AVX2 only
-  select,   // predicate(a, b) ? c : d
-  join,     // bits of a | b, but a & b where c has ones. AVX-512 only
-  sign,     // by class of a, table in b. AVX-512 only
-  lookup,   // table b at a >> 29
-  copy,     // a
-  store,    // a, to the home of value dst
-  load,     // after allocation only, as are:
-  spill,
+#define NOS_V(id, ...) id,
+#include "vops.def"
+#undef NOS_V
 };
 
 // Predicates of vcmpps: ordered ones are false for a NaN.
@@ -73,47 +53,12 @@ struct VInfo {
   uint8_t memory;  // bit k: source k may be memory
 };
 
-constexpr VInfo info(V op) {
-  switch (op) {
-    case V::add:
-    case V::mul:
-    case V::band:
-    case V::bor:
-    case V::bxor:
-      return {2, true, 2};
-    case V::sub:
-    case V::div:
-    case V::min:
-    case V::max:
-    case V::mask:
-      return {2, false, 2};
-    case V::lookup:
-      return {2, false, 2};
-    case V::sign:
-      return {2, false, 2};
-    case V::sqrt:
-    case V::floor:
-      return {1, false, 1};
-    case V::fma:
-    case V::fnma:
-      return {3, false, 7};
-    case V::div_fix:
-      return {4, false, 8};
-    case V::test:
-      return {3, false, 6};
-    case V::select:
-      return {4, false, 6};
-    case V::join:
-      return {3, false, 4};
-    case V::copy:
-    case V::load:
-    case V::spill:
-      return {1, false, 1};
-    case V::store:
-      return {1, false, 0};
-  }
-  return {};
-}
+inline constexpr VInfo kVInfo[] = {
+#define NOS_V(id, sources, commutes, memory) {sources, commutes != 0, memory},
+#include "vops.def"
+#undef NOS_V
+};
+constexpr const VInfo& info(V op) { return kVInfo[static_cast<size_t>(op)]; }
 
 struct VInstr {
   V op;

@@ -1,5 +1,6 @@
 #include "source.h"
 
+#include <stdexcept>
 #include <vector>
 
 namespace nos::cuda::jit {
@@ -106,13 +107,28 @@ class Writer {
     int n = 0;
     live_code([&](const Instr& i, int) {
       if (is_draw(i))
-        out_ += std::string("    draw(") + (i.op == Op::normal ? "true" : "false") + ", seed, step, tensor, " +
+        out_ += std::string("    draw(") + (random(i, {}).normal ? "true" : "false") + ", seed, step, tensor, " +
                 num(i.site()) + ", q, u[" + num(n++) + "]);\n";
     });
     out_ += "  }\n";
   }
 
   std::string text(Operand o) const { return (o.is_scalar() ? "s" : "v") + num(o.id()); }
+
+  // A random op: whether its draw is normal (else uniform), and its value, where `draw` is that draw.
+  struct Random {
+    bool normal;
+    std::string value;
+  };
+  Random random(const Instr& i, const std::string& draw) const {
+    switch (static_cast<RandomOp>(i.op)) {
+      case RandomOp::drop:
+        return {false, draw + " < " + text(i.b) + " ? Value(0) : " + text(i.a)};
+      case RandomOp::normal:
+        return {true, draw + " * " + text(i.a)};
+    }
+    throw std::logic_error("no CUDA source for the random op " + std::string(info(i.op).name));
+  }
 
   void element() {
     out_ +=
@@ -125,10 +141,8 @@ class Writer {
     int n = 0;
     live_code([&](const Instr& i, int v) {
       out_ += "    const Value v" + num(v) + " = ";
-      if (i.op == Op::drop) {
-        out_ += "static_cast<Value>(u[" + num(n++) + "][lane]) < " + text(i.b) + " ? Value(0) : " + text(i.a);
-      } else if (i.op == Op::normal) {
-        out_ += "static_cast<Value>(u[" + num(n++) + "][lane]) * " + text(i.a);
+      if (is_draw(i)) {
+        out_ += random(i, "static_cast<Value>(u[" + num(n++) + "][lane])").value;
       } else {
         out_ += "math::" + std::string(info(i.op).name) + "<Value>(";
         for (int k = 0; k < i.arity(); ++k) out_ += (k ? ", " : "") + text(i.operand(k));

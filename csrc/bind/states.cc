@@ -1,0 +1,101 @@
+#include "states.h"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+// What a program keeps from call to call.
+struct StateKeys {
+  explicit StateKeys(const Program& program) {
+    for (const std::string& name : program.states()) {
+      names.push_back(py::reinterpret_steal<py::object>(interned(name.c_str())));
+      labels.push_back("state['" + name + "']");
+    }
+  }
+  std::vector<py::object> names;    // as keys of dicts
+  std::vector<std::string> labels;  // of their lists, for messages
+};
+
+const StateKeys& keys_of(const Program& program) {  // guarded by the GIL
+  std::shared_ptr<const void>& slot = program.attached(Attachment::state_keys);
+  if (!slot) slot = std::make_shared<const StateKeys>(program);
+  return *static_cast<const StateKeys*>(slot.get());
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string out;
+  for (const auto& n : names) out += (out.empty() ? "'" : ", '") + n + "'";
+  return "[" + out + "]";
+}
+
+[[noreturn]] void bad_keys(Taker taker, const Program& program, PyObject* state) {
+  const bool one = taker == Taker::apply_rule;
+  throw std::invalid_argument(
+      "state has the keys " + repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + "; " +
+      (one ? "rule '" + program.name() + "' has" : std::string("the programs have")) + " the states " +
+      joined(program.states()) +
+      (one ? " (nos_ext.init_state makes them)" : " (nos_ext.init_population_state makes the lists in slot order)"));
+}
+
+[[noreturn]] void bad_count(Taker taker, const Program& program, size_t found, size_t wanted) {
+  const std::string lists = "state has " + std::to_string(found) + (found == 1 ? " list" : " lists");
+  if (taker == Taker::apply_rule)
+    throw std::invalid_argument(lists + "; rule '" + program.name() + "' has the states " + joined(program.states()) +
+                                " (nos_ext.init_state makes them)");
+  throw std::invalid_argument(lists + " but the programs have up to " + std::to_string(wanted) +
+                              (wanted == 1 ? " state" : " states") + " (nos_ext.init_population_state makes them)");
+}
+
+void add_by_name(TensorLists& tensors, Taker taker, std::span<const Program* const> programs, PyObject* state) {
+  const Program& first = *programs[0];
+  for (size_t k = 1; k < programs.size(); ++k)
+    if (programs[k]->states() != first.states())
+      throw std::invalid_argument("state is a dict but programs[0] and programs[" + std::to_string(k) +
+                                  "] name different states, " + joined(first.states()) + " and " +
+                                  joined(programs[k]->states()) +
+                                  "; pass the lists in slot order (nos_ext.init_population_state makes them)");
+  const StateKeys& keys = keys_of(first);
+  std::array<py::object, bytecode::kMaxStates> lists;  // owned: reading one may run Python code
+  bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == keys.names.size();
+  for (size_t s = 0; s < keys.names.size(); ++s) {
+    lists[s] = py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(state, keys.names[s].ptr()));
+    if (PyErr_Occurred()) throw py::error_already_set();
+    fits = fits && lists[s];
+  }
+  if (!fits) bad_keys(taker, first, state);
+  for (size_t s = 0; s < keys.names.size(); ++s) tensors.add(keys.labels[s], lists[s], Access::write);
+}
+
+}  // namespace
+
+void add_states(TensorLists& tensors, Taker taker, std::span<const Program* const> programs, PyObject* state) {
+  py::object keep;
+  if (!PyDict_Check(state) && !PyList_Check(state) && !PyTuple_Check(state) && py::hasattr(state, "keys")) {
+    keep = py::dict(py::reinterpret_borrow<py::object>(state));
+    state = keep.ptr();
+  }
+  if (PyDict_Check(state)) return add_by_name(tensors, taker, programs, state);
+  if (!PySequence_Check(state) || PyUnicode_Check(state) || PyBytes_Check(state))
+    throw py::type_error("state is a " + std::string(py::str(py::type::handle_of(state).attr("__name__"))) +
+                         "; pass {name: [tensors]} or the lists in slot order");
+  size_t wanted = 0;
+  for (const Program* p : programs) wanted = std::max(wanted, p->states().size());
+  const auto found = static_cast<size_t>(PySequence_Size(state));
+  if (found != wanted) bad_count(taker, *programs[0], found, wanted);
+  for (size_t s = 0; s < found; ++s) {
+    const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));
+    if (!list) throw py::error_already_set();
+    // slices of a population may call a slot differently
+    if (taker == Taker::apply_rule)
+      tensors.add(keys_of(*programs[0]).labels[s], list, Access::write);
+    else
+      tensors.add("state[" + std::to_string(s) + "]", list, Access::write);
+  }
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,15 @@
+// Owns the `state` argument of apply_rule and apply_population: a dict of lists by name, or the lists in slot order.
+#pragma once
+#include <span>
+
+#include "../program/program.h"
+#include "scalars.h"
+#include "tensors.h"
+
+namespace nos::bind {
+
+// Adds the lists to those of the call. programs: one for apply_rule, one for each slice of a population, whose slices
+// have the states of their own program. Throws py::type_error or std::invalid_argument with what was given.
+void add_states(TensorLists& tensors, Taker taker, std::span<const Program* const> programs, PyObject* state);
+
+}  // namespace nos::bind
