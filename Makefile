@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz faults ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -61,6 +61,9 @@ fuzz: $(STAMP) ## a million mutated programs under ASan and UBSan (needs clang w
 	    -DNOS_CUDA=OFF -DCMAKE_CXX_COMPILER=clang++
 	$(BIN)/cmake --build build/fuzz
 	build/fuzz/fuzz_program -runs=1000000 -max_len=2048 -seed=1 -verbosity=0 build/fuzz/corpus
+
+faults: $(STAMP) ## kills, full disks and a thousand flipped bits against the store of a run, a quarter of an hour
+	$(BIN)/python -m tests.faults
 
 ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
 	$(BIN)/python bench/ulp.py --write docs/numerics.md

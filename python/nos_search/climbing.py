@@ -7,15 +7,15 @@ what the strategy is told, so a run proposes the same rules with and without the
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import replace
 
 from .config import RunConfig
 from .executor import Answer
-from .store import Score, Store, Trial
+from .store import PROMOTION, Score, Store, Trial, clean, record_fault
 from .train.child import derive_seed
 from .train.promotion import due, split
 
-PURPOSE = "promotion"
+PURPOSE = PROMOTION
 
 
 def climbed(store: Store) -> dict[int, list[float]]:
@@ -68,21 +68,25 @@ class Climb:
     def land(self, number: int, rung: int, answer: Answer) -> Score:
         """Writes what became of a promotion; one that could not be run counts as a reward of 0."""
         outcome, trial = answer.outcome, self._trials[number]
-        curve: dict[str, Any] = {"reason": answer.reason} if outcome is None else outcome.curve
-        score = Score(
+        budget = {"trial": number, "rung": rung}
+        failed = Score(
             PURPOSE,
             trial.rule,
             trial.key,
             self._rungs[rung - 1],
             self.seed(rung),
-            {"trial": number, "rung": rung},
-            "failed" if outcome is None else outcome.status,
-            0.0 if outcome is None else outcome.reward,
-            None if outcome is None else outcome.lr,
-            None,
-            curve,
-            answer.seconds,
+            budget,
+            "failed",
+            reward=0.0,
+            curve={"reason": clean(answer.reason)},
+            seconds=answer.seconds,
         )
+        score = failed
+        if outcome is not None:
+            score = replace(failed, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
+            fault = record_fault(score)
+            if fault:
+                score = replace(failed, curve={"reason": f"the outcome cannot be stored: {fault}"})
         self._store.put_score(score)
         self._rewards[number].append(score.reward or 0.0)
         self._due = None

@@ -50,18 +50,28 @@ def pack(state: dict[str, Any]) -> bytes:
 def unpack(blob: bytes) -> dict[str, Any]:
     """Undoes pack(). StoreError when the bytes are damaged or of a newer version."""
     try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as plain:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in plain.infolist()):
+                raise ValueError("its entries are compressed")  # a few bytes could ask for any amount of memory
         with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
             document = json.loads(bytes(archive["state"]).decode())
             tensors = {name: torch.from_numpy(archive[name].copy()) for name in archive.files if name != "state"}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise StoreError(f"checkpoint cannot be read: {error}; the run's trials are intact (nos-search show)") from None
+        if not isinstance(document, dict):
+            raise ValueError("its state is no table")
+    except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        said = ascii(str(error))[:200]
+        raise StoreError(f"checkpoint cannot be read: {said}; the run's trials are intact (nos-search show)") from None
     if document.get("version") != VERSION:
-        raise StoreError(f"checkpoint has version {document.get('version')}, this release reads {VERSION}; upgrade")
+        found = ascii(document.get("version"))[:60]
+        raise StoreError(f"checkpoint has version {found}, this release reads {VERSION}; upgrade nos-ext")
 
     def rich(value: Any) -> Any:
         if isinstance(value, dict):
             return tensors[f"t{value['$tensor']}"] if "$tensor" in value else {k: rich(v) for k, v in value.items()}
         return [rich(item) for item in value] if isinstance(value, list) else value
 
-    state: dict[str, Any] = rich(document["state"])
+    try:
+        state: dict[str, Any] = rich(document["state"])
+    except (KeyError, RecursionError):
+        raise StoreError("checkpoint lacks a part; the run's trials are intact (nos-search show)") from None
     return state

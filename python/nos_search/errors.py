@@ -19,7 +19,8 @@ class UsageError(SearchError, ValueError):
 
 
 class StoreError(SearchError):
-    """A run folder is missing, foreign, damaged, too new, or in use by another process (exit 1)."""
+    """A run folder is foreign, damaged, too new, read-only, in use by another process, or was removed while it was in
+    use, or its disk is full (exit 1). One line that ends in the remedy."""
 
 
 def choose(argument: str, value: str, known: tuple[str, ...]) -> UsageError:

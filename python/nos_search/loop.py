@@ -18,12 +18,12 @@ import nos_ext
 
 from .climbing import Climb
 from .config import RunConfig
-from .errors import SearchError
+from .errors import SearchError, StoreError
 from .executor import Answer, Executor, Job
 from .gate import Funnel, Verdict
 from .resume import restore, result_of
 from .rules import Rule
-from .store import Score, Store, Trial
+from .store import Score, Store, Trial, clean, record_fault
 from .strategy import Strategy
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
@@ -90,9 +90,11 @@ class Search:
         Trials in flight at the end of "seconds" and "target" are finished first, and so are promotions that were
         earned, save at the end of "seconds". KeyboardInterrupt gives them up,
         leaves the store ready for resume, and goes on to the caller. SearchError when five trainings in a row could not
-        be run.
+        be run, StoreError when the store cannot be written: what was committed before is there for resume. The store
+        is told how it ended.
         """
-        start = self.clock()
+        start, state = self.clock(), "failed"
+        self.store.set_state("running")
         try:
             while True:
                 reason = self._limit(self.clock() - start)
@@ -106,10 +108,20 @@ class Search:
                     self._commit()
                 elif reason is not None:
                     self._commit(checkpoint=True)
+                    state = "finished"
                     return reason
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        except StoreError:
+            state = ""
+            raise
         finally:
             self.executor.close()
             self.store.rollback()
+            if state:
+                self.store.set_state(state)
+                self.store.commit()
 
     def _limit(self, seconds: float) -> str | None:
         config = self.config
@@ -178,7 +190,6 @@ class Search:
 
     def _launch(self, trial: Trial, rule: Rule) -> None:
         self._flying[trial.id] = trial
-        self.store.put(trial)
         self.executor.submit(Job(trial.id, rule, trial.seed))
         for listener in self.listeners:
             listener.on_start(trial, 0)
@@ -230,16 +241,19 @@ class Search:
         self._open.extendleft(reversed(self._followers.pop(trial.id)))
         for name in _names(trial):
             self._leaders.pop(name, None)
-        outcome = answer.outcome
+        outcome, reason = answer.outcome, clean(answer.reason)
         if outcome is not None:
-            self._failures = 0
-            trial = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
-            self._trained[trial.id] = trial
-            self.funnel.record(trial.id, trial.tokens)
-            self._answer(trial)
-            return self._climb.add(trial)
-        self._answer(replace(trial, status="failed", reason=answer.reason))
-        return self._fail(answer.reason)
+            done = replace(trial, status=outcome.status, reward=outcome.reward, lr=outcome.lr, curve=outcome.curve)
+            fault = record_fault(replace(done, told=self._answered))
+            if not fault:
+                self._failures = 0
+                self._trained[trial.id] = done
+                self.funnel.record(trial.id, trial.tokens)
+                self._answer(done)
+                return self._climb.add(done)
+            reason = f"the outcome cannot be stored: {fault}"
+        self._answer(replace(trial, status="failed", reason=reason))
+        return self._fail(reason)
 
     def _fail(self, reason: str) -> None:
         self._failures += 1

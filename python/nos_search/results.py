@@ -72,19 +72,24 @@ _PLURAL = {"duplicate": "duplicates"}
 def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
     """JSON-able description of a run; `top` limits the leaderboard.
 
-    running: trials proposed and not answered; of a run that is not going on, resume takes them up again.
+    state: of the run, as Store.state says. running: trials proposed and not answered yet; of a run that is not going on
+    they are counted as interrupted, and resume takes them up again.
     """
     trials = store.trials()
     rows = leaderboard(trials, climbed(store))
-    config = store.config
+    config, going_on = store.config, store.being_written()
+    total = counts(trials)
+    total["interrupted"] = 0 if going_on else total["running"]
+    total["running"] -= total["interrupted"]
     return {
         "format": 1,
         "folder": str(store.folder),
         "task": config["task"],
         "strategy": config["strategy"],
         "seed": config["seed"],
-        "going_on": store.being_written(),
-        **counts(trials),
+        "state": store.state,
+        "going_on": going_on,
+        **total,
         "rungs": rungs(RunConfig.from_json(config)),
         "best": asdict(rows[0]) if rows else None,
         "leaderboard": [asdict(row) for row in rows[:top]],

@@ -11,8 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .errors import StoreError
 from .store import Store, Trial
 from .strategy import Result, Strategy
+
+_UNFIT = (
+    "run folder {folder} cannot be resumed: the strategy's checkpoint does not fit the trials; restore it from a copy"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,11 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
     known = 0
     if checkpoint is not None:
         state, known = checkpoint
-        strategy.load_state_dict(state)
+        try:
+            strategy.load_state_dict(state)
+        except Exception as error:  # a strategy need not foresee every foreign state
+            said = f"{type(error).__name__}: {ascii(str(error))[:200]}"
+            raise StoreError(f"{_UNFIT.format(folder=store.folder)} ({said})") from error
     by_id = {trial.id: trial for trial in trials}
     asked = {candidate.id: candidate.tokens for candidate in strategy.open}
     strangers = 0
@@ -52,6 +61,8 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
 
     def tell(trial: Trial) -> None:
         nonlocal strangers
+        if trial.id not in asked:
+            raise StoreError(_UNFIT.format(folder=store.folder))
         tokens = asked.pop(trial.id)
         if tokens == trial.tokens:
             strategy.tell([result_of(trial)])
@@ -72,6 +83,8 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
         tell(trial)
     waiting = []
     for number, tokens in sorted(asked.items()):
+        if number not in by_id or by_id[number].told is not None:
+            raise StoreError(_UNFIT.format(folder=store.folder))
         row = by_id[number]
         if row.tokens != tokens:
             strangers += 1

@@ -6,7 +6,6 @@ import ast
 import csv
 import io
 import json
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nos_search.rules import compile_rule
 from nos_search.store import Score, Store, Trial
 from nos_search.task import load
 from nos_search.train.promotion import promote
+from tests.faults.store import forge
 
 from .conftest import Clock, nos_search
 
@@ -156,10 +156,8 @@ def test_ladders_that_cannot_be_had_are_said_before_there_is_a_folder(
 def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     call(capsys, "run", "--trials", 2, "--out", folder, *SMALL)
-    db = sqlite3.connect(folder / "search.db")
-    db.execute("UPDATE meta SET value = json_set(value, '$.torch', '1.0') WHERE name = 'versions'")
-    db.commit()
-    db.close()
+    with Store.open(folder) as store:
+        forge(folder, "meta", {"value": json.dumps({**store.versions, "torch": "1.0"})}, "name = 'versions'")
     status, _, err = call(capsys, "resume", folder, "--trials", 3)
     assert status == 0
     assert "began with other versions (torch 1.0 -> " in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
 import zipfile
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 
 from nos_search.codec import pack, unpack
 from nos_search.errors import StoreError, UsageError
+from nos_search.space import Space
 from nos_search.store import Score, Store, Trial
 
 plain = st.recursive(
@@ -69,22 +71,25 @@ def test_damaged_checkpoints_are_refused() -> None:
 
 TRIAL = Trial(
     0,
-    (1, 2, 3),
+    (1, 2, 3, 0, 0),
     "g",
     "key",
     seed=2**62,
     status="done",
     reward=0.1 + 0.2,
     lr=1e-5,
-    curve={"loss": [0.1]},
+    curve={"steps": [5], "loss": [0.1], "accuracy": [0.3]},
     batch=0,
     asked=0,
     told=0,
 )
 
 
+CONFIG = {"task": "digits", "strategy": "random", "seed": 1, "space": Space(groups=1).config(), "net": "it's"}
+
+
 def create(folder: Path) -> Store:
-    return Store.create(folder, {"task": "digits", "name": "it's"}, {"torch": "1"})
+    return Store.create(folder, CONFIG, {"torch": "1"})
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_round_trip(tmp_path: Path) -> None:
         store.put(replace(TRIAL, id=1, status="running", told=None))
         store.commit()
     with Store.open(tmp_path / "run") as store:
-        assert store.config == {"task": "digits", "name": "it's"}
+        assert store.config == CONFIG
         assert store.versions == {"torch": "1"}
         assert store.trials() == [TRIAL, replace(TRIAL, id=1, status="running", told=None)]
         state, told = store.checkpoint()
@@ -124,7 +129,7 @@ def test_wrong_rows_are_refused(tmp_path: Path) -> None:
         store.put(TRIAL)
         with pytest.raises(TypeError):
             store.put_checkpoint({"n": object()}, told=1)
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(ValueError, match="status 'lost' is not one of running, done"):
             store.put(replace(TRIAL, id=1, told=1, status="lost"))
         with pytest.raises(sqlite3.IntegrityError, match="told"):  # two trials cannot be the same answer
             store.put(replace(TRIAL, id=1))
@@ -150,9 +155,9 @@ CREATE TABLE trial (id INTEGER PRIMARY KEY, tokens TEXT NOT NULL, rule TEXT NOT 
   started REAL NOT NULL, seconds REAL NOT NULL, curve TEXT NOT NULL, metrics TEXT NOT NULL);
 CREATE INDEX trial_key ON trial (key);
 CREATE TABLE checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), trials INTEGER NOT NULL, state BLOB NOT NULL);
-INSERT INTO meta VALUES ('config', '{"task": "digits"}'), ('versions', '{"torch": "1"}');
-INSERT INTO trial VALUES (0, '[1, 2]', 'g', 'k', 'done', 0.5, 0.1, 7, NULL, '', 1.0, 2.0, '{"loss": [1]}', '{}'),
-  (1, '[1, 3]', 'w', 'l', 'running', NULL, NULL, 7, NULL, '', 1.5, 0.0, '{}', '{}');
+INSERT INTO trial VALUES (0, '[1, 2, 0, 0, 0]', 'g', 'k', 'done', 0.5, 0.1, 7, NULL, '', 1.0, 2.0,
+    '{"steps": [5], "accuracy": [1]}', '{}'),
+  (1, '[1, 3, 0, 0, 0]', 'w', 'l', 'running', NULL, NULL, 7, NULL, '', 1.5, 0.0, '{}', '{}');
 PRAGMA application_id = 0x4E4F5331;
 PRAGMA user_version = 1;
 """
@@ -161,13 +166,14 @@ PRAGMA user_version = 1;
 def test_runs_of_format_1_are_read_and_brought_up_to_date(tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "search.db")
     old.executescript(FORMAT_1)
+    old.execute("INSERT INTO meta VALUES ('config', ?), ('versions', '{}')", (json.dumps(CONFIG),))
     old.execute("INSERT INTO checkpoint VALUES (1, 1, ?)", (pack({"n": 1}),))
     old.commit()
     old.close()
     want = [
         Trial(
             0,
-            (1, 2),
+            (1, 2, 0, 0, 0),
             "g",
             "k",
             7,
@@ -176,18 +182,18 @@ def test_runs_of_format_1_are_read_and_brought_up_to_date(tmp_path: Path) -> Non
             0.1,
             started=1.0,
             seconds=2.0,
-            curve={"loss": [1]},
+            curve={"steps": [5], "accuracy": [1]},
             batch=0,
             asked=0,
             told=0,
         ),
-        Trial(1, (1, 3), "w", "l", 7, started=1.5, batch=1, asked=1),
+        Trial(1, (1, 3, 0, 0, 0), "w", "l", 7, started=1.5, batch=1, asked=1),
     ]
     with Store.open(tmp_path) as store:  # untouched by readers
         assert (store.trials(), store.scores("baseline"), store.checkpoint()) == (want, [], ({"n": 1}, 1))
     with Store.open(tmp_path, write=True) as store:
         assert (store.trials(), store.scores("baseline"), store.checkpoint()) == (want, [], ({"n": 1}, 1))
-        store.put(replace(want[1], told=1, status="done"))
+        store.put(replace(want[1], told=1, status="failed"))
         store.commit()
     with Store.open(tmp_path) as store:
         assert store.trials()[1].told == 1
@@ -236,7 +242,7 @@ def test_missing_foreign_damaged_and_newer_files(tmp_path: Path) -> None:
         return tmp_path / name
 
     (folder("text") / "search.db").write_text("not a database " * 100)
-    with pytest.raises(StoreError, match="is not a run of nos-search, or is damaged"):
+    with pytest.raises(StoreError, match="is damaged, or is not a run of nos-search: file is not a database; restore"):
         Store.open(tmp_path / "text")
     (folder("empty") / "search.db").touch()
     with pytest.raises(StoreError, match="stopped before it began"):
@@ -250,9 +256,9 @@ def test_missing_foreign_damaged_and_newer_files(tmp_path: Path) -> None:
 
     create(tmp_path / "new").close()
     newer = sqlite3.connect(tmp_path / "new" / "search.db")
-    newer.execute("PRAGMA user_version = 3")
+    newer.execute("PRAGMA user_version = 4")
     newer.close()
-    with pytest.raises(StoreError, match="has format 3, this release reads up to 2; upgrade"):
+    with pytest.raises(StoreError, match="has format 4, this release reads up to 3; upgrade"):
         Store.open(tmp_path / "new")
 
     create(tmp_path / "cut").close()

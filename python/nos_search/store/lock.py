@@ -1,0 +1,60 @@
+"""Owns the writer's lock of a run folder: DIR/search.lock, held by the process that writes until it ends in any way.
+
+Works on one machine (POSIX flock). It also tells a run that goes on from one that was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import StoreError
+
+LOCK = "search.lock"
+
+
+def take(folder: Path) -> int:
+    """The lock, until it is released. StoreError when another process has it, OSError when it cannot be had at all."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        for last in (False, False, True):  # a reader that looks whether the run goes on holds it for a moment
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    digits = "".join(c for c in os.read(handle, 32).decode("ascii", "ignore") if c.isdigit())
+                    raise StoreError(
+                        f"{folder} is in use by another nos-search, process {digits or '?'}; wait or stop it"
+                    ) from None
+                time.sleep(0.05)
+        with suppress(OSError):  # for the message above; a full disk is no reason not to go on
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def release(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
+
+
+def held(folder: Path) -> bool:
+    """Whether some process holds the lock."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False

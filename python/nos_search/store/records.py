@@ -1,0 +1,61 @@
+"""Owns what a run's store holds, as plain records: a trial of the search, and a training that is no trial of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+STATUSES = ("running", "done", "diverged", "rejected", "duplicate", "failed")
+SCORE_STATUSES = ("done", "diverged", "failed")
+# Of a run. "running" is also what a killed run leaves behind; Store.state tells the two apart.
+STATES = ("running", "finished", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One proposed rule and what became of it; layout.py says what each field is, schema.py what it may be."""
+
+    id: int
+    tokens: tuple[int, ...]
+    rule: str
+    key: str
+    seed: int
+    status: str = "running"
+    reward: float | None = None
+    lr: float | None = None
+    duplicate_of: int | None = None
+    reason: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    curve: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprint: str = ""
+    batch: int | None = None
+    asked: int | None = None
+    told: int | None = None
+    attempts: int = 1
+    worker: str = ""
+
+    def repeatable(self) -> Trial:
+        """This trial without its times and places: equal in equal runs."""
+        gates = {name: {**entry, "seconds": 0.0} for name, entry in self.gates.items()}
+        return replace(self, started=0.0, seconds=0.0, gates=gates, attempts=1, worker="")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A training that is no trial: of a known optimizer, or of a promoted rule. Fields as in layout.py."""
+
+    purpose: str
+    name: str
+    key: str
+    task: str
+    seed: int
+    budget: dict[str, Any]
+    status: str
+    reward: float | None = None
+    lr: float | None = None
+    test: float | None = None
+    curve: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0

@@ -1,0 +1,72 @@
+"""Owns what the values of a store must be to each other, each right by itself (schema.py).
+
+Every function says what is wrong, in words; "" for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .records import Score, Trial
+
+PROMOTION = "promotion"  # purpose of a score whose budget names trial and rung
+
+
+def trial_fault(trial: Trial) -> str:
+    """Of the fields of one trial."""
+    if (trial.told is None) != (trial.status == "running"):
+        return f"status {trial.status} with told {trial.told}"
+    if (trial.duplicate_of is not None) != (trial.status == "duplicate"):
+        return f"status {trial.status} with duplicate_of {trial.duplicate_of}"
+    trained = trial.reward is not None and trial.lr is not None and {"steps", "accuracy"} <= trial.curve.keys()
+    if trial.status == "done" and not trained:
+        return "status done without reward, lr or learning curve"
+    return ""
+
+
+def score_fault(score: Score) -> str:
+    """Of the fields of one score."""
+    numbers = [score.budget.get(name) for name in ("trial", "rung")]
+    if score.purpose == PROMOTION and not all(type(number) is int for number in numbers):
+        return f"budget {ascii(score.budget)[:60]} of a promotion does not name trial and rung"
+    return ""
+
+
+def trials_fault(trials: Sequence[Trial], choices: Sequence[int]) -> str:
+    """Of the trials of a run. choices: how many tokens there are for each position of a string."""
+    by_id = {trial.id: trial for trial in trials}
+    if sorted(by_id) != list(range(len(trials))):
+        return "the numbers of the trials have a gap"
+    told = sorted(trial.told for trial in trials if trial.told is not None)
+    if told != list(range(len(told))):
+        return "the order of the answers (told) has a gap"
+    for trial in trials:
+        wrong = trial_fault(trial)
+        if not wrong and not _fits(trial.tokens, choices):
+            wrong = f"tokens {list(trial.tokens)[:20]} are no string of the run's space"
+        if not wrong and trial.duplicate_of is not None:
+            first = by_id.get(trial.duplicate_of)
+            if first is None or first.status not in ("done", "diverged"):
+                wrong = f"duplicate_of {trial.duplicate_of}, which was not trained"
+        if wrong:
+            return f"trial {trial.id}: {wrong}"
+    return ""
+
+
+def scores_fault(scores: Sequence[Score]) -> str:
+    """Of the scores of a run: a promoted rule goes up rung by rung."""
+    reached: dict[int, int] = {}
+    for score in scores:
+        wrong = score_fault(score)
+        if not wrong and score.purpose == PROMOTION:
+            trial, rung = score.budget["trial"], score.budget["rung"]
+            if rung != reached.get(trial, 0) + 1:
+                wrong = f"trial {trial} was promoted to rung {rung} from rung {reached.get(trial, 0)}"
+            reached[trial] = rung
+        if wrong:
+            return f"score: {wrong}"
+    return ""
+
+
+def _fits(tokens: Sequence[int], choices: Sequence[int]) -> bool:
+    return len(tokens) == len(choices) and all(t < n for t, n in zip(tokens, choices, strict=True))

@@ -1,0 +1,31 @@
+"""Owns the checksums of a store: one for each row over all that it holds, and one for each table over its rows.
+
+They find damage (a flipped bit, a page of an older moment, a row that is gone), not forgery: whoever writes a file by
+hand can write the checksums, too. What the values may be is checked beside them (schema.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+_WRAP = 2**64
+
+
+def seal(table: str, values: Sequence[Any]) -> int:
+    """Checksum of a row, from its values as SQLite gives them back: 64 bits, signed as SQLite's integers are.
+
+    JSON in ASCII is the canonical form: it tells 1 from 1.0 and "1", and does not depend on Python's version.
+    """
+    plain = [blake2b(v, digest_size=16).hexdigest() if isinstance(v, bytes) else v for v in values]
+    return signed(int.from_bytes(blake2b(json.dumps([table, *plain]).encode(), digest_size=8).digest(), "big"))
+
+
+def signed(number: int) -> int:
+    """The number modulo 2^64, from -2^63 to 2^63 - 1.
+
+    A table's checksum is the sum of its rows': it does not depend on their order, and is kept up to date row by row.
+    """
+    return (number + _WRAP // 2) % _WRAP - _WRAP // 2

@@ -1,0 +1,285 @@
+"""Owns a run's memory: one SQLite file, DIR/search.db, written so that a killed run goes on where it was.
+
+`meta`: config, versions and state of the run as JSON. `trial`: one row per proposed rule. `score`: trainings that are
+no trial of the search, such as the known optimizers that a report shows. `checkpoint`: the strategy's state after so
+many answers (codec.py). `seal`: checksums (seal.py). The rows say when each rule was asked for and in which order the
+answers came, so the state after any later answer is had by telling a restored strategy what came after its checkpoint
+(resume.py); a checkpoint is half a megabyte and is not written with every trial.
+
+What a crash may lose: SQLite's write-ahead log with synchronous=NORMAL survives a killed process whole. A power cut may
+lose the last commits, never the file; what is lost is a tail, and resume proposes and trains it again. FULL would wait
+for the disk at every commit and save that tail.
+
+What is read is what was written, or a StoreError: every row is checked against its checksum, every table against its
+own, every value against schema.py. Whoever writes has checked the whole file before. The file is known by its
+application id, its format by user_version. Older formats are read as they are, and brought to the present one when
+opened for writing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .. import codec
+from ..errors import StoreError, UsageError
+from ..space import make_space
+from . import layout, lock, relations, schema, wal
+from .connection import Connection, damaged, writable
+from .records import Score, Trial
+from .tables import COLUMNS, Tables
+
+FILE = "search.db"
+_PATIENCE = 60.0  # seconds; backups and browsers of SQLite files hold a lock for less
+
+
+class Store:
+    """An open run folder. Use as a context manager; one writer, any number of readers.
+
+    Every method raises StoreError, one line that ends in the remedy, when the file cannot be read or written or is
+    damaged. config, versions: as given to create().
+    """
+
+    def __init__(self, folder: Path, tables: Tables, handle: int | None) -> None:
+        self.folder = folder
+        self._tables = tables
+        self._lock = handle
+        self.config: dict[str, Any] = {}
+        self.versions: dict[str, str] = {}
+
+    @classmethod
+    def create(
+        cls, folder: Path, config: Mapping[str, Any], versions: Mapping[str, str], *, patience: float = _PATIENCE
+    ) -> Store:
+        """A new run in `folder`, which must be absent or empty (UsageError)."""
+        if folder.is_dir() and any(folder.iterdir()):
+            run = (folder / FILE).exists()
+            remedy = f"continue it with: nos-search resume {folder}" if run else "choose an empty or new folder"
+            raise UsageError(f"--out {folder} {'already holds a run' if run else 'is not empty'}; {remedy}")
+        _check_settings(config, versions)
+        made = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = lock.take(folder)
+        except OSError as error:
+            raise UsageError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from None
+        try:
+            db = Connection(folder / FILE, "rwc", patience=patience)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.begin(layout.steps(0))
+            store = cls(folder, Tables(db, layout.FORMAT), handle)
+            for name, value in (("config", dict(config)), ("versions", dict(versions)), ("state", "running")):
+                store._tables.put("meta", (name, json.dumps(value)))
+            store.commit()
+        except StoreError:
+            lock.release(handle)
+            _remove(folder, whole=made)
+            raise
+        store.config, store.versions = dict(config), dict(versions)
+        return store
+
+    @classmethod
+    def open(cls, folder: Path, *, write: bool = False, patience: float = _PATIENCE) -> Store:
+        """An existing run. UsageError when there is none; StoreError when it is foreign, too new, damaged or in use.
+
+        write: for one process at a time; the whole file is checked, and brought to the present format, before.
+        patience: seconds to wait for another program that has the file locked.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            what = "does not exist" if not folder.exists() else f"holds no run ({FILE} is missing)"
+            raise UsageError(f"run folder {folder} {what}; start one with: nos-search run --out {folder}")
+        handle = _lock_for_writing(folder) if write else None
+        try:
+            db = Connection(path, "rw" if write else "ro", patience=patience)
+            try:
+                store = cls(folder, Tables(db, layout.version_of(db)), handle)
+                if not write:
+                    store._check_log()
+                store._read_meta()
+                if write:
+                    store.check()
+                    store._tables.upgrade()
+            except BaseException:
+                db.close()
+                raise
+            return store
+        except BaseException:
+            lock.release(handle)
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._tables.db.close()
+        lock.release(self._lock)
+        self._lock = None
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def set_config(self, config: Mapping[str, Any]) -> None:
+        """Replaces the configuration (new limits of a resumed run). UsageError for one that could not be read back."""
+        _check_settings(config, self.versions)
+        self.config = dict(config)
+        self._tables.put("meta", ("config", json.dumps(self.config)))
+        self.commit()
+
+    def set_state(self, state: str) -> None:
+        """Records what has become of the run, one of records.STATES; lasts after commit()."""
+        self._tables.put("meta", ("state", json.dumps(state)))
+
+    def put(self, trial: Trial) -> None:
+        """Writes a trial, new or again. It lasts, and readers see it, after commit(). ValueError for one that could not
+        be read back (schema.py)."""
+        self._tables.put("trial", schema.row(trial))
+
+    def put_checkpoint(self, state: dict[str, Any], *, told: int) -> None:
+        """Writes the strategy's state after `told` answers, in place of the one before; lasts after commit()."""
+        self._tables.put("checkpoint", (1, told, codec.pack(state)))
+
+    def put_score(self, score: Score) -> None:
+        """Writes a score in place of an equal training's. ValueError as of put()."""
+        self._tables.put("score", schema.row(score))
+        self.commit()
+
+    def commit(self) -> None:
+        """Makes what was put last, all or nothing. StoreError, too, when the folder was removed or renamed."""
+        self._tables.commit()
+
+    def rollback(self) -> None:
+        """Forgets what was put since the last commit(). Never fails."""
+        self._tables.rollback()
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """What has become of the run: "running"; "finished", at a limit; "interrupted", by Ctrl-C; "failed", by an
+        error; or "stopped": it was killed, or was made by a release that did not record this."""
+        recorded = dict(self._tables.rows("meta", COLUMNS["meta"])).get("state", '"running"')
+        state: str = json.loads(recorded)
+        return state if state != "running" else "running" if self.being_written() else "stopped"
+
+    def trials(self) -> list[Trial]:
+        """All trials by id."""
+        trials = []
+        for values in self._records("trial", schema.TRIAL):
+            if self._tables.version == 1:
+                told = None if values["status"] == "running" else values["id"]
+                values |= {"batch": values["id"], "asked": values["id"], "told": told}
+            trials.append(Trial(**{**values, "tokens": tuple(values["tokens"])}))
+        choices = [len(position.tokens) for position in make_space(self.config["space"]).positions]
+        self._refuse(relations.trials_fault(trials, choices))
+        return trials
+
+    def scores(self, purpose: str) -> list[Score]:
+        """The scores of a purpose, in order of writing."""
+        if self._tables.version == 1:
+            return []
+        scores = [Score(**values) for values in self._records("score", schema.SCORE)]
+        self._refuse(relations.scores_fault(scores))
+        return [score for score in scores if score.purpose == purpose]
+
+    def checkpoint(self) -> tuple[dict[str, Any], int] | None:
+        """The strategy's state and how many answers it knows; None when there is no checkpoint yet."""
+        rows = self._tables.rows("checkpoint", COLUMNS["checkpoint"])
+        if not rows:
+            return None
+        (_, told, state), *more = rows
+        if more or type(told) is not int or told < 0 or not isinstance(state, bytes):
+            raise self._damaged("checkpoint: a row is not what it may be")
+        return codec.unpack(state), told
+
+    def being_written(self) -> bool:
+        """Whether some process, this one included, has the run open for writing."""
+        return self._lock is not None or lock.held(self.folder)
+
+    # --- checking --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Reads the whole file. StoreError names the first thing that is wrong with it."""
+        self._tables.check(self._read_all)
+
+    def _read_all(self) -> None:
+        told = sum(trial.told is not None for trial in self.trials())
+        self.scores("")
+        found = self.checkpoint()
+        if found is not None and found[1] > told:
+            raise self._damaged(f"checkpoint after {found[1]} answers of {told}")
+
+    def _check_log(self) -> None:
+        log = self.folder / f"{FILE}-wal"
+        # While the run goes on, the end of the log is being written.
+        if not self.being_written() and not wal.whole(log) and not self.being_written():
+            raise StoreError(
+                f"{log} is damaged, and with it the last commits; what was written before them is taken up by: "
+                f"nos-search resume {self.folder}"
+            )
+
+    def _read_meta(self) -> None:
+        meta = dict(self._tables.rows("meta", COLUMNS["meta"]))
+        try:
+            self.config, self.versions = json.loads(meta["config"]), json.loads(meta["versions"])
+            state = json.loads(meta.get("state", '"running"'))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise self._damaged("its configuration cannot be read") from None
+        self._refuse(schema.config_fault(self.config, self.versions))
+        self._refuse(schema.fault({"state": schema.STATE}, {"state": state}))
+
+    def _records(self, table: str, kinds: Mapping[str, schema.Kind]) -> Iterator[dict[str, Any]]:
+        """The rows of a table by name, JSON decoded, each value as it may be."""
+        names = layout.columns(kinds, self._tables.version)
+        for row in self._tables.rows(table, names):
+            try:
+                values = {n: json.loads(v) if kinds[n].sql == "JSON" else v for n, v in zip(names, row, strict=True)}
+            except (TypeError, ValueError, RecursionError):
+                raise self._damaged(f"{table} {ascii(row[0])[:60]} is not JSON where it should be") from None
+            self._refuse(schema.fault(kinds, values), f"{table} {ascii(row[0])[:60]}: ")
+            yield values
+
+    def _refuse(self, wrong: str, where: str = "") -> None:
+        if wrong:
+            raise self._damaged(where + wrong)
+
+    def _damaged(self, what: str) -> StoreError:
+        return damaged(self._tables.db.path, what)
+
+
+def _check_settings(config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    wrong = schema.config_fault(json.loads(json.dumps(dict(config))), dict(versions))
+    if wrong:
+        raise UsageError(f"{wrong}; choose a value that can be stored")
+
+
+def _lock_for_writing(folder: Path) -> int:
+    try:
+        handle = lock.take(folder)
+    except OSError as error:
+        why = str(error.strerror)
+    else:
+        if writable(folder, folder / FILE):
+            return handle
+        lock.release(handle)
+        why = "it is read-only"
+    raise StoreError(
+        f"run folder {folder} cannot be written: {why}; make it writable, or copy it and go on with the copy"
+    )
+
+
+def _remove(folder: Path, *, whole: bool) -> None:
+    """Takes back a folder that could not be filled."""
+    with suppress(OSError):
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", lock.LOCK):
+            (folder / name).unlink(missing_ok=True)
+        if whole:
+            folder.rmdir()
