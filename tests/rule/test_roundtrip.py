@@ -5,14 +5,14 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import nos_ext
 from nos_ext.optim import library
 from nos_ext.rule import Rule
 from tests.reference.strategies import rules
 
-relaxed = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=100)
 
 
 @relaxed
