@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz faults ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -64,6 +64,28 @@ fuzz: $(STAMP) ## a million mutated programs under ASan and UBSan (needs clang w
 
 faults: $(STAMP) ## kills, full disks and a thousand flipped bits against the store of a run, a quarter of an hour
 	$(BIN)/python -m tests.faults
+
+# Twice, as ThreadSanitizer sees into the interpreter's kernels and not into the native tier's machine code. setarch: it
+# does not know how to map its memory where addresses are more random than GCC 12 had expected.
+TSAN = setarch -R env TSAN_OPTIONS="halt_on_error=1 exitcode=66"
+TSAN_PYTHON = LD_PRELOAD=$$($(CXX) -print-file-name=libtsan.so) NOS_TSAN_MODULE=$$(echo build/tsan/_C.*.so) \
+    $(TSAN) $(BIN)/python tests/tsan/python_threads.py
+
+tsan: $(STAMP) ## the engine and the module under ThreadSanitizer, several threads (needs GCC)
+	$(BIN)/python tests/fuzz/make_corpus.py build/tsan/corpus
+	$(BIN)/cmake -S . -B build/tsan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DNOS_TSAN=ON -DNOS_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/tsan
+	NOS_ISA=baseline $(TSAN) build/tsan/tsan_engine build/tsan/corpus --plant 2>/dev/null; test $$? = 66 # it does look
+	NOS_ISA=baseline $(TSAN) build/tsan/tsan_engine build/tsan/corpus
+	$(TSAN) build/tsan/tsan_engine build/tsan/corpus
+	NOS_ISA=baseline $(TSAN_PYTHON) --plant 2>/dev/null; test $$? = 66
+	NOS_ISA=baseline $(TSAN_PYTHON)
+	$(TSAN_PYTHON)
+
+peers: $(STAMP) ## PyTorch's optimizer tests over ours, and pytorch_optimizer's numbers (installs both's needs)
+	$(PIP) install -q -c constraints.txt -e ".[peers]"
+	$(BIN)/python -m pytest tests/peers -n 2 --dist worksteal
 
 ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
 	$(BIN)/python bench/ulp.py --write docs/numerics.md

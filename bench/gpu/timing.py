@@ -25,36 +25,45 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def sample(run: Callable[[int], None], calls: int, device: str) -> tuple[float, float]:
+def sample(
+    run: Callable[[int], None], calls: int, device: str, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """(seconds per call, seconds of the host per call)."""
     if device == "cpu":
-        begin = time.perf_counter()
+        begin = clock()
         run(calls)
-        seconds = (time.perf_counter() - begin) / calls
+        seconds = (clock() - begin) / calls
         return seconds, seconds
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     first.record()
-    begin = time.perf_counter()
+    begin = clock()
     run(calls)
-    host = time.perf_counter() - begin
+    host = clock() - begin
     last.record()
     torch.cuda.synchronize()
     return first.elapsed_time(last) * 1e-3 / calls, host / calls
 
 
-def measure(contenders: Sequence[Contender], base: str, device: str, budget: float) -> dict[str, dict[str, Any]]:
-    """A row per contender: us and its quartiles, host_us, ratio to `base` (median over rounds). budget in seconds."""
+def measure(
+    contenders: Sequence[Contender],
+    base: str,
+    device: str,
+    budget: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, Any]]:
+    """A row per contender: us and its quartiles, host_us, ratio to `base` (median over rounds). budget in seconds of
+    the clock."""
     calls: dict[str, int] = {}
     for c in contenders:
-        sample(c.run, 2, device)  # first calls allocate, upload, compile
-        seconds, _ = sample(c.run, 2, device)
+        sample(c.run, 2, device, clock)  # first calls allocate, upload, compile
+        seconds, _ = sample(c.run, 2, device, clock)
         calls[c.name] = max(1, min(MOST_CALLS, round(MIN_SAMPLE / seconds) if seconds > 0 else MOST_CALLS))
     taken: dict[str, list[tuple[float, float]]] = {c.name: [] for c in contenders}
-    begin, rounds = time.perf_counter(), 0
-    while rounds < 3 or (rounds < ROUNDS and time.perf_counter() - begin < budget):
+    begin, rounds = clock(), 0
+    while rounds < 3 or (rounds < ROUNDS and clock() - begin < budget):
         for c in contenders:
-            taken[c.name].append(sample(c.run, calls[c.name], device))
+            taken[c.name].append(sample(c.run, calls[c.name], device, clock))
         rounds += 1
     rows: dict[str, dict[str, Any]] = {}
     for c in contenders:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -37,7 +37,7 @@ def test_engine_within_the_derived_bound(dtype: type) -> None:
     fmt = bounds.F32 if dtype is np.float32 else bounds.F64
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400)
     @given(rule=rules(), seed=st.integers(0, 2**64 - 1), step=st.integers(1, 10_000))
     def check(rule: Rule, seed: int, step: int) -> None:
         program = nos_ext.compile_rule(rule)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,29 @@ def test_contenders_make_the_same_step(rule: str) -> None:
 
 
 def test_measure_reports_time_per_call_and_ratio() -> None:
-    rows = timing.measure(
-        [Contender("one", lambda n: time.sleep(1e-3 * n)), Contender("three", lambda n: time.sleep(3e-3 * n))],
-        "one", "cpu", 0.05,
-    )  # fmt: skip
-    assert 900 < rows["one"]["us"] < 9000
-    assert 1.5 < rows["three"]["ratio"] < 6
-    assert rows["one"]["ratio"] == 1.0
+    now = 0.0
+
+    def lasts(seconds: float) -> Callable[[int], None]:
+        def run(calls: int) -> None:
+            nonlocal now
+            now += seconds * calls
+
+        return run
+
+    found = [Contender("one", lasts(1e-3)), Contender("three", lasts(3e-3))]
+    rows = timing.measure(found, "one", "cpu", 0.05, clock=lambda: now)
+    assert rows["one"]["us"] == pytest.approx(1000)
+    assert (rows["one"]["us_q1"], rows["one"]["us_q3"], rows["one"]["host_us"]) == pytest.approx((1000, 1000, 1000))
+    assert rows["three"]["us"] == pytest.approx(3000)
+    assert (rows["one"]["ratio"], rows["three"]["ratio"]) == pytest.approx((1, 3))
+    before = now
+    timing.measure(found, "one", "cpu", 0.0, clock=lambda: now)
+    assert now - before == pytest.approx(4 * 4e-3 + 3 * (2e-3 + 3e-3))  # 2 + 2 first calls, then three rounds
 
 
 def test_dry_run_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "CELLS", (scenes.CELLS[0], ("L2", "adam", "bfloat16")))
-    assert run.main(["main", "--out", str(tmp_path), "--device", "cpu", "--seconds", "60"]) == 0
+    assert run.main(["main", "--out", str(tmp_path), "--device", "cpu", "--seconds", "inf"]) == 0
     record = json.loads((tmp_path / "results.json").read_text())
     assert [c["scene"] for c in record["cells"]] == ["2^27", "L2"]
     text = "\n\n".join(page.sections(page.load(tmp_path)))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.waiting import HUNG
+
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="torch has no gloo"
 )
@@ -104,7 +106,7 @@ def test_two_processes(tmp_path: Path) -> None:
         )
         running.append((process, out))
     try:
-        codes = [process.wait(timeout=120) for process, _ in running]
+        codes = [process.wait(timeout=HUNG) for process, _ in running]
     finally:
         for process, _ in running:
             process.kill()

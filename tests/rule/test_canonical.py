@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -202,7 +202,7 @@ def test_equal_keys_are_equal_functions(ops: tuple[str, ...]) -> None:
     """Rules of a small space, so that keys often meet; each is compared with the first of its key."""
     seen: dict[str, tuple[list[Any], Rule]] = {}
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400)
     @given(rules(ops=ops, max_ops=6, max_states=1, numbers=NUMBERS))
     def check(rule: Rule) -> None:
         assume({"beta", "eps"}.isdisjoint(rule.hyperparameters))
@@ -213,7 +213,7 @@ def test_equal_keys_are_equal_functions(ops: tuple[str, ...]) -> None:
     check()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(rules(max_states=3))
 def test_any_rule_has_a_key(rule: Rule) -> None:
     assert canonical_key(rule) == canonical_key(nos_ext.compile_rule(rule.to_text()))

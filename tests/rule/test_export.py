@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import nos_ext
 from nos_ext import RuleError
@@ -113,7 +113,7 @@ def test_values_that_move_between_slots(text: str) -> None:
 JUMPS = {"floor", "sign", "where", "mod", "lt", "le", "gt", "ge", "eq", "ne"}  # the last bit of exp decides them
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60)
 @given(rules(max_ops=12, max_states=3, ops=tuple(name for name in OPS if name not in JUMPS)))
 def test_random_rules(rule: Rule) -> None:
     compare(rule, steps=1, rtol=1e-6)

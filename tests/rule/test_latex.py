@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import nos_ext
 from nos_ext.optim import library
@@ -77,7 +77,7 @@ def test_states_that_move_or_share() -> None:
     ]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100)
 @given(rules())
 def test_balanced(rule: Rule) -> None:
     latex = rule.to_latex()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -67,7 +67,7 @@ def test_templates_of_the_table(op: Any) -> None:
     assert same(torch_result, expected, zeros and op.name != "mod")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(rules(max_states=3), st.integers(0, 2**64 - 1), st.integers(1, 2**31))
 def test_reference_agrees_with_the_oracle(rule: Rule, seed: int, step: int) -> None:
     rng = np.random.default_rng(seed % 1000)

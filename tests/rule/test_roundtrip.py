@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import nos_ext
 from nos_ext.optim import library
@@ -19,7 +19,7 @@ from nos_ext.rule.expr import GRAD, PARAM, Expr
 from nos_ext.rule.latex import number_latex
 from tests.reference.strategies import rules
 
-relaxed = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=100)
 
 
 @relaxed

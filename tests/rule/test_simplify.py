@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -66,7 +66,7 @@ def inputs(rule: Rule, dtype: Any) -> dict[str, Any]:
 UNFIXED = frozenset(("min", "max", "clip"))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200)
 @given(rules(ops=tuple(name for name in DETERMINISTIC if name not in UNFIXED), max_states=3), st.booleans())
 def test_bits_are_kept(rule: Rule, double: bool) -> None:
     dtype = np.float64 if double else np.float32

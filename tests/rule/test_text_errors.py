@@ -296,14 +296,15 @@ def test_sums_that_are_too_long() -> None:
 
 
 def test_refusal_is_quick() -> None:
-    """No text of its size may hold the process for long; the bound leaves room for a slow machine."""
+    """No text of its size may hold the process for long. CPU time, and a hundred times what any of them takes: what is
+    quadratic in such a text takes longer than that."""
     texts = ["g+" * 32000, "(" * 65000, "-" * 65000 + "g", "exp(" * 16000, "[[{(" * 16000, "g.a" * 20000]
     texts += ["9**" * 20000 + "9", "lambda:" * 9000, "f'{" * 20000, "a=" * 30000 + "g", "x\n" * 30000, "g if " * 13000]
     for text in texts:
-        start = time.perf_counter()
+        start = time.thread_time()
         with pytest.raises(RuleError):
             nos_ext.compile_rule(text)
-        assert time.perf_counter() - start < 1.0, text[:20]
+        assert time.thread_time() - start < 20.0, text[:20]
 
 
 def test_a_docstring_may_have_backslashes(recwarn: pytest.WarningsRecorder) -> None:

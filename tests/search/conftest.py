@@ -18,6 +18,7 @@ from nos_search.executor import Answer, Executor, Job
 from nos_search.loop import Search
 from nos_search.store import Store
 from nos_search.train.child import Outcome
+from tests.waiting import HUNG
 
 torch.set_num_threads(1)  # the tests' tensors are small, and bits depend on the number
 
@@ -100,7 +101,7 @@ def command(*args: object) -> list[str]:
 
 def nos_search(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
-    return subprocess.run(command(*args), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=300)
+    return subprocess.run(command(*args), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=HUNG)
 
 
 @pytest.fixture(scope="session")

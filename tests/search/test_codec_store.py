@@ -30,7 +30,7 @@ plain = st.recursive(
 
 
 @hypothesis.given(st.dictionaries(st.text().filter(lambda k: not k.startswith("$")), plain))
-@hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=60, derandomize=True)
 def test_plain_states_survive(state: dict[str, object]) -> None:
     assert unpack(pack(state)) == state
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from nos_search.errors import UsageError
 from nos_search.executor import Executor, InProcess, Loader
 from nos_search.executor.local import Local
-from nos_search.testing.executor import ExecutorCase, WorkerExecutorCase
+from nos_search.testing.executor import TIMEOUT, Clock, ExecutorCase, WorkerExecutorCase
 
 
 class TestInProcess(ExecutorCase):
-    def make(self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int) -> Executor:
-        return InProcess(loader(), threads=threads, clock=time.perf_counter)
+    def make(
+        self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
+    ) -> Executor:
+        return InProcess(loader(), threads=threads, clock=clock)
 
 
 @pytest.mark.slow
 class TestLocal(WorkerExecutorCase):
-    def make(self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int) -> Executor:
-        return Local(
-            loader, workers=workers, threads=threads, timeout=timeout, retries=retries, clock=time.perf_counter
-        )
+    def make(
+        self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
+    ) -> Executor:
+        return Local(loader, workers=workers, threads=threads, timeout=timeout, retries=retries, clock=clock)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def ray() -> Iterator[object]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 class TestCluster(WorkerExecutorCase):
-    def make(self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int) -> Executor:
+    def make(
+        self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
+    ) -> Executor:
         from nos_search.executor.cluster import Cluster
 
         return Cluster(
@@ -49,13 +52,13 @@ class TestCluster(WorkerExecutorCase):
             address=None,
             timeout=timeout,
             retries=retries,
-            clock=time.perf_counter,
+            clock=clock,
         )
 
     def test_what_the_cluster_lacks_is_said_at_once(self, tmp_path: object) -> None:
         from nos_search.executor.cluster import Cluster
 
         with pytest.raises(UsageError, match=r"--gpus-per-trial 0.25: the Ray cluster has 0 GPUs"):
-            Cluster(lambda: None, workers=1, threads=1, gpus=0.25, address=None, timeout=1.0, clock=time.perf_counter)  # type: ignore[arg-type, return-value]
+            Cluster(lambda: None, workers=1, threads=1, gpus=0.25, address=None, timeout=TIMEOUT, clock=Clock())  # type: ignore[arg-type, return-value]
         with pytest.raises(UsageError, match=r"--threads 3: the Ray cluster has 2 CPUs"):
-            Cluster(lambda: None, workers=1, threads=3, gpus=0.0, address=None, timeout=1.0, clock=time.perf_counter)  # type: ignore[arg-type, return-value]
+            Cluster(lambda: None, workers=1, threads=3, gpus=0.0, address=None, timeout=TIMEOUT, clock=Clock())  # type: ignore[arg-type, return-value]

@@ -7,8 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from nos_search.config import RunConfig
 from nos_search.errors import SearchError
 from nos_search.rules import compile_rule
 from nos_search.store import Store
+from tests.waiting import HUNG, wait_until
 
 from .conftest import command, environment, nos_search, table
 
@@ -42,24 +41,14 @@ def start_until(folder: Path, trials: int, args: list[object]) -> subprocess.Pop
     )
 
     def reached() -> bool:
-        with Store.open(folder) as store:
-            return sum(trial.told is not None for trial in store.trials()) >= trials
-
-    wait_until(process, reached)
-    return process
-
-
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
         try:
-            if reached():
-                return
+            with Store.open(folder) as store:
+                return sum(trial.told is not None for trial in store.trials()) >= trials
         except (SearchError, sqlite3.Error):  # not made yet
-            pass
-        time.sleep(0.01)
-    raise AssertionError("the search did not get going")
+            return False
+
+    wait_until(reached, process=process)
+    return process
 
 
 def test_kill_and_resume(tmp_path: Path, whole: list[object]) -> None:
@@ -84,7 +73,7 @@ def test_interrupt_and_resume(tmp_path: Path, whole: list[object]) -> None:
     folder = tmp_path / "run"
     process = start_until(folder, 12, [*RUN, "--out", folder])
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=HUNG)
     assert process.returncode == 130
     assert f"continue with: nos-search resume {folder}" in err
     assert "Traceback" not in err
@@ -133,23 +122,20 @@ def check_complete(folder: Path, wanted: int) -> None:
 def test_workers_killed_search_killed_search_interrupted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start_until(folder, 1, [*RUN, "--trials", 2000, "--out", folder, "--workers", 2])
-    wait_until(process, lambda: len(workers(folder)) > 0)
+    wait_until(lambda: workers(folder), process=process)
     (victim, *_) = workers(folder)
     os.kill(victim, signal.SIGKILL)
-    wait_until(process, lambda: len(workers(folder) - {victim}) >= 2)
+    wait_until(lambda: len(workers(folder) - {victim}) >= 2, process=process)
     process.kill()
     process.communicate()
     orphans = workers(folder)
     with Store.open(folder) as store:
         answered = [trial for trial in store.trials() if trial.told is not None]
-    deadline = time.monotonic() + 20
-    while any(map(alive, orphans)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(alive, orphans))
+    wait_until(lambda: not any(map(alive, orphans)))
 
     process = start_until(folder, len(answered) + 4, ["resume", folder])
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=HUNG)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not any(map(alive, workers(folder)))

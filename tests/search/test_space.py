@@ -173,7 +173,7 @@ def test_what_cannot_be_written_is_refused() -> None:
 
 
 @hypothesis.given(st.integers(0, 2**32), st.sampled_from(sorted(VOCABULARIES)), st.integers(1, 3))
-@hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=60, derandomize=True)
 def test_text_and_back(seed: int, vocabulary: str, groups: int) -> None:
     """Decoding what was encoded gives the same text, though dead parts of the string may differ."""
     space = Space(vocabulary=vocabulary, groups=groups)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from .base import Answer, Executor, Job
 from .worker import Payload, Reply
 
+_LOOK = 1.0  # seconds between looks at the clock, which may go faster or slower than the queue's waits
+
 
 class Handle(ABC):
     """A worker, seen from the search. ready: gives its name once it has started and loaded its data."""
@@ -200,7 +202,7 @@ class WorkerPool(Executor):
 
         def started(_: Future[str]) -> None:
             with self._books.lock:
-                if seat.handle is handle:
+                if seat.handle is handle and seat.since is None:  # else it had started when it was given its job
                     seat.since = self._clock()
                     self._events.put(None)  # the search waits by another deadline now
 
@@ -209,11 +211,11 @@ class WorkerPool(Executor):
     def _deadline(self, seat: _Seat) -> float:
         return seat.made + self._start_timeout if seat.since is None else seat.since + self._timeout
 
-    def _patience(self) -> float | None:
-        """Seconds until the first time-out; None when no worker has a job."""
+    def _patience(self) -> float:
+        """Seconds until the first time-out, or until it is time to look at the clock again."""
         with self._books.lock:
             deadlines = [self._deadline(seat) for seat in self._seats if seat.task is not None]
-        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
+        return min(max(0.0, min(deadlines) - self._clock()), _LOOK) if deadlines else _LOOK
 
     def _overdue(self) -> list[_Event]:
         now = self._clock()

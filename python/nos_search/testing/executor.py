@@ -1,10 +1,11 @@
 """Owns the conformance tests of executors.
 
     class TestMine(WorkerExecutorCase):
-        def make(self, loader, *, workers, threads, timeout, retries):
+        def make(self, loader, *, workers, threads, timeout, retries, clock):
             return MyExecutor(loader, ...)
 
 `ExecutorCase` is for all executors, `WorkerExecutorCase` adds what those with processes of their own must survive.
+Nothing here depends on how fast the machine is: time, by which a worker is taken for hung, is the tests' own `Clock`.
 Plain asserts and no fixtures, so the package does not need pytest.
 """
 
@@ -15,7 +16,7 @@ import signal
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,22 @@ from ..rules import Rule, compile_rule
 from ..train.child import Outcome
 
 RULE = "g * exp(sign(g) * sign(m))"
+TIMEOUT = 60.0  # seconds of Clock
+
+
+class Clock:
+    """Seconds, of which no more than a microsecond passes with every look, unless a test says so by `pass_timeout`."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 1e-6
+        return self._now
+
+    def pass_timeout(self) -> None:
+        """Every trial that is under way is overdue from now on."""
+        self._now += TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,11 @@ class Fault:
     def marks(self, name: str) -> int:
         return len(list(Path(self.folder).glob(f"{name}-*")))
 
+    def wait_for(self, name: str) -> None:
+        """Waits for a mark in this folder, however long it takes."""
+        while not self.marks(name):
+            time.sleep(0.01)
+
     def _score(self, rule: Rule, seed: int, rung: int) -> Outcome:
         self._mark(f"job{seed}")
         first = self.marks(f"job{seed}") == 1
@@ -67,7 +89,8 @@ class Fault:
         if seed in self.dies or (seed in self.dies_once and first):
             os.kill(os.getpid(), signal.SIGKILL)
         if seed in self.hangs or (seed in self.hangs_once and first):
-            time.sleep(3600)
+            while True:
+                time.sleep(1)
         return trained(rule, seed, rung)
 
 
@@ -88,8 +111,18 @@ class ExecutorCase(ABC):
     """Every executor must pass these."""
 
     @abstractmethod
-    def make(self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int) -> Executor:
-        """A fresh executor. One without processes of its own calls the loader itself and may ignore the rest."""
+    def make(
+        self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
+    ) -> Executor:
+        """A fresh executor that takes the time from `clock` and looks at it again and again while it waits. One
+        without processes of its own calls the loader itself and may ignore the rest."""
+
+    def started(
+        self, loader: Loader, *, workers: int = 2, threads: int = 1, retries: int = 1, clock: Clock | None = None
+    ) -> Executor:
+        """What the tests use: `make` with their own time."""
+        clock = clock or Clock()
+        return self.make(loader, workers=workers, threads=threads, timeout=TIMEOUT, retries=retries, clock=clock)
 
     def answers(self, executor: Executor, seeds: Sequence[int]) -> dict[int, Answer]:
         """Runs one job per seed, numbered from 100 in order, and returns the answers by seed."""
@@ -110,7 +143,7 @@ class ExecutorCase(ABC):
     def test_the_rung_reaches_the_scorer(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             loader, rule = Fault(folder), compile_rule(RULE)
-            with self.make(loader, workers=1, threads=1, timeout=60.0, retries=0) as executor:
+            with self.started(loader, workers=1, retries=0) as executor:
                 executor.submit(Job(1, rule, 5, rung=2))
                 (answer,) = executor.wait()
         torch.set_num_threads(1)
@@ -121,7 +154,7 @@ class ExecutorCase(ABC):
         for threads in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
                 fault = Fault(folder)
-                with self.make(fault, workers=2, threads=threads, timeout=60.0, retries=1) as executor:
+                with self.started(fault, threads=threads) as executor:
                     got = self.answers(executor, range(9))
                 before = torch.get_num_threads()
                 torch.set_num_threads(threads)
@@ -137,7 +170,7 @@ class ExecutorCase(ABC):
     def test_divergence_is_an_outcome_and_errors_are_reasons(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fault = Fault(folder, raises=(3, 4), diverges=(5,))
-            with self.make(fault, workers=2, threads=1, timeout=60.0, retries=1) as executor:
+            with self.started(fault) as executor:
                 got = self.answers(executor, range(8))
             for seed, answer in got.items():
                 if seed in (3, 4):
@@ -152,7 +185,7 @@ class ExecutorCase(ABC):
         rule = compile_rule(RULE)
         with (
             tempfile.TemporaryDirectory() as folder,
-            self.make(Fault(folder), workers=2, threads=1, timeout=60.0, retries=1) as executor,
+            self.started(Fault(folder)) as executor,
         ):
             assert _refused(executor.wait)
             for number in range(executor.slots):
@@ -167,7 +200,7 @@ class ExecutorCase(ABC):
     def test_closing_gives_up_jobs(self) -> None:
         rule = compile_rule(RULE)
         with tempfile.TemporaryDirectory() as folder:
-            executor = self.make(Fault(folder), workers=1, threads=1, timeout=60.0, retries=1)
+            executor = self.started(Fault(folder), workers=1)
             executor.submit(Job(0, rule, 0))
             executor.close()
             executor.close()
@@ -181,7 +214,7 @@ class WorkerExecutorCase(ExecutorCase):
     def test_a_killed_worker_is_replaced_and_its_trial_tried_again(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fault = Fault(folder, dies_once=(2,), dies=(5,))
-            with self.make(fault, workers=2, threads=1, timeout=60.0, retries=1) as executor:
+            with self.started(fault) as executor:
                 got = self.answers(executor, range(10))
             for seed, answer in got.items():
                 assert answer.attempts == (2 if seed in (2, 5) else 1)
@@ -192,21 +225,44 @@ class WorkerExecutorCase(ExecutorCase):
             assert all(fault.marks(f"job{seed}") == 1 for seed in (0, 1, 3, 4, 6, 7, 8, 9))  # nobody else's
 
     def test_a_hung_worker_is_replaced_and_its_trial_tried_again(self) -> None:
+        rule, clock = compile_rule(RULE), Clock()
         with tempfile.TemporaryDirectory() as folder:
-            fault = Fault(folder, hangs_once=(1,), hangs=(4,))
-            with self.make(fault, workers=2, threads=1, timeout=1.0, retries=1) as executor:
-                got = self.answers(executor, range(7))
-            for seed, answer in got.items():
-                assert answer.attempts == (2 if seed in (1, 4) else 1)
-                assert (answer.outcome is None) == (seed == 4)
-            assert "worker hung: no answer within 1 s" in got[4].reason
-            assert all(fault.marks(f"job{seed}") == 1 for seed in (0, 2, 3, 5, 6))
+            fault = Fault(folder, hangs_once=(9,))
+            with self.started(fault, clock=clock) as executor:
+                self.answers(executor, range(2 * executor.slots))  # every worker is there
+                executor.submit(Job(9, rule, 9))
+                fault.wait_for("job9")
+                for seed in (10, 11, 12):  # the other worker goes on, and is not taken for hung
+                    executor.submit(Job(seed, rule, seed))
+                    (answer,) = executor.wait()
+                    assert (answer.number, answer.attempts) == (seed, 1)
+                clock.pass_timeout()
+                (answer,) = executor.wait()
+                assert (answer.number, answer.attempts) == (9, 2)
+                assert answer.outcome == trained_with_one_thread(rule, 9)
+                assert fault.marks("job9") == 2
+                assert all(fault.marks(f"job{seed}") == 1 for seed in (10, 11, 12))
+
+    def test_a_trial_that_hangs_to_the_end_is_a_reason_and_its_worker_replaced(self) -> None:
+        rule, clock = compile_rule(RULE), Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, hangs=(3,))
+            with self.started(fault, workers=1, retries=0, clock=clock) as executor:
+                self.answers(executor, range(2))
+                executor.submit(Job(3, rule, 3))
+                fault.wait_for("job3")
+                clock.pass_timeout()
+                (answer,) = executor.wait()
+                assert (answer.outcome, answer.attempts) == (None, 1)
+                assert f"worker hung: no answer within {TIMEOUT:g} s" in answer.reason
+                assert answer.seconds >= TIMEOUT
+                self.answers(executor, (5, 6))
 
     def test_a_worker_killed_while_idle_costs_nothing(self) -> None:
         rule = compile_rule(RULE)
         with (
             tempfile.TemporaryDirectory() as folder,
-            self.make(Fault(folder), workers=1, threads=1, timeout=60.0, retries=1) as executor,
+            self.started(Fault(folder), workers=1) as executor,
         ):
             executor.submit(Job(0, rule, 0))
             (answer,) = executor.wait()
@@ -220,7 +276,7 @@ class WorkerExecutorCase(ExecutorCase):
 
     def test_data_that_cannot_be_loaded_are_a_reason(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            with self.make(Fault(folder, broken=True), workers=1, threads=1, timeout=60.0, retries=1) as executor:
+            with self.started(Fault(folder, broken=True), workers=1) as executor:
                 got = self.answers(executor, range(2))
             for answer in got.values():
                 assert answer.outcome is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -79,7 +79,7 @@ def test_a_rule_beyond_the_capacity_is_refused() -> None:
 def test_scalar_code_of_random_rules() -> None:
     """The prologue's interpreter of scalar code gives the host's doubles."""
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200)
     @given(rule=rules(max_ops=40), seed=st.integers(0, 2**64 - 1), step=st.integers(1, 10_000))
     def check(rule: Rule, seed: int, step: int) -> None:
         program = nos_ext.compile_rule(rule)

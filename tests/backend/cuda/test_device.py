@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -116,7 +116,7 @@ def test_double_is_within_the_libraries_ulps() -> None:
 
 
 def test_random_rules() -> None:
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150)
     @given(rule=rules(max_ops=40), seed=st.integers(0, 2**63), step=st.integers(1, 10_000))
     def check(rule: Rule, seed: int, step: int) -> None:
         program = nos_ext.compile_rule(rule)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,11 +56,10 @@ def test_auto_changes_over_without_a_change_of_bits(tmp_path: Path) -> None:
     program = nos_ext.compile_rule("g * exp(sign(g) * sign(m)) + 0.01 * tanh(m)")
     cpu = make(3, SIZES, [torch.float32] * 3)
     gpu = to_device(cpu)
-    deadline = time.monotonic() + 60
     step = 0
     while not list(tmp_path.glob("*.cubin")) or step % 10:
-        assert time.monotonic() < deadline
         step += 1
+        assert step < 10_000_000, "no kernel was compiled"
         for lists in (cpu, gpu):
             nos_ext.apply_rule(program, lists[0], lists[1], lists[2:], lr=1e-3, step=step)
     for lists in (cpu, gpu):

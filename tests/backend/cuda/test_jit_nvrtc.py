@@ -22,6 +22,7 @@ import nos_ext
 from nos_ext import _C
 from nos_ext.optim import library
 from tests.backend.cuda import programs as pg
+from tests.waiting import HUNG, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 HAVE = not _C.jit_status().startswith("off")
@@ -126,7 +127,7 @@ def child(code: str, **env: str) -> subprocess.Popen[str]:
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HUNG)
     assert process.returncode == 0, err
     return out.strip()
 
@@ -176,6 +177,7 @@ def test_processes_share_the_cache_and_a_killed_one_leaves_no_half_entry(tmp_pat
 import nos_ext, itertools
 from nos_ext import _C
 from tests.backend.cuda import programs as pg
+from tests.waiting import HUNG, wait_until
 print("on", flush=True)
 for i in itertools.count():
     _C.jit_build(pg.random_rules(i, 1)[0], ["float32"] * (2 + len(pg.random_rules(i, 1)[0].state_names)), 90)
@@ -219,10 +221,7 @@ def test_auto_compiles_in_the_background_after_so_many_calls(
 
     assert [call() for _ in range(4)] == [None] * 4
     assert not entries(tmp_path)
-    deadline = time.monotonic() + 60
-    while call() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: call() is not None)
     assert len(entries(tmp_path)) == 1
     other = nos_ext.compile_rule("g * tanh(m) * 0.456 + sqrt(abs(g))")
     calls = [_C.jit_build(other, ["float32"] * 3, 90, mode="auto") for _ in range(5)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nos_ext
@@ -287,7 +287,7 @@ def test_a_rule_too_big_for_the_device() -> None:
 
 # ---- random rules ----------------------------------------------------------------------------------------------------
 def test_random_rules() -> None:
-    @settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=800)
     @given(
         rule=rules(max_ops=60), seed=st.integers(0, 2**64 - 1), step=st.integers(1, 10_000), registers=st.integers(0, 9)
     )

@@ -1,0 +1,125 @@
+"""pytorch_optimizer's optimizers written as rules: the same numbers, over 50 steps in float64 and in float32.
+
+The rules stand here as the papers have them, with the peer's defaults; library rules are named. Its package ships no
+tests of its own; what its users rely on besides (closures, groups, checkpoints) is in the other files of this folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from nos_ext.optim import RuleOptimizer, library
+
+peers = pytest.importorskip("pytorch_optimizer")
+
+STEPS = 50
+FLOAT32_INSIDE = ("QHAdam", "LaProp")  # weights and step sizes in float32 beside parameters of float64
+CASES: list[tuple[str, dict[str, Any], Any, dict[str, Any]]] = [  # peer, its arguments, rule, the rule's arguments
+    ("Lion", {"lr": 1e-2}, library.lion, {}),
+    ("Lion", {"lr": 1e-2, "weight_decay": 0.1, "betas": (0.95, 0.98)}, library.lion, {"weight_decay": 0.1, "beta1": 0.95, "beta2": 0.98}),
+    ("Lion", {"lr": 1e-2, "maximize": True}, library.lion, {"maximize": True}),
+    ("Tiger", {"lr": 1e-2, "weight_decay": 0.0}, library.signum, {"beta": 0.965}),
+    ("Tiger", {"lr": 1e-2, "weight_decay": 0.1}, library.signum, {"beta": 0.965, "weight_decay": 0.1}),
+    ("SignSGD", {"lr": 1e-2}, library.signum, {}),
+    ("SGDW", {"lr": 1e-2}, library.sgd, {}),
+    ("AdaBelief", {"lr": 1e-2}, """
+def adabelief(p, g, m, s, *, lr, beta1=0.9, beta2=0.999, eps=1e-16):
+    m = beta1 * m + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * (g - m) ** 2 + eps
+    return p - lr / (1 - beta1 ** t) * m / (sqrt(s) / sqrt(1 - beta2 ** t) + eps), m, s
+""", {}),
+    ("QHAdam", {"lr": 1e-2, "nus": (0.7, 1.0)}, """
+def qhadam(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, nu1=0.7, eps=1e-8):
+    m = m + (g - m) * (1 - beta1) / (1 - beta1 ** t)
+    v = v + (g ** 2 - v) * (1 - beta2) / (1 - beta2 ** t)
+    return p - lr * (nu1 * m + (1 - nu1) * g) / (sqrt(v) + eps), m, v
+""", {}),
+    ("AdaMax", {"lr": 1e-2}, """
+def adamax(p, g, m, u, *, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    m = beta1 * m + (1 - beta1) * g
+    u = max(beta2 * u, abs(g) + eps)
+    return p - lr / (1 - beta1 ** t) * m / u, m, u
+""", {}),
+    ("PAdam", {"lr": 1e-2}, """
+def padam(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, partial=0.25, eps=1e-8):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g ** 2
+    return p - lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t) * m / pow(sqrt(v) + eps, 2 * partial), m, v
+""", {}),
+    ("LaProp", {"lr": 1e-2}, """
+def laprop(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-15):
+    v = beta2 * v + (1 - beta2) * g ** 2
+    m = beta1 * m + (1 - beta1) * lr * g / ((sqrt(v + 1e-15) + eps) / sqrt(1 - beta2 ** t))
+    return p - m / (1 - beta1 ** t), m, v
+""", {}),
+    ("Adan", {"lr": 1e-2}, """
+def adan(p, g, m, d, v, last, *, lr, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8):
+    change = where(t == 1, 0, g - last)
+    m = beta1 * m + (1 - beta1) * g
+    d = beta2 * d + (1 - beta2) * change
+    v = beta3 * v + (1 - beta3) * (g + beta2 * change) ** 2
+    u = m / (1 - beta1 ** t) + beta2 * d / (1 - beta2 ** t)
+    return p - lr * u / (sqrt(v) / sqrt(1 - beta3 ** t) + eps), m, d, v, g
+""", {}),
+    ("AdEMAMix", {"lr": 1e-2}, """
+def ademamix(p, g, m, v, slow, *, lr, beta1=0.9, beta2=0.999, beta3=0.9999, alpha=5.0, eps=1e-8):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g ** 2
+    slow = beta3 * slow + (1 - beta3) * g
+    return p - lr * (m / (1 - beta1 ** t) + alpha * slow) / (sqrt(v) / sqrt(1 - beta2 ** t) + eps), m, v, slow
+""", {}),
+    ("Ano", {"lr": 1e-2}, """
+def ano(p, g, m, v, *, lr, beta1=0.92, beta2=0.99, eps=1e-8):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * sign(g ** 2 - v) * g ** 2
+    return p - lr * abs(g) * sign(m) / (sqrt(v / (1 - beta2 ** t)) + eps), m, v
+""", {}),
+]  # fmt: skip
+
+
+def trained(optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> list[torch.Tensor]:
+    make = torch.Generator().manual_seed(17)
+    params = optimizer.param_groups[0]["params"]
+    for _ in range(STEPS):
+        for p in params:
+            p.grad = torch.randn(p.shape, dtype=torch.float64, generator=make).to(dtype)
+        optimizer.step()
+    return [p.detach() for p in params]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize(("peer", "arguments", "rule", "hyper"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_equals_the_peer(
+    peer: str, arguments: dict[str, Any], rule: Any, hyper: dict[str, Any], dtype: torch.dtype, bound: float
+) -> None:
+    if peer in FLOAT32_INSIDE:
+        bound = max(bound, 1e-6)
+    make = torch.Generator().manual_seed(19)
+    start = [torch.randn(s, dtype=torch.float64, generator=make).to(dtype) for s in ((6, 5), (11,))]
+    theirs = getattr(peers, peer)([Parameter(s.clone()) for s in start], **arguments)
+    ours = RuleOptimizer([Parameter(s.clone()) for s in start], rule, arguments["lr"], **hyper)
+    got, want = trained(ours, dtype), trained(theirs, dtype)
+    for a, b, s in zip(got, want, start, strict=True):
+        assert (b - s).abs().max() > 10 * bound, "the peer has moved"
+        torch.testing.assert_close(a, b, rtol=bound, atol=bound)
+
+
+def test_every_library_rule_of_a_name_that_the_peer_has_is_compared() -> None:
+    """Under the same name two packages should mean the same rule."""
+    theirs = {name.lower() for name in peers.get_supported_optimizers()} | {"signum"}
+    shared = {name for name in library.names() if name in theirs} - {
+        "adam",
+        "adamw",
+        "sgd",
+        "nesterov",
+        "rmsprop",
+        "adagrad",
+    }
+    compared = {rule.name for _, _, rule, _ in CASES if not isinstance(rule, str)}
+    assert shared <= compared  # the others are torch's own classes, compared in test_torch_values.py
