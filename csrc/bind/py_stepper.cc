@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 
@@ -34,7 +35,8 @@ struct Part {
 class Stepper {
  public:
   // tensors, states: what the engine gets for every parameter; read at every step. counts: the memory of `steps`, a
-  // float32 tensor with the number of steps that every parameter has taken.
+  // float64 tensor with the number of steps that every parameter has taken, which counts exactly far beyond the last
+  // step that there can be.
   Stepper(py::object program, py::list groups, py::dict state, py::tuple hypers, py::tuple flags, py::list tensors,
           py::list states, py::object steps, uintptr_t counts)
       : program_object_(std::move(program)),
@@ -43,7 +45,7 @@ class Stepper {
         tensors_(std::move(tensors)),
         states_(std::move(states)),
         steps_(std::move(steps)),
-        counts_(reinterpret_cast<float*>(counts)) {
+        counts_(reinterpret_cast<double*>(counts)) {
     for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
   }
 
@@ -80,8 +82,8 @@ class Stepper {
     Change change = watch_.look(groups.ptr(), state.ptr(), values);
     if (change == Change::structure) return change;
     if (grads.is_none()) grads = gradients();
-    if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()))
-      change = Change::division;
+    if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()) || at_the_end())
+      change = Change::division;  // which checks the numbers of steps
     if (change != Change::none) return change;
     take(values, read);
     run(std::move(grads), std::move(scale));
@@ -120,6 +122,11 @@ class Stepper {
     for (size_t i = 0; i < known_counts_.size(); ++i)
       if (counts_[i] != known_counts_[i]) return false;
     return true;
+  }
+
+  // The next step has no number: it keys random draws with 32 bits.
+  bool at_the_end() const {
+    return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.step >= UINT32_MAX; });
   }
 
   bool same_presence(PyObject* grads) const {
@@ -230,8 +237,8 @@ class Stepper {
   Watch watch_;
   py::list tensors_, states_;
   py::object steps_;
-  float* const counts_;
-  std::vector<float> known_counts_;
+  double* const counts_;
+  std::vector<double> known_counts_;
   std::vector<bool> present_;  // which parameters had a gradient
   std::vector<double> rows_;   // hyperparameters of every group
   std::vector<Watch::NewValue> reread_;

@@ -27,7 +27,7 @@ class OptimizerCase:
         wide_state: whether state of half-precision parameters is float32.
         any_strides: whether gradients may have other strides than their parameters and no parameter is copied.
         refuses: keyword arguments that must raise ValueError with the argument's name in the message.
-        amp: whether GradScaler leaves unscaling and skipping to step().
+        amp: whether GradScaler leaves unscaling and skipping to step() when fused=True is asked for.
         extra: keyword arguments for every construction.
     """
 

@@ -247,7 +247,7 @@ class Contract:
     @pytest.mark.slow
     def test_compiled_training_step(self, case: OptimizerCase) -> None:
         """A training step under torch.compile computes what the eager one does."""
-        torch._dynamo.reset()
+        torch.compiler.reset()
         net, other = network(), network()
         optimizer, expected = case(net.parameters()), case(other.parameters())
 

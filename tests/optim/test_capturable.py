@@ -86,7 +86,7 @@ class StandIn:
 
     def run(self) -> None:
         factor, rounding, counter = self.head
-        step = int(ctypes.c_float.from_address(counter).value)
+        step = int(ctypes.c_double.from_address(counter).value)
         for i, (p, g, *states) in enumerate(zip(*self.lists, strict=True)):
             if g is None:
                 continue
