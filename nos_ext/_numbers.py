@@ -5,6 +5,7 @@ Works without torch and without NumPy: NumPy's scalars are registered as `number
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any, Final
 
@@ -50,6 +51,14 @@ def number(name: str, value: Any, wanted: str = "a number") -> float:
         return float(value)
     except OverflowError:
         raise ValueError(f"{name} is {shown(value)}, which is too large for a float; pass a smaller number") from None
+
+
+def positive(name: str, value: Any, wanted: str = "a positive number") -> float:
+    """The float that `value` is, above 0 and finite. As `number` otherwise."""
+    found = number(name, value, wanted)
+    if not (found > 0 and math.isfinite(found)):
+        raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
+    return found
 
 
 def integer(name: str, value: Any, low: int, high: int, wanted: str | None = None) -> int:

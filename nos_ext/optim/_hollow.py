@@ -31,7 +31,10 @@ def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
 
 
 def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iterable[tuple[int, Any, bool]]) -> None:
-    """One step of each of `params` that has a gradient.
+    """One step of each of `params` that is hollow and has a gradient.
+
+    A real one among them, under FakeTensorMode, is what the mode takes it for: an error, or with allow_non_fake_inputs
+    something that is left alone.
 
     Args:
         owner: name of the optimizer, for messages.
@@ -44,7 +47,12 @@ def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iter
         check_grad(owner, i, param.grad)
         check_param(owner, i, param)
     with torch.inference_mode(False), torch.no_grad():
+        for _, param, _ in given:
+            if not is_hollow(param):
+                torch.zeros_like(param)  # refused by the mode, in its own words
         for _, param, on_device in given:
+            if not is_hollow(param):
+                continue
             if not state.get(param):
                 count = torch.zeros((), dtype=torch.float64, device=param.device if on_device else "cpu")
                 state[param] = {"step": count, **zero_states(program, param)}

@@ -19,7 +19,7 @@ from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, like
 from ._shards import check_draws, is_sharded, local
-from ._values import Scalar, checked_flags, needs_reading, step_count, to_number
+from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group that the engine takes once for a call; in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
@@ -90,8 +90,11 @@ class StepLists:
         """
 
         def read(group: int, hyper: int, value: Any) -> Any:
-            scalar = resolve(self._hypers[hyper], value, self._groups[group])
-            return scalar if needs_reading(scalar) else to_number(self._hypers[hyper], scalar)
+            name = self._hypers[hyper]
+            scalar = resolve(name, value, self._groups[group])
+            if isinstance(scalar, torch.Tensor):
+                check_tensor(name, scalar)
+            return scalar if needs_reading(scalar) else to_number(name, scalar)
 
         grads: list[Any] | None = None
         if self._gradients.any_odd or self._hollow or self._copies:

@@ -81,11 +81,7 @@ def check_names(program: Program, given: Iterable[str]) -> None:
 def check_scalar(name: str, value: Any) -> None:
     """TypeError or ValueError unless `value` can be the hyperparameter `name`."""
     if isinstance(value, torch.Tensor):
-        if value.numel() != 1:
-            what = "Tensor lr must be 1-element" if name == "lr" else f"{name} is a tensor"
-            raise ValueError(f"{what}; its shape is {tuple(value.shape)}, pass a number or a tensor of one element")
-        if value.is_complex():
-            raise TypeError(f"{name} is a tensor of {value.dtype}; pass a real one")
+        check_tensor(name, value)
     elif callable(value):
         if name == "lr":
             raise TypeError(f"lr is {value!r}; pass a number or a tensor, and change it with an LRScheduler")
@@ -94,6 +90,15 @@ def check_scalar(name: str, value: Any) -> None:
         as_number = number(name, value, _SCALAR + also)
         if name == "lr" and not as_number >= 0.0:
             raise ValueError(f"Invalid learning rate: {value}; pass a number that is not negative")
+
+
+def check_tensor(name: str, value: torch.Tensor) -> None:
+    """TypeError or ValueError unless the tensor `value` stands for a number."""
+    if value.numel() != 1:
+        what = "Tensor lr must be 1-element" if name == "lr" else f"{name} is a tensor"
+        raise ValueError(f"{what}; its shape is {tuple(value.shape)}, pass a number or a tensor of one element")
+    if value.is_complex():
+        raise TypeError(f"{name} is a tensor of {value.dtype}; pass a real one")
 
 
 def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
