@@ -14,9 +14,9 @@ LAST_STEP: Final = 2**32 - 1
 
 
 def shown(value: Any) -> str:
-    """repr(value) for messages, shortened where it is long."""
+    """repr(value) for messages: in one line, and shortened where it is long."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except ValueError:  # Python does not print integers of thousands of digits
         return f"an integer of {value.bit_length()} bits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

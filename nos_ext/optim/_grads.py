@@ -49,19 +49,14 @@ class Gradients:
         self._params = params
         self._tensors = tensors
         self._sharded = sharded
-        self._odd: set[int] = set()  # had other strides than their parameters at some step
-
-    @property
-    def any_odd(self) -> bool:
-        """Whether `prepare` has something to do."""
-        return bool(self._sharded or self._odd)
+        self.odd: set[int] = set()  # had other strides than their parameters at some step
 
     def prepare(self, grads: list[Any]) -> None:
         """Replace, in the list, shards by their memory and gradients of known odd strides by copies."""
         for i in self._sharded:
             if grads[i] is not None:
                 grads[i] = local_grad(self._params[i], grads[i])
-        for i in self._odd:
+        for i in self.odd:
             if grads[i] is not None:
                 grads[i] = self._fitting(i, grads[i])
 
@@ -75,7 +70,7 @@ class Gradients:
             fitting = self._fitting(i, grad)
             if fitting is not grad:
                 grads[i] = fitting
-                self._odd.add(i)
+                self.odd.add(i)
                 repaired = True
         return repaired
 

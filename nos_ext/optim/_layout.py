@@ -57,20 +57,17 @@ class DenseCopies:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number -> parameter, copy
-
-    def __bool__(self) -> bool:
-        return bool(self._pairs)
+        self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number -> parameter, copy
 
     def dense(self, i: int, param: torch.Tensor) -> torch.Tensor:
         """What the engine gets for parameter i: the parameter itself where it has no gaps, else its copy, filled."""
         if not has_gaps(param):
-            self._pairs.pop(i, None)
+            self.pairs.pop(i, None)
             return param
         check_places(self._owner, i, param)
         with torch.inference_mode(False), torch.no_grad():
             copy = like(param).copy_(param)
-        self._pairs[i] = param, copy
+        self.pairs[i] = param, copy
         return copy
 
     def check_shared(self, params: Iterable[tuple[int, torch.Tensor]]) -> None:
@@ -80,7 +77,7 @@ class DenseCopies:
             if type(param) in (torch.Tensor, torch.nn.Parameter) and param.numel():
                 by_memory[param.device, param.untyped_storage().data_ptr()].append((i, param))
         for sharing in by_memory.values():
-            if len(sharing) > 1 and any(i in self._pairs for i, _ in sharing):
+            if len(sharing) > 1 and any(i in self.pairs for i, _ in sharing):
                 self._check_elements(sharing)
 
     def _check_elements(self, sharing: Sequence[tuple[int, torch.Tensor]]) -> None:
@@ -101,7 +98,7 @@ class DenseCopies:
     def fill(self, grads: Sequence[Any]) -> bool:
         """Copy the parameters in that have a gradient. False if one has become another tensor: make the lists anew."""
         with torch.no_grad():
-            for i, (param, copy) in self._pairs.items():
+            for i, (param, copy) in self.pairs.items():
                 if param.shape != copy.shape or param.dtype != copy.dtype or param.device != copy.device:
                     return False
                 if grads[i] is not None:
@@ -112,6 +109,6 @@ class DenseCopies:
         """Copy the updated values of those that have a gradient out, as in-place operations of torch do."""
         given = list(grads)
         with torch.no_grad():
-            for i, (param, copy) in self._pairs.items():
+            for i, (param, copy) in self.pairs.items():
                 if given[i] is not None:
                     param.copy_(copy)

@@ -97,7 +97,7 @@ class StepLists:
             return scalar if needs_reading(scalar) else to_number(name, scalar)
 
         grads: list[Any] | None = None
-        if self._gradients.any_odd or self._hollow or self._copies:
+        if self._sharded or self._hollow or self._gradients.odd or self._copies.pairs:
             grads = self._prepared()
             if grads is None:
                 return False
@@ -113,7 +113,8 @@ class StepLists:
                 repaired = True
                 continue
             if outcome == _DONE:
-                self._finish(grads)
+                if grads is not None:  # always so where there is something left to do
+                    self._finish(grads)
                 return True
             if outcome != _DIVISION or divided:
                 return False
@@ -167,11 +168,10 @@ class StepLists:
                 changed = True
         return changed
 
-    def _finish(self, grads: Sequence[Any] | None) -> None:
+    def _finish(self, grads: Sequence[Any]) -> None:
         """What is left to do when the engine has done its part."""
         self._new.clear()
-        if grads is not None:  # in the usual case there is nothing to do
-            self._copies.write_back(grads)
+        self._copies.write_back(grads)
         if self._hollow:
             members = [(i, self._params[i], False) for i in self._hollow]
             take_steps(self._owner, self._program, self._state, members)
@@ -256,7 +256,7 @@ class StepLists:
             self._tensors[i] = self._copies.dense(i, self._params[i])
 
     def _check_shared(self) -> None:
-        if self._copies:
+        if self._copies.pairs:
             self._copies.check_shared((i, self._params[i]) for i in sorted(self._placed))
 
     def _localise(self, i: int) -> None:

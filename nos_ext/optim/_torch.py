@@ -1,7 +1,8 @@
-"""Owns every name of torch's that torch does not promise to keep. Each is checked where it is used.
+"""Owns every name of torch's that torch does not promise to keep, and what is done with them: the way around torch's
+wrapper of step(), and the recognition of fake tensors.
 
-No right answer depends on one of them: where a later torch lacks a name, a warning names the versions, once, and the
-optimizers go the long way round.
+Each is checked where it is used. No right answer depends on one of them: where a later torch lacks a name, a warning
+names the versions, once, and the optimizers go the long way round.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 TESTED: Final = "2.10 to 2.13"
+_SLOWER: Final = "step() takes some microseconds longer"
+
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 @functools.cache
@@ -29,29 +33,49 @@ def _lacks(name: str, consequence: str) -> None:
     )
 
 
-def is_observed(optimizer: Any) -> bool:
-    """Whether a hook or a profiler wants to see the step of `optimizer`. Without an answer they are served."""
-    try:
-        return bool(
-            profiler._is_profiler_enabled
-            or optimizer._optimizer_step_pre_hooks
-            or optimizer._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-        )
-    except AttributeError as error:
-        _lacks(str(error.name), "step() takes some microseconds longer")
-        return True
+def hooked(step: Step) -> Step:
+    """`step` with torch's hooks and profiler label where there is somebody to see them: the wrapper that torch puts
+    around the step() of every class that does not say that it is hooked costs microseconds even where there is nobody.
 
-
-def with_hooks(step: Callable[..., Any]) -> Callable[..., Any] | None:
-    """`step` as torch wraps it, with hooks and profiler label; None where torch keeps the wrapper to itself."""
+    A class whose step() is another one, which torch wraps itself, says so in `_step_is_wrapped`.
+    """
     wrap = getattr(torch.optim.Optimizer, "profile_hook_step", None)
     if wrap is None:
-        _lacks("torch.optim.Optimizer.profile_hook_step", "step() takes some microseconds longer")
-        return None
-    wrapped: Callable[..., Any] = wrap(step)
-    return wrapped
+        _lacks("torch.optim.Optimizer.profile_hook_step", _SLOWER)
+        return step  # torch wraps it
+    in_full = wrap(step)
+
+    @functools.wraps(step)
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        self = args[0]
+        if self._step_is_wrapped:
+            return step(*args, **keywords)
+        if torch.compiler.is_compiling():
+            return in_full(*args, **keywords)
+        try:
+            observed = (
+                profiler._is_profiler_enabled
+                or self._optimizer_step_pre_hooks
+                or self._optimizer_step_post_hooks
+                or torch_optimizer._global_optimizer_pre_hooks
+                or torch_optimizer._global_optimizer_post_hooks
+            )
+        except AttributeError as error:
+            _lacks(str(error.name), _SLOWER)
+            observed = True
+        return in_full(*args, **keywords) if observed else step(*args, **keywords)
+
+    wrapper.hooked = True  # type: ignore[attr-defined]
+    return wrapper  # type: ignore[return-value]
+
+
+def _no_modes() -> int:
+    _lacks("torch._C._len_torch_dispatch_stack", "a step under FakeTensorMode changes parameters that are real")
+    return 0
+
+
+# How many modes, of which FakeTensorMode is one, are active; in some 50 ns.
+active_modes: Final[Callable[[], int]] = getattr(torch._C, "_len_torch_dispatch_stack", _no_modes)
 
 
 def is_fake(tensor: Any) -> bool:
@@ -71,10 +95,4 @@ def is_fake(tensor: Any) -> bool:
 
 def in_fake_mode() -> bool:
     """Whether new tensors are fake: FakeTensorMode is active."""
-    try:
-        if not torch._C._len_torch_dispatch_stack():  # the usual case, in some 50 ns
-            return False
-    except AttributeError:
-        _lacks("torch._C._len_torch_dispatch_stack", "a step under FakeTensorMode changes parameters that are real")
-        return False
-    return is_fake(torch.empty(0, device="cpu"))
+    return active_modes() > 0 and is_fake(torch.empty(0, device="cpu"))

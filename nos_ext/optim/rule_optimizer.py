@@ -15,10 +15,9 @@ from ..program import Program
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
 from ._hollow import is_hollow, take_steps
-from ._hooks import hooked
 from ._lists import Group, StepLists
 from ._sign_decay import sign_decay
-from ._torch import in_fake_mode
+from ._torch import active_modes, hooked, in_fake_mode
 from ._values import (
     FLAG_DEFAULTS,
     RuleSource,
@@ -139,25 +138,27 @@ class RuleOptimizer(torch.optim.Optimizer):
             if float(found_inf):
                 return  # a skipped step does not count
             scale = getattr(self, "grad_scale", None)
-        if in_fake_mode() or (self._lists is None and all(map(is_hollow, self._params()))):
+        if (active_modes() and in_fake_mode()) or (self._lists is None and all(map(is_hollow, self._params()))):
             self._take_hollow_steps()
             return
-        if self._lists is None or not self._step_with(self._lists, scale):
-            kind = CapturedLists if self._is_capturable() else StepLists
-            self._lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
-            if isinstance(self._lists, CapturedLists):  # graphs read the memory of the lists that they were made with
-                self._kept = [*(lists for lists in self._kept if lists.in_graphs), self._lists]
-            if not self._step_with(self._lists, scale):
-                raise RuntimeError("param_groups or state changed while the step was under way")
+        try:
+            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                self._lists = self._new_lists()
+                if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                    raise RuntimeError("param_groups or state changed while the step was under way")
+        except Exception:
+            if self._lists is not None:
+                self._lists.forget_new()
+            raise
         if scale is not None:
             self._unscale(to_number("grad_scale", scale))
 
-    def _step_with(self, lists: StepLists, scale: Any) -> bool:
-        try:
-            return lists.step(self.param_groups, self.state, self._resolve, scale)
-        except Exception:
-            lists.forget_new()
-            raise
+    def _new_lists(self) -> StepLists:
+        kind = CapturedLists if self._is_capturable() else StepLists
+        lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
+        if isinstance(lists, CapturedLists):  # graphs read the memory of the lists that they were made with
+            self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
+        return lists
 
     def _params(self) -> Iterator[Any]:
         return chain.from_iterable(group["params"] for group in self.param_groups)

@@ -188,6 +188,17 @@ def test_rule_of_a_group() -> None:
     assert len(optimizer.param_groups) == 2
 
 
+def test_dicts_that_another_optimizer_was_given() -> None:
+    """That one has written its values into them, as torch's do; the message says so. The same rule is no trouble."""
+    groups: list[dict[str, Any]] = [{"params": parameters(), "lr": 0.1}]
+    RuleOptimizer(groups, library.lion, lr=1.0)
+    with pytest.raises(ValueError, match=r"(?s)rule of another optimizer:\ndef lion.*given to another optimizer before.*new"):
+        RuleOptimizer(groups, library.adamw, lr=1.0)
+    assert RuleOptimizer(groups, library.lion, lr=1.0).param_groups[0]["lr"] == 0.1
+    fresh = [{"params": group["params"], "lr": 0.1} for group in groups]
+    assert RuleOptimizer(fresh, library.adamw, lr=1.0).program.name == "adamw"
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
