@@ -113,7 +113,7 @@ def sizes(groups: Iterable[Group]) -> list[int]:
 
 
 def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program) -> dict[Any, Any]:
-    """The state of a checkpoint, checked and copied to the devices and into the layouts of the parameters of `groups`."""
+    """The state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters."""
     ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
     if len(set(ids)) != len(ids):
         raise ValueError("the checkpoint has the same number in 'params' of its param_groups twice")

@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 
 from .. import _C
-from ..program import Program
 from .._numbers import LAST_STEP
+from ..program import Program
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, like

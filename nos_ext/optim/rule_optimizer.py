@@ -254,7 +254,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 hook.remove()
 
     def _checked_saved(self, i: int, group: Group) -> Group:
-        """Param group i of a checkpoint, as `_checked`. Flags that came after it was made have the optimizer's value."""
+        """Param group i of a checkpoint, as `_checked`. Flags that it is too old for have the optimizer's value."""
         where = f"param_groups[{i}] of the checkpoint"
         missing = [name for name in self._program.hyperparameters if name not in group]
         if missing:

@@ -85,7 +85,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_refused_and_nothing_is_loaded(name: str) -> None:
     damage, message = DAMAGE[name]
-    params, optimizer = trained(lr=0.1)
+    _, optimizer = trained(lr=0.1)
     others, resumed = trained(lr=0.7, beta=0.5)
     saved = copy.deepcopy(optimizer.state_dict())
     damage(saved)
@@ -103,7 +103,7 @@ def test_damage_is_refused_and_nothing_is_loaded(name: str) -> None:
 
 
 def test_what_is_no_state_dict() -> None:
-    with pytest.raises(ValueError, match="the checkpoint is a list; pass what optimizer.state_dict"):
+    with pytest.raises(ValueError, match="the checkpoint is a list; pass what"):
         PowerSign(parameters()).load_state_dict([])  # type: ignore[arg-type]
 
 
@@ -150,7 +150,10 @@ def test_class_and_library_rule_are_one(kind: Any, name: str, keywords: dict[str
     def make(as_class: bool, params: Any) -> Any:
         return kind(params, **keywords) if as_class else RuleOptimizer(params, library.get(name), lr=0.1, **keywords)
 
-    assert kind(parameters()).program.fingerprint == RuleOptimizer(parameters(), library.get(name), 0.1).program.fingerprint
+    assert (
+        kind(parameters()).program.fingerprint
+        == RuleOptimizer(parameters(), library.get(name), 0.1).program.fingerprint
+    )
     for as_class in (True, False):
         params = parameters()
         expected = copies(params)
@@ -201,7 +204,7 @@ def test_checkpoints_of_the_library_s_older_texts(kind: Any, name: str) -> None:
 
 
 def test_numpy_numbers_do_not_get_into_a_checkpoint() -> None:
-    params, optimizer = trained(lr=np.float64(0.1), beta=np.float32(0.5), seed=np.int64(3), total_steps=np.int32(100))
+    _, optimizer = trained(lr=np.float64(0.1), beta=np.float32(0.5), seed=np.int64(3), total_steps=np.int32(100))
     optimizer.param_groups[0]["lr"] = np.float64(0.2)
     optimizer.param_groups[0]["weight_decay"] = np.float32(0.25)
     optimizer.param_groups[0]["initial_lr"] = np.float64(0.3)

@@ -155,14 +155,16 @@ def test_a_tensor_without_a_value_takes_one_line() -> None:
     params = parameters()
     optimizer = PowerSign(params, lr=torch.ones((), device="meta"))
     set_grads(params)
-    with pytest.raises(TypeError, match="^lr is tensor.*; pass a number or a tensor of one element$"):
+    with pytest.raises(TypeError, match=r"^lr is tensor.*; pass a number or a tensor of one element$"):
         optimizer.step()
     assert not optimizer.state
     optimizer = PowerSign(params)
     steps(optimizer, params, 1)
     for p in params:
         optimizer.state[p]["step"] = torch.ones((), device="meta")
-    with pytest.raises(TypeError, match="^state of parameter 0: step is a tensor on meta, which has no value to read;"):
+    with pytest.raises(
+        TypeError, match=r"^state of parameter 0: step is a tensor on meta, which has no value to read;"
+    ):
         optimizer.step()
 
 

@@ -150,7 +150,9 @@ def test_checkpoint_of_another_optimizer() -> None:
     params = parameters()
     adamw = torch.optim.AdamW(params)
     steps(adamw, params, 1)
-    with pytest.raises(ValueError, match=r"has no 'beta1', a hyperparameter of rule 'adamw'; it has the keys \['amsgrad'"):
+    with pytest.raises(
+        ValueError, match=r"has no 'beta1', a hyperparameter of rule 'adamw'; it has the keys \['amsgrad'"
+    ):
         RuleOptimizer(params, library.adamw, lr=0.1).load_state_dict(adamw.state_dict())
 
 
@@ -192,7 +194,9 @@ def test_dicts_that_another_optimizer_was_given() -> None:
     """That one has written its values into them, as torch's do; the message says so. The same rule is no trouble."""
     groups: list[dict[str, Any]] = [{"params": parameters(), "lr": 0.1}]
     RuleOptimizer(groups, library.lion, lr=1.0)
-    with pytest.raises(ValueError, match=r"(?s)rule of another optimizer:\ndef lion.*given to another optimizer before.*new"):
+    with pytest.raises(
+        ValueError, match=r"(?s)rule of another optimizer:\ndef lion.*given to another optimizer before.*new"
+    ):
         RuleOptimizer(groups, library.adamw, lr=1.0)
     assert RuleOptimizer(groups, library.lion, lr=1.0).param_groups[0]["lr"] == 0.1
     fresh = [{"params": group["params"], "lr": 0.1} for group in groups]
