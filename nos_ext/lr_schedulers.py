@@ -65,6 +65,11 @@ class LinearCosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    num_periods: float
+    alpha: float
+    beta: float
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -99,6 +104,14 @@ class NoisyLinearCosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    num_periods: float
+    alpha: float
+    beta: float
+    initial_variance: float
+    variance_decay: float
+    seed: int
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -131,6 +144,9 @@ class CosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    alpha: float
+
     def __init__(self, optimizer: Optimizer, decay_steps: float, alpha: float = 0.0, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, decay_steps=decay_steps, alpha=alpha)
 
@@ -147,6 +163,9 @@ class StepDecay(_FactorLR):
         gamma: the factor from one level to the next.
         last_epoch: the last step that has been taken, or -1 at the start.
     """
+
+    step_size: int
+    gamma: float
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)

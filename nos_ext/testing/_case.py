@@ -64,6 +64,11 @@ def set_grads(params: Sequence[torch.Tensor], seed: int = 1, scale: float = 1.0)
         p.grad = (torch.randn(p.shape, generator=make) * scale).to(p.dtype)
 
 
+def grads_of(params: Sequence[torch.Tensor]) -> Tensors:
+    """The gradients that there are."""
+    return [p.grad for p in params if p.grad is not None]
+
+
 def steps(optimizer: Optimizer, params: Sequence[torch.Tensor], count: int, first: int = 0) -> None:
     """`count` steps with the gradients of the seeds first, first + 1, ..."""
     for i in range(count):

@@ -10,6 +10,7 @@ from ._case import (
     backward,
     copies,
     frozen,
+    grads_of,
     loss_of,
     network,
     parameters,
@@ -78,17 +79,16 @@ class Training:
         scaler.scale(torch.zeros(()))  # makes its tensors
         for found in (False, True, False):
             set_grads(params, seed=3, scale=scaler.get_scale())
-            expected = [p.grad / scaler.get_scale() for p in params if p.grad is not None]
+            expected = [grad / scaler.get_scale() for grad in grads_of(params)]
             if found:
-                for p in params:
-                    assert p.grad is not None
-                    p.grad.view(-1)[0] = float("inf")
+                for grad in grads_of(params):
+                    grad.view(-1)[0] = float("inf")
             before = values(params)
             scaler.step(optimizer)
             scaler.update()
             assert same(params, before) == found
             if not found:
-                assert same([p.grad for p in params if p.grad is not None], expected)
+                assert same(grads_of(params), expected)
 
     def test_grad_scale_and_found_inf(self, case: OptimizerCase) -> None:
         """The attributes that GradScaler sets for optimizers that unscale by themselves."""
@@ -107,10 +107,10 @@ class Training:
             optimizer.step()
             if found:
                 assert optimizer.state_dict()["state"].keys() == before["state"].keys()
-                assert all(torch.equal(p.grad, 16.0 * q.grad) for p, q in zip(params, other, strict=True))
+                assert same(grads_of(params), [16.0 * grad for grad in grads_of(other)])
             else:
                 expected.step()
-                assert same([p.grad for p in params], [q.grad for q in other])
+                assert same(grads_of(params), grads_of(other))
             del optimizer.__dict__["grad_scale"], optimizer.__dict__["found_inf"]
             assert same(params, other)
 
