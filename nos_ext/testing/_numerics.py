@@ -94,7 +94,7 @@ class Numerics:
         first, second = case(params), case(others)
         steps(first, params, 2)
         steps(second, others, 2)
-        net.to(memory_format=torch.channels_last)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for i in range(2):
             set_grads(params, seed=i)
             set_grads(others, seed=i)
