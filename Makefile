@@ -50,7 +50,8 @@ docs: $(STAMP) ## docs/reference from the tables
 	$(BIN)/python -m nos_ext.docgen
 
 build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
-	$(BIN)/cmake --preset dev -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --preset dev -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build --preset dev
 	$(BIN)/cmake --install build/dev --prefix .
 

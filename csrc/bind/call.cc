@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../ops/float_environment.h"
 #include "arguments.h"
 
 namespace py = pybind11;
@@ -12,6 +13,18 @@ namespace {
 // Below this much work (cpu::Prepared::work, nanoseconds of one thread) handing the GIL over and back costs more than
 // it gives.
 constexpr int64_t kReleaseGil = 6'000;
+// The same for every tensor, whose memory has to be owned then: about thirty times what that costs.
+constexpr int64_t kOwnTensor = 4'000;
+
+NOS_NOINLINE double divided(double a, double b) { return a / b; }
+
+// The Program in a pybind11 object, in a tenth of the time of py::cast, which looks the type up twice. The only use of
+// pybind11's private parts; what it gives is compared with py::cast's result before it is relied on.
+static_assert(PYBIND11_VERSION_MAJOR == 3, "nos_ext builds with pybind11 3: see how this version lays out an instance");
+const Program* value_of(PyObject* source) {
+  const auto* instance = reinterpret_cast<const py::detail::instance*>(source);
+  return instance->simple_layout ? static_cast<const Program*>(instance->simple_value_holder[0]) : nullptr;
+}
 
 bool is_true(PyObject* value) {
   const int truth = PyObject_IsTrue(value);
@@ -33,19 +46,19 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
     keep = known[key];
     source = keep.ptr();
   }
-  // pybind11 looks the type up twice; its instances of a type once seen are read directly
-  static PyTypeObject* known = nullptr;
-  auto* instance = reinterpret_cast<py::detail::instance*>(source);
-  if (Py_TYPE(source) == known && instance->simple_layout && instance->simple_value_holder[0])
-    return *static_cast<const Program*>(instance->simple_value_holder[0]);
+  static PyTypeObject* known = nullptr;  // a type whose instances value_of has been seen to read right
+  if (Py_TYPE(source) == known)
+    if (const Program* program = value_of(source)) return *program;
   if (!py::isinstance<Program>(source))
     throw py::type_error(std::string(name) + " is a " +
                          std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
                          "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
   const auto& program = py::cast<const Program&>(py::handle(source));
-  Py_INCREF(Py_TYPE(source));  // a remembered type must not be freed and its address used again
-  Py_XDECREF(known);
-  known = Py_TYPE(source);
+  if (value_of(source) == &program && Py_TYPE(source) != known) {
+    Py_INCREF(Py_TYPE(source));  // a remembered type must not be freed and its address used again
+    Py_XDECREF(known);
+    known = Py_TYPE(source);
+  }
   return program;
 }
 
@@ -69,13 +82,17 @@ bool StepScalars::read(std::string_view name, PyObject* value) {
   return true;
 }
 
-void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args) {
-  if (prepared.work > kReleaseGil) {
-    const py::gil_scoped_release release;
-    cpu::run(prepared, args);
-  } else {
-    cpu::run(prepared, args);
-  }
+double gradient_factor(double sign, double scale) {
+  const FloatEnvironment environment;
+  return divided(sign, scale);
+}
+
+void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors) {
+  if (prepared.work <= kReleaseGil + kOwnTensor * static_cast<int64_t>(tensors.size())) return cpu::run(prepared, args);
+  tensors.own_memory();
+  prepared.native_code(cpu::is_scaled(args));  // compiled here: a child forked meanwhile would find its lock taken
+  const py::gil_scoped_release release;
+  cpu::run(prepared, args);
 }
 
 void add_function(py::module_& m, PyMethodDef& definition) {

@@ -18,6 +18,9 @@ namespace nos::bind {
 // The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
 const Program& read_program(std::string_view name, PyObject* source, pybind11::object& keep);
 
+// What every gradient is multiplied by: sign (-1 or 1) over the loss scale, whatever the caller's rounding.
+double gradient_factor(double sign, double scale);
+
 // The arguments that apply_rule and apply_population take alike.
 struct StepScalars {
   uint64_t step = 1, tensor_index = 0;
@@ -25,7 +28,7 @@ struct StepScalars {
   bool stochastic_rounding = false;
 
   bool read(std::string_view name, PyObject* value);  // false for another name
-  double factor() const { return sign / scale; }      // multiplies every gradient
+  double factor() const { return gradient_factor(sign, scale); }
 };
 
 // The plan of the last call: used again while the tensors are the same, patched while only gradients have moved.
@@ -44,6 +47,7 @@ class LastPlan {
       tensors.refresh(snapshot_);
       return prepared_;
     }
+    tensors.check_storage();
     std::shared_ptr<cpu::Prepared> made = make();
     snapshot_ = tensors.snapshot();
     group_of_.assign(group_of.begin(), group_of.end());
@@ -66,7 +70,8 @@ class LastPlan {
   std::shared_ptr<cpu::Prepared> prepared_;
 };
 
-void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args);
+// Runs a job; without the GIL where that pays, and then as an owner of the tensors' memory.
+void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors);
 
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
 inline PyCFunction fast_function(FastFunction f) {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "call.h"
-#include "dlpack.h"
+#include "tensor_type.h"
 
 #ifdef NOS_HAVE_CUDA
 #include "../backend/cuda/engine.h"
@@ -28,20 +28,6 @@ bool on_cuda(const TensorLists& tensors) {
 }
 
 #ifdef NOS_HAVE_CUDA
-
-void* current_stream(PyObject* tensor, int device) {
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
-  const auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttrString(type, "__dlpack_c_exchange_api__"));
-  if (!capsule) throw py::error_already_set();
-  const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (!api) throw py::error_already_set();
-  void* stream = nullptr;
-  if (!api->current_work_stream || api->current_work_stream(kDLCUDA, device, &stream) != 0) {
-    if (PyErr_Occurred()) throw py::error_already_set();
-    throw std::runtime_error("the tensors' framework does not tell its current CUDA stream; use torch >= 2.10");
-  }
-  return stream;
-}
 
 namespace {
 
@@ -92,6 +78,7 @@ std::shared_ptr<Entry> entry_for(std::span<const Program* const> programs, const
       return known;
     }
   }
+  tensors.check_storage();
   auto made = std::make_shared<Entry>();
   made->plan = make_plan(tensors.lists(), tensor_index, population);
   if (!group_of.empty())

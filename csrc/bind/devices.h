@@ -1,4 +1,4 @@
-// Owns the choice of a back-end by where the tensors are, and the way to CUDA's: current stream, cache of plans.
+// Owns the choice of a back-end by where the tensors are, and the way to CUDA's: the cache of its plans.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -19,9 +19,6 @@ bool on_cuda(const TensorLists& tensors);
 using RunOnCuda = std::function<void(const cpu::StepArgs&)>;
 RunOnCuda ready_on_cuda(std::span<const Program* const> programs, const TensorLists& tensors, uint32_t tensor_index,
                         std::span<const uint32_t> group_of, uint32_t population);
-
-// The current stream of the tensor's device, as its framework has it (a cudaStream_t).
-void* current_stream(PyObject* tensor, int device);
 
 pybind11::dict cuda_info();  // for build_info()
 

@@ -1,6 +1,7 @@
 #include "bind.h"
 
-PYBIND11_MODULE(_C, m) {
+// Everything but the check below; the module's name, nos_ext._C, is the importer's.
+PYBIND11_MODULE(nos_ext_core, m) {
   m.doc() = "Compiled core of nos_ext: programs, the plan and the back-ends.";
   nos::bind::bind_program(m);
   nos::bind::bind_apply(m);
@@ -9,4 +10,14 @@ PYBIND11_MODULE(_C, m) {
   nos::bind::bind_captured(m);
   nos::bind::bind_info(m);
   nos::bind::bind_jit(m);
+}
+
+// What the module keeps for its whole life (types, interned names, programs) belongs to one interpreter. pybind11's own
+// start already waits for ever in another one, so this comes before it.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__C() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit_nos_ext_core();
+  PyErr_SetString(
+      PyExc_ImportError,
+      "nos_ext._C works in the main interpreter only, and this is a subinterpreter; use threads or processes");
+  return nullptr;
 }

@@ -48,12 +48,12 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const Tenso
 }
 
 // On whichever device the tensors are.
-void run_step(const Program& program, const TensorLists& tensors, uint32_t tensor_index, const cpu::StepArgs& args) {
+void run_step(const Program& program, TensorLists& tensors, uint32_t tensor_index, const cpu::StepArgs& args) {
   const Program* programs[] = {&program};
   if (on_cuda(tensors))
     ready_on_cuda(programs, tensors, tensor_index, {}, 0)(args);
   else
-    run_job(*plan_of(program, tensors, tensor_index), args);
+    run_job(*plan_of(program, tensors, tensor_index), args, tensors);
 }
 
 std::string joined(const std::vector<std::string>& names) {

@@ -8,6 +8,7 @@
 #include "bind.h"
 #include "call.h"
 #include "devices.h"
+#include "tensor_type.h"
 
 #ifdef NOS_HAVE_CUDA
 #include "../backend/cuda/engine.h"
@@ -37,6 +38,7 @@ class PyCapturedStep {
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
     tensors_.check_negation(Snapshot{});
+    tensors_.check_storage();
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
     Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
     if (!population)

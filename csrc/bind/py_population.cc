@@ -201,7 +201,7 @@ void apply_population(Arguments arguments) {
   if (on_cuda(*tensors))
     ready_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()))(args);
   else
-    run_job(*plan_of(population, *tensors, index), args);
+    run_job(*plan_of(population, *tensors, index), args, *tensors);
   tensors->mark_modified();
 }
 

@@ -190,7 +190,7 @@ class Stepper {
     for (size_t k = 0; k < parts_.size(); ++k) {
       run(parts_[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
-          run_job(*r.plan, args);
+          run_job(*r.plan, args, *r.tensors);
         else
           r.run_on_cuda(args);
       });
@@ -207,7 +207,7 @@ class Stepper {
                              rows.size(),
                              part.seeds.data(),
                              static_cast<uint32_t>(part.step + 1),
-                             (part.maximize ? -1 : 1) / scale,
+                             gradient_factor(part.maximize ? -1 : 1, scale),
                              part.stochastic_rounding};
     run_with(args);
     part.step += 1;

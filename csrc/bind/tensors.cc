@@ -2,7 +2,7 @@
 
 #include <pybind11/numpy.h>
 
-#include "dlpack.h"
+#include "tensor_type.h"
 
 namespace py = pybind11;
 
@@ -22,41 +22,6 @@ std::string operator+(const Where& where, const char* text) { return std::string
 [[noreturn]] void bad_dtype(Where where, const std::string& dtype) {
   throw TensorError(where + " is " + dtype + "; supported are float32, float64, bfloat16 and float16" +
                     (dtype.rfind("complex", 0) == 0 ? " (pass torch.view_as_real of a complex tensor)" : ""));
-}
-
-// What is known of a type of tensors.
-struct TensorType {
-  PyTypeObject* type = nullptr;
-  const DLPackExchangeAPI* api = nullptr;
-  bool versioned = false;  // its tensors have autograd's version counter: torch.Tensor and its subclasses
-};
-
-const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
-  const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
-  if (capsule.is_none()) return nullptr;
-  auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (!api) throw py::error_already_set();
-  while (api && api->header.version.major > DLPACK_MAJOR_VERSION)
-    api = reinterpret_cast<const DLPackExchangeAPI*>(api->header.prev_api);
-  if (!api || api->header.version.major != DLPACK_MAJOR_VERSION || !api->dltensor_from_py_object_no_sync)
-    return nullptr;
-  return api;
-}
-
-// The type of tensors that a Python type is, or null. Torch >= 2.10 has an exchange table on torch.Tensor, which
-// subclasses inherit. The last few types are remembered (Parameter and Tensor take turns); the GIL guards them.
-const TensorType* tensor_type(PyTypeObject* type) {
-  static TensorType known[4];
-  static unsigned next = 0;
-  for (const TensorType& k : known)
-    if (k.type == type) return &k;
-  const DLPackExchangeAPI* api = exchange_api(type);
-  if (!api) return nullptr;
-  Py_INCREF(type);  // a remembered type must not be freed and its address used again
-  TensorType& slot = known[next++ % std::size(known)];
-  Py_XDECREF(slot.type);
-  slot = {type, api, PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), "_version") == 1};
-  return &slot;
 }
 
 // Reading a tensor follows a chain of addresses, each a cache miss after a backward pass. Tensors of the list are
@@ -89,12 +54,30 @@ DType dlpack_dtype(Where where, DLDataType t) {
   bad_dtype(where, t.code < std::size(kKinds) ? kKinds[t.code] + bits : "an unknown " + bits + "-bit type");
 }
 
-void from_dlpack(Where where, PyObject* tensor, const DLPackExchangeAPI* api, TensorRef& out) {
+// Below this lies no memory but, in a view of a storage that was emptied, the view's offset in it: 1 TiB. (Where the
+// system does give such addresses, the storage is asked, which takes longer.)
+constexpr uintptr_t kLikelyAddress = uintptr_t{1} << 40;
+
+// reason: what its framework said, or nothing.
+[[noreturn]] void no_memory(Where where, PyObject* tensor, const std::string& reason = {}) {
+  const auto text = [tensor](const char* attribute) -> std::string {
+    try {
+      return py::str(py::handle(tensor).attr(attribute));
+    } catch (py::error_already_set&) {
+      return "unknown";
+    }
+  };
+  throw TensorError(
+      where + " has no memory to work on: it is a " + type_name(tensor) + " of layout " + text("layout") + " on " +
+      text("device") + (reason.empty() ? "" : " [" + reason + "]") +
+      "; pass a dense tensor with data (of a wrapper what it holds, of a distributed tensor its local part)");
+}
+
+void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRef& out) {
   DLTensor d;
-  if (api->dltensor_from_py_object_no_sync(tensor, &d) != 0) {
+  if (type.api->dltensor_from_py_object_no_sync(tensor, &d) != 0) {
     const py::error_already_set reason;
-    throw TensorError(where + " has no memory to work on (a sparse or meta tensor?); pass a dense tensor [" +
-                      std::string(py::str(reason.value())) + "]");
+    no_memory(where, tensor, first_line(reason));
   }
   out.dtype = dlpack_dtype(where, d.dtype);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
@@ -110,6 +93,21 @@ void from_dlpack(Where where, PyObject* tensor, const DLPackExchangeAPI* api, Te
   out.ndim = d.ndim;
   out.numel = 1;
   for (int i = 0; i < d.ndim; ++i) out.numel *= d.shape[i];
+}
+
+// Whether a tensor has elements but no memory: FakeTensor, wrappers of other tensors, emptied storages.
+bool lacks_memory(const TensorRef& t, const TensorType& type, PyObject* tensor) {
+  if (t.numel == 0 || reinterpret_cast<uintptr_t>(t.data) >= kLikelyAddress) return false;
+  if (!t.data) return true;
+  const Storage storage = storage_of(type, tensor);
+  return storage.object && storage.begin == 0;
+}
+
+// Elements from the first one to the last one in memory.
+int64_t extent(const TensorRef& t) {
+  int64_t last = 0;
+  for (int d = 0; d < t.ndim; ++d) last += (t.shape[d] - 1) * t.strides[d];
+  return last + 1;
 }
 
 TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector<int64_t>& strides) {
@@ -156,35 +154,92 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
   const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
-  const bool params = count_ == 0;
   if (count_ == lists_.size()) lists_.emplace_back();
-  TensorList& list = lists_[count_++];
+  const size_t number = count_++, first = objects_.size();
+  TensorList& list = lists_[number];
   list.name.assign(name);
   list.tensors.resize(n);  // every field is set below: what an earlier call left does not matter
+  // all objects are owned before the first is read: reading may run Python code, which may change the sequence
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
+  objects_.insert(objects_.end(), items, items + n);
   for (size_t i = 0; i < n; ++i) {
-    PyObject* item = items[i];
     if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
-    if (i + kFetchBody < n) prefetch_body(items[i + kFetchBody]);
-    const Where where{list.name, i};
-    objects_.push_back(item);
-    if (item == Py_None && access == Access::read_or_none) {
-      list.tensors[i] = {};
-      list.tensors[i].present = all_present_ = false;
-    } else if (const TensorType* type = tensor_type(Py_TYPE(item))) {
-      if (params) all_versioned_ &= type->versioned;
-      from_dlpack(where, item, type->api, list.tensors[i]);
-    } else if (py::isinstance<py::array>(item)) {
-      if (params) all_versioned_ = false;
-      array_strides_.emplace_back();
-      list.tensors[i] = from_numpy(where, py::reinterpret_borrow<py::array>(item), access, array_strides_.back());
-    } else {
-      throw py::type_error(where + " is a " + type_name(item) +
-                           "; pass a torch.Tensor (torch >= 2.10) or a numpy.ndarray" +
-                           (access == Access::read_or_none ? ", or None to skip the parameter" : ""));
+    Py_INCREF(items[i]);
+  }
+  if (number == 0) written_ = std::move(fast);
+  for (size_t i = 0; i < n; ++i) {
+    if (i + kFetchBody < n) prefetch_body(objects_[first + i + kFetchBody]);
+    read(number, i, first + i, access);
+  }
+}
+
+void TensorLists::read(size_t list, size_t index, size_t number, Access access) {
+  PyObject* item = objects_[number];
+  TensorRef& out = lists_[list].tensors[index];
+  const Where where{lists_[list].name, index};
+  if (item == Py_None && access == Access::read_or_none) {
+    out = {};
+    out.present = all_present_ = false;
+  } else if (const TensorType* known = tensor_type(Py_TYPE(item))) {
+    const TensorType type = *known;
+    from_dlpack(where, item, type, out);
+    if (lacks_memory(out, type, item)) {
+      py::object there = arrived(item);
+      if (!there || there.ptr() == item) no_memory(where, item);
+      objects_[number] = there.release().ptr();
+      Py_DECREF(item);
+      return read(list, index, number, access);
+    }
+    if (list == 0) all_versioned_ &= type.versioned;
+  } else if (py::isinstance<py::array>(item)) {
+    if (list == 0) all_versioned_ = false;
+    array_strides_.emplace_back();
+    out = from_numpy(where, py::reinterpret_borrow<py::array>(item), access, array_strides_.back());
+  } else {
+    throw py::type_error(where + " is a " + type_name(item) +
+                         "; pass a torch.Tensor (torch >= 2.10) or a numpy.ndarray" +
+                         (access == Access::read_or_none ? ", or None to skip the parameter" : ""));
+  }
+}
+
+void TensorLists::check_storage() const {
+  size_t number = 0;
+  for (const TensorList& list : lists()) {
+    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
+      const TensorRef& t = list.tensors[i];
+      const TensorType* type = tensor_type(Py_TYPE(objects_[number]));
+      if (!type || !t.present || t.numel == 0) continue;
+      const Storage storage = storage_of(*type, objects_[number]);
+      if (!storage.object) continue;
+      const auto begin = reinterpret_cast<uintptr_t>(t.data);
+      const auto bytes = static_cast<size_t>(extent(t)) * static_cast<size_t>(size_of(t.dtype));
+      if (begin < storage.begin || begin + bytes > storage.begin + storage.bytes)
+        throw TensorError(Where{list.name, i} + " has " + std::to_string(t.numel) +
+                          " elements, which reach beyond its " + "storage of " + std::to_string(storage.bytes) +
+                          " bytes; make the storage as large as the tensor again (untyped_storage().resize_)");
     }
   }
-  sequences_.push_back(std::move(fast));
+}
+
+void TensorLists::own_memory() {
+  size_t number = 0;
+  for (const TensorList& list : lists()) {
+    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
+      const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
+      if (!known || !known->has_storage || !list.tensors[i].present) continue;
+      const TensorType type = *known;
+      py::object storage = storage_object(objects_[number]);
+      if (!storage) throw py::error_already_set();
+      storages_.push_back(std::move(storage));
+      // a subclass may have run Python code, and with it another thread
+      TensorRef now;
+      from_dlpack({list.name, i}, objects_[number], type, now);
+      if (now.data != list.tensors[i].data)
+        throw std::runtime_error(Where{list.name, i} +
+                                 " was given other memory by another thread while the call was reading it; make the "
+                                 "threads take turns");
+    }
+  }
 }
 
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
@@ -263,35 +318,28 @@ void TensorLists::refresh(Snapshot& known) const {
 
 void TensorLists::mark_modified() const {
   const auto &params = lists_[0].tensors, &grads = lists_[1].tensors;
-  py::object written;  // the caller's own list, or the part of it that was written
-  if (all_present_ && all_versioned_) {
-    written = sequences_[0];
-  } else {
-    for (size_t i = 0; i < params.size(); ++i) {
-      if (!grads[i].present) continue;
-      const TensorType* type = tensor_type(Py_TYPE(objects_[i]));
-      if (!type || !type->versioned) continue;
-      if (!written) written = py::list();
-      PyList_Append(written.ptr(), objects_[i]);
-    }
+  if (params.empty()) return;
+  PyObject* const* callers = written_ ? PySequence_Fast_ITEMS(written_.ptr()) : nullptr;
+  if (all_present_ && all_versioned_ && PySequence_Fast_GET_SIZE(written_.ptr()) == std::ssize(params) &&
+      std::equal(callers, callers + params.size(), objects_.begin()))  // it may have been changed meanwhile
+    return increment_versions(written_.ptr());
+  py::list written;
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (!grads[i].present) continue;
+    const TensorType* type = tensor_type(Py_TYPE(objects_[i]));
+    if (type && type->versioned) written.append(py::handle(objects_[i]));
   }
-  if (!written || params.empty()) return;
-  static PyObject* increment_version = nullptr;
-  if (!increment_version) {  // the public function calls torch._C's after a look at the type of its argument
-    py::object f = py::getattr(py::module_::import("torch._C"), "_increment_version", py::none());
-    if (f.is_none()) f = py::module_::import("torch.autograd.graph").attr("increment_version");
-    increment_version = f.release().ptr();
-  }
-  const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_version, written.ptr()));
-  if (!done) throw py::error_already_set();
+  if (!written.empty()) increment_versions(written.ptr());
 }
 
 void TensorLists::clear() {
   count_ = 0;
-  objects_.clear();
-  sequences_.clear();
+  storages_.clear();
+  written_ = {};
   array_strides_.clear();
   all_versioned_ = all_present_ = true;
+  for (PyObject* object : objects_) Py_DECREF(object);
+  objects_.clear();
 }
 
 namespace {

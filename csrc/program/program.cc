@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "../ops/float_environment.h"
 #include "scalar_code.h"
 
 static_assert(std::endian::native == std::endian::little, "bytecode is little endian; add byte swaps for this target");
@@ -118,6 +119,12 @@ std::vector<uint8_t> Program::identity() const {
 
 void Program::eval_scalars(double step, double total_steps, std::span<const double> hypers,
                            std::span<double> slots) const {
+  const FloatEnvironment environment;
+  eval_scalars_here(step, total_steps, hypers, slots);
+}
+
+NOS_NOINLINE void Program::eval_scalars_here(double step, double total_steps, std::span<const double> hypers,
+                                             std::span<double> slots) const {
   size_t next = 0;
   slots[next++] = step;
   slots[next++] = total_steps;

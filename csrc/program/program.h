@@ -60,7 +60,8 @@ class Program {
   bool uses_random() const { return uses_random_; }
   int cost() const { return cost_; }  // sum of OpInfo::cost over the per-element code
 
-  // Fills slots[0 .. num_scalars()): t, T, hyperparameters (one value per hyper, in order), constants, results.
+  // Fills slots[0 .. num_scalars()): t, T, hyperparameters (one value per hyper, in order), constants, results. The
+  // caller's floating-point environment does not matter.
   void eval_scalars(double step, double total_steps, std::span<const double> hypers, std::span<double> slots) const;
 
   std::string disassemble() const;  // listing for people and golden tests
@@ -73,6 +74,8 @@ class Program {
  private:
   Program() = default;
   void verify() const;  // verify.cc
+  void eval_scalars_here(double step, double total_steps, std::span<const double> hypers,
+                         std::span<double> slots) const;
 
   std::string name_;
   std::vector<std::string> states_;

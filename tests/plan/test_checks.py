@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 import nos_ext
 
@@ -61,6 +63,15 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
     "negated view": (put("grads", 1, torch._neg_view(torch.ones(5))), ValueError, r"grads\[1\] is a lazily negated view.*resolve_neg"),
     "sparse grad": (put("grads", 0, torch.zeros(3, 4).to_sparse()), ValueError, r"grads\[0\] has no memory.*sparse"),
     "meta param": (put("params", 0, torch.zeros(3, 4, device="meta")), ValueError, r"params\[0\] has no memory"),
+    "fake grad": (put("grads", 0, lambda t: fake((3, 4))), ValueError, r"grads\[0\] has no memory.*FakeTensor"),
+    "wrapper param": (put("params", 1, lambda t: TwoTensor(torch.zeros(5), torch.zeros(5))), ValueError, r"params\[1\] has no memory.*TwoTensor"),
+    "wrapper grad": (put("grads", 1, lambda t: TwoTensor(torch.zeros(5), torch.zeros(5))), ValueError, r"grads\[1\] has no memory.*TwoTensor"),
+    "zero tensor": (put("grads", 1, lambda t: torch._efficientzerotensor(5)), ValueError, r"grads\[1\] has no memory"),
+    "emptied grad": (put("grads", 1, lambda t: resized(torch.zeros(5), 0)), ValueError, r"grads\[1\] has no memory"),
+    "emptied state": (put("m", 1, lambda t: resized(torch.zeros(5), 0)), ValueError, r"state\['m'\]\[1\] has no memory"),
+    "view of an emptied grad": (put("grads", 1, lambda t: resized(torch.zeros(1 << 20)[9000:9005], 0)), ValueError, r"grads\[1\] has no memory"),
+    "shrunk grad": (put("grads", 1, lambda t: resized(torch.zeros(5), 16)), ValueError, r"grads\[1\] has 5 elements.*storage of 16 bytes"),
+    "shrunk param": (put("params", 0, lambda t: resized(torch.zeros(4, 4)[1:], 32)), ValueError, r"params\[0\] has 12 elements.*storage of 32 bytes"),
     "list as tensor": (put("grads", 0, [1.0]), TypeError, r"grads\[0\] is a list; pass a torch.Tensor"),
     "None param": (put("params", 0, None), TypeError, r"params\[0\] is a NoneType"),
     "None state": (put("m", 0, None), TypeError, r"state\['m'\]\[0\] is a NoneType"),
@@ -77,16 +88,32 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
 }  # fmt: skip
 
 
+def fake(shape: tuple[int, ...]) -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.zeros(shape)
+
+
+def resized(tensor: torch.Tensor, nbytes: int) -> torch.Tensor:
+    tensor.untyped_storage().resize_(nbytes)
+    return tensor
+
+
 def read_only() -> np.ndarray:
     a = np.zeros(3, np.float32)
     a.flags.writeable = False
     return a
 
 
+def has_memory(t: torch.Tensor) -> bool:
+    if type(t) is not torch.Tensor or t.device.type != "cpu" or t.layout != torch.strided or t._is_zerotensor():
+        return False
+    return t.untyped_storage().nbytes() >= t.numel() * t.element_size()
+
+
 def memory(t: dict[str, Any]) -> list[bytes]:
     out = []
     for tensor in [*t["params"], *t["grads"], *(x for s in t["state"].values() for x in s)]:
-        if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu" and tensor.layout == torch.strided:
+        if isinstance(tensor, torch.Tensor) and has_memory(tensor):
             out.append(tensor.resolve_neg().detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(tensor, np.ndarray):
             out.append(tensor.tobytes())
@@ -148,3 +175,48 @@ def test_read_only_lists_may_share() -> None:
     params = [torch.zeros(4), torch.zeros(4)]
     nos_ext.apply_rule(program, params, [shared, shared], {}, lr=0.5)
     assert all(torch.equal(p, torch.full((4,), -0.5)) for p in params)
+
+
+MESSAGE_LINES: dict[str, Callable[[], torch.Tensor]] = {
+    "meta": lambda: torch.zeros(4, device="meta"),
+    "sparse": lambda: torch.ones(4).to_sparse(),
+    "mkldnn": lambda: torch.ones(4).to_mkldnn(),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8),
+    "jagged": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(2)], layout=torch.jagged),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGE_LINES)
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_one_line_without_the_frames_of_cpp(name: str) -> None:
+    tensor = MESSAGE_LINES[name]()
+    with pytest.raises(ValueError, match=r"params\[0\] has no memory") as error:
+        nos_ext.apply_rule(nos_ext.compile_rule("g"), [tensor], [tensor], {}, lr=0.1)
+    assert "\n" not in str(error.value)
+    assert "frame #" not in str(error.value)
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.functionalize])
+def test_inside_a_function_transform(transform: Callable[..., Any]) -> None:
+    def call(g: torch.Tensor) -> torch.Tensor:
+        with pytest.raises(ValueError, match="has no memory"):
+            nos_ext.apply_rule(nos_ext.compile_rule("g"), [torch.zeros(3)], [g], {}, lr=0.1)
+        return g
+
+    transform(call)(torch.ones(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_asynchronous_collective_is_waited_for() -> None:
+    import torch.distributed as dist
+    from torch.distributed import _functional_collectives as collectives
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        p, g, m = (collectives.all_reduce(torch.full((5,), x), "sum", [0]) for x in (1.0, 2.0, 3.0))
+        assert isinstance(g, collectives.AsyncCollectiveTensor)
+        nos_ext.apply_rule(RULE, [p], [g], {"m": [m]}, lr=0.5)
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(m + 0, torch.full((5,), 0.9 * 3.0 + 0.1 * 2.0))
+    torch.testing.assert_close(p + 0, torch.full((5,), 1.0 - 0.5 * (0.9 * 3.0 + 0.1 * 2.0)))

@@ -10,7 +10,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include <pthread.h>
 
+#include "../../ops/float_environment.h"
 #include "block_runner.h"
 #include "kernels.h"
 #include "lower.h"
@@ -42,13 +44,14 @@ double interpreter_cost(const Lowered& code, bool wide) {
 class Scratch {
  public:
   ~Scratch() { free(); }
-  void* get(size_t bytes) {
+  // Null when there is no memory.
+  char* get(size_t bytes) noexcept {
     if (bytes > size_) {
       free();
-      data_ = ::operator new(bytes, std::align_val_t{kLine});
-      size_ = bytes;
+      data_ = ::operator new(bytes, std::align_val_t{kLine}, std::nothrow);
+      size_ = data_ ? bytes : 0;
     }
-    return data_;
+    return static_cast<char*>(data_);
   }
 
  private:
@@ -62,9 +65,15 @@ class Scratch {
 };
 thread_local Scratch t_scratch;
 
+// Whether this process is a forked child: OpenMP's threads do not live on in it, and libgomp waits for them for ever.
+// Watched from the loading of the module on, as others in the process may use OpenMP too.
+std::atomic<bool> g_forked{false};
+const bool g_watched = pthread_atfork(nullptr, nullptr, [] { g_forked.store(true, std::memory_order_relaxed); }) == 0;
+bool is_forked() { return !g_watched || g_forked.load(std::memory_order_relaxed); }
+
 // As many as the work is worth now: torch.set_num_threads may have been called since.
 int threads_of(const Prepared& job) {
-  if (job.threads) return job.threads;
+  if (job.threads) return is_forked() ? 1 : job.threads;
   return static_cast<int>(std::clamp<double>(static_cast<double>(job.work) / kThreadWork, 1, max_threads()));
 }
 
@@ -171,6 +180,7 @@ const char* native_status() { return native::status(); }
 
 int max_threads() {
 #ifdef _OPENMP
+  if (is_forked()) return 1;
   return omp_get_max_threads();
 #else
   return 1;
@@ -178,6 +188,7 @@ int max_threads() {
 }
 
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
+  const FloatEnvironment environment;  // constants are rounded to fp32 in here
   auto out = std::make_shared<Prepared>();
   out->code.reserve(programs.size());
   for (const Program* p : programs) {
@@ -211,6 +222,8 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
   return out;
 }
 
+bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+
 const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const {
   Compiled& c = compiled[scaled];
   std::call_once(c.once, [&] {
@@ -227,15 +240,18 @@ const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const
   return c.code;
 }
 
-void run(const Prepared& job, const StepArgs& args) {
-  if (job.chunks.empty()) return;
+namespace {
+
+NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
   std::optional<Rows32> rows32;
   if (job.any32) rows32.emplace(job, args);
-  const std::vector<const native::Code*>& compiled = job.native_code(static_cast<float>(args.factor) != 1.0f);
+  const std::vector<const native::Code*>& compiled = job.native_code(is_scaled(args));
 
   size_t scratch = job.scratch;
   for (const native::Code* c : compiled)
     if (c) scratch = std::max(scratch, native::scratch_bytes(*c));
+  char* const memory = t_scratch.get(scratch);
+  if (!memory) throw std::bad_alloc();  // nothing is written yet, and nothing below can fail
 
   const auto one = [&](size_t i, char* memory) {
     const Chunk& c = job.chunks[i];
@@ -257,14 +273,23 @@ void run(const Prepared& job, const StepArgs& args) {
     Queue queue(job, threads);
 #pragma omp parallel num_threads(threads)
     {
-      char* memory = static_cast<char*>(t_scratch.get(scratch));
-      queue.work(omp_get_thread_num(), [&](size_t i) { one(i, memory); });
+      const FloatEnvironment environment;
+      // a thread without scratch leaves its chunks to the others; this one has some
+      const int thread = omp_get_thread_num();
+      if (char* own = thread == 0 ? memory : t_scratch.get(scratch)) queue.work(thread, [&](size_t i) { one(i, own); });
     }
     return;
   }
 #endif
-  char* memory = static_cast<char*>(t_scratch.get(scratch));
   for (size_t i = 0; i < job.chunks.size(); ++i) one(i, memory);
+}
+
+}  // namespace
+
+void run(const Prepared& job, const StepArgs& args) {
+  if (job.chunks.empty()) return;
+  const FloatEnvironment environment;
+  run_here(job, args);
 }
 
 }  // namespace nos::cpu

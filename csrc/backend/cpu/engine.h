@@ -60,6 +60,11 @@ struct StepArgs {
   bool stochastic_rounding = false;  // of results in half precision
 };
 
+// Whether the step multiplies the gradients by a factor: the argument of Prepared::native_code.
+bool is_scaled(const StepArgs& args);
+
+// Throws std::bad_alloc before the first write, and nothing else. The floating-point environment is the engine's own
+// in every thread that works, and the caller's again afterwards.
 void run(const Prepared& prepared, const StepArgs& args);
 
 // For tests and benches: 0 restores the engine's own choice. Results do not depend on any of these.
@@ -74,6 +79,6 @@ const Tuning& tuning();  // what prepare() uses
 
 const char* native_status();  // of the native tier on this machine: its instruction set, or "off: " and why
 
-int max_threads();  // what OpenMP (and so torch.set_num_threads) allows
+int max_threads();  // what OpenMP (and so torch.set_num_threads) allows; 1 in a forked child
 
 }  // namespace nos::cpu
