@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <memory>
 
 #include "../backend/cpu/engine.h"
 #include "../plan/plan.h"
@@ -56,13 +57,12 @@ class Stepper {
     present_.assign(watch_.params().size(), false);
     known_counts_.assign(counts_, counts_ + watch_.params().size());
     rows_.assign(watch_.num_groups() * width(), NAN);
-    row_sizes_.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
     reread_.clear();
     take(watch_.values(), read);
     parts_.clear();
     for (const py::handle part : parts) {
       const auto t = py::reinterpret_borrow<py::tuple>(part);
-      Part& to = parts_.emplace_back();
+      Part& to = *parts_.emplace_back(std::make_shared<Part>());
       to.members = t[0].cast<std::vector<uint32_t>>();
       to.step = t[1].cast<uint64_t>();
       to.maximize = t[2].cast<bool>();
@@ -126,7 +126,7 @@ class Stepper {
 
   // The next step has no number: it keys random draws with 32 bits.
   bool at_the_end() const {
-    return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.step >= UINT32_MAX; });
+    return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->step >= UINT32_MAX; });
   }
 
   bool same_presence(PyObject* grads) const {
@@ -150,7 +150,9 @@ class Stepper {
   }
 
   void reread(uint64_t steps) {
-    for (const Watch::NewValue& r : reread_) {
+    if (reread_.empty()) return;
+    const std::vector<Watch::NewValue> values = reread_;  // a function may well call step()
+    for (const Watch::NewValue& r : values) {
       const py::object value = PyCallable_Check(r.value.ptr()) ? r.value(steps) : r.value;
       rows_[r.group * width() + r.hyper] = read_number(program_.hypers()[r.hyper].name, value.ptr());
     }
@@ -169,9 +171,12 @@ class Stepper {
     common.read("grad_scale", scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
-    for (Part& part : parts_) {
+    // Functions of the step, and other threads while the engine runs, may come here and divide anew.
+    const std::vector<std::shared_ptr<Part>> parts = parts_;
+    for (const std::shared_ptr<Part>& p : parts) {
+      Part& part = *p;
       Ready& r = ready.emplace_back();
-      r.grads = parts_.size() == 1 ? grads : only(part.members, grads.ptr());
+      r.grads = parts.size() == 1 ? grads : only(part.members, grads.ptr());
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
@@ -187,8 +192,8 @@ class Stepper {
         program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
                               {&r.scalars[g * size], size});
     }
-    for (size_t k = 0; k < parts_.size(); ++k) {
-      run(parts_[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
+    for (size_t k = 0; k < parts.size(); ++k) {
+      run(*parts[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
           run_job(*r.plan, args, *r.tensors);
         else
@@ -200,10 +205,11 @@ class Stepper {
 
   template <class Run>
   void run(Part& part, const std::vector<double>& scalars, double scale, const Run& run_with) {
-    std::vector<const double*> rows(row_sizes_.size());
-    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes_[g];
+    const std::vector<size_t> row_sizes(part.seeds.size(), static_cast<size_t>(program_.num_scalars()));
+    std::vector<const double*> rows(row_sizes.size());
+    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes[g];
     const cpu::StepArgs args{rows.data(),
-                             row_sizes_.data(),
+                             row_sizes.data(),
                              rows.size(),
                              part.seeds.data(),
                              static_cast<uint32_t>(part.step + 1),
@@ -242,9 +248,8 @@ class Stepper {
   std::vector<bool> present_;  // which parameters had a gradient
   std::vector<double> rows_;   // hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
-  std::vector<size_t> row_sizes_;
   std::vector<std::string> labels_;  // of the lists of states, for messages
-  std::deque<Part> parts_;
+  std::vector<std::shared_ptr<Part>> parts_;
 };
 
 // A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.

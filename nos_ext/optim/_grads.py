@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ._layout import like
+from ._layout import has_memory, like
 from ._shards import local_grad
 
 
@@ -76,7 +76,7 @@ class Gradients:
 
     def _fitting(self, i: int, grad: Any) -> Any:
         tensor = self._tensors[i]
-        if grad.shape != tensor.shape or grad.stride() == tensor.stride():
+        if grad.shape != tensor.shape or grad.stride() == tensor.stride() or not has_memory(grad):
             return grad
         with torch.no_grad():
             return like(tensor, grad.dtype).copy_(grad)

@@ -20,7 +20,7 @@ def like(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor
 
 def has_gaps(tensor: torch.Tensor) -> bool:
     """Whether the elements do not fill one stretch of memory, in whatever order of the dimensions."""
-    if tensor.is_contiguous() or tensor.numel() == 0:
+    if tensor.layout != torch.strided or tensor.is_contiguous() or tensor.numel() == 0:
         return False
     expected = 1
     for stride, size in _dimensions(tensor):
@@ -28,6 +28,18 @@ def has_gaps(tensor: torch.Tensor) -> bool:
             return True
         expected *= size
     return False
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether the elements of a dense tensor are in its storage: where that was resized to 0 torch would read all the
+    same. What has no memory is left to the engine, which refuses it by name.
+    """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if tensor.numel() == 0:
+        return True
+    last = tensor.storage_offset() + sum(stride * (size - 1) for stride, size in _dimensions(tensor))
+    return tensor.untyped_storage().nbytes() >= (last + 1) * tensor.element_size()
 
 
 def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
@@ -61,7 +73,7 @@ class DenseCopies:
 
     def dense(self, i: int, param: torch.Tensor) -> torch.Tensor:
         """What the engine gets for parameter i: the parameter itself where it has no gaps, else its copy, filled."""
-        if not has_gaps(param):
+        if not has_gaps(param) or not has_memory(param):
             self.pairs.pop(i, None)
             return param
         check_places(self._owner, i, param)
@@ -99,7 +111,8 @@ class DenseCopies:
         """Copy the parameters in that have a gradient. False if one has become another tensor: make the lists anew."""
         with torch.no_grad():
             for i, (param, copy) in self.pairs.items():
-                if param.shape != copy.shape or param.dtype != copy.dtype or param.device != copy.device:
+                same_kind = param.shape == copy.shape and param.dtype == copy.dtype and param.device == copy.device
+                if not same_kind or not has_memory(param):
                     return False
                 if grads[i] is not None:
                     copy.copy_(param)

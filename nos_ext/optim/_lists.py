@@ -17,7 +17,7 @@ from .._numbers import LAST_STEP
 from ..program import Program
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
-from ._layout import DenseCopies, like
+from ._layout import DenseCopies, has_memory, like
 from ._shards import check_draws, is_sharded, local
 from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
@@ -162,7 +162,7 @@ class StepLists:
         self._tensors[i] = dense
         for states in self._states:
             value = states[i]
-            if value.shape == dense.shape and value.stride() != dense.stride() and not is_hollow(value):
+            if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
                 with torch.inference_mode(False), torch.no_grad():
                     value.data = like(dense, value.dtype).copy_(value)
                 changed = True

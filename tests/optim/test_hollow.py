@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 from nos_ext.optim import PowerSign, RuleOptimizer, library
 from nos_ext.testing._case import copies, parameters, same, set_grads, state_of, steps
@@ -157,3 +159,69 @@ def test_checkpoints_without_values() -> None:
     with pytest.raises(ValueError, match="state of parameter 0: m is on the meta device or fake"):
         plain.load_state_dict(optimizer.state_dict())
     assert not plain.state
+
+
+# ---- tensors that should have memory and have none -----------------------------------------------------------------------
+
+
+def wrapper() -> torch.Tensor:
+    """A parameter of a class that keeps its values in other tensors, as quantised and sharded ones do."""
+    return TwoTensor(torch.ones(3), torch.ones(3)).requires_grad_()
+
+
+def resized() -> torch.Tensor:
+    p = torch.ones(3).requires_grad_()
+    p.untyped_storage().resize_(0)
+    return p
+
+
+def view_of_resized() -> torch.Tensor:
+    memory = torch.ones(5)
+    p = memory[2:].requires_grad_()
+    memory.untyped_storage().resize_(0)
+    return p
+
+
+def slice_of_resized() -> torch.Tensor:
+    memory = torch.ones(3, 2)
+    p = memory[:, 0].requires_grad_()
+    memory.untyped_storage().resize_(0)
+    return p
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        *itertools.product([wrapper, resized, view_of_resized, slice_of_resized], ["parameter", "state"]),
+        *itertools.product([resized, view_of_resized, slice_of_resized], ["gradient"]),  # torch sets no wrapper as one
+    ],
+)
+def test_missing_memory_is_named_before_anything_is_written(make: Callable[[], torch.Tensor], where: str) -> None:
+    first, second = parameters((4,), (3,))
+    first.grad = torch.ones(4)
+    if where == "parameter":
+        second = make()
+    second.grad = make().detach() if where == "gradient" else torch.ones(3)
+    optimizer = PowerSign([first, second])
+    if where == "state":
+        optimizer.step()
+        optimizer.state[second]["m"] = make().detach()
+        second.grad = torch.ones(3)
+    before, count = first.detach().clone(), len(optimizer.state)
+    name = {"parameter": "params", "gradient": "grads", "state": r"state\['m'\]"}[where]
+    with pytest.raises(ValueError, match=rf"^{name}\[1\] .*memory[^\n]*$"):
+        optimizer.step()
+    assert torch.equal(first, before)
+    assert len(optimizer.state) == count
+
+
+def test_memory_that_is_taken_away_from_a_slice() -> None:
+    memory = torch.ones(3, 2)
+    p = memory[:, 0].requires_grad_()
+    p.grad = torch.ones(3)
+    optimizer = PowerSign([p])
+    optimizer.step()
+    memory.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"^params\[0\] .*memory"):
+        optimizer.step()
+    assert float(optimizer.state[p]["step"]) == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 import weakref
 from typing import Any
 
@@ -329,3 +330,64 @@ def test_step_is_shared_with_nothing() -> None:
     counts[0] += 5
     steps(optimizer, params, 1)
     assert [float(c) for c in counts] == [8.0, 3.0, 3.0]
+
+
+# ---- a step within a step ------------------------------------------------------------------------------------------------
+
+
+def test_a_function_of_the_step_may_step() -> None:
+    """And change what the outer step was divided into; what both read stays alive."""
+    params = parameters((5,), (6,))
+    optimizer = PowerSign(params)
+    calls = []
+
+    def decay(step: int) -> float:
+        calls.append(step)
+        if len(calls) % 2:
+            for key in ("maximize", "stochastic_rounding"):
+                optimizer.param_groups[0][key] = not optimizer.param_groups[0][key]
+            optimizer.param_groups[0]["beta"] = torch.tensor(0.5)
+            optimizer.step()
+        return 1.0
+
+    optimizer.param_groups[0]["sign_decay"] = decay
+    for _ in range(50):
+        set_grads(params)
+        optimizer.step()
+    assert [float(optimizer.state[p]["step"]) for p in params] == [100.0, 100.0]
+    assert all(p.isfinite().all() for p in params)
+
+
+def test_another_thread_divides_while_the_engine_runs() -> None:
+    """What a running call reads, its seeds among them, is not freed under it."""
+    params = [torch.zeros(2_000_000).requires_grad_()]
+    params[0].grad = torch.ones(2_000_000)
+    expected = copies(params)
+    optimizer = RuleOptimizer(params, "drop(g, 0.5) + normal(0.1) * drop(g, 0.3)", lr=0.1, seed=7)
+    optimizer.step()
+    program = optimizer.program
+    nos_ext.apply_rule(program, expected, [params[0].grad], [], lr=0.1, seed=7, step=1)
+    stop = threading.Event()
+    stepper = optimizer._lists._stepper  # type: ignore[union-attr]
+
+    def divide() -> None:
+        while not stop.is_set():
+            stepper.divide([], lambda group, hyper, value: value)
+            bytes(bytearray(range(1, 200)) * 20)  # takes the place of what was freed
+
+    thread = threading.Thread(target=divide)
+    for step in range(2, 6):
+        nos_ext.apply_rule(program, expected, [params[0].grad], [], lr=0.1, seed=7, step=step)
+    optimizer_steps = 4
+    thread.start()
+    try:
+        while optimizer_steps:
+            try:
+                optimizer.step()
+            except RuntimeError:  # divided between the division and the step
+                continue
+            optimizer_steps -= 1
+    finally:
+        stop.set()
+        thread.join()
+    assert same(values(params), values(expected))
