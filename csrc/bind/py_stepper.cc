@@ -30,6 +30,7 @@ struct Part {
   double total_steps;
   bool maximize, stochastic_rounding;
   std::vector<uint64_t> seeds;  // one per group, all the same
+  std::vector<size_t> row_sizes;
   LastPlan last;
 };
 
@@ -67,6 +68,7 @@ class Stepper {
       to.step = t[1].cast<uint64_t>();
       to.maximize = t[2].cast<bool>();
       to.seeds.assign(watch_.num_groups(), t[3].cast<uint64_t>());
+      to.row_sizes.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
       to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
       to.stochastic_rounding = t[5].cast<bool>();
       if (program_.uses_total_steps() && std::isnan(to.total_steps))
@@ -205,11 +207,10 @@ class Stepper {
 
   template <class Run>
   void run(Part& part, const std::vector<double>& scalars, double scale, const Run& run_with) {
-    const std::vector<size_t> row_sizes(part.seeds.size(), static_cast<size_t>(program_.num_scalars()));
-    std::vector<const double*> rows(row_sizes.size());
-    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes[g];
+    std::vector<const double*> rows(part.row_sizes.size());
+    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * part.row_sizes[g];
     const cpu::StepArgs args{rows.data(),
-                             row_sizes.data(),
+                             part.row_sizes.data(),
                              rows.size(),
                              part.seeds.data(),
                              static_cast<uint32_t>(part.step + 1),
