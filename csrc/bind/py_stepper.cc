@@ -60,10 +60,10 @@ class Stepper {
     rows_.assign(watch_.num_groups() * width(), NAN);
     reread_.clear();
     take(watch_.values(), read);
-    parts_.clear();
+    parts_ = std::make_shared<std::deque<Part>>();
     for (const py::handle part : parts) {
       const auto t = py::reinterpret_borrow<py::tuple>(part);
-      Part& to = *parts_.emplace_back(std::make_shared<Part>());
+      Part& to = parts_->emplace_back();
       to.members = t[0].cast<std::vector<uint32_t>>();
       to.step = t[1].cast<uint64_t>();
       to.maximize = t[2].cast<bool>();
@@ -128,7 +128,7 @@ class Stepper {
 
   // The next step has no number: it keys random draws with 32 bits.
   bool at_the_end() const {
-    return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->step >= UINT32_MAX; });
+    return std::any_of(parts_->begin(), parts_->end(), [](const Part& part) { return part.step >= UINT32_MAX; });
   }
 
   bool same_presence(PyObject* grads) const {
@@ -174,9 +174,9 @@ class Stepper {
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
     // Functions of the step, and other threads while the engine runs, may come here and divide anew.
-    const std::vector<std::shared_ptr<Part>> parts = parts_;
-    for (const std::shared_ptr<Part>& p : parts) {
-      Part& part = *p;
+    const std::shared_ptr<std::deque<Part>> kept = parts_;
+    std::deque<Part>& parts = *kept;
+    for (Part& part : parts) {
       Ready& r = ready.emplace_back();
       r.grads = parts.size() == 1 ? grads : only(part.members, grads.ptr());
       r.tensors->add("params", tensors_, Access::write);
@@ -195,7 +195,7 @@ class Stepper {
                               {&r.scalars[g * size], size});
     }
     for (size_t k = 0; k < parts.size(); ++k) {
-      run(*parts[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
+      run(parts[k], ready[k].scalars, common.scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
           run_job(*r.plan, args, *r.tensors);
         else
@@ -250,7 +250,7 @@ class Stepper {
   std::vector<double> rows_;   // hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
   std::vector<std::string> labels_;  // of the lists of states, for messages
-  std::vector<std::shared_ptr<Part>> parts_;
+  std::shared_ptr<std::deque<Part>> parts_ = std::make_shared<std::deque<Part>>();
 };
 
 // A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.
