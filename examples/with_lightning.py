@@ -34,8 +34,7 @@ class Circle(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        # fused=False: under mixed precision Lightning clips gradients only where step() does not unscale them
-        optimizer = AddSign(self.parameters(), lr=0.5, fused=False)
+        optimizer = AddSign(self.parameters(), lr=0.5)
         scheduler = LinearCosineDecay(optimizer, decay_steps=self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import _C
+from ._numbers import LAST_STEP, flag, integer, number, plain, shown
 from .program import Program
 
 __all__ = ["CapturedStep"]
@@ -35,7 +36,8 @@ class CapturedStep:
             keep their memory: gradients that are made before the capture and kept by
             ``zero_grad(set_to_none=False)``. `state` may have more lists than the rule, for later rules with more
             states.
-        lr, **hyperparameters: numbers; for a population also sequences of K numbers.
+        lr, **hyperparameters: numbers, or tensors of one element, which are read once; for a population also sequences
+            of K numbers.
         step: number of the next step, 1-based.
         total_steps: length of the training in steps, for rules that read ``T``.
         seed: key of the random draws; for a population also a sequence of K.
@@ -76,18 +78,19 @@ class CapturedStep:
             if set(state) != set(names) or any(p.state_names != names for p in self._programs):
                 raise ValueError(f"state has the keys {list(state)}; the rule has the states {list(names)}")
             state = [state[name] for name in names]
-        self._factor = _factor(maximize, grad_scale)
-        self._total = total_steps
-        self._seeds = _per_row("seed", seed, len(self._programs))
+        self._factor = _factor(flag("maximize", maximize), grad_scale)
+        self._total = _length(total_steps)
+        self._seeds = _seeds(seed, len(self._programs))
         self._hypers = [dict[str, float]() for _ in self._programs]
         for k in range(len(self._programs)):
             self._hypers[k] = self._values(k, {"lr": lr, **hyperparameters})
         self._check_total(self._programs)
+        done = _step_number(step) - 1
         self._step = _C.CapturedStep(
             self._programs, self._population, tuple(params), tuple(grads), [tuple(s) for s in state],
             [0] * len(params), len(self._programs), tensor_index, max_instructions, max_scalars, max_temporaries,
         )  # fmt: skip
-        self._step.set_head(_step_number(step) - 1, self._factor)
+        self._step.set_head(done, self._factor)
         for k in range(len(self._programs)):
             self._write_row(k)
 
@@ -112,11 +115,11 @@ class CapturedStep:
             {**self._hypers[k], **self._given(k, {n: v for n, v in hyper.items() if n in p.hyperparameters})}
             for k, p in enumerate(self._programs)
         ]
-        seeds = self._seeds if seed is None else _per_row("seed", seed, len(self._programs))
+        seeds = self._seeds if seed is None else _seeds(seed, len(self._programs))
+        total = self._total if total_steps is None else _length(total_steps)
         if step is not None:
             self._step.set_head(_step_number(step) - 1, self._factor)
-        self._hypers, self._seeds = hypers, seeds
-        self._total = self._total if total_steps is None else total_steps
+        self._hypers, self._seeds, self._total = hypers, seeds, total
         for k in range(len(self._programs)):
             self._write_row(k)
 
@@ -149,7 +152,7 @@ class CapturedStep:
     # -- values -------------------------------------------------------------------------------------------------------
 
     def _given(self, k: int, given: Mapping[str, Any]) -> dict[str, float]:
-        return {n: float(_per_row(n, v, len(self._programs))[k]) for n, v in given.items()}
+        return {n: _number(n, _per_row(n, v, len(self._programs))[k]) for n, v in given.items()}
 
     def _values(self, k: int, given: Mapping[str, Any]) -> dict[str, float]:
         """One value per hyperparameter of program k: the given ones and its defaults."""
@@ -163,8 +166,6 @@ class CapturedStep:
         return {**defaults, **self._given(k, {n: v for n, v in given.items() if n in known})}
 
     def _check_total(self, programs: Sequence[Program]) -> None:
-        if self._total is not None and not self._total > 0:
-            raise ValueError(f"total_steps is {self._total}; pass a positive number of steps")
         for p in programs:
             if p.uses_total_steps and self._total is None:
                 raise ValueError(
@@ -207,14 +208,35 @@ def _per_row(name: str, value: Any, rows: int) -> list[Any]:
     return list(value)
 
 
-def _factor(maximize: bool, grad_scale: float | None) -> float:
-    scale = 1.0 if grad_scale is None else float(grad_scale)
+def _number(name: str, value: Any) -> float:
+    """The number that a hyperparameter is; a tensor of one element gives its own."""
+    if not isinstance(plain(value), int | float) and hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (RuntimeError, ValueError):
+            raise TypeError(f"{name} is {shown(value)}; pass a number or a tensor of one element") from None
+    return number(name, value)
+
+
+def _seeds(seed: Any, rows: int) -> list[int]:
+    return [integer("seed", value, 0, 2**64 - 1) for value in _per_row("seed", seed, rows)]
+
+
+def _length(total_steps: Any) -> float | None:
+    if total_steps is None:
+        return None
+    total = number("total_steps", total_steps, "a number of steps, or None")
+    if not total > 0:
+        raise ValueError(f"total_steps is {shown(total_steps)}; pass a positive number of steps, or None")
+    return total
+
+
+def _factor(maximize: bool, grad_scale: Any) -> float:
+    scale = 1.0 if grad_scale is None else _number("grad_scale", grad_scale)
     if scale == 0 or math.isnan(scale):
-        raise ValueError(f"grad_scale is {grad_scale}; pass a number that is not 0")
+        raise ValueError(f"grad_scale is {shown(grad_scale)}; pass a number that is not 0")
     return (-1.0 if maximize else 1.0) / scale
 
 
-def _step_number(step: int) -> int:
-    if not 1 <= step < 2**32:
-        raise ValueError(f"step is {step}; pass a number from 1 to 2**32 - 1")
-    return int(step)
+def _step_number(step: Any) -> int:
+    return integer("step", step, 1, LAST_STEP)

@@ -8,11 +8,13 @@ factor and the last one's instead, which keeps that change.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ._numbers import number, plain
 from .optim._lr_factors import Factor, cosine, gaussian, linear_cosine, stepwise
 
 __all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDecay"]
@@ -20,6 +22,13 @@ __all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDe
 
 class _FactorLR(LRScheduler, ABC):
     """lr times a factor of the step. Subclasses hold plain numbers and say what the factor is."""
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int, **numbers: Any) -> None:
+        for name, value in numbers.items():
+            number(name, value)
+            setattr(self, name, plain(value))
+        self._factor()  # refuses what has no meaning before anything is written into the optimizer
+        super().__init__(optimizer, last_epoch)
 
     @abstractmethod
     def _factor(self) -> Factor:
@@ -56,6 +65,11 @@ class LinearCosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    num_periods: float
+    alpha: float
+    beta: float
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -65,8 +79,9 @@ class LinearCosineDecay(_FactorLR):
         beta: float = 0.001,
         last_epoch: int = -1,
     ) -> None:
-        self.decay_steps, self.num_periods, self.alpha, self.beta = decay_steps, num_periods, alpha, beta
-        super().__init__(optimizer, last_epoch)
+        super().__init__(
+            optimizer, last_epoch, decay_steps=decay_steps, num_periods=num_periods, alpha=alpha, beta=beta
+        )
 
     def _factor(self) -> Factor:
         return linear_cosine(self.decay_steps, self.num_periods, self.alpha, self.beta)
@@ -89,6 +104,14 @@ class NoisyLinearCosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    num_periods: float
+    alpha: float
+    beta: float
+    initial_variance: float
+    variance_decay: float
+    seed: int
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -101,9 +124,10 @@ class NoisyLinearCosineDecay(_FactorLR):
         seed: int = 0,
         last_epoch: int = -1,
     ) -> None:
-        self.decay_steps, self.num_periods, self.alpha, self.beta = decay_steps, num_periods, alpha, beta
-        self.initial_variance, self.variance_decay, self.seed = initial_variance, variance_decay, seed
-        super().__init__(optimizer, last_epoch)
+        super().__init__(
+            optimizer, last_epoch, decay_steps=decay_steps, num_periods=num_periods, alpha=alpha, beta=beta,
+            initial_variance=initial_variance, variance_decay=variance_decay, seed=seed,
+        )  # fmt: skip
 
     def _factor(self) -> Factor:
         noise = gaussian(self.initial_variance, self.variance_decay, self.seed)
@@ -120,9 +144,11 @@ class CosineDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    decay_steps: float
+    alpha: float
+
     def __init__(self, optimizer: Optimizer, decay_steps: float, alpha: float = 0.0, last_epoch: int = -1) -> None:
-        self.decay_steps, self.alpha = decay_steps, alpha
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, decay_steps=decay_steps, alpha=alpha)
 
     def _factor(self) -> Factor:
         return cosine(self.decay_steps, self.alpha)
@@ -138,9 +164,11 @@ class StepDecay(_FactorLR):
         last_epoch: the last step that has been taken, or -1 at the start.
     """
 
+    step_size: int
+    gamma: float
+
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)
 
     def _factor(self) -> Factor:
         return stepwise(self.step_size, self.gamma)

@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._numbers import number, positive
+
 if TYPE_CHECKING:
     from .lr_schedulers import CosineDecay as CosineDecay
     from .lr_schedulers import LinearCosineDecay as LinearCosineDecay
@@ -23,11 +25,9 @@ Decay = Callable[[float], float]
 
 
 def _check(decay_steps: float, num_periods: float = 1.0, zero_after: float | None = None) -> None:
-    if not (decay_steps > 0 and math.isfinite(decay_steps)):
-        raise ValueError(f"decay_steps is {decay_steps!r}; pass a positive number of steps")
-    if not (num_periods > 0 and math.isfinite(num_periods)):
-        raise ValueError(f"num_periods is {num_periods!r}; pass a positive number")
-    if zero_after is not None and not zero_after >= 0:
+    positive("decay_steps", decay_steps, "a positive number of steps")
+    positive("num_periods", num_periods)
+    if zero_after is not None and not number("zero_after", zero_after, "a number of periods, or None") >= 0:
         raise ValueError(f"zero_after is {zero_after!r}; pass a number of periods, or None")
 
 

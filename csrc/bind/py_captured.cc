@@ -70,11 +70,11 @@ class PyCapturedStep {
       return std::vector{image.set_row(r, seed, total_steps, hypers, from, wide)};
     });
   }
-  // counter: address of a float32 in device memory that holds the number of the step, or 0.
+  // counter: address of a float64 in device memory that holds the number of the step, or 0.
   void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, uintptr_t counter) {
     edit([&](cuda::CapturedImage& image) {
       return std::vector{
-          image.set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const float*>(counter))};
+          image.set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const double*>(counter))};
     });
   }
   void load(uint32_t k, const Program& program) {

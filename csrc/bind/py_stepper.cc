@@ -3,8 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
+#include <memory>
 
 #include "../backend/cpu/engine.h"
 #include "../plan/plan.h"
@@ -30,13 +32,15 @@ struct Part {
   double total_steps;
   bool maximize, stochastic_rounding;
   std::vector<uint64_t> seeds;  // one per group, all the same
+  std::vector<size_t> row_sizes;
   LastPlan last;
 };
 
 class Stepper {
  public:
   // tensors, states: what the engine gets for every parameter; read at every step. counts: the memory of `steps`, a
-  // float32 tensor with the number of steps that every parameter has taken.
+  // float64 tensor with the number of steps that every parameter has taken, which counts exactly far beyond the last
+  // step that there can be.
   Stepper(py::object program, py::list groups, py::dict state, py::tuple hypers, py::tuple flags, py::list tensors,
           py::list states, py::object steps, uintptr_t counts)
       : program_object_(std::move(program)),
@@ -45,7 +49,7 @@ class Stepper {
         tensors_(std::move(tensors)),
         states_(std::move(states)),
         steps_(std::move(steps)),
-        counts_(reinterpret_cast<float*>(counts)) {
+        counts_(reinterpret_cast<double*>(counts)) {
     for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
   }
 
@@ -56,17 +60,17 @@ class Stepper {
     present_.assign(watch_.params().size(), false);
     known_counts_.assign(counts_, counts_ + watch_.params().size());
     rows_.assign(watch_.num_groups() * width(), NAN);
-    row_sizes_.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
     reread_.clear();
     take(watch_.values(), read);
-    parts_.clear();
+    parts_ = std::make_shared<std::deque<Part>>();
     for (const py::handle part : parts) {
       const auto t = py::reinterpret_borrow<py::tuple>(part);
-      Part& to = parts_.emplace_back();
+      Part& to = parts_->emplace_back();
       to.members = t[0].cast<std::vector<uint32_t>>();
       to.step = t[1].cast<uint64_t>();
       to.maximize = t[2].cast<bool>();
       to.seeds.assign(watch_.num_groups(), t[3].cast<uint64_t>());
+      to.row_sizes.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
       to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
       to.stochastic_rounding = t[5].cast<bool>();
       if (program_.uses_total_steps() && std::isnan(to.total_steps))
@@ -82,8 +86,8 @@ class Stepper {
     Change change = watch_.look(groups.ptr(), state.ptr(), values);
     if (change == Change::structure) return change;
     if (grads.is_none()) grads = gradients();
-    if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()))
-      change = Change::division;
+    if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()) || at_the_end())
+      change = Change::division;  // which checks the numbers of steps
     if (change != Change::none) return change;
     take(values, read);
     run(std::move(grads), std::move(scale));
@@ -124,6 +128,11 @@ class Stepper {
     return true;
   }
 
+  // The next step has no number: it keys random draws with 32 bits.
+  bool at_the_end() const {
+    return std::any_of(parts_->begin(), parts_->end(), [](const Part& part) { return part.step >= UINT32_MAX; });
+  }
+
   bool same_presence(PyObject* grads) const {
     for (size_t i = 0; i < present_.size(); ++i)
       if ((PyList_GET_ITEM(grads, static_cast<Py_ssize_t>(i)) != Py_None) != present_[i]) return false;
@@ -145,7 +154,9 @@ class Stepper {
   }
 
   void reread(uint64_t steps) {
-    for (const Watch::NewValue& r : reread_) {
+    if (reread_.empty()) return;
+    const std::vector<Watch::NewValue> values = reread_;  // a function may well call step()
+    for (const Watch::NewValue& r : values) {
       const py::object value = PyCallable_Check(r.value.ptr()) ? r.value(steps) : r.value;
       rows_[r.group * width() + r.hyper] = read_number(program_.hypers()[r.hyper].name, value.ptr());
     }
@@ -163,9 +174,12 @@ class Stepper {
     const double grad_scale = read_grad_scale(scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
-    for (Part& part : parts_) {
+    // Functions of the step, and other threads while the engine runs, may come here and divide anew.
+    const std::shared_ptr<std::deque<Part>> kept = parts_;
+    std::deque<Part>& parts = *kept;
+    for (Part& part : parts) {
       Ready& r = ready.emplace_back();
-      r.grads = parts_.size() == 1 ? grads : only(part.members, grads.ptr());
+      r.grads = parts.size() == 1 ? grads : only(part.members, grads.ptr());
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
@@ -181,8 +195,8 @@ class Stepper {
         program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
                               {&r.scalars[g * size], size});
     }
-    for (size_t k = 0; k < parts_.size(); ++k) {
-      run(parts_[k], ready[k].scalars, grad_scale, [&r = ready[k]](const cpu::StepArgs& args) {
+    for (size_t k = 0; k < parts.size(); ++k) {
+      run(parts[k], ready[k].scalars, grad_scale, [&r = ready[k]](const cpu::StepArgs& args) {
         if (r.plan)
           run_job(*r.plan, args, *r.tensors);
         else
@@ -194,10 +208,10 @@ class Stepper {
 
   template <class Run>
   void run(Part& part, const std::vector<double>& scalars, double scale, const Run& run_with) {
-    std::vector<const double*> rows(row_sizes_.size());
-    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * row_sizes_[g];
+    std::vector<const double*> rows(part.row_sizes.size());
+    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * part.row_sizes[g];
     const cpu::StepArgs args{rows.data(),
-                             row_sizes_.data(),
+                             part.row_sizes.data(),
                              rows.size(),
                              part.seeds.data(),
                              static_cast<uint32_t>(part.step + 1),
@@ -231,14 +245,13 @@ class Stepper {
   Watch watch_;
   py::list tensors_, states_;
   py::object steps_;
-  float* const counts_;
-  std::vector<float> known_counts_;
+  double* const counts_;
+  std::vector<double> known_counts_;
   std::vector<bool> present_;  // which parameters had a gradient
   std::vector<double> rows_;   // hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
-  std::vector<size_t> row_sizes_;
   std::vector<std::string> labels_;  // of the lists of states, for messages
-  std::deque<Part> parts_;
+  std::shared_ptr<std::deque<Part>> parts_ = std::make_shared<std::deque<Part>>();
 };
 
 // A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.

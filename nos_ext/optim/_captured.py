@@ -26,7 +26,7 @@ _READABLE: Final = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class _Part:
-    """Parameters that go into one launch. mask: 1.0 where a step counts, float32 on the device."""
+    """Parameters that go into one launch. mask: 1.0 where a step counts, float64 on the device."""
 
     members: list[int]
     flags: tuple[Any, ...]  # as FLAGS
@@ -103,6 +103,10 @@ class CapturedLists(StepLists):
                 raise _too_late("param groups or states have been replaced")
             return False
         grads = self._prepared()
+        if grads is None:
+            if capturing:
+                raise _too_late("a parameter has become another tensor")
+            return False
         division = self._division_of(grads)
         if division != self._division:
             if capturing:
@@ -115,12 +119,13 @@ class CapturedLists(StepLists):
         try:
             ready = self._ready(grads, rows, factor, capturing)
         except (TypeError, ValueError):  # nothing has been launched
-            if not self._gradients.repair(grads):
+            if not self._repair(grads):
                 raise
             ready = self._ready(grads, rows, factor, capturing)
         for part, tables in zip(self._parts, ready, strict=True):
             self._count(part)
             tables.step.launch()
+        self._finish(grads)
         return True
 
     def _count(self, part: _Part) -> None:
@@ -148,7 +153,7 @@ class CapturedLists(StepLists):
                 raise ValueError(
                     f"total_steps is None; rule '{self._program.name}' reads T: pass the length of the training"
                 )
-            mask = torch.zeros(len(self._params))
+            mask = torch.zeros(len(self._params), dtype=self._steps.dtype, device="cpu")
             mask[members] = 1.0
             parts.append(_Part(members, tuple(flags), mask.to(self._steps.device)))
         self._parts, self._eager = parts, []

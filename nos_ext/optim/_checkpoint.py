@@ -1,29 +1,84 @@
-"""Owns what goes into a state_dict and how it comes back: every tensor in its own dtype, and a check of the rule.
+"""Owns what goes into a state_dict and how it comes back: plain values, checked when they are read, and every tensor in
+its own dtype.
 
 torch's `load_state_dict` casts state to the dtype of the parameter, which would round float32 state of bfloat16
-parameters. Here the state travels around that cast.
+parameters, and the number of steps to float32, which stops at 2**24. Here the state travels around that cast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+from .._numbers import plain
 from ..program import Program
-from ._lists import Group, state_dtype
-from ._values import FUNCTION, same_rule
+from . import library
+from ._hollow import is_hollow, state_dtype
+from ._layout import like
+from ._lists import Group
+from ._values import FUNCTION, same_rule, step_count
+
+_STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+# Rules of the library whose hyperparameters had other names once: name -> the text then, today's names of its
+# hyperparameters, and values of those that are new.
+_RENAMED: Final[Mapping[str, tuple[str, Mapping[str, str], Mapping[str, float]]]] = {
+    "powersign": (
+        """
+def powersign(p, g, m, *, lr, beta=0.9, base=e, decay=1.0):
+    m = beta * m + (1 - beta) * g
+    return p - lr * exp(log(base) * decay * sign(g) * sign(m)) * g, m
+""",
+        {"decay": "sign_decay"},
+        {"weight_decay": 0.0},
+    ),
+    "addsign": (
+        """
+def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
+    m = beta * m + (1 - beta) * g
+    return p - lr * (alpha + decay * sign(g) * sign(m)) * g, m
+""",
+        {"decay": "sign_decay"},
+        {"weight_decay": 0.0},
+    ),
+}
 
 
-def without_functions(groups: Iterable[Group], names: Iterable[str]) -> None:
-    """Replace functions in packed groups, so that a checkpoint holds plain types only."""
+def make_plain(groups: Iterable[Group], names: Iterable[str]) -> None:
+    """Replace, in packed groups, NumPy's numbers by Python's and functions by a text: a checkpoint has plain types."""
     for group in groups:
+        group.update({name: plain(value) for name, value in group.items()})
         for name in names:
             value = group.get(name)
             if callable(value) and not isinstance(value, torch.Tensor):
                 group[name] = FUNCTION
+
+
+def check_form(saved: Any) -> None:
+    """ValueError unless `saved` has the outer form of a state_dict."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"the checkpoint is a {type(saved).__name__}; pass what optimizer.state_dict() returned")
+    for key, kind in (("state", Mapping), ("param_groups", list | tuple)):
+        if not isinstance(saved.get(key), kind):
+            raise ValueError(f"the checkpoint has no {key!r} as optimizer.state_dict() makes it; its keys: {[*saved]}")
+    for i, group in enumerate(saved["param_groups"]):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), list | tuple):
+            raise ValueError(f"param_groups[{i}] of the checkpoint is no dict with a list of 'params'")
+
+
+def renamed(group: Mapping[str, Any], mine: str) -> Group:
+    """A saved group with today's names, where `mine` is a rule of the library that had others when it was saved."""
+    out = dict(group)
+    if "rule" not in out or same_rule(out["rule"], mine):
+        return out
+    for name, (text, names, new) in _RENAMED.items():
+        today = library.get(name).to_text()
+        if same_rule(mine, today) and same_rule(out["rule"], text.strip()):
+            return {**{names.get(key, key): value for key, value in out.items()}, **new, "rule": today}
+    return out
 
 
 def check_rule(saved: Iterable[Group], text: str) -> None:
@@ -58,33 +113,57 @@ def sizes(groups: Iterable[Group]) -> list[int]:
 
 
 def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program) -> dict[Any, Any]:
-    """The state of a checkpoint, copied to the devices and into the layouts of the parameters of `groups`."""
-    ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
+    """The state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters."""
+    ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
+    if len(set(ids)) != len(ids):
+        raise ValueError("the checkpoint has the same number in 'params' of its param_groups twice")
     param_of = dict(zip(ids, chain.from_iterable(group["params"] for group in groups), strict=True))
     state: dict[Any, Any] = {}
     for key, entry in saved["state"].items():
         if key not in param_of:
             state[key] = entry  # belongs to no parameter: as it is, like torch
             continue
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"the checkpoint's state of parameter {key} is a {type(entry).__name__}, not a dict")
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         if missing and entry:
             raise ValueError(
                 f"the checkpoint's state of parameter {key} has the keys {sorted(entry)} but not {missing}, which rule "
                 f"'{program.name}' needs; load a checkpoint that was made with this rule"
             )
-        state[param_of[key]] = {name: _restored(name, value, param_of[key]) for name, value in entry.items()}
+        state[param_of[key]] = {
+            name: _restored(f"the checkpoint's state of parameter {key}: {name}", name, value, param_of[key], program)
+            for name, value in entry.items()
+        }
     return state
 
 
-def _restored(name: str, value: Any, param: torch.Tensor) -> Any:
+def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: Program) -> Any:
     if name == "step":
-        return torch.tensor(float(value), dtype=torch.float32)
+        if isinstance(value, torch.Tensor) and is_hollow(value) and is_hollow(param):
+            return value.clone()
+        return torch.tensor(step_count(where, value), dtype=torch.float64, device="cpu")
+    if name in program.state_names:
+        return _restored_state(where, value, param)
+    if isinstance(value, torch.Tensor):  # not a state of the rule; somebody else's
+        return value.to(device=param.device, copy=True)
+    return value
+
+
+def _restored_state(where: str, value: Any, param: torch.Tensor) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
-        return value
+        raise TypeError(f"{where} is a {type(value).__name__}; it must be a tensor")
+    if value.shape != param.shape:
+        raise ValueError(
+            f"{where} has shape {tuple(value.shape)} but the parameter has {tuple(param.shape)}; load the checkpoint "
+            "of this model"
+        )
+    if value.dtype not in _STATE_DTYPES or value.layout != torch.strided:
+        raise ValueError(f"{where} is a {value.layout} tensor of {value.dtype}; it must be a dense one of floats")
+    if is_hollow(value) and not is_hollow(param):
+        raise ValueError(f"{where} is on the meta device or fake, and has no values to load")
     dtype = value.dtype
     if (dtype == torch.float64) != (param.dtype == torch.float64):  # the engine does not mix float64 with others
         dtype = state_dtype(param)
     with torch.no_grad():
-        if value.shape != param.shape:  # not a state of the rule; somebody else's
-            return value.to(device=param.device, copy=True)
-        return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).copy_(value)
+        return like(param, dtype).copy_(value)

@@ -1,7 +1,6 @@
 """Owns gradients that the engine cannot take as they are: sparse and complex ones are refused, others copied.
 
-A gradient whose strides differ from its parameter's is copied into the parameter's layout. The parameter itself is
-never copied: the update would land in the copy.
+A gradient whose strides differ from those of the tensor that the engine updates is copied into that tensor's layout.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ._shards import is_sharded, local_grad
+from ._layout import has_memory, like
+from ._shards import local_grad
 
 
 def check_param(owner: str, index: int, param: torch.Tensor) -> None:
@@ -23,42 +23,40 @@ def check_param(owner: str, index: int, param: torch.Tensor) -> None:
         )
 
 
+def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
+    """RuntimeError for a gradient that is sparse or complex, in torch's words."""
+    if grad.is_sparse or grad.layout != torch.strided:
+        raise RuntimeError(
+            f"{owner} does not support sparse gradients (parameter {index}); make it dense with sparse=False in "
+            "nn.Embedding, or use torch.optim.SparseAdam for it"
+        )
+    if grad.is_complex():
+        check_param(owner, index, grad)
+
+
 class Gradients:
     """The gradients of `params`, made fit for the engine.
 
     Args:
         owner: name of the optimizer, for messages.
         params: the parameters.
+        tensors: what the engine updates for each of them; may change between steps.
         sharded: indices of those that are DTensors.
     """
 
-    def __init__(self, owner: str, params: Sequence[Any], sharded: Sequence[int]) -> None:
+    def __init__(self, owner: str, params: Sequence[Any], tensors: Sequence[Any], sharded: Sequence[int]) -> None:
         self._owner = owner
         self._params = params
+        self._tensors = tensors
         self._sharded = sharded
-        self._odd: set[int] = set()  # had other strides than their parameters at some step
-
-    @property
-    def any_odd(self) -> bool:
-        """Whether `prepare` has something to do."""
-        return bool(self._sharded or self._odd)
-
-    def check(self, index: int, grad: torch.Tensor) -> None:
-        """RuntimeError for a gradient that is sparse or complex, in torch's words."""
-        if grad.is_sparse or grad.layout != torch.strided:
-            raise RuntimeError(
-                f"{self._owner} does not support sparse gradients (parameter {index}); make it dense with "
-                "sparse=False in nn.Embedding, or use torch.optim.SparseAdam for it"
-            )
-        if grad.is_complex():
-            check_param(self._owner, index, grad)
+        self.odd: set[int] = set()  # had other strides than their parameters at some step
 
     def prepare(self, grads: list[Any]) -> None:
         """Replace, in the list, shards by their memory and gradients of known odd strides by copies."""
         for i in self._sharded:
             if grads[i] is not None:
                 grads[i] = local_grad(self._params[i], grads[i])
-        for i in self._odd:
+        for i in self.odd:
             if grads[i] is not None:
                 grads[i] = self._fitting(i, grads[i])
 
@@ -68,19 +66,17 @@ class Gradients:
         for i, grad in enumerate(grads):
             if grad is None:
                 continue
-            self.check(i, grad)
+            check_grad(self._owner, i, grad)
             fitting = self._fitting(i, grad)
             if fitting is not grad:
                 grads[i] = fitting
-                self._odd.add(i)
+                self.odd.add(i)
                 repaired = True
         return repaired
 
     def _fitting(self, i: int, grad: Any) -> Any:
-        param = self._params[i]
-        if is_sharded(param):
-            param = param.to_local()
-        if grad.shape != param.shape or grad.stride() == param.stride():
+        tensor = self._tensors[i]
+        if grad.shape != tensor.shape or grad.stride() == tensor.stride() or not has_memory(grad):
             return grad
         with torch.no_grad():
-            return torch.empty_like(param, dtype=grad.dtype, memory_format=torch.preserve_format).copy_(grad)
+            return like(tensor, grad.dtype).copy_(grad)

@@ -13,10 +13,13 @@ from typing import Any, Final
 import torch
 
 from .. import _C
+from .._numbers import LAST_STEP
 from ..program import Program
-from ._grads import Gradients, check_param
+from ._grads import Gradients, check_grad, check_param
+from ._hollow import is_hollow, take_steps, zero_states
+from ._layout import DenseCopies, has_memory, like
 from ._shards import check_draws, is_sharded, local
-from ._values import Scalar, needs_reading, to_number
+from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group that the engine takes once for a call; in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
@@ -27,19 +30,14 @@ States = dict[Any, Any]
 Resolve = Callable[[str, Any, Group], Scalar]
 
 
-def state_dtype(param: torch.Tensor) -> torch.dtype:
-    """float64 beside float64 parameters, float32 beside all others."""
-    return torch.float64 if param.dtype == torch.float64 else torch.float32
-
-
 class StepLists:
     """The lists for `groups` and `state` of an optimizer as they are now.
 
     Args:
         program: the rule.
         groups: the optimizer's param_groups.
-        state: the optimizer's state. The `step` of every parameter in it becomes a view of one tensor, so that they
-            can be read and advanced at once.
+        state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
+            one tensor's, so that they can be read and advanced at once.
         owner: name of the optimizer, for messages.
     """
 
@@ -52,16 +50,22 @@ class StepLists:
         self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._group_of = [i for i, group in enumerate(groups) for _ in group["params"]]
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
+        self._hollow = [i for i, p in enumerate(self._params) if is_hollow(p)]
         # Parameters that never had a gradient have no state and stand aside: they may be of any dtype and kind.
-        nothing = torch.empty(0)
+        nothing = torch.empty(0, device="cpu")
         self._tensors: list[Any] = [nothing] * len(self._params)
         self._states: list[list[Any]] = [[nothing] * len(self._params) for _ in program.state_names]
-        self._gradients = Gradients(owner, self._params, self._sharded)
+        self._placed: set[int] = set()
+        self._new: list[Any] = []  # parameters whose state was made in this step
+        self._copies = DenseCopies(owner)
+        self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
         with torch.inference_mode(False), torch.no_grad():
-            self._steps = torch.zeros(len(self._params), dtype=torch.float32, device=self._counter_device())
-            for i, param in enumerate(self._params):
-                if state.get(param):
+            # float64 counts on where float32 stops, at 2**24
+            self._steps = torch.zeros(len(self._params), dtype=torch.float64, device=self._counter_device())
+            for i in set(range(len(self._params))).difference(self._hollow):
+                if state.get(self._params[i]):
                     self._adopt(i)
+        self._check_shared()
         self._stepper = self._make_stepper()
 
     def _counter_device(self) -> torch.device:
@@ -86,12 +90,17 @@ class StepLists:
         """
 
         def read(group: int, hyper: int, value: Any) -> Any:
-            scalar = resolve(self._hypers[hyper], value, self._groups[group])
-            return scalar if needs_reading(scalar) else to_number(self._hypers[hyper], scalar)
+            name = self._hypers[hyper]
+            scalar = resolve(name, value, self._groups[group])
+            if isinstance(scalar, torch.Tensor):
+                check_tensor(name, scalar)
+            return scalar if needs_reading(scalar) else to_number(name, scalar)
 
         grads: list[Any] | None = None
-        if self._gradients.any_odd:
+        if self._sharded or self._hollow or self._gradients.odd or self._copies.pairs:
             grads = self._prepared()
+            if grads is None:
+                return False
         divided = False
         repaired = False
         while True:
@@ -99,26 +108,73 @@ class StepLists:
                 outcome = self._stepper.step(groups, state, read, scale, grads)
             except (TypeError, ValueError):  # the engine has changed nothing
                 grads = grads or self._stepper.gradients()
-                if repaired or not self._gradients.repair(grads):
+                if repaired or not self._repair(grads):
                     raise
                 repaired = True
                 continue
             if outcome == _DONE:
+                if grads is not None:  # always so where there is something left to do
+                    self._finish(grads)
                 return True
             if outcome != _DIVISION or divided:
                 return False
             divided = True
             grads = self._prepared()
+            if grads is None:
+                return False
             self._divide(grads, read)
 
-    def _prepared(self) -> list[Any]:
-        """The gradients, and the lists, fit for the engine."""
+    def forget_new(self) -> None:
+        """Drop the states that a step made which then was refused: it has changed nothing."""
+        for param in self._new:
+            self._state.pop(param, None)
+        self._new.clear()
+
+    def _prepared(self) -> list[Any] | None:
+        """The gradients, and the lists, fit for the engine. None if a parameter has become another tensor."""
         grads: list[Any] = [p.grad for p in self._params]
         for i in self._sharded:
             if grads[i] is not None and self._state.get(self._params[i]):
                 self._localise(i)
+        for i in self._hollow:  # not the engine's
+            if grads[i] is not None:
+                check_grad(self._owner, i, grads[i])
+                check_param(self._owner, i, self._params[i])
+                grads[i] = None
+        if not self._copies.fill(grads):
+            return None
         self._gradients.prepare(grads)
         return grads
+
+    def _repair(self, grads: list[Any]) -> bool:
+        """After an error of the engine: give parameters, states and gradients layouts that agree. False if they do."""
+        realigned = [self._realign(i) for i, grad in enumerate(grads) if grad is not None and i in self._placed]
+        self._check_shared()
+        return self._gradients.repair(grads) or any(realigned)
+
+    def _realign(self, i: int) -> bool:
+        """Bring the states into the layout of parameter i, which `model.to(memory_format=...)` may have changed."""
+        param = self._params[i]
+        if i in self._sharded:
+            return False
+        dense = self._copies.dense(i, param)
+        changed = (dense is param) != (self._tensors[i] is param)
+        self._tensors[i] = dense
+        for states in self._states:
+            value = states[i]
+            if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
+                with torch.inference_mode(False), torch.no_grad():
+                    value.data = like(dense, value.dtype).copy_(value)
+                changed = True
+        return changed
+
+    def _finish(self, grads: Sequence[Any]) -> None:
+        """What is left to do when the engine has done its part."""
+        self._new.clear()
+        self._copies.write_back(grads)
+        if self._hollow:
+            members = [(i, self._params[i], False) for i in self._hollow]
+            take_steps(self._owner, self._program, self._state, members)
 
     def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
         """Make states where there are none yet, and divide the parameters with gradients into engine calls."""
@@ -130,32 +186,47 @@ class StepLists:
         """States of parameters that have a gradient for the first time."""
         new = [i for i, g in enumerate(grads) if g is not None and not self._state.get(self._params[i])]
         for i in new:  # before anything is made
-            self._gradients.check(i, grads[i])
+            check_grad(self._owner, i, grads[i])
             check_param(self._owner, i, self._params[i])
         for i in new:
             self._make(i)
+        if new:
+            self._check_shared()
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """For each engine call: steps taken, the FLAGS, and the parameters."""
+        flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
+        counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
         for i, grad in enumerate(grads):
             if grad is not None:
-                group = self._groups[self._group_of[i]]
-                parts.setdefault((int(taken[i]), *(group[name] for name in FLAGS)), []).append(i)
+                if taken[i] not in counts:
+                    counts[taken[i]] = self._checked_count(i, taken[i])
+                parts.setdefault((counts[taken[i]], *flags[self._group_of[i]]), []).append(i)
         return [(*key, members) for key, members in parts.items()]
+
+    def _checked_count(self, i: int, value: Any) -> int:
+        """The steps that parameter i has taken, checked: another one is possible."""
+        count = step_count(f"state of parameter {i}: step", value)
+        if count == LAST_STEP:
+            raise OverflowError(
+                f"parameter {i} has taken {count} steps, which is all that the 32 bits for the number of a step can "
+                "count; make a new optimizer, or set the state's step to a smaller number"
+            )
+        return count
 
     def _make(self, i: int) -> None:
         """A new state for parameter i, and its place in the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
-            entry: dict[str, Any] = {"step": self._steps[i]}
-            for name in self._program.state_names:
-                entry[name] = torch.zeros_like(param, dtype=state_dtype(param), memory_format=torch.preserve_format)
+            self._steps[i] = 0
+            entry = {"step": self._cell(i), **zero_states(self._program, param)}
         self._state[param] = entry
+        self._new.append(param)
         self._place(i, entry)
 
     def _adopt(self, i: int) -> None:
-        """The existing state of parameter i; its step becomes a view of `_steps`."""
+        """The existing state of parameter i; its step becomes a piece of `_steps`."""
         entry = self._state[self._params[i]]
         missing = [name for name in ("step", *self._program.state_names) if name not in entry]
         if missing:
@@ -163,18 +234,30 @@ class StepLists:
                 f"the state of parameter {i} has the keys {sorted(entry)} but not {missing}; rule "
                 f"'{self._program.name}' needs them: delete the state of the parameter to start afresh"
             )
-        self._steps[i] = float(entry["step"])
-        entry["step"] = self._steps[i]
+        self._steps[i] = step_count(f"state of parameter {i}: step", entry["step"])
+        entry["step"] = self._cell(i)
         self._place(i, entry)
 
+    def _cell(self, i: int) -> torch.Tensor:
+        """Element i of `_steps` as a tensor with a storage of its own: saving it saves 8 bytes, not all numbers."""
+        size = self._steps.element_size()
+        memory = self._steps.untyped_storage()[i * size : (i + 1) * size]
+        return torch.empty(0, dtype=self._steps.dtype, device=self._steps.device).set_(memory, 0, (), ())
+
     def _place(self, i: int, entry: dict[str, Any]) -> None:
-        self._tensors[i] = self._params[i]
+        self._placed.add(i)
         for states, name in zip(self._states, self._program.state_names, strict=True):
             states[i] = entry[name]
         if i in self._sharded:
             if self._program.uses_random:
                 check_draws(self._program.name, i, self._params[i])
             self._localise(i)
+        else:
+            self._tensors[i] = self._copies.dense(i, self._params[i])
+
+    def _check_shared(self) -> None:
+        if self._copies.pairs:
+            self._copies.check_shared((i, self._params[i]) for i in sorted(self._placed))
 
     def _localise(self, i: int) -> None:
         """Shards are looked up at every step: FSDP may move them."""

@@ -9,13 +9,9 @@ import math
 from collections.abc import Callable
 
 from .. import _C
+from .._numbers import positive
 
 Factor = Callable[[int], float]
-
-
-def _positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}; pass a positive number")
 
 
 def linear_cosine(
@@ -26,8 +22,8 @@ def linear_cosine(
     noise: Factor = lambda step: 0.0,
 ) -> Factor:
     """(alpha + linear + noise) * cosine + beta, held from `decay_steps` on."""
-    _positive("decay_steps", decay_steps)
-    _positive("num_periods", num_periods)
+    positive("decay_steps", decay_steps)
+    positive("num_periods", num_periods)
 
     def factor(step: int) -> float:
         done = min(step, decay_steps)
@@ -56,7 +52,7 @@ def gaussian(initial_variance: float = 1.0, variance_decay: float = 0.55, seed: 
 
 def cosine(decay_steps: float, alpha: float = 0.0) -> Factor:
     """Half a cosine from 1 to alpha, held from `decay_steps` on."""
-    _positive("decay_steps", decay_steps)
+    positive("decay_steps", decay_steps)
 
     def factor(step: int) -> float:
         done = min(step, decay_steps)
@@ -67,7 +63,7 @@ def cosine(decay_steps: float, alpha: float = 0.0) -> Factor:
 
 def stepwise(step_size: int, gamma: float = 0.1) -> Factor:
     """gamma ** (number of whole step_sizes so far)."""
-    _positive("step_size", step_size)
+    positive("step_size", step_size)
 
     def factor(step: int) -> float:
         return float(gamma ** (step // step_size))

@@ -12,18 +12,23 @@ from typing import Any, Final
 
 import torch
 
+from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from ..program import Program
 from ..rule import Expr, Rule, RuleError, compile_rule
 
 Scalar = float | torch.Tensor | Callable[[int], float]
 RuleSource = str | Callable[..., Any] | Expr | Rule | Program
 
-# Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset(
-    ("params", "param_names", "initial_lr", "rule", "seed", "total_steps", "stochastic_rounding")
-) | frozenset(("maximize", "capturable", "differentiable", "foreach", "fused"))
 # What stands in a checkpoint for a hyperparameter that is a function.
 FUNCTION: Final = "<function of the step; not saved>"
+# Flags of a param group with their defaults: what a checkpoint that is older than a flag stands for.
+_BOOLS: Final = {"maximize": False, "capturable": False, "differentiable": False, "stochastic_rounding": False}
+_CHOICES: Final = {"foreach": None, "fused": None}
+FLAG_DEFAULTS: Final[Mapping[str, Any]] = {**_BOOLS, **_CHOICES, "seed": 0, "total_steps": None}
+# Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
+GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule"))
+_SCALAR: Final = "a number or a tensor of one element"
+_LENGTH: Final = "the length of the training in steps, or None"
 
 
 def as_program(rule: RuleSource) -> Program:
@@ -46,10 +51,22 @@ def same_rule(saved: str, mine: str) -> bool:
     """Whether two rule texts compile to the same program, names of the rules aside."""
     if saved == mine:
         return True
+    if not isinstance(saved, str):
+        return False
     try:
         return compile_rule(saved).fingerprint == compile_rule(mine).fingerprint
     except RuleError:
         return False
+
+
+def check_group_rule(group: Mapping[str, Any], mine: str) -> None:
+    """ValueError for a param group that has another rule than the optimizer's, `mine`."""
+    if not same_rule(group.get("rule", mine), mine):
+        raise ValueError(
+            f"the param group has the rule of another optimizer:\n{group['rule']}\nthis optimizer has\n{mine}\nmake "
+            "one optimizer for each rule. If the dict has been given to another optimizer before, that one has written "
+            "all its values into it, as torch's do: make new dicts, as in {'params': group['params'], 'lr': 0.1}"
+        )
 
 
 def check_names(program: Program, given: Iterable[str]) -> None:
@@ -64,40 +81,50 @@ def check_names(program: Program, given: Iterable[str]) -> None:
 def check_scalar(name: str, value: Any) -> None:
     """TypeError or ValueError unless `value` can be the hyperparameter `name`."""
     if isinstance(value, torch.Tensor):
-        if value.numel() != 1:
-            what = "Tensor lr must be 1-element" if name == "lr" else f"{name} is a tensor"
-            raise ValueError(f"{what}; its shape is {tuple(value.shape)}, pass a number or a tensor of one element")
+        check_tensor(name, value)
     elif callable(value):
         if name == "lr":
             raise TypeError(f"lr is {value!r}; pass a number or a tensor, and change it with an LRScheduler")
-        return
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
+    else:
         also = "" if name == "lr" else ", or a function of the step counted from 0"
-        raise TypeError(f"{name} is {value!r}; pass a number or a tensor of one element{also}") from None
-    if name == "lr" and not number >= 0.0:
-        raise ValueError(f"Invalid learning rate: {value}; pass a number that is not negative")
+        as_number = number(name, value, _SCALAR + also)
+        if name == "lr" and not as_number >= 0.0:
+            raise ValueError(f"Invalid learning rate: {value}; pass a number that is not negative")
 
 
-def check_flags(values: Mapping[str, Any]) -> None:
-    """Refuse what the engine cannot do, and settings that have no meaning."""
-    if values.get("differentiable"):
+def check_tensor(name: str, value: torch.Tensor) -> None:
+    """TypeError or ValueError unless the tensor `value` stands for a number."""
+    if value.numel() != 1:
+        what = "Tensor lr must be 1-element" if name == "lr" else f"{name} is a tensor"
+        raise ValueError(f"{what}; its shape is {tuple(value.shape)}, pass a number or a tensor of one element")
+    if value.is_complex():
+        raise TypeError(f"{name} is a tensor of {value.dtype}; pass a real one")
+
+
+def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a param group that are no hyperparameters, as Python's own values.
+
+    Raises:
+        TypeError, ValueError: a value has no meaning, or the engine cannot do what it asks for.
+    """
+    out: dict[str, Any] = {name: flag(name, group[name]) for name in _BOOLS}
+    out |= {name: None if group[name] is None else flag(name, group[name]) for name in _CHOICES}
+    out["seed"] = integer("seed", group["seed"], 0, 2**64 - 1)
+    total = plain(group["total_steps"])
+    if total is not None and not number("total_steps", total, _LENGTH) > 0:
+        raise ValueError(f"total_steps is {shown(total)}; pass {_LENGTH}")
+    out["total_steps"] = total
+    if out["differentiable"]:
         raise ValueError(
             "differentiable is True; the engine updates memory in place and records no graph: leave it False, and use "
             "rule.reference(...) where you need to differentiate through a step"
         )
-    if values.get("foreach"):
+    if out["foreach"]:
         raise ValueError(
             "foreach is True; all tensors already go through one fused pass: leave it None, or take the plain "
             "optimizer that program.to_pytorch() writes"
         )
-    seed = values.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}; pass an integer from 0 to 2**64 - 1")
-    total = values.get("total_steps")
-    if total is not None and not (isinstance(total, int | float) and total > 0):
-        raise ValueError(f"total_steps is {total!r}; pass the length of the training in steps, or None")
+    return out
 
 
 def check_capturable(name: str, value: Any) -> None:
@@ -109,14 +136,32 @@ def check_capturable(name: str, value: Any) -> None:
         )
 
 
+def step_count(where: str, value: Any) -> int:
+    """A number of steps that have been taken, from a number or a tensor of one element.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is no whole number from 0 to LAST_STEP.
+    """
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        value = _item(where, value)
+    return integer(where, value, 0, LAST_STEP, f"the number of steps taken, a whole number from 0 to {LAST_STEP}")
+
+
 def to_number(name: str, value: Any) -> float:
     """The float that a hyperparameter's value is."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} is {value!r}; pass a number or a tensor of one element") from None
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        value = _item(name, value)
+    return number(name, value, _SCALAR)
 
 
 def needs_reading(value: Scalar) -> bool:
     """Whether the value can change from step to step while the object stays the same."""
     return isinstance(value, torch.Tensor) or callable(value)
+
+
+def _item(name: str, value: torch.Tensor) -> float | int:
+    try:
+        return value.item()
+    except RuntimeError:  # torch's text may go on with lines of C++ frames
+        raise TypeError(f"{name} is a tensor on {value.device}, which has no value to read; pass a number") from None

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch.optim.optimizer import ParamsT
 
-from ._sign import SignDecay, SignOptimizer
-
-RULE: Final = """
-def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, sign_decay=1.0, weight_decay=0.0):
-    m = beta * m + (1 - beta) * g
-    u = (alpha + sign_decay * sign(g) * sign(m)) * g
-    return p * (1 - lr * weight_decay) - lr * u, m
-""".strip()
+from . import library
+from ._sign import SignOptimizer
+from ._sign_decay import SignDecay
 
 
 class AddSign(SignOptimizer):
@@ -57,7 +50,7 @@ class AddSign(SignOptimizer):
         differentiable: bool = False,
     ) -> None:
         super().__init__(
-            params, RULE, lr, alpha=alpha, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
+            params, library.addsign, lr, alpha=alpha, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
             maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
             stochastic_rounding=stochastic_rounding, foreach=foreach, fused=fused,
             differentiable=differentiable,

@@ -134,21 +134,25 @@ def signum(p, g, m, *, lr, beta=0.9, weight_decay=0):
     Entry(
         "powersign",
         """
-def powersign(p, g, m, *, lr, beta=0.9, base=e, decay=1.0):
+def powersign(p, g, m, *, lr, beta=0.9, base=e, sign_decay=1.0, weight_decay=0.0):
     m = beta * m + (1 - beta) * g
-    return p - lr * exp(log(base) * decay * sign(g) * sign(m)) * g, m
+    u = exp(log(base) * sign_decay * sign(g) * sign(m)) * g
+    return p * (1 - lr * weight_decay) - lr * u, m
 """,
-        "The gradient times base or 1/base, as gradient and momentum agree in sign or not; decay: the internal decay.",
+        "The gradient times base or 1/base, as gradient and momentum agree in sign or not; sign_decay: the internal "
+        "decay. With decoupled weight decay.",
         f"{_PAPER}; TensorFlow contrib PowerSignOptimizer",
     ),
     Entry(
         "addsign",
         """
-def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
+def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, sign_decay=1.0, weight_decay=0.0):
     m = beta * m + (1 - beta) * g
-    return p - lr * (alpha + decay * sign(g) * sign(m)) * g, m
+    u = (alpha + sign_decay * sign(g) * sign(m)) * g
+    return p * (1 - lr * weight_decay) - lr * u, m
 """,
-        "The gradient times alpha + 1 or alpha - 1, as gradient and momentum agree in sign or not.",
+        "The gradient times alpha + 1 or alpha - 1, as gradient and momentum agree in sign or not; sign_decay: the "
+        "internal decay. With decoupled weight decay.",
         f"{_PAPER}; TensorFlow contrib AddSignOptimizer",
     ),
 )

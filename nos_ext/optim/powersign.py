@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-from ._sign import SignDecay, SignOptimizer
-
-RULE: Final = """
-def powersign(p, g, m, *, lr, beta=0.9, base=e, sign_decay=1.0, weight_decay=0.0):
-    m = beta * m + (1 - beta) * g
-    u = exp(log(base) * sign_decay * sign(g) * sign(m)) * g
-    return p * (1 - lr * weight_decay) - lr * u, m
-""".strip()
+from . import library
+from ._sign import SignOptimizer
+from ._sign_decay import SignDecay
 
 
 class PowerSign(SignOptimizer):
@@ -57,7 +51,7 @@ class PowerSign(SignOptimizer):
         differentiable: bool = False,
     ) -> None:
         super().__init__(
-            params, RULE, lr, base=base, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
+            params, library.powersign, lr, base=base, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
             maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
             stochastic_rounding=stochastic_rounding, foreach=foreach, fused=fused,
             differentiable=differentiable,

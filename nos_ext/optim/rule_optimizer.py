@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
+from .._numbers import plain
 from ..program import Program
 from ._captured import CapturedLists
-from ._checkpoint import check_rule, restored, sizes, with_functions, without_functions
-from ._hooks import hooked
+from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
+from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
-from ._values import RuleSource, Scalar, as_program, check_capturable, check_flags, check_names, check_scalar, same_rule
+from ._sign_decay import sign_decay
+from ._torch import active_modes, hooked, in_fake_mode
+from ._values import (
+    FLAG_DEFAULTS,
+    RuleSource,
+    Scalar,
+    as_program,
+    check_capturable,
+    check_group_rule,
+    check_names,
+    check_scalar,
+    checked_flags,
+    to_number,
+)
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -34,8 +49,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         total_steps: length of the training in steps, for rules that read ``T``.
         stochastic_rounding: round bfloat16 and float16 parameters (and states) up or down at random, keyed by `seed`,
             so that updates below half a spacing are not lost; see `nos_ext.apply_rule`.
-        fused: the update is always fused; False makes GradScaler unscale the gradients beforehand instead of leaving
-            it to step(). Trainers that clip gradients between the two, like Lightning, ask for that.
+        fused: the update is always fused. True, as in torch's fused optimizers, makes GradScaler leave it to step() to
+            unscale the gradients, which spares a pass over them; trainers that clip gradients between the two, like
+            Lightning, cannot do so then.
         foreach, differentiable: must keep these values; for the trainers that pass them.
         **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
             of one element, or a function of the step counted from 0.
@@ -72,13 +88,12 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         self._program = as_program(rule)
         check_names(self._program, hyper)
-        check_flags({"foreach": foreach})
+        flags = {
+            "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
+            "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
+        }  # fmt: skip
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
-        flags = {"maximize": maximize, "capturable": capturable, "differentiable": differentiable}
-        extra = {"fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding}
-        defaults = {**values, **flags, **extra, "rule": self._program.to_text()}
-        self._check(defaults)
-        super().__init__(params, defaults)
+        super().__init__(params, self._checked({**values, **flags, "rule": self._program.to_text()}))
 
     @property
     def program(self) -> Program:
@@ -88,7 +103,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """What torch's GradScaler asks: whether step() takes grad_scale and found_inf into account."""
-        return self.defaults.get("fused") is not False
+        return self.defaults.get("fused") is True
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
@@ -123,13 +138,42 @@ class RuleOptimizer(torch.optim.Optimizer):
             if float(found_inf):
                 return  # a skipped step does not count
             scale = getattr(self, "grad_scale", None)
-        if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
-            kind = CapturedLists if self._is_capturable() else StepLists
-            self._lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
-            if isinstance(self._lists, CapturedLists):  # graphs read the memory of the lists that they were made with
-                self._kept = [*(lists for lists in self._kept if lists.in_graphs), self._lists]
-            if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
-                raise RuntimeError("param_groups or state changed while the step was under way")
+        if (active_modes() and in_fake_mode()) or (self._lists is None and all(map(is_hollow, self._params()))):
+            self._take_hollow_steps()
+            return
+        try:
+            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                self._lists = self._new_lists()
+                if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                    raise RuntimeError("param_groups or state changed while the step was under way")
+        except Exception:
+            if self._lists is not None:
+                self._lists.forget_new()
+            raise
+        if scale is not None:
+            self._unscale(to_number("grad_scale", scale))
+
+    def _new_lists(self) -> StepLists:
+        kind = CapturedLists if self._is_capturable() else StepLists
+        lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
+        if isinstance(lists, CapturedLists):  # graphs read the memory of the lists that they were made with
+            self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
+        return lists
+
+    def _params(self) -> Iterator[Any]:
+        return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _take_hollow_steps(self) -> None:
+        capturable = self._is_capturable()
+        params = [(i, param, capturable) for i, param in enumerate(self._params())]
+        take_steps(type(self).__name__, self._program, self.state, params)
+
+    def _unscale(self, scale: float) -> None:
+        """Leave the gradients as they are without a GradScaler, like torch's fused optimizers."""
+        with torch.no_grad():
+            for param in self._params():
+                if param.grad is not None:
+                    param.grad.div_(scale)
 
     def _is_capturable(self) -> bool:
         flags = {bool(group["capturable"]) for group in self.param_groups}
@@ -139,45 +183,59 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
         """What a value in a param group stands for: a number, a tensor, or a function of the step."""
+        if name == "sign_decay":
+            return sign_decay(value, self._program.hyperparameters[name], group["total_steps"])
         return value  # type: ignore[no-any-return]
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters. It may have its own value of everything but the rule."""
+        checked: Group = {}
         if isinstance(param_group, dict):
-            self._check({**self.defaults, **param_group})
-            if not same_rule(param_group.get("rule", self.defaults["rule"]), self.defaults["rule"]):
-                raise ValueError("the param group has a rule of its own; make one optimizer for each rule")
+            check_group_rule(param_group, self.defaults["rule"])
+            checked = self._checked({**self.defaults, **param_group})
+            checked = {name: checked[name] for name in param_group if name != "params"}
         super().add_param_group(param_group)
+        self.param_groups[-1].update(checked)
         self._lists = None
 
-    def _check(self, group: Group) -> None:
-        """TypeError or ValueError for a group that step() could not use."""
-        check_flags(group)
+    def _checked(self, group: Group) -> Group:
+        """The group with its numbers as Python's. TypeError or ValueError for one that step() could not use."""
+        out = {**group, **checked_flags(group)}
         for name in self._program.hyperparameters:
-            value = self._resolve(name, group[name], group)
+            out[name] = plain(group[name])
+            value = self._resolve(name, out[name], out)
             check_scalar(name, value)
-            if group["capturable"]:
+            if out["capturable"]:
                 check_capturable(name, value)
+        return out
 
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch: live tensors, plain types. A hyperparameter that is a function is left out."""
         packed = super().state_dict()
-        without_functions(packed["param_groups"], self._program.hyperparameters)
+        make_plain(packed["param_groups"], self._program.hyperparameters)
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but every tensor keeps its dtype, and a checkpoint of another rule is refused."""
+        """As in torch, but every tensor keeps its dtype, and every value is checked before anything is changed.
+
+        Raises:
+            ValueError, TypeError: the checkpoint is of another rule or does not fit the parameters, or a value in it,
+                which is named, has no meaning. The optimizer is what it was before.
+        """
         state: dict[Any, Any] = {}
 
         def before(_: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:
-            check_rule(given["param_groups"], self.defaults["rule"])
-            groups = with_functions(given["param_groups"], self.param_groups, self._program.hyperparameters)
+            check_form(given)
+            groups = [renamed(group, self.defaults["rule"]) for group in given["param_groups"]]
+            check_rule(groups, self.defaults["rule"])
+            groups = with_functions(groups, self.param_groups, self._program.hyperparameters)
+            groups = [self._checked_saved(i, group) for i, group in enumerate(groups)]
             if sizes(groups) == sizes(self.param_groups):  # otherwise torch refuses next
-                state.update(restored(given, self.param_groups, self._program))
+                state.update(restored({**given, "param_groups": groups}, self.param_groups, self._program))
             return {**given, "param_groups": groups, "state": {}}
 
         def after(_: torch.optim.Optimizer) -> None:
@@ -195,22 +253,29 @@ class RuleOptimizer(torch.optim.Optimizer):
             for hook in hooks:
                 hook.remove()
 
+    def _checked_saved(self, i: int, group: Group) -> Group:
+        """Param group i of a checkpoint, as `_checked`. Flags that it is too old for have the optimizer's value."""
+        where = f"param_groups[{i}] of the checkpoint"
+        missing = [name for name in self._program.hyperparameters if name not in group]
+        if missing:
+            raise ValueError(
+                f"{where} has no {missing[0]!r}, a hyperparameter of rule '{self._program.name}'; it has the keys "
+                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule"
+            )
+        flags = {name: self.defaults[name] for name in FLAG_DEFAULTS if name not in group}
+        try:
+            return {**self._checked({**flags, **group}), "rule": self.defaults["rule"]}
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._lists = None
         if "_program" not in self.__dict__:  # unpickled or copied
             self._program = as_program(self.defaults["rule"])
-        flags = {
-            "maximize": False,
-            "capturable": False,
-            "differentiable": False,
-            "seed": 0,
-            "total_steps": None,
-            "stochastic_rounding": False,
-        }
-        for name, default in {**self._program.hyperparameters, **flags}.items():
+        for name, default in {**self._program.hyperparameters, **FLAG_DEFAULTS}.items():
             self.defaults.setdefault(name, default)
-        for group in self.param_groups:  # older checkpoints lack the keys that came later
+        for group in self.param_groups:  # older pickles lack the keys that came later
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
 

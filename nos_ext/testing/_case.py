@@ -27,7 +27,7 @@ class OptimizerCase:
         wide_state: whether state of half-precision parameters is float32.
         any_strides: whether gradients may have other strides than their parameters and no parameter is copied.
         refuses: keyword arguments that must raise ValueError with the argument's name in the message.
-        amp: whether GradScaler leaves unscaling and skipping to step().
+        amp: whether GradScaler leaves unscaling and skipping to step() when fused=True is asked for.
         extra: keyword arguments for every construction.
     """
 
@@ -62,6 +62,11 @@ def set_grads(params: Sequence[torch.Tensor], seed: int = 1, scale: float = 1.0)
     make = torch.Generator().manual_seed(seed)
     for p in params:
         p.grad = (torch.randn(p.shape, generator=make) * scale).to(p.dtype)
+
+
+def grads_of(params: Sequence[torch.Tensor]) -> Tensors:
+    """The gradients that there are."""
+    return [p.grad for p in params if p.grad is not None]
 
 
 def steps(optimizer: Optimizer, params: Sequence[torch.Tensor], count: int, first: int = 0) -> None:

@@ -197,6 +197,18 @@ class Contract:
             optimizer.step()
         assert torch.equal(params[0], before[0])
 
+    def test_parameters_without_memory(self, case: OptimizerCase) -> None:
+        """On the meta device states are made and steps counted."""
+        p = torch.empty(3, 4, device="meta").requires_grad_()
+        p.grad = torch.empty(3, 4, device="meta")
+        optimizer = case([p])
+        optimizer.step()
+        optimizer.step()
+        assert float(optimizer.state[p]["step"]) == 2.0
+        for name in case.states:
+            state = optimizer.state[p][name]
+            assert (state.shape, state.dtype, state.device) == (p.shape, p.dtype, p.device)
+
     def test_zero_grad(self, case: OptimizerCase) -> None:
         params = parameters()
         set_grads(params)
@@ -247,7 +259,7 @@ class Contract:
     @pytest.mark.slow
     def test_compiled_training_step(self, case: OptimizerCase) -> None:
         """A training step under torch.compile computes what the eager one does."""
-        torch._dynamo.reset()
+        torch.compiler.reset()
         net, other = network(), network()
         optimizer, expected = case(net.parameters()), case(other.parameters())
 

@@ -62,6 +62,47 @@ class Numerics:
         assert [p.data_ptr() for p in odd] == addresses
         assert [p.stride() for p in odd] == strides
 
+    def test_parameters_with_gaps(self, case: OptimizerCase) -> None:
+        """Slices of larger tensors are trained like tensors of their own, and what is around them stays."""
+        memory = torch.randn(6, 8, 2, generator=torch.Generator().manual_seed(2))
+        around = memory.clone()
+        odd = [memory[:, :3, 0].requires_grad_(), memory[::2, 5, 1].requires_grad_()]
+        plain = copies([p.detach().contiguous() for p in odd])
+        first, second = case(odd), case([p.requires_grad_() for p in plain])
+        steps(first, odd, 3)
+        steps(second, plain, 3)
+        for p, q in zip(odd, plain, strict=True):
+            torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-6, atol=1e-7)
+        memory[:, :3, 0] = memory[::2, 5, 1] = 0
+        around[:, :3, 0] = around[::2, 5, 1] = 0
+        assert torch.equal(memory, around)
+
+    def test_expanded_parameters_are_refused(self, case: OptimizerCase) -> None:
+        p = torch.randn(3, 1).expand(3, 4).requires_grad_()
+        p.grad = torch.ones(3, 4)
+        before = values([p])
+        optimizer = case([p])
+        with pytest.raises(RuntimeError, match=r"clone\(\)"):
+            optimizer.step()
+        assert same([p], before)
+
+    def test_the_model_becomes_channels_last(self, case: OptimizerCase) -> None:
+        """model.to(memory_format=torch.channels_last) between two steps."""
+        net, twin = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+        twin.load_state_dict(net.state_dict())
+        params, others = list(net.parameters()), list(twin.parameters())
+        first, second = case(params), case(others)
+        steps(first, params, 2)
+        steps(second, others, 2)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for i in range(2):
+            set_grads(params, seed=i)
+            set_grads(others, seed=i)
+            first.step()
+            second.step()
+        for p, q in zip(params, others, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
     def test_other_dtypes_follow_float32(self, case: OptimizerCase, dtype: torch.dtype) -> None:
         """A few steps stay within the roundings of the parameter's dtype of the same steps in float64."""

@@ -10,6 +10,7 @@ from ._case import (
     backward,
     copies,
     frozen,
+    grads_of,
     loss_of,
     network,
     parameters,
@@ -63,13 +64,39 @@ class Training:
         assert float(optimizer.state[params[0]]["step"]) == 2.0
         assert not hasattr(optimizer, "grad_scale")
 
+    def test_grad_scaler_unscales_unless_fused_is_asked_for(self, case: OptimizerCase) -> None:
+        """Trainers that clip gradients between the two rely on it."""
+        assert not getattr(case(parameters()), "_step_supports_amp_scaling", False)
+
+    @pytest.mark.parametrize("fused", [False, True])
+    def test_grad_scaler_leaves_gradients_unscaled(self, case: OptimizerCase, fused: bool) -> None:
+        """After scaler.step() gradients can be looked at, logged and reused, whoever unscaled them."""
+        if fused and not case.amp:
+            pytest.skip("the optimizer leaves unscaling to GradScaler")
+        params = parameters()
+        optimizer = case(params, fused=True) if fused else case(params)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaler.scale(torch.zeros(()))  # makes its tensors
+        for found in (False, True, False):
+            set_grads(params, seed=3, scale=scaler.get_scale())
+            expected = [grad / scaler.get_scale() for grad in grads_of(params)]
+            if found:
+                for grad in grads_of(params):
+                    grad.view(-1)[0] = float("inf")
+            before = values(params)
+            scaler.step(optimizer)
+            scaler.update()
+            assert same(params, before) == found
+            if not found:
+                assert same(grads_of(params), expected)
+
     def test_grad_scale_and_found_inf(self, case: OptimizerCase) -> None:
         """The attributes that GradScaler sets for optimizers that unscale by themselves."""
         if not case.amp:
             pytest.skip("the optimizer leaves unscaling to GradScaler")
         params = parameters()
         other = copies(params)
-        optimizer, expected = case(params), case(other)
+        optimizer, expected = case(params, fused=True), case(other, fused=True)
         assert optimizer._step_supports_amp_scaling  # type: ignore[attr-defined]
         for found in (0.0, 1.0, 0.0):
             set_grads(params, seed=3, scale=16.0)
@@ -80,8 +107,10 @@ class Training:
             optimizer.step()
             if found:
                 assert optimizer.state_dict()["state"].keys() == before["state"].keys()
+                assert same(grads_of(params), [16.0 * grad for grad in grads_of(other)])
             else:
                 expected.step()
+                assert same(grads_of(params), grads_of(other))
             del optimizer.__dict__["grad_scale"], optimizer.__dict__["found_inf"]
             assert same(params, other)
 

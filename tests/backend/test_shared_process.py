@@ -22,13 +22,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import nos_ext
 from nos_ext import optim
 
-SLOW = " + ".join(f"pow(abs(m), {1 + k / 64})" for k in range(24))
+SLOW = " + ".join(f"pow(abs(m), {1 + k / 64})" for k in range(64))
 RULE = f"""
 def rule(p, g, m, *, lr):
     m = 0.9 * m + g
     return p - lr * ({SLOW}), m
 """
-SIZE = 1 << 19  # elements: a call takes some tens of milliseconds, without the GIL
+SIZE = 1 << 20  # elements: a call takes a tenth of a second, without the GIL
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def patient_threads() -> Iterator[None]:
     """No thread is made to give the GIL away: it changes hands only where a call releases it."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1000)
+    nos_ext._C.set_tuning(threads=1)
     yield
+    nos_ext._C.set_tuning()
     sys.setswitchinterval(before)
 
 

@@ -15,7 +15,7 @@ U32 = 2.0**-24
 def test_mindspore_apply_power_sign() -> None:
     """The documentation example of mindspore.ops.ApplyPowerSign; its logbase is the logarithm itself, so base = e^e."""
     program = nos_ext.compile_rule(library.powersign)
-    hyper = {"base": np.e**np.e, "decay": 0.99, "beta": 0.9}
+    hyper = {"base": np.e**np.e, "sign_decay": 0.99, "beta": 0.9}
     for lr, expected in (
         (0.001, [[0.59557569, 0.389676481], [0.0985252112, 0.488201708]]),
         (0.01, [[0.5557564, 0.29676488], [0.08525213, 0.38201702]]),

@@ -59,7 +59,7 @@ def test_tensorflow_cases(case: Any, dtype: torch.dtype) -> None:
     for step in range(1, 8):
         sign = 1 if step <= 4 else -1
         nos_ext.apply_rule(
-            program, params, [sign * g for g in grads], state, lr=lr, step=step, decay=decay(step - 1), **hyper
+            program, params, [sign * g for g in grads], state, lr=lr, step=step, sign_decay=decay(step - 1), **hyper
         )
         seen[step] = (params[0][0].item(), params[1][0].item())
         one = params[0][1].item() - params[0][0].item()

@@ -66,7 +66,7 @@ def test_side_by_side(rule: str, name: str, hyper: float, beta: float, dtype: An
         before = p.astype(np.float64)
         nos_ext.apply_rule(
             program, [p], [grad], {"m": [m]},
-            lr=LR, step=step + 1, decay=DECAYS[decay](step), beta=beta, **{name: hyper},
+            lr=LR, step=step + 1, sign_decay=DECAYS[decay](step), beta=beta, **{name: hyper},
         )  # fmt: skip
         decided &= np.abs(m) > 64 * unit * np.abs(grad)
         bound += unit * (
@@ -88,6 +88,6 @@ def test_edges(rule: str) -> None:
     var, slot = tf.Variable(p.copy()), tf.Variable(m.copy())
     hyper = math.e if rule == "powersign" else 1.0
     apply_tensorflow(rule, var, slot, grad, 0.5, 0.9, hyper)
-    nos_ext.apply_rule(program, [p], [grad], {"m": [m]}, lr=LR, beta=0.9, decay=0.5)
+    nos_ext.apply_rule(program, [p], [grad], {"m": [m]}, lr=LR, beta=0.9, sign_decay=0.5)
     np.testing.assert_allclose(p, var.numpy(), rtol=1e-15, atol=0)
     np.testing.assert_allclose(m, slot.numpy(), rtol=1e-15, atol=0)

@@ -86,7 +86,7 @@ class StandIn:
 
     def run(self) -> None:
         factor, rounding, counter = self.head
-        step = int(ctypes.c_float.from_address(counter).value)
+        step = int(ctypes.c_double.from_address(counter).value)
         for i, (p, g, *states) in enumerate(zip(*self.lists, strict=True)):
             if g is None:
                 continue
@@ -246,6 +246,49 @@ def test_gradients_made_inside_the_capture(device: Device) -> None:
         p.grad = None  # other gradients outside; those of the graph must not be lost
     both((ours, theirs), 6)
     assert_same(ours, theirs)
+
+
+def test_gaps_and_other_layouts(device: Device) -> None:
+    """A slice is copied in and out by operations that the capture holds; a parameter that moves takes its states along."""
+    optimizers = []
+    for capturable in (True, False):
+        torch.manual_seed(1)
+        params = [torch.randn(4, 6)[:, :3].requires_grad_(), torch.randn(2, 3, 2, 2).requires_grad_()]
+        optimizers.append(RuleOptimizer(params, library.adamw, lr=0.1, capturable=capturable))
+    ours, theirs = optimizers
+    for step in (1, 2, 3):
+        if step == 3:
+            for o in optimizers:
+                p = params_of(o)[1]
+                p.data = p.detach().contiguous(memory_format=torch.channels_last)
+                p.grad = None
+        both(optimizers, step)
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("start", [2**24 - 1, 2**32 - 4])
+def test_large_numbers_of_steps(device: Device, start: int) -> None:
+    ours, theirs = pair("adamw")
+    both((ours, theirs), 1)
+    for o in (ours, theirs):
+        for p in params_of(o):
+            o.state[p]["step"].fill_(start)
+    both((ours, theirs), 2)
+    replay = device.capture(ours.step)
+    replay()
+    theirs.step()
+    assert_same(ours, theirs)
+    assert {ours.state[p]["step"].item() for p in params_of(ours)} == {start + 2}
+
+
+def test_the_number_of_the_last_step_is_a_clear_error(device: Device) -> None:
+    ours, _ = pair("lion")
+    fill_grads(params_of(ours), 1)
+    ours.step()
+    for p in params_of(ours):
+        ours.state[p]["step"] = torch.tensor(2.0**32 - 1, dtype=torch.float64)
+    with pytest.raises(OverflowError, match="parameter 0 has taken 4294967295 steps"):
+        ours.step()
 
 
 def test_odd_strides_and_loss_scale(device: Device) -> None:

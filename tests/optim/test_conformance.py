@@ -20,7 +20,7 @@ CASES = [
     OptimizerCase("RuleOptimizer-adamw", adamw, hyper="beta1", states=("m", "v"), **OURS),
     OptimizerCase("RuleOptimizer-lion", lion, lr=0.003, hyper="weight_decay", values=(0.1, 0.2), states=("m",), **OURS),
     OptimizerCase(
-        "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq")
+        "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq"), amp=True
     ),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 import weakref
 from typing import Any
 
@@ -244,3 +245,149 @@ def test_checkpoints_from_before_there_was_stochastic_rounding() -> None:
     steps(optimizer, params, 3)
     steps(resumed, others, 3)
     assert same(params, others)
+
+
+# ---- numbers of steps ----------------------------------------------------------------------------------------------------
+
+LAST = 2**32 - 1
+
+
+def count_on(optimizer: Any, params: Any, start: int) -> None:
+    for p in params:
+        optimizer.state[p]["step"].fill_(start)
+
+
+@pytest.mark.parametrize("start", [2**24 - 1, 2**31 - 1, LAST - 3])
+def test_steps_count_on(start: int) -> None:
+    """Beyond what float32 can count; the rule sees the numbers, and so do its random draws."""
+    for number in (start + 1, start + 2):
+        text = "def r(p, g, *, lr, at=1.0):\n    return p - lr * (where(t == at, g, 0.5 * g) + drop(g, 0.5))\n"
+        params = parameters((64,))
+        expected = copies(params)
+        optimizer = RuleOptimizer(params, text, lr=0.1, at=float(number), seed=3)
+        steps(optimizer, params, 1)
+        steps(RuleOptimizer(expected, text, lr=0.1, at=float(number), seed=3), expected, 1)
+        count_on(optimizer, params, start)
+        for i in (1, 2):
+            set_grads(params, seed=i)
+            optimizer.step()
+            assert optimizer.state[params[0]]["step"].item() == start + i
+            nos_ext.apply_rule(
+                optimizer.program, expected, [p.grad for p in params], [], lr=0.1, at=float(number), seed=3,
+                step=start + i,
+            )  # fmt: skip
+        assert same(values(params), values(expected))
+
+
+def test_the_last_step() -> None:
+    params = parameters((5,), (6,))
+    optimizer = PowerSign(params)
+    steps(optimizer, params, 1)
+    optimizer.state[params[1]]["step"].fill_(LAST - 1)
+    steps(optimizer, params, 1)
+    assert optimizer.state[params[1]]["step"].item() == LAST
+    before, state = values(params), [s.clone() for s in state_of(optimizer)]
+    for _ in range(2):
+        set_grads(params)
+        with pytest.raises(
+            OverflowError, match="parameter 1 has taken 4294967295 steps, which is all that the 32 bits"
+        ):
+            optimizer.step()
+        assert same(values(params), before)
+        assert same(state_of(optimizer), state)
+    optimizer.state[params[1]]["step"].fill_(7)
+    optimizer.step()
+    assert [float(optimizer.state[p]["step"]) for p in params] == [3.0, 8.0]
+
+
+@pytest.mark.parametrize("value", [-1.0, 2.5, float("nan"), 2.0**33])
+def test_numbers_of_steps_that_are_none(value: float) -> None:
+    """Written into the state's tensor, or in its place."""
+    params = parameters((5,), (6,))
+    optimizer = PowerSign(params)
+    steps(optimizer, params, 1)
+    for replace in (False, True):
+        set_grads(params)
+        before = values(params)
+        if replace:
+            optimizer.state[params[1]]["step"] = value
+        else:
+            optimizer.state[params[1]]["step"].fill_(value)
+        with pytest.raises(ValueError, match=r"state of parameter 1: step is .*; pass the number of steps taken"):
+            optimizer.step()
+        assert same(values(params), before)
+        optimizer.state[params[1]]["step"] = 1
+        optimizer.step()
+
+
+def test_step_is_shared_with_nothing() -> None:
+    """Each parameter's step is a tensor of its own: what is written into one shows in no other."""
+    params = parameters((5,), (6,), (7,))
+    optimizer = PowerSign(params)
+    steps(optimizer, params, 2)
+    counts = [optimizer.state[p]["step"] for p in params]
+    assert all(c.untyped_storage().nbytes() == c.element_size() for c in counts)
+    counts[0] += 5
+    steps(optimizer, params, 1)
+    assert [float(c) for c in counts] == [8.0, 3.0, 3.0]
+
+
+# ---- a step within a step ------------------------------------------------------------------------------------------------
+
+
+def test_a_function_of_the_step_may_step() -> None:
+    """And change what the outer step was divided into; what both read stays alive."""
+    params = parameters((5,), (6,))
+    optimizer = PowerSign(params)
+    calls = []
+
+    def decay(step: int) -> float:
+        calls.append(step)
+        if len(calls) % 2:
+            for key in ("maximize", "stochastic_rounding"):
+                optimizer.param_groups[0][key] = not optimizer.param_groups[0][key]
+            optimizer.param_groups[0]["beta"] = torch.tensor(0.5)
+            optimizer.step()
+        return 1.0
+
+    optimizer.param_groups[0]["sign_decay"] = decay
+    for _ in range(50):
+        set_grads(params)
+        optimizer.step()
+    assert [float(optimizer.state[p]["step"]) for p in params] == [100.0, 100.0]
+    assert all(p.isfinite().all() for p in params)
+
+
+def test_another_thread_divides_while_the_engine_runs() -> None:
+    """What a running call reads, its seeds among them, is not freed under it."""
+    params = [torch.zeros(2_000_000).requires_grad_()]
+    params[0].grad = torch.ones(2_000_000)
+    expected = copies(params)
+    optimizer = RuleOptimizer(params, "drop(g, 0.5) + normal(0.1) * drop(g, 0.3)", lr=0.1, seed=7)
+    optimizer.step()
+    program = optimizer.program
+    nos_ext.apply_rule(program, expected, [params[0].grad], [], lr=0.1, seed=7, step=1)
+    stop = threading.Event()
+    stepper = optimizer._lists._stepper  # type: ignore[union-attr]
+
+    def divide() -> None:
+        while not stop.is_set():
+            stepper.divide([], lambda group, hyper, value: value)
+            bytes(bytearray(range(1, 200)) * 20)  # takes the place of what was freed
+
+    thread = threading.Thread(target=divide)
+    for step in range(2, 6):
+        nos_ext.apply_rule(program, expected, [params[0].grad], [], lr=0.1, seed=7, step=step)
+    optimizer_steps = 4
+    thread.start()
+    try:
+        while optimizer_steps:
+            try:
+                optimizer.step()
+            except RuntimeError:  # divided between the division and the step
+                continue
+            optimizer_steps -= 1
+    finally:
+        stop.set()
+        thread.join()
+    assert same(values(params), values(expected))

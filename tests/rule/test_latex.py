@@ -13,7 +13,7 @@ from tests.reference.strategies import rules
 
 POWERSIGN = r"""\begin{aligned}
 m_{t} &= \beta \, m_{t-1} + \left(1 - \beta\right) \, g_{t} \\
-p_{t} &= p_{t-1} - \eta \, e^{\ln\left(\mathrm{base}\right) \, \mathrm{decay} \, \operatorname{sign}\left(g_{t}\right) \, \operatorname{sign}\left(m_{t}\right)} \, g_{t}
+p_{t} &= p_{t-1} \, \left(1 - \eta \, \mathrm{weight\_decay}\right) - \eta \, e^{\ln\left(\mathrm{base}\right) \, \mathrm{sign\_decay} \, \operatorname{sign}\left(g_{t}\right) \, \operatorname{sign}\left(m_{t}\right)} \, g_{t}
 \end{aligned}"""
 
 

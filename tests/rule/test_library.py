@@ -87,9 +87,9 @@ def run(name: str, lr: float, gradients: list[float], **arguments: Any) -> list[
     state = nos_ext.init_state(program, params)
     out = []
     for step, g in enumerate(gradients, 1):
-        decay = arguments.get("decay", lambda s: 1.0)(step - 1)
-        rest = {key: value for key, value in arguments.items() if key != "decay"}
-        params, state = program.reference(params, [np.array([g])], state, lr=lr, step=step, decay=decay, **rest)
+        decay = arguments.get("sign_decay", lambda s: 1.0)(step - 1)
+        rest = {key: value for key, value in arguments.items() if key != "sign_decay"}
+        params, state = program.reference(params, [np.array([g])], state, lr=lr, step=step, sign_decay=decay, **rest)
         out.append(float(params[0][0]))
     return out
 
@@ -106,11 +106,11 @@ def test_tensorflow_s_power_sign_and_add_sign() -> None:
     assert np.allclose(run("powersign", 0.1, TENSORFLOW)[3:], power, atol=5e-11)
     assert np.allclose(run("powersign", 0.1, TENSORFLOW, base=10, beta=0.8)[3:], [0.6, 0.601, 0.602, 0.702], atol=1e-12)
     linear_power = [0.9058282142, 0.9113163306, 0.9173816372, 0.9322998842]
-    assert np.allclose(run("powersign", 0.1, TENSORFLOW, decay=linear)[3:], linear_power, atol=5e-11)
+    assert np.allclose(run("powersign", 0.1, TENSORFLOW, sign_decay=linear)[3:], linear_power, atol=5e-11)
     assert np.allclose(run("addsign", 0.1, TENSORFLOW)[3:], [0.92, 0.92, 0.92, 0.94], atol=1e-12)
     small = [0.9956, 0.9947, 0.9938, 0.9949]
     assert np.allclose(run("addsign", 0.01, TENSORFLOW, alpha=0.1, beta=0.8)[3:], small, atol=1e-12)
-    assert np.allclose(run("addsign", 0.1, TENSORFLOW, decay=linear)[3:], [0.926, 0.93, 0.935, 0.949], atol=1e-12)
+    assert np.allclose(run("addsign", 0.1, TENSORFLOW, sign_decay=linear)[3:], [0.926, 0.93, 0.935, 0.949], atol=1e-12)
 
 
 def test_lion_and_signum() -> None:

@@ -24,8 +24,8 @@ def test_object() -> None:
     assert type(program) is Program
     assert program.name == "powersign"
     assert program.state_names == ("m",)
-    assert list(program.hyperparameters) == ["lr", "beta", "base", "decay"]
-    assert repr(program) == f"<nos_ext.Program powersign: 11 instructions, states m, {program.fingerprint[:8]}>"
+    assert list(program.hyperparameters) == ["lr", "beta", "base", "sign_decay", "weight_decay"]
+    assert repr(program) == f"<nos_ext.Program powersign: 12 instructions, states m, {program.fingerprint[:8]}>"
     assert len(program.fingerprint) == 32
     assert program.rule.name == "powersign"
 

@@ -136,7 +136,7 @@ CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double to
 }
 
 CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor, bool stochastic_rounding,
-                                             const float* counter) {
+                                             const double* counter) {
   *host<CapturedHead>(0) = {steps_done, stochastic_rounding, factor, counter, 0};
   return {0, sizeof(CapturedHead)};
 }

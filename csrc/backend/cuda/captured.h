@@ -27,7 +27,7 @@ struct CapturedHead {
   uint32_t step;  // of the last step; the prologue counts it up
   uint32_t stochastic_rounding;
   double factor;
-  const float* counter;  // device memory with the number of this step, counted by somebody else; null: counted here
+  const double* counter;  // device memory with the number of this step, counted by somebody else; null: counted here
   uint64_t unused;
 };
 struct CapturedRow {
@@ -62,8 +62,11 @@ struct Prologue {
   uint32_t num_rows, scalars, row_scalars, unused;
 };
 
+// Stays at the last number that 32 bits hold: a graph that is replayed has nobody to tell.
 NOS_HD uint32_t next_step(const Prologue& a) {
-  return a.head->counter ? static_cast<uint32_t>(*a.head->counter) : a.head->step + 1;
+  constexpr uint32_t kLast = 0xFFFFFFFF;
+  if (!a.head->counter) return a.head->step == kLast ? kLast : a.head->step + 1;
+  return *a.head->counter >= kLast ? kLast : static_cast<uint32_t>(*a.head->counter);
 }
 
 NOS_HD double hyper_of(const CapturedRow& row, uint32_t i) {
@@ -123,7 +126,7 @@ class CapturedImage {
   std::vector<Range> load(uint32_t program_number, const Program& program);
   Range set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
                 std::span<const void* const> sources = {}, uint64_t wide = 0);
-  Range set_head(uint32_t steps_done, double factor, bool stochastic_rounding = false, const float* counter = nullptr);
+  Range set_head(uint32_t steps_done, double factor, bool stochastic_rounding = false, const double* counter = nullptr);
   static constexpr size_t step_at() { return 0; }  // byte offset of CapturedHead::step
 
   const Job& job() const { return job_; }

@@ -370,7 +370,7 @@ void made_inside(const Program& p, const char* what) {
   const std::vector<const Program*> programs = {&p}, program_of_row(kRows, &p);
   const std::vector<uint32_t> row_program(kRows, 0);
   cudaStream_t stream = &g_streams[0];
-  float* counter = nullptr;
+  double* counter = nullptr;
   double* lr = nullptr;
   cudaMalloc(reinterpret_cast<void**>(&counter), sizeof *counter);
   cudaMalloc(reinterpret_cast<void**>(&lr), kRows * sizeof *lr);

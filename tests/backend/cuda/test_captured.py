@@ -44,6 +44,19 @@ def test_a_rule_loaded_in_place_runs_as_if_it_had_been_captured(dtypes: tuple[st
     assert_same(lists, copies)
 
 
+def test_numbers_of_steps_end_at_32_bits() -> None:
+    """A replay has nobody to tell: the last number stays, and does not start again at 0."""
+    rule = nos_ext.compile_rule("def f(p, g, *, lr):\n    return p - lr * where(t > 4294967294, g, -g) + normal(0.1)\n")
+    make, last = np.random.default_rng(4), 2**32 - 1
+    lists = [[data(make, 70, "float32", edges=0)] for _ in range(2)]
+    copies = both(lists)
+    host.apply(rule, lists[0], lists[1], lists[2:], groups=[{"lr": 0.1}], seeds=[7], step=last - 1,
+               captured=host.Captured(4))  # fmt: skip
+    for step in (last - 1, last, last, last):
+        nos_ext.apply_rule(rule, copies[0], copies[1], copies[2:], lr=0.1, step=step, seed=7)
+    assert_same(lists, copies)
+
+
 def test_population() -> None:
     make = np.random.default_rng(3)
     programs = [

@@ -1,0 +1,102 @@
+"""Owns what counts as a number among arguments: Python's and NumPy's, stored as Python's; text and all else is refused.
+
+Works without torch and without NumPy: NumPy's scalars are registered as `numbers.Real`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Final
+
+# What a step number can be: random draws are keyed by 32 bits of it.
+LAST_STEP: Final = 2**32 - 1
+
+
+def shown(value: Any) -> str:
+    """repr(value) for messages: in one line, and shortened where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not print integers of thousands of digits
+        return f"an integer of {value.bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def plain(value: Any) -> Any:
+    """The Python number that `value` stands for; anything that is not a number comes back as it is."""
+    if type(value) in (int, float, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return value
+
+
+def number(name: str, value: Any, wanted: str = "a number") -> float:
+    """The float that `value` is.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        wanted: what to pass instead, for the message.
+
+    Raises:
+        TypeError: it is no number. Text is none either, also where it spells one.
+        ValueError: it is too large for a float.
+    """
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {shown(value)}; pass {wanted}{_spelt(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is {shown(value)}, which is too large for a float; pass a smaller number") from None
+
+
+def positive(name: str, value: Any, wanted: str = "a positive number") -> float:
+    """The float that `value` is, above 0 and finite. As `number` otherwise."""
+    found = number(name, value, wanted)
+    if not (found > 0 and math.isfinite(found)):
+        raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
+    return found
+
+
+def integer(name: str, value: Any, low: int, high: int, wanted: str | None = None) -> int:
+    """The int that `value` is, from `low` to `high`; 3.0 will do for 3. As `number` otherwise.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is no whole number, or out of range.
+    """
+    wanted = wanted or f"an integer from {_bound(low)} to {_bound(high)}"
+    value = plain(value)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} is {shown(value)}; pass {wanted}{_spelt(value)}")
+    if value != value or not low <= value <= high or value != int(value):
+        raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """The bool that `value` is; 0 and 1 and NumPy's bools will do. TypeError for anything else."""
+    if isinstance(value, bool):
+        return value
+    scalar = isinstance(value, numbers.Integral) or (type(value).__module__ == "numpy" and value.shape == ())
+    if scalar and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name} is {shown(value)}; pass True or False")
+
+
+def _spelt(value: Any) -> str:
+    """A remedy for text that spells a number, as configuration files give it."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return f": float({value!r})"
+
+
+def _bound(value: int) -> str:
+    return f"2**{value.bit_length()} - 1" if value > 2**31 and value & (value + 1) == 0 else str(value)

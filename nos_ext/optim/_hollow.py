@@ -1,0 +1,59 @@
+"""Owns the steps of parameters without memory: on the meta device, or fake. States are made, steps counted, no data is
+touched, as torch's optimizers do: programs plan their memory so before anything is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..program import Program
+from ._grads import check_grad, check_param
+from ._torch import is_fake
+
+
+def is_hollow(param: Any) -> bool:
+    """Whether `param` has shape, dtype and device, but no memory by its nature."""
+    return param.is_meta or is_fake(param)
+
+
+def state_dtype(param: torch.Tensor) -> torch.dtype:
+    """float64 beside float64 parameters, float32 beside all others."""
+    return torch.float64 if param.dtype == torch.float64 else torch.float32
+
+
+def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
+    """The rule's states at the start, in the layout that belongs to `param`."""
+    dtype, layout = state_dtype(param), torch.preserve_format
+    return {name: torch.zeros_like(param, dtype=dtype, memory_format=layout) for name in program.state_names}
+
+
+def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iterable[tuple[int, Any, bool]]) -> None:
+    """One step of each of `params` that is hollow and has a gradient.
+
+    A real one among them, under FakeTensorMode, is what the mode takes it for: an error, or with allow_non_fake_inputs
+    something that is left alone.
+
+    Args:
+        owner: name of the optimizer, for messages.
+        program: the rule.
+        state: of the optimizer.
+        params: number, parameter, and whether its step number lies on its device.
+    """
+    given = [(i, p, on_device) for i, p, on_device in params if p.grad is not None]
+    for i, param, _ in given:
+        check_grad(owner, i, param.grad)
+        check_param(owner, i, param)
+    with torch.inference_mode(False), torch.no_grad():
+        for _, param, _ in given:
+            if not is_hollow(param):
+                torch.zeros_like(param)  # refused by the mode, in its own words
+        for _, param, on_device in given:
+            if not is_hollow(param):
+                continue
+            if not state.get(param):
+                count = torch.zeros((), dtype=torch.float64, device=param.device if on_device else "cpu")
+                state[param] = {"step": count, **zero_states(program, param)}
+            state[param]["step"] += 1

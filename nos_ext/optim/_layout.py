@@ -1,0 +1,127 @@
+"""Owns parameters that have gaps in memory, as slices of larger tensors have: the engine updates a dense copy of each.
+
+The copy has the layout that torch gives `zeros_like(param)`, and so have the states. A parameter that has several
+elements in one place, as an expanded one has, is refused, as torch refuses to write to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+
+def like(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """New memory of the layout that belongs to `tensor`: its own where it is dense."""
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.preserve_format)
+
+
+def has_gaps(tensor: torch.Tensor) -> bool:
+    """Whether the elements do not fill one stretch of memory, in whatever order of the dimensions."""
+    if tensor.layout != torch.strided or tensor.is_contiguous() or tensor.numel() == 0:
+        return False
+    expected = 1
+    for stride, size in _dimensions(tensor):
+        if stride != expected:
+            return True
+        expected *= size
+    return False
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether the elements of a dense tensor are in its storage: where that was resized to 0 torch would read all the
+    same. What has no memory is left to the engine, which refuses it by name.
+    """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if tensor.numel() == 0:
+        return True
+    last = tensor.storage_offset() + sum(stride * (size - 1) for stride, size in _dimensions(tensor))
+    return tensor.untyped_storage().nbytes() >= (last + 1) * tensor.element_size()
+
+
+def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
+    """RuntimeError if several elements of parameter `index` are in one place."""
+    reach = 0  # of the dimensions so far, from the first element to the last
+    for stride, size in _dimensions(tensor):
+        if stride <= reach:
+            raise RuntimeError(
+                f"{owner} cannot write to parameter {index}: its shape {tuple(tensor.shape)} with strides "
+                f"{tensor.stride()} has several elements in one place, as expand() makes them; pass "
+                "nn.Parameter(w.clone())"
+            )
+        reach += stride * (size - 1)
+
+
+def _dimensions(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """(stride, size) of the dimensions that have more than one element, the innermost first."""
+    return sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
+
+
+class DenseCopies:
+    """The dense copies of those parameters that have gaps, by their numbers.
+
+    Args:
+        owner: name of the optimizer, for messages.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number -> parameter, copy
+
+    def dense(self, i: int, param: torch.Tensor) -> torch.Tensor:
+        """What the engine gets for parameter i: the parameter itself where it has no gaps, else its copy, filled."""
+        if not has_gaps(param) or not has_memory(param):
+            self.pairs.pop(i, None)
+            return param
+        check_places(self._owner, i, param)
+        with torch.inference_mode(False), torch.no_grad():
+            copy = like(param).copy_(param)
+        self.pairs[i] = param, copy
+        return copy
+
+    def check_shared(self, params: Iterable[tuple[int, torch.Tensor]]) -> None:
+        """ValueError if a parameter that has gaps shares elements with another one: one update would be lost."""
+        by_memory = defaultdict(list)
+        for i, param in params:
+            if type(param) in (torch.Tensor, torch.nn.Parameter) and param.numel():
+                by_memory[param.device, param.untyped_storage().data_ptr()].append((i, param))
+        for sharing in by_memory.values():
+            if len(sharing) > 1 and any(i in self.pairs for i, _ in sharing):
+                self._check_elements(sharing)
+
+    def _check_elements(self, sharing: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Marks the elements of every parameter in a picture of their memory."""
+        first = sharing[0][1]
+        size = first.untyped_storage().nbytes() // first.element_size()
+        taken = torch.zeros(size, dtype=torch.bool, device=first.device)
+        for i, param in sharing:
+            own = taken.as_strided(param.shape, param.stride(), param.storage_offset())
+            if param.dtype != first.dtype or own.any():
+                others = ", ".join(str(k) for k, _ in sharing if k != i)
+                raise ValueError(
+                    f"{self._owner} cannot write to parameter {i}: it shares memory with parameter {others}, and one "
+                    "of the updates would be lost; pass each element once, or clone the parameter"
+                )
+            own.fill_(True)
+
+    def fill(self, grads: Sequence[Any]) -> bool:
+        """Copy the parameters in that have a gradient. False if one has become another tensor: make the lists anew."""
+        with torch.no_grad():
+            for i, (param, copy) in self.pairs.items():
+                same_kind = param.shape == copy.shape and param.dtype == copy.dtype and param.device == copy.device
+                if not same_kind or not has_memory(param):
+                    return False
+                if grads[i] is not None:
+                    copy.copy_(param)
+        return True
+
+    def write_back(self, grads: Iterable[Any]) -> None:
+        """Copy the updated values of those that have a gradient out, as in-place operations of torch do."""
+        given = list(grads)
+        with torch.no_grad():
+            for i, (param, copy) in self.pairs.items():
+                if given[i] is not None:
+                    param.copy_(copy)
