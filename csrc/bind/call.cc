@@ -51,8 +51,12 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
   return program;
 }
 
+bool is_long(const cpu::Prepared& prepared, const TensorLists& tensors) {
+  return prepared.work > kReleaseGil + kOwnTensor * static_cast<int64_t>(tensors.size());
+}
+
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors) {
-  if (prepared.work <= kReleaseGil + kOwnTensor * static_cast<int64_t>(tensors.size())) return cpu::run(prepared, args);
+  if (!is_long(prepared, tensors)) return cpu::run(prepared, args);
   tensors.own_memory();
   prepared.native_code(cpu::is_scaled(args));  // compiled here: a child forked meanwhile would find its lock taken
   const py::gil_scoped_release release;

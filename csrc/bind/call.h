@@ -58,6 +58,9 @@ class LastPlan {
   std::shared_ptr<cpu::Prepared> prepared_;
 };
 
+// Whether run_job would give the GIL away.
+bool is_long(const cpu::Prepared& prepared, const TensorLists& tensors);
+
 // Runs a job; without the GIL where that pays, and then as an owner of the tensors' memory.
 void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors);
 

@@ -162,13 +162,15 @@ class Stepper {
     }
   }
 
-  // Plans and scalars of all parts are made before the first one runs: an error changes nothing.
+  // Everything for all parts is made before the first one runs: an error changes nothing. Python code runs only before
+  // the tensors are read, as it may change what they are.
   void run(py::object grads, py::object scale) {
     struct Ready {
       CallTensors tensors;
       std::shared_ptr<const cpu::Prepared> plan;
       RunOnCuda run_on_cuda;
       std::vector<double> scalars;
+      std::vector<const double*> rows;
       py::object grads;
     };
     const double grad_scale = read_grad_scale(scale.ptr());
@@ -177,49 +179,52 @@ class Stepper {
     // Functions of the step, and other threads while the engine runs, may come here and divide anew.
     const std::shared_ptr<std::deque<Part>> kept = parts_;
     std::deque<Part>& parts = *kept;
-    for (Part& part : parts) {
+    for (const Part& part : parts) {
       Ready& r = ready.emplace_back();
       r.grads = parts.size() == 1 ? grads : only(part.members, grads.ptr());
+      reread(part.step);
+      const auto size = static_cast<size_t>(program_.num_scalars());
+      r.scalars.resize(size * watch_.num_groups());
+      for (size_t g = 0; g < watch_.num_groups(); ++g) {
+        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
+                              {&r.scalars[g * size], size});
+        r.rows.push_back(&r.scalars[g * size]);
+      }
+    }
+    bool gives_gil_away = false;
+    for (size_t k = 0; k < parts.size(); ++k) {
+      Ready& r = ready[k];
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      if (on_cuda(*r.tensors))
+      if (on_cuda(*r.tensors)) {
         r.run_on_cuda = ready_on_cuda(programs, *r.tensors, 0, watch_.group_of(), 0);
-      else
-        r.plan = plan_of(part, *r.tensors);
-      reread(part.step);
-      const auto size = static_cast<size_t>(program_.num_scalars());
-      r.scalars.resize(size * watch_.num_groups());
-      for (size_t g = 0; g < watch_.num_groups(); ++g)
-        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
-                              {&r.scalars[g * size], size});
+      } else {
+        r.plan = plan_of(parts[k], *r.tensors);
+        gives_gil_away |= is_long(*r.plan, *r.tensors);
+      }
     }
+    if (gives_gil_away)  // while one part runs, the tensors of the others may change
+      for (const Ready& r : ready) r.tensors->own_memory();
     for (size_t k = 0; k < parts.size(); ++k) {
-      run(parts[k], ready[k].scalars, grad_scale, [&r = ready[k]](const cpu::StepArgs& args) {
-        if (r.plan)
-          run_job(*r.plan, args, *r.tensors);
-        else
-          r.run_on_cuda(args);
-      });
+      Part& part = parts[k];
+      Ready& r = ready[k];
+      const cpu::StepArgs args{r.rows.data(),
+                               part.row_sizes.data(),
+                               r.rows.size(),
+                               part.seeds.data(),
+                               static_cast<uint32_t>(part.step + 1),
+                               gradient_factor(part.maximize ? -1 : 1, grad_scale),
+                               part.stochastic_rounding};
+      if (r.plan)
+        run_job(*r.plan, args, *r.tensors);
+      else
+        r.run_on_cuda(args);
+      part.step += 1;
+      for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
     }
     for (const Ready& r : ready) r.tensors->mark_modified();
-  }
-
-  template <class Run>
-  void run(Part& part, const std::vector<double>& scalars, double scale, const Run& run_with) {
-    std::vector<const double*> rows(part.row_sizes.size());
-    for (size_t g = 0; g < rows.size(); ++g) rows[g] = scalars.data() + g * part.row_sizes[g];
-    const cpu::StepArgs args{rows.data(),
-                             part.row_sizes.data(),
-                             rows.size(),
-                             part.seeds.data(),
-                             static_cast<uint32_t>(part.step + 1),
-                             gradient_factor(part.maximize ? -1 : 1, scale),
-                             part.stochastic_rounding};
-    run_with(args);
-    part.step += 1;
-    for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
   }
 
   std::shared_ptr<const cpu::Prepared> plan_of(Part& part, const TensorLists& tensors) const {

@@ -224,6 +224,7 @@ void TensorLists::check_storage() const {
 }
 
 void TensorLists::own_memory() {
+  if (!storages_.empty()) return;
   size_t number = 0;
   for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {

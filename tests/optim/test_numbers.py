@@ -36,11 +36,17 @@ NO_NUMBERS: list[tuple[Any, type[Exception], str]] = [
     (torch.ones(2), ValueError, r"its shape is \(2,\), pass a number or a tensor of one element"),
     (torch.ones((), dtype=torch.complex64), TypeError, "is a tensor of torch.complex64; pass a real one"),
 ]
+
+
+def adamw(params: Any, **options: Any) -> RuleOptimizer:
+    return RuleOptimizer(params, library.adamw, **{"lr": 0.1, **options})
+
+
 # Every hyperparameter of each, and how to make an optimizer with it.
 HYPERS: list[tuple[Callable[..., Any], str]] = [
     *[(PowerSign, name) for name in ("lr", "base", "beta", "sign_decay", "weight_decay")],
     *[(AddSign, name) for name in ("lr", "alpha")],
-    *[(lambda p, **k: RuleOptimizer(p, library.adamw, **{"lr": 0.1, **k}), n) for n in ("lr", "beta1", "eps")],
+    *[(adamw, name) for name in ("lr", "beta1", "eps")],
 ]
 FLAGS: list[tuple[str, Any, str]] = [
     ("maximize", "no", "maximize is 'no'; pass True or False"),
@@ -61,7 +67,7 @@ FLAGS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "name"), HYPERS, ids=str)
+@pytest.mark.parametrize(("make", "name"), HYPERS, ids=lambda x: getattr(x, "__name__", x))
 @pytest.mark.parametrize(("given", "stored"), NUMBERS, ids=repr)
 def test_numbers_are_stored_as_python_s(make: Any, name: str, given: Any, stored: Any) -> None:
     if name == "beta" and stored == 1:
@@ -73,8 +79,8 @@ def test_numbers_are_stored_as_python_s(make: Any, name: str, given: Any, stored
         assert type(place[name]) is type(stored)
 
 
-@pytest.mark.parametrize(("make", "name"), HYPERS, ids=str)
-@pytest.mark.parametrize(("value", "error", "message"), NO_NUMBERS, ids=lambda x: shown(x)[:20])
+@pytest.mark.parametrize(("make", "name"), HYPERS, ids=lambda x: getattr(x, "__name__", x))
+@pytest.mark.parametrize(("value", "error", "message"), NO_NUMBERS, ids=lambda x: getattr(x, "__name__", shown(x)[:20]))
 def test_what_is_no_number(make: Any, name: str, value: Any, error: type[Exception], message: str) -> None:
     """At construction, in a group that is added, and where it is written into a group later."""
     if name == "sign_decay" and isinstance(value, str):
