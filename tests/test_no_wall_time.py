@@ -14,6 +14,8 @@ ALLOWED = {  # file, what it uses: why nothing is asserted of it
     ("tests/waiting.py", "sleep"): "between two questions; the one home of waiting",
     ("tests/waiting.py", "monotonic"): "only turns a wait without end into a failure",
     ("tests/backend/cuda/test_jit_nvrtc.py", "sleep"): "a random moment to kill a process at",
+    ("tests/faults/kill.py", "sleep"): "a random moment to kill a process at",
+    ("tests/backend/test_shared_process.py", "sleep"): "gives the interpreter's lock away",
     ("python/nos_search/testing/executor.py", "sleep"): "a worker that hangs, and a wait for a mark",
 }
 

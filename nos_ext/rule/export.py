@@ -17,7 +17,7 @@ from .definition import RESERVED, Rule
 from .errors import RuleError
 from .expr import Expr
 from .format import ATOM, Layout, Text, node_text, number_text, to_text
-from .table import OPS, RANDOM
+from .table import DRAWS, OPS, RANDOM
 
 _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
 _LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
@@ -141,8 +141,7 @@ class _Export:
     def _operands(self, node: Expr, texts: Sequence[Text]) -> list[str]:
         out = [text for text, _ in texts]
         if node.op in RANDOM:
-            kind = "normal" if node.op == "normal" else "uniform"
-            out.append(f'random("{kind}", {self._rule.sites[node]})')
+            out.append(f'random("{DRAWS[node.op]}", {self._rule.sites[node]})')
         return out
 
     def _function(self, node: Expr) -> str:

@@ -23,6 +23,7 @@ from .strategy import STRATEGIES, Strategy, create
 from .task import TASKS, Task, load
 from .train.child import Protocol, Sweep, derive_seed
 from .train.promotion import Promotion, Rung
+from .train.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ class RunConfig:
             raise UsageError(f"--batch {self.batch} is below 1; say how many rules to ask for at a time")
         if self.threads < 1:
             raise UsageError(f"--threads {self.threads} is below 1")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed {self.seed} is outside 0..2^63-1")
+        check_seed(self.seed)
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials} is below 1; say how many rules to propose")
         if self.children is not None and self.children < 1:

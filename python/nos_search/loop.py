@@ -182,7 +182,13 @@ class Search:
         """Rules that have earned a higher rung go before new ones."""
         while not self._full and (earned := self._climb.next(self._promoted)) is not None:
             trial, rung = earned
-            rule = Rule(trial.rule, nos_ext.compile_rule(trial.rule), trial.key)
+            try:
+                rule = Rule(trial.rule, nos_ext.compile_rule(trial.rule), trial.key)
+            except nos_ext.RuleError as error:
+                raise StoreError(
+                    f"run folder {self.store.folder} is damaged: the rule of trial {trial.id} is none "
+                    f"({str(error).splitlines()[0]}); restore it from a copy"
+                ) from None
             self._promoted[trial.id] = earned
             self.executor.submit(Job(trial.id, rule, self._climb.seed(rung), rung))
             for listener in self.listeners:

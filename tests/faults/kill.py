@@ -12,6 +12,7 @@ from pathlib import Path
 from nos_search.errors import SearchError
 from nos_search.store import Store, Trial
 from tests.search.conftest import command, environment, table
+from tests.waiting import HUNG, wait_until
 
 from .store import checked, copy_of, seen
 
@@ -29,7 +30,7 @@ def start(*args: object) -> subprocess.Popen[str]:
 def finished(run: list[object], folder: Path) -> None:
     """A run of the real command to its end."""
     done = start(*run, "--out", folder)
-    _, err = done.communicate(timeout=1200)
+    _, err = done.communicate(timeout=HUNG)
     assert done.returncode == 0, err
 
 
@@ -44,14 +45,11 @@ def answered(folder: Path) -> int:
 
 def going(process: subprocess.Popen[str], folder: Path, more_than: int) -> bool:
     """Waits until the run has got further; False when it came to its end instead."""
-    end = time.monotonic() + 300
-    while answered(folder) <= more_than:
-        if process.poll() is not None:
-            assert process.returncode == 0, process.stderr.read() if process.stderr else ""
-            return False
-        assert time.monotonic() < end, "the run did not get going"
-        time.sleep(0.01)
-    return True
+    wait_until(lambda: answered(folder) > more_than or process.poll() is not None)
+    if process.poll() is None:
+        return True
+    assert process.returncode == 0, process.stderr.read() if process.stderr else ""
+    return False
 
 
 def with_a_log(folder: Path) -> Path:
@@ -88,7 +86,7 @@ def at_random(folder: Path, whole: Path, kills: int, workers: int, *, seed: int)
         kept = {trial.id: trial for trial in _answers(folder)}
         checked(copy_of(folder, folder.with_name("seen")), seen(folder))
     last = start("resume", folder)
-    _, err = last.communicate(timeout=1200)
+    _, err = last.communicate(timeout=HUNG)
     assert last.returncode == 0, err
     ends = {trial.id: trial for trial in _answers(folder)}
     assert all(ends[number] == trial for number, trial in kept.items()), "an answer was lost, or made again"
@@ -112,7 +110,7 @@ def _answers(folder: Path) -> list[Trial]:
 def full_disk(disk: Path, whole: Path, scratch: Path) -> str:
     """A run on a disk that is too small for it stops with one line; in a place with room it comes to its end."""
     process = start(*RUN, "--out", disk / "run")
-    _, err = process.communicate(timeout=1200)
+    _, err = process.communicate(timeout=HUNG)
     assert process.returncode == 1, (process.returncode, err)
     assert "Traceback" not in err, err
     (line,) = [line for line in err.splitlines() if line.startswith("nos-search run: ")]
@@ -121,7 +119,7 @@ def full_disk(disk: Path, whole: Path, scratch: Path) -> str:
     assert count > 0
     shutil.copytree(disk / "run", scratch / "roomy")
     last = start("resume", scratch / "roomy")
-    _, err = last.communicate(timeout=1200)
+    _, err = last.communicate(timeout=HUNG)
     assert last.returncode == 0, err
     assert table(scratch / "roomy") == table(whole)
     return f"stopped after {count} trials with one line, went on elsewhere to the unbroken run's table"

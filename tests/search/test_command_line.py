@@ -13,6 +13,7 @@ import pytest
 from nos_search import names
 from nos_search.cli import _EXTRAS, main
 from nos_search.cli.arguments import COMMANDS, parse
+from tests.waiting import HUNG
 
 from .conftest import environment
 
@@ -46,7 +47,7 @@ def without(*lines: list[str]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=300,
+        timeout=HUNG,
     )
 
 

@@ -19,6 +19,7 @@ from nos_search.cli import main
 from nos_search.errors import SearchError, StoreError, UsageError
 from nos_search.output import Quiet
 from nos_search.store import Store
+from tests.waiting import HUNG
 
 from .conftest import command, environment
 
@@ -107,7 +108,7 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
     folder = tmp_path / "run"
     words = command("run", "--trials", 3, "--seed", 3, "--out", folder, *TINY)
     done = subprocess.run(
-        ["bash", "-c", f'"$@" {closed}', "x", *words], capture_output=True, text=True, env=environment(), timeout=300
+        ["bash", "-c", f'"$@" {closed}', "x", *words], capture_output=True, text=True, env=environment(), timeout=HUNG
     )
     assert done.returncode == (1 if closed.startswith(">") else 0), done.stderr
     assert "Traceback" not in done.stderr
@@ -128,7 +129,7 @@ def test_numbers_of_closed_streams_are_taken() -> None:
         "sys.exit(os.open('/', os.O_RDONLY))\n"  # the number that the next file gets
     )
     words = ["bash", "-c", '"$@" <&- >&- 2>&-', "x", sys.executable, "-c", code]
-    assert subprocess.run(words, env=environment(), timeout=300).returncode > 2
+    assert subprocess.run(words, env=environment(), timeout=HUNG).returncode > 2
 
 
 def test_progress_that_cannot_be_shown_is_dropped(

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import StoreError
+from ..escape import shell
 
 _T = TypeVar("_T")
 _PAUSE = 0.05  # seconds between two tries
 _CANNOT_OPEN = ("unable to open", "readonly")  # where reading needs files beside the database that cannot be made
 # What SQLite says -> what to do about it. Errors that are not here mean that the file is damaged.
 _REMEDIES = {
-    "disk is full": "the disk is full; make room, then go on with: nos-search resume {folder}",
-    "locked": "another program has it locked for {patience:g} s; end that, then go on with: nos-search resume {folder}",
+    "disk is full": "the disk is full; make room, then go on with: nos-search resume {word}",
+    "locked": "another program has it locked for {patience:g} s; end that, then go on with: nos-search resume {word}",
     "readonly": "it cannot be written; copy {folder} to a place where you may write, and use the copy",
     "unable to open": "it cannot be opened; check the permissions of {folder}",
     "disk I/O error": "the disk failed or a limit on file sizes was met (disk I/O error); see to that, "
-    "then go on with: nos-search resume {folder}",
+    "then go on with: nos-search resume {word}",
 }
 
 
@@ -91,7 +92,8 @@ class Connection:
             return self._gone()
         for words, remedy in _REMEDIES.items():
             if words in said:
-                remedy = remedy.format(folder=self.path.parent, patience=self._patience)
+                folder = self.path.parent
+                remedy = remedy.format(folder=folder, word=shell(folder), patience=self._patience)
                 return StoreError(f"{self.path}: {remedy}")
         return damaged(self.path, said)
 

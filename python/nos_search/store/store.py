@@ -27,6 +27,7 @@ from typing import Any
 
 from .. import codec
 from ..errors import StoreError, UsageError
+from ..escape import shell
 from ..space import make_space
 from . import layout, lock, relations, schema, wal
 from .connection import Connection, damaged, writable
@@ -58,7 +59,7 @@ class Store:
         """A new run in `folder`, which must be absent or empty (UsageError)."""
         if folder.is_dir() and any(folder.iterdir()):
             run = (folder / FILE).exists()
-            remedy = f"continue it with: nos-search resume {folder}" if run else "choose an empty or new folder"
+            remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
             raise UsageError(f"--out {folder} {'already holds a run' if run else 'is not empty'}; {remedy}")
         _check_settings(config, versions)
         made = not folder.exists()
@@ -92,7 +93,7 @@ class Store:
         path = folder / FILE
         if not path.is_file():
             what = "does not exist" if not folder.exists() else f"holds no run ({FILE} is missing)"
-            raise UsageError(f"run folder {folder} {what}; start one with: nos-search run --out {folder}")
+            raise UsageError(f"run folder {folder} {what}; start one with: nos-search run --out {shell(folder)}")
         handle = _lock_for_writing(folder) if write else None
         try:
             db = Connection(path, "rw" if write else "ro", patience=patience)
@@ -223,7 +224,7 @@ class Store:
         if not self.being_written() and not wal.whole(log) and not self.being_written():
             raise StoreError(
                 f"{log} is damaged, and with it the last commits; what was written before them is taken up by: "
-                f"nos-search resume {self.folder}"
+                f"nos-search resume {shell(self.folder)}"
             )
 
     def _read_meta(self) -> None:
