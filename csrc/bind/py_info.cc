@@ -1,7 +1,11 @@
 #include <pybind11/stl.h>
 
+#include <optional>
+#include <stdexcept>
+
 #include "../backend/cpu/engine.h"
 #include "../backend/cpu/kernels.h"
+#include "../ops/float_environment.h"
 #include "../ops/philox.h"
 #include "../program/bytecode.h"
 #include "bind.h"
@@ -32,9 +36,26 @@ py::dict build_info() {
   return out;
 }
 
+// FloatEnvironment for a `with` block of Python code.
+class FloatBlock {
+ public:
+  void enter() {
+    if (held_) throw std::logic_error("this FloatEnvironment has been entered already; make one for each block");
+    held_.emplace();
+  }
+  void exit() { held_.reset(); }
+
+ private:
+  std::optional<FloatEnvironment> held_;
+};
+
 }  // namespace
 
 void bind_info(py::module_& m) {
+  py::class_<FloatBlock>(m, "FloatEnvironment", "Rounding to nearest and subnormals for a `with` block of this thread.")
+      .def(py::init<>())
+      .def("__enter__", &FloatBlock::enter)
+      .def("__exit__", [](FloatBlock& self, const py::args&) { self.exit(); });
   m.attr("__version__") = NOS_VERSION;
   m.def("build_info", &build_info, "Versions, instruction sets, and what this build can run on.");
   m.def(

@@ -44,10 +44,12 @@ def compile_rule(
     Raises:
         RuleError: the source is not a rule; for text with line, column and caret. Text is never evaluated.
     """
+    from .._C import FloatEnvironment
     from ..program import Program
 
-    rule = as_rule(source, name)
-    return Program(encode(rule, contracted(rule.simplified) if contract else rule.simplified))
+    with FloatEnvironment():  # constants are read and folded in here
+        rule = as_rule(source, name)
+        return Program(encode(rule, contracted(rule.simplified) if contract else rule.simplified))
 
 
 def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:

@@ -319,6 +319,15 @@ NUMERIC_RULES = [
 ]
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_same_program_in_any_floating_point_environment(name: str) -> None:
+    text = "g * (1 - 0.9) / 3 + 1e-310 * m * 0.123456789012345678"
+    wanted = nos_ext.compile_rule(text).bytecode
+    with ENVIRONMENTS[name]():
+        got = nos_ext.compile_rule(text).bytecode
+    assert got == wanted
+
+
 class Step:
     """One step of a rule whose program has not been called before: the engine makes its constants ready within it."""
 
