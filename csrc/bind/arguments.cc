@@ -8,7 +8,9 @@ namespace py = pybind11;
 
 namespace nos::bind {
 
-std::string repr(PyObject* value) { return py::str(py::repr(py::handle(value))); }
+std::string shown(PyObject* value) {
+  return py::str(py::module_::import("nos_ext._numbers").attr("shown")(py::handle(value)));
+}
 
 void forget_error() {
   if (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception))
@@ -27,14 +29,30 @@ double read_number(std::string_view name, PyObject* value) {
   if (!PyUnicode_Check(value) && !PyBytes_Check(value)) {
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Float(value));
     if (number) return PyFloat_AS_DOUBLE(number.ptr());
+    const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
     forget_error();
+    if (too_large)
+      throw std::invalid_argument(std::string(name) + " is " + shown(value) +
+                                  ", which is too large for a float; pass a smaller number");
   }
-  throw py::type_error(std::string(name) + " is " + repr(value) + "; pass a number or a tensor of one element");
+  throw py::type_error(std::string(name) + " is " + shown(value) + "; pass a number or a tensor of one element");
+}
+
+bool read_flag(std::string_view name, PyObject* value) {
+  if (value == Py_True || value == Py_False) return value == Py_True;
+  const std::string_view type = Py_TYPE(value)->tp_name;
+  if (PyLong_Check(value) || type == "numpy.bool" || type == "numpy.bool_") {
+    const int set = PyObject_IsTrue(value);
+    const int one = PyObject_RichCompareBool(value, Py_True, Py_EQ);
+    if (set < 0 || one < 0) throw py::error_already_set();
+    if (set == one) return set;
+  }
+  throw py::type_error(std::string(name) + " is " + shown(value) + "; pass True or False");
 }
 
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high) {
   const auto bad = [&] {
-    return std::invalid_argument(std::string(name) + " is " + repr(value) + "; pass an integer from " +
+    return std::invalid_argument(std::string(name) + " is " + shown(value) + "; pass an integer from " +
                                  std::to_string(low) + " to " + std::to_string(high));
   };
   py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(value));

@@ -21,7 +21,11 @@ double read_number(std::string_view name, PyObject* value);
 // An integer (or a number that is one) from low to high. py::type_error or std::invalid_argument.
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high);
 
-std::string repr(PyObject* value);
+// True or False, also as 0 or 1 or NumPy's. py::type_error names the argument: text and the like is no answer.
+bool read_flag(std::string_view name, PyObject* value);
+
+// What was given, for messages: nos_ext._numbers.shown.
+std::string shown(PyObject* value);
 
 // The arguments of a METH_FASTCALL | METH_KEYWORDS call: positional by place or name, then keywords by name.
 class Arguments {

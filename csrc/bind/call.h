@@ -21,12 +21,17 @@ const Program& read_program(std::string_view name, PyObject* source, pybind11::o
 // The plan of the last call: used again while the tensors are the same, patched while only gradients have moved.
 class LastPlan {
  public:
+  // Reads the tensors of a call, which knows those of the last one; on every device.
+  void read(TensorLists& tensors) {
+    tensors.read(seen_);
+    if (seen_ != tensors.objects()) seen_ = tensors.objects();
+  }
+
   // group_of: row of the scalar table for every tensor; empty when there is one row. fits(prepared): whether a plan for
   // the same tensors will do. make(): a new plan.
   template <class Fits, class Make>
   std::shared_ptr<const cpu::Prepared> get(const TensorLists& tensors, uint32_t tensor_index,
                                            std::span<const uint32_t> group_of, const Fits& fits, const Make& make) {
-    tensors.check_negation(snapshot_);
     const bool usable = prepared_ && tensor_index == tensor_index_ && tuning_ == cpu::tuning() &&
                         std::ranges::equal(group_of, group_of_) && fits(*prepared_);
     const Likeness likeness = usable ? tensors.compare(snapshot_) : Likeness::different;
@@ -51,6 +56,7 @@ class LastPlan {
     return prepared_.use_count() == 1 && move_gradients(prepared_->plan, tensors.lists()[bytecode::kG], tensor_index_);
   }
 
+  std::vector<PyObject*> seen_;  // see TensorLists::objects
   Snapshot snapshot_;
   std::vector<uint32_t> group_of_;
   cpu::Tuning tuning_;

@@ -54,29 +54,19 @@ std::shared_ptr<Entry> entry_for(std::span<const Program* const> programs, const
                                  uint32_t tensor_index, std::span<const uint32_t> group_of, uint32_t population,
                                  int device, cudaStream_t stream) {
   static auto& list = *new std::vector<std::shared_ptr<Entry>>();  // guarded by the GIL; leaked: CUDA may end before
-  Likeness likeness = Likeness::different;
-  const auto find = [&]() -> std::shared_ptr<Entry> {
-    for (auto it = list.begin(); it != list.end(); ++it) {
-      const Entry& e = **it;
-      if (e.device != device || e.tensor_index != tensor_index || e.population != population ||
-          !std::ranges::equal(group_of, e.group_of) || !same_programs(e, programs))
-        continue;
-      likeness = tensors.compare(e.snapshot);
-      if (likeness == Likeness::different) continue;
-      std::rotate(list.begin(), it, it + 1);
-      return list.front();
-    }
-    return nullptr;
-  };
-  const std::shared_ptr<Entry> known = find();
-  tensors.check_negation(known ? known->snapshot : Snapshot{});  // may run Python code, which may call here
-  if (known && find() == known) {
+  for (auto it = list.begin(); it != list.end(); ++it) {
+    Entry& e = **it;
+    if (e.device != device || e.tensor_index != tensor_index || e.population != population ||
+        !std::ranges::equal(group_of, e.group_of) || !same_programs(e, programs))
+      continue;
+    const Likeness likeness = tensors.compare(e.snapshot);
+    if (likeness == Likeness::different) continue;
     const bool moved = likeness == Likeness::moved;
-    if (!moved || move_gradients(known->plan, tensors.lists()[bytecode::kG], tensor_index)) {
-      if (moved) known->ready->move(known->plan, stream);
-      tensors.refresh(known->snapshot);
-      return known;
-    }
+    if (moved && !move_gradients(e.plan, tensors.lists()[bytecode::kG], tensor_index)) break;
+    if (moved) e.ready->move(e.plan, stream);
+    tensors.refresh(e.snapshot);
+    std::rotate(list.begin(), it, it + 1);
+    return list.front();
   }
   tensors.check_storage();
   auto made = std::make_shared<Entry>();

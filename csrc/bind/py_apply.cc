@@ -55,6 +55,7 @@ void apply_rule(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_rule, programs, state);
+  last_plan_of(program).read(*tensors);
 
   std::vector<double>& slots = tensors->scalars;
   slots.resize(static_cast<size_t>(program.num_scalars()));

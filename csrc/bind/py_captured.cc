@@ -33,12 +33,12 @@ class PyCapturedStep {
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
       tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
+    tensors_.read({});
     if (!on_cuda(tensors_))
       throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
     std::vector<const Program*> list;
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
-    tensors_.check_negation(Snapshot{});
     tensors_.check_storage();
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
     Plan plan = make_plan(tensors_.lists(), tensor_index, slices);

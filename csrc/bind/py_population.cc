@@ -55,9 +55,13 @@ struct Rows {
   std::vector<uint64_t> seeds;
 };
 
+LastPlan& last_plan() {  // guarded by the GIL; leaked, as the interpreter may be gone at exit
+  static LastPlan& last = *new LastPlan();
+  return last;
+}
+
 // The plan of the last population is used again while its tensors and programs are the same.
 std::shared_ptr<const cpu::Prepared> plan_of(const Population& population, const TensorLists& tensors, uint32_t index) {
-  static LastPlan& last = *new LastPlan();  // guarded by the GIL
   const size_t n = population.programs.size();
   // lowered code is compared, not programs: the plan keeps it alive, so its address cannot be used again
   const auto fits = [&](const cpu::Prepared& prepared) {
@@ -66,7 +70,7 @@ std::shared_ptr<const cpu::Prepared> plan_of(const Population& population, const
       same = prepared.code[k] == population.programs[k]->attached(Attachment::cpu_code);
     return same;
   };
-  return last.get(tensors, index, {}, fits, [&] {
+  return last_plan().get(tensors, index, {}, fits, [&] {
     return cpu::prepare(make_plan(tensors.lists(), index, static_cast<uint32_t>(n)), population.programs);
   });
 }
@@ -82,6 +86,7 @@ void apply_population(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_population, population.programs, state);
+  last_plan().read(*tensors);
   const Rows rows(population.programs, scalars);
   const cpu::StepArgs args{rows.rows.data(),
                            rows.sizes.data(),

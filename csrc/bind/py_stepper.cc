@@ -198,6 +198,10 @@ class Stepper {
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
+      parts[k].last.read(*r.tensors);
+    }
+    for (size_t k = 0; k < parts.size(); ++k) {
+      Ready& r = ready[k];
       if (on_cuda(*r.tensors)) {
         r.run_on_cuda = ready_on_cuda(programs, *r.tensors, 0, watch_.group_of(), 0);
       } else {

@@ -33,16 +33,10 @@ std::string options() {
 
 const char* name_of(Taker taker) { return taker == Taker::apply_rule ? "apply_rule" : "apply_population"; }
 
-bool is_true(PyObject* value) {
-  const int truth = PyObject_IsTrue(value);
-  if (truth < 0) throw py::error_already_set();
-  return truth;
-}
-
 double read_total(std::string_view name, PyObject* value) {
   const double steps = read_number(name, value);
   if (!(steps > 0))
-    throw std::invalid_argument(std::string(name) + " is " + repr(value) + "; pass a positive number of steps");
+    throw std::invalid_argument(std::string(name) + " is " + shown(value) + "; pass a positive number of steps");
   return steps;
 }
 
@@ -72,7 +66,7 @@ double read_grad_scale(PyObject* value) {
   if (value == Py_None) return 1;
   const double scale = read_number("grad_scale", value);
   if (scale == 0 || std::isnan(scale))
-    throw std::invalid_argument("grad_scale is " + repr(value) + "; pass a number that is not 0");
+    throw std::invalid_argument("grad_scale is " + shown(value) + "; pass a number that is not 0");
   return scale;
 }
 
@@ -117,7 +111,7 @@ void CallScalars::each_slice(std::string_view name, PyObject* value, const Read&
   if (!items) throw py::error_already_set();
   const auto count = static_cast<size_t>(PyTuple_GET_SIZE(items.ptr()));
   if (count != n)
-    throw std::invalid_argument(std::string(name) + " is " + repr(value) + ", which has " + std::to_string(count) +
+    throw std::invalid_argument(std::string(name) + " is " + shown(value) + ", which has " + std::to_string(count) +
                                 (count == 1 ? " value" : " values") + " but there are " + std::to_string(n) +
                                 " programs; pass one number or one per program");
   for (size_t k = 0; k < n; ++k)
@@ -138,13 +132,13 @@ void CallScalars::read_option(Option option, std::string_view name, PyObject* va
       each_slice(name, value, read_seed, [&](size_t k, uint64_t x) { seed_.set(k, n, x); });
       return;
     case Option::maximize:
-      sign_ = is_true(value) ? -1 : 1;
+      sign_ = read_flag(name, value) ? -1 : 1;
       return;
     case Option::grad_scale:
       scale_ = read_grad_scale(value);
       return;
     case Option::stochastic_rounding:
-      stochastic_rounding_ = is_true(value);
+      stochastic_rounding_ = read_flag(name, value);
       return;
     case Option::tensor_index:
       tensor_index_ = read_integer(name, value, 0, uint64_t{1} << 31);

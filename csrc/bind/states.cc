@@ -36,7 +36,7 @@ std::string joined(const std::vector<std::string>& names) {
 [[noreturn]] void bad_keys(Taker taker, const Program& program, PyObject* state) {
   const bool one = taker == Taker::apply_rule;
   throw std::invalid_argument(
-      "state has the keys " + repr(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + "; " +
+      "state has the keys " + shown(py::list(py::reinterpret_borrow<py::object>(state)).ptr()) + "; " +
       (one ? "rule '" + program.name() + "' has" : std::string("the programs have")) + " the states " +
       joined(program.states()) +
       (one ? " (nos_ext.init_state makes them)" : " (nos_ext.init_population_state makes the lists in slot order)"));

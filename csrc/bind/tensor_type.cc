@@ -68,7 +68,7 @@ const TensorType* tensor_type(PyTypeObject* type) {
   const auto has = [type](const char* name) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
-  const TensorType made{type, api, has("_version"), has("untyped_storage")};
+  const TensorType made{type, api, has("_version"), has("untyped_storage"), has("trigger_wait")};
   if (made.versioned) increment_function();  // that it is missing must not be found after a write
   Py_INCREF(type);                           // a remembered type must not be freed and its address used again
   TensorType& slot = known[next++ % std::size(known)];

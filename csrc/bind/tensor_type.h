@@ -14,8 +14,9 @@ namespace nos::bind {
 struct TensorType {
   PyTypeObject* type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
-  bool versioned = false;    // its tensors have autograd's version counter: torch.Tensor and its subclasses
-  bool has_storage = false;  // its tensors are views of a storage that can be replaced: torch's again
+  bool versioned = false;      // its tensors have autograd's version counter: torch.Tensor and its subclasses
+  bool has_storage = false;    // its tensors are views of a storage that can be replaced: torch's again
+  bool has_to_arrive = false;  // its tensors stand for the results of asynchronous collectives
 };
 
 // The type of tensors that a Python type is, or null. torch >= 2.10 has an exchange table on torch.Tensor, which

@@ -157,26 +157,32 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   }
   const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
   if (count_ == lists_.size()) lists_.emplace_back();
-  const size_t number = count_++, first = objects_.size();
-  TensorList& list = lists_[number];
+  access_.push_back(access);
+  TensorList& list = lists_[count_++];
   list.name.assign(name);
-  list.tensors.resize(n);  // every field is set below: what an earlier call left does not matter
-  // all objects are owned before the first is read: reading may run Python code, which may change the sequence
+  list.tensors.resize(n);  // every field is set by read(): what an earlier call left does not matter
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
   objects_.insert(objects_.end(), items, items + n);
   for (size_t i = 0; i < n; ++i) {
     if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
     Py_INCREF(items[i]);
   }
-  if (number == 0) written_ = std::move(fast);
-  for (size_t i = 0; i < n; ++i) {
-    if (i + kFetchBody < n) prefetch_body(objects_[first + i + kFetchBody]);
-    read(number, i, first + i, access);
-  }
+  if (count_ == 1) written_ = std::move(fast);
 }
 
-void TensorLists::read(size_t list, size_t index, size_t number, Access access) {
+void TensorLists::read(const std::vector<PyObject*>& seen) {
+  check_negation(seen);
+  size_t number = 0;
+  for (size_t l = 0; l < count_; ++l)
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
+      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
+      read_one(l, i, number);
+    }
+}
+
+void TensorLists::read_one(size_t list, size_t index, size_t number) {
   PyObject* item = objects_[number];
+  const Access access = access_[list];
   TensorRef& out = lists_[list].tensors[index];
   const Where where{lists_[list].name, index};
   if (item == Py_None && access == Access::read_or_none) {
@@ -185,13 +191,7 @@ void TensorLists::read(size_t list, size_t index, size_t number, Access access) 
   } else if (const TensorType* known = tensor_type(Py_TYPE(item))) {
     const TensorType type = *known;
     from_dlpack(where, item, type, out);
-    if (lacks_memory(out, type, item)) {
-      py::object there = arrived(item);
-      if (!there || there.ptr() == item) no_memory(where, item);
-      objects_[number] = there.release().ptr();
-      Py_DECREF(item);
-      return read(list, index, number, access);
-    }
+    if (lacks_memory(out, type, item)) no_memory(where, item);
     if (list == 0) all_versioned_ &= type.versioned;
   } else if (py::isinstance<py::array>(item)) {
     if (list == 0) all_versioned_ = false;
@@ -204,19 +204,63 @@ void TensorLists::read(size_t list, size_t index, size_t number, Access access) 
   }
 }
 
-void TensorLists::check_storage() const {
+// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
+// here.) On the way, what an asynchronous collective stands for takes its place.
+void TensorLists::check_negation(const std::vector<PyObject*>& seen) {
+  static PyObject* const is_neg = interned("is_neg");
   size_t number = 0;
   for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
-      const TensorRef& t = list.tensors[i];
-      const TensorType* type = tensor_type(Py_TYPE(objects_[number]));
-      if (!type || !t.present || t.numel == 0) continue;
-      const Storage storage = storage_of(*type, objects_[number]);
+      PyObject* item = objects_[number];
+      if (number < seen.size() && seen[number] == item) continue;
+      const TensorType* type = item == Py_None ? nullptr : tensor_type(Py_TYPE(item));
+      if (!type) continue;
+      if (type->has_to_arrive) {
+        if (py::object there = arrived(item)) {
+          objects_[number] = there.release().ptr();
+          Py_DECREF(item);
+          item = objects_[number];
+        }
+      }
+      const auto negated = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
+      if (!negated) {
+        forget_error();  // not torch: such a type has no lazy negation
+      } else if (negated.ptr() == Py_True) {
+        const std::string where = Where{list.name, i};
+        throw TensorError(where + " is a lazily negated view; pass " + where + ".resolve_neg()");
+      }
+    }
+  }
+}
+
+// A subclass of a tensor may have run Python code, and with it another thread.
+void TensorLists::check_unmoved(size_t list, size_t index, size_t number) const {
+  const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
+  if (!known) return;
+  const TensorType type = *known;
+  const Where where{lists_[list].name, index};
+  TensorRef now;
+  from_dlpack(where, objects_[number], type, now);
+  if (now.data != lists_[list].tensors[index].data)
+    throw std::runtime_error(where +
+                             " was given other memory by another thread while the call was reading it; make the "
+                             "threads take turns");
+}
+
+void TensorLists::check_storage() const {
+  size_t number = 0;
+  for (size_t l = 0; l < count_; ++l) {
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
+      const TensorRef& t = lists_[l].tensors[i];
+      const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
+      if (!known || !t.present || t.numel == 0) continue;
+      const Storage storage = storage_of(TensorType(*known), objects_[number]);
       if (!storage.object) continue;
+      check_unmoved(l, i, number);
       const auto begin = reinterpret_cast<uintptr_t>(t.data);
       const auto bytes = static_cast<size_t>(extent(t)) * static_cast<size_t>(size_of(t.dtype));
       if (begin < storage.begin || begin + bytes > storage.begin + storage.bytes)
-        throw TensorError(Where{list.name, i} + " has " + std::to_string(t.numel) +
+        throw TensorError(Where{lists_[l].name, i} + " has " + std::to_string(t.numel) +
                           " elements, which reach beyond its " + "storage of " + std::to_string(storage.bytes) +
                           " bytes; make the storage as large as the tensor again (untyped_storage().resize_)");
     }
@@ -226,42 +270,14 @@ void TensorLists::check_storage() const {
 void TensorLists::own_memory() {
   if (!storages_.empty()) return;
   size_t number = 0;
-  for (const TensorList& list : lists()) {
-    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
+  for (size_t l = 0; l < count_; ++l) {
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
       const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
-      if (!known || !known->has_storage || !list.tensors[i].present) continue;
-      const TensorType type = *known;
+      if (!known || !known->has_storage || !lists_[l].tensors[i].present) continue;
       py::object storage = storage_object(objects_[number]);
       if (!storage) throw py::error_already_set();
       storages_.push_back(std::move(storage));
-      // a subclass may have run Python code, and with it another thread
-      TensorRef now;
-      from_dlpack({list.name, i}, objects_[number], type, now);
-      if (now.data != list.tensors[i].data)
-        throw std::runtime_error(Where{list.name, i} +
-                                 " was given other memory by another thread while the call was reading it; make the "
-                                 "threads take turns");
-    }
-  }
-}
-
-// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
-// here.)
-void TensorLists::check_negation(const Snapshot& known) const {
-  static PyObject* const is_neg = interned("is_neg");
-  size_t number = 0;
-  for (const TensorList& list : lists()) {
-    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
-      PyObject* item = objects_[number];
-      if (number < known.objects.size() && known.objects[number] == item) continue;
-      if (item == Py_None || !tensor_type(Py_TYPE(item))) continue;
-      const auto negated = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
-      if (!negated) {
-        forget_error();  // not torch: such a type has no lazy negation
-      } else if (negated.ptr() == Py_True) {
-        const std::string where = Where{list.name, i};
-        throw TensorError(where + " is a lazily negated view; pass " + where + ".resolve_neg()");
-      }
+      check_unmoved(l, i, number);
     }
   }
 }
@@ -300,7 +316,6 @@ Likeness TensorLists::compare(const Snapshot& known) const {
 
 Snapshot TensorLists::snapshot() const {
   Snapshot out;
-  out.objects = objects_;
   out.tensors.reserve(objects_.size());
   for (const TensorList& list : lists()) {
     out.counts.push_back(list.tensors.size());
@@ -316,7 +331,6 @@ Snapshot TensorLists::snapshot() const {
 void TensorLists::refresh(Snapshot& known) const {
   for (size_t i = 0; i < lists_[bytecode::kG].tensors.size(); ++i)
     known.tensors[known.counts[0] + i].data = lists_[bytecode::kG].tensors[i].data;
-  if (known.objects != objects_) known.objects = objects_;
 }
 
 void TensorLists::mark_modified() const {
@@ -337,6 +351,7 @@ void TensorLists::mark_modified() const {
 
 void TensorLists::clear() {
   count_ = 0;
+  access_.clear();
   storages_.clear();
   written_ = {};
   array_strides_.clear();

@@ -21,10 +21,9 @@ struct Snapshot {
     const void* data;
     uint64_t kind;  // dtype, device, presence, number of dimensions
   };
-  std::vector<size_t> counts;      // tensors of each list
-  std::vector<Tensor> tensors;     // of all lists, one after the other
-  std::vector<int64_t> dims;       // shape, then strides, of every tensor
-  std::vector<PyObject*> objects;  // for identity only: possibly dangling, never dereferenced
+  std::vector<size_t> counts;   // tensors of each list
+  std::vector<Tensor> tensors;  // of all lists, one after the other
+  std::vector<int64_t> dims;    // shape, then strides, of every tensor
 };
 
 // moved: gradients lie at other addresses, as after every backward pass; all else is the same.
@@ -39,11 +38,13 @@ class TensorLists {
   TensorLists(const TensorLists&) = delete;
   TensorLists& operator=(const TensorLists&) = delete;
 
-  // Reads a sequence of tensors. Throws TensorError or py::type_error naming list and index.
+  // Takes a sequence of tensors, to be read by read(). Throws py::type_error for what is none.
   void add(std::string_view name, pybind11::handle sequence, Access access);
-  // Refuses lazily negated views, whose memory holds the wrong sign; known.objects[i] have been checked before. May run
-  // Python code, which may change `known`.
-  void check_negation(const Snapshot& known) const;
+  // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index. What an earlier call
+  // has taken is in `seen`, see objects(): it is not asked again whether it is a lazily negated view, whose memory
+  // holds the wrong sign. Asking gives the GIL away, so it comes first: what is read after it stays true until run_job,
+  // as long as no Python code runs.
+  void read(const std::vector<PyObject*>& seen);
   // Refuses tensors that reach beyond their storage, which somebody has made smaller. For a plan that is made anew: it
   // asks each storage.
   void check_storage() const;
@@ -53,7 +54,9 @@ class TensorLists {
   void own_memory();
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
-  PyObject* object(size_t i) const { return objects_[i]; }  // of all lists, one after the other
+  // Of all lists, one after the other. Outside of the call they serve for identity only: they may be gone.
+  const std::vector<PyObject*>& objects() const { return objects_; }
+  PyObject* object(size_t i) const { return objects_[i]; }
   size_t size() const { return objects_.size(); }
   Likeness compare(const Snapshot& known) const;
   Snapshot snapshot() const;
@@ -69,8 +72,11 @@ class TensorLists {
 
  private:
   std::vector<TensorList> lists_;  // the first count_ are in use
+  std::vector<Access> access_;     // of each list
   size_t count_ = 0;
-  void read(size_t list, size_t index, size_t number, Access access);
+  void read_one(size_t list, size_t index, size_t number);
+  void check_negation(const std::vector<PyObject*>& seen);
+  void check_unmoved(size_t list, size_t index, size_t number) const;
 
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
   pybind11::object written_;                        // the caller's own list of parameters

@@ -132,9 +132,13 @@ def test_refused_and_nothing_written(name: str) -> None:
         assert memory(t) == before
 
 
+def resized_number() -> torch.Tensor:
+    return resized(torch.tensor(1.0), 0)
+
+
 BAD_SCALARS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "lr text": ({"lr": "fast"}, TypeError, r"lr is 'fast'; pass a number"),
-    "lr tensor of two": ({"lr": torch.zeros(2)}, TypeError, r"lr is tensor"),
+    "lr tensor of two": ({"lr": torch.zeros(2)}, TypeError, r"lr is a tensor of torch.float32, shape \(2,\)"),
     "step 0": ({"step": 0}, ValueError, r"step is 0; pass an integer from 1"),
     "step 1.5": ({"step": 1.5}, ValueError, r"step is 1.5"),
     "negative seed": ({"seed": -1}, ValueError, r"seed is -1"),
@@ -142,6 +146,16 @@ BAD_SCALARS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "grad_scale 0": ({"grad_scale": 0.0}, ValueError, r"grad_scale is 0.0; pass a number that is not 0"),
     "total_steps 0": ({"total_steps": 0}, ValueError, r"total_steps is 0; pass a positive number"),
     "unknown hyperparameter": ({"betta": 0.9}, TypeError, r"has no hyperparameter 'betta'; it has lr, beta"),
+    "maximize text": ({"maximize": "False"}, TypeError, r"maximize is 'False'; pass True or False"),
+    "maximize 2": ({"maximize": 2}, TypeError, r"maximize is 2; pass True or False"),
+    "maximize None": ({"maximize": None}, TypeError, r"maximize is None; pass True or False"),
+    "maximize list": ({"maximize": [False]}, TypeError, r"maximize is \[False\]; pass True or False"),
+    "rounding text": ({"stochastic_rounding": "no"}, TypeError, r"stochastic_rounding is 'no'; pass True or False"),
+    "lr without memory": ({"lr": resized_number()}, TypeError, r"lr is a tensor of torch.float32.*; pass a number"),
+    "seed without memory": ({"seed": resized_number()}, TypeError, r"seed is a tensor of torch.float32"),
+    "many numbers": ({"lr": torch.ones(20, 20)}, TypeError, r"lr is a tensor of torch.float32, shape \(20, 20\).*; pass a number"),
+    "too large": ({"beta": 10**400}, ValueError, r"beta is 1000.* which is too large for a float"),
+    "too large to print": ({"beta": 10**5000}, ValueError, r"beta is an integer of 16610 bits, which is too large for a float"),
     "hyperparameter None": ({"beta": None}, TypeError, r"beta is None; pass a number"),
 }
 
@@ -151,8 +165,9 @@ def test_bad_scalars(name: str) -> None:
     arguments, error, message = BAD_SCALARS[name]
     t = tensors()
     before = memory(t)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         nos_ext.apply_rule(RULE, t["params"], t["grads"], t["state"], **{"lr": 0.1, **arguments})
+    assert "\n" not in str(caught.value)
     assert memory(t) == before
 
 
@@ -220,3 +235,11 @@ def test_an_asynchronous_collective_is_waited_for() -> None:
         dist.destroy_process_group()
     torch.testing.assert_close(m + 0, torch.full((5,), 0.9 * 3.0 + 0.1 * 2.0))
     torch.testing.assert_close(p + 0, torch.full((5,), 1.0 - 0.5 * (0.9 * 3.0 + 0.1 * 2.0)))
+
+
+@pytest.mark.parametrize("value", [True, 1, np.bool_(True), np.True_])
+def test_flags(value: Any) -> None:
+    for given, sign in ((value, 1), (type(value)(0), -1)):
+        p = torch.zeros(3)
+        nos_ext.apply_rule(nos_ext.compile_rule("g"), [p], [torch.ones(3)], {}, lr=1.0, maximize=given)
+        assert torch.equal(p, torch.full((3,), float(sign)))
