@@ -154,11 +154,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._unscale(to_number("grad_scale", scale))
 
     def _new_lists(self) -> StepLists:
+        self._settle()
         kind = CapturedLists if self._is_capturable() else StepLists
         lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists that they were made with
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
         return lists
+
+    def _settle(self) -> None:
+        """Have the `step` of every state say what has been counted, before somebody reads it."""
+        if self._lists is not None and self._lists.settle():
+            self._lists = None
 
     def _params(self) -> Iterator[Any]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -198,6 +204,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             checked = {name: checked[name] for name in param_group if name != "params"}
         super().add_param_group(param_group)
         self.param_groups[-1].update(checked)
+        self._settle()
         self._lists = None
 
     def _checked(self, group: Group) -> Group:
@@ -215,6 +222,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch: live tensors, plain types. A hyperparameter that is a function is left out."""
+        self._settle()
         packed = super().state_dict()
         make_plain(packed["param_groups"], self._program.hyperparameters)
         return packed
@@ -267,6 +275,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             return {**self._checked({**flags, **group}), "rule": self.defaults["rule"]}
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
