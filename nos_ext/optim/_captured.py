@@ -150,7 +150,7 @@ class CapturedLists(StepLists):
         return id(groups), id(state), [id(group) for group in groups], params, entries, counts
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
-        flags = [tuple(group[name] for name in FLAGS) for group in self._groups]
+        flags = [tuple(group[name] for name in (*FLAGS, "rule")) for group in self._groups]
         return [g is not None for g in grads], flags
 
     def _divide_by_counts(self, grads: Sequence[Any]) -> None:

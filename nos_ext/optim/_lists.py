@@ -20,7 +20,7 @@ from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
 from ._shards import check_draws, is_sharded, local
-from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
+from ._values import Scalar, check_group_rule, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group that the engine takes once for a call; in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
@@ -82,8 +82,8 @@ class StepLists:
 
     def _make_stepper(self) -> Any:
         return _C.Stepper(
-            self._program, self._groups, self._state, self._hypers, FLAGS, self._tensors, self._states, self._steps,
-            self._steps.data_ptr(),
+            self._program, self._groups, self._state, self._hypers, (*FLAGS, "rule"), self._tensors, self._states,
+            self._steps, self._steps.data_ptr(),
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -196,6 +196,8 @@ class StepLists:
         self._tensors[i] = dense
         for states in self._states:
             value = states[i]
+            if not isinstance(value, torch.Tensor):
+                continue  # the engine has refused it by name
             if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
                 with torch.inference_mode(False), torch.no_grad():
                     value.data = like(dense, value.dtype).copy_(value)
@@ -229,6 +231,8 @@ class StepLists:
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """For each engine call: steps taken, the FLAGS, and the parameters."""
+        for group in self._groups:
+            check_group_rule(group, self._program.to_text())
         flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
         counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
@@ -264,7 +268,7 @@ class StepLists:
         missing = [name for name in ("step", *self._program.state_names) if name not in entry]
         if missing:
             raise KeyError(
-                f"the state of parameter {i} has the keys {sorted(entry)} but not {missing}; rule "
+                f"the state of parameter {i} has the keys {sorted(map(str, entry))} but not {missing}; rule "
                 f"'{self._program.name}' needs them: delete the state of the parameter to start afresh"
             )
         entry["step"] = self._cell(i, step_count(f"state of parameter {i}: step", entry["step"]))
