@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from typing import Any, Final
 
 # What a step number can be: random draws are keyed by 32 bits of it.
@@ -14,12 +15,43 @@ LAST_STEP: Final = 2**32 - 1
 
 
 def shown(value: Any) -> str:
-    """repr(value) for messages: in one line, and shortened where it is long."""
+    """repr(value) for messages: in one line, and shortened where it is long. Of a tensor its kind and no values: there
+    may be no memory that torch could read.
+    """
+    text = " ".join(_text(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _text(value: Any) -> str:
+    if _is_tensor(value):
+        dtype = str(value.dtype).removeprefix("torch.")
+        shape = "" if getattr(value, "is_nested", False) else f" of shape {tuple(value.shape)}"
+        return f"a {dtype} {type(value).__name__}{shape} on {value.device}"
+    if _holds_tensors(value):
+        return f"a {type(value).__name__} that holds tensors"
     try:
-        text = " ".join(repr(value).split())
+        return repr(value)
     except ValueError:  # Python does not print integers of thousands of digits
         return f"an integer of {value.bit_length()} bits"
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether a list, tuple, set or dict has a tensor in it, at any depth."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if _is_tensor(one):
+            return True
+        if isinstance(one, list | tuple | set | frozenset | dict) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one
+    return False
 
 
 def plain(value: Any) -> Any:

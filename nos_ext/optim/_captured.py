@@ -77,14 +77,22 @@ class CapturedLists(StepLists):
         self._kept_groups = list(groups)  # while they are kept, no other object has their id
         self._shape = self._shape_of(groups, state)
 
-    def _counter_device(self) -> torch.device:
+    def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
         for i, param in enumerate(self._params):
             if not _on_device(param):
                 raise ValueError(
                     f"capturable is True but parameter {i} is on {param.device}; CUDA graphs need parameters on a CUDA "
                     "device: move the model before the optimizer is used, or leave capturable False"
                 )
-        return self._params[0].device if self._params else torch.device("cpu")
+        device = self._params[0].device if self._params else torch.device("cpu")
+        return None, torch.zeros(number, dtype=torch.float64, device=device)
+
+    def settle(self) -> bool:
+        return False  # every step compares addresses
+
+    def _piece(self, i: int) -> torch.UntypedStorage:
+        size = self._steps.element_size()
+        return self._steps.untyped_storage()[i * size : (i + 1) * size]
 
     def _make_stepper(self) -> Any:
         return None
@@ -138,10 +146,11 @@ class CapturedLists(StepLists):
         """Equal while groups, parameters and states are the objects that the lists were made of."""
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
-        return id(groups), id(state), [id(group) for group in groups], params, entries
+        counts = [cell.data_ptr() for cell in self._cells.values()]  # moved ones count no more
+        return id(groups), id(state), [id(group) for group in groups], params, entries, counts
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
-        flags = [tuple(group[name] for name in FLAGS) for group in self._groups]
+        flags = [tuple(group[name] for name in (*FLAGS, "rule")) for group in self._groups]
         return [g is not None for g in grads], flags
 
     def _divide_by_counts(self, grads: Sequence[Any]) -> None:

@@ -7,18 +7,19 @@ parameters, and the number of steps to float32, which stops at 2**24. Here the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
 import torch
 
-from .._numbers import plain
+from .._numbers import plain, shown
 from ..program import Program
 from . import library
 from ._hollow import is_hollow, state_dtype
-from ._layout import like
+from ._layout import is_emptied, like
 from ._lists import Group
+from ._shards import is_sharded, local
 from ._values import FUNCTION, same_rule, step_count
 
 _STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -67,6 +68,11 @@ def check_form(saved: Any) -> None:
     for i, group in enumerate(saved["param_groups"]):
         if not isinstance(group, Mapping) or not isinstance(group.get("params"), list | tuple):
             raise ValueError(f"param_groups[{i}] of the checkpoint is no dict with a list of 'params'")
+        for number in group["params"]:
+            if not isinstance(number, Hashable):
+                raise ValueError(
+                    f"param_groups[{i}] of the checkpoint has {shown(number)} in 'params'; numbers belong there"
+                )
 
 
 def renamed(group: Mapping[str, Any], mine: str) -> Group:
@@ -128,7 +134,7 @@ def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         if missing and entry:
             raise ValueError(
-                f"the checkpoint's state of parameter {key} has the keys {sorted(entry)} but not {missing}, which rule "
+                f"the checkpoint's state of parameter {key} has the keys {sorted(map(str, entry))} but not {missing}, which rule "
                 f"'{program.name}' needs; load a checkpoint that was made with this rule"
             )
         state[param_of[key]] = {
@@ -139,6 +145,8 @@ def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program
 
 
 def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: Program) -> Any:
+    if isinstance(value, torch.Tensor) and is_emptied(local(value) if is_sharded(value) else value):
+        raise ValueError(f"{where} is {shown(value)}, whose storage was resized to less than that; load it with values")
     if name == "step":
         if isinstance(value, torch.Tensor) and is_hollow(value) and is_hollow(param):
             return value.clone()

@@ -10,21 +10,31 @@ from typing import Any
 
 import torch
 
-from ._layout import has_memory, like
+from ._layout import has_memory, like, overlaps_itself
 from ._shards import local_grad
 
 
 def check_param(owner: str, index: int, param: torch.Tensor) -> None:
-    """RuntimeError for a complex parameter."""
+    """RuntimeError for a parameter that is complex, nested, quantized or sparse."""
     if param.is_complex():
         raise RuntimeError(
             f"{owner} does not support complex parameters (parameter {index} is {param.dtype}); optimize its real "
             "view: p = nn.Parameter(torch.view_as_real(z)), and torch.view_as_complex(p) in forward"
         )
+    if param.is_nested or param.is_quantized or param.layout != torch.strided:
+        kind = "nested" if param.is_nested else "quantized" if param.is_quantized else "sparse"
+        raise RuntimeError(
+            f"{owner} does not support {kind} parameters (parameter {index} is {param.dtype} in {param.layout}); "
+            "optimize dense tensors of floats"
+        )
 
 
 def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
-    """RuntimeError for a gradient that is sparse or complex, in torch's words."""
+    """RuntimeError for a gradient that is sparse, nested or complex, in torch's words."""
+    if grad.is_nested:
+        raise RuntimeError(
+            f"{owner} does not support nested gradients (parameter {index}); optimize dense tensors of floats"
+        )
     if grad.is_sparse or grad.layout != torch.strided:
         raise RuntimeError(
             f"{owner} does not support sparse gradients (parameter {index}); make it dense with sparse=False in "
@@ -32,6 +42,20 @@ def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
         )
     if grad.is_complex():
         check_param(owner, index, grad)
+
+
+def check_writable(owner: str, index: int, grad: torch.Tensor) -> None:
+    """RuntimeError for a gradient that cannot be unscaled in place."""
+    why = ""
+    if grad.is_inference() and not torch.is_inference_mode_enabled():
+        why = "it was made in inference mode"
+    elif grad.layout == torch.strided and overlaps_itself(grad):
+        why = f"its strides {grad.stride()} have several elements in one place, as expand() makes them"
+    if why:
+        raise RuntimeError(
+            f"{owner} cannot unscale the gradient of parameter {index}: {why}; assign p.grad.clone(), or leave fused "
+            "None, which has GradScaler do it"
+        )
 
 
 class Gradients:

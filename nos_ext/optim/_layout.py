@@ -42,17 +42,32 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= (last + 1) * tensor.element_size()
 
 
+def is_emptied(tensor: torch.Tensor) -> bool:
+    """Whether a plain tensor's storage has been resized to less than its elements need: torch would read all the same,
+    memory that is not there.
+    """
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+    return plain and not tensor.is_meta and not has_memory(tensor)
+
+
 def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
     """RuntimeError if several elements of parameter `index` are in one place."""
+    if overlaps_itself(tensor):
+        raise RuntimeError(
+            f"{owner} cannot write to parameter {index}: its shape {tuple(tensor.shape)} with strides "
+            f"{tensor.stride()} has several elements in one place, as expand() makes them; pass "
+            "nn.Parameter(w.clone())"
+        )
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Whether several elements of a dense tensor are in one place."""
     reach = 0  # of the dimensions so far, from the first element to the last
     for stride, size in _dimensions(tensor):
         if stride <= reach:
-            raise RuntimeError(
-                f"{owner} cannot write to parameter {index}: its shape {tuple(tensor.shape)} with strides "
-                f"{tensor.stride()} has several elements in one place, as expand() makes them; pass "
-                "nn.Parameter(w.clone())"
-            )
+            return True
         reach += stride * (size - 1)
+    return False
 
 
 def _dimensions(tensor: torch.Tensor) -> list[tuple[int, int]]:
@@ -83,23 +98,24 @@ class DenseCopies:
         return copy
 
     def check_shared(self, params: Iterable[tuple[int, torch.Tensor]]) -> None:
-        """ValueError if a parameter that has gaps shares elements with another one: one update would be lost."""
+        """ValueError if a parameter that has gaps shares memory with another one: one update would be lost."""
         by_memory = defaultdict(list)
         for i, param in params:
-            if type(param) in (torch.Tensor, torch.nn.Parameter) and param.numel():
+            if type(param) in (torch.Tensor, torch.nn.Parameter) and param.numel() and has_memory(param):
                 by_memory[param.device, param.untyped_storage().data_ptr()].append((i, param))
         for sharing in by_memory.values():
             if len(sharing) > 1 and any(i in self.pairs for i, _ in sharing):
                 self._check_elements(sharing)
 
     def _check_elements(self, sharing: Sequence[tuple[int, torch.Tensor]]) -> None:
-        """Marks the elements of every parameter in a picture of their memory."""
+        """Marks the bytes of every parameter in a picture of their memory: views of one buffer may differ in dtype."""
         first = sharing[0][1]
-        size = first.untyped_storage().nbytes() // first.element_size()
-        taken = torch.zeros(size, dtype=torch.bool, device=first.device)
+        taken = torch.zeros(first.untyped_storage().nbytes(), dtype=torch.bool, device=first.device)
         for i, param in sharing:
-            own = taken.as_strided(param.shape, param.stride(), param.storage_offset())
-            if param.dtype != first.dtype or own.any():
+            size = param.element_size()
+            strides = [stride * size for stride in param.stride()]
+            own = taken.as_strided((*param.shape, size), (*strides, 1), param.storage_offset() * size)
+            if own.any():
                 others = ", ".join(str(k) for k, _ in sharing if k != i)
                 raise ValueError(
                     f"{self._owner} cannot write to parameter {i}: it shares memory with parameter {others}, and one "

@@ -7,6 +7,7 @@ parameters, states, step numbers - makes the Stepper ask for a new division or f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
 from ._shards import check_draws, is_sharded, local
-from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
+from ._values import Scalar, check_group_rule, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group that the engine takes once for a call; in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
@@ -59,23 +60,30 @@ class StepLists:
         self._new: list[Any] = []  # parameters whose state was made in this step
         self._copies = DenseCopies(owner)
         self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
+        self._cells: dict[int, torch.Tensor] = {}  # the `step` of every parameter that has a state
+        self._seen: dict[int, float] = {}  # what each was when it last was looked at
         with torch.inference_mode(False), torch.no_grad():
-            # float64 counts on where float32 stops, at 2**24
-            self._steps = torch.zeros(len(self._params), dtype=torch.float64, device=self._counter_device())
+            self._memory, self._steps = self._counters(len(self._params))
+            self._own_holders = sys.getrefcount(self._memory)  # as _is_whole() sees it where there are no cells
             for i in set(range(len(self._params))).difference(self._hollow):
                 if state.get(self._params[i]):
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
 
-    def _counter_device(self) -> torch.device:
-        """Where the numbers of steps are kept."""
-        return torch.device("cpu")
+    def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
+        """Where the numbers of steps are kept: memory that each tensor in it holds one reference to, and all of it as
+        one tensor. float64 counts on where float32 stops, at 2**24.
+        """
+        memory = bytearray(8 * number)
+        if not number:
+            return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
+        return memory, torch.frombuffer(memory, dtype=torch.float64)
 
     def _make_stepper(self) -> Any:
         return _C.Stepper(
-            self._program, self._groups, self._state, self._hypers, FLAGS, self._tensors, self._states, self._steps,
-            self._steps.data_ptr(),
+            self._program, self._groups, self._state, self._hypers, (*FLAGS, "rule"), self._tensors, self._states,
+            self._steps, self._steps.data_ptr(),
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -96,6 +104,8 @@ class StepLists:
                 check_tensor(name, scalar)
             return scalar if needs_reading(scalar) else to_number(name, scalar)
 
+        if not self._is_whole():
+            return False
         grads: list[Any] | None = None
         if self._sharded or self._hollow or self._gradients.odd or self._copies.pairs:
             grads = self._prepared()
@@ -116,13 +126,37 @@ class StepLists:
                 if grads is not None:  # always so where there is something left to do
                     self._finish(grads)
                 return True
-            if outcome != _DIVISION or divided:
+            if outcome != _DIVISION or divided or self.settle():
                 return False
             divided = True
             grads = self._prepared()
             if grads is None:
                 return False
             self._divide(grads, read)
+
+    def settle(self) -> bool:
+        """Look whether a `step` in the state has other memory than the engine counts in. Whether one has.
+
+        share_memory_(), an assignment to .data and set_() do that. Every step notices it, and takes the number that
+        stands there for the one that counts, unless the old memory stays in use elsewhere. Then a number that the
+        parameter has had since the last look is taken for one that was moved, and brought up to date.
+        """
+        base, size = self._steps.data_ptr(), self._steps.element_size()
+        moved = [i for i, cell in self._cells.items() if cell.data_ptr() != base + i * size]
+        taken = self._steps.tolist()
+        if self._is_whole():
+            for i in moved:
+                cell = self._cells[i]
+                stands = cell.numel() == 1 and has_memory(cell) and not cell.is_complex()
+                if stands and self._seen[i] <= float(cell) < taken[i]:
+                    with torch.inference_mode(False), torch.no_grad():
+                        cell.fill_(taken[i])
+        self._seen.update((i, taken[i]) for i in self._cells)
+        return bool(moved)
+
+    def _is_whole(self) -> bool:
+        """Whether all steps' memory is in use: each holds one reference to it."""
+        return sys.getrefcount(self._memory) == self._own_holders + len(self._cells)
 
     def forget_new(self) -> None:
         """Drop the states that a step made which then was refused: it has changed nothing."""
@@ -162,6 +196,8 @@ class StepLists:
         self._tensors[i] = dense
         for states in self._states:
             value = states[i]
+            if not isinstance(value, torch.Tensor):
+                continue  # the engine has refused it by name
             if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
                 with torch.inference_mode(False), torch.no_grad():
                     value.data = like(dense, value.dtype).copy_(value)
@@ -195,6 +231,8 @@ class StepLists:
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """For each engine call: steps taken, the FLAGS, and the parameters."""
+        for group in self._groups:
+            check_group_rule(group, self._program.to_text())
         flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
         counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
@@ -219,8 +257,7 @@ class StepLists:
         """A new state for parameter i, and its place in the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
-            self._steps[i] = 0
-            entry = {"step": self._cell(i), **zero_states(self._program, param)}
+            entry = {"step": self._cell(i, 0), **zero_states(self._program, param)}
         self._state[param] = entry
         self._new.append(param)
         self._place(i, entry)
@@ -231,18 +268,22 @@ class StepLists:
         missing = [name for name in ("step", *self._program.state_names) if name not in entry]
         if missing:
             raise KeyError(
-                f"the state of parameter {i} has the keys {sorted(entry)} but not {missing}; rule "
+                f"the state of parameter {i} has the keys {sorted(map(str, entry))} but not {missing}; rule "
                 f"'{self._program.name}' needs them: delete the state of the parameter to start afresh"
             )
-        self._steps[i] = step_count(f"state of parameter {i}: step", entry["step"])
-        entry["step"] = self._cell(i)
+        entry["step"] = self._cell(i, step_count(f"state of parameter {i}: step", entry["step"]))
         self._place(i, entry)
 
-    def _cell(self, i: int) -> torch.Tensor:
+    def _cell(self, i: int, count: int) -> torch.Tensor:
         """Element i of `_steps` as a tensor with a storage of its own: saving it saves 8 bytes, not all numbers."""
-        size = self._steps.element_size()
-        memory = self._steps.untyped_storage()[i * size : (i + 1) * size]
-        return torch.empty(0, dtype=self._steps.dtype, device=self._steps.device).set_(memory, 0, (), ())
+        self._steps[i] = count
+        cell = torch.empty(0, dtype=self._steps.dtype, device=self._steps.device).set_(self._piece(i), 0, (), ())
+        self._cells[i], self._seen[i] = cell, count
+        return cell
+
+    def _piece(self, i: int) -> torch.UntypedStorage:
+        """The storage of element i."""
+        return torch.frombuffer(self._memory, dtype=torch.float64, count=1, offset=8 * i).untyped_storage()
 
     def _place(self, i: int, entry: dict[str, Any]) -> None:
         self._placed.add(i)

@@ -7,6 +7,7 @@ counted from 0. Functions do not go into checkpoints.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ import torch
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from ..program import Program
 from ..rule import Expr, Rule, RuleError, compile_rule
+from ._hollow import is_hollow
+from ._layout import is_emptied
+from ._torch import in_fake_mode
 
 Scalar = float | torch.Tensor | Callable[[int], float]
 RuleSource = str | Callable[..., Any] | Expr | Rule | Program
@@ -79,21 +83,45 @@ def check_names(program: Program, given: Iterable[str]) -> None:
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """TypeError or ValueError unless `value` can be the hyperparameter `name`."""
+    """TypeError or ValueError unless `value` can be the hyperparameter `name`, be it from a checkpoint: a schedule may
+    have made it negative.
+    """
     if isinstance(value, torch.Tensor):
         check_tensor(name, value)
     elif callable(value):
         if name == "lr":
-            raise TypeError(f"lr is {value!r}; pass a number or a tensor, and change it with an LRScheduler")
+            raise TypeError(f"lr is {shown(value)}; pass a number or a tensor, and change it with an LRScheduler")
+        return
     else:
         also = "" if name == "lr" else ", or a function of the step counted from 0"
-        as_number = number(name, value, _SCALAR + also)
-        if name == "lr" and not as_number >= 0.0:
-            raise ValueError(f"Invalid learning rate: {value}; pass a number that is not negative")
+        number(name, value, _SCALAR + also)
+    check_range(name, value, -math.inf, math.inf, "that is not NaN")
+
+
+def check_range(name: str, value: Any, low: float, high: float, wanted: str) -> None:
+    """ValueError unless low <= value <= high. Functions, and tensors without values by their nature, have no range."""
+    if isinstance(value, torch.Tensor):
+        if is_hollow(value) or in_fake_mode():
+            return
+        value = _item(name, value)
+    if not callable(value) and not low <= float(value) <= high:
+        what = "learning rate" if name == "lr" else name
+        raise ValueError(f"Invalid {what}: {value}; pass a number {wanted}")
+
+
+def check_values_there(name: str, value: Any, params: Iterable[Any]) -> None:
+    """ValueError for a tensor that has no value by its nature, beside parameters that have."""
+    if isinstance(value, torch.Tensor) and is_hollow(value) and not all(map(is_hollow, params)):
+        raise ValueError(
+            f"{name} is {shown(value)}, which is on the meta device or fake and has no value for parameters that have "
+            "values; pass a number or a tensor of one element"
+        )
 
 
 def check_tensor(name: str, value: torch.Tensor) -> None:
     """TypeError or ValueError unless the tensor `value` stands for a number."""
+    if is_emptied(value):
+        raise _no_memory(name, value)
     if value.numel() != 1:
         what = "Tensor lr must be 1-element" if name == "lr" else f"{name} is a tensor"
         raise ValueError(f"{what}; its shape is {tuple(value.shape)}, pass a number or a tensor of one element")
@@ -125,6 +153,14 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
             "optimizer that program.to_pytorch() writes"
         )
     return out
+
+
+def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether capturable is True. ValueError unless all param groups have the same."""
+    flags = {bool(group["capturable"]) for group in groups}
+    if len(flags) > 1:
+        raise ValueError("capturable is True in some param groups only; set it for all of them")
+    return True in flags
 
 
 def check_capturable(name: str, value: Any) -> None:
@@ -161,7 +197,13 @@ def needs_reading(value: Scalar) -> bool:
 
 
 def _item(name: str, value: torch.Tensor) -> float | int:
+    if is_emptied(value):
+        raise _no_memory(name, value)
     try:
         return value.item()
     except RuntimeError:  # torch's text may go on with lines of C++ frames
         raise TypeError(f"{name} is a tensor on {value.device}, which has no value to read; pass a number") from None
+
+
+def _no_memory(name: str, value: torch.Tensor) -> ValueError:
+    return ValueError(f"{name} is {shown(value)}, whose storage was resized to less than that; pass a number")

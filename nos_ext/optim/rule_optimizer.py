@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, overload
 
@@ -14,10 +15,11 @@ from .._numbers import plain
 from ..program import Program
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
+from ._grads import check_writable
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
 from ._sign_decay import sign_decay
-from ._torch import active_modes, hooked, in_fake_mode
+from ._torch import active_modes, divide_all, hooked, in_fake_mode
 from ._values import (
     FLAG_DEFAULTS,
     RuleSource,
@@ -26,8 +28,11 @@ from ._values import (
     check_capturable,
     check_group_rule,
     check_names,
+    check_range,
     check_scalar,
+    check_values_there,
     checked_flags,
+    is_capturable,
     to_number,
 )
 
@@ -50,8 +55,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         stochastic_rounding: round bfloat16 and float16 parameters (and states) up or down at random, keyed by `seed`,
             so that updates below half a spacing are not lost; see `nos_ext.apply_rule`.
         fused: the update is always fused. True, as in torch's fused optimizers, makes GradScaler leave it to step() to
-            unscale the gradients, which spares a pass over them; trainers that clip gradients between the two, like
-            Lightning, cannot do so then.
+            unscale the gradients: the update takes the scale into account, and a pass over the gradients follows that
+            leaves them unscaled. Trainers that clip gradients between the two, like Lightning, cannot do so then.
         foreach, differentiable: must keep these values; for the trainers that pass them.
         **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
             of one element, or a function of the step counted from 0.
@@ -93,7 +98,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
-        super().__init__(params, self._checked({**values, **flags, "rule": self._program.to_text()}))
+        defaults = self._checked({**values, **flags, "rule": self._program.to_text()})
+        self._check_ranges(defaults)
+        super().__init__(params, defaults)
 
     @property
     def program(self) -> Program:
@@ -141,6 +148,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if (active_modes() and in_fake_mode()) or (self._lists is None and all(map(is_hollow, self._params()))):
             self._take_hollow_steps()
             return
+        if scale is not None:
+            self._check_writable()
         try:
             if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
                 self._lists = self._new_lists()
@@ -154,32 +163,39 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._unscale(to_number("grad_scale", scale))
 
     def _new_lists(self) -> StepLists:
-        kind = CapturedLists if self._is_capturable() else StepLists
+        self._settle()
+        kind = CapturedLists if is_capturable(self.param_groups) else StepLists
         lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists that they were made with
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
         return lists
 
+    def _settle(self) -> None:
+        """Have the `step` of every state say what has been counted, before somebody reads it."""
+        if self._lists is not None and self._lists.settle():
+            self._lists = None
+
     def _params(self) -> Iterator[Any]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
     def _take_hollow_steps(self) -> None:
-        capturable = self._is_capturable()
+        capturable = is_capturable(self.param_groups)
         params = [(i, param, capturable) for i, param in enumerate(self._params())]
         take_steps(type(self).__name__, self._program, self.state, params)
 
+    def _check_writable(self) -> None:
+        for i, param in enumerate(self._params()):
+            if param.grad is not None:
+                check_writable(type(self).__name__, i, param.grad)
+
     def _unscale(self, scale: float) -> None:
         """Leave the gradients as they are without a GradScaler, like torch's fused optimizers."""
+        given = [param.grad for param in self._params() if param.grad is not None]
         with torch.no_grad():
-            for param in self._params():
-                if param.grad is not None:
-                    param.grad.div_(scale)
-
-    def _is_capturable(self) -> bool:
-        flags = {bool(group["capturable"]) for group in self.param_groups}
-        if len(flags) > 1:
-            raise ValueError("capturable is True in some param groups only; set it for all of them")
-        return True in flags
+            divide_all([grad for grad in given if type(grad) is torch.Tensor], scale)
+            for grad in given:
+                if type(grad) is not torch.Tensor:
+                    grad.div_(scale)
 
     def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
         """What a value in a param group stands for: a number, a tensor, or a function of the step."""
@@ -195,9 +211,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             check_group_rule(param_group, self.defaults["rule"])
             checked = self._checked({**self.defaults, **param_group})
+            self._check_ranges(checked)
             checked = {name: checked[name] for name in param_group if name != "params"}
         super().add_param_group(param_group)
         self.param_groups[-1].update(checked)
+        try:
+            self._check_values_there(self.param_groups[-1], self.param_groups[-1]["params"])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+        self._settle()
         self._lists = None
 
     def _checked(self, group: Group) -> Group:
@@ -211,10 +234,23 @@ class RuleOptimizer(torch.optim.Optimizer):
                 check_capturable(name, value)
         return out
 
+    def _check_ranges(self, group: Group) -> None:
+        """ValueError for a value that no training starts with. A schedule may leave the range, and a checkpoint of that
+        is one.
+        """
+        check_range("lr", group["lr"], 0.0, math.inf, "that is not negative")
+
+    def _check_values_there(self, group: Group, params: Iterable[Any]) -> None:
+        for name in self._program.hyperparameters:
+            check_values_there(name, group[name], params)
+
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch: live tensors, plain types. A hyperparameter that is a function is left out."""
+        self._settle()
+        for group in self.param_groups:
+            check_group_rule(group, self.defaults["rule"])
         packed = super().state_dict()
         make_plain(packed["param_groups"], self._program.hyperparameters)
         return packed
@@ -234,6 +270,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             check_rule(groups, self.defaults["rule"])
             groups = with_functions(groups, self.param_groups, self._program.hyperparameters)
             groups = [self._checked_saved(i, group) for i, group in enumerate(groups)]
+            is_capturable(groups)
             if sizes(groups) == sizes(self.param_groups):  # otherwise torch refuses next
                 state.update(restored({**given, "param_groups": groups}, self.param_groups, self._program))
             return {**given, "param_groups": groups, "state": {}}
@@ -264,9 +301,15 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         flags = {name: self.defaults[name] for name in FLAG_DEFAULTS if name not in group}
         try:
+            if i < len(self.param_groups):
+                self._check_values_there(group, self.param_groups[i]["params"])
             return {**self._checked({**flags, **group}), "rule": self.defaults["rule"]}
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import nos_ext
 from nos_ext.optim import PowerSign, RuleOptimizer, library
+from nos_ext.optim._grads import check_param
 from nos_ext.testing._case import same, state_of, values
 
 # Each makes a parameter with gaps from memory of its own.
@@ -180,3 +182,55 @@ def test_memory_that_is_replaced_by_a_slice_and_back() -> None:
     p.grad = torch.ones(4, 5)
     with pytest.raises(ValueError, match=r"state\['m'\]\[0\] has shape \(4, 3\) but params\[0\] has \(4, 5\)"):
         first.step()
+
+
+def test_overlap_is_judged_in_bytes_across_dtypes() -> None:
+    buffer = torch.zeros(64, dtype=torch.uint8)
+    wide = buffer.view(torch.float32)[::2]  # bytes 0 to 3 of every 8
+    apart = buffer.view(torch.bfloat16)[2::4]  # bytes 4 and 5 of every 8
+    across = buffer.view(torch.bfloat16)[1::4]  # bytes 2 and 3 of every 8
+    for i, p in enumerate([wide, apart, across]):
+        p.copy_(torch.ones(8))
+        p.requires_grad_().grad = torch.full((8,), 0.5 + i, dtype=p.dtype)
+    for order in ([wide, across], [across, wide]):
+        before = buffer.clone()
+        with pytest.raises(ValueError, match="cannot write to parameter 1: it shares memory with parameter 0"):
+            PowerSign(order).step()
+        assert torch.equal(buffer, before)
+    parts = [p.detach().clone().requires_grad_() for p in (wide, apart)]
+    for part, p in zip(parts, (wide, apart), strict=True):
+        part.grad = p.grad
+    PowerSign([apart, wide]).step()
+    PowerSign(parts).step()
+    assert same([wide, apart], parts)
+
+
+def test_a_state_that_is_no_tensor_is_refused_by_name() -> None:
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    optimizer = PowerSign([p])
+    optimizer.step()
+    optimizer.state[p]["m"] = None
+    with pytest.raises((TypeError, ValueError), match="m'?]?.* None"):
+        optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_parameters_have_the_right_reason(layout: torch.layout) -> None:
+    p = torch.nested.nested_tensor([torch.ones(2), torch.ones(1)], layout=layout, requires_grad=True)
+    p.to_padded_tensor(0.0).sum().backward()
+    optimizer = PowerSign([p])
+    with pytest.raises(RuntimeError, match=r"does not support nested gradients \(parameter 0\)"):
+        optimizer.step()
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("kind", ["quantized", "sparse"])
+def test_quantized_and_sparse_parameters_have_the_right_reason(kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that its quantized tensors will go
+        given = torch.ones(3)
+        odd = torch.quantize_per_tensor(given, 0.1, 0, torch.qint8) if kind == "quantized" else given.to_sparse()
+    with pytest.raises(RuntimeError, match=rf"does not support {kind} parameters \(parameter 2 is"):
+        check_param("PowerSign", 2, odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -19,6 +20,7 @@ from nos_ext._numbers import shown
 from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
 from nos_ext.testing._case import parameters, same, set_grads, state_of, steps, values
 
+nan = math.nan
 HUGE = 10**400
 NUMBERS: list[tuple[Any, Any]] = [
     (1, 1), (0.5, 0.5), (True, True), (Fraction(1, 4), 0.25), (np.float64(0.5), 0.5), (np.float32(0.5), 0.5),
@@ -159,9 +161,15 @@ def test_tensors_of_one_element(dtype: torch.dtype, shape: tuple[int, ...]) -> N
 
 def test_a_tensor_without_a_value_takes_one_line() -> None:
     params = parameters()
-    optimizer = PowerSign(params, lr=torch.ones((), device="meta"))
+    nothing = torch.ones((), device="meta")
+    with pytest.raises(
+        ValueError, match=r"^lr is a float32 Tensor of shape \(\) on meta, .*; pass a number or a tensor"
+    ):
+        PowerSign(params, lr=nothing)
+    optimizer = PowerSign(params)
     set_grads(params)
-    with pytest.raises(TypeError, match=r"^lr is tensor.*; pass a number or a tensor of one element$"):
+    optimizer.param_groups[0]["lr"] = nothing
+    with pytest.raises(TypeError, match=r"^lr is .*; pass a number or a tensor of one element$"):
         optimizer.step()
     assert not optimizer.state
     optimizer = PowerSign(params)
@@ -252,3 +260,56 @@ def test_messages_have_one_line() -> None:
             PowerSign(parameters(), lr=value)
         assert "\n" not in str(caught.value)
         assert re.search(message.split(".*")[0], str(caught.value))
+
+
+@pytest.mark.parametrize("wrap", [float, torch.tensor, lambda x: torch.tensor([x], dtype=torch.float64)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", nan), ("lr", -0.5), ("base", -2.0), ("base", 0.0), ("beta", 1.5), ("beta", 1.0), ("weight_decay", -1.0),
+     ("weight_decay", math.inf), ("beta", nan)],
+)  # fmt: skip
+def test_tensors_have_the_ranges_of_numbers(name: str, value: float, wrap: Callable[[float], Any]) -> None:
+    called = "learning rate" if name == "lr" else name
+    with pytest.raises(ValueError, match=f"^Invalid {called}: {value}; pass a number"):
+        PowerSign(parameters(), **{name: wrap(value)})
+    optimizer = PowerSign(parameters())
+    with pytest.raises(ValueError, match=f"^Invalid {called}: {value}; pass a number"):
+        optimizer.add_param_group({"params": [torch.ones(2, requires_grad=True)], name: wrap(value)})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_group_with_a_number_without_a_value_is_not_added() -> None:
+    optimizer = PowerSign(parameters())
+    group = {"params": [torch.ones(2, requires_grad=True)], "lr": torch.ones((), device="meta")}
+    with pytest.raises(ValueError, match="lr is .* on meta, which is on the meta device or fake"):
+        optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [torch.ones(2, device="meta", requires_grad=True)], "lr": group["lr"]})
+
+
+def emptied(*shape: int) -> torch.Tensor:
+    tensor = torch.ones(*shape)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x, lambda x: [x], lambda x: {"a": (1, {"b": x})}], ids=["bare", "list", "dict"]
+)
+def test_messages_show_tensors_without_reading_them(wrap: Callable[[Any], Any]) -> None:
+    text = shown(wrap(emptied(2, 10**5)))
+    assert "\n" not in text
+    assert "ensor" in text
+
+
+def test_a_hyperparameter_without_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"lr is a float32 Tensor of shape \(1,\) on cpu, whose storage was resized"):
+        PowerSign(parameters(), lr=emptied(1))
+    with pytest.raises(TypeError, match=r"seed is a float32 Tensor of shape \(2,\) on cpu; pass an integer"):
+        PowerSign(parameters(), seed=emptied(2))  # type: ignore[arg-type]
+    params = parameters()
+    optimizer = PowerSign(params)
+    set_grads(params)
+    optimizer.param_groups[0]["lr"] = emptied(1)
+    with pytest.raises(ValueError, match="lr is .*, whose storage was resized"):
+        optimizer.step()

@@ -400,3 +400,21 @@ def test_library_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("needs torch; install it") == 2
+
+
+@pytest.mark.parametrize("kind", ["expanded", "inference"])
+def test_a_gradient_that_cannot_be_unscaled_is_refused_before_the_step(kind: str) -> None:
+    params = [torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)]
+    optimizer = PowerSign(params, lr=0.1, fused=True)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(0.0)  # type: ignore[attr-defined]
+    with torch.inference_mode(kind == "inference"):
+        odd = torch.ones(1).expand(3) if kind == "expanded" else torch.ones(3)
+    params[0].grad, params[1].grad = torch.ones(3), odd
+    with pytest.raises(RuntimeError, match="cannot unscale the gradient of parameter 1: .*assign p.grad.clone()"):
+        optimizer.step()
+    assert torch.equal(params[0], torch.ones(3))
+    assert torch.equal(params[0].grad, torch.ones(3))
+    assert not optimizer.state
+    params[1].grad = odd.clone()
+    optimizer.step()
+    assert [p.grad.tolist() for p in params] == [[0.5] * 3] * 2  # type: ignore[union-attr]

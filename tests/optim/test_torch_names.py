@@ -20,12 +20,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 {remove}
 from nos_ext.optim import PowerSign
 params = [torch.ones(3, requires_grad=True)]
-optimizer = PowerSign(params)
+optimizer = PowerSign(params, fused=True)
 seen = []
 optimizer.register_step_post_hook(lambda o, args, keywords: seen.append(1))
 for _ in range(3):
-    params[0].grad = torch.ones(3)
+    params[0].grad = torch.full((3,), 2.0)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(0.0)
     optimizer.step()
+    assert params[0].grad.tolist() == [1.0] * 3
 assert optimizer.state[params[0]]["step"].item() == 3 and len(seen) == 3, seen
 print(round(params[0][0].item(), 4))
 """
@@ -35,6 +37,7 @@ NAMES = {
     "torch.optim.Optimizer._patch_step_function = lambda self: setattr(type(self), 'step', kept(type(self).step))"
     " if not hasattr(type(self), 'patched') and setattr(type(self), 'patched', 1) is None else None",
     "_is_profiler_enabled": "del torch.autograd.profiler._is_profiler_enabled",
+    "torch._foreach_div_": "import torch._dynamo\ndel torch._foreach_div_",
     "torch._C._len_torch_dispatch_stack": "import torch.utils._python_dispatch\ndel torch._C._len_torch_dispatch_stack",
 }
 
