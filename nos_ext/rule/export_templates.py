@@ -63,14 +63,16 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                 group.setdefault(name, value)
         for entry in self.state.values():
             if "step" in entry:  # a number in some checkpoints
-                entry["step"] = _number(float(entry["step"]))
+                entry["step"] = _number(entry["step"]).to("cpu", copy=True)
 
     def _check(self, saved):
         """ValueError for a checkpoint from which no step could go on."""
 
         def number(x):
-            one = x.numel() == 1 and not x.is_meta if torch.is_tensor(x) else hasattr(x, "__float__")
-            return float(x) if one else math.nan
+            try:
+                return float(_number(x))
+            except (RuntimeError, TypeError, ValueError):
+                return math.nan
 
         def require(valid, key, value, wanted):
             if not valid:
@@ -110,7 +112,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                         old = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
                         optimizer.state[p][name] = old.copy_(value)
                     elif name == "step":  # torch makes it float32 in groups that are fused or capturable
-                        optimizer.state[p][name] = _number(float(value))
+                        optimizer.state[p][name] = _number(value).to("cpu", copy=True)
 
         hooks = [
             self.register_load_state_dict_pre_hook(check),

@@ -248,6 +248,7 @@ NAN = float("nan")
     ("key", "value"),
     [
         *[("step", x) for x in (-5, NAN, 2.5, float("inf"), "3", None, torch.tensor([1.0, 2.0]), torch.tensor(-1.0))],
+        ("step", torch.tensor(1.0, device="meta")),
         *[("m", x) for x in (torch.ones(1), torch.ones(()), torch.ones(3, 1), None, 0.0, (3,))],
         *[("lr", x) for x in (NAN, -1.0, "0.1", None, torch.ones(2), torch.tensor(NAN))],
         *[("eps", x) for x in (NAN, "no", None)],
