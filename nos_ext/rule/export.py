@@ -62,18 +62,22 @@ class _Export:
             if value is not None
         ]
         arguments = ["p", "g", *rule.state_names, "*", *rule.hyperparameters, "t"]
-        extra = checks = ""
+        extra = checks = saved_checks = ""
         if total:
             arguments.append("T")
             options.insert(0, ("total_steps", "total_steps", "length of the training in steps."))
             extra += _line(20, 'T=_number(group["total_steps"]),')
             checks += _line(8, "if not total_steps > 0:")
             checks += _line(12, 'raise ValueError(f"Invalid total_steps: {total_steps}")')
+            required = 'number(old["total_steps"]) > 0, "total_steps", old["total_steps"], "a positive number"'
+            saved_checks += _line(12, f"require({required})")
         if random:
             arguments.append("random")
             options.append(("seed", "seed=0", "key of the draws, which depend on it, step, tensor and element only."))
             draw = 'lambda kind, site: _draw(kind, p, group["seed"], int(state["step"]), tensor, site)'
             extra += _line(20, f"random={draw},")
+            required = 'hasattr(old["seed"], "__index__"), "seed", old["seed"], "an integer"'
+            saved_checks += _line(12, f"require({required})")
         signature = "".join([_line(8, f"{text},") for _, text, _ in options])
         names = {
             "class_name": class_name(rule.name),
@@ -94,12 +98,12 @@ class _Export:
                 signature=signature,
                 checks=checks,
                 defaults="".join([_line(12, f'"{name}": {name},') for name, _, _ in options]),
+                saved_checks=saved_checks,
                 extra=extra,
             ),
         ]
-        imports = "import math\n\nimport torch" if any("math." in block for block in blocks) else "import torch"
         text = "\n".join([f"    {line}" for line in to_text(rule).splitlines()])
-        return "\n\n\n".join([templates.HEADER.format(**names, text=text, imports=imports), *blocks])
+        return "\n\n\n".join([templates.HEADER.format(**names, text=text), *blocks])
 
     def _body(self) -> str:
         rule, layout = self._rule, self._layout
@@ -130,10 +134,11 @@ class _Export:
             return node_text(node, ())
         op = node.op
         wrap = op not in _PLAIN or all(x.op == "constant" for x in node.args)
-        texts = [
-            (f"_number({text})", ATOM) if wrap and x.op == "constant" else (text, strength)
-            for x, (text, strength) in zip(node.args, args, strict=True)
-        ]
+        texts = list(args)
+        for i, x in enumerate(node.args):
+            # torch computes number / tensor as number * (1 / tensor): rounded twice, and inf for a subnormal tensor
+            if x.op == "constant" and (wrap or (op == "div" and i == 0)):
+                texts[i] = f"_number({args[i][0]})", ATOM
         if op in _PLAIN:
             return node_text(node, texts, infix=True)
         return f"{self._function(node)}({', '.join(self._operands(node, texts))})", ATOM

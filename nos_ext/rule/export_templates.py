@@ -14,10 +14,13 @@ HEADER: Final = '''"""{class_name}: {summary}
 Stand-alone PyTorch optimizer written by nos_ext.
 """
 
-{imports}'''
+import math
+
+import torch'''
 
 NUMBER: Final = """def _number(x):
-    return torch.as_tensor(x, dtype=torch.float64).reshape(())"""
+    x = x.double() if torch.is_tensor(x) else torch.tensor(x, dtype=torch.float64, device="cpu")
+    return x.reshape(())"""
 
 UPDATE: Final = '''def update({arguments}):
     """One step of the rule: the new {results}. Scalars are tensors of dimension 0 in float64."""
@@ -60,11 +63,44 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                 group.setdefault(name, value)
         for entry in self.state.values():
             if "step" in entry:  # a number in some checkpoints
-                entry["step"] = torch.tensor(float(entry["step"]), dtype=torch.float32)
+                entry["step"] = _number(entry["step"]).to("cpu", copy=True)
+
+    def _check(self, saved):
+        """ValueError for a checkpoint from which no step could go on."""
+
+        def number(x):
+            try:
+                return float(_number(x))
+            except (RuntimeError, TypeError, ValueError):
+                return math.nan
+
+        def require(valid, key, value, wanted):
+            if not valid:
+                raise ValueError(f"{{key}} of the checkpoint is {{' '.join(repr(value).split()):.80}}, not {{wanted}}")
+
+        for group, old in zip(self.param_groups, saved["param_groups"]):
+            old = {{**group, **old}}
+            require(number(old["lr"]) >= 0, "lr", old["lr"], "a number that is not negative")
+            require(number(old["maximize"]) in (0, 1), "maximize", old["maximize"], "True or False")
+            for name in self._NUMBERS:
+                require(not math.isnan(number(old[name])), name, old[name], "a number")
+{saved_checks}            for p, key in zip(group["params"], old["params"]):
+                entry = saved["state"].get(key)
+                if entry:
+                    step, place = entry.get("step"), f"of parameter {{key}}"
+                    require(number(step) >= 0 and number(step) % 1 == 0, f"step {{place}}", step, "a count of steps")
+                    for name in self._STATES:
+                        x = entry.get(name)
+                        fits = torch.is_tensor(x) and x.shape == p.shape
+                        require(fits, f"{{name}} {{place}}", getattr(x, "shape", x), f"a tensor of {{p.shape}}")
 
     def load_state_dict(self, state_dict):
-        """As in torch, but the state of half-precision parameters stays in float32."""
+        """As in torch, but no state is rounded: that of half-precision parameters is float32, and step float64."""
         given = []
+
+        def check(optimizer, state_dict):
+            optimizer._check(state_dict)
+            given.append(state_dict)
 
         def restore(optimizer):
             params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -75,9 +111,11 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                         dtype = torch.promote_types(p.dtype, torch.float32)
                         old = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
                         optimizer.state[p][name] = old.copy_(value)
+                    elif name == "step":  # torch makes it float32 in groups that are fused or capturable
+                        optimizer.state[p][name] = _number(value).to("cpu", copy=True)
 
         hooks = [
-            self.register_load_state_dict_pre_hook(lambda optimizer, state_dict: given.append(state_dict)),
+            self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(torch.no_grad()(restore), prepend=True),
         ]
         try:
@@ -105,7 +143,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                 state = self.state[p]
                 dtype = torch.promote_types(p.dtype, torch.float32)
                 if not state:
-                    state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                    state["step"] = _number(0.0)
                     for name in self._STATES:
                         state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
                 state["step"] += 1
@@ -114,7 +152,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                 new = update(
                     *[x.to(dtype) for x in (p, g, *old[1:])],
                     **numbers,
-                    t=state["step"].double(),
+                    t=state["step"],
 {extra}                )
                 for x, value in zip(old, new):
                     x.copy_(value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import functools
 import keyword
+import pickle
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 import nos_ext
 from nos_ext import RuleError
 from nos_ext.optim import library
-from nos_ext.rule import Rule, apply, hyper, state
+from nos_ext.rule import Rule, apply, as_rule, hyper, state
 from nos_ext.rule.export import class_name
 from nos_ext.rule.expr import GRAD, PARAM
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
@@ -185,3 +187,103 @@ def test_tensors_of_one_element_are_numbers() -> None:
     p.grad = torch.ones(())
     exported(library.adamw)([p], lr=torch.tensor([0.5]), weight_decay=torch.zeros(1, 1)).step()
     assert p.item() == pytest.approx(0.5)
+
+
+DRAWN = as_rule("1e-3 / g + normal(lr) + cd * drop(g, 0.3)")  # with a seed and the length of the training
+
+
+def saved_adamw() -> tuple[torch.Tensor, dict[str, Any]]:
+    """A parameter of shape (3,), and the state_dict after one step."""
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.tensor([0.1, 0.2, 0.3])
+    optimizer = exported(library.adamw)([p], lr=0.1)
+    optimizer.step()
+    return p, optimizer.state_dict()
+
+
+@pytest.mark.parametrize("flags", [{}, {"fused": True}, {"capturable": True}], ids=str)
+@pytest.mark.parametrize(
+    "kind", [float, torch.tensor, lambda x: torch.tensor(x, dtype=torch.float64)], ids=["float", "int64", "float64"]
+)
+def test_steps_beyond_those_of_float32(flags: dict[str, Any], kind: Any) -> None:
+    """2**24 + 1 is the first number that float32 does not have; torch casts the steps of some groups to it."""
+    p, saved = saved_adamw()
+    saved["param_groups"][0].update(flags)
+    for start in (2**24, 2**24 + 1):
+        saved["state"][0]["step"] = kind(start)
+        optimizer = exported(library.adamw)([p], lr=0.1)
+        optimizer.load_state_dict(saved)
+        for i in range(1, 3):
+            optimizer.step()
+            assert optimizer.state[p]["step"].item() == start + i
+        again = pickle.loads(pickle.dumps(optimizer))
+        assert next(iter(again.state.values()))["step"].item() == start + 2
+
+
+@pytest.mark.parametrize("rule", [library.adamw, DRAWN], ids=lambda rule: rule.name)
+def test_steps_where_new_tensors_have_no_memory(rule: Rule) -> None:
+    """Making, loading and stepping under torch.device("meta") give what they give elsewhere."""
+    results = []
+    for device in ("cpu", "meta"):
+        p = torch.tensor([1.0, 2.0, 3.0], device="cpu", requires_grad=True)
+        p.grad = torch.tensor([0.1, 0.2, 0.3], device="cpu")
+        extra = {"total_steps": 10} if rule.compile().uses_total_steps else {}
+        with torch.device(device):
+            optimizer = exported(rule)([p], lr=0.1, **extra)
+            for _ in range(2):
+                optimizer.step()
+                saved = optimizer.state_dict()
+                optimizer = exported(rule)([p], lr=0.1, **extra)
+                optimizer.load_state_dict(saved)
+            optimizer.step()
+        assert optimizer.state[p]["step"].device.type == "cpu"
+        results.append(p.detach())
+    assert torch.equal(*results)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("step", x) for x in (-5, NAN, 2.5, float("inf"), "3", None, torch.tensor([1.0, 2.0]), torch.tensor(-1.0))],
+        ("step", torch.tensor(1.0, device="meta")),
+        *[("m", x) for x in (torch.ones(1), torch.ones(()), torch.ones(3, 1), None, 0.0, (3,))],
+        *[("lr", x) for x in (NAN, -1.0, "0.1", None, torch.ones(2), torch.tensor(NAN))],
+        *[("eps", x) for x in (NAN, "no", None)],
+        *[("maximize", x) for x in ("no", None, 2, NAN, torch.tensor([True, False]))],
+    ],
+    ids=lambda x: " ".join(repr(x).split()),
+)
+def test_checkpoints_that_are_refused(key: str, value: Any) -> None:
+    """In one line that names the key, and before anything is loaded."""
+    p, saved = saved_adamw()
+    optimizer = exported(library.adamw)([p], lr=0.5)
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    saved[("param_groups" if key in saved["param_groups"][0] else "state")][0][key] = value
+    with pytest.raises(ValueError, match=rf"\A{key} .*\Z") as error:
+        optimizer.load_state_dict(saved)
+    assert "\n" not in str(error.value)
+    assert repr(optimizer.state_dict()) == repr(before)
+
+
+def test_checkpoints_that_lack_a_state_are_refused() -> None:
+    p, saved = saved_adamw()
+    del saved["state"][0]["v"]
+    with pytest.raises(
+        ValueError, match=r"v of parameter 0 of the checkpoint is None, not a tensor of torch.Size\(\[3\]\)"
+    ):
+        exported(library.adamw)([p], lr=0.5).load_state_dict(saved)
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 0.5), ("seed", "x"), ("total_steps", 0), ("total_steps", "10")])
+def test_checkpoints_of_random_rules_that_are_refused(key: str, value: Any) -> None:
+    p = torch.ones(3, requires_grad=True)
+    optimizer = exported(DRAWN)([p], lr=0.5, total_steps=10)
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    saved["param_groups"][0][key] = value
+    with pytest.raises(ValueError, match=f"^{key} of the checkpoint is {value!r}, not"):
+        optimizer.load_state_dict(saved)
