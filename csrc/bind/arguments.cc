@@ -82,11 +82,11 @@ std::string_view Arguments::name_of(Py_ssize_t k) const {
 PyObject* Arguments::positional(Py_ssize_t i, std::string_view name) {
   PyObject* found = i < count_ ? args_[i] : nullptr;
   const Py_ssize_t n = names_ ? PyTuple_GET_SIZE(names_) : 0;
-  for (Py_ssize_t k = 0; k < n && k < 64; ++k) {
-    if (taken_ >> k & 1 || name_of(k) != name) continue;
+  for (Py_ssize_t k = 0; k < n; ++k) {
+    if (is_taken(k) || name_of(k) != name) continue;
     if (found) throw py::type_error("argument '" + std::string(name) + "' is given twice");
     found = args_[count_ + k];
-    taken_ |= uint64_t{1} << k;
+    taken_[num_taken_++] = k;
   }
   if (!found) throw py::type_error("argument '" + std::string(name) + "' is missing");
   return found;

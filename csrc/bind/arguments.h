@@ -3,6 +3,7 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -41,7 +42,7 @@ class Arguments {
   void keywords(const Visit& visit) const {
     const Py_ssize_t n = names_ ? PyTuple_GET_SIZE(names_) : 0;
     for (Py_ssize_t k = 0; k < n; ++k)
-      if (!(taken_ >> k & 1)) visit(name_of(k), args_[count_ + k]);
+      if (!is_taken(k)) visit(name_of(k), args_[count_ + k]);
   }
 
  private:
@@ -50,7 +51,11 @@ class Arguments {
   PyObject* const* args_;
   Py_ssize_t count_;
   PyObject* names_;
-  uint64_t taken_ = 0;  // keywords that stood for positional arguments; at most the first 64 can
+  // Keywords that stood for positional arguments; as many can as there are of these.
+  static constexpr size_t kMostTaken = 4;
+  bool is_taken(Py_ssize_t k) const { return std::find(taken_, taken_ + num_taken_, k) != taken_ + num_taken_; }
+  Py_ssize_t taken_[kMostTaken];
+  size_t num_taken_ = 0;
 };
 
 }  // namespace nos::bind

@@ -42,6 +42,8 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
     throw py::type_error(std::string(name) + " is a " +
                          std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
                          "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
+  if (!py::detail::is_holder_constructed(source))
+    throw py::type_error(std::string(name) + " is a Program that was never made; use nos_ext.compile_rule");
   const auto& program = py::cast<const Program&>(py::handle(source));
   if (value_of(source) == &program && Py_TYPE(source) != known) {
     Py_INCREF(Py_TYPE(source));  // a remembered type must not be freed and its address used again

@@ -21,9 +21,9 @@ const Program& read_program(std::string_view name, PyObject* source, pybind11::o
 // The plan of the last call: used again while the tensors are the same, patched while only gradients have moved.
 class LastPlan {
  public:
-  // Reads the tensors of a call, which knows those of the last one; on every device.
-  void read(TensorLists& tensors) {
-    tensors.read(seen_);
+  // The first half of TensorLists::read, which knows the tensors of the last call; on every device.
+  void check_negation(TensorLists& tensors) {
+    tensors.check_negation(seen_);
     if (seen_ != tensors.objects()) seen_ = tensors.objects();
   }
 

@@ -55,7 +55,8 @@ void apply_rule(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_rule, programs, state);
-  last_plan_of(program).read(*tensors);
+  last_plan_of(program).check_negation(*tensors);
+  tensors->read();
 
   std::vector<double>& slots = tensors->scalars;
   slots.resize(static_cast<size_t>(program.num_scalars()));

@@ -18,14 +18,17 @@ struct Population {
 Population read_programs(PyObject* source) {
   if (PyBytes_Check(source) || py::isinstance<Program>(source))
     throw py::type_error("programs is one program; pass a list of programs (nos_ext.apply_rule takes one)");
-  const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(source, "programs is not a list of programs"));
+  if (!py::hasattr(source, "__iter__") && !PySequence_Check(source))
+    throw py::type_error("programs is " + shown(source) + "; pass a list of programs");
+  // its own: reading a program may run Python code
+  const auto items = py::reinterpret_steal<py::object>(PySequence_Tuple(source));
   if (!items) throw py::error_already_set();
-  const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
+  const auto n = static_cast<size_t>(PyTuple_GET_SIZE(items.ptr()));
   if (n == 0) throw std::invalid_argument("programs is empty; pass at least one program");
   Population out;
   out.keep.reserve(n);
   for (size_t k = 0; k < n; ++k) {
-    PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(k));
+    PyObject* item = PyTuple_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(k));
     py::object keep = py::reinterpret_borrow<py::object>(item);
     out.programs.push_back(&read_program("programs[" + std::to_string(k) + "]", item, keep));
     out.keep.push_back(std::move(keep));
@@ -86,7 +89,8 @@ void apply_population(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_population, population.programs, state);
-  last_plan().read(*tensors);
+  last_plan().check_negation(*tensors);
+  tensors->read();
   const Rows rows(population.programs, scalars);
   const cpu::StepArgs args{rows.rows.data(),
                            rows.sizes.data(),

@@ -57,6 +57,8 @@ class Stepper {
   // step().
   void divide(const py::list& parts, const py::object& read) {
     watch_.remember();
+    if (watch_.params().size() != num_params_)
+      throw std::runtime_error("param_groups was changed while a step was reading it; change it between steps");
     present_.assign(watch_.params().size(), false);
     known_counts_.assign(counts_, counts_ + watch_.params().size());
     rows_.assign(watch_.num_groups() * width(), NAN);
@@ -86,6 +88,7 @@ class Stepper {
     Change change = watch_.look(groups.ptr(), state.ptr(), values);
     if (change == Change::structure) return change;
     if (grads.is_none()) grads = gradients();
+    if (static_cast<size_t>(PyList_GET_SIZE(grads.ptr())) != watch_.params().size()) return Change::structure;
     if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()) || at_the_end())
       change = Change::division;  // which checks the numbers of steps
     if (change != Change::none) return change;
@@ -96,7 +99,7 @@ class Stepper {
 
   py::list gradients() const {
     static PyObject* const grad = interned("grad");
-    const auto& params = watch_.params();
+    const std::vector<py::object> params = watch_.params();  // a property `grad` may change param_groups
     py::list out(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       PyObject* value = PyObject_GetAttr(params[i].ptr(), grad);
@@ -198,8 +201,9 @@ class Stepper {
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      parts[k].last.read(*r.tensors);
+      parts[k].last.check_negation(*r.tensors);
     }
+    for (const Ready& r : ready) r.tensors->read();  // nothing gives the GIL away from here on
     for (size_t k = 0; k < parts.size(); ++k) {
       Ready& r = ready[k];
       if (on_cuda(*r.tensors)) {
@@ -209,6 +213,8 @@ class Stepper {
         gives_gil_away |= is_long(*r.plan, *r.tensors);
       }
     }
+    if (parts.size() > 1)
+      for (const Ready& r : ready) r.tensors->check_unmoved();  // making a plan may have run Python code
     if (gives_gil_away)  // while one part runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory();
     for (size_t k = 0; k < parts.size(); ++k) {
@@ -255,6 +261,7 @@ class Stepper {
   py::list tensors_, states_;
   py::object steps_;
   double* const counts_;
+  const size_t num_params_ = watch_.params().size();
   std::vector<double> known_counts_;
   std::vector<bool> present_;  // which parameters had a gradient
   std::vector<double> rows_;   // hyperparameters of every group

@@ -85,7 +85,9 @@ void add_states(TensorLists& tensors, Taker taker, std::span<const Program* cons
                          "; pass {name: [tensors]} or the lists in slot order");
   size_t wanted = 0;
   for (const Program* p : programs) wanted = std::max(wanted, p->states().size());
-  const auto found = static_cast<size_t>(PySequence_Size(state));
+  const Py_ssize_t size = PySequence_Size(state);
+  if (size < 0) throw py::error_already_set();
+  const auto found = static_cast<size_t>(size);
   if (found != wanted) bad_count(taker, *programs[0], found, wanted);
   for (size_t s = 0; s < found; ++s) {
     const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));

@@ -152,6 +152,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {
+    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // what went wrong on the way
     forget_error();
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
@@ -170,8 +171,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   if (count_ == 1) written_ = std::move(fast);
 }
 
-void TensorLists::read(const std::vector<PyObject*>& seen) {
-  check_negation(seen);
+void TensorLists::read() {
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
     for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
@@ -233,53 +233,67 @@ void TensorLists::check_negation(const std::vector<PyObject*>& seen) {
   }
 }
 
-// A subclass of a tensor may have run Python code, and with it another thread.
-void TensorLists::check_unmoved(size_t list, size_t index, size_t number) const {
-  const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
-  if (!known) return;
-  const TensorType type = *known;
-  const Where where{lists_[list].name, index};
-  TensorRef now;
-  from_dlpack(where, objects_[number], type, now);
-  if (now.data != lists_[list].tensors[index].data)
-    throw std::runtime_error(where +
-                             " was given other memory by another thread while the call was reading it; make the "
-                             "threads take turns");
+// Refuses tensors that are not what they were when they were read: a subclass may have run Python code since, and with
+// it another thread.
+void TensorLists::check_unmoved() const {
+  size_t number = 0;
+  for (const TensorList& list : lists()) {
+    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
+      const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
+      const TensorRef& before = list.tensors[i];
+      if (!known || !before.present) continue;
+      const TensorType type = *known;
+      TensorRef now;
+      from_dlpack({list.name, i}, objects_[number], type, now);
+      if (now.data != before.data || now.shape != before.shape || now.strides != before.strides)
+        throw std::runtime_error(Where{list.name, i} +
+                                 " was given other memory by another thread while the call was reading it; make the "
+                                 "threads take turns");
+    }
+  }
 }
 
 void TensorLists::check_storage() const {
+  struct Reach {
+    const TensorRef& tensor;
+    Where where;
+    Storage storage;
+  };
+  std::vector<Reach> found;
   size_t number = 0;
-  for (size_t l = 0; l < count_; ++l) {
-    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
-      const TensorRef& t = lists_[l].tensors[i];
+  for (const TensorList& list : lists()) {
+    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
+      const TensorRef& t = list.tensors[i];
       const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
       if (!known || !t.present || t.numel == 0) continue;
-      const Storage storage = storage_of(TensorType(*known), objects_[number]);
-      if (!storage.object) continue;
-      check_unmoved(l, i, number);
-      const auto begin = reinterpret_cast<uintptr_t>(t.data);
-      const auto bytes = static_cast<size_t>(extent(t)) * static_cast<size_t>(size_of(t.dtype));
-      if (begin < storage.begin || begin + bytes > storage.begin + storage.bytes)
-        throw TensorError(Where{lists_[l].name, i} + " has " + std::to_string(t.numel) +
-                          " elements, which reach beyond its " + "storage of " + std::to_string(storage.bytes) +
-                          " bytes; make the storage as large as the tensor again (untyped_storage().resize_)");
+      Storage storage = storage_of(TensorType(*known), objects_[number]);
+      if (storage.object) found.push_back({t, {list.name, i}, std::move(storage)});
     }
+  }
+  check_unmoved();
+  for (const auto& [t, where, storage] : found) {
+    const auto begin = reinterpret_cast<uintptr_t>(t.data);
+    const auto bytes = static_cast<size_t>(extent(t)) * static_cast<size_t>(size_of(t.dtype));
+    if (begin < storage.begin || begin + bytes > storage.begin + storage.bytes)
+      throw TensorError(where + " has " + std::to_string(t.numel) + " elements, which reach beyond its storage of " +
+                        std::to_string(storage.bytes) +
+                        " bytes; make the storage as large as the tensor again (untyped_storage().resize_)");
   }
 }
 
 void TensorLists::own_memory() {
   if (!storages_.empty()) return;
   size_t number = 0;
-  for (size_t l = 0; l < count_; ++l) {
-    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
+  for (const TensorList& list : lists()) {
+    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
       const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
-      if (!known || !known->has_storage || !lists_[l].tensors[i].present) continue;
+      if (!known || !known->has_storage || !list.tensors[i].present) continue;
       py::object storage = storage_object(objects_[number]);
       if (!storage) throw py::error_already_set();
       storages_.push_back(std::move(storage));
-      check_unmoved(l, i, number);
     }
   }
+  check_unmoved();
 }
 
 namespace {

@@ -44,10 +44,18 @@ class TensorLists {
   // has taken is in `seen`, see objects(): it is not asked again whether it is a lazily negated view, whose memory
   // holds the wrong sign. Asking gives the GIL away, so it comes first: what is read after it stays true until run_job,
   // as long as no Python code runs.
-  void read(const std::vector<PyObject*>& seen);
+  void read(const std::vector<PyObject*>& seen) {
+    check_negation(seen);
+    read();
+  }
+  // The two halves of it, for several lists of tensors in one step.
+  void check_negation(const std::vector<PyObject*>& seen);
+  void read();
   // Refuses tensors that reach beyond their storage, which somebody has made smaller. For a plan that is made anew: it
   // asks each storage.
   void check_storage() const;
+  // Refuses tensors that have been given other memory since read(), where Python code may have run.
+  void check_unmoved() const;
   // Keeps the memory itself alive, which a tensor object does not: another thread may give it another storage (`w.data
   // =
   // ...`) while a call runs without the GIL. Until clear().
@@ -75,8 +83,6 @@ class TensorLists {
   std::vector<Access> access_;     // of each list
   size_t count_ = 0;
   void read_one(size_t list, size_t index, size_t number);
-  void check_negation(const std::vector<PyObject*>& seen);
-  void check_unmoved(size_t list, size_t index, size_t number) const;
 
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
   pybind11::object written_;                        // the caller's own list of parameters

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace py = pybind11;
 
@@ -33,8 +34,9 @@ void Watch::remember() {
     kept.push_back(py::reinterpret_borrow<py::object>(object));
     return object;
   };
-  groups_.clear();
-  params_.clear();
+  // destroyed at the end: a finalizer may look at the optimizer
+  const std::vector<Group> old_groups = std::exchange(groups_, {});
+  const std::vector<py::object> old_params = std::exchange(params_, {});
   group_of_.clear();
   entries_.clear();
   const PyObject* list = group_list_.ptr();
@@ -115,9 +117,12 @@ Change Watch::look(PyObject* groups, PyObject* state, std::vector<NewValue>& val
 }
 
 void Watch::keep(const std::vector<NewValue>& values) {
-  for (const NewValue& v : values)
+  std::vector<py::object> old;  // destroyed at the end, as in remember()
+  for (const NewValue& v : values) {
+    if (v.group >= groups_.size()) continue;
     for (Item& item : groups_[v.group].items)
-      if (item.kind == static_cast<int>(v.hyper)) item.value = v.value;
+      if (item.kind == static_cast<int>(v.hyper)) old.push_back(std::exchange(item.value, v.value));
+  }
 }
 
 std::vector<Watch::NewValue> Watch::values() const {

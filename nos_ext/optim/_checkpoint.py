@@ -134,8 +134,8 @@ def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         if missing and entry:
             raise ValueError(
-                f"the checkpoint's state of parameter {key} has the keys {sorted(map(str, entry))} but not {missing}, which rule "
-                f"'{program.name}' needs; load a checkpoint that was made with this rule"
+                f"the checkpoint's state of parameter {key} has the keys {sorted(map(str, entry))} but not {missing}, "
+                f"which rule '{program.name}' needs; load a checkpoint that was made with this rule"
             )
         state[param_of[key]] = {
             name: _restored(f"the checkpoint's state of parameter {key}: {name}", name, value, param_of[key], program)

@@ -211,7 +211,7 @@ def test_a_state_that_is_no_tensor_is_refused_by_name() -> None:
     optimizer = PowerSign([p])
     optimizer.step()
     optimizer.state[p]["m"] = None
-    with pytest.raises((TypeError, ValueError), match="m'?]?.* None"):
+    with pytest.raises((TypeError, ValueError), match=r"m'?]?.* None"):
         optimizer.step()
 
 

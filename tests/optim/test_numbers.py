@@ -281,7 +281,7 @@ def test_tensors_have_the_ranges_of_numbers(name: str, value: float, wrap: Calla
 def test_a_group_with_a_number_without_a_value_is_not_added() -> None:
     optimizer = PowerSign(parameters())
     group = {"params": [torch.ones(2, requires_grad=True)], "lr": torch.ones((), device="meta")}
-    with pytest.raises(ValueError, match="lr is .* on meta, which is on the meta device or fake"):
+    with pytest.raises(ValueError, match=r"lr is .* on meta, which is on the meta device or fake"):
         optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [torch.ones(2, device="meta", requires_grad=True)], "lr": group["lr"]})
@@ -311,5 +311,5 @@ def test_a_hyperparameter_without_memory_is_refused() -> None:
     optimizer = PowerSign(params)
     set_grads(params)
     optimizer.param_groups[0]["lr"] = emptied(1)
-    with pytest.raises(ValueError, match="lr is .*, whose storage was resized"):
+    with pytest.raises(ValueError, match=r"lr is .*, whose storage was resized"):
         optimizer.step()

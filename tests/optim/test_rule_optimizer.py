@@ -410,7 +410,7 @@ def test_a_gradient_that_cannot_be_unscaled_is_refused_before_the_step(kind: str
     with torch.inference_mode(kind == "inference"):
         odd = torch.ones(1).expand(3) if kind == "expanded" else torch.ones(3)
     params[0].grad, params[1].grad = torch.ones(3), odd
-    with pytest.raises(RuntimeError, match="cannot unscale the gradient of parameter 1: .*assign p.grad.clone()"):
+    with pytest.raises(RuntimeError, match=r"cannot unscale the gradient of parameter 1: .*assign p.grad.clone()"):
         optimizer.step()
     assert torch.equal(params[0], torch.ones(3))
     assert torch.equal(params[0].grad, torch.ones(3))

@@ -78,5 +78,5 @@ def test_a_step_that_moved_while_its_old_memory_is_in_use_survives_a_new_group()
 def test_a_moved_step_that_is_no_number_is_refused() -> None:
     params, optimizer = trained((4,))
     optimizer.state[params[0]]["step"].data = torch.zeros(2)
-    with pytest.raises(TypeError, match="state of parameter 0: step is .*; pass the number of steps taken"):
+    with pytest.raises(TypeError, match=r"state of parameter 0: step is .*; pass the number of steps taken"):
         steps(optimizer, params, 1)

@@ -138,7 +138,7 @@ def resized_number() -> torch.Tensor:
 
 BAD_SCALARS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "lr text": ({"lr": "fast"}, TypeError, r"lr is 'fast'; pass a number"),
-    "lr tensor of two": ({"lr": torch.zeros(2)}, TypeError, r"lr is a tensor of torch.float32, shape \(2,\)"),
+    "lr tensor of two": ({"lr": torch.zeros(2)}, TypeError, r"lr is a float32 Tensor of shape \(2,\)"),
     "step 0": ({"step": 0}, ValueError, r"step is 0; pass an integer from 1"),
     "step 1.5": ({"step": 1.5}, ValueError, r"step is 1.5"),
     "negative seed": ({"seed": -1}, ValueError, r"seed is -1"),
@@ -151,11 +151,23 @@ BAD_SCALARS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "maximize None": ({"maximize": None}, TypeError, r"maximize is None; pass True or False"),
     "maximize list": ({"maximize": [False]}, TypeError, r"maximize is \[False\]; pass True or False"),
     "rounding text": ({"stochastic_rounding": "no"}, TypeError, r"stochastic_rounding is 'no'; pass True or False"),
-    "lr without memory": ({"lr": resized_number()}, TypeError, r"lr is a tensor of torch.float32.*; pass a number"),
-    "seed without memory": ({"seed": resized_number()}, TypeError, r"seed is a tensor of torch.float32"),
-    "many numbers": ({"lr": torch.ones(20, 20)}, TypeError, r"lr is a tensor of torch.float32, shape \(20, 20\).*; pass a number"),
+    "lr without memory": (
+        {"lr": resized_number()},
+        TypeError,
+        r"lr is a float32 Tensor of shape \(\).*; pass a number",
+    ),
+    "seed without memory": ({"seed": resized_number()}, TypeError, r"seed is a float32 Tensor of shape \(\)"),
+    "many numbers": (
+        {"lr": torch.ones(20, 20)},
+        TypeError,
+        r"lr is a float32 Tensor of shape \(20, 20\).*; pass a number",
+    ),
     "too large": ({"beta": 10**400}, ValueError, r"beta is 1000.* which is too large for a float"),
-    "too large to print": ({"beta": 10**5000}, ValueError, r"beta is an integer of 16610 bits, which is too large for a float"),
+    "too large to print": (
+        {"beta": 10**5000},
+        ValueError,
+        r"beta is an integer of 16610 bits, which is too large for a float",
+    ),
     "hyperparameter None": ({"beta": None}, TypeError, r"beta is None; pass a number"),
 }
 
