@@ -92,7 +92,8 @@ class CapturedLists(StepLists):
 
     def _piece(self, i: int) -> torch.UntypedStorage:
         size = self._steps.element_size()
-        return self._steps.untyped_storage()[i * size : (i + 1) * size]
+        piece: torch.UntypedStorage = self._steps.untyped_storage()[i * size : (i + 1) * size]
+        return piece
 
     def _make_stepper(self) -> Any:
         return None
