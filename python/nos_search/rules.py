@@ -6,13 +6,16 @@ Everything here goes through the public names of nos_ext.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import nos_ext
 from nos_ext.optim import library
 from nos_ext.rule.canonical import canonical_key
 
-from .errors import UsageError
+from .errors import StoreError, UsageError
 from .escape import line
+
+_SHOWN = 200  # characters of a rule, or of what is wrong with it, in a message
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,31 @@ def compile_rule(text: str) -> Rule:
 
 
 def parse_rule_argument(text: str) -> Rule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept."""
+    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept where they can
+    be taken in."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:
-        raise UsageError(f"rule {text!r} is not valid: {error}") from None
+        said = str(error) if len(str(error)) <= 4 * _SHOWN else _short(error)
+        raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {said}") from None
+
+
+def parse_stored_rule(text: str, folder: str | Path, trial: int) -> Rule:
+    """The rule of a run's trial. StoreError, one short line, for text that is no rule.
+
+    A rule that consists of one operand, such as ``adam``, gets parentheses: alone it would name the library's rule,
+    which is another one.
+    """
+    try:
+        return compile_rule(f"({text})" if text in library.names() else text)
+    except nos_ext.RuleError as error:
+        raise StoreError(
+            f"run folder {folder} is damaged: the rule of trial {trial} is none ({_short(error)}); "
+            "restore it from a copy"
+        ) from None
+
+
+def _short(error: nos_ext.RuleError) -> str:
+    """What is wrong, without the place in the text."""
+    first = (str(error).splitlines() or [""])[0]
+    return first if len(first) <= _SHOWN else f"{first[:_SHOWN]}..."
