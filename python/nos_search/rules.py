@@ -15,7 +15,7 @@ from nos_ext.rule.canonical import canonical_key
 from .errors import StoreError, UsageError
 from .escape import line
 
-_SHOWN = 200  # characters of a rule, or of what is wrong with it, in a message
+_SHOWN = 200  # characters of a rule in a message
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,11 @@ def compile_rule(text: str) -> Rule:
 
 
 def parse_rule_argument(text: str) -> Rule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept where they can
-    be taken in."""
+    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:
-        said = str(error) if len(str(error)) <= 4 * _SHOWN else _short(error)
-        raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {said}") from None
+        raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {error}") from None
 
 
 def parse_stored_rule(text: str, folder: str | Path, trial: int) -> Rule:
@@ -67,12 +65,6 @@ def parse_stored_rule(text: str, folder: str | Path, trial: int) -> Rule:
         return compile_rule(f"({text})" if text in library.names() else text)
     except nos_ext.RuleError as error:
         raise StoreError(
-            f"run folder {folder} is damaged: the rule of trial {trial} is none ({_short(error)}); "
+            f"run folder {folder} is damaged: the rule of trial {trial} is none ({str(error).splitlines()[0]}); "
             "restore it from a copy"
         ) from None
-
-
-def _short(error: nos_ext.RuleError) -> str:
-    """What is wrong, without the place in the text."""
-    first = (str(error).splitlines() or [""])[0]
-    return first if len(first) <= _SHOWN else f"{first[:_SHOWN]}..."

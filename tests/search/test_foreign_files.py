@@ -277,6 +277,7 @@ def test_a_stored_rule_that_is_none_is_one_short_line(
     err = capsys.readouterr().err
     assert f"run folder {folder} is damaged: the rule of trial {best.id} is none (" in err
     assert len(err.splitlines()) == 1
+    assert "\\n" not in err  # nor are there lines in disguise
     assert len(err) < 600 + len(str(folder))
 
 
@@ -295,7 +296,7 @@ def test_a_stored_operand_is_not_the_library_rule_of_that_name(
 
 def test_a_rule_of_the_command_line_is_shown_as_far_as_it_can_be_taken_in() -> None:
     with pytest.raises(UsageError) as caught:
-        rules.parse_rule_argument("g + " * 20_000)
+        rules.parse_rule_argument("g+" * 30_000)
     assert len(str(caught.value)) < 600
     with pytest.raises(UsageError, match=r"(?s)rule 'g \+' is not valid: .*\^"):
         rules.parse_rule_argument("g +")
