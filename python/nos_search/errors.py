@@ -5,6 +5,8 @@ Anything else that is raised is a defect of this package and keeps its traceback
 
 from __future__ import annotations
 
+from .escape import line
+
 
 class SearchError(Exception):
     """A run cannot go on for a reason the user can act on; the message says what, where and the remedy (exit 1)."""
@@ -20,7 +22,10 @@ class UsageError(SearchError, ValueError):
 
 class StoreError(SearchError):
     """A run folder is foreign, damaged, too new, read-only, in use by another process, or was removed while it was in
-    use, or its disk is full (exit 1). One line that ends in the remedy."""
+    use, or its disk is full (exit 1). One line that ends in the remedy, whatever the names and values in it hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(line(message))
 
 
 def choose(argument: str, value: str, known: tuple[str, ...]) -> UsageError:

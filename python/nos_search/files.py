@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from .errors import SearchError, UsageError
+from .errors import SearchError, StoreError, UsageError
 
 _NAMED_WRONG = (  # another name would do; other errors, such as a full disk, are not the user's choice of a name
     errno.ENOENT,
@@ -40,6 +40,21 @@ def check_place(option: str, path: str) -> None:
             reason = "it is a folder"
     if reason:
         raise UsageError(f"{option} {path} cannot be written: {reason}; choose another file")
+
+
+def inside(folder: Path, name: str, *, remedy: str) -> str:
+    """The path of a file or folder that a command writes into a run folder by itself.
+
+    StoreError when a link, a pipe or a device has that name: whoever made the run folder would choose what is written.
+    """
+    path = folder / name
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # said when it is written
+        return str(path)
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise StoreError(f"{path} is a link, pipe or device, through which nothing is written; {remedy}")
+    return str(path)
 
 
 def check_new(option: str, path: str, *, force: bool) -> None:

@@ -14,15 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import nos_ext
-
 from .climbing import Climb
 from .config import RunConfig
 from .errors import SearchError, StoreError
 from .executor import Answer, Executor, Job
 from .gate import Funnel, Verdict
 from .resume import restore, result_of
-from .rules import Rule
+from .rules import Rule, parse_stored_rule
 from .store import Score, Store, Trial, clean, record_fault
 from .strategy import Strategy
 
@@ -182,13 +180,7 @@ class Search:
         """Rules that have earned a higher rung go before new ones."""
         while not self._full and (earned := self._climb.next(self._promoted)) is not None:
             trial, rung = earned
-            try:
-                rule = Rule(trial.rule, nos_ext.compile_rule(trial.rule), trial.key)
-            except nos_ext.RuleError as error:
-                raise StoreError(
-                    f"run folder {self.store.folder} is damaged: the rule of trial {trial.id} is none "
-                    f"({str(error).splitlines()[0]}); restore it from a copy"
-                ) from None
+            rule = replace(parse_stored_rule(trial.rule, self.store.folder, trial.id), text=trial.rule, key=trial.key)
             self._promoted[trial.id] = earned
             self.executor.submit(Job(trial.id, rule, self._climb.seed(rung), rung))
             for listener in self.listeners:

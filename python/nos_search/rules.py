@@ -6,13 +6,16 @@ Everything here goes through the public names of nos_ext.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import nos_ext
 from nos_ext.optim import library
 from nos_ext.rule.canonical import canonical_key
 
-from .errors import UsageError
+from .errors import StoreError, UsageError
 from .escape import line
+
+_SHOWN = 200  # characters of a rule in a message
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,19 @@ def parse_rule_argument(text: str) -> Rule:
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:
-        raise UsageError(f"rule {text!r} is not valid: {error}") from None
+        raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {error}") from None
+
+
+def parse_stored_rule(text: str, folder: str | Path, trial: int) -> Rule:
+    """The rule of a run's trial. StoreError, one short line, for text that is no rule.
+
+    A rule that consists of one operand, such as ``adam``, gets parentheses: alone it would name the library's rule,
+    which is another one.
+    """
+    try:
+        return compile_rule(f"({text})" if text in library.names() else text)
+    except nos_ext.RuleError as error:
+        raise StoreError(
+            f"run folder {folder} is damaged: the rule of trial {trial} is none ({str(error).splitlines()[0]}); "
+            "restore it from a copy"
+        ) from None

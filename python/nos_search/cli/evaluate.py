@@ -12,10 +12,11 @@ from pathlib import Path
 from .. import files, plot
 from ..config import versions
 from ..errors import SearchError, UsageError
+from ..escape import line
 from ..names import KNOWN
 from ..output import as_json, emit, note, number, table
 from ..results import best_rows
-from ..rules import Rule, parse_rule_argument
+from ..rules import Rule, parse_rule_argument, parse_stored_rule
 from ..store import Store
 from ..task import Task
 from ..train.child import Protocol, derive_seed
@@ -80,9 +81,10 @@ def _rules_of(source: str, top: int) -> list[str]:
     if not os.path.isdir(source):
         return [source]
     with Store.open(Path(source)) as store:
-        found = [row.rule for row in best_rows(store)[:top]]
+        rows = best_rows(store)[:top]
+    found = [parse_stored_rule(row.rule, source, row.trial).text for row in rows]
     if not found:
-        raise UsageError(f"{source}: no rule has been trained to the end yet")
+        raise UsageError(f"{line(source)}: no rule has been trained to the end yet")
     return found
 
 

@@ -13,7 +13,7 @@ from ..escape import line
 from ..names import FORMATS
 from ..output import emit, number
 from ..results import best_rows
-from ..rules import parse_rule_argument
+from ..rules import parse_rule_argument, parse_stored_rule
 from ..store import FILE, Store
 
 _NAME = "found_rule"  # of a rule that has no name of its own; the class is FoundRule
@@ -55,16 +55,17 @@ def _text(source: str, rank: int, form: str) -> str:
 
 def _source(source: str, rank: int) -> str:
     """Source of a torch optimizer for a rule, or for the rule of that rank of a run."""
-    text, comments = source, []
+    comments = []
     if _is_run(source):
         with Store.open(Path(source)) as store:
             rows = best_rows(store)
             if len(rows) < rank:
                 raise SearchError(f"{source} has {len(rows)} rules trained to the end, none of rank {rank}")
             row, config = rows[rank - 1], store.config
-        text = row.rule
+        rule = parse_stored_rule(row.rule, source, row.trial)
         comments = [f"reward {row.reward:.4f} on {config['task']} at lr {number(row.lr)}, seed {config['seed']}"]
-    rule = parse_rule_argument(text)
+    else:
+        rule = parse_rule_argument(source)
     if rule.is_update:
         comments.insert(0, f"update u = {rule.label}, p <- p - lr * u")
     named = rule.program.rule.replaced(name=_NAME) if rule.is_update else rule.program
@@ -75,7 +76,7 @@ def _source(source: str, rank: int) -> str:
 def _optuna(folder: Path, out: str | None, *, force: bool) -> int:
     from ..journal import write_journal
 
-    path = out or str(folder / "optuna.log")
+    path = out or files.inside(folder, "optuna.log", remedy="remove it, or name another file with --out")
     files.check_new("--out", path, force=force)
     files.check_place("--out", path)
     with Store.open(folder) as store, tempfile.TemporaryDirectory() as place:

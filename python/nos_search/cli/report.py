@@ -13,9 +13,9 @@ from ..store import Store
 
 def call(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
-    out = args.out or str(folder / "report.html")
     with Store.open(folder) as store:  # what is wrong with the run is said before what is wrong with --out
         going_on = store.being_written()
+    out = args.out or files.inside(folder, "report.html", remedy="remove it, or name another file with --out")
     files.check_place("--out", out)  # before anything is trained for the page
     if going_on and not args.no_baselines:
         note("note: the run goes on; known optimizers that were not trained yet are left out")

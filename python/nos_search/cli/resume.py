@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import RunConfig, versions
 from ..errors import UsageError
+from ..escape import line, shell
 from ..output import note
 from ..store import Store
 from .search import WORKERS, given, open_executor, print_result, search
@@ -16,6 +17,7 @@ from .search import WORKERS, given, open_executor, print_result, search
 def call(args: argparse.Namespace) -> int:
     with Store.open(Path(args.folder), write=True) as store:
         config = RunConfig.from_json(store.config)
+        _check_address(store.folder, config, args)
         config = replace(config, **given(args, (*WORKERS, "trials", "children", "seconds", "target")))
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
@@ -29,3 +31,14 @@ def call(args: argparse.Namespace) -> int:
             status = search(store, config, executor, board=args.tensorboard)
     print_result(Path(args.folder), json=args.json)
     return status
+
+
+def _check_address(folder: Path, config: RunConfig, args: argparse.Namespace) -> None:
+    """UsageError when the run would connect to a cluster elsewhere that only its folder names: that machine would get
+    the user's code and could send back anything."""
+    address = config.ray_address
+    if args.ray_address is None and address not in (None, "auto", "local"):
+        raise UsageError(
+            f"run folder {line(folder)} names the Ray cluster {ascii(address)[:100]}, and may be anyone's; "
+            f"if you know the cluster, go on with: nos-search resume {shell(folder)} --ray-address ADDRESS"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .. import files
 from ..children import make_executor
 from ..climbing import climbed
 from ..config import RunConfig
@@ -54,6 +55,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(config.threads)
+    place = files.inside(store.folder, "tensorboard", remedy="remove it, or search without --tensorboard")
     run = Search(store, config, executor)
     if run.strangers:
         note(
@@ -67,7 +69,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
         f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
     )
     status = 0
-    tensorboard = TensorBoard(store.folder / "tensorboard") if board else None
+    tensorboard = TensorBoard(Path(place)) if board else None
     with Display(
         progress(),
         trials=config.trials,

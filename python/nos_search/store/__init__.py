@@ -1,10 +1,10 @@
 """The store of a run: what a run folder remembers (store.py), and how nothing else is taken for it."""
 
-from .lock import LOCK
+from .place import FILE, LOCK
 from .records import SCORE_STATUSES, STATES, STATUSES, Score, Trial
 from .relations import PROMOTION
 from .schema import clean, record_fault
-from .store import FILE, Store
+from .store import Store
 
 __all__ = [
     "FILE",

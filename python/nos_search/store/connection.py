@@ -21,23 +21,23 @@ _PAUSE = 0.05  # seconds between two tries
 _CANNOT_OPEN = ("unable to open", "readonly")  # where reading needs files beside the database that cannot be made
 # What SQLite says -> what to do about it. Errors that are not here mean that the file is damaged.
 _REMEDIES = {
-    "disk is full": "the disk is full; make room, then go on with: nos-search resume {word}",
-    "locked": "another program has it locked for {patience:g} s; end that, then go on with: nos-search resume {word}",
+    "disk is full": "the disk is full; make room, then {then}",
+    "locked": "another program has it locked for {patience:g} s; end that, then {then}",
     "readonly": "it cannot be written; copy {folder} to a place where you may write, and use the copy",
     "unable to open": "it cannot be opened; check the permissions of {folder}",
-    "disk I/O error": "the disk failed or a limit on file sizes was met (disk I/O error); see to that, "
-    "then go on with: nos-search resume {word}",
+    "disk I/O error": "the disk failed or a limit on file sizes was met (disk I/O error); see to that, then {then}",
 }
 
 
 class Connection:
     """One connection to DIR/search.db. Transactions are begun by begin() only.
 
-    patience: seconds for which it tries again while another program has the file locked.
+    patience: seconds for which it tries again while another program has the file locked. begun: whether the run has
+    rows that are there for resume when something fails.
     """
 
-    def __init__(self, path: Path, mode: str, *, patience: float) -> None:
-        self.path, self._patience = path, patience
+    def __init__(self, path: Path, mode: str, *, patience: float, begun: bool = True) -> None:
+        self.path, self._patience, self.begun = path, patience, begun
         self._place: tuple[int, int] | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._db = self.guard(lambda: self._open(path, mode))
@@ -93,7 +93,8 @@ class Connection:
         for words, remedy in _REMEDIES.items():
             if words in said:
                 folder = self.path.parent
-                remedy = remedy.format(folder=folder, word=shell(folder), patience=self._patience)
+                then = f"go on with: nos-search resume {shell(folder)}" if self.begun else "start the run again"
+                remedy = remedy.format(folder=folder, then=then, patience=self._patience)
                 return StoreError(f"{self.path}: {remedy}")
         return damaged(self.path, said)
 
@@ -143,7 +144,6 @@ class Connection:
 
 def damaged(path: Path, what: str) -> StoreError:
     """The error for a file whose content cannot be trusted; what: in words, which may come from the file."""
-    what = what if what.isprintable() else ascii(what)
     return StoreError(
         f"{path} is damaged, or is not a run of nos-search: {what}; restore the folder from a copy, or start a new run"
     )

@@ -106,7 +106,10 @@ def version_of(db: Connection) -> int:
     if not entries and not application:
         raise StoreError(f"{path} is empty: the run was stopped before it began; remove the folder and run again")
     if application != APPLICATION:
-        raise StoreError(f"{path} is an SQLite file of another program, not a run of nos-search")
+        raise StoreError(
+            f"{path} is an SQLite file of another program, not a run of nos-search, or its first page is damaged; "
+            "restore the folder from a copy, or choose another folder"
+        )
     if version > FORMAT:
         raise StoreError(f"{path} has format {version}, this release reads up to {FORMAT}; upgrade nos-ext")
     names = {name for _, name, _ in entries}

@@ -12,14 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StoreError
+from .place import LOCK, check_plain
 
-LOCK = "search.lock"
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK  # neither through a link, nor waiting at a pipe
 
 
 def take(folder: Path) -> int:
     """The lock, until it is released. StoreError when another process has it, OSError when it cannot be had at all."""
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o644)
     try:
+        check_plain(folder / LOCK, os.fstat(handle))  # before anything is written to it
         for last in (False, False, True):  # a reader that looks whether the run goes on holds it for a moment
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,7 +50,7 @@ def release(handle: int | None) -> None:
 def held(folder: Path) -> bool:
     """Whether some process holds the lock."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
+        handle = os.open(folder / LOCK, os.O_RDONLY | _CAREFULLY)
     except OSError:
         return False
     try:

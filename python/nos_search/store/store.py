@@ -19,6 +19,7 @@ opened for writing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,14 +28,14 @@ from typing import Any
 
 from .. import codec
 from ..errors import StoreError, UsageError
-from ..escape import shell
+from ..escape import line, shell
 from ..space import make_space
-from . import layout, lock, relations, schema, wal
+from . import layout, lock, place, relations, schema, wal
 from .connection import Connection, damaged, writable
+from .place import FILE
 from .records import Score, Trial
 from .tables import COLUMNS, Tables
 
-FILE = "search.db"
 _PATIENCE = 60.0  # seconds; backups and browsers of SQLite files hold a lock for less
 
 
@@ -60,23 +61,24 @@ class Store:
         if folder.is_dir() and any(folder.iterdir()):
             run = (folder / FILE).exists()
             remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
-            raise UsageError(f"--out {folder} {'already holds a run' if run else 'is not empty'}; {remedy}")
+            raise UsageError(f"--out {line(folder)} {'already holds a run' if run else 'is not empty'}; {remedy}")
         _check_settings(config, versions)
         made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle = lock.take(folder)
         except OSError as error:
-            raise UsageError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from None
+            raise UsageError(f"--out {line(folder)} cannot be made: {error.strerror}; choose another folder") from None
         try:
-            db = Connection(folder / FILE, "rwc", patience=patience)
+            db = Connection(folder / FILE, "rwc", patience=patience, begun=False)
             db.execute("PRAGMA journal_mode = WAL")
             db.begin(layout.steps(0))
             store = cls(folder, Tables(db, layout.FORMAT), handle)
             for name, value in (("config", dict(config)), ("versions", dict(versions)), ("state", "running")):
                 store._tables.put("meta", (name, json.dumps(value)))
             store.commit()
-        except StoreError:
+            db.begun = True
+        except BaseException:
             lock.release(handle)
             _remove(folder, whole=made)
             raise
@@ -91,9 +93,10 @@ class Store:
         patience: seconds to wait for another program that has the file locked.
         """
         path = folder / FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             what = "does not exist" if not folder.exists() else f"holds no run ({FILE} is missing)"
-            raise UsageError(f"run folder {folder} {what}; start one with: nos-search run --out {shell(folder)}")
+            raise UsageError(f"run folder {line(folder)} {what}; start one with: nos-search run --out {shell(folder)}")
+        place.check(folder)
         handle = _lock_for_writing(folder) if write else None
         try:
             db = Connection(path, "rw" if write else "ro", patience=patience)
@@ -104,6 +107,7 @@ class Store:
                 store._read_meta()
                 if write:
                     store.check()
+                    db.execute("PRAGMA journal_mode = WAL")  # of ours it is; with any other, journals would be made
                     store._tables.upgrade()
             except BaseException:
                 db.close()
@@ -280,7 +284,7 @@ def _lock_for_writing(folder: Path) -> int:
 def _remove(folder: Path, *, whole: bool) -> None:
     """Takes back a folder that could not be filled."""
     with suppress(OSError):
-        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", lock.LOCK):
+        for name in place.FILES:
             (folder / name).unlink(missing_ok=True)
         if whole:
             folder.rmdir()
