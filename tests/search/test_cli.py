@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nos_search.bounds import MOST
 from nos_search.cli import main
 from nos_search.config import RunConfig
 from nos_search.live import Display
@@ -243,6 +244,20 @@ WRONG = [
     (["run", "--gate", "screen=high"], "--gate 'screen=high' is not NAME=NUMBER or NAME=off"),
     (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
     (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
+    (["run", "--gate", "steps=99999999999999999999"], "gate steps 99999999999999999999 is above 100000; choose a smal"),
+    (["run", "--gate", "steps=0"], "gate steps 0 is below 1"),
+    (["run", "--gate", "screen=NaN"], "gate screen nan is outside [0, 1]"),
+    *(
+        (["run", "--strategy-option", f"{option}={value}"], f"option {option} is ")
+        for option in ("batch", "hidden", "epochs", "lr", "entropy")
+        for value in ("99999999999999999999999999", "1000001")
+    ),
+    (["run", "--strategy-option", "lr=Infinity"], "option lr is inf; it must be within -1000000..1000000"),
+    (["run", "--strategy-option", "entropy=NaN"], "option entropy is nan; it must be within"),
+    (["run", "--strategy", "optuna", "--strategy-option", f"window={10**20}"], "option window is 1000000"),
+    (["run", "--trial-timeout", "1e300"], "--trial-timeout 1e+300 is above 1e+09 seconds; choose less"),
+    (["run", "--seconds", "inf"], "--seconds inf is no limit; leave it out"),
+    (["space", "--samples", "-1"], "--samples -1 is below 0; 0 prints none"),
     (["run", "--space", "trees"], "--space 'trees' is not known; choose one of: nos, program"),
     (["space", "--space", "program", "--lines", "1"], "lines 1 is outside 2..7"),
     (["surfaces", "g", "--steps", "0"], "--steps 0 is below 1"),
@@ -261,6 +276,33 @@ WRONG = [
     (["report", "/no/such/run"], "run folder /no/such/run does not exist"),
     (["fly"], "invalid choice: 'fly'"),
     ([], "required: COMMAND"),
+]
+
+
+COUNTS = {  # every option of the table of bounds, and the commands that take it
+    "--threads": (["run"], ["train", "g"], ["evaluate", "g"]),
+    "--workers": (["run"], ["evaluate", "g"], ["bench", "overhead"]),
+    "--batch": (["run"],),
+    "--promote-eta": (["run"],),
+    "--trials": (["run"], ["bench", "overhead"]),
+    "--children": (["run"],),
+    **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
+    "--seeds": (["evaluate", "g"],),
+    "--samples": (["space"],),
+    "--steps": (["surfaces", "g"], ["bench", "child"]),
+    "--rounds": (["bench", "child"],),
+}
+
+
+def test_every_bound_has_its_command() -> None:
+    assert {option for option in MOST if option.startswith("--")} == set(COUNTS)
+
+
+WRONG += [
+    ([*line, option, value], f"{option} {value} is above {MOST[option]}; choose a smaller number")
+    for option, commands in COUNTS.items()
+    for line in commands
+    for value in (str(MOST[option] + 1), "99999999999999999999")
 ]
 
 
