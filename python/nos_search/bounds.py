@@ -16,6 +16,8 @@ MOST = {  # option -> its largest value
     "--trials": 1_000_000_000,
     "--children": 1_000_000_000,
     "--width": 65_536,
+    "--net depth": 1000,
+    "--net width": 65_536,
     "--sweep-steps": 1_000_000_000,
     "--train-steps": 1_000_000_000,
     "--seeds": 100_000,

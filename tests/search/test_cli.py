@@ -245,6 +245,8 @@ WRONG = [
     (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
     (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
     (["run", "--gate", "steps=99999999999999999999"], "gate steps 99999999999999999999 is above 100000; choose a smal"),
+    (["run", "--net", "mlp-1000000000-4"], "--net depth 1000000000 is above 1000; choose a smaller number"),
+    (["train", "g", "--net", "mlp-1-999999999999"], "--net width 999999999999 is above 65536"),
     (["run", "--gate", "steps=0"], "gate steps 0 is below 1"),
     (["run", "--gate", "screen=NaN"], "gate screen nan is outside [0, 1]"),
     *(
@@ -280,6 +282,7 @@ WRONG = [
 
 
 COUNTS = {  # every option of the table of bounds, and the commands that take it
+    # those of --net are parts of a word
     "--threads": (["run"], ["train", "g"], ["evaluate", "g"]),
     "--workers": (["run"], ["evaluate", "g"], ["bench", "overhead"]),
     "--batch": (["run"],),
@@ -295,7 +298,7 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
 
 
 def test_every_bound_has_its_command() -> None:
-    assert {option for option in MOST if option.startswith("--")} == set(COUNTS)
+    assert {option for option in MOST if option.startswith("--") and " " not in option} == set(COUNTS)
 
 
 WRONG += [
@@ -316,6 +319,24 @@ def test_wrong_usage(args: list[str], message: str, tmp_path: Path, capsys: pyte
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--net", "mlp-N"),
+        ("--promote", "digits*N"),
+        ("--strategy-option", "batch=N"),
+        ("--gate", "steps=N"),
+        ("--seed", "N"),
+    ],
+)
+def test_numbers_of_more_digits_than_python_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    status, out, err = call(capsys, "run", option, value.replace("N", "9" * 5000), "--out", tmp_path / "run")
+    assert (status, out, option.strip("-").partition("-")[0] in err) == (2, "", True), err
     assert not (tmp_path / "run").exists()
 
 

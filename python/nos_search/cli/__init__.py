@@ -32,9 +32,9 @@ _EXTRAS = {  # module -> extra of nos-ext that brings it
 }
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError
 _REMEDIES = {  # of errors about a file that no other message names
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EACCES: "choose another place, or change its permissions",
-    errno.ENOSPC: "free some space, or choose another disk",
+    errno.ENAMETOOLONG: "; choose a shorter name",
+    errno.EACCES: "; choose another place, or change its permissions",
+    errno.ENOSPC: "; free some space, or choose another disk",
 }
 _FAILED, _INTERRUPTED = 1, 130
 
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(command, f"the run's database failed: {error}", _FAILED)
     except OSError as error:  # of files that no other message names
         place = f"{line(error.filename)}: " if error.filename else ""
-        remedy = _REMEDIES.get(error.errno or 0)
-        return _said(command, f"{place}{error.strerror or error}" + (f"; {remedy}" if remedy else ""), _FAILED)
+        what_to_do = _REMEDIES.get(error.errno or 0, "")
+        return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)
 
 
 def _said(command: str, message: str, status: int) -> int:
