@@ -4,6 +4,18 @@ The command is `nos-search`. From Python: `space.Space`, `strategy.create`, `tas
 `loop.Search`.
 """
 
-from nos_ext import __version__
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nos_ext import __version__
 
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The version when it is asked for: until then nothing slow is imported, so that __main__.py comes first."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nos_ext import __version__
+
+    return __version__

@@ -14,6 +14,7 @@ import torch
 
 import nos_ext
 
+from .bounds import check_count
 from .device import check_name
 from .errors import UsageError, choose
 from .executor import EXECUTORS
@@ -24,6 +25,8 @@ from .task import TASKS, Task, load
 from .train.child import Protocol, Sweep, derive_seed
 from .train.promotion import Promotion, Rung
 from .train.seeds import check_seed
+
+_LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ class RunConfig:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
             raise choose("--executor", self.executor, EXECUTORS)
-        if self.workers < 1:
-            raise UsageError(f"--workers {self.workers} is below 1; say how many processes train")
+        check_count("--workers", self.workers, "say how many processes train")
         if self.workers > 1 and self.executor == "inprocess":
             raise UsageError(
                 f"--workers {self.workers} with --executor inprocess: it has one; use --executor loky or ray"
@@ -94,23 +96,24 @@ class RunConfig:
             raise UsageError(
                 "--device cuda with --executor ray needs --gpus-per-trial F: how much of a GPU a worker gets"
             )
-        if not 0 < self.trial_timeout < math.inf:
+        if not self.trial_timeout > 0:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
-        if self.batch < 1:
-            raise UsageError(f"--batch {self.batch} is below 1; say how many rules to ask for at a time")
-        if self.threads < 1:
-            raise UsageError(f"--threads {self.threads} is below 1")
+        if self.trial_timeout > _LONGEST:
+            raise UsageError(f"--trial-timeout {self.trial_timeout:g} is above {_LONGEST:g} seconds; choose less")
+        check_count("--batch", self.batch, "say how many rules to ask for at a time")
+        check_count("--threads", self.threads)
         check_seed(self.seed)
-        if self.trials is not None and self.trials < 1:
-            raise UsageError(f"--trials {self.trials} is below 1; say how many rules to propose")
-        if self.children is not None and self.children < 1:
-            raise UsageError(f"--children {self.children} is below 1; say how many rules to train")
+        if self.trials is not None:
+            check_count("--trials", self.trials, "say how many rules to propose")
+        if self.children is not None:
+            check_count("--children", self.children, "say how many rules to train")
         if self.seconds is not None and not self.seconds > 0:
             raise UsageError(f"--seconds {self.seconds:g} is not above 0; say how long to search")
+        if self.seconds == math.inf:
+            raise UsageError("--seconds inf is no limit; leave it out")
         if self.target is not None and not 0 < self.target <= 1:
             raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
-        if self.promote_eta < 2:
-            raise UsageError(f"--promote-eta {self.promote_eta} is below 2; one rule in so many is promoted")
+        check_count("--promote-eta", self.promote_eta, "one rule in so many is promoted", least=2)
         self.make_protocol()
         self.make_gates()
 

@@ -183,7 +183,7 @@ def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[s
 def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str]]:
     nested = ("space", "strategy_options", "gates")
     shown = [(name, value) for name, value in config.items() if name not in nested]
-    options = [(f"{config['strategy']} {name}", value) for name, value in config["strategy_options"].items()]
+    options = [(f"{config['strategy']} {name}", value) for name, value in config.get("strategy_options", {}).items()]
     gates = [(f"gate {name}", value) for name, value in config.get("gates", {}).items()]
     described: list[tuple[str, Any]] = []
     for name, value in config["space"].items():

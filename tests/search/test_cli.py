@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nos_search.bounds import MOST
 from nos_search.cli import main
 from nos_search.config import RunConfig
 from nos_search.live import Display
@@ -243,6 +244,22 @@ WRONG = [
     (["run", "--gate", "screen=high"], "--gate 'screen=high' is not NAME=NUMBER or NAME=off"),
     (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
     (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
+    (["run", "--gate", "steps=99999999999999999999"], "gate steps 99999999999999999999 is above 100000; choose a smal"),
+    (["run", "--net", "mlp-1000000000-4"], "--net depth 1000000000 is above 1000; choose a smaller number"),
+    (["train", "g", "--net", "mlp-1-999999999999"], "--net width 999999999999 is above 65536"),
+    (["run", "--gate", "steps=0"], "gate steps 0 is below 1"),
+    (["run", "--gate", "screen=NaN"], "gate screen nan is outside [0, 1]"),
+    *(
+        (["run", "--strategy-option", f"{option}={value}"], f"option {option} is ")
+        for option in ("batch", "hidden", "epochs", "lr", "entropy")
+        for value in ("99999999999999999999999999", "1000001")
+    ),
+    (["run", "--strategy-option", "lr=Infinity"], "option lr is inf; it must be within -1000000..1000000"),
+    (["run", "--strategy-option", "entropy=NaN"], "option entropy is nan; it must be within"),
+    (["run", "--strategy", "optuna", "--strategy-option", f"window={10**20}"], "option window is 1000000"),
+    (["run", "--trial-timeout", "1e300"], "--trial-timeout 1e+300 is above 1e+09 seconds; choose less"),
+    (["run", "--seconds", "inf"], "--seconds inf is no limit; leave it out"),
+    (["space", "--samples", "-1"], "--samples -1 is below 0; 0 prints none"),
     (["run", "--space", "trees"], "--space 'trees' is not known; choose one of: nos, program"),
     (["space", "--space", "program", "--lines", "1"], "lines 1 is outside 2..7"),
     (["surfaces", "g", "--steps", "0"], "--steps 0 is below 1"),
@@ -264,6 +281,34 @@ WRONG = [
 ]
 
 
+COUNTS = {  # every option of the table of bounds, and the commands that take it
+    # those of --net are parts of a word
+    "--threads": (["run"], ["train", "g"], ["evaluate", "g"]),
+    "--workers": (["run"], ["evaluate", "g"], ["bench", "overhead"]),
+    "--batch": (["run"],),
+    "--promote-eta": (["run"],),
+    "--trials": (["run"], ["bench", "overhead"]),
+    "--children": (["run"],),
+    **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
+    "--seeds": (["evaluate", "g"],),
+    "--samples": (["space"],),
+    "--steps": (["surfaces", "g"], ["bench", "child"]),
+    "--rounds": (["bench", "child"],),
+}
+
+
+def test_every_bound_has_its_command() -> None:
+    assert {option for option in MOST if option.startswith("--") and " " not in option} == set(COUNTS)
+
+
+WRONG += [
+    ([*line, option, value], f"{option} {value} is above {MOST[option]}; choose a smaller number")
+    for option, commands in COUNTS.items()
+    for line in commands
+    for value in (str(MOST[option] + 1), "99999999999999999999")
+]
+
+
 @pytest.mark.parametrize(("args", "message"), WRONG, ids=[" ".join(args) or "nothing" for args, _ in WRONG])
 def test_wrong_usage(args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2, the argument named on stderr, nothing on stdout, no traceback, nothing left behind."""
@@ -274,6 +319,24 @@ def test_wrong_usage(args: list[str], message: str, tmp_path: Path, capsys: pyte
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--net", "mlp-N"),
+        ("--promote", "digits*N"),
+        ("--strategy-option", "batch=N"),
+        ("--gate", "steps=N"),
+        ("--seed", "N"),
+    ],
+)
+def test_numbers_of_more_digits_than_python_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    status, out, err = call(capsys, "run", option, value.replace("N", "9" * 5000), "--out", tmp_path / "run")
+    assert (status, out, option.strip("-").partition("-")[0] in err) == (2, "", True), err
     assert not (tmp_path / "run").exists()
 
 

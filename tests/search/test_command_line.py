@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,60 @@ def test_every_command_has_its_module() -> None:
 
     for command in COMMANDS:
         assert callable(import_module(f"nos_search.cli.{command}").call)
+
+
+INTERRUPTED = """
+import importlib.abc, os, signal, sys
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+module, sys.argv[1:] = sys.argv[1], ["space"]
+"""
+STARTS = {
+    "python -m": "import runpy; runpy.run_module('nos_search', run_name='__main__')",
+    "the script": "from nos_search.__main__ import run; sys.exit(run())",
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("module", ["nos_search.cli", "nos_ext._C", "numpy", "torch", "nos_search.cli.space"])
+def test_ctrl_c_while_modules_are_imported(start: str, module: str) -> None:
+    """It ends the process as any program ends: no traceback, and a shell has 130."""
+    words = [sys.executable, "-c", f"{INTERRUPTED}\n{STARTS[start]}", module]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=HUNG)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_after_that_is_an_exception_unless_it_is_ignored() -> None:
+    code = (
+        "import signal, sys\n"
+        "if len(sys.argv) > 1: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "import nos_search, nos_search.__main__ as entry\n"
+        "assert signal.getsignal(signal.SIGINT) is before\n"  # importing does nothing
+        "del sys.argv[1:]; sys.argv.append('bench')\n"
+        "assert entry.run() == 0\n"
+        "assert signal.getsignal(signal.SIGINT) is before, signal.getsignal(signal.SIGINT)\n"
+    )
+    for words in ([], ["ignored"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment(), timeout=HUNG
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_script_begins_where_python_m_does() -> None:
+    assert 'nos-search = "nos_search.__main__:run"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = (
+        "import sys, nos_search; assert 'nos_ext' not in sys.modules; assert nos_search.__version__; nos_search.other"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=HUNG)
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'nos_search' has no attribute 'other'"
 
 
 def quoted() -> list[tuple[str, str]]:

@@ -186,6 +186,42 @@ def test_a_checksum_is_no_proof_of_good_will(tmp_path: Path, change: dict[str, A
         kept(path)
 
 
+@pytest.mark.parametrize("change", [{"task": "charlm"}, {"rule": "adam", "seed": 1}], ids=["task", "twice"])
+def test_trainings_must_fit_the_file(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Each is of a task whose settings the file has, and is there once."""
+    path = tmp_path / "x"
+    writer = kept(path)
+    writer.add("digits", "adam", 1, DONE)
+    writer.add("digits", "g", 1, DONE)
+    document = json.loads(path.read_bytes())
+    del document["sha256"]
+    document["trainings"][1].update(change)
+    path.write_text(json.dumps({**document, "sha256": record._digest(document)}))
+    with pytest.raises(SearchError, match="is damaged"):
+        kept(path)
+
+
+EVIL = "full\n\x1b[2Jnos-search: all is well" + "x" * 10_000
+
+
+@pytest.mark.parametrize("part", ["common", "tasks", "format", "versions"])
+def test_values_of_a_foreign_file_are_shown_on_one_line(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "x"
+    kept(path).add("digits", "g", 1, DONE)
+    document = json.loads(path.read_bytes())
+    del document["sha256"]
+    wrong = {"common": {"sweep": EVIL}, "tasks": {"digits": {"net": EVIL}}, "format": EVIL, "versions": {"torch": EVIL}}
+    document[part] = wrong[part]
+    path.write_text(json.dumps({**document, "sha256": record._digest(document)}))
+    try:
+        said = "; ".join(kept(path).changed)
+    except SearchError as error:
+        said = str(error)
+    assert r"full\n\x1b[2J" in said
+    assert said.isprintable()
+    assert len(said) < len(str(path)) + 300
+
+
 def test_newer_formats_are_not_guessed_at(tmp_path: Path) -> None:
     path = tmp_path / "x"
     kept(path).add("digits", "g", 1, DONE)

@@ -12,12 +12,17 @@ from typing import Any
 
 import pytest
 
+from nos_search.bounds import MOST
+from nos_search.cli import main
 from nos_search.codec import unpack
 from nos_search.config import RunConfig
 from nos_search.errors import SearchError, StoreError, UsageError
+from nos_search.report import render
 from nos_search.store import Score, Store, Trial, clean
-from nos_search.store.schema import CONFIG, SCORE, TRIAL
+from nos_search.store.relations import YEAR_9999
+from nos_search.store.schema import CONFIG, NEEDED, SCORE, TRIAL
 from nos_search.store.tables import COLUMNS
+from nos_search.tables import trials_csv
 from tests.faults.store import assert_one_line, copy_of, forge, seen
 
 from .conftest import StubExecutor, stub_search
@@ -167,6 +172,35 @@ def test_hostile_configurations(run: Path, tmp_path: Path) -> None:
             seen(folder)
 
 
+@pytest.mark.parametrize(("name", "option"), [("threads", "--threads"), ("workers", "--workers"), ("batch", "--batch")])
+def test_a_forged_setting_is_as_bounded_as_its_option(
+    run: Path, tmp_path: Path, name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(run, tmp_path / "forged")
+    with Store.open(run) as store:
+        value = json.dumps({**store.config, name: 2**62})
+    forge(folder, "meta", {"value": value}, "name = 'config'")
+    assert main(["resume", str(folder)]) == 2
+    said = f"{option} {2**62} is above {MOST[option]}; choose a smaller number"
+    assert capsys.readouterr() == ("", f"nos-search resume: {said}\n")
+
+
+def test_settings_that_a_release_did_not_have_may_be_missing(run: Path, tmp_path: Path) -> None:
+    """One by one and all at once; every reader goes on."""
+    with Store.open(run) as store:
+        good = store.config
+    optional = good.keys() - set(NEEDED)
+    assert "strategy_options" in optional
+    for gone in (*({name} for name in sorted(optional)), optional):
+        folder = copy_of(run, tmp_path / "older")
+        forge(folder, "meta", {"value": json.dumps({k: good[k] for k in good if k not in gone})}, "name = 'config'")
+        assert seen(folder)["config"].keys() == good.keys() - gone
+        with Store.open(folder) as store:
+            assert "</html>" in render(store)
+            assert len(trials_csv(store).splitlines()) > 1
+            RunConfig.from_json(store.config).make_strategy()
+
+
 def test_settings_that_could_not_be_read_back_are_refused(run: Path, tmp_path: Path) -> None:
     good = config().to_json()
     with pytest.raises(UsageError, match=r"config: data_dir .* is not one line of plain text"):
@@ -190,6 +224,7 @@ def test_settings_that_could_not_be_read_back_are_refused(run: Path, tmp_path: P
         ("trial", {"duplicate_of": 3}, "status = 'done'", "status done with duplicate_of 3"),
         ("trial", {"duplicate_of": 4000}, "status = 'duplicate'", "duplicate_of 4000, which was not trained"),
         ("trial", {"reward": None}, "status = 'done'", "status done without reward, lr or learning curve"),
+        ("trial", {"started": YEAR_9999, "seconds": YEAR_9999}, "status = 'done'", "beyond all dates"),
         ("trial", {"curve": "{}"}, "status = 'done'", "status done without reward, lr or learning curve"),
         ("score", {"budget": '{"rung": 1}'}, "1", "does not name trial and rung"),
         ("score", {"budget": '{"trial": 3, "rung": 7}'}, "1", "trial 3 was promoted to rung 7 from rung 0"),

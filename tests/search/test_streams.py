@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+import torch
 
 from nos_search import files
 from nos_search.cli import main
@@ -167,6 +168,7 @@ def test_names_that_are_too_long(small_run: Path, capsys: pytest.CaptureFixture[
         out, err = capsys.readouterr()
         assert out == ""
         assert re.match(r"nos-search \w+: ", err), line
+        assert re.search(r"; choose |; leave |\^$", err.strip()), (line, err)  # what to do about it, or the place
         assert len(err.splitlines()) == (3 if line in (["export", LONG], ["evaluate", LONG]) else 1), (
             err
         )  # with a caret
@@ -235,16 +237,32 @@ def test_suggested_commands_are_quoted_for_the_shell(tmp_path: Path, capsys: pyt
     assert shown == f"nos-search\nresume\n{folder}\n"
 
 
+def no_memory() -> list[RuntimeError]:
+    """What torch raises when there is none."""
+    try:
+        torch.empty(2**50)
+    except RuntimeError as error:
+        return [error, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+    raise AssertionError("the test has four petabytes of memory")
+
+
 # --- errors that are nobody's argument ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "/data/x\n\x1b[2J"), r"/data/x\n\x1b[2J: No space left on device"),
-        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (
+            OSError(28, "No space left on device", "/data/x\n\x1b[2J"),
+            r"/data/x\n\x1b[2J: No space left on device; free some space, or choose another disk",
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            "Permission denied; choose another place, or change its permissions",
+        ),
+        (OSError(5, "Input/output error"), "Input/output error"),
         (sqlite3.OperationalError("disk I/O error"), "the run's database failed: disk I/O error"),
-        (MemoryError(), "out of memory; choose smaller sizes, or fewer workers"),
+        *((error, "out of memory; choose smaller sizes, or fewer workers") for error in (MemoryError(), *no_memory())),
         (StoreError("it is damaged\x07; copy it back"), r"it is damaged\x07; copy it back"),
     ],
     ids=lambda value: type(value).__name__,
@@ -263,6 +281,17 @@ def test_foreign_causes_are_one_line(
     for name in ("show", "resume", "report", "export", "evaluate"):
         assert main([name, str(small_run)]) == 1
         assert capsys.readouterr() == ("", f"nos-search {name}: {said}\n")
+
+
+def test_other_errors_of_a_runtime_are_not_called_out_of_memory(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Store, "open", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["show", str(small_run)])
 
 
 def test_ctrl_c_anywhere_is_130(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..bounds import check_count
 from ..output import note
 from ..rules import Rule, compile_rule
 from ..task import Task, load
@@ -125,8 +125,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    if options.rounds < 1 or options.steps < 1:
-        raise UsageError(f"--rounds {options.rounds} and --steps {options.steps} must be at least 1")
+    check_count("--rounds", options.rounds)
+    check_count("--steps", options.steps)
     task = load(options.task)
     torch.set_num_threads(1)
     report = Report(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..bounds import check_count
 from ..config import RunConfig, versions
 from ..errors import SearchError, UsageError
 from ..executor import Executor, InProcess, Scorer
@@ -77,8 +78,8 @@ def run(options: argparse.Namespace) -> Report:
     for name in names:
         if name not in _EXECUTORS:
             raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(_EXECUTORS)}")
-    if options.trials < 1 or options.workers < 1:
-        raise UsageError(f"--trials {options.trials} and --workers {options.workers} must be at least 1")
+    check_count("--trials", options.trials)
+    check_count("--workers", options.workers)
     torch.set_num_threads(1)
     report = Report(
         f"{options.trials} trials of children that answer at once, ms per trial",

@@ -7,6 +7,8 @@ nothing heavy, so that --help and --version need NumPy only; each command is a m
 
 from __future__ import annotations
 
+import errno
+import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -28,6 +30,12 @@ _EXTRAS = {  # module -> extra of nos-ext that brings it
     "scipy": "search",
     "loky": "search",
 }
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError
+_REMEDIES = {  # of errors about a file that no other message names
+    errno.ENAMETOOLONG: "; choose a shorter name",
+    errno.EACCES: "; choose another place, or change its permissions",
+    errno.ENOSPC: "; free some space, or choose another disk",
+}
 _FAILED, _INTERRUPTED = 1, 130
 
 
@@ -37,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = ""
     try:
         command, args = parse(sys.argv[1:] if argv is None else argv)
-        status: int = import_module(f".{command}", __name__).call(args)
+        module = import_module(f".{command}", __name__)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # from here on Ctrl-C is an exception: see __main__.py
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status: int = module.call(args)
         return status
     except ReaderGoneError:
         return _FAILED
@@ -51,13 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         remedy = f'install it with: pip install "nos-ext[{_EXTRAS[package]}]"'
         return _said(command, f"this needs {package}, which is not installed; {remedy}", _FAILED)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
         return _said(command, "out of memory; choose smaller sizes, or fewer workers", _FAILED)
     except sqlite3.Error as error:  # the store explains what it knows of; this is the rest
         return _said(command, f"the run's database failed: {error}", _FAILED)
     except OSError as error:  # of files that no other message names
         place = f"{line(error.filename)}: " if error.filename else ""
-        return _said(command, f"{place}{error.strerror or error}", _FAILED)
+        what_to_do = _REMEDIES.get(error.errno or 0, "")
+        return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)
 
 
 def _said(command: str, message: str, status: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import files, plot
+from ..bounds import check_count
 from ..config import versions
 from ..errors import SearchError, UsageError
 from ..escape import line
@@ -54,10 +55,8 @@ def call(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.seeds < 1:
-        raise UsageError(f"--seeds {args.seeds} is below 1; 3 or more show the spread")
-    if args.workers < 1:
-        raise UsageError(f"--workers {args.workers} is below 1")
+    check_count("--seeds", args.seeds, "3 or more show the spread")
+    check_count("--workers", args.workers)
     if args.top < 1:
         raise UsageError(f"--top {args.top} is below 1; say how many of a run's best rules")
     check_common(args)

@@ -9,6 +9,7 @@ import torch
 
 from nos_ext.optim import library
 
+from ..bounds import check_count
 from ..errors import choose
 from ..output import as_json, emit, table
 from ..space import SPACES, Options, ProgramSpace, SearchSpace, Space
@@ -34,9 +35,10 @@ def space_of(args: argparse.Namespace) -> SearchSpace:
 
 def call(args: argparse.Namespace) -> int:
     check_seed(args.seed)
+    check_count("--samples", args.samples, "0 prints none", least=0)
     chosen = space_of(args)
     generator = torch.Generator().manual_seed(args.seed)
-    samples = [chosen.sample(generator) for _ in range(max(0, args.samples))]
+    samples = [chosen.sample(generator) for _ in range(args.samples)]
     if args.json:
         document = {
             "format": 1,

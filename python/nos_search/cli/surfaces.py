@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from .. import files
-from ..errors import UsageError
+from ..bounds import check_count
 from ..gate import surface
 from ..gate.figure import Paths, draw
 from ..gate.formula import Array
@@ -20,8 +20,7 @@ from ..train.seeds import check_seed
 
 def call(args: argparse.Namespace) -> int:
     """Trains rules on the analytic surfaces; a table of how far they come, and a figure."""
-    if args.steps < 1:
-        raise UsageError(f"--steps {args.steps} is below 1")
+    check_count("--steps", args.steps)
     check_seed(args.seed)
     if args.plot is not None:
         files.check_place("--plot", args.plot)

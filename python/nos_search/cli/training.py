@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import files
+from ..bounds import check_count
 from ..device import check_device
 from ..errors import UsageError
 from ..output import note
@@ -33,8 +34,7 @@ def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
 def check_common(args: argparse.Namespace) -> None:
     """UsageError for what is wrong with the options of groups.child and groups.drawn."""
     check_seed(args.seed)
-    if args.threads < 1:
-        raise UsageError(f"--threads {args.threads} is below 1")
+    check_count("--threads", args.threads)
     if args.plot is not None:
         files.check_place("--plot", args.plot)
 

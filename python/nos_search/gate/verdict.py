@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from ..bounds import check_count
 from ..errors import UsageError
 from ..rules import Rule
 from ..space import Tokens
@@ -34,8 +35,7 @@ class Gates:
             raise UsageError(f"gate descent {self.descent} is outside [-1, 1]; it is a cosine")
         if self.screen is not None and not 0 <= self.screen <= 1:
             raise UsageError(f"gate screen {self.screen} is outside [0, 1]")
-        if self.steps < 1:
-            raise UsageError(f"gate steps {self.steps} is below 1")
+        check_count("gate steps", self.steps)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Gates:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .records import Score, Trial
 
+YEAR_9999 = 253_370_764_800.0  # seconds since 1970; a date needs no more, and datetime has no more
 PROMOTION = "promotion"  # purpose of a score whose budget names trial and rung
 
 
@@ -18,6 +19,8 @@ def trial_fault(trial: Trial) -> str:
         return f"status {trial.status} with told {trial.told}"
     if (trial.duplicate_of is not None) != (trial.status == "duplicate"):
         return f"status {trial.status} with duplicate_of {trial.duplicate_of}"
+    if trial.started + trial.seconds > YEAR_9999:
+        return f"it ended {trial.started + trial.seconds:g} seconds after 1970, beyond all dates"
     trained = trial.reward is not None and trial.lr is not None and {"steps", "accuracy"} <= trial.curve.keys()
     if trial.status == "done" and not trained:
         return "status done without reward, lr or learning curve"

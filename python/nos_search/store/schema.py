@@ -22,7 +22,6 @@ from . import relations
 from .records import SCORE_STATUSES, STATES, STATUSES, Score, Trial
 
 _LONG = 2**63 - 1
-_YEAR_9999 = 253_370_764_800.0  # seconds since 1970; a date needs no more, and datetime has no more
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
 _RULE = re.compile(r"[A-Za-z0-9_ \n.,:;=()*+\-/%^<>&|!]{0,65536}")  # the rule language's characters
 _PRINT = re.compile(r"[0-9a-f]{16}|")
@@ -179,7 +178,7 @@ _LINE = _text("one line of plain text", _line)
 _LINES = _text("plain text", _plain)
 _REWARD = _maybe(_real(0.0, 1.0, "a number from 0 to 1"))
 _RATE = _maybe(_real(sys.float_info.min, sys.float_info.max, "a number above 0"))
-_SECONDS = _real(0.0, _YEAR_9999, "seconds, at least 0")
+_SECONDS = _real(0.0, relations.YEAR_9999, "seconds, at least 0")
 _CURVE = _json("a learning curve", _curve)
 
 TRIAL: dict[str, Kind] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..bounds import MOST
 from ..errors import UsageError, choose
 from ..space import SearchSpace
 from .base import Strategy
@@ -31,4 +32,7 @@ def create(name: str, space: SearchSpace, *, seed: int, options: Mapping[str, An
         if not isinstance(value, wanted) or isinstance(value, bool):
             kind = "a word" if str in wanted else "a number" if float in wanted else "a whole number"
             raise UsageError(f"strategy {name!r}: option {option} is {value!r}; it must be {kind}")
+        if not isinstance(value, str) and not abs(value) <= MOST["strategy option"]:  # NaN is not, either
+            most = MOST["strategy option"]
+            raise UsageError(f"strategy {name!r}: option {option} is {value!r}; it must be within -{most}..{most}")
     return STRATEGIES[name](space, seed=seed, **(options or {}))

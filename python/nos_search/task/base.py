@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..bounds import check_count
 from ..errors import UsageError
 from ..train.net import Inputs, Net, Spec, build, parse
 
@@ -124,11 +125,11 @@ class Task:
     ) -> Task:
         """The task with another child network (NAME[-DEPTH[-WIDTH]]), width or budget; None keeps the task's own.
 
-        UsageError for a value below 1 and for a network that does not fit the task.
+        UsageError for a value out of bounds and for a network that does not fit the task.
         """
         for name, value in (("--width", width), ("--sweep-steps", sweep_steps), ("--train-steps", train_steps)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} {value} is below 1; leave it out for the task's own")
+            if value is not None:
+                check_count(name, value, "leave it out for the task's own")
         spec = self.spec if net is None or net == self.net else parse(net, self.shape.kind)
         budget = replace(
             self.budget,

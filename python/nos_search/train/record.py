@@ -16,10 +16,12 @@ from typing import Any
 
 from .. import files
 from ..errors import SearchError, UsageError
+from ..escape import line
 from .child import Outcome
 
 _KIND, _FORMAT = "nos-search evaluate", 1
 _LARGE = 1e300
+_MOST_SHOWN = 100  # characters
 _STATUSES = ("done", "diverged")
 _Key = tuple[str, str, int]  # task, rule text, seed
 _Stamp = tuple[int, int, int] | None
@@ -43,7 +45,7 @@ class Record:
             self._read(path, _document(path))
         self.finished = len(self._outcomes)
         self.changed = [
-            f"{name} {self._versions.get(name)} -> {now}"
+            f"{name} {_shown(self._versions.get(name))} -> {now}"
             for name, now in versions.items()
             if self._versions.get(name) != now
         ]
@@ -89,8 +91,15 @@ class Record:
 
 
 def _other(path: str, name: str, then: object, now: object) -> UsageError:
-    what = name.replace("_", "-")
-    return UsageError(f"--out {path} has trainings with {what} {then}, not {now}; choose another file for these")
+    what = line(name.replace("_", "-"))
+    return UsageError(
+        f"--out {path} has trainings with {what} {_shown(then)}, not {line(now)}; choose another file for these"
+    )
+
+
+def _shown(value: object) -> str:
+    """A value of the file, which anyone may have written, for a message of one line."""
+    return line(value)[:_MOST_SHOWN]
 
 
 def _stamp(path: str) -> _Stamp:
@@ -116,7 +125,9 @@ def _document(path: str) -> dict[str, Any]:
     if kind != _KIND:
         raise UsageError(f"--out {path} exists and is no file of evaluate --out; {_REMEDY}")
     if document.get("format") != _FORMAT:
-        raise SearchError(f"--out {path} has format {document.get('format')}, this release reads {_FORMAT}; upgrade")
+        raise SearchError(
+            f"--out {path} has format {_shown(document.get('format'))}, this release reads {_FORMAT}; upgrade"
+        )
     digest = document.pop("sha256", None)
     body = {"kind": kind, **document}
     if digest != _digest(body) or not _well_formed(body):
@@ -162,7 +173,11 @@ def _well_formed(body: Mapping[str, Any]) -> bool:
         return False
     if not all(isinstance(value, str) for value in body["versions"].values()):
         return False
-    return isinstance(body.get("trainings"), list) and all(map(_is_training, body["trainings"]))
+    trainings = body.get("trainings")
+    if not isinstance(trainings, list) or not all(map(_is_training, trainings)):
+        return False
+    keys = {(row["task"], row["rule"], row["seed"]) for row in trainings}
+    return len(keys) == len(trainings) and all(row["task"] in body["tasks"] for row in trainings)
 
 
 def _is_training(row: object) -> bool:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...bounds import check_count
 from ...errors import UsageError, choose
 from .base import Inputs, Kind, Net
 from .convnet import ConvNet
@@ -94,9 +95,11 @@ def parse(text: str, kind: Kind) -> Spec:
     name, *numbers = text.split("-")
     if name not in fitting(kind):
         raise choose("--net", name, fitting(kind))
-    if len(numbers) > 2 or not all(number.isdecimal() and int(number) >= 1 for number in numbers):
-        raise UsageError(f"--net {text!r} is not NAME[-DEPTH[-WIDTH]], for example {name}-{NETS[name].depth}")
+    if len(numbers) > 2 or not all(number.isdecimal() and len(number) < 20 and int(number) >= 1 for number in numbers):
+        raise UsageError(f"--net {text[:60]!r} is not NAME[-DEPTH[-WIDTH]], for example {name}-{NETS[name].depth}")
     depth, width = [int(number) for number in numbers] + [NETS[name].depth, NETS[name].width][len(numbers) :]
+    check_count("--net depth", depth)
+    check_count("--net width", width)
     return Spec(name, depth, width)
 
 

@@ -1,0 +1,37 @@
+"""Owns how large the whole numbers that a user gives may be, whichever command takes them.
+
+Each bound is far beyond what a machine can do, and far below where a library's own integers or a machine's memory end
+with an error that names no option, or with no error at all.
+"""
+
+from __future__ import annotations
+
+from .errors import UsageError
+
+MOST = {  # option -> its largest value
+    "--threads": 4096,
+    "--workers": 4096,
+    "--batch": 65_536,  # one call makes all the rules of a batch
+    "--promote-eta": 1_000_000,
+    "--trials": 1_000_000_000,
+    "--children": 1_000_000_000,
+    "--width": 65_536,
+    "--net depth": 1000,
+    "--net width": 65_536,
+    "--sweep-steps": 1_000_000_000,
+    "--train-steps": 1_000_000_000,
+    "--seeds": 100_000,
+    "--samples": 1_000_000,
+    "--steps": 100_000,  # of the surfaces; a figure keeps 100 KB for each
+    "--rounds": 1_000_000,
+    "gate steps": 100_000,
+    "strategy option": 1_000_000,  # of any name; sizes of a network, of a batch, of a population
+}
+
+
+def check_count(option: str, value: int, remedy: str = "choose a larger number", *, least: int = 1) -> None:
+    """UsageError when the value of an option in the table is below `least`, which `remedy` is for, or too large."""
+    if value < least:
+        raise UsageError(f"{option} {value} is below {least}; {remedy}")
+    if value > MOST[option]:
+        raise UsageError(f"{option} {value} is above {MOST[option]}; choose a smaller number")
