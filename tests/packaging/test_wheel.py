@@ -65,7 +65,13 @@ def test_sdist_to_wheel_to_use_elsewhere(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert any(n.startswith("nos_ext/_C.") and n.endswith(".so") for n in names)
-        assert {"nos_ext/py.typed", "nos_ext/_C.pyi", "nos_search/py.typed", "nos_search/cli/__init__.py", "nos_search/store/store.py"} <= names
+        assert {
+            "nos_ext/py.typed",
+            "nos_ext/_C.pyi",
+            "nos_search/py.typed",
+            "nos_search/cli/__init__.py",
+            "nos_search/store/store.py",
+        } <= names
         assert any(n.startswith("nos_search/data/") for n in names)
         assert not any(n.startswith(("tests/", "csrc/", "bench/", "build/")) for n in names)
 
