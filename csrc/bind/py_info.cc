@@ -10,6 +10,7 @@
 #include "../program/bytecode.h"
 #include "bind.h"
 #include "devices.h"
+#include "instances.h"
 
 namespace py = pybind11;
 
@@ -52,10 +53,10 @@ class FloatBlock {
 }  // namespace
 
 void bind_info(py::module_& m) {
-  py::class_<FloatBlock>(m, "FloatEnvironment", "Rounding to nearest and subnormals for a `with` block of this thread.")
-      .def(py::init<>())
-      .def("__enter__", &FloatBlock::enter)
-      .def("__exit__", [](FloatBlock& self, const py::args&) { self.exit(); });
+  py::class_<FloatBlock> block(m, "FloatEnvironment", py::custom_type_setup(checked_new),
+                               "Rounding to nearest and subnormals for a `with` block of this thread.");
+  def_init(block, [] { return std::make_unique<FloatBlock>(); });
+  block.def("__enter__", &FloatBlock::enter).def("__exit__", [](FloatBlock& self, const py::args&) { self.exit(); });
   m.attr("__version__") = NOS_VERSION;
   m.def("build_info", &build_info, "Versions, instruction sets, and what this build can run on.");
   m.def(

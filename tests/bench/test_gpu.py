@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+import nos_ext
 from bench.case import Contender
 from bench.gpu import page, predictions, probe, run, scenes, suites, timing
 from bench.gpu.contenders import COMPILED, GRAPH, INTERPRETER, contenders
@@ -159,19 +160,31 @@ def test_stages_by_name_without_a_gpu(tmp_path: Path) -> None:
         command = ["bash", "bench/gpu/run.sh", "--host", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
-    first = script("probe")
+    first = script("check")
     assert first.returncode == 0, first.stdout + first.stderr
+    assert "0 with other bits" in first.stdout
     assert [line.split()[1] for line in first.stdout.splitlines() if line.startswith("== ")] == [
-        "probe",
+        "check",
         *first_words(first),
     ]
-    answers = (tmp_path / "probe.txt").read_text()
-    assert "FAILED" not in answers
-    assert [q.__name__ for q in probe.QUESTIONS if f"{q.__name__}: " not in answers] == []
-    second = script("check", "sanitizer")
+    (tmp_path / "results.of.an.earlier.call").touch()
+    second = script("sanitizer")
     assert second.returncode == 0, second.stdout + second.stderr
-    assert "0 with other bits" in second.stdout
-    assert {p.name for p in tmp_path.iterdir()} == {"probe.txt", "logs.tgz"}
+    assert {p.name for p in tmp_path.iterdir()} == {"results.of.an.earlier.call", "logs.tgz"}
+
+
+def test_every_question_of_the_probe_has_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    before = nos_ext.set_jit("never")
+    try:
+        assert probe.main(["--device", "cpu", "--here"]) == 0
+    finally:
+        nos_ext.set_jit(before)
+    answers = capsys.readouterr().out
+    for question in probe.QUESTIONS:
+        assert f"{question.__name__}: " in answers
+    assert "host_time_of_a_step: needs" not in answers
+    with pytest.raises(SystemExit):
+        probe.main(["what_is_love"])
 
 
 def first_words(done: subprocess.CompletedProcess[str]) -> list[str]:
