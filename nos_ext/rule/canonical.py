@@ -168,7 +168,7 @@ class _Builder:
         if op == "normal":
             return algebra.mul(args[0], algebra.symbol(self._number("normal")))
         if op != "drop":
-            raise NotImplementedError(f"the canonical form does not know the random op {op}")
+            raise LookupError(f"random op {op} has no normal form; give it one here")
         x, prob = args
         if prob.constant is not None and (prob.constant <= 0 or prob.constant > 1):
             return x if prob.constant <= 0 else ZERO
