@@ -7,12 +7,6 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// Below this much work (cpu::Prepared::work, nanoseconds of one thread) handing the GIL over and back costs more than
-// it gives.
-constexpr int64_t kReleaseGil = 6'000;
-// The same for every tensor, whose memory has to be owned then: about thirty times what that costs.
-constexpr int64_t kOwnTensor = 4'000;
-
 // The Program in a pybind11 object, in a tenth of the time of py::cast, which looks the type up twice. The only use of
 // pybind11's private parts; what it gives is compared with py::cast's result before it is relied on.
 static_assert(PYBIND11_VERSION_MAJOR == 3, "nos_ext builds with pybind11 3: see how this version lays out an instance");
@@ -51,18 +45,6 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
     known = Py_TYPE(source);
   }
   return program;
-}
-
-bool is_long(const cpu::Prepared& prepared, const TensorLists& tensors) {
-  return prepared.work > kReleaseGil + kOwnTensor * static_cast<int64_t>(tensors.size());
-}
-
-void run_job(const cpu::Prepared& prepared, const cpu::StepArgs& args, TensorLists& tensors) {
-  if (!is_long(prepared, tensors)) return cpu::run(prepared, args);
-  tensors.own_memory();
-  prepared.native_code(cpu::is_scaled(args));  // compiled here: a child forked meanwhile would find its lock taken
-  const py::gil_scoped_release release;
-  cpu::run(prepared, args);
 }
 
 void add_function(py::module_& m, PyMethodDef& definition) {

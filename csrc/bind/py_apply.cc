@@ -2,11 +2,10 @@
 #include <pybind11/stl.h>
 
 #include "../backend/cpu/engine.h"
-#include "../plan/plan.h"
 #include "../program/program.h"
 #include "bind.h"
 #include "call.h"
-#include "devices.h"
+#include "plan_cache.h"
 #include "scalars.h"
 #include "states.h"
 #include "tensors.h"
@@ -16,29 +15,10 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-LastPlan& last_plan_of(const Program& program) {  // guarded by the GIL
+PlanCache& plans_of(const Program& program) {  // guarded by the GIL
   std::shared_ptr<const void>& slot = program.attached(Attachment::calls);
-  if (!slot) slot = std::make_shared<LastPlan>();
-  return *static_cast<LastPlan*>(const_cast<void*>(slot.get()));
-}
-
-std::shared_ptr<const cpu::Prepared> plan_of(const Program& program, const TensorLists& tensors,
-                                             uint32_t tensor_index) {
-  const auto fits = [](const cpu::Prepared&) { return true; };
-  return last_plan_of(program).get(tensors, tensor_index, {}, fits, [&] {
-    const Program* programs[] = {&program};
-    Plan plan = make_plan(tensors.lists(), tensor_index);
-    return cpu::prepare(std::move(plan), programs);
-  });
-}
-
-// On whichever device the tensors are.
-void run_step(const Program& program, TensorLists& tensors, uint32_t tensor_index, const cpu::StepArgs& args) {
-  const Program* programs[] = {&program};
-  if (on_cuda(tensors))
-    ready_on_cuda(programs, tensors, tensor_index, {}, 0)(args);
-  else
-    run_job(*plan_of(program, tensors, tensor_index), args, tensors);
+  if (!slot) slot = std::make_shared<PlanCache>();
+  return *static_cast<PlanCache*>(const_cast<void*>(slot.get()));
 }
 
 void apply_rule(Arguments arguments) {
@@ -55,8 +35,9 @@ void apply_rule(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_rule, programs, state);
-  last_plan_of(program).check_negation(*tensors);
-  tensors->read();
+  PlanCache& plans = plans_of(program);
+  plans.settle(*tensors);
+  const ReadyJob job = plans.get(*tensors, programs, {scalars.tensor_index(), 0, {}});
 
   std::vector<double>& slots = tensors->scalars;
   slots.resize(static_cast<size_t>(program.num_scalars()));
@@ -64,8 +45,8 @@ void apply_rule(Arguments arguments) {
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {scalars.seed(0)};
-  const cpu::StepArgs args{rows, sizes, 1, seeds, scalars.step(), scalars.factor(), scalars.stochastic_rounding()};
-  run_step(program, *tensors, scalars.tensor_index(), args);
+  const StepArgs args{rows, sizes, 1, seeds, scalars.step(), scalars.factor(), scalars.stochastic_rounding()};
+  job.run(args, *tensors);
   tensors->mark_modified();
 }
 

@@ -4,22 +4,18 @@
 #include <algorithm>
 #include <optional>
 
+#include "../backend/cuda/engine.h"
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
-#include "devices.h"
 #include "instances.h"
 #include "tensor_type.h"
-
-#ifdef NOS_HAVE_CUDA
-#include "../backend/cuda/engine.h"
-#endif
+#include "tensors.h"
 
 namespace py = pybind11;
 
 namespace nos::bind {
 
-#ifdef NOS_HAVE_CUDA
 namespace {
 
 class PyCapturedStep {
@@ -33,13 +29,18 @@ class PyCapturedStep {
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
       tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
-    tensors_.read({});
-    if (!on_cuda(tensors_))
+    std::vector<PyObject*> unseen;
+    tensors_.settle(unseen);
+    tensors_.read();
+    if (!std::ranges::any_of(tensors_.lists()[0].tensors, &TensorRef::on_cuda))
       throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
     std::vector<const Program*> list;
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
+    const Snapshot known = tensors_.snapshot();
     tensors_.check_storage();
+    tensors_.check_unmoved(known);
+    tensors_.read();
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
     Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
     if (!population)
@@ -157,18 +158,5 @@ void bind_captured(py::module_& m) {
       .def("launch", &PyCapturedStep::launch)
       .def("steps_done", &PyCapturedStep::steps_done);
 }
-
-#else
-
-void bind_captured(py::module_& m) {
-  m.def(
-      "CapturedStep",
-      [](const py::args&, const py::kwargs&) {
-        throw std::runtime_error("this build has no CUDA back-end (" NOS_CUDA_STATUS "), so no captured steps");
-      },
-      "See nos_ext.CapturedStep.");
-}
-
-#endif
 
 }  // namespace nos::bind

@@ -3,13 +3,13 @@
 #include <optional>
 #include <stdexcept>
 
+#include "../backend/backend.h"
 #include "../backend/cpu/engine.h"
 #include "../backend/cpu/kernels.h"
 #include "../ops/float_environment.h"
 #include "../ops/philox.h"
 #include "../program/bytecode.h"
 #include "bind.h"
-#include "devices.h"
 #include "instances.h"
 
 namespace py = pybind11;
@@ -33,7 +33,15 @@ py::dict build_info() {
   out["bytecode_version"] = bytecode::kVersion;
   out["compiler"] = "g++ " __VERSION__;
   out["cpu"] = cpu;
-  out["cuda"] = cuda_info();
+  const CudaReport report = cuda_report();
+  py::dict cuda;
+  cuda["enabled"] = report.enabled;
+  cuda["toolkit"] = report.toolkit;
+  cuda["architectures"] = report.architectures;
+  cuda["devices"] = report.devices;
+  cuda["status"] = report.status;
+  cuda["jit"] = report.jit;
+  out["cuda"] = cuda;
   return out;
 }
 

@@ -1,7 +1,7 @@
 // apply_population: K programs on K slices of stacked tensors, in one call.
 #include "bind.h"
 #include "call.h"
-#include "devices.h"
+#include "plan_cache.h"
 #include "scalars.h"
 #include "states.h"
 
@@ -58,24 +58,9 @@ struct Rows {
   std::vector<uint64_t> seeds;
 };
 
-LastPlan& last_plan() {  // guarded by the GIL; leaked, as the interpreter may be gone at exit
-  static LastPlan& last = *new LastPlan();
-  return last;
-}
-
-// The plan of the last population is used again while its tensors and programs are the same.
-std::shared_ptr<const cpu::Prepared> plan_of(const Population& population, const TensorLists& tensors, uint32_t index) {
-  const size_t n = population.programs.size();
-  // lowered code is compared, not programs: the plan keeps it alive, so its address cannot be used again
-  const auto fits = [&](const cpu::Prepared& prepared) {
-    bool same = prepared.code.size() == n;
-    for (size_t k = 0; same && k < n; ++k)
-      same = prepared.code[k] == population.programs[k]->attached(Attachment::cpu_code);
-    return same;
-  };
-  return last_plan().get(tensors, index, {}, fits, [&] {
-    return cpu::prepare(make_plan(tensors.lists(), index, static_cast<uint32_t>(n)), population.programs);
-  });
+PlanCache& plans() {  // guarded by the GIL; leaked, as the interpreter may be gone at exit
+  static PlanCache& cache = *new PlanCache();
+  return cache;
 }
 
 void apply_population(Arguments arguments) {
@@ -89,21 +74,14 @@ void apply_population(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_population, population.programs, state);
-  last_plan().check_negation(*tensors);
-  tensors->read();
+  plans().settle(*tensors);
+  const auto slices = static_cast<uint32_t>(population.programs.size());
+  const ReadyJob job = plans().get(*tensors, population.programs, {scalars.tensor_index(), slices, {}});
   const Rows rows(population.programs, scalars);
-  const cpu::StepArgs args{rows.rows.data(),
-                           rows.sizes.data(),
-                           rows.rows.size(),
-                           rows.seeds.data(),
-                           scalars.step(),
-                           scalars.factor(),
-                           scalars.stochastic_rounding()};
-  const uint32_t index = scalars.tensor_index();
-  if (on_cuda(*tensors))
-    ready_on_cuda(population.programs, *tensors, index, {}, static_cast<uint32_t>(population.programs.size()))(args);
-  else
-    run_job(*plan_of(population, *tensors, index), args, *tensors);
+  const StepArgs args{rows.rows.data(),  rows.sizes.data(), rows.rows.size(),
+                      rows.seeds.data(), scalars.step(),    scalars.factor(),
+                      scalars.stochastic_rounding()};
+  job.run(args, *tensors);
   tensors->mark_modified();
 }
 

@@ -7,16 +7,16 @@
 #include <cmath>
 #include <deque>
 #include <memory>
+#include <optional>
 
-#include "../backend/cpu/engine.h"
-#include "../plan/plan.h"
 #include "../program/program.h"
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"
-#include "devices.h"
 #include "instances.h"
+#include "plan_cache.h"
 #include "scalars.h"
+#include "tensor_type.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -33,7 +33,7 @@ struct Part {
   bool maximize, stochastic_rounding;
   std::vector<uint64_t> seeds;  // one per group, all the same
   std::vector<size_t> row_sizes;
-  LastPlan last;
+  PlanCache plans;
 };
 
 class Stepper {
@@ -98,6 +98,7 @@ class Stepper {
   }
 
   py::list gradients() const {
+    if (const py::object quick = quick_gradients()) return quick;
     static PyObject* const grad = interned("grad");
     const std::vector<py::object> params = watch_.params();  // a property `grad` may change param_groups
     py::list out(params.size());
@@ -124,6 +125,20 @@ class Stepper {
 
  private:
   size_t width() const { return program_.hypers().size(); }
+
+  // The gradients of torch's own tensors, without running Python code; null where there are others.
+  py::object quick_gradients() const {
+    const auto& params = watch_.params();
+    py::list out(params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+      const TensorType* type = known_type(Py_TYPE(params[i].ptr()));
+      if (!type || !type->direct || type->direct->in_mode()) return {};
+      PyObject* value = type->direct->grad(params[i].ptr());
+      if (!value) throw py::error_already_set();
+      PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), value);
+    }
+    return std::move(out);
+  }
 
   bool same_counts() const {
     for (size_t i = 0; i < known_counts_.size(); ++i)
@@ -170,8 +185,7 @@ class Stepper {
   void run(py::object grads, py::object scale) {
     struct Ready {
       CallTensors tensors;
-      std::shared_ptr<const cpu::Prepared> plan;
-      RunOnCuda run_on_cuda;
+      std::optional<ReadyJob> job;
       std::vector<double> scalars;
       std::vector<const double*> rows;
       py::object grads;
@@ -194,57 +208,39 @@ class Stepper {
         r.rows.push_back(&r.scalars[g * size]);
       }
     }
-    bool gives_gil_away = false;
     for (size_t k = 0; k < parts.size(); ++k) {
       Ready& r = ready[k];
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      parts[k].last.check_negation(*r.tensors);
+      parts[k].plans.settle(*r.tensors);
     }
-    for (const Ready& r : ready) r.tensors->read();  // nothing gives the GIL away from here on
+    bool gives_gil_away = false;
     for (size_t k = 0; k < parts.size(); ++k) {
       Ready& r = ready[k];
-      if (on_cuda(*r.tensors)) {
-        r.run_on_cuda = ready_on_cuda(programs, *r.tensors, 0, watch_.group_of(), 0);
-      } else {
-        r.plan = plan_of(parts[k], *r.tensors);
-        gives_gil_away |= is_long(*r.plan, *r.tensors);
-      }
+      r.job.emplace(parts[k].plans.get(*r.tensors, programs, {0, 0, watch_.group_of()}));
+      gives_gil_away |= r.job->is_long();
     }
-    if (parts.size() > 1)
-      for (const Ready& r : ready) r.tensors->check_unmoved();  // making a plan may have run Python code
+    if (parts.size() > 1)  // making a job may have run Python code
+      for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
     if (gives_gil_away)  // while one part runs, the tensors of the others may change
-      for (const Ready& r : ready) r.tensors->own_memory();
+      for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
     for (size_t k = 0; k < parts.size(); ++k) {
       Part& part = parts[k];
       Ready& r = ready[k];
-      const cpu::StepArgs args{r.rows.data(),
-                               part.row_sizes.data(),
-                               r.rows.size(),
-                               part.seeds.data(),
-                               static_cast<uint32_t>(part.step + 1),
-                               gradient_factor(part.maximize ? -1 : 1, grad_scale),
-                               part.stochastic_rounding};
-      if (r.plan)
-        run_job(*r.plan, args, *r.tensors);
-      else
-        r.run_on_cuda(args);
+      const StepArgs args{r.rows.data(),
+                          part.row_sizes.data(),
+                          r.rows.size(),
+                          part.seeds.data(),
+                          static_cast<uint32_t>(part.step + 1),
+                          gradient_factor(part.maximize ? -1 : 1, grad_scale),
+                          part.stochastic_rounding};
+      r.job->run(args, *r.tensors);
       part.step += 1;
       for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
     }
     for (const Ready& r : ready) r.tensors->mark_modified();
-  }
-
-  std::shared_ptr<const cpu::Prepared> plan_of(Part& part, const TensorLists& tensors) const {
-    const auto fits = [](const cpu::Prepared&) { return true; };
-    return part.last.get(tensors, 0, watch_.group_of(), fits, [&] {
-      const Program* programs[] = {&program_};
-      Plan plan = make_plan(tensors.lists(), 0);
-      for (PlannedTensor& t : plan.tensors) t.row = watch_.group_of()[t.index];
-      return cpu::prepare(std::move(plan), programs);
-    });
   }
 
   static py::list only(const std::vector<uint32_t>& members, PyObject* grads) {

@@ -1,4 +1,6 @@
 // Snapshots of TensorLists: whether the plan of an earlier call serves the tensors of this one.
+#include "prefetch.h"
+#include "tensor_type.h"
 #include "tensors.h"
 
 namespace nos::bind {
@@ -6,43 +8,69 @@ namespace {
 
 uint64_t kind_of(const TensorRef& t) {
   return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.on_cuda) << 8 |
-         static_cast<uint64_t>(t.present) << 9 | static_cast<uint64_t>(t.device) << 16 |
-         static_cast<uint64_t>(t.ndim) << 32;
+         static_cast<uint64_t>(t.present) << 9 | static_cast<uint64_t>(t.device) << 16;
+}
+
+bool same_dims(const TensorRef& t, const int64_t* dims) {
+  for (int32_t d = 0; d < t.ndim; ++d)
+    if (t.shape[d] != dims[d] || t.strides[d] != dims[t.ndim + d]) return false;
+  return true;
 }
 
 }  // namespace
 
-Likeness TensorLists::compare(const Snapshot& known) const {
+Likeness TensorLists::read_like(const Snapshot& known) {
   if (known.counts.size() != count_ || known.tensors.size() != objects_.size()) return Likeness::different;
-  bool moved = false;
-  const Snapshot::Tensor* k = known.tensors.data();
-  const int64_t* dims = known.dims.data();
-  for (size_t l = 0; l < count_; ++l) {
+  for (size_t l = 0; l < count_; ++l)
     if (lists_[l].tensors.size() != known.counts[l]) return Likeness::different;
-    for (const TensorRef& t : lists_[l].tensors) {
-      if (kind_of(t) != k->kind) return Likeness::different;
-      if (t.data != k->data) {
+  array_strides_.clear();
+  bool moved = false;
+  const int64_t* dims = known.dims.data();
+  size_t number = 0;
+  for (size_t l = 0; l < count_; ++l)
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
+      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
+      TensorRef& out = lists_[l].tensors[i];
+      const Snapshot::Tensor& k = known.tensors[number];
+      const TensorType* type = k.facts.body ? tensor_type(Py_TYPE(objects_[number])) : nullptr;
+      const void* data = nullptr;
+      auto seen = TorchTensor::Seen::other;
+      if (type && type->direct) seen = type->direct->compare(objects_[number], k.facts, dims, &data);
+      const bool emptied = seen == TorchTensor::Seen::moved && reinterpret_cast<uintptr_t>(data) < kLikelyAddress;
+      if (seen == TorchTensor::Seen::other || emptied) {
+        read_one(l, i, number);
+        if (kind_of(out) != k.kind || out.ndim != k.facts.ndim || !same_dims(out, dims)) return Likeness::different;
+        seen = out.data == k.facts.data ? TorchTensor::Seen::same : TorchTensor::Seen::moved;
+      } else if (l == bytecode::kG) {
+        out.data = const_cast<void*>(data);
+        out.present = true;
+      }
+      if (seen == TorchTensor::Seen::moved) {
         if (l != bytecode::kG) return Likeness::different;
         moved = true;
       }
-      for (int32_t d = 0; d < t.ndim; ++d)
-        if (t.shape[d] != dims[d] || t.strides[d] != dims[t.ndim + d]) return Likeness::different;
-      dims += 2 * t.ndim;
-      ++k;
+      dims += 2 * k.facts.ndim;
     }
-  }
   return moved ? Likeness::moved : Likeness::same;
 }
 
 Snapshot TensorLists::snapshot() const {
   Snapshot out;
   out.tensors.reserve(objects_.size());
+  size_t number = 0;
   for (const TensorList& list : lists()) {
     out.counts.push_back(list.tensors.size());
     for (const TensorRef& t : list.tensors) {
-      out.tensors.push_back({t.data, kind_of(t)});
+      const size_t first = out.dims.size();
       out.dims.insert(out.dims.end(), t.shape, t.shape + t.ndim);
       out.dims.insert(out.dims.end(), t.strides, t.strides + t.ndim);
+      PyObject* object = objects_[number++];
+      const TensorType* type = t.present ? tensor_type(Py_TYPE(object)) : nullptr;
+      TorchTensor::Facts facts;
+      if (type && type->direct) facts = type->direct->facts(object, t.data, t.ndim, out.dims.data() + first);
+      facts.data = t.data;
+      facts.ndim = t.ndim;
+      out.tensors.push_back({facts, kind_of(t)});
     }
   }
   return out;
@@ -50,7 +78,7 @@ Snapshot TensorLists::snapshot() const {
 
 void TensorLists::refresh(Snapshot& known) const {
   for (size_t i = 0; i < lists_[bytecode::kG].tensors.size(); ++i)
-    known.tensors[known.counts[0] + i].data = lists_[bytecode::kG].tensors[i].data;
+    known.tensors[known.counts[0] + i].facts.data = lists_[bytecode::kG].tensors[i].data;
 }
 
 }  // namespace nos::bind

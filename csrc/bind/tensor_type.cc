@@ -11,6 +11,8 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
+TensorType g_known[4];  // Parameter and Tensor take turns
+
 // " (torch 2.13.0)" for messages about the framework of a type; empty when it does not say.
 std::string version_of(PyTypeObject* type) {
   const py::object name = py::getattr(reinterpret_cast<PyObject*>(type), "__module__", py::none());
@@ -58,20 +60,35 @@ PyObject* increment_function() {
 
 }  // namespace
 
-const TensorType* tensor_type(PyTypeObject* type) {
-  static TensorType known[4];  // Parameter and Tensor take turns
-  static unsigned next = 0;
-  for (const TensorType& k : known)
+const TensorType* known_type(PyTypeObject* type) {
+  for (const TensorType& k : g_known)
     if (k.type == type) return &k;
+  return nullptr;
+}
+
+const TensorType* tensor_type(PyTypeObject* type) {
+  if (const TensorType* known = known_type(type)) return known;
   const DLPackExchangeAPI* api = exchange_api(type);
   if (!api) return nullptr;
   const auto has = [type](const char* name) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
-  const TensorType made{type, api, has("_version"), has("untyped_storage"), has("trigger_wait")};
+  bool again = false;
+  const TensorType made{type,
+                        api,
+                        has("_version"),
+                        has("untyped_storage"),
+                        TorchTensor::of(type, &again),
+                        has("trigger_wait")};
   if (made.versioned) increment_function();  // that it is missing must not be found after a write
-  Py_INCREF(type);                           // a remembered type must not be freed and its address used again
-  TensorType& slot = known[next++ % std::size(known)];
+  if (again) {
+    static TensorType passing;
+    return &(passing = made);
+  }
+  if (const TensorType* known = known_type(type)) return known;  // what ran meanwhile has asked, too
+  Py_INCREF(type);  // a remembered type must not be freed and its address used again
+  static unsigned next = 0;
+  TensorType& slot = g_known[next++ % std::size(g_known)];
   PyTypeObject* forgotten = slot.type;
   slot = made;
   Py_XDECREF(forgotten);

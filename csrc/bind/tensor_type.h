@@ -8,20 +8,28 @@
 #include <cstdint>
 
 #include "dlpack.h"
+#include "torch_tensor.h"
 
 namespace nos::bind {
+
+// Below this lies no memory but, in a view of a storage that was emptied, the view's offset in it: 1 TiB. (Where the
+// system does give such addresses, the storage is asked, which takes longer.)
+inline constexpr uintptr_t kLikelyAddress = uintptr_t{1} << 40;
 
 struct TensorType {
   PyTypeObject* type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
   bool versioned = false;      // its tensors have autograd's version counter: torch.Tensor and its subclasses
   bool has_storage = false;    // its tensors are views of a storage that can be replaced: torch's again
+  const TorchTensor* direct = nullptr;  // torch's own tensors: how they are compared without an export
   bool has_to_arrive = false;  // its tensors stand for the results of asynchronous collectives
 };
 
 // The type of tensors that a Python type is, or null. torch >= 2.10 has an exchange table on torch.Tensor, which
 // subclasses inherit. The result is valid until a few other types have been asked for.
 const TensorType* tensor_type(PyTypeObject* type);
+// The same among those that have been asked for lately, without running Python code.
+const TensorType* known_type(PyTypeObject* type);
 
 // The current stream of a CUDA device, as the tensor's framework has it (a cudaStream_t).
 void* current_stream(PyObject* tensor, int device);

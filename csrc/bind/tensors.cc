@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include "arguments.h"
+#include "prefetch.h"
 #include "tensor_type.h"
 
 namespace py = pybind11;
@@ -20,27 +21,13 @@ struct Where {
 };
 std::string operator+(const Where& where, const char* text) { return std::string(where) + text; }
 
+[[noreturn]] void negated(const Where& where) {
+  throw TensorError(where + " is a lazily negated view; pass " + std::string(where) + ".resolve_neg()");
+}
+
 [[noreturn]] void bad_dtype(Where where, const std::string& dtype) {
   throw TensorError(where + " is " + dtype + "; supported are float32, float64, bfloat16 and float16" +
                     (dtype.rfind("complex", 0) == 0 ? " (pass torch.view_as_real of a complex tensor)" : ""));
-}
-
-// Reading a tensor follows a chain of addresses, each a cache miss after a backward pass. Tensors of the list are
-// fetched a few ahead: first the Python object, then the body that one of its first two words points at in torch. These
-// are hints: for other objects they fetch something useless.
-constexpr size_t kFetchObject = 8, kFetchBody = 4;  // tensors ahead
-
-void prefetch_object(const PyObject* item) {
-  __builtin_prefetch(item);
-  __builtin_prefetch(reinterpret_cast<const char*>(item) + 32);
-}
-
-void prefetch_body(const PyObject* item) {
-  constexpr Py_ssize_t kWords = 2, kLines = 3, kLine = 64;
-  if (Py_TYPE(item)->tp_basicsize < static_cast<Py_ssize_t>(sizeof(PyObject) + kWords * sizeof(void*))) return;
-  const auto* words = reinterpret_cast<const char* const*>(item + 1);
-  for (Py_ssize_t w = 0; w < kWords; ++w)
-    for (Py_ssize_t line = 0; line < kLines; ++line) __builtin_prefetch(words[w] + line * kLine);
 }
 
 DType dlpack_dtype(Where where, DLDataType t) {
@@ -54,10 +41,6 @@ DType dlpack_dtype(Where where, DLDataType t) {
   const std::string bits = t.code == kDLBool ? "" : std::to_string(t.bits);
   bad_dtype(where, t.code < std::size(kKinds) ? kKinds[t.code] + bits : "an unknown " + bits + "-bit type");
 }
-
-// Below this lies no memory but, in a view of a storage that was emptied, the view's offset in it: 1 TiB. (Where the
-// system does give such addresses, the storage is asked, which takes longer.)
-constexpr uintptr_t kLikelyAddress = uintptr_t{1} << 40;
 
 // reason: what its framework said, or nothing.
 [[noreturn]] void no_memory(Where where, PyObject* tensor, const std::string& reason = {}) {
@@ -168,10 +151,18 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
     if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
     Py_INCREF(items[i]);
   }
-  if (count_ == 1) written_ = std::move(fast);
+  // A new type is asked in Python code, during which the list may change.
+  const PyTypeObject* type = nullptr;
+  for (size_t i = objects_.size() - n; i < objects_.size(); ++i) {
+    if (Py_TYPE(objects_[i]) == type || objects_[i] == Py_None) continue;
+    type = Py_TYPE(objects_[i]);
+    const TensorType* known = tensor_type(Py_TYPE(objects_[i]));
+    all_plain_ &= known && known->direct;
+  }
 }
 
 void TensorLists::read() {
+  array_strides_.clear();
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
     for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
@@ -187,14 +178,13 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
   const Where where{lists_[list].name, index};
   if (item == Py_None && access == Access::read_or_none) {
     out = {};
-    out.present = all_present_ = false;
+    out.present = false;
   } else if (const TensorType* known = tensor_type(Py_TYPE(item))) {
     const TensorType type = *known;
     from_dlpack(where, item, type, out);
     if (lacks_memory(out, type, item)) no_memory(where, item);
-    if (list == 0) all_versioned_ &= type.versioned;
+    if (type.direct && type.direct->is_negated(item)) negated(where);
   } else if (py::isinstance<py::array>(item)) {
-    if (list == 0) all_versioned_ = false;
     array_strides_.emplace_back();
     out = from_numpy(where, py::reinterpret_borrow<py::array>(item), access, array_strides_.back());
   } else {
@@ -206,7 +196,8 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
 
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
 // here.) On the way, what an asynchronous collective stands for takes its place.
-void TensorLists::check_negation(const std::vector<PyObject*>& seen) {
+void TensorLists::settle(std::vector<PyObject*>& seen) {
+  if (all_plain_) return seen.clear();
   static PyObject* const is_neg = interned("is_neg");
   size_t number = 0;
   for (const TensorList& list : lists()) {
@@ -214,7 +205,7 @@ void TensorLists::check_negation(const std::vector<PyObject*>& seen) {
       PyObject* item = objects_[number];
       if (number < seen.size() && seen[number] == item) continue;
       const TensorType* type = item == Py_None ? nullptr : tensor_type(Py_TYPE(item));
-      if (!type) continue;
+      if (!type || type->direct) continue;
       if (type->has_to_arrive) {
         if (py::object there = arrived(item)) {
           objects_[number] = there.release().ptr();
@@ -222,35 +213,27 @@ void TensorLists::check_negation(const std::vector<PyObject*>& seen) {
           item = objects_[number];
         }
       }
-      const auto negated = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
-      if (!negated) {
+      const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
+      if (!answer)
         forget_error();  // not torch: such a type has no lazy negation
-      } else if (negated.ptr() == Py_True) {
-        const std::string where = Where{list.name, i};
-        throw TensorError(where + " is a lazily negated view; pass " + where + ".resolve_neg()");
-      }
+      else if (answer.ptr() == Py_True)
+        negated({list.name, i});
     }
   }
+  if (seen != objects_) seen = objects_;
 }
 
-// Refuses tensors that are not what they were when they were read: a subclass may have run Python code since, and with
-// it another thread.
-void TensorLists::check_unmoved() const {
-  size_t number = 0;
-  for (const TensorList& list : lists()) {
-    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
-      const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
-      const TensorRef& before = list.tensors[i];
-      if (!known || !before.present) continue;
-      const TensorType type = *known;
-      TensorRef now;
-      from_dlpack({list.name, i}, objects_[number], type, now);
-      if (now.data != before.data || now.shape != before.shape || now.strides != before.strides)
-        throw std::runtime_error(Where{list.name, i} +
-                                 " was given other memory by another thread while the call was reading it; make the "
-                                 "threads take turns");
-    }
+const void* TensorLists::first_address() const {
+  if (objects_.empty()) return nullptr;
+  PyObject* first = objects_[0];
+  TensorRef out;
+  if (const TensorType* known = tensor_type(Py_TYPE(first))) {
+    const TensorType type = *known;
+    from_dlpack({lists_[0].name, 0}, first, type, out);
+  } else if (py::isinstance<py::array>(first)) {
+    out.data = const_cast<void*>(py::reinterpret_borrow<py::array>(first).data());
   }
+  return out.data;
 }
 
 void TensorLists::check_storage() const {
@@ -270,7 +253,6 @@ void TensorLists::check_storage() const {
       if (storage.object) found.push_back({t, {list.name, i}, std::move(storage)});
     }
   }
-  check_unmoved();
   for (const auto& [t, where, storage] : found) {
     const auto begin = reinterpret_cast<uintptr_t>(t.data);
     const auto bytes = static_cast<size_t>(extent(t)) * static_cast<size_t>(size_of(t.dtype));
@@ -281,44 +263,45 @@ void TensorLists::check_storage() const {
   }
 }
 
-void TensorLists::own_memory() {
+void TensorLists::check_unmoved(const Snapshot& known) {
+  if (read_like(known) != Likeness::same)
+    throw std::runtime_error(
+        "a tensor was given other memory by another thread while the call was reading it; make the threads take turns");
+}
+
+void TensorLists::own_memory(const Snapshot& known) {
   if (!storages_.empty()) return;
-  size_t number = 0;
-  for (const TensorList& list : lists()) {
-    for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
-      const TensorType* known = tensor_type(Py_TYPE(objects_[number]));
-      if (!known || !known->has_storage || !list.tensors[i].present) continue;
-      py::object storage = storage_object(objects_[number]);
-      if (!storage) throw py::error_already_set();
-      storages_.push_back(std::move(storage));
-    }
+  const TensorList& grads = lists_[bytecode::kG];
+  const size_t first_grad = lists_[0].tensors.size(), after_grads = first_grad + grads.tensors.size();
+  for (size_t number = 0; number < objects_.size(); ++number) {
+    if (number >= first_grad && number < after_grads && objects_[number] == Py_None) continue;
+    const TensorType* type = tensor_type(Py_TYPE(objects_[number]));
+    if (!type || !type->has_storage) continue;
+    py::object storage = storage_object(objects_[number]);
+    if (!storage) throw py::error_already_set();
+    storages_.push_back(std::move(storage));
   }
-  check_unmoved();
+  check_unmoved(known);
 }
 
 void TensorLists::mark_modified() const {
   const auto &params = lists_[0].tensors, &grads = lists_[1].tensors;
-  if (params.empty()) return;
-  PyObject* const* callers = written_ ? PySequence_Fast_ITEMS(written_.ptr()) : nullptr;
-  if (all_present_ && all_versioned_ && PySequence_Fast_GET_SIZE(written_.ptr()) == std::ssize(params) &&
-      std::equal(callers, callers + params.size(), objects_.begin()))  // it may have been changed meanwhile
-    return increment_versions(written_.ptr());
-  py::list written;
+  py::list others;
   for (size_t i = 0; i < params.size(); ++i) {
     if (!grads[i].present) continue;
     const TensorType* type = tensor_type(Py_TYPE(objects_[i]));
-    if (type && type->versioned && PyList_Append(written.ptr(), objects_[i]) != 0) throw py::error_already_set();
+    if (!type || !type->versioned || (type->direct && type->direct->count_write(objects_[i]))) continue;
+    if (PyList_Append(others.ptr(), objects_[i]) != 0) throw py::error_already_set();
   }
-  if (!written.empty()) increment_versions(written.ptr());
+  if (!others.empty()) increment_versions(others.ptr());
 }
 
 void TensorLists::clear() {
   count_ = 0;
   access_.clear();
   storages_.clear();
-  written_ = {};
   array_strides_.clear();
-  all_versioned_ = all_present_ = true;
+  all_plain_ = true;
   for (PyObject* object : objects_) Py_DECREF(object);
   objects_.clear();
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../plan/plan.h"
+#include "torch_tensor.h"
 
 namespace nos::bind {
 
@@ -18,8 +19,8 @@ enum class Access { write, read, read_or_none };
 // What decides whether the plan of an earlier call serves another one: everything that a plan is made of.
 struct Snapshot {
   struct Tensor {
-    const void* data;
-    uint64_t kind;  // dtype, device, presence, number of dimensions
+    TorchTensor::Facts facts;  // of torch's own tensors; of others, data and ndim only
+    uint64_t kind;             // dtype, device, presence
   };
   std::vector<size_t> counts;   // tensors of each list
   std::vector<Tensor> tensors;  // of all lists, one after the other
@@ -40,35 +41,34 @@ class TensorLists {
 
   // Takes a sequence of tensors, to be read by read(). Throws py::type_error for what is none.
   void add(std::string_view name, pybind11::handle sequence, Access access);
-  // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index. What an earlier call
-  // has taken is in `seen`, see objects(): it is not asked again whether it is a lazily negated view, whose memory
-  // holds the wrong sign. Asking gives the GIL away, so it comes first: what is read after it stays true until run_job,
-  // as long as no Python code runs.
-  void read(const std::vector<PyObject*>& seen) {
-    check_negation(seen);
-    read();
-  }
-  // The two halves of it, for several lists of tensors in one step.
-  void check_negation(const std::vector<PyObject*>& seen);
+  // Waits for tensors that have to arrive and refuses lazily negated views, whose memory holds the wrong sign: of
+  // subclasses, which have to be asked through Python. That gives the GIL away, so it comes first: what is read after
+  // it stays true until the job runs, as long as no Python code runs. What an earlier call has taken is in `seen`, see
+  // objects(), and is not asked again.
+  void settle(std::vector<PyObject*>& seen);
+  // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index.
   void read();
+  // Reads what is needed to compare the tensors with those of an earlier call. Of tensors that are `same`, lists() then
+  // says nothing; of those whose gradients `moved`, the addresses of all gradients. Throws as read() does.
+  Likeness read_like(const Snapshot& known);
+  // Of the first parameter, before it is read; null where it has none.
+  const void* first_address() const;
   // Refuses tensors that reach beyond their storage, which somebody has made smaller. For a plan that is made anew: it
-  // asks each storage.
+  // asks each storage, in Python, so that the tensors may be others afterwards.
   void check_storage() const;
-  // Refuses tensors that have been given other memory since read(), where Python code may have run.
-  void check_unmoved() const;
+  // Refuses tensors that are not those of the snapshot any more, where Python code may have run since.
+  void check_unmoved(const Snapshot& known);
   // Keeps the memory itself alive, which a tensor object does not: another thread may give it another storage (`w.data
-  // =
-  // ...`) while a call runs without the GIL. Until clear().
-  void own_memory();
+  // = ...`) while a call runs without the GIL. known: of these tensors. Until clear().
+  void own_memory(const Snapshot& known);
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
   // Of all lists, one after the other. Outside of the call they serve for identity only: they may be gone.
   const std::vector<PyObject*>& objects() const { return objects_; }
   PyObject* object(size_t i) const { return objects_[i]; }
   size_t size() const { return objects_.size(); }
-  Likeness compare(const Snapshot& known) const;
-  Snapshot snapshot() const;
-  void refresh(Snapshot& known) const;  // makes known a snapshot of these tensors, which are not `different`
+  Snapshot snapshot() const;            // after read()
+  void refresh(Snapshot& known) const;  // gives it the addresses of the gradients, which have `moved`
 
   // Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that
   // needs the old values then fails instead of using the new ones. States never take part in autograd.
@@ -85,11 +85,9 @@ class TensorLists {
   void read_one(size_t list, size_t index, size_t number);
 
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
-  pybind11::object written_;                        // the caller's own list of parameters
   std::vector<pybind11::object> storages_;          // of own_memory
   std::deque<std::vector<int64_t>> array_strides_;  // NumPy's strides in elements
-  bool all_versioned_ = true;                       // every parameter has a version counter
-  bool all_present_ = true;                         // and a gradient
+  bool all_plain_ = true;                           // nothing but torch's own tensors, and None
 };
 
 // TensorLists for one call, from a pool: in the steady state a call allocates nothing.

@@ -43,7 +43,7 @@ void run(const nos::Program& program, nos::DType dtype, int64_t numel) {
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {7};
-  nos::cpu::run(*nos::cpu::prepare(std::move(plan), programs), {rows, sizes, 1, seeds, 3, -0.5});
+  nos::cpu::prepare(std::move(plan), programs)->run({rows, sizes, 1, seeds, 3, -0.5}, programs);
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ struct Call {
     return nos::cpu::prepare(std::move(plan), programs);
   }
 
-  void run(const nos::cpu::Prepared& job, int steps = 2) const {
+  void run(nos::cpu::Prepared& job, int steps = 2) const {
     std::vector<std::vector<double>> scalars;
     std::vector<const double*> rows;
     std::vector<size_t> sizes;
@@ -85,8 +85,9 @@ struct Call {
         sizes.push_back(scalars.back().size());
       }
       for (const auto& row : scalars) rows.push_back(row.data());
-      nos::cpu::run(job, {rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(step), factor,
-                          stochastic_rounding});
+      job.run({rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(step), factor,
+               stochastic_rounding},
+              programs);
     }
   }
 

@@ -18,7 +18,8 @@
 #include "lower.h"
 #include "native/runner.h"
 
-namespace nos::cpu {
+namespace nos {
+namespace cpu {
 namespace {
 
 Tuning g_tuning;
@@ -189,13 +190,13 @@ int max_threads() {
 
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
   const FloatEnvironment environment;  // constants are rounded to fp32 in here
-  auto out = std::make_shared<Prepared>();
+  auto out = std::make_shared<Prepared>(std::move(plan));
   out->code.reserve(programs.size());
   for (const Program* p : programs) {
     out->code.push_back(lowered(*p));
     out->native.push_back(native::native_of(*p));
   }
-  out->plan = std::move(plan);
+  out->tuning = g_tuning;
   int64_t elements = 0;
   double work = 0;
   out->any32 = out->any64 = false;
@@ -222,7 +223,11 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
   return out;
 }
 
-bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+bool Prepared::serves(std::span<const Program* const> programs) const {
+  return tuning == g_tuning && std::ranges::equal(code, programs, [](const auto& mine, const Program* program) {
+           return mine == program->attached(Attachment::cpu_code);
+         });
+}
 
 const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const {
   Compiled& c = compiled[scaled];
@@ -241,6 +246,9 @@ const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const
 }
 
 namespace {
+
+// Whether the step multiplies the gradients by a factor: the argument of Prepared::native_code.
+bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
 
 NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
   std::optional<Rows32> rows32;
@@ -286,10 +294,34 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
 
 }  // namespace
 
-void run(const Prepared& job, const StepArgs& args) {
-  if (job.chunks.empty()) return;
+void Prepared::get_ready(const StepArgs& args) { native_code(is_scaled(args)); }
+
+// Throws std::bad_alloc before the first write, and nothing else.
+void Prepared::run(const StepArgs& args, std::span<const Program* const>, const Place&) {
+  if (chunks.empty()) return;
   const FloatEnvironment environment;
-  run_here(job, args);
+  run_here(*this, args);
 }
 
-}  // namespace nos::cpu
+}  // namespace cpu
+
+namespace {
+
+class Cpu final : public Backend {
+ public:
+  const char* name() const override { return "cpu"; }
+  bool has_streams() const override { return false; }
+  void check(const Place&) const override {}
+  std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
+    return cpu::prepare(std::move(plan), programs);
+  }
+};
+
+}  // namespace
+
+const Backend& cpu_backend() {
+  static const Cpu backend;
+  return backend;
+}
+
+}  // namespace nos

@@ -7,8 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "../../plan/plan.h"
-#include "../../program/program.h"
+#include "../backend.h"
 #include "lower.h"
 #include "native/native.h"
 
@@ -20,9 +19,24 @@ struct Chunk {
   int64_t begin, end;
 };
 
-// A plan made ready for this back-end. It may be run many times, as long as the plan's pointers stay valid.
-struct Prepared {
-  Plan plan;
+// For tests and benches: 0 restores the engine's own choice. Results do not depend on any of these.
+struct Tuning {
+  int block = 0;      // elements per block, a multiple of 4
+  int64_t chunk = 0;  // elements per chunk, a multiple of 4
+  int threads = 0;
+  bool operator==(const Tuning&) const = default;
+};
+
+// A plan made ready for this back-end. Several threads may run one at a time. Each has the engine's own floating-point
+// environment while it works, and afterwards the caller's again.
+struct Prepared final : Job {
+  using Job::Job;
+  bool serves(std::span<const Program* const> programs) const override;
+  void move(const Place&) override {}  // a run reads the plan
+  int64_t busy() const override { return work; }
+  void get_ready(const StepArgs& args) override;
+  void run(const StepArgs& args, std::span<const Program* const> programs, const Place& place = {}) override;
+
   std::vector<std::shared_ptr<const Lowered>> code;     // one per program
   std::vector<std::shared_ptr<native::Native>> native;  // one per program; null: interpreted
   std::vector<std::array<DType, kMaxSlots>> layouts;    // choices of dtypes that occur
@@ -35,6 +49,7 @@ struct Prepared {
   size_t grab;                       // chunks taken at a time
   size_t scratch;                    // bytes per thread
   bool any32, any64;                 // compute types that occur
+  Tuning tuning;                     // that it was made under
 
   // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor.
   // Made at the first run that needs it.
@@ -50,30 +65,6 @@ struct Prepared {
 // programs[t.program + slice] is the program of a tensor's slice.
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
-struct StepArgs {
-  const double* const* rows;  // rows[t.row + slice]: the scalars of Program::eval_scalars
-  const size_t* row_sizes;
-  size_t num_rows;
-  const uint64_t* seeds;             // one per row
-  uint32_t step;                     // 1-based; the step of the random key
-  double factor;                     // multiplies every gradient: -1 for maximize, 1 / grad_scale
-  bool stochastic_rounding = false;  // of results in half precision
-};
-
-// Whether the step multiplies the gradients by a factor: the argument of Prepared::native_code.
-bool is_scaled(const StepArgs& args);
-
-// Throws std::bad_alloc before the first write, and nothing else. The floating-point environment is the engine's own
-// in every thread that works, and the caller's again afterwards.
-void run(const Prepared& prepared, const StepArgs& args);
-
-// For tests and benches: 0 restores the engine's own choice. Results do not depend on any of these.
-struct Tuning {
-  int block = 0;      // elements per block, a multiple of 4
-  int64_t chunk = 0;  // elements per chunk, a multiple of 4
-  int threads = 0;
-  bool operator==(const Tuning&) const = default;
-};
 void set_tuning(const Tuning& tuning);
 const Tuning& tuning();  // what prepare() uses
 

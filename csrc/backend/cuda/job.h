@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../plan/plan.h"
+#include "../../plan/step.h"
 #include "../../program/program.h"
 #include "kernels.h"
 #include "lower.h"
@@ -42,15 +43,6 @@ Job make_job(const Plan& plan, std::span<const Program* const> programs, int blo
 void move_tensors(Job& job, const Plan& plan);
 
 // The step block of one call (tables.h).
-struct StepArgs {
-  const double* const* rows;  // rows[r]: the scalars of Program::eval_scalars
-  const size_t* row_sizes;
-  size_t num_rows;
-  const uint64_t* seeds;  // one per row
-  uint32_t step;
-  double factor;
-  bool stochastic_rounding = false;
-};
 size_t step_block_bytes(Kind kind, const StepArgs& args);
 void write_step_block(Kind kind, const StepArgs& args, unsigned char* out);
 

@@ -271,7 +271,7 @@ struct Scalars {
     }
     for (const auto& s : slots) rows.push_back(s.data()), sizes.push_back(s.size());
   }
-  cuda::StepArgs args() const { return {rows.data(), sizes.data(), rows.size(), seeds.data(), step, 1.0}; }
+  StepArgs args() const { return {rows.data(), sizes.data(), rows.size(), seeds.data(), step, 1.0}; }
 };
 
 // Steps on two streams in turn; gradients that move, and are overwritten once their step is over; jobs that end while

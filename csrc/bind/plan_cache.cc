@@ -1,0 +1,149 @@
+#include "plan_cache.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "tensor_type.h"
+
+namespace nos::bind {
+namespace {
+
+// A cache is for lists that take turns: the tensors of a few networks, or the parameters of one, each in a call of its
+// own. Beyond this many entries, or tensors in them, the entry that was used longest ago is forgotten.
+constexpr size_t kMostEntries = 4096, kMostTensors = size_t{1} << 17;
+
+// Below this much work (Job::busy) handing the GIL over and back costs more than it gives.
+constexpr int64_t kReleaseGil = 6'000;
+// The same for every tensor, whose memory has to be owned then: about thirty times what that costs.
+constexpr int64_t kOwnTensor = 4'000;
+
+}  // namespace
+
+bool ReadyJob::is_long() const {
+  return entry_->job->busy() > kReleaseGil + kOwnTensor * static_cast<int64_t>(entry_->snapshot.tensors.size());
+}
+
+void ReadyJob::run(const StepArgs& args, TensorLists& lists) const {
+  Job& job = *entry_->job;
+  if (!is_long()) return job.run(args, programs_, place_);
+  lists.own_memory(entry_->snapshot);
+  job.get_ready(args);  // here, as it takes a lock that a child forked meanwhile would find taken
+  const pybind11::gil_scoped_release release;
+  job.run(args, programs_, place_);
+}
+
+PlanCache::Fit PlanCache::fit(const Entry& entry, TensorLists& tensors, std::span<const Program* const> programs,
+                              const CallShape& shape) {
+  if (entry.tensor_index != shape.tensor_index || entry.population != shape.population ||
+      !std::ranges::equal(entry.row_of, shape.row_of))
+    return Fit::no;
+  const Likeness likeness = tensors.read_like(entry.snapshot);
+  if (likeness == Likeness::different) return Fit::no;
+  if (!entry.job->serves(programs)) return Fit::other_programs;
+  return likeness == Likeness::same ? Fit::yes : Fit::moved;
+}
+
+Place PlanCache::place_of(const Entry& entry, const TensorLists& tensors) {
+  Place place{entry.device, nullptr};
+  if (entry.backend->has_streams()) place.stream = current_stream(tensors.object(entry.on_device), entry.device);
+  entry.backend->check(place);
+  return place;
+}
+
+// False where the job has to be made anew.
+bool PlanCache::move(Entry& entry, const TensorLists& tensors, const Place& place) {
+  if (entry.users > 0 || !move_gradients(entry.job->plan, tensors.lists()[bytecode::kG], entry.tensor_index))
+    return false;
+  try {
+    entry.job->move(place);
+  } catch (...) {
+    forget(&entry);  // its plan and its snapshot disagree
+    throw;
+  }
+  tensors.refresh(entry.snapshot);
+  return true;
+}
+
+std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::span<const Program* const> programs,
+                                                  const CallShape& shape) {
+  auto made = std::make_shared<Entry>();
+  tensors.read();
+  made->snapshot = tensors.snapshot();
+  tensors.check_storage();
+  tensors.check_unmoved(made->snapshot);
+  tensors.read();
+  const auto& params = tensors.lists()[0].tensors;
+  const auto there = std::ranges::find(params, true, &TensorRef::on_cuda);
+  made->backend = &backend_of(there != params.end());
+  made->on_device = there == params.end() ? 0 : static_cast<size_t>(there - params.begin());
+  made->device = there == params.end() ? 0 : there->device;
+  const Place place = place_of(*made, tensors);
+  Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population);
+  if (!shape.row_of.empty())
+    for (PlannedTensor& t : plan.tensors) t.row = shape.row_of[t.index - shape.tensor_index];
+  made->job = made->backend->prepare(std::move(plan), programs, place);
+  made->row_of.assign(shape.row_of.begin(), shape.row_of.end());
+  made->tensor_index = shape.tensor_index;
+  made->population = shape.population;
+  return made;
+}
+
+// Python code may run, and with it other calls that use this cache, wherever tensors are read: entries are owned here
+// while they are looked at.
+ReadyJob PlanCache::get(TensorLists& tensors, std::span<const Program* const> programs, const CallShape& shape) {
+  std::shared_ptr<Entry> replaced;
+  const auto place_in = [&](const std::shared_ptr<Entry>& entry) -> std::optional<Place> {
+    const Fit found = fit(*entry, tensors, programs, shape);
+    if (found == Fit::no) return {};
+    if (found != Fit::other_programs) {
+      const Place place = place_of(*entry, tensors);
+      if (found == Fit::yes || move(*entry, tensors, place)) {
+        entry->last_use = ++uses_;
+        return place;
+      }
+    }
+    replaced = entry;
+    return {};
+  };
+  std::shared_ptr<Entry> entry = last_;
+  if (entry)
+    if (const auto place = place_in(entry)) return {std::move(entry), programs, *place};
+  const void* key = tensors.first_address();
+  std::vector<std::shared_ptr<Entry>> candidates;
+  for (auto [it, end] = entries_.equal_range(key); it != end; ++it)
+    if (it->second != entry) candidates.push_back(it->second);
+  for (std::shared_ptr<Entry>& candidate : candidates)
+    if (const auto place = place_in(candidate)) {
+      last_ = candidate;
+      return {std::move(candidate), programs, *place};
+    }
+  entry = make(tensors, programs, shape);
+  const Place place = place_of(*entry, tensors);
+  if (replaced) forget(replaced.get());
+  keep(entry, key);
+  return {std::move(entry), programs, place};
+}
+
+void PlanCache::keep(const std::shared_ptr<Entry>& entry, const void* key) {
+  entry->key = key;
+  entry->last_use = ++uses_;
+  entries_.emplace(key, entry);
+  remembered_ += entry->snapshot.tensors.size();
+  last_ = entry;
+  while (entries_.size() > 1 && (entries_.size() > kMostEntries || remembered_ > kMostTensors)) {
+    const auto oldest = std::ranges::min_element(entries_, {}, [](const auto& e) { return e.second->last_use; });
+    forget(oldest->second.get());
+  }
+}
+
+void PlanCache::forget(const Entry* entry) {
+  if (last_.get() == entry) last_.reset();
+  for (auto [it, end] = entries_.equal_range(entry->key); it != end; ++it)
+    if (it->second.get() == entry) {
+      remembered_ -= entry->snapshot.tensors.size();
+      entries_.erase(it);
+      return;
+    }
+}
+
+}  // namespace nos::bind

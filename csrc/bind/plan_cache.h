@@ -1,0 +1,92 @@
+// Owns the jobs of earlier calls, whatever their back-end: a job is used again while its tensors are the same, and
+// pointed elsewhere while only gradients have moved. Guarded by the GIL.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "tensors.h"
+
+namespace nos::bind {
+
+// What a job depends on beside tensors and programs.
+struct CallShape {
+  uint32_t tensor_index = 0;           // number of the first parameter in the key of random draws
+  uint32_t population = 0;             // slices along the leading dimension; 0: none
+  std::span<const uint32_t> row_of{};  // row of the scalars for every parameter; empty: all have the first
+};
+
+class PlanCache {
+  struct Entry {
+    Snapshot snapshot;
+    std::vector<uint32_t> row_of;
+    uint32_t tensor_index, population;
+    const Backend* backend;
+    int device;
+    size_t on_device;  // number of a tensor that is on the device
+    std::shared_ptr<Job> job;
+    const void* key = nullptr;
+    uint64_t last_use = 0;
+    int users = 0;  // ReadyJobs: while there is one, the job stays as it is
+  };
+
+ public:
+  // A job for the tensors of one call, which nobody points elsewhere meanwhile.
+  class ReadyJob {
+   public:
+    ReadyJob(std::shared_ptr<Entry> entry, std::span<const Program* const> programs, const Place& place)
+        : entry_(std::move(entry)), programs_(programs), place_(place) {
+      ++entry_->users;
+    }
+    ReadyJob(ReadyJob&& other) noexcept = default;
+    ReadyJob& operator=(ReadyJob&&) = delete;
+    ~ReadyJob() {
+      if (entry_) --entry_->users;
+    }
+
+    // Whether run() gives the GIL away.
+    bool is_long() const;
+    // What the tensors must still be when it runs.
+    const Snapshot& tensors() const { return entry_->snapshot; }
+    // Runs the job; without the GIL where that pays, and then as an owner of the tensors' memory. Throws before the
+    // first write or not at all.
+    void run(const StepArgs& args, TensorLists& tensors) const;
+
+   private:
+    std::shared_ptr<Entry> entry_;
+    std::span<const Program* const> programs_;
+    Place place_;
+  };
+
+  // To be called before get(), with the same tensors: what gives the GIL away comes first.
+  void settle(TensorLists& tensors) { tensors.settle(seen_); }
+
+  // Reads the tensors, and finds or makes their job. programs must live until it has run. Throws TensorError and what
+  // the back-end throws; nothing has been written by then.
+  ReadyJob get(TensorLists& tensors, std::span<const Program* const> programs, const CallShape& shape);
+
+ private:
+  enum class Fit { no, other_programs, moved, yes };
+  static Fit fit(const Entry& entry, TensorLists& tensors, std::span<const Program* const> programs,
+                 const CallShape& shape);
+  static Place place_of(const Entry& entry, const TensorLists& tensors);
+  bool move(Entry& entry, const TensorLists& tensors, const Place& place);
+  static std::shared_ptr<Entry> make(TensorLists& tensors, std::span<const Program* const> programs,
+                                     const CallShape& shape);
+  void keep(const std::shared_ptr<Entry>& entry, const void* key);
+  void forget(const Entry* entry);
+
+  std::unordered_multimap<const void*, std::shared_ptr<Entry>> entries_;  // by the address of the first parameter
+  std::shared_ptr<Entry> last_;                                           // the one that was used last
+  uint64_t uses_ = 0;
+  size_t remembered_ = 0;        // tensors in all entries
+  std::vector<PyObject*> seen_;  // see TensorLists::settle
+};
+
+using ReadyJob = PlanCache::ReadyJob;
+
+}  // namespace nos::bind

@@ -1,0 +1,26 @@
+// Reading a tensor follows a chain of addresses, each a cache miss after a backward pass. Tensors of a list are fetched a
+// few ahead: first the Python object, then the body that one of its first two words points at in torch. These are hints:
+// for other objects they fetch something useless.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+
+namespace nos::bind {
+
+inline constexpr size_t kFetchObject = 8, kFetchBody = 4;  // tensors ahead
+
+inline void prefetch_object(const PyObject* item) {
+  __builtin_prefetch(item);
+  __builtin_prefetch(reinterpret_cast<const char*>(item) + 32);
+}
+
+inline void prefetch_body(const PyObject* item) {
+  constexpr Py_ssize_t kWords = 2, kLines = 3, kLine = 64;
+  if (Py_TYPE(item)->tp_basicsize < static_cast<Py_ssize_t>(sizeof(PyObject) + kWords * sizeof(void*))) return;
+  const auto* words = reinterpret_cast<const char* const*>(item + 1);
+  for (Py_ssize_t w = 0; w < kWords; ++w)
+    for (Py_ssize_t line = 0; line < kLines; ++line) __builtin_prefetch(words[w] + line * kLine);
+}
+
+}  // namespace nos::bind

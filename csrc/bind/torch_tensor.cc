@@ -1,0 +1,173 @@
+#include "torch_tensor.h"
+
+#include <dlfcn.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "arguments.h"
+
+namespace py = pybind11;
+
+namespace nos::bind {
+namespace {
+
+// Sets `function` to the one of this name. Searches the libraries that torch's module has loaded.
+template <class Function>
+bool find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
+}
+
+uintptr_t address(const py::object& number) { return static_cast<uintptr_t>(number.cast<uint64_t>()); }
+
+}  // namespace
+
+bool TorchTensor::find_functions(const py::module_& torch) {
+  const std::string path = py::str(torch.attr("_C").attr("__file__"));
+  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);  // never closed, as torch never is
+  int32_t (*strided)() = nullptr;
+  if (!library || !find(library, "aoti_torch_get_data_ptr", data_ptr_) ||
+      !find(library, "aoti_torch_get_sizes", sizes_) || !find(library, "aoti_torch_get_layout", layout_) ||
+      !find(library, "aoti_torch_layout_strided", strided) ||
+      !find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_negated_) ||
+      !find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", count_write_) ||
+      !find(library, "_ZNK3c1010TensorImpl4gradEv", grad_) ||
+      !find(library, "_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap_) ||
+      !find(library, "_ZN2at4impl27torch_function_mode_enabledEv", in_mode_))
+    return false;
+  strided_ = strided();
+  return true;
+}
+
+// Finds the C++ object in the Python object, and the shape in the C++ object.
+bool TorchTensor::find_body(const py::handle& tensor) {
+  const uintptr_t body = address(tensor.attr("_cdata"));
+  const auto size = static_cast<size_t>(Py_TYPE(tensor.ptr())->tp_basicsize);
+  for (handle_at_ = sizeof(PyObject); handle_at_ + sizeof(void*) <= size; handle_at_ += sizeof(void*))
+    if (reinterpret_cast<uintptr_t>(body_of(handle_of(tensor.ptr()))) == body) break;
+  if (handle_at_ + sizeof(void*) > size) return false;
+  int64_t* sizes = nullptr;
+  if (sizes_(handle_of(tensor.ptr()), &sizes) != 0) return false;
+  constexpr uintptr_t kMostBytes = 256;  // that such an object has
+  const uintptr_t at = reinterpret_cast<uintptr_t>(sizes) - body;
+  if (at < 2 * sizeof(void*) || at > kMostBytes - (kType + 1) * sizeof(int64_t)) return false;
+  sizes_at_ = at;
+  return true;
+}
+
+// Whether what is read agrees with what Python says.
+bool TorchTensor::reads_right(const py::handle& tensor) const {
+  const Handle handle = handle_of(tensor.ptr());
+  const char* body = body_of(handle);
+  if (reinterpret_cast<uintptr_t>(body) != address(tensor.attr("_cdata"))) return false;
+  const auto ndim = tensor.attr("dim")().cast<int32_t>();
+  const int64_t* sizes = sizes_of(body);
+  if (sizes[-1] != ndim) return false;
+  if (is_negated_(handle) != tensor.attr("is_neg")().cast<bool>()) return false;
+  if (ndim > kMostDims) return true;
+  auto dims = tensor.attr("shape").cast<std::vector<int64_t>>();
+  for (const int64_t stride : tensor.attr("stride")().cast<std::vector<int64_t>>()) dims.push_back(stride);
+  if (!fits(body, type_of(sizes), ndim, dims.data())) return false;
+  void* data = nullptr;
+  return data_ptr_(handle, &data) == 0 && reinterpret_cast<uintptr_t>(data) == address(tensor.attr("data_ptr")());
+}
+
+bool TorchTensor::learn(const py::module_& torch) {
+  if (!find_functions(torch)) return false;
+  const auto make = [&](const char* dtype, const py::tuple& shape, const char* device = "cpu") -> py::object {
+    return torch.attr("empty")(shape, py::arg("dtype") = torch.attr(dtype), py::arg("device") = device);
+  };
+  const auto type = [&](const py::object& tensor) { return type_of(sizes_of(body_of(handle_of(tensor.ptr())))); };
+  const py::object first = make("float32", py::make_tuple(5, 7));
+  if (!find_body(first) || !reads_right(first)) return false;
+
+  // every dtype of the engine and others have numbers of their own, whatever the shape, and so has another device
+  std::set<uint64_t> types;
+  const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16", "int32", "int16", "bool"};
+  for (const char* dtype : dtypes) {
+    const py::object small = make(dtype, py::make_tuple(3)), large = make(dtype, py::make_tuple(2, 3, 4, 5, 6));
+    const py::object scalar = make(dtype, py::tuple()), longer = make(dtype, py::make_tuple(1, 2, 1, 2, 1, 2));
+    for (const py::object& t : {small, large, scalar, longer})
+      if (!reads_right(t)) return false;
+    if (type(small) != type(large) || type(small) != type(scalar)) return false;
+    types.insert(type(small));
+    types.insert(type(make(dtype, py::make_tuple(3), "meta")));
+  }
+  if (types.size() != 2 * std::size(dtypes)) return false;
+
+  // what is changed in place is seen where it was
+  const py::object changing = make("float32", py::make_tuple(3, 4));
+  const char* const body = body_of(handle_of(changing.ptr()));
+  const auto follows = [&] { return body_of(handle_of(changing.ptr())) == body && reads_right(changing); };
+  changing.attr("t_")();
+  if (!follows()) return false;
+  changing.attr("unsqueeze_")(0);
+  if (!follows()) return false;
+  changing.attr("data") = make("float16", py::make_tuple(6));
+  if (!follows() || type(changing) != type(make("float16", py::make_tuple(1)))) return false;
+  changing.attr("resize_")(1, 1, 1, 1, 1, 2);
+  if (!follows()) return false;
+  changing.attr("resize_")(4, 2);
+  if (!follows()) return false;
+  if (!reads_right(torch.attr("_neg_view")(first)) || in_mode_()) return false;
+
+  const py::object leaf = make("float32", py::make_tuple(2)), its = make("float32", py::make_tuple(2));
+  leaf.attr("requires_grad_")();
+  if (!py::reinterpret_steal<py::object>(grad(leaf.ptr())).is_none()) return false;
+  leaf.attr("grad") = its;
+  if (!py::reinterpret_steal<py::object>(grad(leaf.ptr())).is(its)) return false;
+  const auto version = its.attr("_version").cast<int64_t>();
+  return count_write(its.ptr()) && its.attr("_version").cast<int64_t>() == version + 1;
+}
+
+const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
+  *again = false;
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  const auto* object = reinterpret_cast<PyObject*>(type);
+  const auto is = [&](const char* module, const char* name) {
+    return modules.contains(module) && py::getattr(modules[module], name, py::none()).ptr() == object;
+  };
+  const bool tensor = is("torch", "Tensor"), parameter = is("torch.nn.parameter", "Parameter");
+  if (!tensor && !parameter) return nullptr;
+
+  enum class Known { nothing, open, closed };
+  static Known known = Known::nothing;
+  static TorchTensor way;
+  if (known == Known::nothing) {
+    TorchTensor learnt;
+    bool open = false, plain = true;
+    try {
+      const auto torch = py::module_::import("torch");
+      const py::object made = torch.attr("empty")(1, py::arg("device") = "cpu");
+      plain = py::type::of(made).is(torch.attr("Tensor"));  // and not what a mode makes of it
+      open = plain && learnt.learn(torch);
+    } catch (py::error_already_set& error) {
+      error.restore();
+      forget_error();
+    } catch (const py::cast_error&) {  // not the answers that torch gives today
+    }
+    if (known == Known::nothing && plain) {  // no other thread was faster
+      way = learnt;
+      known = open ? Known::open : Known::closed;
+    }
+    *again = !plain;
+  }
+  return known == Known::open ? &way : nullptr;
+}
+
+TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const {
+  if (ndim > kMostDims) return {};
+  const Handle handle = handle_of(tensor);
+  const char* body = body_of(handle);
+  void* address;
+  if (!body || !is_strided(handle) || data_ptr_(handle, &address) != 0 || address != data) return {};
+  const uint64_t type = type_of(sizes_of(body));
+  if (!fits(body, type, ndim, dims)) return {};
+  return {data, body, type, ndim};
+}
+
+}  // namespace nos::bind

@@ -1,0 +1,120 @@
+// Owns the short way to a torch.Tensor: whether it is what an earlier call has seen, in a quarter of the time of an
+// export through DLPack; its gradient, and the count of writes to it, without Python's attributes and arguments.
+//
+// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable; other answers come from
+// C++ functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them. Where
+// that is, torch does not promise: learn() finds it out by experiments with this torch, and if there is anything that
+// it cannot confirm the short way stays closed. All tensors then take the long one, and the results are the same.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nos::bind {
+
+class TorchTensor {
+ public:
+  static constexpr int kMostDims = 5;  // of more, torch keeps shape and strides elsewhere
+
+  // What a call has seen of a tensor.
+  struct Facts {
+    const void* data = nullptr;
+    const void* body = nullptr;  // torch's C++ object; null where the short way is closed
+    uint64_t type = 0;           // dtype and device, as torch packs them
+    int32_t ndim = 0;
+  };
+  enum class Seen { other, moved, same };
+
+  // The short way for objects of exactly this type, or null. Runs Python code and gives the GIL away when it is first
+  // asked for torch's types. *again: whether the experiments could not be made now, but may be later.
+  static const TorchTensor* of(PyTypeObject* type, bool* again);
+  // Whether a mode of torch is active that may give the attributes of tensors another meaning.
+  bool in_mode() const { return in_mode_(); }
+
+  // The facts of a tensor, with dims = its shape and strides, one after the other; none where they are not as given.
+  Facts facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const;
+
+  // Compares a tensor with facts of an earlier call. moved: only its address is another, *data.
+  Seen compare(PyObject* tensor, const Facts& known, const int64_t* dims, const void** data) const {
+    const Handle handle = handle_of(tensor);
+    const char* body = body_of(handle);
+    if (!body || !fits(body, known.type, known.ndim, dims) || is_negated_(handle)) return Seen::other;
+    // of another layout, the address cannot be had, and asking for it makes torch write to the log
+    if (body != known.body && !is_strided(handle)) return Seen::other;
+    void* address;
+    if (data_ptr_(handle, &address) != 0) return Seen::other;
+    *data = address;
+    return address == known.data ? Seen::same : Seen::moved;
+  }
+
+  // tensor.grad, a new reference. Null, with a Python error, where that fails.
+  PyObject* grad(PyObject* tensor) const {
+    const char* body = body_of(handle_of(tensor));
+    if (!body) Py_RETURN_NONE;
+    return wrap_(grad_(body));
+  }
+
+  // Adds one to autograd's version counter. False where torch does not allow it: to inference tensors.
+  bool count_write(PyObject* tensor) const {
+    try {
+      count_write_(handle_of(tensor));
+    } catch (...) {
+      return false;
+    }
+    return true;
+  }
+
+  // Whether it is a lazily negated view, whose memory holds the wrong sign.
+  bool is_negated(PyObject* tensor) const {
+    const Handle handle = handle_of(tensor);
+    return body_of(handle) && is_negated_(handle);
+  }
+
+ private:
+  // An at::Tensor*, which points at the address of the C++ object. It lies inside the Python object.
+  using Handle = const char* const*;
+
+  TorchTensor() = default;
+  bool find_functions(const pybind11::module_& torch);
+  bool learn(const pybind11::module_& torch);
+  bool find_body(const pybind11::handle& tensor);
+  bool reads_right(const pybind11::handle& tensor) const;
+
+  Handle handle_of(PyObject* tensor) const {
+    return reinterpret_cast<Handle>(reinterpret_cast<const char*>(tensor) + handle_at_);
+  }
+  static const char* body_of(Handle handle) { return *handle; }
+  const int64_t* sizes_of(const char* body) const { return reinterpret_cast<const int64_t*>(body + sizes_at_); }
+  // Dimensions, shape, strides, offset, elements, then dtype and device in the lower bytes of a word.
+  static constexpr int kStrides = kMostDims, kType = 2 * kMostDims + 2;
+  static uint64_t type_of(const int64_t* sizes) {
+    constexpr uint64_t kTypeBits = (uint64_t{1} << 40) - 1;
+    return static_cast<uint64_t>(sizes[kType]) & kTypeBits;
+  }
+  bool fits(const char* body, uint64_t type, int32_t ndim, const int64_t* dims) const {
+    const int64_t* sizes = sizes_of(body);
+    if (sizes[-1] != ndim || type_of(sizes) != type) return false;
+    for (int32_t d = 0; d < ndim; ++d)
+      if (sizes[d] != dims[d] || sizes[kStrides + d] != dims[ndim + d]) return false;
+    return true;
+  }
+  bool is_strided(Handle handle) const {
+    int32_t layout;
+    return layout_(handle, &layout) == 0 && layout == strided_;
+  }
+
+  size_t handle_at_ = 0;  // bytes from the Python object
+  size_t sizes_at_ = 0;   // bytes from the C++ object
+  int32_t strided_ = 0;   // the number of the dense layout
+  int32_t (*data_ptr_)(Handle, void**) = nullptr;
+  int32_t (*sizes_)(Handle, int64_t**) = nullptr;
+  int32_t (*layout_)(Handle, int32_t*) = nullptr;
+  bool (*is_negated_)(Handle) = nullptr;
+  void (*count_write_)(Handle) = nullptr;
+  Handle (*grad_)(const char*) = nullptr;
+  PyObject* (*wrap_)(Handle) = nullptr;
+  bool (*in_mode_)() = nullptr;
+};
+
+}  // namespace nos::bind

@@ -1,0 +1,18 @@
+// Owns StepArgs: what changes from step to step, beside the tensors. Every back-end takes it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace nos {
+
+struct StepArgs {
+  const double* const* rows;  // rows[t.row + slice]: the scalars of Program::eval_scalars
+  const size_t* row_sizes;
+  size_t num_rows;
+  const uint64_t* seeds;             // one per row
+  uint32_t step;                     // 1-based; the step of the random key
+  double factor;                     // multiplies every gradient: -1 for maximize, 1 / grad_scale
+  bool stochastic_rounding = false;  // of results in half precision
+};
+
+}  // namespace nos
