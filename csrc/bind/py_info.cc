@@ -11,6 +11,7 @@
 #include "../program/bytecode.h"
 #include "bind.h"
 #include "instances.h"
+#include "torch_tensor.h"
 
 namespace py = pybind11;
 
@@ -42,6 +43,7 @@ py::dict build_info() {
   cuda["status"] = report.status;
   cuda["jit"] = report.jit;
   out["cuda"] = cuda;
+  out["torch_tensors"] = TorchTensor::status();
   return out;
 }
 

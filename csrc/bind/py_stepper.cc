@@ -132,7 +132,7 @@ class Stepper {
     py::list out(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       const TensorType* type = known_type(Py_TYPE(params[i].ptr()));
-      if (!type || !type->direct || type->direct->in_mode()) return {};
+      if (!type || !type->direct || !type->direct->gives_grads()) return {};
       PyObject* value = type->direct->grad(params[i].ptr());
       if (!value) throw py::error_already_set();
       PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), value);

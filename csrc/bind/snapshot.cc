@@ -32,7 +32,7 @@ Likeness TensorLists::read_like(const Snapshot& known) {
       if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
       TensorRef& out = lists_[l].tensors[i];
       const Snapshot::Tensor& k = known.tensors[number];
-      const TensorType* type = k.facts.body ? tensor_type(Py_TYPE(objects_[number])) : nullptr;
+      const TensorType* type = k.facts.known ? tensor_type(Py_TYPE(objects_[number])) : nullptr;
       const void* data = nullptr;
       auto seen = TorchTensor::Seen::other;
       if (type && type->direct) seen = type->direct->compare(objects_[number], k.facts, dims, &data);

@@ -74,12 +74,8 @@ const TensorType* tensor_type(PyTypeObject* type) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
   bool again = false;
-  const TensorType made{type,
-                        api,
-                        has("_version"),
-                        has("untyped_storage"),
-                        TorchTensor::of(type, &again),
-                        has("trigger_wait")};
+  const TensorType made{
+      type, api, has("_version"), has("untyped_storage"), TorchTensor::of(type, &again), has("trigger_wait")};
   if (made.versioned) increment_function();  // that it is missing must not be found after a write
   if (again) {
     static TensorType passing;

@@ -19,10 +19,10 @@ inline constexpr uintptr_t kLikelyAddress = uintptr_t{1} << 40;
 struct TensorType {
   PyTypeObject* type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
-  bool versioned = false;      // its tensors have autograd's version counter: torch.Tensor and its subclasses
-  bool has_storage = false;    // its tensors are views of a storage that can be replaced: torch's again
+  bool versioned = false;               // its tensors have autograd's version counter: torch.Tensor and its subclasses
+  bool has_storage = false;             // its tensors are views of a storage that can be replaced: torch's again
   const TorchTensor* direct = nullptr;  // torch's own tensors: how they are compared without an export
-  bool has_to_arrive = false;  // its tensors stand for the results of asynchronous collectives
+  bool has_to_arrive = false;           // its tensors stand for the results of asynchronous collectives
 };
 
 // The type of tensors that a Python type is, or null. torch >= 2.10 has an exchange table on torch.Tensor, which

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "tensor_type.h"
 
 namespace py = pybind11;
 
@@ -29,17 +30,15 @@ uintptr_t address(const py::object& number) { return static_cast<uintptr_t>(numb
 bool TorchTensor::find_functions(const py::module_& torch) {
   const std::string path = py::str(torch.attr("_C").attr("__file__"));
   void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);  // never closed, as torch never is
-  int32_t (*strided)() = nullptr;
   if (!library || !find(library, "aoti_torch_get_data_ptr", data_ptr_) ||
-      !find(library, "aoti_torch_get_sizes", sizes_) || !find(library, "aoti_torch_get_layout", layout_) ||
-      !find(library, "aoti_torch_layout_strided", strided) ||
-      !find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_negated_) ||
-      !find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", count_write_) ||
-      !find(library, "_ZNK3c1010TensorImpl4gradEv", grad_) ||
+      !find(library, "aoti_torch_get_sizes", sizes_) ||
+      !find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_negated_))
+    return false;
+  find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", count_write_);
+  if (!find(library, "_ZNK3c1010TensorImpl4gradEv", grad_) ||
       !find(library, "_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap_) ||
       !find(library, "_ZN2at4impl27torch_function_mode_enabledEv", in_mode_))
-    return false;
-  strided_ = strided();
+    grad_ = nullptr;
   return true;
 }
 
@@ -76,14 +75,14 @@ bool TorchTensor::reads_right(const py::handle& tensor) const {
   return data_ptr_(handle, &data) == 0 && reinterpret_cast<uintptr_t>(data) == address(tensor.attr("data_ptr")());
 }
 
-bool TorchTensor::learn(const py::module_& torch) {
-  if (!find_functions(torch)) return false;
+const char* TorchTensor::learn(const py::module_& torch) {
+  if (!find_functions(torch)) return "a function is not there";
   const auto make = [&](const char* dtype, const py::tuple& shape, const char* device = "cpu") -> py::object {
     return torch.attr("empty")(shape, py::arg("dtype") = torch.attr(dtype), py::arg("device") = device);
   };
   const auto type = [&](const py::object& tensor) { return type_of(sizes_of(body_of(handle_of(tensor.ptr())))); };
   const py::object first = make("float32", py::make_tuple(5, 7));
-  if (!find_body(first) || !reads_right(first)) return false;
+  if (!find_body(first) || !reads_right(first)) return "a tensor is laid out otherwise";
 
   // every dtype of the engine and others have numbers of their own, whatever the shape, and so has another device
   std::set<uint64_t> types;
@@ -92,37 +91,54 @@ bool TorchTensor::learn(const py::module_& torch) {
     const py::object small = make(dtype, py::make_tuple(3)), large = make(dtype, py::make_tuple(2, 3, 4, 5, 6));
     const py::object scalar = make(dtype, py::tuple()), longer = make(dtype, py::make_tuple(1, 2, 1, 2, 1, 2));
     for (const py::object& t : {small, large, scalar, longer})
-      if (!reads_right(t)) return false;
-    if (type(small) != type(large) || type(small) != type(scalar)) return false;
+      if (!reads_right(t)) return "shape, strides or address are kept otherwise";
+    if (type(small) != type(large) || type(small) != type(scalar)) return "the dtype is kept otherwise";
     types.insert(type(small));
     types.insert(type(make(dtype, py::make_tuple(3), "meta")));
   }
-  if (types.size() != 2 * std::size(dtypes)) return false;
+  if (types.size() != 2 * std::size(dtypes)) return "dtype or device are kept otherwise";
 
   // what is changed in place is seen where it was
   const py::object changing = make("float32", py::make_tuple(3, 4));
   const char* const body = body_of(handle_of(changing.ptr()));
   const auto follows = [&] { return body_of(handle_of(changing.ptr())) == body && reads_right(changing); };
   changing.attr("t_")();
-  if (!follows()) return false;
+  bool follow = follows();
   changing.attr("unsqueeze_")(0);
-  if (!follows()) return false;
+  follow &= follows();
   changing.attr("data") = make("float16", py::make_tuple(6));
-  if (!follows() || type(changing) != type(make("float16", py::make_tuple(1)))) return false;
+  follow &= follows() && type(changing) == type(make("float16", py::make_tuple(1)));
   changing.attr("resize_")(1, 1, 1, 1, 1, 2);
-  if (!follows()) return false;
+  follow &= follows();
   changing.attr("resize_")(4, 2);
-  if (!follows()) return false;
-  if (!reads_right(torch.attr("_neg_view")(first)) || in_mode_()) return false;
+  if (!follow || !follows()) return "changes in place are kept elsewhere";
+  if (!reads_right(torch.attr("_neg_view")(first))) return "a negated view does not say so";
 
   const py::object leaf = make("float32", py::make_tuple(2)), its = make("float32", py::make_tuple(2));
   leaf.attr("requires_grad_")();
-  if (!py::reinterpret_steal<py::object>(grad(leaf.ptr())).is_none()) return false;
-  leaf.attr("grad") = its;
-  if (!py::reinterpret_steal<py::object>(grad(leaf.ptr())).is(its)) return false;
+  if (gives_grads()) {
+    const bool none = py::reinterpret_steal<py::object>(grad(leaf.ptr())).is_none();
+    leaf.attr("grad") = its;
+    if (!none || !py::reinterpret_steal<py::object>(grad(leaf.ptr())).is(its)) grad_ = nullptr;
+  }
   const auto version = its.attr("_version").cast<int64_t>();
-  return count_write(its.ptr()) && its.attr("_version").cast<int64_t>() == version + 1;
+  if (count_write_ && (!count_write(its.ptr()) || its.attr("_version").cast<int64_t>() != version + 1))
+    count_write_ = nullptr;
+  return nullptr;
 }
+
+namespace {
+
+// What has been learnt of this process's torch. Guarded by the GIL; written once.
+struct Learnt {
+  bool done = false;
+  std::string problem;  // empty: the short way is open
+};
+Learnt g_learnt;
+
+}  // namespace
+
+TorchTensor TorchTensor::g_way;
 
 const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
   *again = false;
@@ -131,32 +147,36 @@ const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
   const auto is = [&](const char* module, const char* name) {
     return modules.contains(module) && py::getattr(modules[module], name, py::none()).ptr() == object;
   };
-  const bool tensor = is("torch", "Tensor"), parameter = is("torch.nn.parameter", "Parameter");
-  if (!tensor && !parameter) return nullptr;
-
-  enum class Known { nothing, open, closed };
-  static Known known = Known::nothing;
-  static TorchTensor way;
-  if (known == Known::nothing) {
+  if (!is("torch", "Tensor") && !is("torch.nn.parameter", "Parameter")) return nullptr;
+  if (!g_learnt.done) {
     TorchTensor learnt;
-    bool open = false, plain = true;
+    std::string problem;
     try {
       const auto torch = py::module_::import("torch");
       const py::object made = torch.attr("empty")(1, py::arg("device") = "cpu");
-      plain = py::type::of(made).is(torch.attr("Tensor"));  // and not what a mode makes of it
-      open = plain && learnt.learn(torch);
+      *again = !py::type::of(made).is(torch.attr("Tensor"));  // a mode makes something else of it
+      if (*again) return nullptr;
+      if (const char* found = learnt.learn(torch)) problem = found;
     } catch (py::error_already_set& error) {
+      problem = first_line(error);
       error.restore();
       forget_error();
-    } catch (const py::cast_error&) {  // not the answers that torch gives today
+    } catch (const py::cast_error&) {
+      problem = "torch gives other answers than expected";
     }
-    if (known == Known::nothing && plain) {  // no other thread was faster
-      way = learnt;
-      known = open ? Known::open : Known::closed;
+    if (!g_learnt.done) {  // no other thread was faster
+      g_way = learnt;
+      g_learnt = {true, problem};
     }
-    *again = !plain;
   }
-  return known == Known::open ? &way : nullptr;
+  return g_learnt.problem.empty() ? &g_way : nullptr;
+}
+
+std::string TorchTensor::status() {
+  if (!g_learnt.done) return "not seen yet";
+  if (!g_learnt.problem.empty()) return "exported at every call: " + g_learnt.problem;
+  return std::string("compared in place") + (g_way.count_write_ ? "" : ", writes counted through Python") +
+         (g_way.grad_ ? "" : ", gradients taken through Python");
 }
 
 TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const {
@@ -164,10 +184,10 @@ TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_
   const Handle handle = handle_of(tensor);
   const char* body = body_of(handle);
   void* address;
-  if (!body || !is_strided(handle) || data_ptr_(handle, &address) != 0 || address != data) return {};
+  if (!body || data_ptr_(handle, &address) != 0 || address != data) return {};
   const uint64_t type = type_of(sizes_of(body));
   if (!fits(body, type, ndim, dims)) return {};
-  return {data, body, type, ndim};
+  return {data, true, type, ndim};
 }
 
 }  // namespace nos::bind

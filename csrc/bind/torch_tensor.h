@@ -1,15 +1,16 @@
 // Owns the short way to a torch.Tensor: whether it is what an earlier call has seen, in a quarter of the time of an
 // export through DLPack; its gradient, and the count of writes to it, without Python's attributes and arguments.
 //
-// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable; other answers come from
-// C++ functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them. Where
-// that is, torch does not promise: learn() finds it out by experiments with this torch, and if there is anything that
-// it cannot confirm the short way stays closed. All tensors then take the long one, and the results are the same.
+// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable. Other answers come from C++
+// functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them, which torch
+// does not promise: learn() finds the place by experiments with this torch. What is not there or cannot be confirmed is
+// asked for in the long way, with the same results.
 #pragma once
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace nos::bind {
 
@@ -20,8 +21,8 @@ class TorchTensor {
   // What a call has seen of a tensor.
   struct Facts {
     const void* data = nullptr;
-    const void* body = nullptr;  // torch's C++ object; null where the short way is closed
-    uint64_t type = 0;           // dtype and device, as torch packs them
+    bool known = false;  // false where the short way is closed
+    uint64_t type = 0;   // dtype and device, as torch packs them
     int32_t ndim = 0;
   };
   enum class Seen { other, moved, same };
@@ -29,8 +30,10 @@ class TorchTensor {
   // The short way for objects of exactly this type, or null. Runs Python code and gives the GIL away when it is first
   // asked for torch's types. *again: whether the experiments could not be made now, but may be later.
   static const TorchTensor* of(PyTypeObject* type, bool* again);
-  // Whether a mode of torch is active that may give the attributes of tensors another meaning.
-  bool in_mode() const { return in_mode_(); }
+  // For build_info(): whether the short way is open, or why not.
+  static std::string status();
+  // Whether grad() can be used: not while a mode of torch is active, which may give attributes another meaning.
+  bool gives_grads() const { return grad_ && !in_mode_(); }
 
   // The facts of a tensor, with dims = its shape and strides, one after the other; none where they are not as given.
   Facts facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const;
@@ -40,9 +43,7 @@ class TorchTensor {
     const Handle handle = handle_of(tensor);
     const char* body = body_of(handle);
     if (!body || !fits(body, known.type, known.ndim, dims) || is_negated_(handle)) return Seen::other;
-    // of another layout, the address cannot be had, and asking for it makes torch write to the log
-    if (body != known.body && !is_strided(handle)) return Seen::other;
-    void* address;
+    void* address;  // of a sparse tensor and the like there is none
     if (data_ptr_(handle, &address) != 0) return Seen::other;
     *data = address;
     return address == known.data ? Seen::same : Seen::moved;
@@ -57,6 +58,7 @@ class TorchTensor {
 
   // Adds one to autograd's version counter. False where torch does not allow it: to inference tensors.
   bool count_write(PyObject* tensor) const {
+    if (!count_write_) return false;
     try {
       count_write_(handle_of(tensor));
     } catch (...) {
@@ -75,9 +77,10 @@ class TorchTensor {
   // An at::Tensor*, which points at the address of the C++ object. It lies inside the Python object.
   using Handle = const char* const*;
 
+  static TorchTensor g_way;  // for all
   TorchTensor() = default;
   bool find_functions(const pybind11::module_& torch);
-  bool learn(const pybind11::module_& torch);
+  const char* learn(const pybind11::module_& torch);  // null, or what is not as expected
   bool find_body(const pybind11::handle& tensor);
   bool reads_right(const pybind11::handle& tensor) const;
 
@@ -99,17 +102,11 @@ class TorchTensor {
       if (sizes[d] != dims[d] || sizes[kStrides + d] != dims[ndim + d]) return false;
     return true;
   }
-  bool is_strided(Handle handle) const {
-    int32_t layout;
-    return layout_(handle, &layout) == 0 && layout == strided_;
-  }
 
   size_t handle_at_ = 0;  // bytes from the Python object
   size_t sizes_at_ = 0;   // bytes from the C++ object
-  int32_t strided_ = 0;   // the number of the dense layout
   int32_t (*data_ptr_)(Handle, void**) = nullptr;
   int32_t (*sizes_)(Handle, int64_t**) = nullptr;
-  int32_t (*layout_)(Handle, int32_t*) = nullptr;
   bool (*is_negated_)(Handle) = nullptr;
   void (*count_write_)(Handle) = nullptr;
   Handle (*grad_)(const char*) = nullptr;

@@ -155,8 +155,8 @@ bool move_gradients(Plan& plan, const TensorList& grads, uint32_t first_index) {
   const auto ref = [&](const PlannedTensor& t) -> const TensorRef& { return grads.tensors[t.index - first_index]; };
   for (const PlannedTensor& t : plan.tensors) {
     const auto begin = reinterpret_cast<uintptr_t>(ref(t).data);
-    const auto end = begin + static_cast<uintptr_t>(t.numel) * t.slices *
-                                 static_cast<uintptr_t>(size_of(t.dtype[bytecode::kG]));
+    const auto end =
+        begin + static_cast<uintptr_t>(t.numel) * t.slices * static_cast<uintptr_t>(size_of(t.dtype[bytecode::kG]));
     const auto after = std::upper_bound(plan.written.begin(), plan.written.end(), begin,
                                         [](uintptr_t at, const Plan::Span& s) { return at < s.end; });
     if (after != plan.written.end() && after->begin < end) return false;

@@ -48,9 +48,9 @@ struct Plan {
 // population: number of slices along the leading dimension of every tensor; 0 outside a population.
 Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0);
 
-// Points a plan at gradients that differ from those it was made of in their addresses only, all that is read of `grads`.
-// False, with the plan as it
-// was, if one of them shares memory with a parameter or state: make_plan then says which.
+// Points a plan at gradients that differ from those it was made of in their addresses only, all that is read of
+// `grads`. False, with the plan as it was, if one of them shares memory with a parameter or state: make_plan then says
+// which.
 bool move_gradients(Plan& plan, const TensorList& grads, uint32_t first_index);
 
 }  // namespace nos
