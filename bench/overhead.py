@@ -12,8 +12,8 @@ from .rules import RULES
 from .sizes import Size
 from .update import cell
 
-COUNTS: Final = (1, 10, 161)
-RULE_NAMES: Final = ("powersign", "adam")
+COUNTS: Final = (1, 10, 148, 1000)
+RULE_NAMES: Final = ("sgd", "momentum", "powersign", "adam")
 LEFT_OUT: Final = (LIMIT, "torch.compile", "numexpr", *native.LABELS)
 
 

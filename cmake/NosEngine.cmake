@@ -1,6 +1,7 @@
 # nos_engine: everything of csrc/ but bind/, as one static library without Python and without torch.
 add_library(nos_engine STATIC
   csrc/program/program.cc csrc/program/names.cc csrc/program/verify.cc csrc/program/disasm.cc
+  csrc/program/analysis.cc
   csrc/plan/plan.cc
   csrc/backend/cpu/lower.cc csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc
   csrc/backend/cpu/native/graph.cc csrc/backend/cpu/native/expand.cc csrc/backend/cpu/native/schedule.cc

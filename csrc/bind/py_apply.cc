@@ -16,9 +16,9 @@ namespace nos::bind {
 namespace {
 
 PlanCache& plans_of(const Program& program) {  // guarded by the GIL
-  std::shared_ptr<const void>& slot = program.attached(Attachment::calls);
-  if (!slot) slot = std::make_shared<PlanCache>();
-  return *static_cast<PlanCache*>(const_cast<void*>(slot.get()));
+  auto& kept = program.kept.plans;
+  if (!kept) kept = std::make_shared<PlanCache>();
+  return *kept;
 }
 
 void apply_rule(Arguments arguments) {

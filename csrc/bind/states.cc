@@ -7,8 +7,6 @@
 namespace py = pybind11;
 
 namespace nos::bind {
-namespace {
-
 // What a program keeps from call to call.
 struct StateKeys {
   explicit StateKeys(const Program& program) {
@@ -21,10 +19,12 @@ struct StateKeys {
   std::vector<std::string> labels;  // of their lists, for messages
 };
 
+namespace {
+
 const StateKeys& keys_of(const Program& program) {  // guarded by the GIL
-  std::shared_ptr<const void>& slot = program.attached(Attachment::state_keys);
-  if (!slot) slot = std::make_shared<const StateKeys>(program);
-  return *static_cast<const StateKeys*>(slot.get());
+  auto& kept = program.kept.state_keys;
+  if (!kept) kept = std::make_shared<const StateKeys>(program);
+  return *kept;
 }
 
 std::string joined(const std::vector<std::string>& names) {

@@ -1,7 +1,6 @@
 // Owns Program: an update rule that is known to be valid. The only way to get one is Program::parse, so every later
 // stage may rely on what verify.cc lists.
 #pragma once
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -34,9 +33,32 @@ class BytecodeError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// What later stages keep with a program; see Program::attached.
-enum class Attachment { cpu_code, cpu_native, cuda_code, cuda_jit, calls, state_keys };
-inline constexpr size_t kAttachments = static_cast<size_t>(Attachment::state_keys) + 1;
+// What later stages derive from a program and keep with it, so that it is made once. Empty at first; each is guarded by
+// the stage that makes it.
+namespace cpu {
+struct Lowered;
+namespace native {
+class Native;
+}
+}  // namespace cpu
+namespace cuda {
+struct DeviceCode;
+namespace jit {
+struct Calls;
+}
+}  // namespace cuda
+namespace bind {
+class PlanCache;
+struct StateKeys;
+}  // namespace bind
+struct Kept {
+  std::shared_ptr<const cpu::Lowered> cpu_code;
+  std::shared_ptr<cpu::native::Native> cpu_native;
+  std::shared_ptr<const cuda::DeviceCode> cuda_code;
+  std::shared_ptr<cuda::jit::Calls> cuda_calls;
+  std::shared_ptr<bind::PlanCache> plans;
+  std::shared_ptr<const bind::StateKeys> state_keys;
+};
 
 class Program {
  public:
@@ -66,8 +88,7 @@ class Program {
   void eval_scalars(double step, double total_steps, std::span<const double> hypers, std::span<double> slots) const;
 
   std::string disassemble() const;  // listing for people and golden tests
-  // A place where a later stage keeps what it derived from this program; empty at first, guarded by its owner.
-  std::shared_ptr<const void>& attached(Attachment a) const { return attached_[static_cast<size_t>(a)]; }
+  mutable Kept kept;
 
   // The bytes that decide what the program computes: all of bytes() but the rule's name.
   std::vector<uint8_t> identity() const;
@@ -87,7 +108,6 @@ class Program {
   std::vector<uint8_t> bytes_;
   bool uses_total_ = false, uses_random_ = false;
   int cost_ = 0;
-  mutable std::array<std::shared_ptr<const void>, kAttachments> attached_;
 };
 
 }  // namespace nos

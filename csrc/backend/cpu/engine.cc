@@ -225,7 +225,7 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
 
 bool Prepared::serves(std::span<const Program* const> programs) const {
   return tuning == g_tuning && std::ranges::equal(code, programs, [](const auto& mine, const Program* program) {
-           return mine == program->attached(Attachment::cpu_code);
+           return mine == program->kept.cpu_code;
          });
 }
 

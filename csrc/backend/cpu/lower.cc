@@ -1,26 +1,24 @@
 #include "lower.h"
 
 #include <algorithm>
-#include <limits>
 #include <mutex>
+
+#include "../../program/analysis.h"
 
 namespace nos::cpu {
 namespace {
 
-constexpr int kNever = -1, kAtEnd = std::numeric_limits<int>::max();
-
-int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
+constexpr int kNowhere = -1;
 
 class Lowering {
  public:
   explicit Lowering(const Program& program)
       : program_(program),
         num_slots_(bytecode::kFirstState + program.num_states()),
-        last_use_(static_cast<size_t>(program.num_values()), kNever),
-        place_(static_cast<size_t>(program.num_values()), kNever) {}
+        uses_(program),
+        place_(static_cast<size_t>(program.num_values()), kNowhere) {}
 
   Lowered run() {
-    find_last_uses();
     for (int s = 0; s < num_slots_; ++s) place_[static_cast<size_t>(s)] = s;
     save_inputs_that_move();
     for (size_t pc = 0; pc < program_.code().size(); ++pc) emit(static_cast<int>(pc));
@@ -33,49 +31,33 @@ class Lowering {
   }
 
  private:
-  // last_use_[v]: pc of the last instruction that reads v; kAtEnd when an output does.
-  void find_last_uses() {
-    for (size_t pc = 0; pc < program_.code().size(); ++pc) {
-      const Instr& i = program_.code()[pc];
-      for (int k = 0; k < i.arity(); ++k)
-        if (!i.operand(k).is_scalar()) last_use_[static_cast<size_t>(i.operand(k).id())] = static_cast<int>(pc);
-    }
-    for (Operand o : program_.outputs())
-      if (!o.is_scalar()) last_use_[static_cast<size_t>(o.id())] = kAtEnd;
-  }
-
-  // An input that becomes the output of another slot is saved first: its own slot may be overwritten before the end.
   void save_inputs_that_move() {
-    for (size_t k = 0; k < program_.outputs().size(); ++k) {
-      const Operand o = program_.outputs()[k];
-      const auto v = static_cast<size_t>(o.id());
-      if (o.is_scalar() || o.id() >= num_slots_ || o.id() == slot_of_output(k) || place_[v] != o.id()) continue;
-      if (o.id() == bytecode::kG) continue;  // the gradient is never overwritten
+    for (const int v : inputs_that_move(program_.outputs(), num_slots_)) {
       const int temp = take_temp();
-      out_.steps.push_back({Step::Kind::copy, Op{}, 0, 0, place(temp), {place(o.id()), 0, 0}});
-      place_[v] = temp;
+      out_.steps.push_back({Step::Kind::copy, Op{}, 0, 0, place(temp), {place(v), 0, 0}});
+      place_[static_cast<size_t>(v)] = temp;
     }
   }
 
-  // The slot that value v may be written to directly by instruction pc, or kNever: v must be the new value of that slot
-  // only, and the slot's old value must not be needed after pc.
+  // The slot that value v may be written to directly by instruction pc, or kNowhere: v must be the new value of that
+  // slot only, and the slot's old value must not be needed after pc.
   int direct_slot(int v, int pc) const {
-    int slot = kNever;
+    int slot = kNowhere;
     for (size_t k = 0; k < program_.outputs().size(); ++k) {
       const Operand o = program_.outputs()[k];
       if (o.is_scalar() || o.id() != v) continue;
-      if (slot == kNever) slot = slot_of_output(k);  // further slots get a copy at the end
+      if (slot == kNowhere) slot = slot_of_output(k);  // further slots get a copy at the end
     }
-    if (slot == kNever) return kNever;
+    if (slot == kNowhere) return kNowhere;
     const auto old = static_cast<size_t>(slot);
-    const bool needed = place_[old] == slot && last_use_[old] > pc;
-    return needed ? kNever : slot;
+    const bool needed = place_[old] == slot && uses_.last_read[old] > pc;
+    return needed ? kNowhere : slot;
   }
 
   void emit(int pc) {
     const Instr& i = program_.code()[static_cast<size_t>(pc)];
     const int v = program_.first_instr_value() + pc;
-    if (last_use_[static_cast<size_t>(v)] == kNever) return;  // dead
+    if (!uses_.is_live(v)) return;
     Step step{info(i.op).domain == Domain::random ? Step::Kind::random : Step::Kind::map, i.op, 0, 0, 0, {0, 0, 0}};
     if (step.kind == Step::Kind::random) step.site = static_cast<uint16_t>(i.site());
     for (int k = 0; k < i.arity(); ++k) {
@@ -86,7 +68,7 @@ class Lowering {
     }
     for (int k = 0; k < i.arity(); ++k) release(i.operand(k), pc);  // the result may take an operand's place
     const int slot = direct_slot(v, pc);
-    const int dst = slot != kNever ? slot : take_temp();
+    const int dst = slot != kNowhere ? slot : take_temp();
     step.dst = place(dst);
     place_[static_cast<size_t>(v)] = dst;
     out_.steps.push_back(step);
@@ -96,7 +78,7 @@ class Lowering {
   void release(Operand o, int pc) {
     if (o.is_scalar()) return;
     const auto v = static_cast<size_t>(o.id());
-    if (last_use_[v] != pc || place_[v] < num_slots_) return;
+    if (uses_.last_read[v] != pc || place_[v] < num_slots_) return;
     if (std::find(free_.begin(), free_.end(), place_[v]) == free_.end()) free_.push_back(place_[v]);
   }
 
@@ -137,7 +119,8 @@ class Lowering {
   const Program& program_;
   const int num_slots_;
   int num_temps_ = 0;
-  std::vector<int> last_use_, place_, free_;
+  const Uses uses_;
+  std::vector<int> place_, free_;
   Lowered out_;
 };
 
@@ -148,9 +131,9 @@ Lowered lower(const Program& program) { return Lowering(program).run(); }
 std::shared_ptr<const Lowered> lowered(const Program& program) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  auto& slot = program.attached(Attachment::cpu_code);
-  if (!slot) slot = std::make_shared<const Lowered>(lower(program));
-  return std::static_pointer_cast<const Lowered>(slot);
+  auto& kept = program.kept.cpu_code;
+  if (!kept) kept = std::make_shared<const Lowered>(lower(program));
+  return kept;
 }
 
 }  // namespace nos::cpu

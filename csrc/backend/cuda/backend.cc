@@ -16,7 +16,7 @@ class CudaJob final : public Job {
 
   bool serves(std::span<const Program* const> programs) const override {
     return std::ranges::equal(ready_.job().lowered, programs, [](const auto& mine, const Program* program) {
-      return mine == program->attached(Attachment::cuda_code);
+      return mine == program->kept.cuda_code;
     });
   }
   void move(const Place& place) override {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "../../program/analysis.h"
+
 namespace nos::cuda {
 namespace {
 
@@ -10,8 +12,6 @@ constexpr int kNowhere = -1;
 constexpr int kOverflow = 1000;    // place of overflow slot k: kOverflow + k; below: register slots
 constexpr int kDeepestTree = 100;  // bounds the recursion; a deeper value gets a place
 constexpr uint32_t kNone = ~0u;
-
-int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
 
 // The instructions of a binary op. on_slots: op and swapped take any register slot and have forms with an immediate;
 // else the second operand is in kT. swapped: a = s op a.
@@ -28,8 +28,8 @@ constexpr Binary b_add{true, k_add, k_add, k1_addc, k1_addc}, b_sub{true, k_sub,
 class Lowering {
  public:
   Lowering(const Program& program, uint32_t registers)
-      : program_(program), inputs_(program.first_instr_value()), place_(count(), kNowhere) {
-    count_uses();
+      : program_(program), inputs_(program.first_instr_value()), left_(Uses(program).reads), place_(count(), kNowhere) {
+    find_u();
     find_trees();
     for (int s = 0; s < static_cast<int>(registers); ++s)
       if (s != static_cast<int>(kT) && !(s == static_cast<int>(kU) && uses_u_) && !is_home(s) && s != bytecode::kG)
@@ -59,17 +59,10 @@ class Lowering {
   bool in_accumulator(Operand o) const { return !o.is_scalar() && acc_ == o.id(); }
 
   // ---- analysis -----------------------------------------------------------------------------------------------------
-  // left_: reads by live instructions and by outputs that are still to come.
-  void count_uses() {
-    left_.assign(count(), 0);
-    for (Operand o : program_.outputs())
-      if (!o.is_scalar()) ++left_[at(o)];
-    for (size_t v = count(); v-- > static_cast<size_t>(inputs_);) {
-      if (!left_[v]) continue;
+  void find_u() {
+    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) {
       const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
-      uses_u_ |= i.arity() == 3 && i.op != Op::clip;
-      for (int k = 0; k < i.arity(); ++k)
-        if (!i.operand(k).is_scalar()) ++left_[at(i.operand(k))];
+      uses_u_ |= left_[v] && i.arity() == 3 && i.op != Op::clip;
     }
   }
   void find_trees() {
@@ -308,13 +301,12 @@ class Lowering {
         store(place_[i]);
       }
     }
-    // An input that becomes the output of another slot is saved: its own slot may be overwritten before the end.
-    for (size_t k = 0; k < program_.outputs().size(); ++k) {
-      const Operand o = program_.outputs()[k];
-      if (o.is_scalar() || o.id() >= inputs_ || o.id() == slot_of_output(k) || !is_home(place_[at(o)])) continue;
-      load(place_[at(o)]);
-      place_[at(o)] = take();
-      store(place_[at(o)]);
+    for (const int v : inputs_that_move(program_.outputs(), inputs_)) {
+      int& place = place_[static_cast<size_t>(v)];
+      if (!is_home(place)) continue;  // only a slot that has a register is overwritten before the end
+      load(place);
+      place = take();
+      store(place);
     }
   }
 
@@ -351,16 +343,16 @@ class Lowering {
   void store_rest() {
     stored_.resize(program_.outputs().size());
     for (size_t k = 0; k < stored_.size(); ++k) {
-      const Operand o = program_.outputs()[k];
-      if (stored_[k] || (!o.is_scalar() && o.id() == slot_of_output(k))) continue;  // an unchanged state stays
-      into_accumulator(o);
+      if (stored_[k] || keeps_its_slot(program_.outputs(), k)) continue;
+      into_accumulator(program_.outputs()[k]);
       store_output(slot_of_output(k));
     }
   }
 
   const Program& program_;
-  const int inputs_;  // values that are tensors of the call
-  std::vector<int> left_, need_, place_;
+  const int inputs_;       // values that are tensors of the call
+  std::vector<int> left_;  // reads of each value that are still to come
+  std::vector<int> need_, place_;
   std::vector<bool> root_, stored_;  // stored_: per output
   std::vector<int> free_, free_overflow_;
   int acc_ = kNowhere;  // the value that the accumulator holds
@@ -375,9 +367,9 @@ DeviceCode lower(const Program& program, uint32_t registers) { return Lowering(p
 std::shared_ptr<const DeviceCode> lowered(const Program& program) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  auto& slot = program.attached(Attachment::cuda_code);
-  if (!slot) slot = std::make_shared<const DeviceCode>(lower(program));
-  return std::static_pointer_cast<const DeviceCode>(slot);
+  auto& kept = program.kept.cuda_code;
+  if (!kept) kept = std::make_shared<const DeviceCode>(lower(program));
+  return kept;
 }
 
 }  // namespace nos::cuda

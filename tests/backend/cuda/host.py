@@ -32,6 +32,7 @@ SOURCES = [
     "csrc/program/names.cc",
     "csrc/program/verify.cc",
     "csrc/program/disasm.cc",
+    "csrc/program/analysis.cc",
 ]
 FLAGS = ["-std=c++20", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
 DTYPES = {"float32": 0, "float64": 1, "uint16": 2, "float16": 3}

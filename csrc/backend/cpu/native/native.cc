@@ -146,9 +146,9 @@ std::shared_ptr<Native> native_of(const Program& program) {
   if (!tier().on) return nullptr;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  auto& slot = program.attached(Attachment::cpu_native);
-  if (!slot) slot = std::make_shared<Native>(program);
-  return std::const_pointer_cast<Native>(std::static_pointer_cast<const Native>(slot));
+  auto& kept = program.kept.cpu_native;
+  if (!kept) kept = std::make_shared<Native>(program);
+  return kept;
 }
 
 }  // namespace nos::cpu::native

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../../../program/analysis.h"
+
 namespace nos::cpu::native {
 namespace {
 
@@ -51,17 +53,12 @@ class Scheduler {
     }
   }
 
-  // An input that becomes the new value of another slot is copied first: its own slot may be overwritten before.
   void add_copies() {
-    for (size_t k = 0; k < graph_.outputs.size(); ++k) {
-      const Operand o = graph_.outputs[k];
-      if (o.is_scalar() || o.id() >= slots_ || o.id() == slot_of_output(k)) continue;
-      if (std::any_of(out_.copies.begin(), out_.copies.end(), [&](const auto& c) { return c.first == o.id(); }))
-        continue;
+    for (const int input : inputs_that_move(graph_.outputs, slots_)) {
       Value v;
       v.defined = 0;
       out_.values.push_back(v);
-      out_.copies.push_back({o.id(), static_cast<int>(out_.values.size()) - 1});
+      out_.copies.push_back({input, static_cast<int>(out_.values.size()) - 1});
     }
   }
 
@@ -72,8 +69,8 @@ class Scheduler {
       const int slot = slot_of_output(k);
       int id = -1;
       if (!o.is_scalar()) {
+        if (keeps_its_slot(graph_.outputs, k)) continue;
         id = o.id();
-        if (id == slot) continue;
         for (const auto& [input, copy] : out_.copies)
           if (input == o.id()) id = copy;
       }

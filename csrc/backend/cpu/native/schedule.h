@@ -44,7 +44,6 @@ struct Schedule {
 // in half precision is widened into a scratch array first, and its new value is narrowed at the end.
 Schedule make_schedule(const Graph& graph, const DType* dtypes, bool loop_converts);
 
-inline int slot_of_output(size_t k) { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
 inline bool is_kernel(const Node& n) { return n.table < 0 && native_op(n.op).kind == NativeOp::kernel; }
 inline bool is_comparison(const Node& n) { return n.table < 0 && native_op(n.op).kind == NativeOp::compare; }
 

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "../../../program/analysis.h"
+
 #include "expand.h"
 #include "schedule.h"
 
@@ -118,7 +120,6 @@ class Cutter {
       const int id = id_of(i);
       if (value(id).defined == 2 * level && !value(id).fused) emit_node(loop, expand, graph_.nodes[i], id);
     }
-    Segment stores;  // only its code is used
     for (const Store& s : plan_.stores)
       if (s.level == level)
         expand.store(s.value < 0 ? operand(loop, expand, s.scalar) : operand(loop, expand, Operand{u16(s.value)}),

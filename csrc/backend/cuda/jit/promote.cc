@@ -16,6 +16,18 @@
 #include "source.h"
 
 namespace nos::cuda::jit {
+
+// The calls of a program, by dtypes and architecture. Guarded by g_calls_mutex.
+struct Calls {
+  struct Kind {
+    std::array<DType, kMaxSlots> dtypes;
+    int arch;
+    uint32_t calls = 0;
+    Build* build = nullptr;
+  };
+  std::vector<Kind> list;
+};
+
 namespace {
 
 Mode mode_at_start() {
@@ -89,17 +101,7 @@ Build* build_of(std::string text, int arch) {
   return build;
 }
 
-// What a Program keeps: its calls per choice of dtypes and architecture.
-struct Uses {
-  struct Use {
-    std::array<DType, kMaxSlots> dtypes;
-    int arch;
-    uint32_t calls = 0;
-    Build* build = nullptr;
-  };
-  std::vector<Use> list;
-};
-std::mutex g_uses_mutex;
+std::mutex g_calls_mutex;
 
 }  // namespace
 
@@ -148,11 +150,11 @@ Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtyp
   const auto slots = static_cast<size_t>(program.first_instr_value());
   Build* build;
   {
-    const std::lock_guard lock(g_uses_mutex);
-    std::shared_ptr<const void>& slot = program.attached(Attachment::cuda_jit);
-    if (!slot) slot = std::make_shared<Uses>();
-    auto& list = static_cast<Uses*>(const_cast<void*>(slot.get()))->list;
-    auto use = std::find_if(list.begin(), list.end(), [&](const Uses::Use& u) {
+    const std::lock_guard lock(g_calls_mutex);
+    auto& kept = program.kept.cuda_calls;
+    if (!kept) kept = std::make_shared<Calls>();
+    auto& list = kept->list;
+    auto use = std::find_if(list.begin(), list.end(), [&](const Calls::Kind& u) {
       return u.arch == arch && std::equal(dtypes.begin(), dtypes.begin() + slots, u.dtypes.begin());
     });
     if (use == list.end()) use = list.insert(use, {dtypes, arch});

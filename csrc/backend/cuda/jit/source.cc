@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../../../program/analysis.h"
+
 namespace nos::cuda::jit {
 namespace {
 
@@ -16,14 +18,9 @@ std::string num(int i) { return std::to_string(i); }
 class Writer {
  public:
   Writer(const Program& program, const std::array<DType, kMaxSlots>& dtypes)
-      : program_(program),
-        dtypes_(dtypes),
-        slots_(bytecode::kFirstState + program.num_states()),
-        value_live_(static_cast<size_t>(program.num_values())),
-        scalar_live_(static_cast<size_t>(program.num_scalars())) {}
+      : program_(program), dtypes_(dtypes), slots_(bytecode::kFirstState + program.num_states()), uses_(program) {}
 
   std::string run() {
-    find_live();
     out_ += "namespace nos::cuda::jit {\nstruct Rule {\n";
     out_ += std::string("  using Value = ") + (wide() ? "double" : "float") + ";\n";
     out_ += "  static constexpr uint32_t kSlots = " + num(slots_) + ", kDraws = " + num(num_draws()) + ";\n";
@@ -31,7 +28,7 @@ class Writer {
     scalars();
     draws();
     element();
-    const int groups = wide() || live_code_ > kLong ? kGroupsOfLong : kGroupsOfShort;
+    const int groups = wide() || num_live() > kLong ? kGroupsOfLong : kGroupsOfShort;
     out_ += "};\n}  // namespace nos::cuda::jit\n\nextern \"C\" __global__ void __launch_bounds__(" + num(kThreads) +
             ", 2) " + kKernelName + "(const __grid_constant__ nos::cuda::Launch launch) {\n" +
             "  nos::cuda::jit::run_block<nos::cuda::jit::Rule, " + num(kThreads) + ", " + num(groups) +
@@ -41,34 +38,27 @@ class Writer {
 
  private:
   bool wide() const { return dtypes_[bytecode::kP] == DType::f64; }
-  int output_slot(size_t k) const { return k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1; }
-  // A slot whose new value is its old one is not written.
-  bool written(size_t k) const {
-    const Operand o = program_.outputs()[k];
-    return o.is_scalar() || o.id() != output_slot(k);
+  bool written(size_t k) const { return !keeps_its_slot(program_.outputs(), k); }
+  bool is_read(int slot) const {
+    // an output that keeps its slot counts as a read of it, which needs no load
+    int reads = uses_.reads[static_cast<size_t>(slot)];
+    for (size_t k = 0; k < program_.outputs().size(); ++k) reads -= slot_of_output(k) == slot && !written(k);
+    return reads > 0;
   }
   bool is_draw(const Instr& i) const { return info(i.op).domain == Domain::random; }
-
-  void need(Operand o) { (o.is_scalar() ? scalar_live_ : value_live_)[static_cast<size_t>(o.id())] = true; }
-
-  void find_live() {
-    for (size_t k = 0; k < program_.outputs().size(); ++k)
-      if (written(k)) need(program_.outputs()[k]);
-    for (size_t pc = program_.code().size(); pc-- > 0;) {
-      const Instr& i = program_.code()[pc];
-      if (!value_live_[static_cast<size_t>(program_.first_instr_value()) + pc]) continue;
-      ++live_code_;
-      for (int k = 0; k < i.arity(); ++k) need(i.operand(k));
-    }
-  }
 
   template <class Visit>
   void live_code(const Visit& visit) const {
     for (size_t pc = 0; pc < program_.code().size(); ++pc)
-      if (const int v = program_.first_instr_value() + static_cast<int>(pc); value_live_[static_cast<size_t>(v)])
+      if (const int v = program_.first_instr_value() + static_cast<int>(pc); uses_.is_live(v))
         visit(program_.code()[pc], v);
   }
 
+  int num_live() const {
+    int n = 0;
+    live_code([&](const Instr&, int) { ++n; });
+    return n;
+  }
   int num_draws() const {
     int n = 0;
     live_code([&](const Instr& i, int) { n += is_draw(i); });
@@ -78,11 +68,11 @@ class Writer {
   void slots() {
     std::string dtypes, read, written_to;
     std::vector<bool> writes(static_cast<size_t>(slots_));
-    for (size_t k = 0; k < program_.outputs().size(); ++k) writes[static_cast<size_t>(output_slot(k))] = written(k);
+    for (size_t k = 0; k < program_.outputs().size(); ++k) writes[static_cast<size_t>(slot_of_output(k))] = written(k);
     for (size_t s = 0; s < writes.size(); ++s) {
       const std::string comma = s ? ", " : "";
       dtypes += comma + num(static_cast<int>(dtypes_[s]));
-      read += comma + (value_live_[s] ? "true" : "false");
+      read += comma + (is_read(static_cast<int>(s)) ? "true" : "false");
       written_to += comma + (writes[s] ? "true" : "false");
     }
     out_ += "  static constexpr uint32_t kDtype[] = {" + dtypes + "};\n  static constexpr bool kRead[] = {" + read +
@@ -91,8 +81,8 @@ class Writer {
 
   void scalars() {
     std::string list;
-    for (size_t s = 0; s < scalar_live_.size(); ++s) {
-      if (!scalar_live_[s]) continue;
+    for (size_t s = 0; s < uses_.scalar_is_read.size(); ++s) {
+      if (!uses_.scalar_is_read[s]) continue;
       const std::string id = num(static_cast<int>(s));
       out_ += "  const Value s" + id + ";\n";
       list += (list.empty() ? " : s" : ", s") + id + "(row[" + id + "])";
@@ -135,7 +125,7 @@ class Writer {
         "  template <class X>\n  NOS_HD void operator()([[maybe_unused]] Value factor, X& x, [[maybe_unused]] const "
         "float (*u)[4], uint32_t group,\n                         [[maybe_unused]] uint32_t lane) const {\n";
     for (int s = 0; s < slots_; ++s)
-      if (value_live_[static_cast<size_t>(s)])
+      if (is_read(s))
         out_ += "    const Value v" + num(s) + " = x[" + num(s) + "][group][lane]" +
                 (s == bytecode::kG ? " * factor" : "") + ";\n";
     int n = 0;
@@ -152,15 +142,14 @@ class Writer {
     });
     for (size_t k = 0; k < program_.outputs().size(); ++k)
       if (written(k))
-        out_ += "    x[" + num(output_slot(k)) + "][group][lane] = " + text(program_.outputs()[k]) + ";\n";
+        out_ += "    x[" + num(slot_of_output(k)) + "][group][lane] = " + text(program_.outputs()[k]) + ";\n";
     out_ += "  }\n";
   }
 
   const Program& program_;
   const std::array<DType, kMaxSlots>& dtypes_;
   const int slots_;
-  int live_code_ = 0;
-  std::vector<bool> value_live_, scalar_live_;
+  const Uses uses_;
   std::string out_;
 };
 
