@@ -89,9 +89,9 @@ def pages() -> dict[str, str]:
     return {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
 
 
-def stale(folder: Path | None = None) -> list[str]:
+def stale() -> list[str]:
     """The pages that are missing or differ from what the tables say."""
-    return [name for name, text in pages().items() if not _same((folder or FOLDER) / name, text)]
+    return [name for name, text in pages().items() if not _same(FOLDER / name, text)]
 
 
 def _same(path: Path, text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _C
-from .program import Program
+from .rule import Program
 
 __all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state", "set_jit"]
 

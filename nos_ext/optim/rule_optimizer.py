@@ -12,7 +12,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from .._numbers import plain
-from ..program import Program
+from ..rule import Program
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
 from ._grads import check_writable

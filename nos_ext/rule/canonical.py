@@ -12,20 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
-from .definition import Rule
+from .definition import Definition
 from .expr import Expr, postorder
+from .program import Program, Rule
+from .shorthand import HYPERS, OPERANDS
 from .table import OPS, RANDOM
-
-if TYPE_CHECKING:
-    from ..program import Program
 
 
 def canonical_key(rule: Rule | Program) -> str:
     """A hex digest; see the description of this module. The key depends on the rule's formula and defaults only."""
-    if not isinstance(rule, Rule):
+    if isinstance(rule, Program):
         rule = rule.rule
     slots = {name: f"state{i}" for i, name in enumerate(rule.state_names)}
     keys, supports = _keys(rule, ("p", *slots), slots)
@@ -56,7 +55,7 @@ def _live(supports: dict[str, set[str]], slots: dict[str, str]) -> list[str]:
     return [name for name in slots if name in live]
 
 
-def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
+def _keys(rule: Definition, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
     """Keys of the named outputs, and the state symbols in each; `states` names the symbol of every state."""
     roots = dict(zip(("p", *rule.state_names), rule.simplified, strict=True))
     builder = _Builder(rule.hyperparameters, states)
@@ -75,8 +74,6 @@ class Pieces:
     """
 
     def __init__(self) -> None:
-        from .shorthand import HYPERS, OPERANDS
-
         self._states = {name: f"state {name}" for name, spec in OPERANDS.items() if spec.is_state}
         self._hypers: dict[str, float | None] = {"lr": None, **HYPERS}
         self._builder = _Builder(self._hypers, self._states)

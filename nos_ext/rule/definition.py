@@ -1,18 +1,17 @@
-"""Owns Rule: a named graph with its states and hyperparameters, and the check of their names."""
+"""Owns Definition: what an update rule is, a named graph with its states and hyperparameters, and its checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final, TypeVar
 
 from .. import _C
 from .errors import RuleError
 from .expr import Expr, Number, as_expr, draws, postorder
 from .simplify import simplify
 
-if TYPE_CHECKING:
-    from ..program import Program
+SomeDefinition = TypeVar("SomeDefinition", bound="Definition")
 
 # limits of csrc/program/bytecode.h
 MAX_STATES: Final = 8
@@ -66,8 +65,11 @@ def wrong_count(state_names: Sequence[str], found: int) -> str:
     return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
 
 
-class Rule:
-    """An update rule as an expression graph.
+class Definition:
+    """An update rule as an expression graph, with checked names; it never changes.
+
+    The readers of rule text and functions make one, the compiler and the printers take one. What users hold is its
+    subclass `Rule` (program.py), which has methods for all that can be made of a rule.
 
     Args:
         name: an identifier.
@@ -79,8 +81,6 @@ class Rule:
 
     Raises:
         RuleError: names that clash or are not declared, a wrong number of outputs.
-
-    A rule never changes. ``nos_ext.rule`` makes one from a function, ``nos_ext.compile_rule`` compiles it.
     """
 
     __slots__ = ("_doc", "_hyperparameters", "_name", "_outputs", "_pinned", "_simplified", "_sites", "_state_names")
@@ -159,15 +159,9 @@ class Rule:
             self._sites = draws(self._simplified)
         return self._sites
 
-    def compile(self, *, contract: bool = False) -> Program:
-        """See nos_ext.compile_rule."""
-        from .compile import compile_rule
-
-        return compile_rule(self, contract=contract)
-
-    def replaced(self, *, name: str | None = None, doc: str | None = None) -> Rule:
+    def replaced(self: SomeDefinition, *, name: str | None = None, doc: str | None = None) -> SomeDefinition:
         """The same rule under another name or with another description."""
-        return Rule(
+        return type(self)(
             self._name if name is None else name,
             self._state_names,
             self._hyperparameters,
@@ -175,46 +169,3 @@ class Rule:
             doc=self._doc if doc is None else doc,
             sites=self._pinned,
         )
-
-    def reference(
-        self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
-    ) -> tuple[list[Any], dict[str, list[Any]]]:
-        """One step in NumPy float64 or torch, returned instead of written; see nos_ext.rule.reference.reference."""
-        from .reference import reference
-
-        return reference(self, params, grads, state, **arguments)
-
-    def to_text(self) -> str:
-        """The rule as the source of a function that compiles to the same program."""
-        from .format import to_text
-
-        return to_text(self)
-
-    def to_latex(self) -> str:
-        """The rule as aligned equations."""
-        from .latex import to_latex
-
-        return to_latex(self)
-
-    def to_pytorch(self) -> str:
-        """The rule as the source of a stand-alone torch.optim.Optimizer."""
-        from .export import to_pytorch
-
-        return to_pytorch(self)
-
-    def _repr_latex_(self) -> str:
-        return f"${self.to_latex()}$"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.compile().bytecode, self.doc)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(["p", "g", *self._state_names, "*", *self._hyperparameters])
-        return f"<nos_ext.Rule {self._name}({arguments})>"
-
-
-def _unpickle(bytecode: bytes, doc: str) -> Rule:
-    from ..program import Program
-    from .decompile import decompile
-
-    return decompile(Program.from_bytes(bytecode), doc=doc)

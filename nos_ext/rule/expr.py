@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from .errors import RuleError
+from .printers.text import shortened_text
 from .table import OPS, RANDOM
 
 Number = int | float
-Operand = "Expr | int | float"
-
-LEAVES: Final = ("param", "grad", "state", "hyper", "step", "total", "constant")
 
 
 class Expr:
@@ -123,9 +121,7 @@ class Expr:
         )
 
     def __repr__(self) -> str:
-        from .format import expression_text
-
-        return f"Expr({expression_text(self)})"
+        return f"Expr({shortened_text(postorder([self]))})"
 
 
 _set_op, _set_args, _set_value, _set_scalar = [vars(Expr)[name].__set__ for name in ("op", "args", "value", "scalar")]
@@ -213,6 +209,14 @@ def postorder(outputs: Iterable[Expr]) -> list[Expr]:
             seen.add(node)
             order.append(node)
     return order
+
+
+def use_counts(order: Sequence[Expr], outputs: Sequence[Expr] = ()) -> dict[Expr, int]:
+    """How often each node is an operand of the nodes of `order`, or an output; nodes that are neither are left out."""
+    uses: dict[Expr, int] = {}
+    for node in [*outputs, *[x for n in order for x in n.args]]:
+        uses[node] = uses.get(node, 0) + 1
+    return uses
 
 
 def draws(outputs: Iterable[Expr]) -> dict[Expr, int]:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from . import philox
-from .definition import Rule
+from .definition import Definition
 from .expr import Expr, postorder
 from .table import DRAWS, RANDOM, numpy_function, torch_function
 
 
 def reference(
-    rule: Rule,
+    rule: Definition,
     params: Sequence[Any],
     grads: Sequence[Any],
     state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] = (),
@@ -154,7 +154,7 @@ _Library = _NumPy | _Torch
 
 
 def _tensors(
-    rule: Rule,
+    rule: Definition,
     order: Sequence[Expr],
     library: _Library,
     scalars: Mapping[Expr, Any],

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from .. import ops
-from .definition import RESERVED, Rule
+from .definition import RESERVED, Definition
 from .errors import RuleError
 from .expr import GRAD, PARAM, Expr, as_expr, hyper, postorder, state
 from .source import Source
 from .syntax import Evaluator, Value
+from .vocabulary import CONSTANTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,23 @@ class _Names(dict[str, Value]):
 
     def __missing__(self, name: str) -> Value:
         if name in OPERANDS:
-            return operand(name)
+            return self.operand(name)
         if name in HYPERS:
             return hyper(name)
         raise KeyError(name)
 
     def __iter__(self):  # type: ignore[no-untyped-def]  # for suggestions
         return iter([*super().__iter__(), *OPERANDS, *HYPERS])
+
+    def operand(self, name: str) -> Expr:
+        return operand(name)
+
+
+class _Leaves(_Names):
+    """The same, but an operand is a leaf that has its name."""
+
+    def operand(self, name: str) -> Expr:
+        return Expr("operand", (), name, operand(name).scalar)
 
 
 @functools.cache
@@ -87,15 +97,22 @@ def operand(name: str) -> Expr:
     return as_expr(Evaluator(source, names).value(statement.value))
 
 
-_BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, "lr": hyper("lr"), **ops.CONSTANTS}
+_SCALARS: Final[dict[str, Value]] = {"lr": hyper("lr"), **CONSTANTS}
+_BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, **_SCALARS}
 
 
-def parse_update(source: Source, node: ast.expr, name: str | None) -> Rule:
+def parse_update(source: Source, node: ast.expr, name: str | None) -> Definition:
     """The rule whose update is this expression."""
-    return rule_from_update(Evaluator(source, _Names(_BASE)).value(node), name=name)
+    return define_update(Evaluator(source, _Names(_BASE)).value(node), name=name)
 
 
-def rule_from_update(update: Expr | float, *, name: str | None = None) -> Rule:
+def update_as_written(source: Source, node: ast.expr) -> Expr:
+    """The update that this expression is, for printing: its operands, and p, are leaves of the kind "operand"."""
+    names = _Leaves({"p": Expr("operand", (), "p", False), **_SCALARS})
+    return as_expr(Evaluator(source, names).value(node))
+
+
+def define_update(update: Expr | float, *, name: str | None = None) -> Definition:
     """The rule p <- p - lr * update.
 
     Args:
@@ -117,7 +134,7 @@ def rule_from_update(update: Expr | float, *, name: str | None = None) -> Rule:
     hypers: dict[str, float | None] = {"lr": None}
     hypers.update({h: default for h, default in HYPERS.items() if ("hyper", h) in found})
     outputs = [PARAM - hyper("lr") * update, *map(operand, states)]
-    return Rule(name or "rule", states, hypers, outputs)
+    return Definition(name or "rule", states, hypers, outputs)
 
 
 assert not RESERVED & {spec.name for spec in OPERANDS.values() if spec.is_state}

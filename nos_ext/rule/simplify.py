@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .expr import Expr, postorder
+from .expr import Expr, postorder, use_counts
 from .table import OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
@@ -254,9 +254,7 @@ class _Contraction:
     def __init__(self, outputs: Sequence[Expr]) -> None:
         self._outputs = outputs
         self._order = postorder(outputs)
-        self._uses: dict[Expr, int] = {}
-        for node in [*outputs, *[x for n in self._order for x in n.args]]:
-            self._uses[node] = self._uses.get(node, 0) + 1
+        self._uses = use_counts(self._order, outputs)
         self._build = Simplifier()
         self._new: dict[Expr, Expr] = {}
 

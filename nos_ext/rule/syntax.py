@@ -12,11 +12,11 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from .. import ops
 from .errors import RuleError, quoted
 from .expr import Expr
 from .scan import MAX_NESTING
 from .source import Source, too_deep
+from .vocabulary import FUNCTIONS
 
 Value = Expr | float
 
@@ -127,7 +127,7 @@ class Evaluator:
         else:
             self.used.add(name)
             return value
-        if name in ops.FUNCTIONS:
+        if name in FUNCTIONS:
             raise self.source.error(f"'{name}' is an op; call it: {name}(...)", node)
         if name == "nan":
             raise self.source.error("NaN cannot be a constant of a rule", node)
@@ -155,11 +155,11 @@ class Evaluator:
             known = type(called) is ast.Attribute
             message = refusal(called) if known else "only the ops of the rule language can be called"
             raise self.source.error(message, called)
-        function = ops.FUNCTIONS.get(called.id)
+        function = FUNCTIONS.get(called.id)
         if function is None:
             if called.id in self.names:
                 raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
-            raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, ops.FUNCTIONS)}", called)
+            raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, FUNCTIONS)}", called)
         if node.keywords:
             message = f"keyword arguments are not part of the rule language; write {called.id}(a, b)"
             raise self.source.error(message, node)

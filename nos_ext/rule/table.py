@@ -29,7 +29,6 @@ class OpSpec:
 
 
 OPS: Final[Mapping[str, OpSpec]] = MappingProxyType({row["name"]: OpSpec(**row) for row in _C.op_table()})
-INFIX: Final[Mapping[str, str]] = MappingProxyType({op.symbol: op.name for op in OPS.values() if op.symbol})
 RANDOM: Final = frozenset(op.name for op in OPS.values() if op.domain == "random")
 # random op -> the draw that it takes, as its `numpy` column says: "uniform" in [0, 1) or "normal"
 DRAWS: Final[Mapping[str, str]] = MappingProxyType(
