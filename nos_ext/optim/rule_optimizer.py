@@ -112,6 +112,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         """What torch's GradScaler asks: whether step() takes grad_scale and found_inf into account."""
         return self.defaults.get("fused") is True
 
+    def __repr__(self) -> str:
+        """As torch's, with the name of the rule; its text is in ``param_groups`` and ``program.to_text()``."""
+        text = f"{type(self).__name__} ("
+        for i, group in enumerate(self.param_groups):
+            shown = {**group, "rule": self._program.name}
+            lines = [f"    {key}: {shown[key]}\n" for key in sorted(shown) if key != "params"]
+            text += f"\nParameter Group {i}\n{''.join(lines)}"
+        return f"{text})"
+
     # -- one step -----------------------------------------------------------------------------------------------------
 
     @overload
