@@ -113,7 +113,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self.defaults.get("fused") is True
 
     def __repr__(self) -> str:
-        """As torch's, with the name of the rule; its text is in ``param_groups`` and ``program.to_text()``."""
+        """Shows what torch's optimizers show, and of the rule its name. ``program.to_text()`` has the text."""
         text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
             shown = {**group, "rule": self._program.name}

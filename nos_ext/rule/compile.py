@@ -1,4 +1,4 @@
-"""Owns encode: from a definition to the bytes of a program, whose encoding csrc/program/bytecode.h draws."""
+"""Owns encode, which turns a definition into the bytes of a program. csrc/program/bytecode.h draws the encoding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPCODES: Final = {op.name: op.code for op in OPS.values()}
 
 
 class _Encoder:
-    """Numbers the nodes of a simplified graph and lists its instructions."""
+    """An _Encoder numbers the nodes of a simplified graph and lists its instructions."""
 
     def __init__(self, rule: Definition) -> None:
         self.constants: list[float] = []
@@ -90,7 +90,7 @@ _FIXED: Final = {"param": 0, "grad": 1, "step": SCALAR_BIT, "total": SCALAR_BIT 
 
 
 def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
-    """The program of `rule` with the given simplified outputs. RuleError if it is over a limit."""
+    """Encodes `rule` with the given simplified outputs. RuleError says which limit of programs it is over."""
     encoder = _Encoder(rule)
     encoder.collect(postorder(outputs))
     encoder.check_limits()

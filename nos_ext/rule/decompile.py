@@ -1,4 +1,4 @@
-"""Owns the way back: the definition that a program was compiled from."""
+"""Owns decompile, which finds the definition that a program was compiled from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def decompile(program: _C.Program, *, doc: str = "") -> Definition:
-    """What `program` was compiled from, as far as compiling keeps it: names, defaults and graph."""
+    """Returns what `program` was compiled from, as far as compiling keeps it: names, defaults and graph."""
     values = [PARAM, GRAD, *[state(name) for name in program.state_names]]
     scalars = [STEP, TOTAL, *[hyper(name) for name in program.hyperparameters], *map(constant, program.constants)]
 

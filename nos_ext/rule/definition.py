@@ -22,9 +22,9 @@ RESERVED: Final = frozenset(_C.name_table()["language"])  # names that mean some
 
 
 def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object] = ()) -> None:
-    """RuleError unless `name` can be the name of `what` ("a state", "a hyperparameter", "a rule", "a value").
+    """Raises RuleError unless `name` can name `what` ("a state", "a hyperparameter", "a rule" or "a value").
 
-    The compiled module has the rule for names (csrc/program/names.cc), so that bytecode has to keep it too.
+    The compiled module says which names can (csrc/program/names.cc), so that bytecode has to keep to it, too.
     """
     if not isinstance(name, str):
         raise RuleError(f"{name!r} cannot name {what}; pass text")
@@ -37,7 +37,7 @@ def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object]
 
 
 def positional_problem(names: Sequence[str]) -> tuple[str, int] | None:
-    """What is wrong with the first two arguments of a rule, and the index of the culprit; None if they are right."""
+    """Says what is wrong with the first two arguments of a rule and which of them it is; None means nothing is."""
     for index, wanted in enumerate(("p", "g")):
         if index >= len(names) or names[index] != wanted:
             return "the first two arguments of a rule are p (the parameter) and g (the gradient), by these names", index
@@ -45,7 +45,7 @@ def positional_problem(names: Sequence[str]) -> tuple[str, int] | None:
 
 
 def check_default(name: str, value: Number | None) -> float | None:
-    """The default of a hyperparameter as a float (None for lr); RuleError if it is not one."""
+    """Returns the default of a hyperparameter as a float, and None for lr. RuleError tells of anything else."""
     if name == "lr":
         if value is not None:
             raise RuleError("lr has a default; leave it out, the learning rate is given at every call")
@@ -59,28 +59,19 @@ def check_default(name: str, value: Number | None) -> float | None:
 
 
 def wrong_count(state_names: Sequence[str], found: int) -> str:
-    """What to tell about a rule that returns `found` values."""
+    """Says what is wrong with a rule that returns `found` values."""
     wanted = 1 + len(state_names)
     what = "the new p" if not state_names else f"the new p, then the new {', '.join(state_names)}"
     return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
 
 
 class Definition:
-    """An update rule as an expression graph, with checked names; it never changes.
+    """A Definition says what an update rule is: an expression graph, with names that have been checked.
 
-    The readers of rule text and functions make one, the compiler and the printers take one. What users hold is its
-    subclass `Rule` (program.py), which has methods for all that can be made of a rule.
+    It never changes. The readers of text and of functions make it, the compiler and the printers take it. Users hold
+    its subclass `Rule` (program.py), which has methods for all that can be made of a rule.
 
-    Args:
-        name: an identifier.
-        state_names: the state tensors, in slot order; at most 8.
-        hyperparameters: name -> default of every scalar argument; ``lr`` must be there, with None, and comes first.
-        outputs: the new parameter, then the new value of each state; expressions or numbers.
-        doc: description, kept beside the rule; not part of the compiled program.
-        sites: for graphs read back from a program, which are taken as they are: the site number of each draw.
-
-    Raises:
-        RuleError: names that clash or are not declared, a wrong number of outputs.
+    The arguments are those of `Rule`. RuleError names what is wrong with them.
     """
 
     __slots__ = ("_doc", "_hyperparameters", "_name", "_outputs", "_pinned", "_simplified", "_sites", "_state_names")
@@ -134,33 +125,33 @@ class Definition:
 
     @property
     def hyperparameters(self) -> Mapping[str, float | None]:
-        """Name -> default; lr first, with None."""
+        """This maps each name to its default. lr comes first, with None."""
         return self._hyperparameters
 
     @property
     def doc(self) -> str:
-        """Description, for people."""
+        """This describes the rule to people."""
         return self._doc
 
     @property
     def outputs(self) -> tuple[Expr, ...]:
-        """New p and the new states, as they were given."""
+        """These are the new p and the new states, as they were given."""
         return self._outputs
 
     @property
     def simplified(self) -> tuple[Expr, ...]:
-        """The outputs after the rewrites that keep every bit (simplify.py); what is compiled and evaluated."""
+        """These are `outputs` after the rewrites that keep every bit (simplify.py): what is compiled and evaluated."""
         return self._simplified
 
     @property
     def sites(self) -> Mapping[Expr, int]:
-        """Site number of each draw in `simplified`: part of the key of its random numbers."""
+        """This maps each draw in `simplified` to its site number, which is part of the key of its random numbers."""
         if self._sites is None:
             self._sites = draws(self._simplified)
         return self._sites
 
     def replaced(self: SomeDefinition, *, name: str | None = None, doc: str | None = None) -> SomeDefinition:
-        """The same rule under another name or with another description."""
+        """Returns the same rule under another name or with another description."""
         return type(self)(
             self._name if name is None else name,
             self._state_names,

@@ -25,7 +25,7 @@ from .trace import trace
 
 
 class _Formula:
-    """What can be made of a rule, whichever form it has."""
+    """_Formula has what Rule and Program share: all that can be made of a rule, whichever form it has."""
 
     __slots__ = ()
 
@@ -33,29 +33,29 @@ class _Formula:
         raise NotImplementedError
 
     def to_text(self) -> str:
-        """The rule as the source of a function that compiles to the same program.
+        """Writes the rule as the source of a function that compiles to the same program.
 
-        The source of a program has its very bytecode if `nos_ext.compile_rule` made it. Other bytecode gives a source
-        with the same results: dead code goes, and random draws are numbered in order.
+        Of bytecode that `nos_ext.compile_rule` did not make it writes a source with the same results: dead code goes,
+        and random draws are numbered in order.
         """
         return to_text(self._definition())
 
     def to_latex(self) -> str:
-        """The rule as aligned LaTeX equations."""
+        """Writes the rule as aligned LaTeX equations."""
         return to_latex(self._definition())
 
     def to_mathml(self, *, block: bool = False) -> str:
-        """The rule's equations as a MathML element for a web page, in a line of text or as a `block` of lines."""
+        """Writes the rule's equations as MathML for a web page, in a line of text or as a `block` of lines."""
         return to_mathml(self._definition(), block=block)
 
     def to_pytorch(self) -> str:
-        """The rule as a stand-alone source file with one torch.optim.Optimizer; it imports math and torch only."""
+        """Writes the rule as a source file with one torch.optim.Optimizer, which imports math and torch only."""
         return to_pytorch(self._definition())
 
     def reference(
         self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
     ) -> tuple[list[Any], dict[str, list[Any]]]:
-        """One step in NumPy float64 or torch, returned instead of written; see nos_ext.rule.reference.reference."""
+        """Computes one step in NumPy float64 or torch and returns it; nos_ext.rule.reference.reference says more."""
         from .reference import reference  # brings NumPy, which `import nos_ext` does without
 
         return reference(self._definition(), params, grads, state, **arguments)
@@ -65,27 +65,27 @@ class _Formula:
 
 
 class Rule(_Formula, Definition):
-    """An update rule as an expression graph.
+    """A Rule is an update rule as an expression graph. It never changes.
+
+    ``nos_ext.rule`` makes one from a function, and ``nos_ext.compile_rule`` compiles it.
 
     Args:
-        name: an identifier.
-        state_names: the state tensors, in slot order; at most 8.
-        hyperparameters: name -> default of every scalar argument; ``lr`` must be there, with None, and comes first.
-        outputs: the new parameter, then the new value of each state; expressions or numbers.
-        doc: description, kept beside the rule; not part of the compiled program.
-        sites: for graphs read back from a program, which are taken as they are: the site number of each draw.
+        name: the name of the rule, an identifier.
+        state_names: the names of the state tensors, in slot order; at most 8.
+        hyperparameters: maps every scalar argument to its default. ``lr`` must be there, with None, and comes first.
+        outputs: the new parameter, then the new value of each state, as expressions or numbers.
+        doc: a description, which is kept beside the rule and is not part of the compiled program.
+        sites: the site number of each draw, for graphs that were read back from a program and are taken as they are.
 
     Raises:
-        RuleError: names that clash or are not declared, a wrong number of outputs.
-
-    A rule never changes. ``nos_ext.rule`` makes one from a function, ``nos_ext.compile_rule`` compiles it.
+        RuleError: names clash or are not declared, or the number of outputs is wrong.
     """
 
     __slots__ = ()
 
     @classmethod
     def of(cls, definition: Definition) -> Rule:
-        """The rule of a definition, which has been checked."""
+        """Makes a rule of a definition, which has been checked already."""
         if isinstance(definition, Rule):
             return definition
         rule = cls.__new__(cls)
@@ -97,7 +97,7 @@ class Rule(_Formula, Definition):
         return self
 
     def compile(self, *, contract: bool = False) -> Program:
-        """See nos_ext.compile_rule."""
+        """Compiles the rule; nos_ext.compile_rule says more."""
         return compile_rule(self, contract=contract)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,9 +113,9 @@ def _unpickle(bytecode: bytes, doc: str) -> Rule:
 
 
 class Program(_Formula, _C.Program):
-    """An update rule compiled to verified bytecode: immutable, comparable, picklable, small.
+    """A Program is an update rule compiled to verified bytecode. It is small, never changes, and can be pickled.
 
-    ``nos_ext.compile_rule`` makes one from a rule, `from_bytes` reads one back. Two programs are equal when their
+    ``nos_ext.compile_rule`` makes one from a rule, and `from_bytes` reads one back. Two programs are equal when their
     bytecode is.
     """
 
@@ -123,19 +123,19 @@ class Program(_Formula, _C.Program):
 
     @classmethod
     def from_bytes(cls, bytecode: bytes | bytearray | memoryview) -> Program:
-        """Read `bytecode`. ValueError says what is wrong with bytes that are no program, TypeError if they are none."""
+        """Reads `bytecode`. ValueError says why bytes are no program, TypeError that something else was given."""
         if not isinstance(bytecode, bytes | bytearray | memoryview):
             raise TypeError(f"bytecode is a {type(bytecode).__name__}; pass the bytes of Program.bytecode")
         return cls(bytes(bytecode))
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits, the same for programs that differ in the rule's name at most."""
+        """This is 32 hex digits, the same for programs that differ in the rule's name at most."""
         return hashlib.blake2b(self.identity(), digest_size=16).hexdigest()
 
     @property
     def rule(self) -> Rule:
-        """The expression graph, read back from the bytecode."""
+        """This is the rule with its expression graph, read back from the bytecode."""
         return Rule.of(decompile(self))
 
     def _definition(self) -> Definition:
@@ -158,20 +158,20 @@ class Program(_Formula, _C.Program):
 def compile_rule(
     source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
 ) -> Program:
-    """Compile an update rule.
+    """Compiles an update rule.
 
     Args:
         source: the text of a rule (a function, or one expression: the update u of ``p - lr*u`` over the paper's
             operands), a function, a `Rule`, or an `Expr` with the meaning of such an expression.
-        name: name of the program; by default that of the function, and "rule" for an expression.
-        contract: turn products that are added to something into fused multiply-adds. Faster, but the bits of the
-            results change: one rounding instead of two.
+        name: the name of the program. By default it is that of the function, and "rule" for an expression.
+        contract: whether products that are added to something become fused multiply-adds. This is faster, but the
+            bits of the results change, as there is one rounding instead of two.
 
     Returns:
         The verified program.
 
     Raises:
-        RuleError: the source is not a rule; for text with line, column and caret. Text is never evaluated.
+        RuleError: the source is not a rule. For text the error has line, column and caret. Text is never evaluated.
     """
     with _C.FloatEnvironment():  # constants are read and folded in here
         definition = read(source, name)
@@ -180,12 +180,12 @@ def compile_rule(
 
 
 def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:
-    """The Rule that a source of any kind means; see compile_rule."""
+    """Returns the Rule that a source means, of any kind that compile_rule takes."""
     return Rule.of(read(source, name))
 
 
 def rule(function: Callable[..., Any]) -> Rule:
-    """Make an update rule from a function; use it as a decorator.
+    """Makes an update rule from a function; use it as a decorator.
 
     The function takes ``p`` (the parameter), ``g`` (the gradient), then any number of state tensors (at most 8, zeros
     at the start); keyword-only, ``lr`` and the hyperparameters with numbers as defaults. It returns the new p, then

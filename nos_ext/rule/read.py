@@ -1,4 +1,4 @@
-"""Owns read: the definition that a source of any kind means, be it text, a function, a rule or an expression."""
+"""Owns read, which finds the definition that a source means, be it text, a function, a rule or an expression."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .trace import trace
 
 
 def read(source: str | Callable[..., Any] | Definition | Expr, name: str | None = None) -> Definition:
-    """The definition that `source` means; program.compile_rule describes the kinds.
+    """Finds the definition that `source` means.
 
     Args:
-        source: what a rule can be given as.
-        name: name of the rule; by default the one that it has, or "rule".
+        source: a rule in one of the kinds that program.compile_rule describes.
+        name: the name of the rule. By default it is the one that it has, or "rule".
 
     Raises:
         RuleError: the source is not a rule.

@@ -1,4 +1,4 @@
-"""Owns rule text: what statements and what signature the text of a rule may have, and its reading into a Definition."""
+"""Owns the reading of rule text: which signature and which statements it may have, and what they define."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ for _like, _as in (
 
 
 def parse(text: str, *, name: str | None = None) -> Definition:
-    """Read rule text: a function, or one expression that is the update u of ``p - lr*u`` (shorthand.py).
+    """Reads rule text: a function, or one expression, which is the update u of ``p - lr*u`` (shorthand.py).
 
     Args:
-        text: source of the rule, at most 256 KiB; it is parsed, never executed.
-        name: name of the rule; by default that of the function, "rule" for an expression.
+        text: the source of the rule, at most 256 KiB. It is parsed and never executed.
+        name: the name of the rule. By default it is that of the function, and "rule" for an expression.
 
     Raises:
-        RuleError: with line, column and the line of the text.
+        RuleError: the text is not a rule; the error has the line, the column and the line of the text.
     """
     if name is not None:
         check_name(name, "a rule")
@@ -58,7 +58,7 @@ def parse_as_written(text: str) -> Expr | Definition:
     """Reads rule text for a printer: an update keeps the names of its operands, a function is read as by `parse`.
 
     Raises:
-        RuleError: with line, column and the line of the text.
+        RuleError: the text is not a rule; the error has the line, the column and the line of the text.
     """
     source = Source(text)
     update = _update(source)
@@ -96,7 +96,7 @@ def _refuse(source: Source, node: ast.AST) -> NoReturn:
 
 
 class _Function:
-    """One `def`: its signature, then its statements in order."""
+    """A _Function reads one `def`: its signature, then its statements in order."""
 
     def __init__(self, source: Source, function: ast.FunctionDef) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Owns trace: the definition that a Python function means, found by calling it once with expressions."""
+"""Owns trace, which finds out what rule a Python function means by calling it once with expressions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARGUMENTS: Final = "(p, g, state, ..., *, lr, hyper=0.9, ...)"
 
 
 def trace(function: Callable[..., Any], *, name: str | None = None) -> Definition:
-    """The definition that a function means; program.rule describes such functions.
+    """Finds the definition that a function means. `program.rule` says what the function may be.
 
     Raises:
         RuleError: the signature or the returned values are not those of a rule, or the function fails.
@@ -55,7 +55,7 @@ def _identifier(name: str) -> str:
 
 
 def _check_closure(function: FunctionType) -> None:
-    """A variable of an enclosing function would win over the vocabulary, and text and function differ."""
+    """Refuses variables of enclosing functions that would hide the vocabulary: text and function would differ."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if name in VOCABULARY:
             try:
@@ -85,7 +85,7 @@ def _call(function: FunctionType, positional: list[Expr], keywords: dict[str, Ex
 
 
 def _place(error: Exception, function: FunctionType) -> str:
-    """Where in the function an exception came from."""
+    """Says where in the function an exception came from."""
     line = None
     trace_back = error.__traceback__
     while trace_back is not None:

@@ -1,4 +1,4 @@
-"""Owns the vocabulary of rules: the ops of the table as functions, and the constants and built-in scalars.
+"""Owns the vocabulary of rules: it makes the ops of the table functions, and has the constants and built-in scalars.
 
 On plain numbers an op whose result IEEE 754 fixes gives a number; everything else gives an `Expr`. `clip(x, l)` is
 short for `clip(x, -l, l)`, `t` is the step (from 1), `T` the total number of steps.

@@ -19,7 +19,7 @@ _HOLE: Final = re.compile(r"#(\d)")
 
 
 class Strength(IntEnum):
-    """How strongly a piece of text holds together, by the operation that was applied last in it."""
+    """Strength says how strongly a piece of text holds together, by the operation that was applied last in it."""
 
     COMPARISON = 0
     SUM = 1
@@ -30,14 +30,14 @@ class Strength(IntEnum):
 
 
 class Written(NamedTuple):
-    """The text of a node, and how strongly it holds together."""
+    """Written is the text of a node with how strongly it holds together."""
 
     text: str
     strength: Strength = Strength.ATOM
 
 
 class Form(NamedTuple):
-    """How a node is written around its operands.
+    """A Form says how a node is written around its operands.
 
     `template` has #0, #1 and #2 in the places of the operands, and `strength` is that of the whole. `needs` is the
     strength that each operand needs to stand without parentheses; operands beyond its end need none.
@@ -49,22 +49,22 @@ class Form(NamedTuple):
 
 
 class Formatter(ABC):
-    """A language that expressions can be written in."""
+    """A Formatter writes expressions in one language."""
 
     @abstractmethod
     def leaf(self, node: Expr) -> Written:
-        """The text of a node without operands."""
+        """Writes a node without operands."""
 
     @abstractmethod
     def form(self, node: Expr, operands: Sequence[Written]) -> Form:
-        """The form of a node with operands, whose texts may have a say in it."""
+        """Returns the form of a node with operands, whose texts may have a say in it."""
 
     def group(self, text: str) -> str:
-        """The text in parentheses."""
+        """Puts a text in parentheses."""
         return f"({text})"
 
     def node(self, node: Expr, operands: Sequence[Written]) -> Written:
-        """The text of a node around the texts of its operands."""
+        """Writes a node around the texts of its operands."""
         if not node.args:
             return self.leaf(node)
         template, strength, needs = self.form(node, operands)
@@ -75,7 +75,7 @@ class Formatter(ABC):
         return Written(_HOLE.sub(lambda hole: texts[int(hole[1])], template), strength)
 
     def write(self, order: Iterable[Expr], names: Mapping[Expr, str]) -> tuple[dict[Expr, str], dict[Expr, str]]:
-        """Write all nodes of a postorder list; the nodes that have names stand under these inside of others.
+        """Writes all nodes of a postorder list. Inside of others, a node that has a name stands under it.
 
         Returns:
             The text that stands for each node, and the text behind the name of each one that has a name.
@@ -92,7 +92,7 @@ class Formatter(ABC):
 
 
 def has_equal_limits(node: Expr) -> bool:
-    """Whether a node is clip(x, -l, l), for which clip(x, l) is short."""
+    """Tells whether a node is clip(x, -l, l), for which clip(x, l) is short."""
     if node.op != "clip":
         return False
     _, low, high = node.args

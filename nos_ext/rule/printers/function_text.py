@@ -1,4 +1,4 @@
-"""Owns to_text: a rule as the source of a function that compiles back to the same program."""
+"""Owns to_text, which writes a rule as the source of a function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .text import TextFormatter, number_text
 
 
 def to_text(rule: Definition) -> str:
-    """The source of a function that compiles to the same program as the rule."""
+    """Writes the source of a function that compiles to the same program as the rule."""
     layout = Layout(rule.simplified, rule.state_names, RESERVED.union(rule.hyperparameters))
     arguments = ["p", "g", *rule.state_names, "*", "lr"]
     arguments += [f"{name}={number_text(value)}" for name, value in rule.hyperparameters.items() if value is not None]

@@ -1,4 +1,4 @@
-"""Owns the printing of rules as LaTeX: aligned equations, one line for each new tensor and each shared value."""
+"""Owns to_latex, which writes a rule as LaTeX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONSTANTS: Final = {"e": "e", "pi": r"\pi", "inf": r"\infty"}
 
 
 class LatexFormatter(MathFormatter):
-    """LaTeX for math mode. What an op looks like is the `latex` column of the op table."""
+    """A LatexFormatter writes LaTeX for math mode. The `latex` column of the op table says what an op looks like."""
 
     def constant(self, name: str) -> str:
         return _CONSTANTS[name]
@@ -33,7 +33,7 @@ class LatexFormatter(MathFormatter):
         return f"-{text}"
 
     def symbol(self, stem: str, subscripts: Sequence[str]) -> str:
-        r"""`beta`, 1 as \beta_{1}; `weight_decay` as \mathrm{weight\_decay}."""
+        r"""Writes `beta` with 1 as \beta_{1}, and `weight_decay` as \mathrm{weight\_decay}."""
         if stem in GREEK:
             stem = f"\\{stem}"
         elif len(stem) > 1:
@@ -55,6 +55,6 @@ class LatexFormatter(MathFormatter):
 
 
 def to_latex(rule: Definition) -> str:
-    """The rule as an `aligned` environment; p, g and the states carry the step as a subscript."""
+    """Writes the rule as an `aligned` environment, in which p, g and the states carry the step as a subscript."""
     lines = [f"{left} &= {right}" for left, right in LatexFormatter().equations(rule)]
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"

@@ -1,4 +1,4 @@
-"""Owns Layout: which values of a rule get a line of their own where it is written as statements, and in which order."""
+"""Owns Layout, which decides which values of a rule get a statement of their own, and in which order they stand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ INLINE: Final = 24  # operations in one expression, above which a value gets a l
 
 
 class Layout:
-    """Decides which nodes get a line, under which names and in which order.
+    """A Layout decides which nodes get a line, under which names and in which order.
 
-    Values used more than once and very long expressions get a line. The new value of a state gets a line of the form
-    `m = ...` if every use of the old m can come before it; otherwise it moves into the return, or is called `m_new`.
+    Values that are used more than once and very long expressions get a line. The new value of a state gets a line of
+    the form `m = ...` if every use of the old m can come before it; otherwise it moves into the return, or is called
+    `m_new`.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Layout:
         self._choose_names(renamed)
 
     def _schedule(self, inline: set[Expr], renamed: set[Expr]) -> Expr | None:
-        """Order the lines; an output whose old value is still needed when its turn comes is returned as blocked."""
+        """Orders the lines. An output whose old value is still needed when its turn comes is returned as blocked."""
         lines, reads = self._lines(inline)
         final: set[Expr | str] = set().union(*[_read(x, lines, reads) for x in self._outputs])
         pending = [node for node in self.order if node in lines]
@@ -68,7 +69,7 @@ class Layout:
         return None
 
     def _lines(self, inline: set[Expr]) -> tuple[set[Expr], dict[Expr, set[Expr | str]]]:
-        """Nodes with a line of their own, and what the expression of each node reads: lines and old values."""
+        """Finds the nodes with a line of their own, and what lines and old values the expression of each node reads."""
         lines: set[Expr] = set()
         size: dict[Expr, int] = {}
         reads: dict[Expr, set[Expr | str]] = {}
@@ -104,5 +105,5 @@ def _read(node: Expr, lines: set[Expr], reads: dict[Expr, set[Expr | str]]) -> s
 
 
 def trivial(node: Expr) -> bool:
-    """Whether repeating the expression reads better than naming it: leaves, 1 - beta."""
+    """Tells whether an expression reads better repeated than named, as leaves and 1 - beta do."""
     return not node.args or (node.scalar and not any(x.args for x in node.args))

@@ -50,44 +50,50 @@ NOW: Final = "t"
 
 
 class MathFormatter(Formatter):
-    """A language of formulas. It says how numbers, symbols and ops look; what binds how strongly is said here."""
+    """A MathFormatter writes formulas.
+
+    A language says how numbers, symbols and ops look in it. What binds how strongly is said here.
+    """
 
     scientific_below = 0.0  # positive numbers below this are written with a power of ten
 
     @abstractmethod
     def constant(self, name: str) -> str:
-        """One of the numbers e, pi and inf."""
+        """Writes one of the numbers e, pi and inf."""
 
     @abstractmethod
     def decimal(self, digits: str) -> str:
-        """A number that is written out."""
+        """Writes a number as these digits."""
 
     @abstractmethod
-    def power_of_ten(self, exponent: int) -> str: ...
+    def power_of_ten(self, exponent: int) -> str:
+        """Writes ten to the power of an integer."""
 
     @abstractmethod
     def product(self, left: str, right: str) -> str:
-        """Two factors with a sign of multiplication between them."""
+        """Writes a sign of multiplication between two factors."""
 
     @abstractmethod
-    def minus(self, text: str) -> str: ...
+    def minus(self, text: str) -> str:
+        """Writes a minus before a number."""
 
     @abstractmethod
     def symbol(self, stem: str, subscripts: Sequence[str]) -> str:
-        """A name, taken apart, with its subscripts: digits, or BEFORE or NOW."""
+        """Writes a name that has been taken apart, with its subscripts: digits, or BEFORE or NOW."""
 
     @abstractmethod
     def template(self, node: Expr, operands: Sequence[Written]) -> str:
-        """What a node looks like around its operands."""
+        """Returns what a node looks like around its operands."""
 
     def name(self, name: str, *times: str) -> str:
-        """A name at a time, if one is given: `beta1` as the letter beta with 1 as its subscript."""
+        """Writes a name, at a time if one is given. `beta1` becomes the letter beta with the subscript 1."""
         if name in _SPOKEN:
             return self.symbol(_SPOKEN[name], times)
         stem, digits = re.fullmatch(r"(.*?)_?(\d*)", name).groups()  # type: ignore[union-attr]
         return self.symbol(stem, [digits, *times] if digits else times) if stem else self.symbol(name, times)
 
     def number(self, value: float) -> Written:
+        """Writes a number, with a power of ten where it is very small or large."""
         if math.copysign(1.0, value) < 0:
             return Written(self.minus(self.number(-value).text), _SUM)
         for name, known in _CONSTANTS:
@@ -125,7 +131,10 @@ class MathFormatter(Formatter):
         return Form(self.template(node, operands), strength, needs)
 
     def equations(self, rule: Definition) -> list[tuple[str, str]]:
-        """Left and right sides: one equation for each value that is used more than once, and for each new tensor."""
+        """Writes the left and right sides of a rule's equations.
+
+        There is one for each value that is used more than once, and for each new tensor.
+        """
         outputs = rule.simplified
         order = postorder(outputs)
         slots = ["p", *rule.state_names]

@@ -1,4 +1,4 @@
-"""Owns the printing of rules as MathML, which browsers draw without scripts, fonts or network."""
+"""Owns the writing of rules as MathML, which browsers draw without scripts, fonts or network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _row(*parts: str) -> str:
 
 
 def _fenced(body: str, left: str = "(", right: str = ")") -> str:
-    """The body in brackets; `{grow}` becomes the attribute that keeps them small."""
+    """Puts the body in brackets. `{grow}` stands for the attribute that keeps them small."""
     return _row(f"<mo{{grow}}>{left}</mo>", body, f"<mo{{grow}}>{right}</mo>")
 
 
@@ -53,12 +53,10 @@ def _cases(first: str, condition: str, other: str) -> str:
     return _row("<mo>{</mo>", "<mtable>", *[f"<mtr>{row}</mtr>" for row in cells], "</mtable>")
 
 
-# what each op looks like around its operands; every part, like every operand, is one element
+# What each op looks like around its operands: like a call, unless mathematics has a sign for it. Every template, like
+# every operand, is one element.
 TEMPLATES: Final = {
-    **{
-        op: _call(op, _COMMA.join([f"#{k}" for k in range(OPS[op].arity)]))
-        for op in ("min", "max", "sign", "tanh", "cos", "sin", "clip", "drop")
-    },
+    **{op.name: _call(op.name, _COMMA.join([f"#{k}" for k in range(op.arity)])) for op in OPS.values()},
     "log": _call("ln", "#0"),
     "normal": _call("&#x1d4a9;", f"<mn>0</mn>{_COMMA}<msup>#0<mn>2</mn></msup>"),
     "add": _row("#0<mo>+</mo>#1"),
@@ -86,7 +84,7 @@ TEMPLATES: Final = {
 
 
 class MathmlFormatter(MathFormatter):
-    """Presentation MathML, every piece of which is one element."""
+    """A MathmlFormatter writes presentation MathML, every piece of which is one element."""
 
     scientific_below = 1e-2  # 0.0001 reads better as a power of ten
 
@@ -131,13 +129,14 @@ class MathmlFormatter(MathFormatter):
 
 
 def _is_log_of_bars(node: Expr, operands: Sequence[Written]) -> bool:
-    """Whether a node is ln|x|, where the bars are brackets enough."""
+    """Tells whether a node is ln|x|, where the bars are brackets enough."""
     return node.op == "log" and operands[0].text.endswith("|</mo></mrow>")
 
 
 def _sized(template: str, *within: str) -> str:
-    """The template with brackets that grow only where something high is within; browsers let them grow around
-    superscripts and accents, too.
+    """Lets the brackets of a template grow, but only where something high is within.
+
+    Left alone, browsers let them grow around superscripts and accents, too.
     """
     if "{grow}" not in template:
         return template
@@ -146,13 +145,15 @@ def _sized(template: str, *within: str) -> str:
 
 
 def to_mathml(rule: Definition, *, block: bool = False) -> str:
-    """The equations of the rule as a <math> element: for a line of text, or with `block` one below the other."""
+    """Writes the equations of the rule as a <math> element, for a line of text or as a `block` of lines."""
     return _math([_row(left, "<mo>=</mo>", right) for left, right in MathmlFormatter().equations(rule)], block)
 
 
 def text_to_mathml(text: str, *, block: bool = False) -> str:
-    """Rule text as a <math> element: an update as it is written, with the names of its operands; a function as
-    `to_mathml` shows it.
+    """Writes rule text as a <math> element.
+
+    An update keeps the names of its operands, where `to_mathml` shows what they stand for. A function becomes the
+    equations that `to_mathml` writes.
 
     Raises:
         RuleError: the text is not a rule.

@@ -1,4 +1,4 @@
-"""Owns the printing of rules as stand-alone PyTorch optimizers: one source file that imports math and torch only.
+"""Owns to_pytorch, which writes a rule as a stand-alone PyTorch optimizer: one file that imports math and torch only.
 
 The file has the rule as a function `update`, written as in the rule's own text, and an optimizer class around it. Ops
 whose torch expression is more than one call come from the op table as small functions in the file.
@@ -31,12 +31,12 @@ _TAKEN: Final = frozenset(
 
 
 def to_pytorch(rule: Definition) -> str:
-    """Source of a module with the optimizer. RuleError if a name of the rule is one that torch optimizers use."""
+    """Writes the source of a module with the optimizer. RuleError names a name of the rule that the optimizer needs."""
     return _Export(rule).source()
 
 
 def class_name(name: str) -> str:
-    """`power_sign` as PowerSign; `true` as TrueRule, for a class must not hide what Python has."""
+    """Makes PowerSign of `power_sign`, and TrueRule of `true`, for a class must not hide what Python has."""
     text = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     if not text[:1].isalpha():
         text = f"Rule{text}"
@@ -44,6 +44,8 @@ def class_name(name: str) -> str:
 
 
 class _Export:
+    """An _Export puts the source of one optimizer together."""
+
     def __init__(self, rule: Definition) -> None:
         for name in (*rule.state_names, *rule.hyperparameters):
             if name in _TAKEN and name != "lr":
@@ -126,7 +128,10 @@ class _Export:
 
 
 class TorchFormatter(TextFormatter):
-    """Rule text with torch's functions in the place of the rule's; `helpers` has the source of those made here."""
+    """A TorchFormatter writes rule text with torch's functions in the place of the rule language's.
+
+    Functions that torch does not have are made here, and `helpers` has their source.
+    """
 
     def __init__(self, sites: Mapping[Expr, int]) -> None:
         self._sites = sites
@@ -155,7 +160,7 @@ class TorchFormatter(TextFormatter):
         return Form(f"{self._function(node)}({', '.join(arguments)})")
 
     def _function(self, node: Expr) -> str:
-        """The name of torch's function, or of one made here from the op table."""
+        """Names torch's function, or one that is made here from the op table."""
         spec = OPS[node.op]
         letters = ", ".join("abc"[: spec.arity])
         plain = re.fullmatch(rf"(torch\.\w+)\({letters}\)", spec.torch)
@@ -172,7 +177,7 @@ class TorchFormatter(TextFormatter):
 
 
 def _doc_line(doc: str) -> str:
-    """The first line of a description, fit to stand in a docstring: it is foreign text and must not become code."""
+    """Takes the first line of a description. It is foreign text, and must not become code inside of a docstring."""
     line = next((line for line in doc.splitlines() if line.strip()), "").strip()
     line = "".join(c if c.isprintable() else " " for c in line)  # no other separators of lines, and no surrogates
     return line.replace("\\", "\\\\").replace('"', "'")

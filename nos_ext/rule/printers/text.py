@@ -1,4 +1,4 @@
-"""Owns the notation of rule text: expressions in Python's syntax, which read back as the same graph."""
+"""Owns the notation of rule text: it has Python's syntax, and what is written reads back as the same graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INFIX: Final = {
 
 
 def number_text(value: float) -> str:
-    """The shortest source of a number."""
+    """Writes the shortest source of a number."""
     if value < 0 or (value == 0 and math.copysign(1.0, value) < 0):
         return "-0.0" if value == 0 else f"-{number_text(-value)}"
     for name, known in (("e", math.e), ("pi", math.pi), ("inf", math.inf)):
@@ -39,7 +39,7 @@ def number_text(value: float) -> str:
 
 
 class TextFormatter(Formatter):
-    """Rule text. Operators stand between their operands; everything else is a call."""
+    """A TextFormatter writes rule text. Operators stand between their operands; everything else is a call."""
 
     def number(self, value: float) -> str:
         return number_text(value)
@@ -56,7 +56,7 @@ class TextFormatter(Formatter):
         return self.call(node) if infix is None else infix
 
     def infix(self, node: Expr) -> Form | None:
-        """The form with an operator, for ops that have one."""
+        """Returns the form with an operator, for ops that have one."""
         if node.op == "neg":
             return Form("-#0", _SIGN, (_SIGN,))
         if node.op == "square":
@@ -67,7 +67,7 @@ class TextFormatter(Formatter):
         return Form(f"#0 {symbol} #1", *_INFIX[symbol])
 
     def call(self, node: Expr) -> Form:
-        """The form with the name of the op, and the operands in parentheses."""
+        """Returns the form of a call."""
         places = [f"#{k}" for k in range(len(node.args))]
         if has_equal_limits(node):
             del places[1]
@@ -75,9 +75,7 @@ class TextFormatter(Formatter):
 
 
 def shortened_text(order: Iterable[Expr]) -> str:
-    """The last expression of a postorder list, for people: without names for shared values, and with "..." in the place
-    of long operands.
-    """
+    """Writes the last node of a postorder list for people, with "..." in the place of long operands."""
     formatter = TextFormatter()
     written: dict[Expr, Written] = {}
     last = Written("")
