@@ -18,8 +18,7 @@ except ImportError as error:
 
 from .captured import CapturedStep
 from .engine import apply_population, apply_rule, build_info, init_population_state, init_state, set_jit
-from .program import Program
-from .rule import Expr, Rule, RuleError, compile_rule, rule
+from .rule import Expr, Program, Rule, RuleError, compile_rule, rule
 
 __version__: str = _C.__version__
 op_table = _C.op_table

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from . import _C
 from ._numbers import LAST_STEP, flag, integer, number, plain, shown
-from .program import Program
+from .rule import Program, compile_rule
 
 __all__ = ["CapturedStep"]
 
@@ -186,8 +186,6 @@ def _program(rule: Any) -> Program:
     if isinstance(rule, bytes | bytearray | memoryview):
         rule = Program.from_bytes(rule)
     elif not isinstance(rule, Program):
-        from .rule import compile_rule
-
         rule = compile_rule(rule)
     for name in rule.hyperparameters:
         if name in _OWN:

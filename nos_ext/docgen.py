@@ -1,4 +1,4 @@
-"""``python -m nos_ext.docgen [--check]``: writes docs/reference/ from the tables, or tells whether it is up to date."""
+"""``python -m nos_ext.docgen`` writes docs/reference/ from the tables; with ``--check`` it tells what is old."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ optimizer, the rule computes the same numbers. Formulas are written with the lea
 
 
 def pages() -> dict[str, str]:
-    """File name -> text of every generated page."""
+    """Makes every page. The keys are file names."""
     return {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
 
 
-def stale(folder: Path | None = None) -> list[str]:
-    """The pages that are missing or differ from what the tables say."""
-    return [name for name, text in pages().items() if not _same((folder or FOLDER) / name, text)]
+def stale() -> list[str]:
+    """Lists the pages that are missing or differ from what the tables say."""
+    return [name for name, text in pages().items() if not _same(FOLDER / name, text)]
 
 
 def _same(path: Path, text: str) -> bool:

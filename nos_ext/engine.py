@@ -1,4 +1,4 @@
-"""apply_rule and apply_population (compiled), and their companions."""
+"""Owns what is called from Python to run rules: apply_rule and apply_population, both compiled, and what they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _C
-from .program import Program
+from .rule import Program
 
 __all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state", "set_jit"]
 
@@ -45,9 +45,9 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
 
 
 def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
-    """Zero states for a rule: ``{name: [one tensor per parameter]}``.
+    """Makes the zero states that a rule starts with, as ``{name: [one tensor per parameter]}``.
 
-    Each has the shape and strides of its parameter; float64 for float64 parameters, float32 for all others.
+    Each has the shape and strides of its parameter. It is float64 for float64 parameters, and float32 for all others.
     """
     if not isinstance(program, _C.Program):
         program = Program.from_bytes(program)
@@ -55,7 +55,7 @@ def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, lis
 
 
 def init_population_state(programs: Sequence[Program | bytes], params: Sequence[Any]) -> list[list[Any]]:
-    """Zero states for `apply_population`, in slot order: one list for each state of the program that has the most."""
+    """Makes zero states for `apply_population`, in slot order: one list for each state of the program with the most."""
     counts = [len((p if isinstance(p, _C.Program) else Program.from_bytes(p)).state_names) for p in programs]
     return [[_zeros_like(i, p) for i, p in enumerate(params)] for _ in range(max(counts, default=0))]
 
@@ -73,5 +73,5 @@ def _zeros_like(i: int, p: Any) -> Any:
 
 
 def build_info() -> dict[str, Any]:
-    """Versions, the instruction set in use, and whether CUDA is in and why not."""
+    """Tells the versions, the instruction set in use, and whether CUDA is in this build or why it is not."""
     return dict(_C.build_info())

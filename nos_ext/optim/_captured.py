@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from .. import _C
-from ..program import Program
+from ..rule import Program
 from ._lists import FLAGS, Group, Resolve, States, StepLists
 from ._values import check_capturable, to_number
 

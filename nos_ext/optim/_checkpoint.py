@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import plain, shown
-from ..program import Program
+from ..rule import Program
 from . import library
 from ._hollow import is_hollow, state_dtype
 from ._layout import is_emptied, like

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..program import Program
+from ..rule import Program
 from ._grads import check_grad, check_param
 from ._torch import is_fake
 

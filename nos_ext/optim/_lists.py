@@ -15,7 +15,7 @@ import torch
 
 from .. import _C
 from .._numbers import LAST_STEP
-from ..program import Program
+from ..rule import Program
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like

@@ -14,8 +14,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
-from ..program import Program
-from ..rule import Expr, Rule, RuleError, compile_rule
+from ..rule import Expr, Program, Rule, RuleError, compile_rule
 from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode

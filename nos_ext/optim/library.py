@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ..rule.definition import Rule
-from ..rule.text import parse
+from ..rule import Rule, as_rule
 
 _PAPER: Final = (
     "Bello, Zoph, Vasudevan, Le: Neural Optimizer Search with Reinforcement Learning. ICML 2017, arXiv:1709.07417"
@@ -207,7 +206,7 @@ def get(name: str) -> Rule:
         close = difflib.get_close_matches(name, ENTRIES, n=1)
         raise KeyError(f"no rule '{name}'" + (f"; did you mean '{close[0]}'?" if close else f"; {', '.join(ENTRIES)}"))
     entry = ENTRIES[name]
-    return parse(entry.text.strip(), name=name).replaced(doc=f"{entry.doc}\n\n{entry.source}.")
+    return as_rule(entry.text.strip(), name).replaced(doc=f"{entry.doc}\n\n{entry.source}.")
 
 
 def __getattr__(name: str) -> Rule:

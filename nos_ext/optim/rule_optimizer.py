@@ -12,7 +12,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from .._numbers import plain
-from ..program import Program
+from ..rule import Program
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
 from ._grads import check_writable
@@ -111,6 +111,15 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """What torch's GradScaler asks: whether step() takes grad_scale and found_inf into account."""
         return self.defaults.get("fused") is True
+
+    def __repr__(self) -> str:
+        """Shows what torch's optimizers show, and of the rule its name. ``program.to_text()`` has the text."""
+        text = f"{type(self).__name__} ("
+        for i, group in enumerate(self.param_groups):
+            shown = {**group, "rule": self._program.name}
+            lines = [f"    {key}: {shown[key]}\n" for key in sorted(shown) if key != "params"]
+            text += f"\nParameter Group {i}\n{''.join(lines)}"
+        return f"{text})"
 
     # -- one step -----------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,21 @@
-"""The rule language: expression graphs, their three front ends, and what can be made of them.
+"""The rule language: expression graphs, the ways to write them, and what can be made of them.
 
-text.py, trace.py, shorthand.py  ->  expr.py, definition.py  ->  simplify.py  ->  compile.py
-                                          |                                         |
-canonical.py, reference.py, format.py, latex.py, export.py            decompile.py <-
+Files import one way only, from the right to the left:
+
+table.py <- expr.py <- simplify.py <- definition.py <- compile.py, decompile.py        <- program.py <- canonical.py
+                                                    <- printers/, reference.py         <-
+                       vocabulary.py <- text.py, shorthand.py, trace.py <- read.py     <-
 """
 
-from .compile import as_rule, compile_rule
-from .definition import Rule
 from .errors import RuleError
 from .expr import Expr, apply, constant, hyper, state
-from .shorthand import OPERANDS, operand, rule_from_update
-from .trace import rule
+from .program import Program, Rule, as_rule, compile_rule, rule
+from .shorthand import OPERANDS, operand
 
 __all__ = [
     "OPERANDS",
     "Expr",
+    "Program",
     "Rule",
     "RuleError",
     "apply",
@@ -24,6 +25,5 @@ __all__ = [
     "hyper",
     "operand",
     "rule",
-    "rule_from_update",
     "state",
 ]

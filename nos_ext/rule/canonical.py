@@ -1,10 +1,9 @@
-"""Owns the canonical key of a rule: equal for rules that algebra over the real numbers shows to be the same function.
+"""Owns the canonical key of a rule. Rules that algebra over the real numbers shows to be one function have one key.
 
 The search uses it to train no rule twice. Commuted and regrouped sums and products, cancelled terms, scaled arguments
 of sign, abs and clip, and the like give one key. States that p never depends on do not count, nor do the names of
 states. Rules with different keys may still be the same function; rules with the same key always are, at almost every
-point. Nothing of this touches a compiled program: the rewrites there keep every bit
-(simplify.py).
+point. Nothing of this touches a compiled program: the rewrites there keep every bit (simplify.py).
 """
 
 from __future__ import annotations
@@ -12,20 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
-from .definition import Rule
+from .definition import Definition
 from .expr import Expr, postorder
+from .program import Program, Rule
+from .shorthand import HYPERS, OPERANDS
 from .table import OPS, RANDOM
-
-if TYPE_CHECKING:
-    from ..program import Program
 
 
 def canonical_key(rule: Rule | Program) -> str:
-    """A hex digest; see the description of this module. The key depends on the rule's formula and defaults only."""
-    if not isinstance(rule, Rule):
+    """Returns the canonical key as a hex digest. It depends on nothing but the rule's formula and defaults."""
+    if isinstance(rule, Program):
         rule = rule.rule
     slots = {name: f"state{i}" for i, name in enumerate(rule.state_names)}
     keys, supports = _keys(rule, ("p", *slots), slots)
@@ -45,7 +43,7 @@ def canonical_key(rule: Rule | Program) -> str:
 
 
 def _live(supports: dict[str, set[str]], slots: dict[str, str]) -> list[str]:
-    """The states that the parameter depends on, now or later, in slot order."""
+    """Lists the states that the parameter depends on, now or later, in slot order."""
     live: set[str] = set()
     todo = ["p"]
     while todo:
@@ -56,8 +54,8 @@ def _live(supports: dict[str, set[str]], slots: dict[str, str]) -> list[str]:
     return [name for name in slots if name in live]
 
 
-def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
-    """Keys of the named outputs, and the state symbols in each; `states` names the symbol of every state."""
+def _keys(rule: Definition, outputs: Sequence[str], states: dict[str, str]) -> tuple[list[str], list[set[str]]]:
+    """Returns the keys of the named outputs and the state symbols in each. `states` has the symbol of every state."""
     roots = dict(zip(("p", *rule.state_names), rule.simplified, strict=True))
     builder = _Builder(rule.hyperparameters, states)
     values: dict[Expr, Value] = {}
@@ -68,15 +66,13 @@ def _keys(rule: Rule, outputs: Sequence[str], states: dict[str, str]) -> tuple[l
 
 
 class Pieces:
-    """Canonical values of updates over the paper's operands, built piece by piece.
+    """Pieces builds canonical values of updates over the paper's operands, piece by piece.
 
-    For a search, which sees the same pieces in very many rules: values are immutable, equal keys mean equal values, and
-    a value may be put into the holes of any later graph of the same object.
+    It serves a search, which sees the same pieces in very many rules. Values never change, equal keys mean equal
+    values, and a value may be put into the holes of any later graph of the same object.
     """
 
     def __init__(self) -> None:
-        from .shorthand import HYPERS, OPERANDS
-
         self._states = {name: f"state {name}" for name, spec in OPERANDS.items() if spec.is_state}
         self._hypers: dict[str, float | None] = {"lr": None, **HYPERS}
         self._builder = _Builder(self._hypers, self._states)
@@ -84,9 +80,12 @@ class Pieces:
     def value(
         self, order: Sequence[Expr], holes: Mapping[Expr, Value] = MappingProxyType({}), *, draw: int = 1
     ) -> Value:
-        """The value of a graph, given as the postorder list of its nodes; those in `holes` have the values given.
+        """Returns the value of a graph.
 
-        draw: number of the first draw; draws are equal when their number, kind and arguments are.
+        Args:
+            order: the nodes of the graph in postorder.
+            holes: the values of nodes that are not computed.
+            draw: the number of the first draw. Draws are equal when their number, kind and arguments are.
         """
         values = dict(holes)
         builder = self._builder
@@ -98,12 +97,12 @@ class Pieces:
 
     @property
     def atoms(self) -> int:
-        """How many different factors have been seen; what the memory of this object grows with."""
+        """This counts the different factors that have been seen. The memory of this object grows with them."""
         return self._builder.atoms
 
 
 class _Builder:
-    """Values of nodes."""
+    """A _Builder computes the values of nodes."""
 
     def __init__(self, hypers: Mapping[str, float | None], states: dict[str, str]) -> None:
         self._algebra = Algebra()
@@ -117,7 +116,7 @@ class _Builder:
         return len(self._algebra.atoms)
 
     def restart(self, draw: int) -> None:
-        """Draws are numbered from `draw` again."""
+        """Numbers draws from `draw` again."""
         self._draws.clear()
         self.drawn = draw - 1
 
@@ -135,7 +134,7 @@ class _Builder:
             return algebra.atom(op, ordered, partial=True)
 
     def symbols(self, value: Value) -> set[str]:
-        """Kinds of the atoms in a value that have no operands."""
+        """Returns the kinds of those atoms in a value that have no operands."""
         found: set[str] = set()
         seen: set[str] = set()
         todo = [value]
@@ -163,7 +162,7 @@ class _Builder:
         return symbol(node.op, nonneg=node.op in ("step", "total"))
 
     def _draw(self, op: str, args: list[Value]) -> Value:
-        """Draws are symbols, numbered among those of the same kind. Gaussians and drops scale with their operand."""
+        """Makes draws symbols, numbered among those of their kind. Gaussians and drops scale with their operand."""
         algebra = self._algebra
         if op == "normal":
             return algebra.mul(args[0], algebra.symbol(self._number("normal")))
@@ -184,7 +183,7 @@ class _Builder:
 
 
 def _compare(kind: str, test: Callable[[float], bool], flip: bool) -> Callable[[Algebra, Value, Value], Value]:
-    """a < b and its like as a test of the sign of b - a."""
+    """Makes a < b and its like a test of the sign of b - a."""
 
     def compare(algebra: Algebra, a: Value, b: Value) -> Value:
         difference = algebra.sub(a, b) if flip else algebra.sub(b, a)

@@ -1,19 +1,15 @@
-"""Owns the way from a rule to the bytes of a program (encoding: csrc/program/bytecode.h), and compile_rule."""
+"""Owns encode, which turns a definition into the bytes of a program. csrc/program/bytecode.h draws the encoding."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from .definition import Rule
+from .definition import Definition
 from .errors import RuleError
-from .expr import Expr
-from .simplify import contract as contracted
+from .expr import Expr, postorder
 from .table import OPS, RANDOM
-
-if TYPE_CHECKING:
-    from ..program import Program
 
 VERSION: Final = 1
 SCALAR_BIT: Final = 0x8000
@@ -26,57 +22,10 @@ MAX_SITES: Final = 4095
 _OPCODES: Final = {op.name: op.code for op in OPS.values()}
 
 
-def compile_rule(
-    source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
-) -> Program:
-    """Compile an update rule.
-
-    Args:
-        source: the text of a rule (a function, or one expression: the update u of ``p - lr*u`` over the paper's
-            operands), a function, a `Rule`, or an `Expr` with the meaning of such an expression.
-        name: name of the program; by default that of the function, and "rule" for an expression.
-        contract: turn products that are added to something into fused multiply-adds. Faster, but the bits of the
-            results change: one rounding instead of two.
-
-    Returns:
-        The verified program.
-
-    Raises:
-        RuleError: the source is not a rule; for text with line, column and caret. Text is never evaluated.
-    """
-    from .._C import FloatEnvironment
-    from ..program import Program
-
-    with FloatEnvironment():  # constants are read and folded in here
-        rule = as_rule(source, name)
-        return Program(encode(rule, contracted(rule.simplified) if contract else rule.simplified))
-
-
-def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:
-    """The Rule that a source of any kind means; see compile_rule."""
-    if isinstance(source, str):
-        from .text import parse
-
-        return parse(source, name=name)
-    if isinstance(source, Rule):
-        return source if name is None else source.replaced(name=name)
-    if isinstance(source, Expr):
-        from .shorthand import rule_from_update
-
-        return rule_from_update(source, name=name)
-    if callable(source):
-        from .trace import trace
-
-        return trace(source, name=name)
-    raise RuleError(f"source is a {type(source).__name__}; pass the text of a rule, a function, a Rule or an Expr")
-
-
 class _Encoder:
-    """Numbers the nodes of a simplified graph and lists its instructions."""
+    """An _Encoder numbers the nodes of a simplified graph and lists its instructions."""
 
-    def __init__(self, rule: Rule) -> None:
-        self._values: dict[Expr, int] = {}  # node -> id of a per-element value
-        self._scalars: dict[Expr, int] = {}  # scalar node -> index in its list
+    def __init__(self, rule: Definition) -> None:
         self.constants: list[float] = []
         self.code: list[Expr] = []
         self.scalar_code: list[Expr] = []
@@ -140,10 +89,8 @@ class _Encoder:
 _FIXED: Final = {"param": 0, "grad": 1, "step": SCALAR_BIT, "total": SCALAR_BIT | 1}
 
 
-def encode(rule: Rule, outputs: Sequence[Expr]) -> bytes:
-    """The program of `rule` with the given simplified outputs. RuleError if it is over a limit."""
-    from .expr import postorder
-
+def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
+    """Encodes `rule` with the given simplified outputs. RuleError says which limit of programs it is over."""
     encoder = _Encoder(rule)
     encoder.collect(postorder(outputs))
     encoder.check_limits()

@@ -1,11 +1,11 @@
-"""Owns the way back: a Rule from a program."""
+"""Owns decompile, which finds the definition that a program was compiled from."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .compile import SCALAR_BIT
-from .definition import Rule
+from .definition import Definition
 from .expr import GRAD, PARAM, STEP, TOTAL, Expr, constant, hyper, state
 from .table import OPS, RANDOM
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .. import _C
 
 
-def decompile(program: _C.Program, *, doc: str = "") -> Rule:
-    """The rule that `program` was compiled from, as far as compiling keeps it: names, defaults and graph."""
+def decompile(program: _C.Program, *, doc: str = "") -> Definition:
+    """Returns what `program` was compiled from, as far as compiling keeps it: names, defaults and graph."""
     values = [PARAM, GRAD, *[state(name) for name in program.state_names]]
     scalars = [STEP, TOTAL, *[hyper(name) for name in program.hyperparameters], *map(constant, program.constants)]
 
@@ -30,4 +30,4 @@ def decompile(program: _C.Program, *, doc: str = "") -> Rule:
         if op in RANDOM:
             sites[node] = operands[2]
     outputs = [operand(x) for x in program.outputs]
-    return Rule(program.name, program.state_names, program.hyperparameters, outputs, doc=doc, sites=sites)
+    return Definition(program.name, program.state_names, program.hyperparameters, outputs, doc=doc, sites=sites)

@@ -1,18 +1,17 @@
-"""Owns Rule: a named graph with its states and hyperparameters, and the check of their names."""
+"""Owns Definition: what an update rule is, a named graph with its states and hyperparameters, and its checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final, TypeVar
 
 from .. import _C
 from .errors import RuleError
 from .expr import Expr, Number, as_expr, draws, postorder
 from .simplify import simplify
 
-if TYPE_CHECKING:
-    from ..program import Program
+SomeDefinition = TypeVar("SomeDefinition", bound="Definition")
 
 # limits of csrc/program/bytecode.h
 MAX_STATES: Final = 8
@@ -23,9 +22,9 @@ RESERVED: Final = frozenset(_C.name_table()["language"])  # names that mean some
 
 
 def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object] = ()) -> None:
-    """RuleError unless `name` can be the name of `what` ("a state", "a hyperparameter", "a rule", "a value").
+    """Raises RuleError unless `name` can name `what` ("a state", "a hyperparameter", "a rule" or "a value").
 
-    The compiled module has the rule for names (csrc/program/names.cc), so that bytecode has to keep it too.
+    The compiled module says which names can (csrc/program/names.cc), so that bytecode has to keep to it, too.
     """
     if not isinstance(name, str):
         raise RuleError(f"{name!r} cannot name {what}; pass text")
@@ -38,7 +37,7 @@ def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object]
 
 
 def positional_problem(names: Sequence[str]) -> tuple[str, int] | None:
-    """What is wrong with the first two arguments of a rule, and the index of the culprit; None if they are right."""
+    """Says what is wrong with the first two arguments of a rule and which of them it is; None means nothing is."""
     for index, wanted in enumerate(("p", "g")):
         if index >= len(names) or names[index] != wanted:
             return "the first two arguments of a rule are p (the parameter) and g (the gradient), by these names", index
@@ -46,7 +45,7 @@ def positional_problem(names: Sequence[str]) -> tuple[str, int] | None:
 
 
 def check_default(name: str, value: Number | None) -> float | None:
-    """The default of a hyperparameter as a float (None for lr); RuleError if it is not one."""
+    """Returns the default of a hyperparameter as a float, and None for lr. RuleError tells of anything else."""
     if name == "lr":
         if value is not None:
             raise RuleError("lr has a default; leave it out, the learning rate is given at every call")
@@ -60,27 +59,19 @@ def check_default(name: str, value: Number | None) -> float | None:
 
 
 def wrong_count(state_names: Sequence[str], found: int) -> str:
-    """What to tell about a rule that returns `found` values."""
+    """Says what is wrong with a rule that returns `found` values."""
     wanted = 1 + len(state_names)
     what = "the new p" if not state_names else f"the new p, then the new {', '.join(state_names)}"
     return f"the rule returns {found} value{'s' * (found != 1)}; it must return {wanted}: {what}"
 
 
-class Rule:
-    """An update rule as an expression graph.
+class Definition:
+    """A Definition says what an update rule is: an expression graph, with names that have been checked.
 
-    Args:
-        name: an identifier.
-        state_names: the state tensors, in slot order; at most 8.
-        hyperparameters: name -> default of every scalar argument; ``lr`` must be there, with None, and comes first.
-        outputs: the new parameter, then the new value of each state; expressions or numbers.
-        doc: description, kept beside the rule; not part of the compiled program.
-        sites: for graphs read back from a program, which are taken as they are: the site number of each draw.
+    It never changes. The readers of text and of functions make it, the compiler and the printers take it. Users hold
+    its subclass `Rule` (program.py), which has methods for all that can be made of a rule.
 
-    Raises:
-        RuleError: names that clash or are not declared, a wrong number of outputs.
-
-    A rule never changes. ``nos_ext.rule`` makes one from a function, ``nos_ext.compile_rule`` compiles it.
+    The arguments are those of `Rule`. RuleError names what is wrong with them.
     """
 
     __slots__ = ("_doc", "_hyperparameters", "_name", "_outputs", "_pinned", "_simplified", "_sites", "_state_names")
@@ -134,40 +125,34 @@ class Rule:
 
     @property
     def hyperparameters(self) -> Mapping[str, float | None]:
-        """Name -> default; lr first, with None."""
+        """This maps each name to its default. lr comes first, with None."""
         return self._hyperparameters
 
     @property
     def doc(self) -> str:
-        """Description, for people."""
+        """This describes the rule to people."""
         return self._doc
 
     @property
     def outputs(self) -> tuple[Expr, ...]:
-        """New p and the new states, as they were given."""
+        """These are the new p and the new states, as they were given."""
         return self._outputs
 
     @property
     def simplified(self) -> tuple[Expr, ...]:
-        """The outputs after the rewrites that keep every bit (simplify.py); what is compiled and evaluated."""
+        """These are `outputs` after the rewrites that keep every bit (simplify.py): what is compiled and evaluated."""
         return self._simplified
 
     @property
     def sites(self) -> Mapping[Expr, int]:
-        """Site number of each draw in `simplified`: part of the key of its random numbers."""
+        """This maps each draw in `simplified` to its site number, which is part of the key of its random numbers."""
         if self._sites is None:
             self._sites = draws(self._simplified)
         return self._sites
 
-    def compile(self, *, contract: bool = False) -> Program:
-        """See nos_ext.compile_rule."""
-        from .compile import compile_rule
-
-        return compile_rule(self, contract=contract)
-
-    def replaced(self, *, name: str | None = None, doc: str | None = None) -> Rule:
-        """The same rule under another name or with another description."""
-        return Rule(
+    def replaced(self: SomeDefinition, *, name: str | None = None, doc: str | None = None) -> SomeDefinition:
+        """Returns the same rule under another name or with another description."""
+        return type(self)(
             self._name if name is None else name,
             self._state_names,
             self._hyperparameters,
@@ -175,46 +160,3 @@ class Rule:
             doc=self._doc if doc is None else doc,
             sites=self._pinned,
         )
-
-    def reference(
-        self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
-    ) -> tuple[list[Any], dict[str, list[Any]]]:
-        """One step in NumPy float64 or torch, returned instead of written; see nos_ext.rule.reference.reference."""
-        from .reference import reference
-
-        return reference(self, params, grads, state, **arguments)
-
-    def to_text(self) -> str:
-        """The rule as the source of a function that compiles to the same program."""
-        from .format import to_text
-
-        return to_text(self)
-
-    def to_latex(self) -> str:
-        """The rule as aligned equations."""
-        from .latex import to_latex
-
-        return to_latex(self)
-
-    def to_pytorch(self) -> str:
-        """The rule as the source of a stand-alone torch.optim.Optimizer."""
-        from .export import to_pytorch
-
-        return to_pytorch(self)
-
-    def _repr_latex_(self) -> str:
-        return f"${self.to_latex()}$"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.compile().bytecode, self.doc)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(["p", "g", *self._state_names, "*", *self._hyperparameters])
-        return f"<nos_ext.Rule {self._name}({arguments})>"
-
-
-def _unpickle(bytecode: bytes, doc: str) -> Rule:
-    from ..program import Program
-    from .decompile import decompile
-
-    return decompile(Program.from_bytes(bytecode), doc=doc)

@@ -1,4 +1,4 @@
-"""Owns Expr, the node of an expression graph, its leaves, and the walks over graphs.
+"""Owns Expr, the node of an expression graph, with its leaves, and the walks over graphs.
 
 A graph is a set of immutable nodes that point at their operands. A node means the same in every rule: `state("m")` is
 "the state called m" of whichever rule the graph ends up in. Nodes are compared by identity; simplify.py merges equal
@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from .errors import RuleError
+from .printers.text import shortened_text
 from .table import OPS, RANDOM
 
 Number = int | float
-Operand = "Expr | int | float"
-
-LEAVES: Final = ("param", "grad", "state", "hyper", "step", "total", "constant")
 
 
 class Expr:
-    """A node: `op` is the name of an op or the kind of a leaf, `args` its operands.
+    """An Expr is one node of an expression graph: an op with its operands, or a leaf. It never changes.
 
-    `value` is the name of a state or hyperparameter leaf and the number of a constant; None otherwise. `scalar` tells
-    whether the node has one value per step (numbers, hyperparameters, t, T and what is made of them alone) instead of
-    one per element. Python's operators build nodes; `==` too, so compare nodes with `is`.
+    Python's operators build new nodes. Even `==` does, so nodes are compared with `is`.
+
+    Attributes:
+        op: the name of an op, or the kind of a leaf: param, grad, state, hyper, step, total, constant, or operand,
+            which only printers see.
+        args: the operands; a leaf has none.
+        value: the number of a constant, the name of a state, hyperparameter or operand, and None for all else.
+        scalar: whether the node has one value per step instead of one per element. Numbers, hyperparameters, t, T and
+            what is made of them alone have.
     """
 
     __slots__ = ("args", "op", "scalar", "value")
@@ -123,9 +127,7 @@ class Expr:
         )
 
     def __repr__(self) -> str:
-        from .format import expression_text
-
-        return f"Expr({expression_text(self)})"
+        return f"Expr({shortened_text(postorder([self]))})"
 
 
 _set_op, _set_args, _set_value, _set_scalar = [vars(Expr)[name].__set__ for name in ("op", "args", "value", "scalar")]
@@ -137,17 +139,17 @@ TOTAL: Final = Expr("total", (), None, True)
 
 
 def state(name: str) -> Expr:
-    """The state tensor of that name, as it was before the step."""
+    """Makes a leaf that stands for the state tensor of that name, as it was before the step."""
     return Expr("state", (), name, False)
 
 
 def hyper(name: str) -> Expr:
-    """The hyperparameter of that name."""
+    """Makes a leaf that stands for the hyperparameter of that name."""
     return Expr("hyper", (), name, True)
 
 
 def constant(value: Number) -> Expr:
-    """A number. RuleError for anything that is not a real number a double can hold."""
+    """Makes a leaf of a number. RuleError tells of anything that is not a real number which a double can hold."""
     if isinstance(value, bool):
         raise RuleError(f"{value} is not a number; write 1 or 0")
     if not isinstance(value, numbers.Real):
@@ -164,12 +166,16 @@ def constant(value: Number) -> Expr:
 
 
 def as_expr(value: Expr | Number) -> Expr:
-    """`value` itself if it is an Expr, else a constant."""
+    """Returns `value` itself if it is an Expr, and else a constant."""
     return value if type(value) is Expr else constant(value)  # type: ignore[arg-type]
 
 
 def apply(op: str, *operands: Expr | Number) -> Expr:
-    """The node `op(*operands)`. RuleError: an unknown op, a wrong count, a per-element value where a scalar goes."""
+    """Builds the node `op(*operands)`.
+
+    Raises:
+        RuleError: the op is unknown or takes another number of operands, or a tensor stands where a scalar goes.
+    """
     spec = OPS.get(op)
     if spec is None:
         raise RuleError(f"there is no op '{op}'; nos_ext.ops.OPS has the list")
@@ -194,7 +200,7 @@ def apply(op: str, *operands: Expr | Number) -> Expr:
 
 
 def postorder(outputs: Iterable[Expr]) -> list[Expr]:
-    """Every node that the outputs need, once each, operands first and from left to right. Not recursive."""
+    """Lists every node that the outputs need, once each, operands first and from left to right, without recursion."""
     order: list[Expr] = []
     seen: set[Expr] = set()
     stack = list(outputs)[::-1]
@@ -215,6 +221,14 @@ def postorder(outputs: Iterable[Expr]) -> list[Expr]:
     return order
 
 
+def use_counts(order: Sequence[Expr], outputs: Sequence[Expr] = ()) -> dict[Expr, int]:
+    """Counts how often each node is an operand of the nodes of `order`, or an output. Others are left out."""
+    uses: dict[Expr, int] = {}
+    for node in [*outputs, *[x for n in order for x in n.args]]:
+        uses[node] = uses.get(node, 0) + 1
+    return uses
+
+
 def draws(outputs: Iterable[Expr]) -> dict[Expr, int]:
-    """The site number of every random node: its place in the order in which a program draws."""
+    """Numbers the random nodes by the order in which a program draws; the number is the site of a draw."""
     return {node: site for site, node in enumerate(n for n in postorder(outputs) if n.op in RANDOM)}

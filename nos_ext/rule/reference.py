@@ -1,4 +1,4 @@
-"""Owns `reference`: one step of a rule, evaluated node by node with NumPy or torch. For checks, never the fast path."""
+"""Owns `reference`, which evaluates one step of a rule node by node with NumPy or torch. It is for checks, and slow."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from . import philox
-from .definition import Rule
+from .definition import Definition
 from .expr import Expr, postorder
 from .table import DRAWS, RANDOM, numpy_function, torch_function
 
 
 def reference(
-    rule: Rule,
+    rule: Definition,
     params: Sequence[Any],
     grads: Sequence[Any],
     state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] = (),
@@ -30,7 +30,7 @@ def reference(
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> tuple[list[Any], dict[str, list[Any]]]:
-    """The result of one step as new tensors; the arguments, those of nos_ext.apply_rule, stay as they are.
+    """Computes one step and returns its results as new tensors. The arguments are those of nos_ext.apply_rule.
 
     NumPy arrays are computed and returned in float64. torch tensors are computed in float64 if they are float64, else
     in float32, and returned in their own dtype. Scalars are computed in float64.
@@ -39,8 +39,8 @@ def reference(
         The new parameters, and the new states as ``{name: [tensors]}``. Where a gradient is None both are copies.
 
     Raises:
-        TypeError: an unknown hyperparameter. ValueError: the rule reads T and total_steps is None, or states that do
-        not fit.
+        TypeError: the rule has no such hyperparameter.
+        ValueError: the rule reads T and total_steps is None, or the states are not those of the rule.
     """
     for name in hyperparameters:
         if name not in rule.hyperparameters:
@@ -79,9 +79,9 @@ def evaluate(
     function: Callable[[str], Callable[..., Any]],
     draw: Callable[[Expr], Mapping[str, Any]] = lambda node: {},
 ) -> dict[Expr, Any]:
-    """The value of every node of a postorder list, by the functions of the op table.
+    """Computes the value of every node of a postorder list with the functions of the op table.
 
-    `known` has the values of the leaves, and of any other nodes; `draw` gives the random operands of a random node.
+    `known` has the values of the leaves, and of any other nodes. `draw` gives the random operands of a random node.
     """
     values = dict(known)
     with np.errstate(all="ignore"):
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, total: float) -> dict[Expr, Any]:
-    """The values of all scalar nodes, in float64."""
+    """Computes the values of all scalar nodes, in float64."""
     fixed = {"step": step, "total": total}
     nodes = [node for node in order if node.scalar]
     leaves: dict[Expr, Any] = {}
@@ -105,7 +105,7 @@ def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, tota
 
 
 class _NumPy:
-    """Float64 arrays of the shape of p."""
+    """_NumPy computes in float64 arrays of the shape of p."""
 
     def __init__(self, p: Any) -> None:
         self.like = np.asarray(p)
@@ -125,7 +125,7 @@ class _NumPy:
 
 
 class _Torch:
-    """Tensors on p's device, computed in float64 if p is float64, else in float32."""
+    """_Torch computes on p's device, in float64 if p is float64 and else in float32."""
 
     def __init__(self, p: Any) -> None:
         import torch
@@ -154,7 +154,7 @@ _Library = _NumPy | _Torch
 
 
 def _tensors(
-    rule: Rule,
+    rule: Definition,
     order: Sequence[Expr],
     library: _Library,
     scalars: Mapping[Expr, Any],
@@ -163,7 +163,10 @@ def _tensors(
     factor: float,
     key: tuple[int, int, int],
 ) -> dict[Expr, Any]:
-    """The values of all nodes for one parameter. `old`: p, then the states; `key`: seed, step and tensor number."""
+    """Computes the values of all nodes for one parameter.
+
+    `old` has p, then the states. `key` is seed, step and number of the tensor.
+    """
     known = {node: library.scalar(value) for node, value in scalars.items()}
     gradient = library.tensor(g)
     leaves = {"p": library.tensor(old[0]), "g": gradient if factor == 1.0 else gradient * factor}

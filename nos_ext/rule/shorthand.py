@@ -1,4 +1,6 @@
-"""Owns OPERANDS, the paper's operands as formulas, and rules given by their update u alone: p <- p - lr * u.
+"""Owns OPERANDS, the paper's operands as formulas, and the rules that are given by their update u alone.
+
+The update u means the rule p <- p - lr * u.
 
 The operands are those of Bello et al. 2017, section 4. Where the paper leaves a choice: moments start at zero and the
 hats have Adam's bias correction; `noise` has standard deviation 0.01; the decays count steps from 0 as the paper's
@@ -14,17 +16,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from .. import ops
-from .definition import RESERVED, Rule
+from .definition import RESERVED, Definition
 from .errors import RuleError
 from .expr import GRAD, PARAM, Expr, as_expr, hyper, postorder, state
 from .source import Source
 from .syntax import Evaluator, Value
+from .vocabulary import CONSTANTS
 
 
 @dataclass(frozen=True, slots=True)
 class OperandSpec:
-    """A named operand of an update: `formula` is rule text; in that of a state, its own name is the old value."""
+    """An OperandSpec is a named operand of an update.
+
+    Its `formula` is rule text. In the formula of a state the state's own name means the old value.
+    """
 
     name: str
     formula: str
@@ -59,11 +64,11 @@ OPERANDS: Final[Mapping[str, OperandSpec]] = MappingProxyType(
 
 
 class _Names(dict[str, Value]):
-    """What names mean in an update: operands and their hyperparameters come into being when they are read."""
+    """_Names says what names mean in an update. Operands and hyperparameters come into being when they are read."""
 
     def __missing__(self, name: str) -> Value:
         if name in OPERANDS:
-            return operand(name)
+            return self.operand(name)
         if name in HYPERS:
             return hyper(name)
         raise KeyError(name)
@@ -71,10 +76,20 @@ class _Names(dict[str, Value]):
     def __iter__(self):  # type: ignore[no-untyped-def]  # for suggestions
         return iter([*super().__iter__(), *OPERANDS, *HYPERS])
 
+    def operand(self, name: str) -> Expr:
+        return operand(name)
+
+
+class _Leaves(_Names):
+    """_Leaves says the same for printers: here an operand is a leaf that has its name."""
+
+    def operand(self, name: str) -> Expr:
+        return Expr("operand", (), name, operand(name).scalar)
+
 
 @functools.cache
 def operand(name: str) -> Expr:
-    """The operand of that name as an expression; the same object every time, so that a draw stays one draw."""
+    """Returns the operand of that name as an expression: the same object every time, so that a draw stays one draw."""
     if name not in OPERANDS:
         raise RuleError(f"there is no operand '{name}'; the operands are {', '.join(OPERANDS)}")
     spec = OPERANDS[name]
@@ -87,23 +102,30 @@ def operand(name: str) -> Expr:
     return as_expr(Evaluator(source, names).value(statement.value))
 
 
-_BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, "lr": hyper("lr"), **ops.CONSTANTS}
+_SCALARS: Final[dict[str, Value]] = {"lr": hyper("lr"), **CONSTANTS}
+_BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, **_SCALARS}
 
 
-def parse_update(source: Source, node: ast.expr, name: str | None) -> Rule:
-    """The rule whose update is this expression."""
-    return rule_from_update(Evaluator(source, _Names(_BASE)).value(node), name=name)
+def parse_update(source: Source, node: ast.expr, name: str | None) -> Definition:
+    """Reads the rule whose update is this expression."""
+    return define_update(Evaluator(source, _Names(_BASE)).value(node), name=name)
 
 
-def rule_from_update(update: Expr | float, *, name: str | None = None) -> Rule:
-    """The rule p <- p - lr * update.
+def update_as_written(source: Source, node: ast.expr) -> Expr:
+    """Reads the update that this expression is, for a printer: operands and p are leaves of the kind "operand"."""
+    names = _Leaves({"p": Expr("operand", (), "p", False), **_SCALARS})
+    return as_expr(Evaluator(source, names).value(node))
+
+
+def define_update(update: Expr | float, *, name: str | None = None) -> Definition:
+    """Defines the rule p <- p - lr * update.
 
     Args:
         update: an expression over p, g, t, T, the operands (`operand`) and the hyperparameters lr and `HYPERS`.
-        name: name of the rule, "rule" by default.
+        name: the name of the rule; "rule" by default.
 
     Returns:
-        A rule with the states m, v, y (in this order) and hyperparameters that the update uses.
+        The rule, with those of the states m, v, y (in this order) and of the hyperparameters that the update uses.
     """
     update = as_expr(update)
     found = {(node.op, node.value) for node in postorder([update]) if node.op in ("state", "hyper")}
@@ -117,7 +139,7 @@ def rule_from_update(update: Expr | float, *, name: str | None = None) -> Rule:
     hypers: dict[str, float | None] = {"lr": None}
     hypers.update({h: default for h, default in HYPERS.items() if ("hyper", h) in found})
     outputs = [PARAM - hyper("lr") * update, *map(operand, states)]
-    return Rule(name or "rule", states, hypers, outputs)
+    return Definition(name or "rule", states, hypers, outputs)
 
 
 assert not RESERVED & {spec.name for spec in OPERANDS.values() if spec.is_state}

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .expr import Expr, postorder
+from .expr import Expr, postorder, use_counts
 from .table import OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
@@ -24,7 +24,10 @@ _SIGN_OF_ZERO_OPEN: Final = frozenset(("min", "max", "clip"))  # of min(-0, 0): 
 
 
 def fold(op: str, args: Sequence[Expr]) -> float | None:
-    """The number `op(*args)`, or None: an operand is no constant, or the result is NaN or depends on the machine."""
+    """Computes the number `op(*args)`.
+
+    None means that there is none: an operand is no constant, or the result is NaN or depends on the machine.
+    """
     if op not in _EXACT:
         return None
     for x in args:
@@ -40,7 +43,7 @@ def fold(op: str, args: Sequence[Expr]) -> float | None:
 
 
 class Simplifier:
-    """Builds nodes that are simple and unique: equal nodes are the same object."""
+    """A Simplifier builds nodes that are simple and unique: equal nodes are the same object."""
 
     def __init__(self) -> None:
         self._nodes: dict[object, Expr] = {}
@@ -58,7 +61,7 @@ class Simplifier:
         return self._nodes.setdefault((node.op, node.value), node)
 
     def make(self, op: str, args: tuple[Expr, ...]) -> Expr:
-        """The simplest node equal to `op(*args)`; the operands come from this object."""
+        """Builds the simplest node that equals `op(*args)`. The operands come from this object."""
         number = fold(op, args) if args[0].op == "constant" else None
         if number is not None:
             return self.constant(number)
@@ -77,14 +80,14 @@ class Simplifier:
         return node
 
     def draw(self, node: Expr, args: tuple[Expr, ...]) -> Expr:
-        """A random node of its own for each one of the source."""
+        """Builds a new random node, for each one of the source stays a draw of its own."""
         if node.op == "drop" and args[1].op == "constant" and args[1].value == 0:
             return args[0]  # no uniform number is below 0
         return Expr(node.op, args, None, False)
 
 
 def simplify(outputs: Sequence[Expr], order: Sequence[Expr] | None = None) -> tuple[Expr, ...]:
-    """The outputs as a graph without needless or repeated nodes. `order` is their postorder, if known."""
+    """Rebuilds the outputs without needless or repeated nodes. `order` is their postorder, where that is known."""
     build = Simplifier()
     new: dict[Expr, Expr] = {}
     for node in postorder(outputs) if order is None else order:
@@ -97,7 +100,7 @@ def simplify(outputs: Sequence[Expr], order: Sequence[Expr] | None = None) -> tu
 
 
 def _is(x: Expr, value: float) -> bool:
-    """Whether x is this number, the sign of zero included."""
+    """Tells whether x is this number, the sign of zero included."""
     return x.op == "constant" and x.value == value and math.copysign(1.0, x.value) == math.copysign(1.0, value)
 
 
@@ -199,7 +202,7 @@ def _clip(build: Simplifier, a: Expr, low: Expr, high: Expr) -> Expr | None:
 
 
 def _flipped(op: str) -> Callable[[Simplifier, Expr, Expr], Expr | None]:
-    """`1 < x` as `x > 1`, which is what Python makes of the text."""
+    """Writes `1 < x` as `x > 1`, which is what Python makes of the text."""
 
     def flip(build: Simplifier, a: Expr, b: Expr) -> Expr | None:
         return build.make(op, (b, a)) if a.op == "constant" and b.op != "constant" else None
@@ -242,21 +245,21 @@ _REWRITES: Final[dict[str, Callable[..., Expr | None]]] = {
 
 
 def contract(outputs: Sequence[Expr]) -> tuple[Expr, ...]:
-    """Per-element products that are used once, by a sum or a difference, become `fma`.
+    """Turns per-element products that are used once, by a sum or a difference, into `fma`.
 
-    One rounding instead of two: the bits change, so this is only done on request. A difference needs a negated
-    product, which is free where a factor is a scalar; other differences stay.
+    There is one rounding then instead of two. The bits change, so this is only done on request. A difference needs a
+    negated product, which is free where a factor is a scalar; other differences stay.
     """
     return _Contraction(outputs).run()
 
 
 class _Contraction:
+    """A _Contraction is one run of `contract`, with what it has rebuilt so far."""
+
     def __init__(self, outputs: Sequence[Expr]) -> None:
         self._outputs = outputs
         self._order = postorder(outputs)
-        self._uses: dict[Expr, int] = {}
-        for node in [*outputs, *[x for n in self._order for x in n.args]]:
-            self._uses[node] = self._uses.get(node, 0) + 1
+        self._uses = use_counts(self._order, outputs)
         self._build = Simplifier()
         self._new: dict[Expr, Expr] = {}
 
@@ -295,7 +298,7 @@ class _Contraction:
         return source.op == "mul" and not source.scalar and self._uses[source] == 1
 
     def _negated(self, source: Expr) -> Expr | None:
-        """The negated value, if that costs no per-element instruction."""
+        """Negates a value if that costs no per-element instruction; None if it does."""
         rest = []
         while self._product(source):
             source, other = source.args if not source.args[1].scalar else source.args[::-1]

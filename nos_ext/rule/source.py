@@ -21,7 +21,7 @@ _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?=[^ \t\r\n#])")
 
 
 class Source:
-    """The text of a rule and the statements in it."""
+    """A Source is the text of a rule with the statements in it."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_BYTES or (not text.isascii() and len(text.encode(errors="replace")) > MAX_BYTES):
@@ -37,14 +37,14 @@ class Source:
             self._check_ascii_names()
 
     def _check_characters(self) -> None:
-        """Python refuses these without a place."""
+        """Refuses the characters that Python refuses without a place."""
         found = _UNREADABLE.search(self.text)
         if found is not None:
             code = f"U+{ord(found[0]):04X}"
             raise self._error_at_offset(f"the character {code} cannot be part of a text; remove it", found.start())
 
     def _check_brackets(self) -> None:
-        """Python's parser may take very long, or fail without a place, on deeply nested brackets."""
+        """Refuses deeply nested brackets, on which Python's parser may take very long or fail without a place."""
         text = self.text
         if text.count("(") + text.count("[") + text.count("{") > MAX_NESTING:
             self._check_nesting()
@@ -99,11 +99,11 @@ class Source:
         return self._lines[line - 1] if line <= len(self._lines) else ""
 
     def error(self, message: str, node: ast.AST) -> RuleError:
-        """A RuleError at the place of a node."""
+        """Makes a RuleError at the place of a node."""
         return self.located(RuleError(message), node)
 
     def located(self, error: RuleError, node: ast.AST) -> RuleError:
-        """`error` with the place of a node, unless it has a place."""
+        """Gives `error` the place of a node, unless it has one."""
         line = getattr(node, "lineno", 1) - self._shift
         shown = self._line(line)
         column = len(shown.encode()[: getattr(node, "col_offset", 0)].decode(errors="replace")) + 1
@@ -115,7 +115,7 @@ class Source:
         return RuleError(message, line=line, column=len(before[-1]) + 1, source_line=self._line(line))
 
     def _check_ascii_names(self) -> None:
-        """Python folds look-alikes of ASCII letters in names into ASCII (NFKC); a reader cannot tell. Refuse them."""
+        """Refuses names outside ASCII: Python folds look-alikes into ASCII letters (NFKC), and a reader cannot tell."""
         found = foreign_name(self.text)
         if found is not None:
             offset, name = found
@@ -124,4 +124,5 @@ class Source:
 
 
 def too_deep() -> str:
+    """Says that a text is nested too deeply, and what to do."""
     return f"nested more than {MAX_NESTING} levels deep; split it over several assignments"

@@ -12,11 +12,11 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from .. import ops
 from .errors import RuleError, quoted
 from .expr import Expr
 from .scan import MAX_NESTING
 from .source import Source, too_deep
+from .vocabulary import FUNCTIONS
 
 Value = Expr | float
 
@@ -64,17 +64,21 @@ _REFUSED_OPERATORS: Final[dict[type[ast.AST], str]] = {
 
 
 def refusal(node: ast.AST) -> str:
-    """What to tell about syntax that is not on the allow-list."""
+    """Says why syntax that is not on the allow-list is refused, and what to write instead."""
     return _REFUSED.get(type(node), f"this ({type(node).__name__}) is not part of the rule language")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
+    """Asks whether the closest of the known names was meant; says nothing where none is close."""
     close = difflib.get_close_matches(name[:64], list(known), n=1)  # its time grows with the square of the length
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 class Evaluator:
-    """Turns expression syntax into values. `names` holds what names mean; subclasses of dict may make them up."""
+    """An Evaluator turns expression syntax into values.
+
+    `names` has what names mean; a subclass of dict may make that up when it is asked.
+    """
 
     def __init__(self, source: Source, names: dict[str, Value]) -> None:
         self.source = source
@@ -91,7 +95,7 @@ class Evaluator:
         }
 
     def value(self, node: ast.expr, depth: int = 0) -> Value:
-        """The value of an expression; RuleError with its place."""
+        """Returns the value of an expression. RuleError says where it is none."""
         visit = self._visit.get(type(node))
         if visit is None:
             raise self.source.error(refusal(node), node)
@@ -127,7 +131,7 @@ class Evaluator:
         else:
             self.used.add(name)
             return value
-        if name in ops.FUNCTIONS:
+        if name in FUNCTIONS:
             raise self.source.error(f"'{name}' is an op; call it: {name}(...)", node)
         if name == "nan":
             raise self.source.error("NaN cannot be a constant of a rule", node)
@@ -155,11 +159,11 @@ class Evaluator:
             known = type(called) is ast.Attribute
             message = refusal(called) if known else "only the ops of the rule language can be called"
             raise self.source.error(message, called)
-        function = ops.FUNCTIONS.get(called.id)
+        function = FUNCTIONS.get(called.id)
         if function is None:
             if called.id in self.names:
                 raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
-            raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, ops.FUNCTIONS)}", called)
+            raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, FUNCTIONS)}", called)
         if node.keywords:
             message = f"keyword arguments are not part of the rule language; write {called.id}(a, b)"
             raise self.source.error(message, node)

@@ -13,7 +13,7 @@ from .. import _C
 
 @dataclass(frozen=True, slots=True)
 class OpSpec:
-    """One row of the op table. The fields are the columns of csrc/ops/ops.def, where they are explained."""
+    """An OpSpec is one row of the op table. csrc/ops/ops.def explains its columns, which are the fields here."""
 
     code: int
     name: str
@@ -29,7 +29,6 @@ class OpSpec:
 
 
 OPS: Final[Mapping[str, OpSpec]] = MappingProxyType({row["name"]: OpSpec(**row) for row in _C.op_table()})
-INFIX: Final[Mapping[str, str]] = MappingProxyType({op.symbol: op.name for op in OPS.values() if op.symbol})
 RANDOM: Final = frozenset(op.name for op in OPS.values() if op.domain == "random")
 # random op -> the draw that it takes, as its `numpy` column says: "uniform" in [0, 1) or "normal"
 DRAWS: Final[Mapping[str, str]] = MappingProxyType(
@@ -42,7 +41,7 @@ _ARGUMENTS = "a=None, b=None, c=None, _uniform=None, _normal=None"
 
 @functools.cache
 def numpy_function(name: str) -> TemplateFunction:
-    """The `numpy` column of an op as a function f(a, b, c, _uniform, _normal)."""
+    """Makes the `numpy` column of an op a function f(a, b, c, _uniform, _normal)."""
     import numpy as np
 
     # the template is a constant of this package, never text of a user
@@ -52,7 +51,7 @@ def numpy_function(name: str) -> TemplateFunction:
 
 @functools.cache
 def torch_function(name: str) -> TemplateFunction:
-    """The `torch` column of an op as a function f(a, b, c, _uniform, _normal, _F=dtype of comparison results)."""
+    """Makes the `torch` column of an op a function f(a, b, c, _uniform, _normal, _F=dtype of comparison results)."""
     import torch
 
     function: TemplateFunction = eval(f"lambda {_ARGUMENTS}, _F=None: {OPS[name].torch}", {"torch": torch})

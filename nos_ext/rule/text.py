@@ -1,4 +1,4 @@
-"""Owns rule text: what statements and what signature the text of a rule may have, and its reading into a Rule."""
+"""Owns the reading of rule text: which signature and which statements it may have, and what they define."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import ast
 import inspect
 from typing import Final, NoReturn
 
-from .. import ops
-from .definition import Rule, check_default, check_name, positional_problem, wrong_count
+from .definition import Definition, check_default, check_name, positional_problem, wrong_count
 from .errors import RuleError
-from .expr import GRAD, PARAM, hyper, state
+from .expr import GRAD, PARAM, Expr, hyper, state
+from .shorthand import parse_update, update_as_written
 from .source import Source
 from .syntax import Evaluator, Value
+from .vocabulary import CONSTANTS
 
 _SHAPE = "def name(p, g, state, ..., *, lr, hyper=0.9, ...)"
 _REFUSED: Final[dict[type[ast.AST], str]] = {
@@ -25,7 +26,7 @@ _REFUSED: Final[dict[type[ast.AST], str]] = {
     ast.Pass: "pass does nothing; leave it out",
     ast.Expr: "this line has no effect; assign its value to a name or leave it out",
 }
-_NUMBERS: Final[dict[str, Value]] = {k: v for k, v in ops.CONSTANTS.items() if isinstance(v, float)}
+_NUMBERS: Final[dict[str, Value]] = {k: v for k, v in CONSTANTS.items() if isinstance(v, float)}
 for _like, _as in (
     (ast.While, ast.For),
     (ast.AsyncFor, ast.For),
@@ -34,36 +35,59 @@ for _like, _as in (
     _REFUSED[_like] = _REFUSED[_as]
 
 
-def parse(text: str, *, name: str | None = None) -> Rule:
-    """Read rule text: a function, or one expression that is the update u of ``p - lr*u`` (shorthand.py).
+def parse(text: str, *, name: str | None = None) -> Definition:
+    """Reads rule text: a function, or one expression, which is the update u of ``p - lr*u`` (shorthand.py).
 
     Args:
-        text: source of the rule, at most 256 KiB; it is parsed, never executed.
-        name: name of the rule; by default that of the function, "rule" for an expression.
+        text: the source of the rule, at most 256 KiB. It is parsed and never executed.
+        name: the name of the rule. By default it is that of the function, and "rule" for an expression.
 
     Raises:
-        RuleError: with line, column and the line of the text.
+        RuleError: the text is not a rule; the error has the line, the column and the line of the text.
     """
     if name is not None:
         check_name(name, "a rule")
     source = Source(text)
-    statements = source.statements
-    if not statements:
-        raise RuleError(f"the text of the rule is empty; write an expression or {_SHAPE}")
-    first = statements[0]
-    if len(statements) == 1 and isinstance(first, ast.Expr):
-        from .shorthand import parse_update
+    update = _update(source)
+    if update is not None:
+        return parse_update(source, update, name)
+    return _Function(source, _definition(source)).rule(name)
 
-        return parse_update(source, first.value, name)
-    function = next((s for s in statements if isinstance(s, ast.FunctionDef)), None)
-    for statement in statements:
+
+def parse_as_written(text: str) -> Expr | Definition:
+    """Reads rule text for a printer: an update keeps the names of its operands, a function is read as by `parse`.
+
+    Raises:
+        RuleError: the text is not a rule; the error has the line, the column and the line of the text.
+    """
+    source = Source(text)
+    update = _update(source)
+    if update is not None:
+        return update_as_written(source, update)
+    return _Function(source, _definition(source)).rule(None)
+
+
+def _update(source: Source) -> ast.expr | None:
+    """Finds the expression that the whole text is; returns None for other texts."""
+    match source.statements:
+        case [ast.Expr(value=update)]:
+            return update
+    return None
+
+
+def _definition(source: Source) -> ast.FunctionDef:
+    """Finds the one `def` that the whole text must be."""
+    if not source.statements:
+        raise RuleError(f"the text of the rule is empty; write an expression or {_SHAPE}")
+    function = next((s for s in source.statements if isinstance(s, ast.FunctionDef)), None)
+    for statement in source.statements:
         if statement is not function:
             if isinstance(statement, ast.Assign | ast.AugAssign | ast.Return | ast.Expr):
                 message = f"this stands outside of the rule's function; a rule is one expression or {_SHAPE}"
                 raise source.error(message, statement)
             _refuse(source, statement)
     assert function is not None
-    return _Function(source, function).rule(name)
+    return function
 
 
 def _refuse(source: Source, node: ast.AST) -> NoReturn:
@@ -72,7 +96,7 @@ def _refuse(source: Source, node: ast.AST) -> NoReturn:
 
 
 class _Function:
-    """One `def`: its signature, then its statements in order."""
+    """A _Function reads one `def`: its signature, then its statements in order."""
 
     def __init__(self, source: Source, function: ast.FunctionDef) -> None:
         self._source = source
@@ -82,11 +106,11 @@ class _Function:
         self._unread: dict[str, ast.AST] = {}  # assigned names whose value nothing has read yet
         self._numbers = Evaluator(source, dict(_NUMBERS))
 
-    def rule(self, name: str | None) -> Rule:
+    def rule(self, name: str | None) -> Definition:
         source, function = self._source, self._function
         self._check_decorators()
         self._read_signature()
-        names: dict[str, Value] = {"p": PARAM, "g": GRAD, **ops.CONSTANTS}
+        names: dict[str, Value] = {"p": PARAM, "g": GRAD, **CONSTANTS}
         for state_name in self._states:
             names[state_name] = state(state_name)
         for hyper_name in self._hypers:
@@ -110,7 +134,7 @@ class _Function:
             message = "the rule returns nothing; end it with a return of the new p and of the new states"
             raise source.error(message, function)
         try:
-            rule = Rule(name or function.name, self._states, self._hypers, outputs, doc=doc)
+            rule = Definition(name or function.name, self._states, self._hypers, outputs, doc=doc)
         except RuleError as error:  # wrong count, or the name of the function
             at_return = error.message == wrong_count(self._states, len(outputs))
             raise source.located(error, body[-1] if at_return else function) from None

@@ -1,4 +1,4 @@
-"""Owns the decorator `nos_ext.rule`: a rule from a Python function, by calling it once with expressions."""
+"""Owns trace, which finds out what rule a Python function means by calling it once with expressions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,20 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final
 
-from .. import ops
-from .definition import RESERVED, Rule, positional_problem
+from .definition import RESERVED, Definition, positional_problem
 from .errors import RuleError
 from .expr import GRAD, PARAM, Expr, hyper, state
+from .vocabulary import VOCABULARY
 
 _ARGUMENTS: Final = "(p, g, state, ..., *, lr, hyper=0.9, ...)"
 
 
-def rule(function: Callable[..., Any]) -> Rule:
-    """Make an update rule from a function; use it as a decorator.
-
-    The function takes ``p`` (the parameter), ``g`` (the gradient), then any number of state tensors (at most 8, zeros
-    at the start); keyword-only, ``lr`` and the hyperparameters with numbers as defaults. It returns the new p, then
-    the new states in order. The names of `nos_ext.ops` are there without an import and win over globals of the same
-    name. It is called once, with expressions; Python's ``if`` and built-in functions cannot look at them.
+def trace(function: Callable[..., Any], *, name: str | None = None) -> Definition:
+    """Finds the definition that a function means. `program.rule` says what the function may be.
 
     Raises:
         RuleError: the signature or the returned values are not those of a rule, or the function fails.
     """
-    return trace(function)
-
-
-def trace(function: Callable[..., Any], *, name: str | None = None) -> Rule:
-    """The rule of a function; see `rule`."""
     if not isinstance(function, FunctionType):
         raise RuleError(f"a rule is made from a function written with def; this is a {type(function).__name__}")
     code = function.__code__
@@ -53,11 +43,11 @@ def trace(function: Callable[..., Any], *, name: str | None = None) -> Rule:
     defaults = function.__kwdefaults__ or {}
     hypers = {key: defaults.get(key) for key in keyword_only}
     traced = FunctionType(
-        code, {**function.__globals__, **ops.VOCABULARY}, code.co_name, function.__defaults__, function.__closure__
+        code, {**function.__globals__, **VOCABULARY}, code.co_name, function.__defaults__, function.__closure__
     )
     states = positional[2:]
     outputs = _call(traced, [PARAM, GRAD, *map(state, states)], {key: hyper(key) for key in keyword_only})
-    return Rule(name or _identifier(code.co_name), states, hypers, outputs, doc=inspect.getdoc(function) or "")
+    return Definition(name or _identifier(code.co_name), states, hypers, outputs, doc=inspect.getdoc(function) or "")
 
 
 def _identifier(name: str) -> str:
@@ -65,14 +55,14 @@ def _identifier(name: str) -> str:
 
 
 def _check_closure(function: FunctionType) -> None:
-    """A variable of an enclosing function would win over the vocabulary, and text and function differ."""
+    """Refuses variables of enclosing functions that would hide the vocabulary: text and function would differ."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name in ops.VOCABULARY:
+        if name in VOCABULARY:
             try:
                 value = cell.cell_contents
             except ValueError:  # not assigned yet
                 value = None
-            if value is not ops.VOCABULARY[name]:
+            if value is not VOCABULARY[name]:
                 raise RuleError(
                     f"{function.__name__}: the enclosing function has a variable '{name}', which belongs to the rule "
                     "language; rename the variable"
@@ -95,7 +85,7 @@ def _call(function: FunctionType, positional: list[Expr], keywords: dict[str, Ex
 
 
 def _place(error: Exception, function: FunctionType) -> str:
-    """Where in the function an exception came from."""
+    """Says where in the function an exception came from."""
     line = None
     trace_back = error.__traceback__
     while trace_back is not None:

@@ -1,7 +1,7 @@
 """Owns the report of a run: one HTML page that holds everything it shows and loads nothing.
 
 Everything from the store is escaped when it is put in: text by the template, which is rendered with autoescape, and in
-formulas and drawings by mathml.py and svg.py. Only what those two made is Markup.
+formulas by `formula` and in drawings by svg.py. Only what those two made is Markup.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from nos_ext import RuleError
+from nos_ext.rule.printers.mathml import text_to_mathml
+
 from . import baselines, svg
 from .climbing import PURPOSE, climbed, rungs
 from .config import RunConfig
-from .escape import lines
+from .escape import lines, markup
 from .gate import GATES
 from .gate import counts as gate_counts
-from .mathml import formula
 from .primitives import usage
 from .results import Row, counts, leaderboard
 from .space import SearchSpace, make_space
@@ -89,6 +91,16 @@ def render(store: Store) -> str:
         training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PURPOSE)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
+
+
+def formula(text: str, *, block: bool = False) -> str:
+    """The text of a rule as a <math> element, for a line of text or as a `block`. Text that is no rule, as a damaged or
+    newer store may have, comes back as <code>.
+    """
+    try:
+        return text_to_mathml(text, block=block)
+    except RuleError:
+        return f"<code>{markup(text)}</code>"
 
 
 @cache

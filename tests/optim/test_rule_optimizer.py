@@ -81,6 +81,15 @@ def test_random_rule_does_not_depend_on_the_groups() -> None:
     assert not same(params, other)
 
 
+def test_printed_with_the_name_of_its_rule() -> None:
+    params = parameters((2,), (3,))
+    groups = [{"params": params[:1], "lr": 0.5}, {"params": params[1:], "rule": library.adamw.to_text()}]
+    optimizer = RuleOptimizer(groups, library.adamw, lr=0.1)
+    as_torch_prints = torch.optim.Optimizer.__repr__(optimizer)
+    assert optimizer.program.to_text() in as_torch_prints
+    assert repr(optimizer) == as_torch_prints.replace(optimizer.program.to_text(), "adamw")
+
+
 def test_total_steps() -> None:
     params = parameters((3,))
     optimizer = RuleOptimizer(params, "g * ld", lr=1.0)

@@ -17,7 +17,7 @@ from nos_ext import RuleError
 from nos_ext.ops import OPS
 from nos_ext.optim import library
 from nos_ext.rule import Rule, as_rule
-from nos_ext.rule.export import class_name
+from nos_ext.rule.printers.pytorch import class_name
 from tests.reference.strategies import rules
 
 SHAPES = [(5,), (3, 4), (), (0,), (7, 1)]

@@ -18,8 +18,8 @@ import nos_ext
 from nos_ext import RuleError
 from nos_ext.optim import library
 from nos_ext.rule import Rule, apply, as_rule, hyper, state
-from nos_ext.rule.export import class_name
 from nos_ext.rule.expr import GRAD, PARAM
+from nos_ext.rule.printers.pytorch import class_name
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 
 

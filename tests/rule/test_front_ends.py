@@ -11,7 +11,7 @@ import pytest
 
 import nos_ext
 from nos_ext import Rule, RuleError, ops
-from nos_ext.rule import OPERANDS, apply, constant, hyper, operand, rule_from_update, state
+from nos_ext.rule import OPERANDS, apply, as_rule, constant, hyper, operand, state
 from nos_ext.rule.expr import GRAD, PARAM
 
 LISTING = """\
@@ -237,7 +237,7 @@ def test_operands_used_twice_are_computed_once() -> None:
 
 @pytest.mark.parametrize("name", OPERANDS)
 def test_every_operand_compiles_as_text_and_as_expression(name: str) -> None:
-    assert rule_from_update(operand(name)).compile() == nos_ext.compile_rule(name)
+    assert as_rule(operand(name)).compile() == nos_ext.compile_rule(name)
     assert nos_ext.compile_rule(operand(name) * 2) == nos_ext.compile_rule(f"{name} * 2")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 import nos_ext
 from nos_ext.optim import library
 from nos_ext.rule import Rule
-from nos_ext.rule.latex import name_latex, number_latex
+from nos_ext.rule.printers.latex import LatexFormatter
 from tests.reference.strategies import rules
 
 POWERSIGN = r"""\begin{aligned}
@@ -47,6 +47,11 @@ CASES = [
     ("wd * m_1 * pi", r"\mathrm{wd} \, m_{1,t-1} \, \pi"),
     ("abs(g) * (g < p)", r"\left|g_{t}\right| \, \left[g_{t} < p_{t-1}\right]"),
     ("min(g + 1, inf * m)", r"\min\left(g_{t} + 1, \infty \, m_{t-1}\right)"),
+    ("rsqrt(g) ** 2", r"\left(\frac{1}{\sqrt{g_{t}}}\right)^{2}"),
+    ("where(g, p, m) ** 2", r"\left(\begin{cases} p_{t-1} & g_{t} \\ m_{t-1} & \text{else} \end{cases}\right)^{2}"),
+    ("2 * (t % 3) + 1", r"2 \, \left(t \bmod 3\right) + 1"),
+    ("fma(g, 3, p)", r"g_{t} \cdot 3 + p_{t-1}"),
+    ("g + normal(wd + 1)", r"g_{t} + \mathcal{N}\left(0, \left(\mathrm{wd} + 1\right)^2\right)"),
 ]
 
 
@@ -56,14 +61,15 @@ def test_brackets(text: str, latex: str) -> None:
 
 
 def test_names_and_numbers() -> None:
-    assert name_latex("beta") == r"\beta"
-    assert name_latex("alpha12") == r"\alpha_{12}"
-    assert name_latex("weight_decay") == r"\mathrm{weight\_decay}"
-    assert name_latex("x_3") == "x_{3}"
-    assert name_latex("lr") == r"\eta"
-    assert name_latex("_") == r"\_"
-    assert number_latex(-0.5)[0] == "-0.5"
-    assert number_latex(1e20)[0] == r"10^{20}"
+    latex = LatexFormatter()
+    assert latex.name("beta") == r"\beta"
+    assert latex.name("alpha12") == r"\alpha_{12}"
+    assert latex.name("weight_decay") == r"\mathrm{weight\_decay}"
+    assert latex.name("x_3") == "x_{3}"
+    assert latex.name("lr") == r"\eta"
+    assert latex.name("_") == r"\_"
+    assert latex.number(-0.5).text == "-0.5"
+    assert latex.number(1e20).text == r"10^{20}"
 
 
 def test_states_that_move_or_share() -> None:

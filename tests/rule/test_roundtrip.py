@@ -16,7 +16,7 @@ from nos_ext.optim import library
 from nos_ext.rule import Rule, apply, constant, hyper, state
 from nos_ext.rule.canonical import canonical_key
 from nos_ext.rule.expr import GRAD, PARAM, Expr
-from nos_ext.rule.latex import number_latex
+from nos_ext.rule.printers.latex import LatexFormatter
 from tests.reference.strategies import rules
 
 relaxed = settings(max_examples=100)
@@ -127,7 +127,7 @@ def test_extreme_numbers_keep_every_bit(value: float) -> None:
     namespace: dict[str, Any] = {}
     exec(program.to_pytorch(), namespace)
     assert repr(float(inspect.signature(namespace["F"]).parameters["b"].default)) == repr(value)
-    assert number_latex(value)[0].startswith("-") == (math.copysign(1.0, value) < 0)
+    assert LatexFormatter().number(value).text.startswith("-") == (math.copysign(1.0, value) < 0)
 
 
 def test_the_sign_of_zero_in_latex_has_brackets() -> None:

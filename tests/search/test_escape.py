@@ -22,9 +22,9 @@ from nos_search.gate.figure import Paths, draw
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
 from nos_search.live import Display
-from nos_search.mathml import formula
 from nos_search.output import as_json, emit, note, table
 from nos_search.primitives import usage
+from nos_search.report import formula
 from nos_search.results import Row
 from nos_search.rules import compile_rule
 from nos_search.store import Trial

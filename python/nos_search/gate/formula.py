@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nos_ext import Expr, Rule
-from nos_ext.rule.compile import as_rule
+from nos_ext.rule import as_rule
 from nos_ext.rule.expr import PARAM, postorder
 from nos_ext.rule.table import RANDOM, numpy_function
 

@@ -1,6 +1,6 @@
-"""Owns the fixed parts of an exported optimizer: the templates that export.py fills in.
+"""Owns the fixed parts of an exported optimizer: the templates that pytorch.py fills in.
 
-What is put into a template is a name, a number or a line of doc that export.py has made fit for its place.
+What is put into a template is a name, a number or a line of doc that pytorch.py has made fit for its place.
 """
 
 from __future__ import annotations

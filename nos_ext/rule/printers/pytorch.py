@@ -1,4 +1,4 @@
-"""Owns the printing of rules as stand-alone PyTorch optimizers: one source file that imports math and torch only.
+"""Owns to_pytorch, which writes a rule as a stand-alone PyTorch optimizer: one file that imports math and torch only.
 
 The file has the rule as a function `update`, written as in the rule's own text, and an optimizer class around it. Ops
 whose torch expression is more than one call come from the op table as small functions in the file.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from . import export_templates as templates
-from .definition import RESERVED, Rule
-from .errors import RuleError
-from .expr import Expr
-from .format import ATOM, Layout, Text, node_text, number_text, to_text
-from .table import DRAWS, OPS, RANDOM
+from ..definition import RESERVED, Definition
+from ..errors import RuleError
+from ..expr import Expr
+from ..table import DRAWS, OPS, RANDOM
+from . import pytorch_templates as templates
+from .formatter import Form, Written
+from .function_text import to_text
+from .layout import Layout
+from .text import TextFormatter, number_text
 
 _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
 _LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
@@ -27,13 +30,13 @@ _TAKEN: Final = frozenset(
 ).union(("initial_lr", "param_names", "differentiable"), [f"_{op}" for op in OPS])
 
 
-def to_pytorch(rule: Rule) -> str:
-    """Source of a module with the optimizer. RuleError if a name of the rule is one that torch optimizers use."""
+def to_pytorch(rule: Definition) -> str:
+    """Writes the source of a module with the optimizer. RuleError names a name of the rule that the optimizer needs."""
     return _Export(rule).source()
 
 
 def class_name(name: str) -> str:
-    """`power_sign` as PowerSign; `true` as TrueRule, for a class must not hide what Python has."""
+    """Makes PowerSign of `power_sign`, and TrueRule of `true`, for a class must not hide what Python has."""
     text = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     if not text[:1].isalpha():
         text = f"Rule{text}"
@@ -41,7 +44,9 @@ def class_name(name: str) -> str:
 
 
 class _Export:
-    def __init__(self, rule: Rule) -> None:
+    """An _Export puts the source of one optimizer together."""
+
+    def __init__(self, rule: Definition) -> None:
         for name in (*rule.state_names, *rule.hyperparameters):
             if name in _TAKEN and name != "lr":
                 raise RuleError(f"the exported optimizer needs the name '{name}' for itself; rename it in the rule")
@@ -49,7 +54,7 @@ class _Export:
                 raise RuleError(f"Python gives '{name}' a meaning of its own inside a class; rename it in the rule")
         self._rule = rule
         self._layout = Layout(rule.simplified, rule.state_names, RESERVED.union(rule.hyperparameters, _TAKEN), _LIMIT)
-        self._helpers: dict[str, str] = {}
+        self._formatter = TorchFormatter(rule.sites)
         self._kinds = {node.op for node in self._layout.order}
 
     def source(self) -> str:
@@ -85,7 +90,7 @@ class _Export:
         }
         blocks = [
             templates.NUMBER,
-            *self._helpers.values(),
+            *self._formatter.helpers.values(),
             *([templates.DRAWS] if random else []),
             templates.UPDATE.format(
                 arguments=", ".join(arguments), results=" and the new ".join(["p", *rule.state_names]), body=body
@@ -107,18 +112,12 @@ class _Export:
 
     def _body(self) -> str:
         rule, layout = self._rule, self._layout
-        texts: dict[Expr, Text] = {}
-        sources: dict[Expr, str] = {}
-        for node in layout.order:
-            texts[node] = self._node(node, [texts[x] for x in node.args])
-            if node in layout.names:
-                sources[node] = texts[node][0]
-                texts[node] = layout.names[node], ATOM
+        texts, sources = self._formatter.write(layout.order, layout.names)
         lines = [f"    {layout.names[node]} = {sources[node]}" for node in layout.statements]
         slots = ["p", *rule.state_names]
         results = []
         for slot, node in zip(slots, rule.simplified, strict=True):
-            text = texts[node][0]
+            text = texts[node]
             if node.op == "constant":
                 text = f"_number({text})"
             elif node.op in ("param", "state") and text != slot:
@@ -127,47 +126,58 @@ class _Export:
         lines.append(f"    return {', '.join(results)}" if len(results) > 1 else f"    return ({results[0]},)")
         return "\n".join(lines)
 
-    def _node(self, node: Expr, args: Sequence[Text]) -> Text:
-        if node.op == "constant":
-            return _number_source(node.value), node_text(node, ())[1]  # type: ignore[arg-type]
-        if not node.args:
-            return node_text(node, ())
-        op = node.op
-        wrap = op not in _PLAIN or all(x.op == "constant" for x in node.args)
-        texts = list(args)
+
+class TorchFormatter(TextFormatter):
+    """A TorchFormatter writes rule text with torch's functions in the place of the rule language's.
+
+    Functions that torch does not have are made here, and `helpers` has their source.
+    """
+
+    def __init__(self, sites: Mapping[Expr, int]) -> None:
+        self._sites = sites
+        self.helpers: dict[str, str] = {}
+
+    def number(self, value: float) -> str:
+        return _number_source(value)
+
+    def node(self, node: Expr, operands: Sequence[Written]) -> Written:
+        wrap = node.op not in _PLAIN or all(x.op == "constant" for x in node.args)
+        texts = list(operands)
         for i, x in enumerate(node.args):
             # torch computes number / tensor as number * (1 / tensor): rounded twice, and inf for a subnormal tensor
-            if x.op == "constant" and (wrap or (op == "div" and i == 0)):
-                texts[i] = f"_number({args[i][0]})", ATOM
-        if op in _PLAIN:
-            return node_text(node, texts, infix=True)
-        return f"{self._function(node)}({', '.join(self._operands(node, texts))})", ATOM
+            if x.op == "constant" and (wrap or (node.op == "div" and i == 0)):
+                texts[i] = Written(f"_number({operands[i].text})")
+        return super().node(node, texts)
 
-    def _operands(self, node: Expr, texts: Sequence[Text]) -> list[str]:
-        out = [text for text, _ in texts]
+    def form(self, node: Expr, operands: Sequence[Written]) -> Form:
+        infix = self.infix(node) if node.op in _PLAIN else None
+        return self.call(node) if infix is None else infix
+
+    def call(self, node: Expr) -> Form:
+        arguments = [f"#{k}" for k in range(len(node.args))]
         if node.op in RANDOM:
-            out.append(f'random("{DRAWS[node.op]}", {self._rule.sites[node]})')
-        return out
+            arguments.append(f'random("{DRAWS[node.op]}", {self._sites[node]})')
+        return Form(f"{self._function(node)}({', '.join(arguments)})")
 
     def _function(self, node: Expr) -> str:
-        """The name of torch's function, or of one made here from the op table."""
+        """Names torch's function, or one that is made here from the op table."""
         spec = OPS[node.op]
         letters = ", ".join("abc"[: spec.arity])
         plain = re.fullmatch(rf"(torch\.\w+)\({letters}\)", spec.torch)
         if plain:
             return plain[1]
         name = f"_{node.op}"
-        if name not in self._helpers:
+        if name not in self.helpers:
             expression = spec.torch.replace("_F", f"torch.result_type({letters})")
             drawn = re.search(r"_uniform|_normal", expression)
             if drawn:
                 letters += f", {drawn[0]}"
-            self._helpers[name] = f"def {name}({letters}):\n    return {expression}"
+            self.helpers[name] = f"def {name}({letters}):\n    return {expression}"
         return name
 
 
 def _doc_line(doc: str) -> str:
-    """The first line of a description, fit to stand in a docstring: it is foreign text and must not become code."""
+    """Takes the first line of a description. It is foreign text, and must not become code inside of a docstring."""
     line = next((line for line in doc.splitlines() if line.strip()), "").strip()
     line = "".join(c if c.isprintable() else " " for c in line)  # no other separators of lines, and no surrogates
     return line.replace("\\", "\\\\").replace('"', "'")

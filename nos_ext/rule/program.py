@@ -1,0 +1,198 @@
+"""Owns the two forms in which users hold an update rule: Rule, its formula, and Program, its bytecode.
+
+Each can be turned into the other, so they stand in one file. Whatever is made of a rule (text, LaTeX, MathML, PyTorch,
+bytecode, reference values) is made of its Definition by a file below this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import _C
+from .compile import encode
+from .decompile import decompile
+from .definition import Definition
+from .expr import Expr
+from .printers.function_text import to_text
+from .printers.latex import to_latex
+from .printers.mathml import to_mathml
+from .printers.pytorch import to_pytorch
+from .read import read
+from .simplify import contract as contracted
+from .trace import trace
+
+
+class _Formula:
+    """_Formula has what Rule and Program share: all that can be made of a rule, whichever form it has."""
+
+    __slots__ = ()
+
+    def _definition(self) -> Definition:
+        raise NotImplementedError
+
+    def to_text(self) -> str:
+        """Writes the rule as the source of a function that compiles to the same program.
+
+        Of bytecode that `nos_ext.compile_rule` did not make it writes a source with the same results: dead code goes,
+        and random draws are numbered in order.
+        """
+        return to_text(self._definition())
+
+    def to_latex(self) -> str:
+        """Writes the rule as aligned LaTeX equations."""
+        return to_latex(self._definition())
+
+    def to_mathml(self, *, block: bool = False) -> str:
+        """Writes the rule's equations as MathML for a web page, in a line of text or as a `block` of lines."""
+        return to_mathml(self._definition(), block=block)
+
+    def to_pytorch(self) -> str:
+        """Writes the rule as a source file with one torch.optim.Optimizer, which imports math and torch only."""
+        return to_pytorch(self._definition())
+
+    def reference(
+        self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
+    ) -> tuple[list[Any], dict[str, list[Any]]]:
+        """Computes one step in NumPy float64 or torch and returns it; nos_ext.rule.reference.reference says more."""
+        from .reference import reference  # brings NumPy, which `import nos_ext` does without
+
+        return reference(self._definition(), params, grads, state, **arguments)
+
+    def _repr_latex_(self) -> str:
+        return f"${self.to_latex()}$"
+
+
+class Rule(_Formula, Definition):
+    """A Rule is an update rule as an expression graph. It never changes.
+
+    ``nos_ext.rule`` makes one from a function, and ``nos_ext.compile_rule`` compiles it.
+
+    Args:
+        name: the name of the rule, an identifier.
+        state_names: the names of the state tensors, in slot order; at most 8.
+        hyperparameters: maps every scalar argument to its default. ``lr`` must be there, with None, and comes first.
+        outputs: the new parameter, then the new value of each state, as expressions or numbers.
+        doc: a description, which is kept beside the rule and is not part of the compiled program.
+        sites: the site number of each draw, for graphs that were read back from a program and are taken as they are.
+
+    Raises:
+        RuleError: names clash or are not declared, or the number of outputs is wrong.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, definition: Definition) -> Rule:
+        """Makes a rule of a definition, which has been checked already."""
+        if isinstance(definition, Rule):
+            return definition
+        rule = cls.__new__(cls)
+        for field in Definition.__slots__:
+            setattr(rule, field, getattr(definition, field))
+        return rule
+
+    def _definition(self) -> Definition:
+        return self
+
+    def compile(self, *, contract: bool = False) -> Program:
+        """Compiles the rule; nos_ext.compile_rule says more."""
+        return compile_rule(self, contract=contract)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.compile().bytecode, self.doc)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(["p", "g", *self.state_names, "*", *self.hyperparameters])
+        return f"<nos_ext.Rule {self.name}({arguments})>"
+
+
+def _unpickle(bytecode: bytes, doc: str) -> Rule:
+    return Rule.of(decompile(_C.Program(bytecode), doc=doc))
+
+
+class Program(_Formula, _C.Program):
+    """A Program is an update rule compiled to verified bytecode. It is small, never changes, and can be pickled.
+
+    ``nos_ext.compile_rule`` makes one from a rule, and `from_bytes` reads one back. Two programs are equal when their
+    bytecode is.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def from_bytes(cls, bytecode: bytes | bytearray | memoryview) -> Program:
+        """Reads `bytecode`. ValueError says why bytes are no program, TypeError that something else was given."""
+        if not isinstance(bytecode, bytes | bytearray | memoryview):
+            raise TypeError(f"bytecode is a {type(bytecode).__name__}; pass the bytes of Program.bytecode")
+        return cls(bytes(bytecode))
+
+    @property
+    def fingerprint(self) -> str:
+        """This is 32 hex digits, the same for programs that differ in the rule's name at most."""
+        return hashlib.blake2b(self.identity(), digest_size=16).hexdigest()
+
+    @property
+    def rule(self) -> Rule:
+        """This is the rule with its expression graph, read back from the bytecode."""
+        return Rule.of(decompile(self))
+
+    def _definition(self) -> Definition:
+        return decompile(self)
+
+    def __repr__(self) -> str:
+        states = f", states {', '.join(self.state_names)}" if self.state_names else ""
+        return f"<nos_ext.Program {self.name}: {len(self)} instructions{states}, {self.fingerprint[:8]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.bytecode == other.bytecode if isinstance(other, _C.Program) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.bytecode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.bytecode,)
+
+
+def compile_rule(
+    source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
+) -> Program:
+    """Compiles an update rule.
+
+    Args:
+        source: the text of a rule (a function, or one expression: the update u of ``p - lr*u`` over the paper's
+            operands), a function, a `Rule`, or an `Expr` with the meaning of such an expression.
+        name: the name of the program. By default it is that of the function, and "rule" for an expression.
+        contract: whether products that are added to something become fused multiply-adds. This is faster, but the
+            bits of the results change, as there is one rounding instead of two.
+
+    Returns:
+        The verified program.
+
+    Raises:
+        RuleError: the source is not a rule. For text the error has line, column and caret. Text is never evaluated.
+    """
+    with _C.FloatEnvironment():  # constants are read and folded in here
+        definition = read(source, name)
+        outputs = definition.simplified
+        return Program(encode(definition, contracted(outputs) if contract else outputs))
+
+
+def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:
+    """Returns the Rule that a source means, of any kind that compile_rule takes."""
+    return Rule.of(read(source, name))
+
+
+def rule(function: Callable[..., Any]) -> Rule:
+    """Makes an update rule from a function; use it as a decorator.
+
+    The function takes ``p`` (the parameter), ``g`` (the gradient), then any number of state tensors (at most 8, zeros
+    at the start); keyword-only, ``lr`` and the hyperparameters with numbers as defaults. It returns the new p, then
+    the new states in order. The names of `nos_ext.ops` are there without an import and win over globals of the same
+    name. It is called once, with expressions; Python's ``if`` and built-in functions cannot look at them.
+
+    Raises:
+        RuleError: the signature or the returned values are not those of a rule, or the function fails.
+    """
+    return Rule.of(trace(function))
