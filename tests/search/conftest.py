@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nos_search.config import RunConfig, versions
 from nos_search.executor import Answer, Executor, Job
-from nos_search.loop import Search
+from nos_search.run.config import RunConfig, versions
+from nos_search.run.search import Search
 from nos_search.store import Store
 from nos_search.train.child import Outcome
 from tests.waiting import HUNG
@@ -81,7 +81,7 @@ def stub_search(folder: Path, config: RunConfig, executor: Executor) -> str:
 
 def table(folder: Path) -> list[object]:
     """All of a run that equal runs have in common, the strategy's state included."""
-    from nos_search.codec import pack
+    from nos_search.store.codec import pack
 
     with Store.open(folder) as store:
         checkpoint = store.checkpoint()

@@ -9,11 +9,11 @@ import torch
 
 from nos_ext.optim import library
 from nos_search.errors import UsageError
+from nos_search.net import ConvNet
 from nos_search.rules import compile_rule, parse_rule_argument
 from nos_search.task import Task, load
 from nos_search.train.child import LEARNING_RATES, Protocol, Training, derive_seed, score
 from nos_search.train.evaluate import compare
-from nos_search.train.net import ConvNet
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 
 from nos_search.bounds import MOST
 from nos_search.cli import main
-from nos_search.config import RunConfig
-from nos_search.live import Display
 from nos_search.rules import compile_rule
+from nos_search.run.config import RunConfig
+from nos_search.show.live import Display
 from nos_search.store import Score, Store, Trial
 from nos_search.task import load
 from nos_search.train.promotion import promote

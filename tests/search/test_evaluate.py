@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nos_search import plot
 from nos_search.cli import main
+from nos_search.cli.names import KNOWN
 from nos_search.cli.training import shown_loss
-from nos_search.names import KNOWN
-from nos_search.results import best_rows
 from nos_search.rules import compile_rule
+from nos_search.show import plot
+from nos_search.show.leaderboard import best_rows
 from nos_search.store import Store
 from nos_search.task import load
 from nos_search.train.child import Protocol, derive_seed, score

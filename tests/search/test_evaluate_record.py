@@ -10,9 +10,10 @@ import pytest
 
 from nos_search.cli import main
 from nos_search.errors import SearchError, UsageError
-from nos_search.train import evaluate, record
+from nos_search.store import record
+from nos_search.store.record import Record
+from nos_search.train import evaluate
 from nos_search.train.child import Outcome
-from nos_search.train.record import Record
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 RULES = ["g", "adam", "log(-1 - g * g)"]

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nos_search import baselines, svg
-from nos_search.children import LoadChild
-from nos_search.config import RunConfig, versions
 from nos_search.mathml import formula
-from nos_search.primitives import primitives, usage
-from nos_search.report import render
-from nos_search.results import best_rows, leaderboard
 from nos_search.rules import compile_rule
+from nos_search.run import baselines
+from nos_search.run.children import LoadChild
+from nos_search.run.config import RunConfig, versions
+from nos_search.show import svg
+from nos_search.show.leaderboard import best_rows, leaderboard
+from nos_search.show.primitives import primitives, usage
+from nos_search.show.report import render
 from nos_search.space import Space
 from nos_search.store import Store
 

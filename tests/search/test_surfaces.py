@@ -11,7 +11,6 @@ import torch
 import nos_ext
 from nos_ext.optim import library
 from nos_search.gate import surface
-from nos_search.gate.figure import Paths, draw
 from nos_search.gate.screen import (
     LEARNING_RATES,
     Graphs,
@@ -20,6 +19,7 @@ from nos_search.gate.screen import (
     update_with_rate_tensor,
     with_rate_tensor,
 )
+from nos_search.show.surfaces import Paths, draw
 from nos_search.space import Space
 
 CENTRE = (2, -2, 2, -2)

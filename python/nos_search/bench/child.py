@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..bounds import check_count
-from ..output import note
+from ..cli.output import note
 from ..rules import Rule, compile_rule
 from ..task import Task, load
 from ..train.child import LEARNING_RATES, Protocol, score

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from ..bounds import check_count
-from ..config import RunConfig, versions
 from ..errors import SearchError, UsageError
 from ..executor import Executor, InProcess, Scorer
-from ..loop import Search
 from ..rules import Rule
+from ..run.config import RunConfig, versions
+from ..run.search import Search
 from ..store import Store
 from ..train.child import Outcome
 from .base import Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from ..names import FORMATS, KNOWN, STRATEGIES, TASKS
 from .groups import child, drawn, seed, space_words, workers
+from .names import FORMATS, KNOWN, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, or a library name such as sgd adam powersign"

@@ -6,9 +6,9 @@ import argparse
 from dataclasses import asdict
 
 from ..bench import BENCHES, load_bench
-from ..config import versions
 from ..errors import choose
-from ..output import as_json, emit, table
+from ..run.config import versions
+from .output import as_json, emit, table
 from .parser import Parser
 
 

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import files, plot
 from ..bounds import check_count
-from ..config import versions
 from ..errors import SearchError, UsageError
 from ..escape import line
-from ..names import KNOWN
-from ..output import as_json, emit, note, number, table
-from ..results import best_rows
 from ..rules import Rule, parse_rule_argument, parse_stored_rule
-from ..store import Store
+from ..run.config import versions
+from ..show import plot
+from ..show.leaderboard import best_rows
+from ..store import Store, files
+from ..store.record import Record
 from ..task import Task
 from ..train.child import Protocol, derive_seed
 from ..train.evaluate import CONFIDENCE, Comparison, LoadTasks, TaskRecipe, Wanted, make_executor, run_all, summarise
-from ..train.record import Record
+from .names import KNOWN
+from .output import as_json, emit, note, number, table
 from .training import check_common, draw, recipes, shown_loss
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import baselines, files, report
 from ..errors import StoreError
-from ..output import emit, note
-from ..store import Store
+from ..run import baselines
+from ..show import report
+from ..store import Store, files
+from .output import emit, note
 
 
 def call(args: argparse.Namespace) -> int:

@@ -11,10 +11,10 @@ from nos_ext.optim import library
 
 from ..bounds import check_count
 from ..errors import choose
-from ..output import as_json, emit, table
 from ..space import SPACES, Options, ProgramSpace, SearchSpace, Space
 from ..space.space import MAX_GROUPS
 from ..train.seeds import check_seed
+from .output import as_json, emit, table
 
 
 def space_of(args: argparse.Namespace) -> SearchSpace:

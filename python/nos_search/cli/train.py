@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from .. import plot
 from ..errors import SearchError, UsageError
-from ..output import as_json, emit, note, table
 from ..rules import parse_rule_argument
+from ..show import plot
 from ..train.child import Protocol, best_rate, derive_seed
 from ..train.child import train as train_child
+from .output import as_json, emit, note, table
 from .training import check_common, draw, recipes, shown_loss
 
 

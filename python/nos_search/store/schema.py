@@ -220,7 +220,7 @@ SCORE: dict[str, Kind] = {
     "curve": _CURVE,
     "seconds": _SECONDS,
 }
-CONFIG: dict[str, Kind] = {  # a row for each field of config.RunConfig, which says what is known of names and numbers
+CONFIG: dict[str, Kind] = {  # a row for each field of run.RunConfig, which says what is known of names and numbers
     "task": _WORD,
     "strategy": _WORD,
     "strategy_options": _json("options by name", _scalars),

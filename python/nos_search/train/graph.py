@@ -16,9 +16,9 @@ from torch import Tensor
 
 import nos_ext
 
+from ..net import Weights
 from ..rules import Rule
 from ..task.base import Task
-from .net import Weights
 from .stack import Stack
 from .training import cross_entropy, fresh_weights
 

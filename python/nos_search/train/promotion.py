@@ -4,8 +4,8 @@ A ladder of rungs, the cheapest first. Every rule is scored on rung 0; of those 
 1/eta are scored on the next one. A rule that only wins the short task stays below.
 
 A search in progress is asynchronous, as in ASHA (Li et al. 2020): `due` says who has earned which rung, from the
-rewards so far alone, so a search that is resumed from its store asks for the same promotions (climbing.py); `promote`
-does one. `climb` does the whole ladder for a list of rules at once.
+rewards so far alone, so a search that is resumed from its store asks for the same promotions (run/climbing.py);
+`promote` does one. `climb` does the whole ladder for a list of rules at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Promotion:
     ) -> Promotion:
         """Reads rungs, set apart by commas, of tasks joined by "+": TASK[:NET][*TIMES][@PART].
 
-        NET: NAME[-DEPTH[-WIDTH]] (see train.net). TIMES: of the task's longer training. PART: of its training data.
+        NET: NAME[-DEPTH[-WIDTH]] (see net/). TIMES: of the task's longer training. PART: of its training data.
         UsageError names the part that cannot be read.
         """
         rungs = []

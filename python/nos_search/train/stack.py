@@ -18,9 +18,9 @@ from torch import Tensor
 
 import nos_ext
 
+from ..net import Weights
 from ..rules import Rule
 from ..task.base import IGNORED, Split, Task
-from .net import Weights
 from .seeds import derive_seed
 from .training import LOSS_LIMIT, Batches, cross_entropy, due, eval_batch, fresh_weights
 

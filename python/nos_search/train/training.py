@@ -17,9 +17,9 @@ from torch import Tensor
 
 import nos_ext
 
+from ..net import Weights
 from ..rules import Rule
 from ..task.base import IGNORED, Split, Task
-from .net import Weights
 from .seeds import derive_seed
 
 LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3 for ten

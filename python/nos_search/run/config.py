@@ -14,17 +14,17 @@ import torch
 
 import nos_ext
 
-from .bounds import check_count
-from .device import check_name
-from .errors import UsageError, choose
-from .executor import EXECUTORS
-from .gate import Gates
-from .space import SearchSpace, Space, make_space
-from .strategy import STRATEGIES, Strategy, create
-from .task import TASKS, Task, load
-from .train.child import Protocol, Sweep, derive_seed
-from .train.promotion import Promotion, Rung
-from .train.seeds import check_seed
+from ..bounds import check_count
+from ..errors import UsageError, choose
+from ..executor import EXECUTORS
+from ..gate import Gates
+from ..space import SearchSpace, Space, make_space
+from ..strategy import STRATEGIES, Strategy, create
+from ..task import TASKS, Task, load
+from ..train.child import Protocol, Sweep, derive_seed
+from ..train.device import check_name
+from ..train.promotion import Promotion, Rung
+from ..train.seeds import check_seed
 
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ..errors import SearchError, StoreError
+from ..executor import Answer, Executor, Job
+from ..gate import Funnel, Verdict
+from ..rules import Rule, parse_stored_rule
+from ..store import Score, Store, Trial, clean, record_fault
+from ..strategy import Strategy
 from .climbing import Climb
 from .config import RunConfig
-from .errors import SearchError, StoreError
-from .executor import Answer, Executor, Job
-from .gate import Funnel, Verdict
 from .resume import restore, result_of
-from .rules import Rule, parse_stored_rule
-from .store import Score, Store, Trial, clean, record_fault
-from .strategy import Strategy
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
 _CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a second

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from ..executor import Answer
+from ..store import PROMOTION, Score, Store, Trial, clean, record_fault
+from ..train.child import derive_seed
+from ..train.promotion import due, split
 from .config import RunConfig
-from .executor import Answer
-from .store import PROMOTION, Score, Store, Trial, clean, record_fault
-from .train.child import derive_seed
-from .train.promotion import due, split
 
 PURPOSE = PROMOTION
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..escape import markup
-from ..svg import ticks
-from . import surface
-from .formula import Array
-from .screen import LEARNING_RATES
+from ..gate import surface
+from ..gate.formula import Array
+from ..gate.screen import LEARNING_RATES
+from .svg import ticks
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 _PANEL, _GAP, _LEFT, _TOP, _TITLE = 250, 56, 48, 30, 18

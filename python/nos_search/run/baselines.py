@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from ..rules import compile_rule
+from ..store import Score, Store
+from ..train.child import score
+from ..train.device import check_device
 from .config import RunConfig
-from .device import check_device
-from .rules import compile_rule
-from .store import Score, Store
-from .train.child import score
 
 PURPOSE = "baseline"
 KNOWN = {

@@ -18,17 +18,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import baselines, svg
-from .climbing import PURPOSE, climbed, rungs
-from .config import RunConfig
-from .escape import lines
-from .gate import GATES
-from .gate import counts as gate_counts
-from .mathml import formula
+from ..escape import lines
+from ..gate import GATES
+from ..gate import counts as gate_counts
+from ..mathml import formula
+from ..run import baselines
+from ..run.climbing import PURPOSE, climbed, rungs
+from ..run.config import RunConfig
+from ..space import SearchSpace, make_space
+from ..store import Score, Store, Trial
+from . import svg
+from .leaderboard import Row, counts, leaderboard
 from .primitives import usage
-from .results import Row, counts, leaderboard
-from .space import SearchSpace, make_space
-from .store import Score, Store, Trial
 
 TOP_RULES = 8
 TABLE_ROWS = 50

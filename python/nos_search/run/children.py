@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..executor import Executor, InProcess, Scorer
+from ..rules import Rule
+from ..task import Task
+from ..train.child import Outcome, Protocol, score
+from ..train.device import check_device
+from ..train.promotion import Promotion, promote
 from .config import RunConfig
-from .device import check_device
-from .executor import Executor, InProcess, Scorer
-from .rules import Rule
-from .task import Task
-from .train.child import Outcome, Protocol, score
-from .train.promotion import Promotion, promote
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) 
     loader = LoadChild(config.to_json())
     if name == "loky":
         check_device(config.device_name)
-        from .executor.local import Local
+        from ..executor.local import Local
 
         return Local(loader, workers=config.workers, threads=config.threads, timeout=config.trial_timeout, clock=clock)
-    from .executor.cluster import Cluster
+    from ..executor.cluster import Cluster
 
     return Cluster(
         loader,

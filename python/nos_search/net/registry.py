@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...bounds import check_count
-from ...errors import UsageError, choose
+from ..bounds import check_count
+from ..errors import UsageError, choose
 from .base import Inputs, Kind, Net
 from .convnet import ConvNet
 from .gru import GruModel, GruPair
