@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..bounds import check_count
-from ..cli.output import note
 from ..rules import Rule, compile_rule
 from ..task import Task, load
 from ..train.child import LEARNING_RATES, Protocol, score
@@ -124,7 +123,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps for the shares (default 200)")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
     check_count("--rounds", options.rounds)
     check_count("--steps", options.steps)
     task = load(options.task)

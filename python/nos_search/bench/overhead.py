@@ -73,7 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
     names = options.executors.split(",")
     for name in names:
         if name not in _EXECUTORS:
@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> Report:
         notes=["overhead = whole - ask and tell - gates = loop, store and executor"],
     )
     for name in names:
+        note(f"measuring {name}")
         with tempfile.TemporaryDirectory() as folder:
             row = _measure(name, Path(folder) / "run", options.trials, options.workers)
         report.figures[name] = row

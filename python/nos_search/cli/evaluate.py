@@ -14,13 +14,14 @@ from ..errors import SearchError, UsageError
 from ..escape import line
 from ..rules import Rule, parse_rule_argument, parse_stored_rule
 from ..run.config import versions
+from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_executor, run_all
 from ..show import plot
 from ..show.leaderboard import best_rows
 from ..store import Store, files
 from ..store.record import Record
 from ..task import Task
 from ..train.child import Protocol, derive_seed
-from ..train.evaluate import CONFIDENCE, Comparison, LoadTasks, TaskRecipe, Wanted, make_executor, run_all, summarise
+from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from .names import KNOWN
 from .output import as_json, emit, note, number, table
 from .training import check_common, draw, recipes, shown_loss

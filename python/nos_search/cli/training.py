@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..bounds import check_count
 from ..errors import UsageError
+from ..run.trainings import TaskRecipe
 from ..store import files
 from ..task import TASKS
 from ..task.download import download
 from ..train.device import check_device
-from ..train.evaluate import TaskRecipe
 from ..train.seeds import check_seed
 from .output import note
 
