@@ -67,8 +67,7 @@ def _groups(chosen: Space) -> list[str]:
         "\nsize by groups, (operands + earlier outputs)^2 * unary^2 * binary each",
         table(["groups", "length", "strings", "within the masks"], by_groups),
     ]
-    for title, position in (("operand", 0), ("unary", 2), ("binary", 4)):
-        tokens = chosen.positions[position].tokens
+    for title, tokens in (("operand", chosen.operands), ("unary", chosen.unary), ("binary", chosen.binary)):
         rows = [[str(k), t.name, chosen.token_text(t).format("x", "y"), t.doc] for k, t in enumerate(tokens)]
         text.append(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
     switches = asdict(chosen.options).items()

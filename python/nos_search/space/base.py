@@ -71,10 +71,6 @@ class SearchSpace(ABC):
         """For each position: whether the rule depends on its token."""
 
     @abstractmethod
-    def uses_gradient(self, tokens: Sequence[int]) -> bool:
-        """Whether a live operand carries the gradient; without one the rule cannot learn."""
-
-    @abstractmethod
     def size(self, *, masked: bool = False) -> int:
         """Number of strings: all of them, or only those that the masks leave."""
 
@@ -91,6 +87,14 @@ class SearchSpace(ABC):
         if found is None:
             found = self._masks[key] = self.make_mask(prefix)
         return found
+
+    def uses_gradient(self, tokens: Sequence[int]) -> bool:
+        """Whether a live operand carries the gradient; without one the rule cannot learn."""
+        return any(
+            position.tokens[token].gradient
+            for position, token, live in zip(self.positions, tokens, self.live(tokens), strict=True)
+            if live
+        )
 
     def names(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Token names, one per position."""

@@ -146,12 +146,6 @@ class ProgramSpace(SearchSpace):
             result += [wanted, wanted, wanted and op in _TAKES_B, wanted and op in _TAKES_C]
         return result
 
-    def uses_gradient(self, tokens: Sequence[int]) -> bool:
-        for (op, a, b, _), wanted in zip(self._lines(tokens), self._wanted(tokens), strict=True):
-            if wanted and (a == 0 or (op in _TAKES_B and b == 0)):
-                return True
-        return False
-
     def text(self, tokens: Sequence[int]) -> str:
         """A function on one line, its live lines only; each average has a state of its own, named after its line."""
         names = [token.text for token in _INPUTS]
