@@ -18,7 +18,7 @@ import torch
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
-from ..executor import Executor, InProcess, Scorer
+from ..executor import EXECUTORS, Scorer, Workers, create
 from ..rules import Rule
 from ..run.config import RunConfig, versions
 from ..run.search import Search
@@ -26,7 +26,7 @@ from ..store import Store
 from ..train.child import Outcome
 from .base import Report
 
-_EXECUTORS = ("inprocess", "loky", "ray")
+_TIMEOUT = 60.0  # seconds for a child that answers at once
 _CURVE = {  # of the size that a digits trial leaves
     "sweep": [{"lr": 10.0**k, "steps": 11, "accuracy": 0.123456789} for k in range(-5, 2)],
     "steps": [11, 22, 33],
@@ -76,8 +76,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
     names = options.executors.split(",")
     for name in names:
-        if name not in _EXECUTORS:
-            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(_EXECUTORS)}")
+        if name not in EXECUTORS:
+            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(EXECUTORS)}")
     check_count("--trials", options.trials)
     check_count("--workers", options.workers)
     torch.set_num_threads(1)
@@ -92,30 +92,18 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
             row = _measure(name, Path(folder) / "run", options.trials, options.workers)
         report.figures[name] = row
         report.rows.append(
-            [name if name == "inprocess" else f"{name} x {options.workers}"]
+            [f"{name} x {options.workers}" if EXECUTORS[name].processes else name]
             + [f"{row[key]:.3f}" for key in ("whole", "strategy", "gates", "store", "rest", "overhead")]
             + [str(row["children"])]
         )
     return report
 
 
-def _executor(name: str, workers: int) -> Executor:
-    clock = time.perf_counter
-    if name == "inprocess":
-        return InProcess(at_once, threads=1, clock=clock)
-    if name == "loky":
-        from ..executor.local import Local
-
-        return Local(load, workers=workers, threads=1, timeout=60.0, clock=clock)
-    from ..executor.cluster import Cluster
-
-    return Cluster(load, workers=workers, threads=1, gpus=0.0, address=None, timeout=60.0, clock=clock)
-
-
 def _measure(name: str, folder: Path, trials: int, workers: int) -> dict[str, float]:
-    config = RunConfig(trials=trials, executor=name, workers=1 if name == "inprocess" else workers)
+    config = RunConfig(trials=trials, executor=name, workers=workers if EXECUTORS[name].processes else 1)
+    executor = create(name, load, Workers(config.workers, 1, _TIMEOUT), clock=time.perf_counter)
     strategy, gates, store = _Timed(), _Timed(), _Timed()
-    with Store.create(folder, config.to_json(), versions()) as run, _executor(name, workers) as executor:
+    with executor, Store.create(folder, config.to_json(), versions()) as run:
         executor.warm_up()
         search = Search(run, config, executor)
         for method in ("ask", "tell", "metrics"):

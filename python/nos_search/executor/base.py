@@ -14,8 +14,6 @@ from types import TracebackType
 from ..rules import Rule
 from ..train.child import Outcome
 
-EXECUTORS = ("inprocess", "loky", "ray")
-
 # Scores a rule with a seed on a rung: 0 is the search's own task. May raise: then the job has no outcome.
 Scorer = Callable[[Rule, int, int], Outcome]
 # Makes a scorer, data loaded; called once in each worker. Picklable where there are other processes.

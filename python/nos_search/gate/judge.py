@@ -4,7 +4,8 @@ with the engine."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -136,3 +137,12 @@ class RuleJudge(Judge):
 
     def rule(self, row: int, key: str) -> Rule:
         return self._of(row)[0]
+
+
+# Spaces whose strings can be judged without compiling them, by kind.
+JUDGES: dict[str, Callable[[Any], Judge]] = {Space.kind: TokenJudge}
+
+
+def judge_of(space: SearchSpace) -> Judge:
+    """The fastest judge of the strings of a space."""
+    return JUDGES.get(space.kind, RuleJudge)(space)

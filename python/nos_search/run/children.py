@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ..executor import Executor, InProcess, Scorer
+from ..executor import EXECUTORS, Executor, Loader, Scorer, Workers, create
 from ..rules import Rule
 from ..task import Task
 from ..train.child import Outcome, Protocol, score
@@ -53,24 +54,19 @@ def scorer(config: RunConfig, task: Task) -> ChildScorer:
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
     """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
-    name = config.executor_name
-    if name == "inprocess":
-        return InProcess(scorer(config, task), threads=config.threads, clock=clock)
-    config.make_ladder(task)  # what cannot be loaded is said here, not by each worker
-    loader = LoadChild(config.to_json())
-    if name == "loky":
-        check_device(config.device_name)
-        from ..executor.local import Local
-
-        return Local(loader, workers=config.workers, threads=config.threads, timeout=config.trial_timeout, clock=clock)
-    from ..executor.cluster import Cluster
-
-    return Cluster(
-        loader,
-        workers=config.workers,
-        threads=config.threads,
-        gpus=config.gpus_per_trial,
-        address=config.ray_address,
-        timeout=config.trial_timeout,
-        clock=clock,
+    name, loader = config.executor_name, _loader(config, task)
+    workers = Workers(
+        config.workers, config.threads, config.trial_timeout, gpus=config.gpus_per_trial, address=config.ray_address
     )
+    return create(name, loader, workers, clock=clock)
+
+
+def _loader(config: RunConfig, task: Task) -> Loader:
+    """What gives each worker its scorer. What cannot be had is said here, not by each worker."""
+    entry = EXECUTORS[config.executor_name]
+    if not entry.processes:
+        return partial(scorer, config, task)
+    config.make_ladder(task)
+    if not entry.cluster:
+        check_device(config.device_name)
+    return LoadChild(config.to_json())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SearchError
-from ..executor import Executor, InProcess, Job
+from ..executor import Executor, Job, Workers, create
 from ..rules import Rule
 from ..task import Task, load
 from ..train.child import Outcome, Protocol, score
@@ -58,11 +58,10 @@ def make_executor(
     loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
 ) -> Executor:
     """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
+    crew = Workers(workers, threads, _PATIENCE)
     if workers == 1:
-        return InProcess(ScoreTasks(tuple(tasks), loader.protocol), threads=threads, clock=clock)
-    from ..executor.local import Local
-
-    return Local(loader, workers=workers, threads=threads, timeout=_PATIENCE, clock=clock)
+        return create("inprocess", lambda: ScoreTasks(tuple(tasks), loader.protocol), crew, clock=clock)
+    return create("loky", loader, crew, clock=clock)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,12 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which `make_space` rebuilds this space."""
+        """A JSON-able description of this space, with its kind."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SearchSpace:
+        """The space that `config` describes. UsageError for values that describe none."""
 
     @abstractmethod
     def mask_key(self, prefix: Sequence[int]) -> Hashable:

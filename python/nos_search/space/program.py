@@ -81,6 +81,12 @@ class ProgramSpace(SearchSpace):
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "lines": self.lines}
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ProgramSpace:
+        if "lines" not in config:
+            raise UsageError("space 'program' needs its number of lines")
+        return cls(lines=int(config["lines"]))
+
     # --- masks -----------------------------------------------------------------------------------------------------
 
     def mask_key(self, prefix: Sequence[int]) -> Hashable:

@@ -70,7 +70,6 @@ class Space(SearchSpace):
         self.shape = Shape(groups, len(self.operands), len(self.unary), left)
 
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which `from_config` rebuilds this space."""
         return {
             "kind": self.kind,
             "vocabulary": self.vocabulary,
