@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nos_search.cli import main
-from nos_search.cli.names import KNOWN
 from nos_search.cli.training import shown_loss
+from nos_search.known import EVALUATED
 from nos_search.rules import compile_rule
 from nos_search.show import plot
 from nos_search.show.leaderboard import best_rows
@@ -150,7 +150,7 @@ def test_known_optimizers(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "evaluate", "--known", "--seeds", 1, "--sweep-steps", 1, "--train-steps", 1, "--width", 2, "--json"
     )
     assert status == 0
-    assert tuple(result["rule"] for result in json.loads(out)["results"]) == KNOWN
+    assert tuple(result["rule"] for result in json.loads(out)["results"]) == EVALUATED
 
 
 def texts(path: Path) -> list[str]:

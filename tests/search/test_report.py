@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nos_search.known import REPORTED, RULES
 from nos_search.mathml import formula
 from nos_search.rules import compile_rule
 from nos_search.run import baselines
@@ -103,11 +104,11 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
         entries = baselines.stored(store)
         text = render(store)
         config = RunConfig.from_json(store.config)
-    assert list(entries) == list(baselines.KNOWN)
+    assert list(entries) == list(REPORTED)
     check_page(text)
     assert "Not trained yet" not in text
     for name, entry in entries.items():
-        assert baselines.KNOWN[name] in text
+        assert RULES[name].label in text
         assert len(entry.curve["steps"]) == len(entry.curve["accuracy"]) > 0
     got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed, 0)
     assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..escape import line
+from ..known import EVALUATED
 from ..rules import Rule, parse_rule_argument, parse_stored_rule
 from ..run.config import versions
 from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_executor, run_all
@@ -22,7 +23,6 @@ from ..store.record import Record
 from ..task import Task
 from ..train.child import Protocol, derive_seed
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
-from .names import KNOWN
 from .output import as_json, emit, note, number, table
 from .training import check_common, draw, recipes, shown_loss
 
@@ -68,7 +68,7 @@ def _check(args: argparse.Namespace) -> None:
 def _rules(args: argparse.Namespace) -> list[Rule]:
     """The rules to compare, each once, the baseline among them."""
     named = [text for word in args.rules for text in _rules_of(word, args.top)]
-    texts = list(dict.fromkeys([*named, *(KNOWN if args.known else ())]))
+    texts = list(dict.fromkeys([*named, *(EVALUATED if args.known else ())]))
     if not texts:
         raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
     if args.baseline is not None and args.baseline not in texts:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import StoreError
+from ..known import REPORTED
 from ..run import baselines
 from ..show import report
 from ..store import Store, files
@@ -32,7 +33,7 @@ def call(args: argparse.Namespace) -> int:
 def _train_baselines(folder: Path) -> None:
     """Trains the known optimizers that the store lacks. They are written to it, so the next report has them."""
     with Store.open(folder) as store:
-        if len(baselines.stored(store)) == len(baselines.KNOWN):
+        if len(baselines.stored(store)) == len(REPORTED):
             return
     try:
         store = Store.open(folder, write=True)

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from ..escape import lines
 from ..gate import GATES
 from ..gate import counts as gate_counts
+from ..known import REPORTED, RULES
 from ..mathml import formula
 from ..run import baselines
 from ..run.climbing import PURPOSE, climbed, rungs
@@ -64,7 +65,7 @@ def render(store: Store) -> str:
         meanings=GATES,
         learning=Markup(learning),
         legend=legend,
-        baselines_missing=[name for key, name in baselines.KNOWN.items() if key not in baselines.stored(store)],
+        baselines_missing=[RULES[name].label for name in REPORTED if name not in baselines.stored(store)],
         primitives=Markup(
             svg.heat(names, shares, label="Use of primitives over time", ends=("first", "last evaluations"))
         ),
@@ -174,7 +175,7 @@ def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[s
         legend.append(_Line(f"found c{k}", f"rank {row.rank}", Markup(formula(row.rule)), row.reward, row.lr))
     for k, (name, entry) in enumerate(known.items()):
         lines.append((f"curve known k{k}", _points(entry.curve)))
-        legend.append(_Line(f"known k{k}", baselines.KNOWN[name], "", entry.reward or 0.0, entry.lr))
+        legend.append(_Line(f"known k{k}", RULES[name].label, "", entry.reward or 0.0, entry.lr))
     drawing = svg.curves(
         [line for line in lines if line[1]], label="Validation accuracy while a child trains", what="training step"
     )

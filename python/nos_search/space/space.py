@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from ..errors import UsageError, choose
+from ..known import OF_GROUPS, RULES
 from .base import Position, SearchSpace, Tokens
 from .group import GROUP, Group, Meaning, Shape
 from .vocabulary import VOCABULARIES, Token, rows
@@ -149,7 +150,8 @@ class Space(SearchSpace):
         from .encode import encode
 
         found = {}
-        for name, text in _KNOWN.items():
+        for name in OF_GROUPS:
+            text = RULES[name].update
             if not self.options.bias_correction:
                 text = text.replace("m_hat", "m").replace("v_hat", "v")
             try:
@@ -186,15 +188,3 @@ class _Sides(Meaning[frozenset[int]]):
 
     def binary(self, token: int, left: frozenset[int], right: frozenset[int]) -> frozenset[int]:
         return left | right
-
-
-_KNOWN = {
-    "sgd": "g",
-    "momentum": "m_hat",
-    "adam": "adam",
-    "rmsprop": "rmsprop",
-    "signsgd": "sign(g)",
-    "signum": "sign(m_hat)",
-    "powersign": "g * exp(sign(g) * sign(m_hat))",
-    "addsign": "g * (1 + sign(g) * sign(m_hat))",
-}
