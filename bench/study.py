@@ -57,8 +57,8 @@ def run_digits(job: Job) -> dict[str, Any]:
     from nos_search.run.search import Search
     from nos_search.show.leaderboard import leaderboard
     from nos_search.store import Store
-    from nos_search.train.child import derive_seed
     from nos_search.train.evaluate import compare
+    from nos_search.train.seeds import derive_seed
 
     folder = Path(job.folder)
     config = RunConfig(

@@ -9,8 +9,7 @@ import pytest
 
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job
-from nos_search.gate import GATES, Gates
-from nos_search.gate import counts as gate_counts
+from nos_search.gate import GATES, Gates, gate_counts
 from nos_search.run.climbing import climbed, order
 from nos_search.run.config import RunConfig
 from nos_search.run.search import Search

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class Report:
+class BenchResult:
     """columns: of `rows`, each with its unit, such as "us/trial". notes: one line each, printed under the table.
 
     figures: named numbers for --json and for docs, such as {"overhead_ms": 0.4}.

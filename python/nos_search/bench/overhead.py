@@ -19,12 +19,11 @@ import torch
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..executor import EXECUTORS, Scorer, Workers, create
-from ..rules import Rule
-from ..run.config import RunConfig, versions
-from ..run.search import Search
+from ..rules import CompiledRule
+from ..run import RunConfig, Search, versions
 from ..store import Store
 from ..train.child import Outcome
-from .base import Report
+from .base import BenchResult
 
 _TIMEOUT = 60.0  # seconds for a child that answers at once
 _CURVE = {  # of the size that a digits trial leaves
@@ -35,7 +34,7 @@ _CURVE = {  # of the size that a digits trial leaves
 }
 
 
-def at_once(rule: Rule, seed: int, rung: int) -> Outcome:
+def at_once(rule: CompiledRule, seed: int, rung: int) -> Outcome:
     """A child that needs no time. The reward depends on the rule, so that the controller has something to do."""
     return Outcome("done", sum(rule.key.encode()) % 997 / 997, 0.1, _CURVE)
 
@@ -49,7 +48,6 @@ class _Timed:
     """Wraps methods of an object and adds up the time inside of them."""
 
     seconds: float = 0.0
-    calls: int = 0
 
     def wrap(self, owner: Any, name: str) -> None:
         inner: Callable[..., Any] = getattr(owner, name)
@@ -60,7 +58,6 @@ class _Timed:
                 return inner(*args, **keywords)
             finally:
                 self.seconds += time.perf_counter() - start
-                self.calls += 1
 
         setattr(owner, name, timed)
 
@@ -73,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
+def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
     names = options.executors.split(",")
     for name in names:
         if name not in EXECUTORS:
@@ -81,7 +78,7 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
     check_count("--trials", options.trials)
     check_count("--workers", options.workers)
     torch.set_num_threads(1)
-    report = Report(
+    result = BenchResult(
         f"{options.trials} trials of children that answer at once, ms per trial",
         ["executor", "whole", "ask and tell", "gates", "store", "rest", "overhead", "children"],
         notes=["overhead = whole - ask and tell - gates = loop, store and executor"],
@@ -90,13 +87,13 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
         note(f"measuring {name}")
         with tempfile.TemporaryDirectory() as folder:
             row = _measure(name, Path(folder) / "run", options.trials, options.workers)
-        report.figures[name] = row
-        report.rows.append(
+        result.figures[name] = row
+        result.rows.append(
             [f"{name} x {options.workers}" if EXECUTORS[name].processes else name]
             + [f"{row[key]:.3f}" for key in ("whole", "strategy", "gates", "store", "rest", "overhead")]
             + [str(row["children"])]
         )
-    return report
+    return result
 
 
 def _measure(name: str, folder: Path, trials: int, workers: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol, cast
 
-from .base import Report
+from .base import BenchResult
 
 
 class Bench(Protocol):
@@ -19,7 +19,7 @@ class Bench(Protocol):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the bench's options; each has a default."""
 
-    def run(self, args: argparse.Namespace, *, note: Callable[[str], None]) -> Report:
+    def run(self, args: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
         """Measures, and says by `note` how far it is. UsageError for a wrong option."""
 
 

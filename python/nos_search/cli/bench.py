@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from ..bench import BENCHES, load_bench
 from ..errors import choose
-from ..run.config import versions
+from ..run import versions
 from .output import as_json, emit, note, table
 from .parser import Parser
 

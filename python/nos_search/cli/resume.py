@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..escape import line, shell
-from ..run.config import RunConfig, versions
+from ..run import RunConfig, versions
 from ..store import Store
 from .output import note
 from .search import WORKERS, given, open_executor, print_result, search

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UsageError, choose
 from ..gate import Gates
-from ..run.config import RunConfig, versions
+from ..run import RunConfig, versions
 from ..store import Store
 from .search import WORKERS, given, open_executor, print_result, search
 from .space import space_of

@@ -13,10 +13,9 @@ import torch
 
 from ..escape import shell
 from ..executor import Executor
+from ..run import RunConfig, Search
 from ..run.children import make_executor
 from ..run.climbing import climbed
-from ..run.config import RunConfig
-from ..run.search import Search
 from ..show.leaderboard import summary
 from ..show.live import Display
 from ..show.tensorboard import TensorBoard, summary_writer

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..bounds import check_count
 from ..gate import surface
-from ..gate.formula import Array
 from ..gate.screen import LEARNING_RATES, final_positions, with_rate_tensor
 from ..rules import parse_rule_argument
 from ..show.surfaces import Paths, draw
+from ..space.group import Array
 from ..store import files
 from ..train.seeds import check_seed
 from .output import as_json, emit, table

@@ -13,8 +13,6 @@ from ..errors import choose
 from .base import Executor, Loader
 from .inprocess import InProcess
 
-Clock = Callable[[], float]  # seconds from any start
-
 
 @dataclass(frozen=True)
 class Workers:
@@ -33,29 +31,29 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExecutorEntry:
     """An executor in the list. make: returns one that is ready for jobs.
 
     processes: its workers are processes of their own, so the loader must be picklable, and there may be several.
     cluster: they may be on other machines, so it takes an address and shares of GPUs.
     """
 
-    make: Callable[[Loader, Workers, Clock], Executor]
+    make: Callable[[Loader, Workers, Callable[[], float]], Executor]
     processes: bool = True
     cluster: bool = False
 
 
-def _inprocess(loader: Loader, workers: Workers, clock: Clock) -> Executor:
+def _inprocess(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
     return InProcess(loader(), threads=workers.threads, clock=clock)
 
 
-def _loky(loader: Loader, workers: Workers, clock: Clock) -> Executor:
+def _loky(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
     from .local import Local
 
     return Local(loader, workers=workers.count, threads=workers.threads, timeout=workers.timeout, clock=clock)
 
 
-def _ray(loader: Loader, workers: Workers, clock: Clock) -> Executor:
+def _ray(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
     from .cluster import Cluster
 
     return Cluster(
@@ -69,14 +67,14 @@ def _ray(loader: Loader, workers: Workers, clock: Clock) -> Executor:
     )
 
 
-EXECUTORS: dict[str, Entry] = {
-    "inprocess": Entry(_inprocess, processes=False),
-    "loky": Entry(_loky),
-    "ray": Entry(_ray, cluster=True),
+EXECUTORS: dict[str, ExecutorEntry] = {
+    "inprocess": ExecutorEntry(_inprocess, processes=False),
+    "loky": ExecutorEntry(_loky),
+    "ray": ExecutorEntry(_ray, cluster=True),
 }
 
 
-def create(name: str, loader: Loader, workers: Workers, *, clock: Clock) -> Executor:
+def create(name: str, loader: Loader, workers: Workers, *, clock: Callable[[], float]) -> Executor:
     """The executor of that name. UsageError for a name that is not in the list."""
     if name not in EXECUTORS:
         raise choose("--executor", name, tuple(EXECUTORS))

@@ -17,8 +17,7 @@ from nos_ext.rule.expr import PARAM, postorder
 from nos_ext.rule.table import RANDOM, numpy_function
 
 from ..space import Space
-
-Array = np.ndarray[Any, Any]
+from ..space.group import Array
 
 
 class Formula:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from ..errors import UsageError
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..space import SearchSpace, Tokens
 from . import probe
 from .judge import SEED, judge_of
@@ -34,7 +34,7 @@ class _Case:
         self.gate = self.reason = self.key = ""
         self.fingerprint: int | None = None
         self.duplicate_of: int | None = None
-        self.rule: Rule | None = None
+        self.rule: CompiledRule | None = None
         self.cosine: float | None = None
         self.score: float | None = None
         self.seconds: dict[str, float] = {}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..space import Space
-from ..space.group import Meaning
-from .formula import Array, functions, operand_values
+from ..space.group import Array, Meaning
+from .formula import functions, operand_values
 
 _CHUNK = 512  # strings at once: their values stay in cache
 

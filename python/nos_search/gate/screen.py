@@ -18,9 +18,9 @@ from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
 from nos_ext.rule.table import RANDOM
 
 from ..space import Space
-from ..space.group import Meaning
+from ..space.group import Array, Meaning
 from . import surface
-from .formula import Array, functions, update_of
+from .formula import functions, update_of
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # the sweep of the child training
 STEPS = 200
@@ -65,7 +65,7 @@ def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
     return [new[x] for x in outputs]
 
 
-class Graphs(Meaning[Expr]):
+class TokenGraphs(Meaning[Expr]):
     """Update graphs of the strings of a space, without the way through text."""
 
     def __init__(self, space: Space) -> None:

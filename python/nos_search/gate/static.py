@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..space import Space
-from ..space.group import Meaning
-from .formula import Array
+from ..space.group import Array, Meaning
 
 
 class TokenStatic(Meaning[Array]):

@@ -15,7 +15,7 @@ from ..train.child import score
 from ..train.device import check_device
 from .config import RunConfig
 
-PURPOSE = "baseline"
+BASELINE = "baseline"
 
 
 def budget(config: RunConfig) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def stored(store: Store) -> dict[str, Score]:
     config = RunConfig.from_json(store.config)
     found = {
         entry.name: entry
-        for entry in store.scores(PURPOSE)
+        for entry in store.scores(BASELINE)
         if (entry.task, entry.seed, entry.budget) == (config.task, config.child_seed, budget(config))
     }
     return {name: found[name] for name in REPORTED if name in found}
@@ -53,7 +53,7 @@ def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
         got = score(rule, task, protocol, seed=config.child_seed)
         store.put_score(
             Score(
-                PURPOSE,
+                BASELINE,
                 name,
                 rule.key,
                 config.task,

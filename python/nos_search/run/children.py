@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from ..executor import EXECUTORS, Executor, Loader, Scorer, Workers, create
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task import Task
-from ..train.child import Outcome, Protocol, score
+from ..train.child import Outcome, ScoringProtocol, score
 from ..train.device import check_device
 from ..train.promotion import Promotion, promote
 from .config import RunConfig
@@ -21,10 +21,10 @@ class ChildScorer:
     """Scores rules by training the task's child, or those of a rung of the ladder."""
 
     task: Task
-    protocol: Protocol
+    protocol: ScoringProtocol
     ladder: Promotion | None = None
 
-    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
+    def __call__(self, rule: CompiledRule, seed: int, rung: int) -> Outcome:
         if rung == 0:
             return score(rule, self.task, self.protocol, seed=seed)
         if self.ladder is None:

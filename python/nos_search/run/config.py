@@ -21,10 +21,10 @@ from ..gate import Gates
 from ..space import SearchSpace, Space, make_space
 from ..strategy import STRATEGIES, Strategy, create
 from ..task import TASKS, Task, load
-from ..train.child import Protocol, Sweep, derive_seed
+from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
 from ..train.promotion import Promotion, Rung
-from ..train.seeds import check_seed
+from ..train.seeds import check_seed, derive_seed
 
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
@@ -133,8 +133,8 @@ class RunConfig:
             net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
         )
 
-    def make_protocol(self) -> Protocol:
-        return Protocol(sweep=self.sweep)
+    def make_protocol(self) -> ScoringProtocol:
+        return ScoringProtocol(sweep=self.sweep)
 
     def make_ladder(self, task: Task) -> Promotion | None:
         """Rung 0, which is `task`, and those of --promote, data loaded; None without."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import SearchError
 from ..executor import Executor, Job, Workers, create
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task import Task, load
-from ..train.child import Outcome, Protocol, score
+from ..train.child import Outcome, ScoringProtocol, score
 
 _PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
 
@@ -37,9 +37,9 @@ class ScoreTasks:
     """A Scorer of the executors over several tasks: a job's `rung` is the number of its task."""
 
     tasks: tuple[Task, ...]
-    protocol: Protocol
+    protocol: ScoringProtocol
 
-    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
+    def __call__(self, rule: CompiledRule, seed: int, rung: int) -> Outcome:
         return score(rule, self.tasks[rung], self.protocol, seed=seed, test=True)
 
 
@@ -48,13 +48,13 @@ class LoadTasks:
     """A Loader of the executors: what a worker process needs to score rules on these tasks."""
 
     recipes: tuple[TaskRecipe, ...]
-    protocol: Protocol
+    protocol: ScoringProtocol
 
     def __call__(self) -> ScoreTasks:
         return ScoreTasks(tuple(recipe.load() for recipe in self.recipes), self.protocol)
 
 
-def make_executor(
+def make_tasks_executor(
     loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
 ) -> Executor:
     """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
@@ -68,7 +68,7 @@ def make_executor(
 class Wanted:
     """A training to do: a rule, the number of its task, and a seed."""
 
-    rule: Rule
+    rule: CompiledRule
     task: int
     seed: int
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from ..escape import cell
 from ..gate import GATES
+from ..run import RunConfig
 from ..run.climbing import climbed, rungs
-from ..run.config import RunConfig
 from ..space import make_space
 from ..store import Store, Trial
 

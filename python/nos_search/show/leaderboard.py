@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..run import RunConfig
 from ..run.climbing import climbed, order, rungs
-from ..run.config import RunConfig
 from ..store import STATUSES, Store, Trial
 
 

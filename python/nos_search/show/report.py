@@ -19,15 +19,13 @@ import jinja2
 from markupsafe import Markup
 
 from ..escape import lines
-from ..gate import GATES
-from ..gate import counts as gate_counts
+from ..gate import GATES, gate_counts
 from ..known import REPORTED, RULES
 from ..mathml import formula
-from ..run import baselines
-from ..run.climbing import PURPOSE, climbed, rungs
-from ..run.config import RunConfig
+from ..run import RunConfig, baselines
+from ..run.climbing import climbed, rungs
 from ..space import SearchSpace, make_space
-from ..store import Score, Store, Trial
+from ..store import PROMOTION, Score, Store, Trial
 from . import svg
 from .leaderboard import Row, counts, leaderboard
 from .primitives import usage
@@ -88,7 +86,7 @@ def render(store: Store) -> str:
         reasons=Counter(trial.reason.splitlines()[0] for trial in trials if trial.reason).most_common(8),
         settings=_settings(config, space),
         versions=store.versions,
-        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PURPOSE)),
+        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PROMOTION)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import UsageError
-from .vocabulary import Kind, Token
+from .vocabulary import Token, TokenKind
 
 Tokens = tuple[int, ...]
 
@@ -24,7 +24,7 @@ class Position:
     """One prediction: `name` such as "u1.2" (second group), its kind and the tokens it may take, in index order."""
 
     name: str
-    kind: Kind
+    kind: TokenKind
     group: int
     tokens: tuple[Token, ...]
 

@@ -240,7 +240,7 @@ class Store:
         self._refuse(schema.config_fault(self.config, self.versions))
         self._refuse(schema.fault({"state": schema.STATE}, {"state": state}))
 
-    def _records(self, table: str, kinds: Mapping[str, schema.Kind]) -> Iterator[dict[str, Any]]:
+    def _records(self, table: str, kinds: Mapping[str, schema.ValueKind]) -> Iterator[dict[str, Any]]:
         """The rows of a table by name, JSON decoded, each value as it may be."""
         names = layout.columns(kinds, self._tables.version)
         for row in self._tables.rows(table, names):

@@ -142,7 +142,7 @@ class Task:
 
 
 # Loads a task; the argument is the user's --data-dir or None.
-Loader = Callable[[Path | None], Task]
+TaskLoader = Callable[[Path | None], Task]
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

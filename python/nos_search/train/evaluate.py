@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task import Task
-from .child import Outcome, Protocol, score
+from .child import Outcome, ScoringProtocol, score
 
 CONFIDENCE = 0.95
 
@@ -83,7 +83,7 @@ def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
     )
 
 
-def compare(rule: Rule, task: Task, protocol: Protocol, *, seeds: Sequence[int]) -> Comparison:
+def compare(rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seeds: Sequence[int]) -> Comparison:
     """Scores the rule once per seed; the sweep is repeated each time, so its choice is part of the spread."""
     outcomes = [score(rule, task, protocol, seed=seed, test=True) for seed in seeds]
     return summarise(rule.label, task.name, outcomes)

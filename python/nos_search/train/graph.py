@@ -17,7 +17,7 @@ from torch import Tensor
 import nos_ext
 
 from ..net import Weights
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task.base import Task
 from .stack import Stack
 from .training import cross_entropy, fresh_weights
@@ -126,7 +126,7 @@ class GraphStack(Stack):
 
     def __init__(
         self,
-        rules: Sequence[Rule],
+        rules: Sequence[CompiledRule],
         task: Task,
         *,
         lrs: Sequence[float],
