@@ -93,7 +93,7 @@ def strategy_cost(strategy: Strategy, n: int) -> float:
 def calibrate(n: int, seed: int = 5) -> dict[str, Any]:
     """Digits rewards of rules on both sides of each threshold."""
     from nos_search.task import load
-    from nos_search.train.child import Protocol, score
+    from nos_search.train.child import ScoringProtocol, score
 
     space = Space(groups=2)
     open_gates = Funnel(space, Gates(descent=-1.0, screen=0.0))
@@ -102,7 +102,9 @@ def calibrate(n: int, seed: int = 5) -> dict[str, Any]:
     rows = []
     for verdict in passed:
         assert verdict.rule is not None
-        rows.append((verdict.cosine or 0.0, verdict.score or 0.0, score(verdict.rule, task, Protocol(), seed=1).reward))
+        rows.append(
+            (verdict.cosine or 0.0, verdict.score or 0.0, score(verdict.rule, task, ScoringProtocol(), seed=1).reward)
+        )
     gates = Gates()
     assert gates.descent is not None
     assert gates.screen is not None

@@ -50,15 +50,15 @@ class Job:
 
 def run_digits(job: Job) -> dict[str, Any]:
     """A search with the in-process executor, to `children` trained children; continues what the folder holds."""
-    from nos_search.children import ChildScorer
-    from nos_search.config import RunConfig, versions
     from nos_search.executor import InProcess
-    from nos_search.loop import Search
-    from nos_search.results import leaderboard
     from nos_search.rules import compile_rule
+    from nos_search.run.children import ChildScorer
+    from nos_search.run.config import RunConfig, versions
+    from nos_search.run.search import Search
+    from nos_search.show.leaderboard import leaderboard
     from nos_search.store import Store
-    from nos_search.train.child import derive_seed
     from nos_search.train.evaluate import compare
+    from nos_search.train.seeds import derive_seed
 
     folder = Path(job.folder)
     config = RunConfig(

@@ -1,7 +1,7 @@
 """Neural Optimizer Search: a strategy proposes update rules, each is scored by training a child network with it.
 
 The command is `nos-search`. From Python: `space.Space`, `strategy.create`, `task.load`, `train.child.score`,
-`loop.Search`.
+`run.Search`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -19,7 +19,7 @@ _SHOWN = 200  # characters of a rule in a message
 
 
 @dataclass(frozen=True)
-class Rule:
+class CompiledRule:
     """A compiled rule. text: as the user or the space wrote it. key: equal for rules that are equal by algebra."""
 
     text: str
@@ -38,16 +38,16 @@ class Rule:
         return text not in library.names() and "\n" not in text and not text.startswith("def ")
 
 
-def compile_rule(text: str) -> Rule:
+def compile_rule(text: str) -> CompiledRule:
     """Compiles rule text, or the name of a rule of nos_ext.optim.library.
 
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
     program = nos_ext.compile_rule(library.get(text) if text in library.names() else text)
-    return Rule(text, program, canonical_key(program))
+    return CompiledRule(text, program, canonical_key(program))
 
 
-def parse_rule_argument(text: str) -> Rule:
+def parse_rule_argument(text: str) -> CompiledRule:
     """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept."""
     try:
         return compile_rule(text)
@@ -55,7 +55,7 @@ def parse_rule_argument(text: str) -> Rule:
         raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {error}") from None
 
 
-def parse_stored_rule(text: str, folder: str | Path, trial: int) -> Rule:
+def parse_stored_rule(text: str, folder: str | Path, trial: int) -> CompiledRule:
     """The rule of a run's trial. StoreError, one short line, for text that is no rule.
 
     A rule that consists of one operand, such as ``adam``, gets parentheses: alone it would name the library's rule,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nos_search.errors import SearchError, StoreError
-from nos_search.results import summary
+from nos_search.show.leaderboard import summary
 from nos_search.store import Store
 from nos_search.store.seal import seal, signed
 from nos_search.store.tables import COLUMNS

@@ -6,17 +6,19 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nos_search.config import RunConfig, versions
 from nos_search.executor import Answer, Executor, Job
-from nos_search.loop import Search
-from nos_search.store import Store
+from nos_search.run.config import RunConfig, versions
+from nos_search.run.search import Search
+from nos_search.space import Tokens
+from nos_search.store import Store, Trial
+from nos_search.strategy.policy import Policy
 from nos_search.train.child import Outcome
 from tests.waiting import HUNG
 
@@ -71,6 +73,19 @@ class Clock:
         return self.now
 
 
+def repeatable(trial: Trial) -> Trial:
+    """The trial without its times and places: equal in equal runs."""
+    gates = {name: {**entry, "seconds": 0.0} for name, entry in trial.gates.items()}
+    return replace(trial, started=0.0, seconds=0.0, gates=gates, attempts=1, worker="")
+
+
+def evaluated(policy: Policy, strings: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability and entropy of each string under a controller's policy, (n,) each."""
+    batch = policy.batch(strings)
+    log_p = policy.distributions(batch)
+    return policy.log_prob(log_p, batch), policy.entropy(log_p, batch)
+
+
 def stub_search(folder: Path, config: RunConfig, executor: Executor) -> str:
     """Runs or continues a search in `folder` with a stub executor; returns why it stopped."""
     clock = Clock()
@@ -81,11 +96,11 @@ def stub_search(folder: Path, config: RunConfig, executor: Executor) -> str:
 
 def table(folder: Path) -> list[object]:
     """All of a run that equal runs have in common, the strategy's state included."""
-    from nos_search.codec import pack
+    from nos_search.store.codec import pack
 
     with Store.open(folder) as store:
         checkpoint = store.checkpoint()
-        trials = [trial.repeatable() for trial in store.trials()]
+        trials = [repeatable(trial) for trial in store.trials()]
         promotions = [replace(score, seconds=0.0) for score in store.scores("promotion")]
         return [trials, promotions, (pack(checkpoint[0]), checkpoint[1]) if checkpoint else None]
 

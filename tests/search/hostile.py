@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from nos_search import baselines
-from nos_search.config import RunConfig
 from nos_search.errors import SearchError
+from nos_search.run import baselines
+from nos_search.run.config import RunConfig
 from nos_search.store import Score, Trial
 
 from .test_report import Page

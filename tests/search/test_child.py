@@ -9,11 +9,13 @@ import torch
 
 from nos_ext.optim import library
 from nos_search.errors import UsageError
+from nos_search.net import ConvNet
 from nos_search.rules import compile_rule, parse_rule_argument
 from nos_search.task import Task, load
-from nos_search.train.child import LEARNING_RATES, Protocol, Training, derive_seed, score
+from nos_search.train.child import LEARNING_RATES, ScoringProtocol, score
 from nos_search.train.evaluate import compare
-from nos_search.train.net import ConvNet
+from nos_search.train.seeds import derive_seed
+from nos_search.train.training import Training
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_every_example_is_seen_once_an_epoch(tiny: Task) -> None:
 @pytest.mark.parametrize("sweep", ["halving", "full"])
 def test_equal_seeds_give_equal_bits(tiny: Task, sweep: str) -> None:
     rule = compile_rule("drop(m_hat, 0.3) * exp(noise)")
-    protocol = Protocol(sweep=sweep)  # type: ignore[arg-type]
+    protocol = ScoringProtocol(sweep=sweep)  # type: ignore[arg-type]
     torch.manual_seed(1)
     state = torch.get_rng_state()
     one = score(rule, tiny, protocol, seed=5, test=True)
@@ -93,7 +95,7 @@ def test_equal_seeds_give_equal_bits(tiny: Task, sweep: str) -> None:
 
 
 def test_curve(tiny: Task) -> None:
-    outcome = score(compile_rule("adam"), tiny, Protocol(sweep="full"), seed=1)
+    outcome = score(compile_rule("adam"), tiny, ScoringProtocol(sweep="full"), seed=1)
     assert outcome.status == "done"
     assert outcome.curve["steps"] == [11, 13]
     assert outcome.curve["accuracy"][-1] == outcome.reward
@@ -107,11 +109,11 @@ def test_curve(tiny: Task) -> None:
 
 def test_halving_stops_the_worse_half(tiny: Task) -> None:
     task = tiny.with_options(sweep_steps=20)
-    outcome = score(compile_rule("clip(g, 0.001)"), task, Protocol(), seed=1)
+    outcome = score(compile_rule("clip(g, 0.001)"), task, ScoringProtocol(), seed=1)
     assert sorted(row["steps"] for row in outcome.curve["sweep"]) == [5, 5, 5, 10, 10, 20, 20]
     chosen = next(row for row in outcome.curve["sweep"] if row["lr"] == outcome.lr)
     assert chosen["steps"] == 20
-    short = score(compile_rule("clip(g, 0.001)"), tiny.with_options(sweep_steps=8), Protocol(), seed=1)
+    short = score(compile_rule("clip(g, 0.001)"), tiny.with_options(sweep_steps=8), ScoringProtocol(), seed=1)
     assert [row["steps"] for row in short.curve["sweep"]] == [8] * 7
 
 
@@ -119,7 +121,7 @@ def test_halving_stops_the_worse_half(tiny: Task) -> None:
     "text", ["log(-abs(g))", "exp(exp(exp(w + 9))) * g", "g / (g - m + m - g)", "sqrt(-1 - g * g)"]
 )
 def test_divergence_scores_nothing_and_stops_at_once(tiny: Task, text: str) -> None:
-    outcome = score(compile_rule(text), tiny, Protocol(), seed=1)
+    outcome = score(compile_rule(text), tiny, ScoringProtocol(), seed=1)
     assert (outcome.status, outcome.reward, outcome.lr) == ("diverged", 0.0, None)
     assert max(row["steps"] for row in outcome.curve["sweep"]) <= 2
     training = Training(compile_rule(text), tiny, lr=0.1, total_steps=50, seed=1)
@@ -131,14 +133,14 @@ def test_divergence_scores_nothing_and_stops_at_once(tiny: Task, text: str) -> N
 def test_divergence_in_the_longer_training(tiny: Task) -> None:
     """Fine for as many steps as the sweep has, then out of bounds."""
     task = tiny.with_options(sweep_steps=2, train_steps=40)
-    blown = score(compile_rule("-g * exp(m / m_hat * 60)"), task, Protocol(learning_rates=(1e-5,)), seed=1)
+    blown = score(compile_rule("-g * exp(m / m_hat * 60)"), task, ScoringProtocol(learning_rates=(1e-5,)), seed=1)
     assert (blown.status, blown.reward, blown.lr) == ("diverged", 0.0, 1e-5)
 
 
 def test_good_rules_beat_bad_ones(digits: Task) -> None:
     """The whole point of a reward. Chance is 0.1."""
     rewards = {
-        text: score(compile_rule(text), digits, Protocol(), seed=1).reward
+        text: score(compile_rule(text), digits, ScoringProtocol(), seed=1).reward
         for text in ("g", "adam", "g * exp(sign(g) * sign(m_hat))", "g**3", "noise", "-g", "exp(g)", "0.1 * w")
     }
     for good in ("g", "adam", "g * exp(sign(g) * sign(m_hat))"):
@@ -172,9 +174,9 @@ def test_derived_seeds() -> None:
 
 def test_protocol_and_rule_errors() -> None:
     with pytest.raises(UsageError, match="--sweep 'binary' is not known; choose one of: halving, full"):
-        Protocol(sweep="binary")  # type: ignore[arg-type]
+        ScoringProtocol(sweep="binary")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="learning rates"):
-        Protocol(learning_rates=(0.1, math.nan))
+        ScoringProtocol(learning_rates=(0.1, math.nan))
     with pytest.raises(UsageError, match=r"rule 'g \* gg' is not valid(.|\n)*\^"):
         parse_rule_argument("g * gg")
 
@@ -188,12 +190,12 @@ def test_library_names() -> None:
 def test_compare(tiny: Task) -> None:
     rule = compile_rule("sgd")
     seeds = [3, 4, 5]
-    result = compare(rule, tiny, Protocol(), seeds=seeds)
-    single = [score(rule, tiny, Protocol(), seed=seed, test=True) for seed in seeds]
+    result = compare(rule, tiny, ScoringProtocol(), seeds=seeds)
+    single = [score(rule, tiny, ScoringProtocol(), seed=seed, test=True) for seed in seeds]
     assert result.val_mean == pytest.approx(sum(o.reward for o in single) / 3)
     assert result.test_mean == pytest.approx(sum(o.test for o in single) / 3)  # type: ignore[misc]
     mean = sum(o.reward for o in single) / 3
     assert result.val_std == pytest.approx(math.sqrt(sum((o.reward - mean) ** 2 for o in single) / 2))
     assert (result.rule, result.task, result.seeds, result.diverged) == ("sgd", "digits", 3, 0)
-    bad = compare(compile_rule("log(-1 - g * g)"), tiny, Protocol(), seeds=[1])
+    bad = compare(compile_rule("log(-1 - g * g)"), tiny, ScoringProtocol(), seeds=[1])
     assert (bad.val_mean, bad.val_std, bad.test_mean, bad.diverged, bad.lrs) == (0.0, 0.0, 0.0, 1, (None,))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from nos_search.errors import UsageError
-from nos_search.train.net import NETS, ConvNet, Inputs, Net, Spec, build, fitting, parse
-from nos_search.train.net.transformer import positions
+from nos_search.net import NETS, ConvNet, Inputs, Net, Spec, build, fitting, parse
+from nos_search.net.transformer import positions
 
 INPUTS = {
     "image": Inputs("image", channels=3, size=(16, 16)),

@@ -10,7 +10,7 @@ import pytest
 from nos_search.errors import UsageError
 from nos_search.rules import compile_rule
 from nos_search.task import load
-from nos_search.train.child import Protocol, score
+from nos_search.train.child import ScoringProtocol, score
 from nos_search.train.promotion import Promotion, Rung, climb, due, promote
 
 
@@ -58,7 +58,10 @@ def test_promote_is_the_mean_of_scores(ladder: Promotion) -> None:
     assert [row["reward"] for row in outcome.curve["tasks"]] == [part.reward for part in parts]
     assert (outcome.status, outcome.lr) == ("done", parts[0].lr)
     assert promote(rule, ladder, 2, seed=5) == outcome
-    assert promote(rule, ladder, 0, seed=5).reward == score(rule, ladder.rungs[0].tasks[0], Protocol(), seed=5).reward
+    assert (
+        promote(rule, ladder, 0, seed=5).reward
+        == score(rule, ladder.rungs[0].tasks[0], ScoringProtocol(), seed=5).reward
+    )
     assert promote(compile_rule("log(-1 - g * g)"), ladder, 2, seed=5).status == "diverged"
 
 

@@ -14,10 +14,10 @@ import nos_ext
 from nos_search.rules import compile_rule
 from nos_search.task import Task, load
 from nos_search.train.allocator import keep_freed_memory
-from nos_search.train.child import Protocol, Training, score
+from nos_search.train.child import ScoringProtocol, score
 from nos_search.train.graph import Graphs, GraphStack, NoRoomError, StepGraph
 from nos_search.train.stack import Stack, pays
-from nos_search.train.training import Cohort, Singles, due
+from nos_search.train.training import Cohort, Singles, Training, loss_is_due
 
 RULES = ["g", "adam", "g * exp(sign(g) * sign(m_hat))", "drop(m_hat, 0.3) * exp(noise)"]
 LRS = [0.1, 1e-3, 0.01, 0.03]
@@ -107,11 +107,11 @@ def test_score_by_stack_and_by_singles(sweep: str) -> None:
     """The sweep picks the same rate, so that the longer training, which is never stacked, gives the same bits."""
     task = double(load("digits").with_options(net="mlp-1-8", sweep_steps=20, train_steps=6))
     rule = compile_rule("g * exp(sign(g) * sign(m_hat))")
-    one = score(rule, task, Protocol(sweep, stack=False), seed=2)  # type: ignore[arg-type]
-    two = score(rule, task, Protocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
+    one = score(rule, task, ScoringProtocol(sweep, stack=False), seed=2)  # type: ignore[arg-type]
+    two = score(rule, task, ScoringProtocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
     assert (one.lr, one.reward, one.curve["accuracy"]) == (two.lr, two.reward, two.curve["accuracy"])
     assert one.curve["sweep"] == two.curve["sweep"]
-    bad = score(compile_rule("log(-1 - g * g)"), task, Protocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
+    bad = score(compile_rule("log(-1 - g * g)"), task, ScoringProtocol(sweep, stack=True), seed=2)  # type: ignore[arg-type]
     assert (bad.status, bad.lr) == ("diverged", None)
 
 
@@ -121,8 +121,8 @@ def test_the_cpu_trains_one_after_the_other_by_default() -> None:
 
 def test_a_device_is_asked_seldom_but_early() -> None:
     cuda = torch.device("cuda")
-    assert [step for step in range(1, 50) if due(step, cuda)] == [1, 2, 4, 8, 16, 32, 48]
-    assert all(due(step, torch.device("cpu")) for step in range(1, 50))
+    assert [step for step in range(1, 50) if loss_is_due(step, cuda)] == [1, 2, 4, 8, 16, 32, 48]
+    assert all(loss_is_due(step, torch.device("cpu")) for step in range(1, 50))
 
 
 def test_singles_are_trainings() -> None:
@@ -252,4 +252,4 @@ def test_a_captured_stack_on_a_gpu(net: str) -> None:
             for one, two in zip(ours._raw + ours._running, theirs._raw + theirs._running, strict=True):
                 torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
             ours, theirs = ours.keep([2, 0, 1, 3]), theirs.keep([2, 0, 1, 3])
-    assert score(compile_rule("adam"), load("digits").to("cuda"), Protocol(), seed=1).reward > 0.5
+    assert score(compile_rule("adam"), load("digits").to("cuda"), ScoringProtocol(), seed=1).reward > 0.5

@@ -13,15 +13,15 @@ import pytest
 
 from nos_search.bounds import MOST
 from nos_search.cli import main
-from nos_search.config import RunConfig
-from nos_search.live import Display
 from nos_search.rules import compile_rule
+from nos_search.run.config import RunConfig
+from nos_search.show.live import Display
 from nos_search.store import Score, Store, Trial
 from nos_search.task import load
 from nos_search.train.promotion import promote
 from tests.faults.store import forge
 
-from .conftest import Clock, nos_search
+from .conftest import Clock, nos_search, repeatable
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 
@@ -89,7 +89,7 @@ def test_same_seed_same_leaderboard(small_run: Path, tmp_path: Path, capsys: pyt
 
     def rows(folder: Path) -> object:
         with Store.open(folder) as store:
-            return [trial.repeatable() for trial in store.trials()]
+            return [repeatable(trial) for trial in store.trials()]
 
     for name, seed in (("same", 3), ("other", 4)):
         assert call(capsys, "run", "--trials", 40, "--seed", seed, "--out", tmp_path / name, *SMALL)[0] == 0

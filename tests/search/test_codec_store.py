@@ -14,10 +14,10 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from nos_search.codec import pack, unpack
 from nos_search.errors import StoreError, UsageError
 from nos_search.space import Space
 from nos_search.store import Score, Store, Trial
+from nos_search.store.codec import pack, unpack
 
 plain = st.recursive(
     st.none()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nos_search import names
-from nos_search.cli import _EXTRAS, main
+from nos_search.cli import _EXTRAS, main, names
 from nos_search.cli.arguments import COMMANDS, parse
 from tests.waiting import HUNG
 
@@ -86,13 +85,13 @@ def test_extras_exist() -> None:
 
 
 def test_names_in_the_help_are_those_of_the_registries() -> None:
-    from nos_search.device import DEVICES
     from nos_search.executor import EXECUTORS
+    from nos_search.net import NETS
     from nos_search.space import SPACES, VOCABULARIES
     from nos_search.strategy import STRATEGIES
     from nos_search.task import TASKS
     from nos_search.train.child import SWEEPS
-    from nos_search.train.net import NETS
+    from nos_search.train.device import DEVICES
 
     there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, EXECUTORS, DEVICES)
     shown = (

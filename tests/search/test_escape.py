@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nos_search import escape, plot, report, results, svg, tables, tensorboard
+from nos_search import escape
 from nos_search.cli import export
 from nos_search.cli.evaluate import _table
+from nos_search.cli.output import as_json, emit, note, table
 from nos_search.cli.summary import print_summary
-from nos_search.gate.figure import Paths, draw
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
-from nos_search.live import Display
-from nos_search.output import as_json, emit, note, table
-from nos_search.primitives import usage
-from nos_search.report import formula
-from nos_search.results import Row
 from nos_search.rules import compile_rule
+from nos_search.show import csv_tables as tables
+from nos_search.show import leaderboard as results
+from nos_search.show import plot, report, svg, tensorboard
+from nos_search.show.leaderboard import Row
+from nos_search.show.live import Display
+from nos_search.show.primitives import usage
+from nos_search.show.report import formula
+from nos_search.show.surfaces import Paths, draw
 from nos_search.store import Trial
 from nos_search.train.evaluate import Comparison
 

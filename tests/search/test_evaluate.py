@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from nos_search import plot
 from nos_search.cli import main
 from nos_search.cli.training import shown_loss
-from nos_search.names import KNOWN
-from nos_search.results import best_rows
+from nos_search.known import EVALUATED
 from nos_search.rules import compile_rule
+from nos_search.show import plot
+from nos_search.show.leaderboard import best_rows
 from nos_search.store import Store
 from nos_search.task import load
-from nos_search.train.child import Protocol, derive_seed, score
+from nos_search.train.child import ScoringProtocol, score
 from nos_search.train.evaluate import half_width, summarise
+from nos_search.train.seeds import derive_seed
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 
@@ -60,7 +61,7 @@ def test_evaluate_against_scores(capsys: pytest.CaptureFixture[str]) -> None:
     tests = {}
     for result in data["results"]:
         outcomes = [
-            score(compile_rule(result["rule"]), task, Protocol(), seed=derive_seed(4, "evaluate", k), test=True)
+            score(compile_rule(result["rule"]), task, ScoringProtocol(), seed=derive_seed(4, "evaluate", k), test=True)
             for k in range(3)
         ]
         tests[result["rule"]] = [outcome.test or 0.0 for outcome in outcomes]
@@ -80,8 +81,8 @@ def test_evaluate_against_scores(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_diverged_run_counts_as_zero() -> None:
     task = load("digits").with_options(width=4, sweep_steps=4, train_steps=6)
-    good = score(compile_rule("g"), task, Protocol(), seed=1, test=True)
-    bad = score(compile_rule("log(-1 - g * g)"), task, Protocol(), seed=1, test=True)
+    good = score(compile_rule("g"), task, ScoringProtocol(), seed=1, test=True)
+    bad = score(compile_rule("log(-1 - g * g)"), task, ScoringProtocol(), seed=1, test=True)
     row = summarise("x", "digits", [good, bad])
     assert (row.diverged, row.seeds, row.tests[1], row.lrs[1]) == (1, 2, 0.0, None)
     assert row.test_mean == pytest.approx((good.test or 0) / 2)
@@ -150,7 +151,7 @@ def test_known_optimizers(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "evaluate", "--known", "--seeds", 1, "--sweep-steps", 1, "--train-steps", 1, "--width", 2, "--json"
     )
     assert status == 0
-    assert tuple(result["rule"] for result in json.loads(out)["results"]) == KNOWN
+    assert tuple(result["rule"] for result in json.loads(out)["results"]) == EVALUATED
 
 
 def texts(path: Path) -> list[str]:
@@ -179,7 +180,7 @@ def test_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_plot_of_equal_values() -> None:
     """Nothing to spread: still a drawing with finite numbers."""
     task = load("digits").with_options(width=2, sweep_steps=1, train_steps=1)
-    outcome = score(compile_rule("g"), task, Protocol(), seed=1, test=True)
+    outcome = score(compile_rule("g"), task, ScoringProtocol(), seed=1, test=True)
     text = plot.comparison([summarise("a < b & c", "digits", [outcome, outcome])])
     ET.fromstring(text)
     assert "nan" not in text

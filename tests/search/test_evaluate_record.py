@@ -10,9 +10,10 @@ import pytest
 
 from nos_search.cli import main
 from nos_search.errors import SearchError, UsageError
-from nos_search.train import evaluate, record
+from nos_search.run import trainings
+from nos_search.store import record
+from nos_search.store.record import Record
 from nos_search.train.child import Outcome
-from nos_search.train.record import Record
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 RULES = ["g", "adam", "log(-1 - g * g)"]
@@ -25,7 +26,7 @@ DIVERGED = Outcome("diverged", 0.0, None, {})
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Counts trainings; an exception put at its front, as a number and the exception, ends that one."""
     calls: list[object] = []
-    real = evaluate.score
+    real = trainings.score
 
     def score(*args: Any, **more: Any) -> Outcome:
         if calls and isinstance(calls[0], tuple) and calls[0][0] == len(calls):
@@ -33,7 +34,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         calls.append(args)
         return real(*args, **more)
 
-    monkeypatch.setattr(evaluate, "score", score)
+    monkeypatch.setattr(trainings, "score", score)
     return calls
 
 

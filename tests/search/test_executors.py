@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from nos_search.errors import UsageError
-from nos_search.executor import Executor, InProcess, Loader
+from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create
 from nos_search.executor.local import Local
-from nos_search.testing.executor import TIMEOUT, Clock, ExecutorCase, WorkerExecutorCase
+from nos_search.rules import compile_rule
+from nos_search.testing.executor import (
+    RULE,
+    TIMEOUT,
+    Clock,
+    ExecutorCase,
+    Fault,
+    WorkerExecutorCase,
+    trained_with_one_thread,
+)
 
 
 class TestInProcess(ExecutorCase):
@@ -62,3 +72,28 @@ class TestCluster(WorkerExecutorCase):
             Cluster(lambda: None, workers=1, threads=1, gpus=0.25, address=None, timeout=TIMEOUT, clock=Clock())  # type: ignore[arg-type, return-value]
         with pytest.raises(UsageError, match=r"--threads 3: the Ray cluster has 2 CPUs"):
             Cluster(lambda: None, workers=1, threads=3, gpus=0.0, address=None, timeout=TIMEOUT, clock=Clock())  # type: ignore[arg-type, return-value]
+
+
+def test_every_registered_executor_has_a_case() -> None:
+    cases = {"inprocess": TestInProcess, "loky": TestLocal, "ray": TestCluster}
+    assert set(cases) == set(EXECUTORS)
+    for name, case in cases.items():
+        assert issubclass(case, WorkerExecutorCase) == EXECUTORS[name].processes
+
+
+@pytest.mark.parametrize(
+    "name", ["inprocess", pytest.param("loky", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
+)
+def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if EXECUTORS[name].cluster:
+        request.getfixturevalue("ray")
+    rule = compile_rule(RULE)
+    with create(name, Fault(str(tmp_path)), Workers(1, 1, TIMEOUT), clock=Clock()) as executor:
+        executor.submit(Job(4, rule, 7))
+        (answer,) = executor.wait()
+    assert (answer.number, answer.outcome) == (4, trained_with_one_thread(rule, 7))
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="--executor 'slurm' is not known; choose one of: inprocess, loky, ray"):
+        create("slurm", Fault("."), Workers(1, 1, TIMEOUT), clock=Clock())

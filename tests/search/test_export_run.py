@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nos_search import tables
 from nos_search.cli import main
+from nos_search.show import csv_tables as tables
 from nos_search.space import make_space
 from nos_search.store import Store
 

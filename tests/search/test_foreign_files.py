@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from nos_search import files, rules
+from nos_search import rules
 from nos_search.cli import main
-from nos_search.config import RunConfig
 from nos_search.errors import SearchError, StoreError, UsageError
 from nos_search.escape import shell
-from nos_search.store import Store, lock
+from nos_search.run.config import RunConfig
+from nos_search.store import Store, files, lock
 from nos_search.store.place import FILES
 from tests.faults.store import assert_one_line, copy_of, forge
 

@@ -11,7 +11,7 @@ import torch
 import nos_ext
 from nos_ext.rule.canonical import canonical_key
 from nos_search.errors import UsageError
-from nos_search.gate import Funnel, Gates, counts, engine
+from nos_search.gate import Funnel, Gates, engine, gate_counts
 from nos_search.gate.canonical import TokenCanon
 from nos_search.gate.judge import RuleJudge
 from nos_search.gate.probe import (
@@ -28,6 +28,8 @@ from nos_search.gate.static import TokenStatic
 from nos_search.rules import compile_rule
 from nos_search.space import Options, ProgramSpace, Space, encode
 from nos_search.store import Trial
+
+from .conftest import repeatable
 
 
 def sample(space, n: int, seed: int = 0):
@@ -257,7 +259,7 @@ def test_counts_are_those_of_the_verdicts() -> None:
         Trial(k, v.tokens, "", "", 0, status="done" if v.status == "passed" else v.status, gates=v.gates())
         for k, v in enumerate(verdicts)
     ]
-    rows = counts(trials)
+    rows = gate_counts(trials)
     assert [row.gate for row in rows] == ["static", "effect", "fingerprint", "canonical", "descent", "screen"]
     assert rows[0].entered == 400
     for row, after in itertools.pairwise(rows):
@@ -265,5 +267,5 @@ def test_counts_are_those_of_the_verdicts() -> None:
         assert row.stopped == sum(v.gate == row.gate for v in verdicts)
         assert row.seconds == pytest.approx(1.0)
     assert rows[-1].entered - rows[-1].stopped == sum(v.status == "passed" for v in verdicts)
-    assert counts([]) != []
-    assert all(not name.startswith("seconds") for trial in trials for name in trial.repeatable().metrics)
+    assert gate_counts([]) != []
+    assert all(not name.startswith("seconds") for trial in trials for name in repeatable(trial).metrics)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nos_search.children import LoadChild
-from nos_search.config import RunConfig
 from nos_search.errors import SearchError
 from nos_search.rules import compile_rule
+from nos_search.run.children import LoadChild
+from nos_search.run.config import RunConfig
 from nos_search.store import Store
 from tests.waiting import HUNG, wait_until
 

@@ -19,6 +19,8 @@ from nos_search.strategy.learn import (
 )
 from nos_search.strategy.policy import Policy
 
+from .conftest import evaluated
+
 # log p - log p_old, advantage -> gradient of the clipped objective by log p, by hand: A r, or 0 where the clip holds.
 CLIPPED = [
     (0.0, 2.0, 2.0),
@@ -77,7 +79,7 @@ def policy_and_batch(n: int = 12, seed: int = 1) -> tuple[Policy, list[tuple[int
 
 def test_sampling_and_evaluation_agree() -> None:
     policy, strings, sampled = policy_and_batch(40)
-    log_prob, entropy = policy.evaluate(strings)
+    log_prob, entropy = evaluated(policy, strings)
     assert torch.allclose(log_prob, sampled, atol=1e-4)
     assert (entropy > 0).all()
     # one position, by hand: the frequencies of first tokens follow the softmax

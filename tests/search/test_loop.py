@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nos_search.climbing import climbed, order
-from nos_search.config import RunConfig
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Job
-from nos_search.gate import GATES, Gates
-from nos_search.gate import counts as gate_counts
-from nos_search.loop import Search
-from nos_search.results import counts, leaderboard, summary
+from nos_search.gate import GATES, Gates, gate_counts
+from nos_search.run.climbing import climbed, order
+from nos_search.run.config import RunConfig
+from nos_search.run.search import Search
+from nos_search.show.leaderboard import counts, leaderboard, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Store
 from nos_search.strategy import create

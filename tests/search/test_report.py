@@ -14,13 +14,15 @@ import torch
 
 import nos_ext
 from nos_ext.rule.canonical import canonical_key
-from nos_search import baselines, svg
-from nos_search.children import LoadChild
-from nos_search.config import RunConfig, versions
-from nos_search.primitives import primitives, usage
-from nos_search.report import formula, render
-from nos_search.results import best_rows, leaderboard
+from nos_search.known import REPORTED, RULES
 from nos_search.rules import compile_rule
+from nos_search.run import baselines
+from nos_search.run.children import LoadChild
+from nos_search.run.config import RunConfig, versions
+from nos_search.show import svg
+from nos_search.show.leaderboard import best_rows, leaderboard
+from nos_search.show.primitives import primitives, usage
+from nos_search.show.report import formula, render
 from nos_search.space import Space
 from nos_search.store import Store
 from tests.reference.mathml import read
@@ -70,11 +72,11 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
         entries = baselines.stored(store)
         text = render(store)
         config = RunConfig.from_json(store.config)
-    assert list(entries) == list(baselines.KNOWN)
+    assert list(entries) == list(REPORTED)
     check_page(text)
     assert "Not trained yet" not in text
     for name, entry in entries.items():
-        assert baselines.KNOWN[name] in text
+        assert RULES[name].label in text
         assert len(entry.curve["steps"]) == len(entry.curve["accuracy"]) > 0
     got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed, 0)
     assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)

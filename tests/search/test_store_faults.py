@@ -13,7 +13,7 @@ import pytest
 
 from nos_search.errors import SearchError, StoreError
 from nos_search.executor import Job
-from nos_search.results import summary
+from nos_search.show.leaderboard import summary
 from nos_search.store import Store, connection, wal
 from tests.faults import store as faults
 from tests.faults.readonly import NotPossibleError, read_only
@@ -183,8 +183,8 @@ def run_until(folder: Path, accident: Callable[[], None], *, patience: float = 6
             accident()
 
     chosen, executor = config(trials=90, **LADDER), StubExecutor(fault)
-    from nos_search.config import versions
-    from nos_search.loop import Search
+    from nos_search.run.config import versions
+    from nos_search.run.search import Search
 
     with Store.create(folder, chosen.to_json(), versions(), patience=patience) as store:
         Search(store, chosen, executor, clock=Clock(), wall=Clock()).run()

@@ -14,15 +14,15 @@ import pytest
 
 from nos_search.bounds import MOST
 from nos_search.cli import main
-from nos_search.codec import unpack
-from nos_search.config import RunConfig
 from nos_search.errors import SearchError, StoreError, UsageError
-from nos_search.report import render
+from nos_search.run.config import RunConfig
+from nos_search.show.csv_tables import trials_csv
+from nos_search.show.report import render
 from nos_search.store import Score, Store, Trial, clean
+from nos_search.store.codec import unpack
 from nos_search.store.relations import YEAR_9999
 from nos_search.store.schema import CONFIG, NEEDED, SCORE, TRIAL
 from nos_search.store.tables import COLUMNS
-from nos_search.tables import trials_csv
 from tests.faults.store import assert_one_line, copy_of, forge, seen
 
 from .conftest import StubExecutor, stub_search
@@ -287,7 +287,7 @@ def test_checkpoints_cannot_ask_for_any_amount_of_memory() -> None:
 
 def test_foreign_checkpoints(run: Path, tmp_path: Path) -> None:
     """The state of a strategy goes to the strategy, which need not foresee what others put there."""
-    from nos_search.codec import pack
+    from nos_search.store.codec import pack
 
     with Store.open(run) as store:
         state, told = store.checkpoint()

@@ -19,6 +19,8 @@ from nos_search.strategy import (
 )
 from nos_search.testing.strategy import StrategyCase
 
+from .conftest import evaluated
+
 
 class TestRandom(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
@@ -105,7 +107,7 @@ def test_a_discounted_duplicate_teaches_less() -> None:
             strategy.tell([Result(favourite.tokens, 1.0, duplicate=True)] * 4)
             strategy.tell([Result(c.tokens, 0.2, c.id) for c in strategy.ask(8)])
         with torch.no_grad():
-            return float(strategy.policy.evaluate([favourite.tokens])[0])
+            return float(evaluated(strategy.policy, [favourite.tokens])[0])
 
     assert probability(0.0) > probability(1.0)
 
@@ -117,7 +119,7 @@ def test_entropy_counts_live_choices_only() -> None:
     both = (0, 3, 0, 0, names.index("*"))
     left = (0, 3, 0, 0, names.index("left"))
     with torch.no_grad():
-        _, entropy = strategy.policy.evaluate([both, left])
+        _, entropy = evaluated(strategy.policy, [both, left])
     assert entropy[1] < entropy[0] - 4  # op2 and u2 are dead: log 17 + log 12, about 5.3 nats
 
 

@@ -15,11 +15,10 @@ from typing import IO
 import pytest
 import torch
 
-from nos_search import files
 from nos_search.cli import main
+from nos_search.cli.output import Quiet
 from nos_search.errors import SearchError, StoreError, UsageError
-from nos_search.output import Quiet
-from nos_search.store import Store
+from nos_search.store import Store, files
 from tests.waiting import HUNG
 
 from .conftest import command, environment

@@ -11,15 +11,15 @@ import torch
 import nos_ext
 from nos_ext.optim import library
 from nos_search.gate import surface
-from nos_search.gate.figure import Paths, draw
 from nos_search.gate.screen import (
     LEARNING_RATES,
-    Graphs,
+    TokenGraphs,
     final_positions,
     screen,
     update_with_rate_tensor,
     with_rate_tensor,
 )
+from nos_search.show.surfaces import Paths, draw
 from nos_search.space import Space
 
 CENTRE = (2, -2, 2, -2)
@@ -99,7 +99,7 @@ def test_screening_is_training_one_at_a_time(name: str) -> None:
 def test_graphs_from_tokens_are_the_text() -> None:
     space = Space(vocabulary="arxiv-decay", groups=3)
     generator = torch.Generator().manual_seed(2)
-    graphs = Graphs(space)
+    graphs = TokenGraphs(space)
     for _ in range(40):
         tokens = space.sample(generator)
         assert nos_ext.compile_rule(graphs.update(tokens)) == nos_ext.compile_rule(space.text(tokens))
@@ -107,7 +107,7 @@ def test_graphs_from_tokens_are_the_text() -> None:
     a, b = (
         screen([program], steps=50)
         for program in (
-            update_with_rate_tensor(Graphs(Space(groups=2)).update(tokens)),
+            update_with_rate_tensor(TokenGraphs(Space(groups=2)).update(tokens)),
             with_rate_tensor(nos_ext.compile_rule("adam").rule),
         )
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass
-class Report:
+class BenchResult:
     """columns: of `rows`, each with its unit, such as "us/trial". notes: one line each, printed under the table.
 
     figures: named numbers for --json and for docs, such as {"overhead_ms": 0.4}.
@@ -21,13 +18,3 @@ class Report:
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-
-
-def seconds(call: Callable[[], object], *, repeat: int = 5) -> float:
-    """The median time of a call, in seconds."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from ..bounds import check_count
-from ..output import note
-from ..rules import Rule, compile_rule
+from ..rules import CompiledRule, compile_rule
 from ..task import Task, load
-from ..train.child import LEARNING_RATES, Protocol, score
+from ..train.child import LEARNING_RATES, ScoringProtocol, score
 from ..train.stack import Stack
 from ..train.training import Singles, Training
-from .base import Report
+from .base import BenchResult
 
 Update = Callable[[Tensor, Tensor, list[Tensor], float, int], Tensor]
 
@@ -66,7 +65,7 @@ EAGER: dict[str, Update] = {
 class Eager(Training):
     """A training whose update is eager torch."""
 
-    def __init__(self, rule: Rule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
         super().__init__(rule, task, lr=lr, total_steps=total_steps, seed=seed)
         self._eager = EAGER[rule.text]
         self._slots = [[torch.zeros_like(raw), torch.zeros_like(raw)] for raw in self._raw]
@@ -76,14 +75,14 @@ class Eager(Training):
             p.sub_(self._eager(p, g, state, self.lr, self.step), alpha=self.lr)
 
 
-def _seconds(kind: type[Training], rule: Rule, task: Task, protocol: Protocol, seed: int) -> float:
+def _seconds(kind: type[Training], rule: CompiledRule, task: Task, protocol: ScoringProtocol, seed: int) -> float:
     """Time of scoring a rule with trainings of that class."""
     start = time.perf_counter()
     score(rule, task, protocol, seed=seed, kind=kind)
     return time.perf_counter() - start
 
 
-def _share(kind: type[Training], rule: Rule, task: Task, steps: int) -> tuple[float, float]:
+def _share(kind: type[Training], rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
     """Seconds of a step, and the share of its update."""
 
     class Timed(kind):  # type: ignore[misc, valid-type]
@@ -103,7 +102,7 @@ def _share(kind: type[Training], rule: Rule, task: Task, steps: int) -> tuple[fl
     return whole / steps, training.spent / whole
 
 
-def _stacked(rule: Rule, task: Task, steps: int) -> tuple[float, float]:
+def _stacked(rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
     """Seconds of a step of seven rates, one after the other and as a stack."""
     times = []
     rules, lrs = [rule] * len(LEARNING_RATES), [1e-3] * len(LEARNING_RATES)
@@ -124,12 +123,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps for the shares (default 200)")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
     check_count("--rounds", options.rounds)
     check_count("--steps", options.steps)
     task = load(options.task)
     torch.set_num_threads(1)
-    report = Report(
+    result = BenchResult(
         f"children of task {task.name} ({task.spec}), one core, sweep of {len(LEARNING_RATES)} rates",
         ["engine ms", "eager ms", "ratio", "halving ms", "rules/hour", "step us", "update", "eager update", "rule"],
         notes=[
@@ -141,8 +140,8 @@ def run(options: argparse.Namespace) -> Report:
     for text in EAGER:
         note(f"measuring {text}")
         row = _rule(compile_rule(text), task, options.rounds, options.steps)
-        report.figures[text] = row
-        report.rows.append(
+        result.figures[text] = row
+        result.rows.append(
             [
                 f"{row['engine_ms']:.1f}",
                 f"{row['eager_ms']:.1f}",
@@ -158,20 +157,20 @@ def run(options: argparse.Namespace) -> Report:
     for net in ("convnet", "mlp") if task.shape.kind == "image" else (task.net,):
         chosen = task if net == task.net else task.with_options(net=net)
         one, stack = _stacked(compile_rule("adam"), chosen, options.steps)
-        report.figures[f"stack of 7, {chosen.spec}"] = {"singles_ms": one * 1e3, "stack_ms": stack * 1e3}
-        report.notes.append(
+        result.figures[f"stack of 7, {chosen.spec}"] = {"singles_ms": one * 1e3, "stack_ms": stack * 1e3}
+        result.notes.append(
             f"seven children of {chosen.spec}: {one * 1e3:.2f} ms a step one after the other, {stack * 1e3:.2f} ms "
             f"as a stack ({stack / one:.2f})"
         )
-    return report
+    return result
 
 
 def _median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
-def _rule(rule: Rule, task: Task, rounds: int, steps: int) -> dict[str, float]:
-    full, halving = Protocol("full"), Protocol("halving")
+def _rule(rule: CompiledRule, task: Task, rounds: int, steps: int) -> dict[str, float]:
+    full, halving = ScoringProtocol("full"), ScoringProtocol("halving")
     contenders: dict[str, Callable[[int], float]] = {
         "engine": lambda seed: _seconds(Training, rule, task, full, seed),
         "eager": lambda seed: _seconds(Eager, rule, task, full, seed),

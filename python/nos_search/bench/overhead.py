@@ -17,16 +17,15 @@ from typing import Any
 import torch
 
 from ..bounds import check_count
-from ..config import RunConfig, versions
 from ..errors import SearchError, UsageError
-from ..executor import Executor, InProcess, Scorer
-from ..loop import Search
-from ..rules import Rule
+from ..executor import EXECUTORS, Scorer, Workers, create
+from ..rules import CompiledRule
+from ..run import RunConfig, Search, versions
 from ..store import Store
 from ..train.child import Outcome
-from .base import Report
+from .base import BenchResult
 
-_EXECUTORS = ("inprocess", "loky", "ray")
+_TIMEOUT = 60.0  # seconds for a child that answers at once
 _CURVE = {  # of the size that a digits trial leaves
     "sweep": [{"lr": 10.0**k, "steps": 11, "accuracy": 0.123456789} for k in range(-5, 2)],
     "steps": [11, 22, 33],
@@ -35,7 +34,7 @@ _CURVE = {  # of the size that a digits trial leaves
 }
 
 
-def at_once(rule: Rule, seed: int, rung: int) -> Outcome:
+def at_once(rule: CompiledRule, seed: int, rung: int) -> Outcome:
     """A child that needs no time. The reward depends on the rule, so that the controller has something to do."""
     return Outcome("done", sum(rule.key.encode()) % 997 / 997, 0.1, _CURVE)
 
@@ -49,7 +48,6 @@ class _Timed:
     """Wraps methods of an object and adds up the time inside of them."""
 
     seconds: float = 0.0
-    calls: int = 0
 
     def wrap(self, owner: Any, name: str) -> None:
         inner: Callable[..., Any] = getattr(owner, name)
@@ -60,7 +58,6 @@ class _Timed:
                 return inner(*args, **keywords)
             finally:
                 self.seconds += time.perf_counter() - start
-                self.calls += 1
 
         setattr(owner, name, timed)
 
@@ -73,48 +70,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
     names = options.executors.split(",")
     for name in names:
-        if name not in _EXECUTORS:
-            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(_EXECUTORS)}")
+        if name not in EXECUTORS:
+            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(EXECUTORS)}")
     check_count("--trials", options.trials)
     check_count("--workers", options.workers)
     torch.set_num_threads(1)
-    report = Report(
+    result = BenchResult(
         f"{options.trials} trials of children that answer at once, ms per trial",
         ["executor", "whole", "ask and tell", "gates", "store", "rest", "overhead", "children"],
         notes=["overhead = whole - ask and tell - gates = loop, store and executor"],
     )
     for name in names:
+        note(f"measuring {name}")
         with tempfile.TemporaryDirectory() as folder:
             row = _measure(name, Path(folder) / "run", options.trials, options.workers)
-        report.figures[name] = row
-        report.rows.append(
-            [name if name == "inprocess" else f"{name} x {options.workers}"]
+        result.figures[name] = row
+        result.rows.append(
+            [f"{name} x {options.workers}" if EXECUTORS[name].processes else name]
             + [f"{row[key]:.3f}" for key in ("whole", "strategy", "gates", "store", "rest", "overhead")]
             + [str(row["children"])]
         )
-    return report
-
-
-def _executor(name: str, workers: int) -> Executor:
-    clock = time.perf_counter
-    if name == "inprocess":
-        return InProcess(at_once, threads=1, clock=clock)
-    if name == "loky":
-        from ..executor.local import Local
-
-        return Local(load, workers=workers, threads=1, timeout=60.0, clock=clock)
-    from ..executor.cluster import Cluster
-
-    return Cluster(load, workers=workers, threads=1, gpus=0.0, address=None, timeout=60.0, clock=clock)
+    return result
 
 
 def _measure(name: str, folder: Path, trials: int, workers: int) -> dict[str, float]:
-    config = RunConfig(trials=trials, executor=name, workers=1 if name == "inprocess" else workers)
+    config = RunConfig(trials=trials, executor=name, workers=workers if EXECUTORS[name].processes else 1)
+    executor = create(name, load, Workers(config.workers, 1, _TIMEOUT), clock=time.perf_counter)
     strategy, gates, store = _Timed(), _Timed(), _Timed()
-    with Store.create(folder, config.to_json(), versions()) as run, _executor(name, workers) as executor:
+    with executor, Store.create(folder, config.to_json(), versions()) as run:
         executor.warm_up()
         search = Search(run, config, executor)
         for method in ("ask", "tell", "metrics"):

@@ -6,10 +6,11 @@ The module is imported only when its bench is asked for.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol, cast
 
-from .base import Report
+from .base import BenchResult
 
 
 class Bench(Protocol):
@@ -18,8 +19,8 @@ class Bench(Protocol):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the bench's options; each has a default."""
 
-    def run(self, args: argparse.Namespace) -> Report:
-        """Measures. Progress goes to stderr. UsageError for a wrong option."""
+    def run(self, args: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
+        """Measures, and says by `note` how far it is. UsageError for a wrong option."""
 
 
 BENCHES: dict[str, tuple[str, str]] = {

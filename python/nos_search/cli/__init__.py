@@ -16,8 +16,8 @@ from importlib import import_module
 
 from ..errors import SearchError
 from ..escape import line
-from ..output import ReaderGoneError, note, settle_streams
 from .arguments import parse
+from .output import ReaderGoneError, note, settle_streams
 
 __all__ = ["main"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from ..names import FORMATS, KNOWN, STRATEGIES, TASKS
+from ..known import EVALUATED, REPORTED, RULES
 from .groups import child, drawn, seed, space_words, workers
+from .names import FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, or a library name such as sgd adam powersign"
@@ -75,7 +76,7 @@ def _report(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--no-baselines",
         action="store_true",
-        help="do not train Adam, RMSProp, SGD, Momentum, AdamW, Lion to compare",
+        help=f"do not train {', '.join(RULES[name].label for name in REPORTED)} to compare",
     )
 
 
@@ -84,7 +85,7 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
     p.add_argument("--top", type=int, default=5, metavar="N", help="of each run folder (default 5)")
-    p.add_argument("--known", action="store_true", help=f"add {' '.join(KNOWN)}")
+    p.add_argument("--known", action="store_true", help=f"add {' '.join(EVALUATED)}")
     p.add_argument("--tasks", default="digits", metavar="A,B", help=f"of {', '.join(TASKS)} (default digits)")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per rule and task (default 3)")
     p.add_argument("--baseline", metavar="RULE", help="add the difference to this rule, seed by seed")

@@ -6,9 +6,9 @@ import argparse
 from dataclasses import asdict
 
 from ..bench import BENCHES, load_bench
-from ..config import versions
 from ..errors import choose
-from ..output import as_json, emit, table
+from ..run import versions
+from .output import as_json, emit, note, table
 from .parser import Parser
 
 
@@ -23,7 +23,7 @@ def call(args: argparse.Namespace) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen.arguments(parser)
     options = parser.parse_args(args.rest)
-    result = chosen.run(options)
+    result = chosen.run(options, note=note)
     if options.json:
         document = {"format": 1, "bench": args.name, "versions": versions(), **asdict(result)}
         emit(as_json(document), keep=True)

@@ -9,27 +9,29 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import files, plot
 from ..bounds import check_count
-from ..config import versions
 from ..errors import SearchError, UsageError
 from ..escape import line
-from ..names import KNOWN
-from ..output import as_json, emit, note, number, table
-from ..results import best_rows
-from ..rules import Rule, parse_rule_argument, parse_stored_rule
-from ..store import Store
+from ..known import EVALUATED
+from ..rules import CompiledRule, parse_rule_argument, parse_stored_rule
+from ..run import versions
+from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_tasks_executor, run_all
+from ..show import plot
+from ..show.leaderboard import best_rows
+from ..store import Store, files
+from ..store.record import Record
 from ..task import Task
-from ..train.child import Protocol, derive_seed
-from ..train.evaluate import CONFIDENCE, Comparison, LoadTasks, TaskRecipe, Wanted, make_executor, run_all, summarise
-from ..train.record import Record
+from ..train.child import ScoringProtocol
+from ..train.evaluate import CONFIDENCE, Comparison, summarise
+from ..train.seeds import derive_seed
+from .output import as_json, emit, note, number, table
 from .training import check_common, draw, recipes, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
     _check(args)
     rules = _rules(args)
-    protocol = Protocol(sweep=args.sweep)
+    protocol = ScoringProtocol(sweep=args.sweep)
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
@@ -64,10 +66,10 @@ def _check(args: argparse.Namespace) -> None:
         files.check_place("--out", args.out)
 
 
-def _rules(args: argparse.Namespace) -> list[Rule]:
+def _rules(args: argparse.Namespace) -> list[CompiledRule]:
     """The rules to compare, each once, the baseline among them."""
     named = [text for word in args.rules for text in _rules_of(word, args.top)]
-    texts = list(dict.fromkeys([*named, *(KNOWN if args.known else ())]))
+    texts = list(dict.fromkeys([*named, *(EVALUATED if args.known else ())]))
     if not texts:
         raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
     if args.baseline is not None and args.baseline not in texts:
@@ -129,13 +131,15 @@ def _train(
             task = tasks[each.task]
             note(f"evaluating {each.rule.label} on {task.name} ({task.spec}), {args.seeds} seed(s)")
 
-    with make_executor(loader, tasks, workers=args.workers, threads=args.threads, clock=time.perf_counter) as executor:
+    with make_tasks_executor(
+        loader, tasks, workers=args.workers, threads=args.threads, clock=time.perf_counter
+    ) as executor:
         for each, outcome in run_all(executor, missing, started=started):
             record.add(tasks[each.task].name, each.rule.text, each.seed, outcome)
 
 
 def _results(
-    args: argparse.Namespace, rules: Sequence[Rule], tasks: Sequence[Task], seeds: Sequence[int], record: Record
+    args: argparse.Namespace, rules: Sequence[CompiledRule], tasks: Sequence[Task], seeds: Sequence[int], record: Record
 ) -> list[Comparison]:
     """One row for each rule and task of which every seed is finished."""
     results: list[Comparison] = []

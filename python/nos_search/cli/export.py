@@ -7,14 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from .. import files, tables
 from ..errors import SearchError, UsageError, choose
 from ..escape import line
-from ..names import FORMATS
-from ..output import emit, number
-from ..results import best_rows
 from ..rules import parse_rule_argument, parse_stored_rule
-from ..store import FILE, Store
+from ..show import csv_tables
+from ..show.leaderboard import best_rows
+from ..store import FILE, Store, files
+from .names import FORMATS
+from .output import emit, number
 
 _NAME = "found_rule"  # of a rule that has no name of its own; the class is FoundRule
 
@@ -50,7 +50,7 @@ def _text(source: str, rank: int, form: str) -> str:
     if form == "torch":
         return _source(source, rank)
     with Store.open(Path(source)) as store:
-        return tables.trials_csv(store) if form == "csv" else tables.curves_csv(store)
+        return csv_tables.trials_csv(store) if form == "csv" else csv_tables.curves_csv(store)
 
 
 def _source(source: str, rank: int) -> str:
@@ -74,7 +74,7 @@ def _source(source: str, rank: int) -> str:
 
 
 def _optuna(folder: Path, out: str | None, *, force: bool) -> int:
-    from ..journal import write_journal
+    from ..show.journal import write_journal
 
     path = out or files.inside(folder, "optuna.log", remedy="remove it, or name another file with --out")
     files.check_new("--out", path, force=force)

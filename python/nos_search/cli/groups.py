@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..names import DEVICES, EXECUTORS, NETS, SPACES, SWEEPS, VOCABULARIES
+from .names import DEVICES, EXECUTORS, NETS, SPACES, SWEEPS, VOCABULARIES
 
 
 def child(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-from ..output import emit, note
+from .output import emit, note
 
 _GUARD = "\0"  # in front of words that are no options, whatever they look like; no argument of a process holds one
 _PACKAGES = ("torch", "numpy")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import baselines, files, report
 from ..errors import StoreError
-from ..output import emit, note
-from ..store import Store
+from ..known import REPORTED
+from ..run import baselines
+from ..show import report
+from ..store import Store, files
+from .output import emit, note
 
 
 def call(args: argparse.Namespace) -> int:
@@ -31,7 +33,7 @@ def call(args: argparse.Namespace) -> int:
 def _train_baselines(folder: Path) -> None:
     """Trains the known optimizers that the store lacks. They are written to it, so the next report has them."""
     with Store.open(folder) as store:
-        if len(baselines.stored(store)) == len(baselines.KNOWN):
+        if len(baselines.stored(store)) == len(REPORTED):
             return
     try:
         store = Store.open(folder, write=True)

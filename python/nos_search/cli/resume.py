@@ -6,11 +6,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import RunConfig, versions
 from ..errors import UsageError
 from ..escape import line, shell
-from ..output import note
+from ..run import RunConfig, versions
 from ..store import Store
+from .output import note
 from .search import WORKERS, given, open_executor, print_result, search
 
 

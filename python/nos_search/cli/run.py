@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, versions
 from ..errors import UsageError, choose
 from ..gate import Gates
+from ..run import RunConfig, versions
 from ..store import Store
 from .search import WORKERS, given, open_executor, print_result, search
 from .space import space_of

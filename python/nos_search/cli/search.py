@@ -11,19 +11,17 @@ from typing import Any
 
 import torch
 
-from .. import files
-from ..children import make_executor
-from ..climbing import climbed
-from ..config import RunConfig
 from ..escape import shell
 from ..executor import Executor
-from ..live import Display
-from ..loop import Search
-from ..output import note, progress
-from ..results import summary
-from ..store import Store
+from ..run import RunConfig, Search
+from ..run.children import make_executor
+from ..run.climbing import climbed
+from ..show.leaderboard import summary
+from ..show.live import Display
+from ..show.tensorboard import TensorBoard, summary_writer
+from ..store import Store, files
 from ..task import Task
-from ..tensorboard import TensorBoard, summary_writer
+from .output import note, progress
 from .summary import print_summary
 
 WORKERS = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")

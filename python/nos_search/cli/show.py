@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import UsageError
-from ..results import summary
+from ..show.leaderboard import summary
 from ..store import Store
 from .summary import print_summary
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -11,26 +13,18 @@ from nos_ext.optim import library
 
 from ..bounds import check_count
 from ..errors import choose
-from ..output import as_json, emit, table
-from ..space import SPACES, Options, ProgramSpace, SearchSpace, Space
+from ..space import Options, ProgramSpace, SearchSpace, Space
 from ..space.space import MAX_GROUPS
 from ..train.seeds import check_seed
+from .output import as_json, emit, table
 
 
 def space_of(args: argparse.Namespace) -> SearchSpace:
-    if args.space == ProgramSpace.kind:
-        return ProgramSpace(lines=args.lines)
-    if args.space != Space.kind:
-        raise choose("--space", args.space, tuple(SPACES))
-    options = Options(
-        bias_correction=not args.no_bias_correction,
-        drop_rescale=args.drop_rescale,
-        noise_variance=args.noise_variance,
-        distinct_operands=not args.no_masks,
-        last_not_add=not args.no_masks,
-        use_earlier=not args.no_masks,
-    )
-    return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
+    """The space that the options of groups.space_words describe."""
+    if args.space not in _KINDS:
+        raise choose("--space", args.space, tuple(_KINDS))
+    make, _ = _KINDS[args.space]
+    return make(args)
 
 
 def call(args: argparse.Namespace) -> int:
@@ -50,7 +44,8 @@ def call(args: argparse.Namespace) -> int:
         }
         emit(as_json(document))
         return 0
-    text = _groups(chosen) if isinstance(chosen, Space) else _program(chosen)
+    _, describe = _KINDS[chosen.kind]
+    text = describe(chosen)
     if samples:
         text += ["\nsamples", *(f"  {' '.join(map(str, sample))}  {chosen.text(sample)}" for sample in samples)]
     text.append(f"\nlibrary rules that evaluate and export know by name: {', '.join(library.names())}")
@@ -58,7 +53,22 @@ def call(args: argparse.Namespace) -> int:
     return 0
 
 
-def _groups(chosen: Space) -> list[str]:
+# --- the paper's groups ----------------------------------------------------------------------------------------------
+
+
+def _make_groups(args: argparse.Namespace) -> SearchSpace:
+    options = Options(
+        bias_correction=not args.no_bias_correction,
+        drop_rescale=args.drop_rescale,
+        noise_variance=args.noise_variance,
+        distinct_operands=not args.no_masks,
+        last_not_add=not args.no_masks,
+        use_earlier=not args.no_masks,
+    )
+    return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
+
+
+def _describe_groups(chosen: Space) -> list[str]:
     sizes = [Space(vocabulary=chosen.vocabulary, groups=n, options=chosen.options) for n in range(1, MAX_GROUPS + 1)]
     by_groups = [[str(s.groups), str(s.length), f"{s.size():,}", f"{s.size(masked=True):.3g}"] for s in sizes]
     text = [
@@ -67,18 +77,23 @@ def _groups(chosen: Space) -> list[str]:
         "\nsize by groups, (operands + earlier outputs)^2 * unary^2 * binary each",
         table(["groups", "length", "strings", "within the masks"], by_groups),
     ]
-    for title, position in (("operand", 0), ("unary", 2), ("binary", 4)):
-        tokens = chosen.positions[position].tokens
+    for title, tokens in (("operand", chosen.operands), ("unary", chosen.unary), ("binary", chosen.binary)):
         rows = [[str(k), t.name, chosen.token_text(t).format("x", "y"), t.doc] for k, t in enumerate(tokens)]
         text.append(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
     switches = asdict(chosen.options).items()
     return [*text, "\noptions and masks", *(f"  {name} {'on' if value else 'off'}" for name, value in switches)]
 
 
-def _program(chosen: SearchSpace) -> list[str]:
-    lines = chosen.length // chosen.block
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def _make_program(args: argparse.Namespace) -> SearchSpace:
+    return ProgramSpace(lines=args.lines)
+
+
+def _describe_program(chosen: ProgramSpace) -> list[str]:
     text = [
-        f"programs of {lines} lines of op a b c, meaning x = op(a, b; c); the last is the update",
+        f"programs of {chosen.lines} lines of op a b c, meaning x = op(a, b; c); the last is the update",
         f"strings    {chosen.size():.3g}, {chosen.size(masked=True):.3g} within the masks",
     ]
     parts = {"a": "a", "b": "b", "c": "c", "d": "(1 - c)", "s": "m"}
@@ -88,3 +103,10 @@ def _program(chosen: SearchSpace) -> list[str]:
         text.append(f"\n{title}\n" + table(["index", "token", "text", "meaning"], rows))
     text.append("\nm is the average's own state. Later lines may take the values of earlier ones. Known rules:")
     return [*text, *(f"  {name:10} {chosen.text(known)}" for name, known in chosen.known().items())]
+
+
+# For each kind of space: how it is made from a command line, and the lines that describe it.
+_KINDS: dict[str, tuple[Callable[[argparse.Namespace], SearchSpace], Callable[[Any], list[str]]]] = {
+    Space.kind: (_make_groups, _describe_groups),
+    ProgramSpace.kind: (_make_program, _describe_program),
+}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..escape import line
-from ..output import as_json, emit, number, table
+from .output import as_json, emit, number, table
 
 
 def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
-    """data: what results.summary gives. top: rows of the table; JSON has all."""
+    """data: what `show.leaderboard.summary` gives. top: rows of the table; JSON has all."""
     if json:
         return emit(as_json(data))
     head = (

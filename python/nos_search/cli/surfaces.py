@@ -7,15 +7,15 @@ import math
 
 import numpy as np
 
-from .. import files
 from ..bounds import check_count
 from ..gate import surface
-from ..gate.figure import Paths, draw
-from ..gate.formula import Array
 from ..gate.screen import LEARNING_RATES, final_positions, with_rate_tensor
-from ..output import as_json, emit, table
 from ..rules import parse_rule_argument
+from ..show.surfaces import Paths, draw
+from ..space.group import Array
+from ..store import files
 from ..train.seeds import check_seed
+from .output import as_json, emit, table
 
 
 def call(args: argparse.Namespace) -> int:

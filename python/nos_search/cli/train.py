@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from .. import plot
 from ..errors import SearchError, UsageError
-from ..output import as_json, emit, note, table
 from ..rules import parse_rule_argument
-from ..train.child import Protocol, best_rate, derive_seed
+from ..show import plot
+from ..train.child import ScoringProtocol, best_rate
 from ..train.child import train as train_child
+from ..train.seeds import derive_seed
+from .output import as_json, emit, note, table
 from .training import check_common, draw, recipes, shown_loss
 
 
@@ -23,7 +24,7 @@ def call(args: argparse.Namespace) -> int:
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise UsageError(f"--lr {args.lr:g} is not a positive number; leave it out for a sweep")
     rule = parse_rule_argument(args.rule)
-    protocol = Protocol(sweep=args.sweep)
+    protocol = ScoringProtocol(sweep=args.sweep)
     if "," in args.task:
         raise UsageError(f"--task {args.task!r}: train takes one task; evaluate takes several")
     task = recipes(args, args.task, "--task")[0].load()

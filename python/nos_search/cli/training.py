@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import files
 from ..bounds import check_count
-from ..device import check_device
 from ..errors import UsageError
-from ..output import note
+from ..run.trainings import TaskRecipe
+from ..store import files
 from ..task import TASKS
 from ..task.download import download
-from ..train.evaluate import TaskRecipe
+from ..train.device import check_device
 from ..train.seeds import check_seed
+from .output import note
 
 
 def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:

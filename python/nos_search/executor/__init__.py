@@ -1,6 +1,7 @@
 """Executors run the training of children for the search loop: in this process, in local processes, on a Ray cluster."""
 
-from .base import EXECUTORS, Answer, Executor, Job, Loader, Scorer
+from .base import Answer, Executor, Job, Loader, Scorer
 from .inprocess import InProcess
+from .registry import EXECUTORS, Workers, create
 
-__all__ = ["EXECUTORS", "Answer", "Executor", "InProcess", "Job", "Loader", "Scorer"]
+__all__ = ["EXECUTORS", "Answer", "Executor", "InProcess", "Job", "Loader", "Scorer", "Workers", "create"]

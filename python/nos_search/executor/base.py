@@ -11,13 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..train.child import Outcome
 
-EXECUTORS = ("inprocess", "loky", "ray")
-
 # Scores a rule with a seed on a rung: 0 is the search's own task. May raise: then the job has no outcome.
-Scorer = Callable[[Rule, int, int], Outcome]
+Scorer = Callable[[CompiledRule, int, int], Outcome]
 # Makes a scorer, data loaded; called once in each worker. Picklable where there are other processes.
 Loader = Callable[[], Scorer]
 
@@ -27,7 +25,7 @@ class Job:
     """A child to train. number: of its trial. seed: of the child. rung: 0, or what the rule has been promoted to."""
 
     number: int
-    rule: Rule
+    rule: CompiledRule
     seed: int
     rung: int = 0
 

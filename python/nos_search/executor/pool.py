@@ -37,7 +37,7 @@ class Handle(ABC):
 
 
 @dataclass
-class _Task:
+class _HeldJob:
     job: Job
     attempts: int = 0
 
@@ -48,7 +48,7 @@ class _Seat:
 
     handle: Handle
     made: float
-    task: _Task | None = None
+    held: _HeldJob | None = None
     since: float | None = None
 
 
@@ -56,7 +56,7 @@ class _Seat:
 class _Event:
     seat: _Seat
     handle: Handle
-    task: _Task
+    held: _HeldJob
     reply: Future[Reply] | None
     fault: str = ""
 
@@ -66,7 +66,7 @@ class _Books:
     """What the callbacks' threads and the search's share, under one lock."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    backlog: deque[_Task] = field(default_factory=deque)
+    backlog: deque[_HeldJob] = field(default_factory=deque)
     closed: bool = False
 
 
@@ -101,7 +101,7 @@ class WorkerPool(Executor):
             raise RuntimeError(f"job {job.number}: the executor is closed, or all {self.slots} slots are taken")
         self._held += 1
         with self._books.lock:
-            self._books.backlog.append(_Task(job))
+            self._books.backlog.append(_HeldJob(job))
             self._dispatch()
 
     def wait(self) -> list[Answer]:
@@ -135,19 +135,19 @@ class WorkerPool(Executor):
     def _dispatch(self) -> None:
         """Gives free workers the next jobs; the lock is held."""
         for seat in self._seats:
-            if seat.task is None and self._books.backlog and not self._books.closed:
+            if seat.held is None and self._books.backlog and not self._books.closed:
                 self._give(seat, self._books.backlog.popleft())
 
-    def _give(self, seat: _Seat, task: _Task) -> None:
+    def _give(self, seat: _Seat, held: _HeldJob) -> None:
         handle = seat.handle
-        seat.task, task.attempts = task, task.attempts + 1
+        seat.held, held.attempts = held, held.attempts + 1
         seat.since = self._clock() if handle.ready.done() else None
         try:
-            reply = handle.submit(Payload.of(task.job))
+            reply = handle.submit(Payload.of(held.job))
         except Exception as error:  # it died while it had nothing to do
-            self._events.put(_Event(seat, handle, task, None, f"worker lost: {_said(error)}"))
+            self._events.put(_Event(seat, handle, held, None, f"worker lost: {_said(error)}"))
             return
-        reply.add_done_callback(lambda reply: self._done(_Event(seat, handle, task, reply)))
+        reply.add_done_callback(lambda reply: self._done(_Event(seat, handle, held, reply)))
 
     def _done(self, event: _Event) -> None:
         """In the thread that brought the answer."""
@@ -157,7 +157,7 @@ class WorkerPool(Executor):
                 return
             self._events.put(event)
             if reply is not None and reply.exception() is None and event.seat.handle is event.handle:
-                event.seat.task = None
+                event.seat.held = None
                 self._dispatch()
 
     # --- lost workers, in the search's thread ----------------------------------------------------------------------
@@ -166,11 +166,11 @@ class WorkerPool(Executor):
         """The answer that an event brings; none if the job is tried again, or was given up before."""
         if event is None:
             return []
-        seat, task, reply = event.seat, event.task, event.reply
+        seat, held, reply = event.seat, event.held, event.reply
         if reply is not None and reply.exception() is None:
             result = reply.result()
             worker = event.handle.ready.result() if event.handle.ready.done() else ""
-            return [Answer(task.job.number, result.outcome, result.reason, result.seconds, task.attempts, worker)]
+            return [Answer(held.job.number, result.outcome, result.reason, result.seconds, held.attempts, worker)]
         if seat.handle is not event.handle:
             return []  # of a worker that was replaced: its job has been settled
         fault = event.fault or f"worker lost: {_said(reply.exception() if reply else None)}"
@@ -179,12 +179,12 @@ class WorkerPool(Executor):
         with self._books.lock:
             self._replace(seat)
             answers = []
-            if task.attempts <= self._retries:
-                self._books.backlog.appendleft(task)
+            if held.attempts <= self._retries:
+                self._books.backlog.appendleft(held)
             else:
                 seconds = 0.0 if began is None else self._clock() - began
-                times = f" ({task.attempts} times)" if task.attempts > 1 else ""
-                answers = [Answer(task.job.number, None, fault + times, seconds, task.attempts)]
+                times = f" ({held.attempts} times)" if held.attempts > 1 else ""
+                answers = [Answer(held.job.number, None, fault + times, seconds, held.attempts)]
             self._dispatch()
         return answers
 
@@ -194,7 +194,7 @@ class WorkerPool(Executor):
         return seat
 
     def _replace(self, seat: _Seat) -> None:
-        seat.handle, seat.made, seat.task, seat.since = self._make(), self._clock(), None, None
+        seat.handle, seat.made, seat.held, seat.since = self._make(), self._clock(), None, None
         self._watch(seat)
 
     def _watch(self, seat: _Seat) -> None:
@@ -214,16 +214,16 @@ class WorkerPool(Executor):
     def _patience(self) -> float:
         """Seconds until the first time-out, or until it is time to look at the clock again."""
         with self._books.lock:
-            deadlines = [self._deadline(seat) for seat in self._seats if seat.task is not None]
+            deadlines = [self._deadline(seat) for seat in self._seats if seat.held is not None]
         return min(max(0.0, min(deadlines) - self._clock()), _LOOK) if deadlines else _LOOK
 
     def _overdue(self) -> list[_Event]:
         now = self._clock()
         with self._books.lock:
             return [
-                _Event(seat, seat.handle, seat.task, None, self._complaint(seat))
+                _Event(seat, seat.handle, seat.held, None, self._complaint(seat))
                 for seat in self._seats
-                if seat.task is not None and self._deadline(seat) <= now
+                if seat.held is not None and self._deadline(seat) <= now
             ]
 
     def _complaint(self, seat: _Seat) -> str:

@@ -14,7 +14,7 @@ import torch
 
 import nos_ext
 
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..train.child import Outcome
 from .base import Job, Loader, Scorer
 
@@ -43,7 +43,7 @@ class Reply(NamedTuple):
     seconds: float
 
 
-def attempt(scorer: Scorer, rule: Rule, seed: int, rung: int, clock: Callable[[], float]) -> Reply:
+def attempt(scorer: Scorer, rule: CompiledRule, seed: int, rung: int, clock: Callable[[], float]) -> Reply:
     """Scores a rule. Any error of the scorer is a reason: one bad rule must not end a long search."""
     start = clock()
     try:
@@ -73,7 +73,7 @@ class Worker:
     def run(self, payload: Payload) -> Reply:
         if self._scorer is None:
             return Reply(None, self._fault, 0.0)
-        rule = Rule(payload.text, nos_ext.Program.from_bytes(payload.program), payload.key)
+        rule = CompiledRule(payload.text, nos_ext.Program.from_bytes(payload.program), payload.key)
         return attempt(self._scorer, rule, payload.seed, payload.rung, time.perf_counter)
 
 

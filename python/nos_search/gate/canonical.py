@@ -13,24 +13,21 @@ from nos_ext.rule.canonical import Pieces
 from nos_ext.rule.expr import Expr, postorder, state
 
 from ..space import Space
-from ..space.space import GROUP
-from .formula import Formula, update_of
+from ..space.group import Meaning
+from .formula import Formula, functions, update_of
 
 _MAX_ATOMS = 200_000  # about 200 MB of algebra; then the memory starts again, the keys stay the same
 
 
-class TokenCanon:
-    """Canonical keys of the strings of a space. Equal keys: equal functions, as far as algebra can tell."""
+class TokenCanon(Meaning[Value]):
+    """The canonical keys of strings of a space. Strings of equal keys are equal functions, as algebra can tell."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
-        operands, unary, binary = (space.positions[k].tokens for k in (0, 2, 4))
-        self._operands = [postorder([update_of(space.token_text(token))]) for token in operands]
-        self._unary = [Formula(space.token_text(token), 1) for token in unary]
-        self._binary = [Formula(space.token_text(token), 2) for token in binary]
+        self._shape = space.shape
+        self._operands = [postorder([update_of(space.token_text(token))]) for token in space.operands]
+        self._unary, self._binary = functions(space)
         self._u_holes = [_holes(formula, 1) for formula in self._unary]
         self._b_holes = [_holes(formula, 2) for formula in self._binary]
-        self._left = next((k for k, token in enumerate(binary) if token.name == "left"), -1)
         self._start()
 
     def _start(self) -> None:
@@ -40,38 +37,32 @@ class TokenCanon:
         self._values: dict[tuple[object, ...], Value] = {}
 
     def key(self, tokens: Sequence[int]) -> str:
-        """A hex digest."""
+        """The key of a string, a hex digest."""
         if self._pieces.atoms > _MAX_ATOMS:
             self._start()
-        return self._group(tokens, self.space.groups - 1, {}).key
+        self._draws: dict[tuple[str, int], int] = {}  # drops of a value so far: an output written twice is drawn twice
+        return self._shape.fold(tokens, self).key
 
-    def _group(self, tokens: Sequence[int], group: int, draws: dict[tuple[str, int], int]) -> Value:
-        """The output of a group. An output that is used twice is written out twice, so its drops are drawn twice."""
-        op1, op2, u1, u2, b = tokens[group * GROUP : (group + 1) * GROUP]
-        left = self._side(tokens, op1, u1, draws)
-        if b == self._left:
-            return left
-        right = self._side(tokens, op2, u2, draws)
-        name = (b, left.key, right.key)
+    def operand(self, token: int) -> Value:
+        return self._base[token]
+
+    def unary(self, token: int, x: Value, place: int) -> Value:
+        draw = 1
+        if self._unary[token].random:
+            draw = self._draws[x.key, token] = self._draws.get((x.key, token), 0) + 1
+        name = (x.key, token, draw)
         value = self._values.get(name)
         if value is None:
-            first, second = self._b_holes[b]
-            value = self._pieces.value(self._binary[b].order, {first: left, second: right})
-            self._values[name] = value
+            (hole,) = self._u_holes[token]
+            value = self._values[name] = self._pieces.value(self._unary[token].order, {hole: x}, draw=draw)
         return value
 
-    def _side(self, tokens: Sequence[int], operand: int, unary: int, draws: dict[tuple[str, int], int]) -> Value:
-        base = operand - len(self._base)
-        x = self._base[operand] if base < 0 else self._group(tokens, base, draws)
-        draw = 1
-        if self._unary[unary].random:
-            draw = draws[x.key, unary] = draws.get((x.key, unary), 0) + 1
-        name = (x.key, unary, draw)
+    def binary(self, token: int, left: Value, right: Value) -> Value:
+        name = (token, left.key, right.key)
         value = self._values.get(name)
         if value is None:
-            (hole,) = self._u_holes[unary]
-            value = self._pieces.value(self._unary[unary].order, {hole: x}, draw=draw)
-            self._values[name] = value
+            first, second = self._b_holes[token]
+            value = self._values[name] = self._pieces.value(self._binary[token].order, {first: left, second: right})
         return value
 
 

@@ -14,7 +14,7 @@ import nos_ext
 from nos_ext import Expr, Program, Rule
 from nos_ext.rule.expr import PARAM, constant, hyper
 
-from .formula import Array
+from ..space.group import Array
 from .probe import Stimulus
 from .screen import replaced
 

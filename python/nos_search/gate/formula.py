@@ -6,6 +6,7 @@ Both come from the text of the vocabulary and the op table of nos_ext, so a new 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from nos_ext.rule import as_rule
 from nos_ext.rule.expr import PARAM, postorder
 from nos_ext.rule.table import RANDOM, numpy_function
 
-Array = np.ndarray[Any, Any]
+from ..space import Space
+from ..space.group import Array
 
 
 class Formula:
@@ -70,6 +72,17 @@ class Formula:
             else:
                 new[node] = node
         return new[self.root]
+
+
+def functions(space: Space) -> tuple[list[Formula], list[Formula]]:
+    """The unary and the binary functions of a space."""
+    return (
+        [_function(space.token_text(token), 1) for token in space.unary],
+        [_function(space.token_text(token), 2) for token in space.binary],
+    )
+
+
+_function = cache(Formula)  # the gates of a run share them
 
 
 def update_of(text: str) -> Expr:

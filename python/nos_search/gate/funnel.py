@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Literal
 
 from ..errors import UsageError
-from ..rules import Rule
-from ..space import SearchSpace, Space, Tokens
+from ..rules import CompiledRule
+from ..space import SearchSpace, Tokens
 from . import probe
-from .judge import SEED, Judge, RuleJudge, TokenJudge
+from .judge import SEED, judge_of
 from .screen import screen
 from .verdict import Gates, Verdict
 
@@ -34,7 +34,7 @@ class _Case:
         self.gate = self.reason = self.key = ""
         self.fingerprint: int | None = None
         self.duplicate_of: int | None = None
-        self.rule: Rule | None = None
+        self.rule: CompiledRule | None = None
         self.cosine: float | None = None
         self.score: float | None = None
         self.seconds: dict[str, float] = {}
@@ -82,7 +82,7 @@ class Funnel:
         self, space: SearchSpace, gates: Gates | None = None, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.space, self.gates, self.clock = space, gates or Gates(), clock
-        self._judge: Judge = TokenJudge(space) if isinstance(space, Space) else RuleJudge(space)
+        self._judge = judge_of(space)
         self._fingerprints: dict[int, int] = {}  # of what was trained
         self._keys: dict[str, int] = {}
         self._prints_now: dict[int, int] = {}  # of the batch at hand

@@ -4,20 +4,21 @@ with the engine."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 import nos_ext
 from nos_ext import Program
 
-from ..rules import Rule, compile_rule
+from ..rules import CompiledRule, compile_rule
 from ..space import SearchSpace, Space, Tokens
+from ..space.group import Array
 from . import engine
 from .canonical import TokenCanon
-from .formula import Array
 from .probe import TokenProbe, descent_stimulus, effect_stimulus
-from .screen import Graphs, update_with_rate_tensor, with_rate_tensor
+from .screen import TokenGraphs, update_with_rate_tensor, with_rate_tensor
 from .static import TokenStatic
 
 SEED = 20_170_904  # of all probes: a fingerprint means the same in every run
@@ -51,7 +52,7 @@ class Judge(ABC):
         """The program with a tensor of learning rates."""
 
     @abstractmethod
-    def rule(self, row: int, key: str) -> Rule:
+    def rule(self, row: int, key: str) -> CompiledRule:
         """The rule to train."""
 
 
@@ -60,7 +61,7 @@ class TokenJudge(Judge):
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), Graphs(space)
+        self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), TokenGraphs(space)
         self._effect = TokenProbe(space, effect_stimulus(), seed=SEED)
         self._descent = TokenProbe(space, descent_stimulus(), seed=SEED)
 
@@ -85,9 +86,9 @@ class TokenJudge(Judge):
     def screening(self, row: int) -> Program:
         return update_with_rate_tensor(self._graphs.update(self._batch[row]))
 
-    def rule(self, row: int, key: str) -> Rule:
+    def rule(self, row: int, key: str) -> CompiledRule:
         text = self.space.text(self._batch[row])
-        return Rule(text, nos_ext.compile_rule(text), key)
+        return CompiledRule(text, nos_ext.compile_rule(text), key)
 
 
 class RuleJudge(Judge):
@@ -98,7 +99,7 @@ class RuleJudge(Judge):
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
         reasons = []
-        self._rules: list[Rule | None] = []
+        self._rules: list[CompiledRule | None] = []
         for tokens in batch:
             rule, reason = None, ""
             if not self.space.uses_gradient(tokens):
@@ -113,7 +114,7 @@ class RuleJudge(Judge):
         self._graphs = [None if rule is None else rule.program.rule for rule in self._rules]
         return reasons
 
-    def _of(self, row: int) -> tuple[Rule, nos_ext.Rule]:
+    def _of(self, row: int) -> tuple[CompiledRule, nos_ext.Rule]:
         rule, graph = self._rules[row], self._graphs[row]
         assert rule is not None
         assert graph is not None
@@ -134,5 +135,14 @@ class RuleJudge(Judge):
     def screening(self, row: int) -> Program:
         return with_rate_tensor(self._of(row)[1])
 
-    def rule(self, row: int, key: str) -> Rule:
+    def rule(self, row: int, key: str) -> CompiledRule:
         return self._of(row)[0]
+
+
+# Spaces whose strings can be judged without compiling them, by kind.
+JUDGES: dict[str, Callable[[Any], Judge]] = {Space.kind: TokenJudge}
+
+
+def judge_of(space: SearchSpace) -> Judge:
+    """The fastest judge of the strings of a space."""
+    return JUDGES.get(space.kind, RuleJudge)(space)

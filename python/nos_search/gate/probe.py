@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..space import Space
-from ..space.space import GROUP
-from .formula import Array, Formula, operand_values
+from ..space.group import Array, Meaning
+from .formula import functions, operand_values
 
 _CHUNK = 512  # strings at once: their values stay in cache
 
@@ -51,36 +51,39 @@ class Stimulus:
         return np.concatenate(steps[-self.shown :]).astype(np.float32)
 
 
-class TokenProbe:
-    """Updates of strings of a space, on a stimulus."""
+class TokenProbe(Meaning[Array]):
+    """The updates of strings of a space on a stimulus; a value is (size,) float32 numbers, or a row of them for each
+    string."""
 
     def __init__(self, space: Space, stimulus: Stimulus, *, seed: int) -> None:
-        self.space, self.stimulus = space, stimulus
-        operands, unary, binary = (space.positions[k].tokens for k in (0, 2, 4))
-        self._base = len(operands)
-        self._unary = [Formula(space.token_text(token), 1) for token in unary]
-        self._binary = [Formula(space.token_text(token), 2) for token in binary]
-        self._left = next((k for k, token in enumerate(binary) if token.name == "left"), -1)
-        size = stimulus.size
+        self.stimulus, self._shape = stimulus, space.shape
+        self._unary, self._binary = functions(space)
+        size, places = stimulus.size, 2 * self._shape.groups
         rng = np.random.Generator(np.random.PCG64(seed))
         # One array of draws for each place in a string: drops at different places are independent.
         elements = stimulus.grads.shape[1] // stimulus.parts
-        drawn = rng.random((2 * space.groups, stimulus.shown, 1, elements), dtype=np.float32)
-        self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(2 * space.groups, size)
-        rows = [
+        drawn = rng.random((places, stimulus.shown, 1, elements), dtype=np.float32)
+        self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(places, size)
+        self._operands = [
             stimulus.flat(
                 [
-                    operand_values(space.token_text(t), list(params), list(grads), total_steps=stimulus.total_steps)
+                    operand_values(space.token_text(token), list(params), list(grads), total_steps=stimulus.total_steps)
                     for grads, params in stimulus.split()
                 ]
             )
-            for t in operands
+            for token in space.operands
         ]
         with np.errstate(all="ignore"):
-            self._sides = [
-                np.stack([u(row, uniform=draws) + np.zeros(size, np.float32) for row in rows for u in self._unary])
-                for draws in self._draws
-            ]
+            self._sides = [side + np.float32(0) for side in self._shape.plain_sides(self)]  # no negative zeros
+
+    def operand(self, token: int) -> Array:
+        return self._operands[token]
+
+    def unary(self, token: int, x: Array, place: int) -> Array:
+        return self._unary[token](x, uniform=self._draws[place])
+
+    def binary(self, token: int, left: Array, right: Array) -> Array:
+        return self._binary[token](left, right)
 
     def __call__(self, strings: Array) -> Array:
         """(n, size) float32 updates of (n, length) int strings."""
@@ -88,36 +91,8 @@ class TokenProbe:
         with np.errstate(all="ignore"):
             for start in range(0, len(strings), _CHUNK):
                 part = strings[start : start + _CHUNK]
-                out[start : start + _CHUNK] = self._updates(part)
+                out[start : start + _CHUNK] = self._shape.fold_many(part, self, self._sides)
         return out
-
-    def _updates(self, strings: Array) -> Array:
-        outputs: list[Array] = []
-        for group in range(self.space.groups):
-            op1, op2, u1, u2, b = (strings[:, group * GROUP + k] for k in range(GROUP))
-            left = self._side(2 * group, op1, u1, outputs)
-            right = self._side(2 * group + 1, op2, u2, outputs)
-            for index in np.unique(b):
-                if index == self._left:
-                    continue
-                rows = np.flatnonzero(b == index)
-                left[rows] = self._binary[index](left[rows], right[rows])
-            outputs.append(left)
-        return outputs[-1]
-
-    def _side(self, place: int, operand: Array, unary: Array, outputs: Sequence[Array]) -> Array:
-        """u(op) of one side of a group, for all strings."""
-        table = self._sides[place]
-        plain = operand < self._base
-        value: Array = table[np.where(plain, operand, 0) * len(self._unary) + unary]
-        if plain.all():
-            return value
-        for earlier, output in enumerate(outputs):
-            here = operand == self._base + earlier
-            for index in np.unique(unary[here]):
-                rows = np.flatnonzero(here & (unary == index))
-                value[rows] = self._unary[index](output[rows], uniform=self._draws[place])
-        return value
 
 
 @functools.cache

@@ -18,9 +18,9 @@ from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
 from nos_ext.rule.table import RANDOM
 
 from ..space import Space
-from ..space.space import GROUP
+from ..space.group import Array, Meaning
 from . import surface
-from .formula import Array, Formula, update_of
+from .formula import functions, update_of
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # the sweep of the child training
 STEPS = 200
@@ -65,31 +65,26 @@ def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
     return [new[x] for x in outputs]
 
 
-class Graphs:
+class TokenGraphs(Meaning[Expr]):
     """Update graphs of the strings of a space, without the way through text."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
-        operands, unary, binary = (space.positions[k].tokens for k in (0, 2, 4))
-        self._operands = [update_of(space.token_text(token)) for token in operands]
-        self._unary = [Formula(space.token_text(token), 1) for token in unary]
-        self._binary = [Formula(space.token_text(token), 2) for token in binary]
-        self._left = next((k for k, token in enumerate(binary) if token.name == "left"), -1)
+        self._shape = space.shape
+        self._operands = [update_of(space.token_text(token)) for token in space.operands]
+        self._unary, self._binary = functions(space)
 
     def update(self, tokens: Sequence[int]) -> Expr:
-        """The update u; an output that is used twice is written out twice, as in the text."""
-        return self._group(tokens, self.space.groups - 1)
+        """The update u of a string."""
+        return self._shape.fold(tokens, self)
 
-    def _group(self, tokens: Sequence[int], group: int) -> Expr:
-        op1, op2, u1, u2, b = tokens[group * GROUP : (group + 1) * GROUP]
-        left = self._unary[u1].graph(self._operand(tokens, op1))
-        if b == self._left:
-            return left
-        return self._binary[b].graph(left, self._unary[u2].graph(self._operand(tokens, op2)))
+    def operand(self, token: int) -> Expr:
+        return self._operands[token]
 
-    def _operand(self, tokens: Sequence[int], operand: int) -> Expr:
-        base = len(self._operands)
-        return self._operands[operand] if operand < base else self._group(tokens, operand - base)
+    def unary(self, token: int, x: Expr, place: int) -> Expr:
+        return self._unary[token].graph(x)
+
+    def binary(self, token: int, left: Expr, right: Expr) -> Expr:
+        return self._binary[token].graph(left, right)
 
 
 @dataclass(frozen=True)

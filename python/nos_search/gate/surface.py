@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .formula import Array
+from ..space.group import Array
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from ..bounds import check_count
 from ..errors import UsageError
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..space import Tokens
 
 GATES: dict[str, str] = {
@@ -61,14 +61,14 @@ class Verdict:
     key: str = ""
     fingerprint: str = ""
     duplicate_of: int | None = None
-    rule: Rule | None = None
+    rule: CompiledRule | None = None
     cosine: float | None = None
     score: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def gates(self) -> dict[str, dict[str, Any]]:
         """What a trial's row keeps, gate by gate in order: {"passed", "seconds"}, with the number that decided where
-        there is one. From these alone `counts` tells the whole funnel."""
+        there is one. From these alone `gate_counts` tells the whole funnel."""
         found = {gate: {"passed": gate != self.gate, "seconds": seconds} for gate, seconds in self.seconds.items()}
         for gate, value in (("descent", self.cosine), ("screen", self.score)):
             if value is not None:
@@ -81,18 +81,19 @@ class GateCount:
     """entered: candidates that came to the gate; stopped: those that it kept; seconds: its time in all."""
 
     gate: str
-    meaning: str
     entered: int
     stopped: int
     seconds: float
 
 
-class _Trial(Protocol):
+class _Judged(Protocol):
+    """What has gone through gates, such as a trial of a store."""
+
     @property
     def gates(self) -> dict[str, dict[str, Any]]: ...
 
 
-def counts(trials: Sequence[_Trial]) -> list[GateCount]:
+def gate_counts(trials: Sequence[_Judged]) -> list[GateCount]:
     """The funnel of a run from its trials, one row per gate, cheapest first."""
     entered, stopped, seconds = (dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0.0))
     for trial in trials:
@@ -100,4 +101,4 @@ def counts(trials: Sequence[_Trial]) -> list[GateCount]:
             entered[gate] += 1
             seconds[gate] += entry["seconds"]
             stopped[gate] += not entry["passed"]
-    return [GateCount(gate, GATES[gate], entered[gate], stopped[gate], seconds[gate]) for gate in GATES]
+    return [GateCount(gate, entered[gate], stopped[gate], seconds[gate]) for gate in GATES]

@@ -2,8 +2,8 @@
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode
-from .make import SPACES, make_space
 from .program import ProgramSpace
+from .registry import SPACES, make_space
 from .space import Options, Space
 from .vocabulary import VOCABULARIES, Token
 

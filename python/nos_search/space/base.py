@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import UsageError
-from .vocabulary import Kind, Token
+from .vocabulary import Token, TokenKind
 
 Tokens = tuple[int, ...]
 
@@ -24,7 +24,7 @@ class Position:
     """One prediction: `name` such as "u1.2" (second group), its kind and the tokens it may take, in index order."""
 
     name: str
-    kind: Kind
+    kind: TokenKind
     group: int
     tokens: tuple[Token, ...]
 
@@ -52,7 +52,12 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which `make_space` rebuilds this space."""
+        """A JSON-able description of this space, with its kind."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SearchSpace:
+        """The space that `config` describes. UsageError for values that describe none."""
 
     @abstractmethod
     def mask_key(self, prefix: Sequence[int]) -> Hashable:
@@ -71,10 +76,6 @@ class SearchSpace(ABC):
         """For each position: whether the rule depends on its token."""
 
     @abstractmethod
-    def uses_gradient(self, tokens: Sequence[int]) -> bool:
-        """Whether a live operand carries the gradient; without one the rule cannot learn."""
-
-    @abstractmethod
     def size(self, *, masked: bool = False) -> int:
         """Number of strings: all of them, or only those that the masks leave."""
 
@@ -91,6 +92,14 @@ class SearchSpace(ABC):
         if found is None:
             found = self._masks[key] = self.make_mask(prefix)
         return found
+
+    def uses_gradient(self, tokens: Sequence[int]) -> bool:
+        """Whether a live operand carries the gradient; without one the rule cannot learn."""
+        return any(
+            position.tokens[token].gradient
+            for position, token, live in zip(self.positions, tokens, self.live(tokens), strict=True)
+            if live
+        )
 
     def names(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Token names, one per position."""

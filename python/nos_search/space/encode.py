@@ -9,11 +9,12 @@ groups.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ..errors import UsageError
-from .space import GROUP, Space, Tokens
-from .vocabulary import Token
+from .base import Tokens
+from .group import Group
+from .space import Space
 
 
 def encode(space: Space, text: str) -> Tokens:
@@ -75,54 +76,48 @@ def _split(template: str, text: str) -> tuple[str, ...] | None:
 
 def _groups(space: Space, text: str, count: int) -> Iterator[Tokens]:
     """Strings of the first `count` groups whose last output is `text`."""
-    positions = space.positions[(count - 1) * GROUP : count * GROUP]
-    for b, binary in enumerate(positions[4].tokens):
+    for b, binary in enumerate(space.binary):
         sides = _split(space.token_text(binary), text)
         if sides is None:
             continue
-        for u1, left in _open_unary(space, positions[2].tokens, sides[0]):
+        for u1, left in _arguments(space, sides[0]):
             if len(sides) == 1:
                 yield from _place(space, count, left, None, (u1, 0, b))
                 continue
-            for u2, right in _open_unary(space, positions[3].tokens, sides[1]):
+            for u2, right in _arguments(space, sides[1]):
                 yield from _place(space, count, left, right, (u1, u2, b))
 
 
-def _open_unary(space: Space, tokens: Sequence[Token], text: str) -> Iterator[tuple[int, str]]:
+def _arguments(space: Space, text: str) -> Iterator[tuple[int, str]]:
     """Each unary function that `text` can be the value of, by index, and its argument."""
-    for index, token in enumerate(tokens):
+    for index, token in enumerate(space.unary):
         inner = _split(space.token_text(token), text)
         if inner is not None:
             yield index, inner[0]
 
 
-def _place(space: Space, count: int, left: str, right: str | None, rest: Tokens) -> Iterator[Tokens]:
-    """Operands for the two sides of group `count`, before its `rest`, with the groups that these need.
+def _place(space: Space, count: int, left: str, right: str | None, functions: Tokens) -> Iterator[Tokens]:
+    """Strings whose group `count` has these operands and functions (u1, u2, b), with the groups before that it needs.
 
     right is None where keep-left drops it; then any token does.
     """
-    plain = {
-        _plain(ast.parse(space.token_text(token), mode="eval").body): index
-        for index, token in enumerate(space.positions[0].tokens)
-    }
-    anything = tuple(range(space.base_operands))
-    earlier = space.base_operands + count - 2
+    plain = {_plain(ast.parse(space.token_text(token), mode="eval").body): k for k, token in enumerate(space.operands)}
+    before = len(space.operands) + count - 2  # the output of the group before
     # (op1, candidates for op2, text of the group before or None for the first group)
     choices: list[tuple[int, tuple[int, ...], str | None]] = []
-    rights = anything if right is None else (plain[right],) if right in plain else ()
+    rights = tuple(range(len(space.operands))) if right is None else (plain[right],) if right in plain else ()
     if count == 1:
         if left in plain:
             choices.append((plain[left], rights, None))
     else:
-        choices.append((earlier, rights, left))
+        choices.append((before, rights, left))
         if right is not None and left in plain:
-            choices.append((plain[left], (earlier,), right))
+            choices.append((plain[left], (before,), right))
     for op1, candidates, inner in choices:
         for head in iter([()]) if inner is None else _groups(space, inner, count - 1):
-            mask = space.mask((*head, op1))
-            for op2 in candidates:
-                if mask[op2]:
-                    tokens = (*head, op1, op2, *rest)
-                    if space.mask(tokens[:-1])[rest[-1]]:
-                        yield tokens
-                    break
+            allowed = space.mask((*head, op1))
+            op2 = next((token for token in candidates if allowed[token]), None)
+            if op2 is not None:
+                tokens = (*head, *Group(op1, op2, *functions))
+                if space.mask(tokens[:-1])[functions[-1]]:
+                    yield tokens

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..errors import UsageError
+from ..known import OF_PROGRAMS, RULES
 from .base import Position, SearchSpace, Tokens
 from .vocabulary import Token
 
@@ -81,6 +82,12 @@ class ProgramSpace(SearchSpace):
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "lines": self.lines}
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ProgramSpace:
+        if "lines" not in config:
+            raise UsageError("space 'program' needs its number of lines")
+        return cls(lines=int(config["lines"]))
+
     # --- masks -----------------------------------------------------------------------------------------------------
 
     def mask_key(self, prefix: Sequence[int]) -> Hashable:
@@ -146,12 +153,6 @@ class ProgramSpace(SearchSpace):
             result += [wanted, wanted, wanted and op in _TAKES_B, wanted and op in _TAKES_C]
         return result
 
-    def uses_gradient(self, tokens: Sequence[int]) -> bool:
-        for (op, a, b, _), wanted in zip(self._lines(tokens), self._wanted(tokens), strict=True):
-            if wanted and (a == 0 or (op in _TAKES_B and b == 0)):
-                return True
-        return False
-
     def text(self, tokens: Sequence[int]) -> str:
         """A function on one line, its live lines only; each average has a state of its own, named after its line."""
         names = [token.text for token in _INPUTS]
@@ -181,7 +182,7 @@ class ProgramSpace(SearchSpace):
 
     # --- known rules -----------------------------------------------------------------------------------------------
 
-    def assemble(self, lines: Sequence[tuple[Any, ...]]) -> Tokens:
+    def assemble(self, lines: Sequence[Sequence[str]]) -> Tokens:
         """Tokens of (op, a[, b][, c]) rows such as ("ema", "g", "0.9"), put at the end of a program of plain lines."""
         if len(lines) > self.lines:
             raise UsageError(f"assemble: {len(lines)} lines given, this space has {self.lines}")
@@ -200,7 +201,8 @@ class ProgramSpace(SearchSpace):
         return self.check(tokens)
 
     def known(self) -> Mapping[str, Tokens]:
-        return {name: self.assemble(lines) for name, lines in _KNOWN.items() if len(lines) <= self.lines}
+        lines = {name: RULES[name].lines for name in OF_PROGRAMS}
+        return {name: self.assemble(rows) for name, rows in lines.items() if len(rows) <= self.lines}
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -240,26 +242,3 @@ class ProgramSpace(SearchSpace):
         for k in (1, 2):
             if row[k] >= len(_INPUTS):
                 row[k] += by
-
-
-_KNOWN: dict[str, list[tuple[Any, ...]]] = {
-    "sgd": [("scale", "g", "2")],
-    "momentum": [("ema", "g", "0.9")],
-    "signum": [("ema", "g", "0.9"), ("sign", "x1")],
-    "lion": [("ema_old", "g", "0.99"), ("lerp", "x1", "g", "0.9"), ("sign", "x2")],
-    "rmsprop": [("square", "g"), ("ema_hat", "x1", "0.999"), ("sqrt", "x2"), ("div", "g", "x3")],
-    "adam": [
-        ("ema_hat", "g", "0.9"),
-        ("square", "g"),
-        ("ema_hat", "x2", "0.999"),
-        ("sqrt", "x3"),
-        ("div", "x1", "x4"),
-    ],
-    "addsign": [
-        ("ema", "g", "0.9"),
-        ("sign", "x1"),
-        ("abs", "g"),
-        ("mul", "x2", "x3"),
-        ("add", "g", "x4"),
-    ],
-}

@@ -1,8 +1,7 @@
-"""Owns the search space: strings of tokens, which of them may follow each other, and the rule text they stand for.
+"""Owns the paper's search space: strings of tokens, which of them may follow each other, and the rules that they mean.
 
-A rule is 1 to 4 groups of five predictions (op1, op2, u1, u2, b) meaning b(u1(op1), u2(op2)). A later group may pick
-the output of an earlier one as an operand. The last group's value is the update u of `p - lr * u`. Every position has
-its own vocabulary, so a token is an index into the vocabulary of its position.
+A rule is 1 to 4 groups of five predictions (group.py). The value of the last group is the update u of `p - lr * u`.
+Every position has its own vocabulary, so a token is an index into the vocabulary of its position.
 """
 
 from __future__ import annotations
@@ -13,20 +12,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from ..errors import UsageError, choose
+from ..known import OF_GROUPS, RULES
 from .base import Position, SearchSpace, Tokens
-from .vocabulary import VOCABULARIES, Kind, Token, rows
-
-__all__ = ["GROUP", "MAX_GROUPS", "Options", "Position", "Space", "Tokens"]
+from .group import GROUP, Group, Meaning, Shape
+from .vocabulary import VOCABULARIES, Token, rows
 
 MAX_GROUPS = 4
-_FIELDS: tuple[tuple[str, Kind], ...] = (
-    ("op1", "operand"),
-    ("op2", "operand"),
-    ("u1", "unary"),
-    ("u2", "unary"),
-    ("b", "binary"),
-)
-GROUP = len(_FIELDS)
+_KINDS = Group("operand", "operand", "unary", "unary", "binary")
 
 
 @dataclass(frozen=True)
@@ -70,14 +62,15 @@ class Space(SearchSpace):
         positions = []
         for group in range(groups):
             earlier = tuple(Token(f"out{k + 1}", "", (), f"output of group {k + 1}") for k in range(group))
-            for name, kind in _FIELDS:
+            for name, kind in _KINDS._asdict().items():
                 tokens = rows(vocabulary, kind) + (earlier if kind == "operand" else ())
                 positions.append(Position(f"{name}.{group + 1}", kind, group, tokens))
         self.positions: tuple[Position, ...] = tuple(positions)
-        self.base_operands = len(rows(vocabulary, "operand"))
+        self.operands, self.unary, self.binary = (rows(vocabulary, kind) for kind in ("operand", "unary", "binary"))
+        left = next((k for k, token in enumerate(self.binary) if token.name == "left"), -1)
+        self.shape = Shape(groups, len(self.operands), len(self.unary), left)
 
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which `from_config` rebuilds this space."""
         return {
             "kind": self.kind,
             "vocabulary": self.vocabulary,
@@ -95,17 +88,17 @@ class Space(SearchSpace):
 
     def mask_key(self, prefix: Sequence[int]) -> Hashable:
         where = len(prefix)
-        return (where, prefix[-1]) if _FIELDS[where % GROUP][0] == "op2" else where
+        return (where, prefix[-1]) if Group._fields[where % GROUP] == "op2" else where
 
     def make_mask(self, prefix: Sequence[int]) -> list[bool]:
         where = len(prefix)
         position = self.positions[where]
         allowed = [True] * len(position.tokens)
-        field = _FIELDS[where % GROUP][0]
+        field = Group._fields[where % GROUP]
         if field == "op2":
             left = prefix[where - 1]
-            if self.options.use_earlier and position.group > 0 and left < self.base_operands:
-                allowed = [index >= self.base_operands for index in range(len(allowed))]
+            if self.options.use_earlier and position.group > 0 and left < len(self.operands):
+                allowed = [index >= len(self.operands) for index in range(len(allowed))]
             if self.options.distinct_operands:
                 allowed[left] = False
         elif field == "b" and self.options.last_not_add and position.group == self.groups - 1:
@@ -114,20 +107,18 @@ class Space(SearchSpace):
 
     def size(self, *, masked: bool = False) -> int:
         """Number of strings: all of them (the paper's count), or only those that the masks leave."""
-        unary = len(rows(self.vocabulary, "unary"))
-        binary = len(rows(self.vocabulary, "binary"))
         total = 1
         for group in range(self.groups):
-            operands = self.base_operands + group
-            pairs, last = operands**2, binary
+            operands = len(self.operands) + group
+            pairs, last = operands**2, len(self.binary)
             if masked:
-                base = self.base_operands if group and self.options.use_earlier else 0
+                base = len(self.operands) if group and self.options.use_earlier else 0
                 pairs -= base**2
                 if self.options.distinct_operands:
                     pairs -= operands - base
                 if self.options.last_not_add and group == self.groups - 1:
                     last -= 1
-            total *= pairs * unary**2 * last
+            total *= pairs * len(self.unary) ** 2 * last
         return total
 
     # --- tokens and text -------------------------------------------------------------------------------------------
@@ -141,58 +132,26 @@ class Space(SearchSpace):
 
     def text(self, tokens: Sequence[int]) -> str:
         """The update u as rule text, with as few parentheses as its grammar allows."""
-        outputs: list[str] = []
-        for group in range(self.groups):
-            op1, op2, u1, u2, b = (
-                position.tokens[token]
-                for position, token in zip(
-                    self.positions[group * GROUP : (group + 1) * GROUP],
-                    tokens[group * GROUP : (group + 1) * GROUP],
-                    strict=True,
-                )
-            )
-            sides = []
-            for operand, unary in ((op1, u1), (op2, u2)):
-                inner = self.token_text(operand) or outputs[int(operand.name.removeprefix("out")) - 1]
-                sides.append(self.token_text(unary).format(f"({inner})"))
-            outputs.append(self.token_text(b).format(f"({sides[0]})", f"({sides[1]})"))
-        return ast.unparse(ast.parse(outputs[-1], mode="eval"))
+        return ast.unparse(ast.parse(self.shape.fold(tokens, _Text(self)), mode="eval"))
 
     def live(self, tokens: Sequence[int]) -> list[bool]:
         """For each position: whether the rule depends on its token.
 
         Dead are the right side of a keep-left, groups whose output is not used, and all that only these use.
         """
-        result = [False] * self.length
-        wanted = {self.groups - 1}
-        for group in reversed(range(self.groups)):
-            if group not in wanted:
-                continue
-            start = group * GROUP
-            op1, op2, u1, u2, b = range(start, start + GROUP)
-            sides = [(op1, u1)]
-            if self.positions[b].tokens[tokens[b]].name != "left":
-                sides.append((op2, u2))
-            result[b] = True
-            for operand, unary in sides:
-                result[operand] = result[unary] = True
-                if tokens[operand] >= self.base_operands:
-                    wanted.add(tokens[operand] - self.base_operands)
+        sides = self.shape.fold(tokens, _Sides())
+        result: list[bool] = []
+        for group in range(self.groups):
+            left, right = 2 * group in sides, 2 * group + 1 in sides
+            result += Group(op1=left, op2=right, u1=left, u2=right, b=left)
         return result
-
-    def uses_gradient(self, tokens: Sequence[int]) -> bool:
-        """Whether a live operand carries the gradient; without one the rule cannot learn."""
-        return any(
-            position.tokens[token].gradient
-            for position, token, live in zip(self.positions, tokens, self.live(tokens), strict=True)
-            if live
-        )
 
     def known(self) -> dict[str, Tokens]:
         from .encode import encode
 
         found = {}
-        for name, text in _KNOWN.items():
+        for name in OF_GROUPS:
+            text = RULES[name].update
             if not self.options.bias_correction:
                 text = text.replace("m_hat", "m").replace("v_hat", "v")
             try:
@@ -202,13 +161,30 @@ class Space(SearchSpace):
         return found
 
 
-_KNOWN = {
-    "sgd": "g",
-    "momentum": "m_hat",
-    "adam": "adam",
-    "rmsprop": "rmsprop",
-    "signsgd": "sign(g)",
-    "signum": "sign(m_hat)",
-    "powersign": "g * exp(sign(g) * sign(m_hat))",
-    "addsign": "g * (1 + sign(g) * sign(m_hat))",
-}
+class _Text(Meaning[str]):
+    """The text of a rule, with more parentheses than it needs."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+
+    def operand(self, token: int) -> str:
+        return self._space.token_text(self._space.operands[token])
+
+    def unary(self, token: int, x: str, place: int) -> str:
+        return self._space.token_text(self._space.unary[token]).format(f"({x})")
+
+    def binary(self, token: int, left: str, right: str) -> str:
+        return self._space.token_text(self._space.binary[token]).format(f"({left})", f"({right})")
+
+
+class _Sides(Meaning[frozenset[int]]):
+    """The places of all sides that a value is made of."""
+
+    def operand(self, token: int) -> frozenset[int]:
+        return frozenset()
+
+    def unary(self, token: int, x: frozenset[int], place: int) -> frozenset[int]:
+        return x | {place}
+
+    def binary(self, token: int, left: frozenset[int], right: frozenset[int]) -> frozenset[int]:
+        return left | right

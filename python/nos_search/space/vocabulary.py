@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["operand", "unary", "binary", "op", "constant"]
+TokenKind = Literal["operand", "unary", "binary", "op", "constant"]
 ICML = "icml"
 ARXIV = "arxiv"
 DECAY = "arxiv-decay"
@@ -89,7 +89,7 @@ BINARY: tuple[Token, ...] = (
     Token("left", "{0}", _ALL, "keeps x, ignores y"),
 )
 
-TABLES: dict[Kind, tuple[Token, ...]] = {"operand": OPERANDS, "unary": UNARY, "binary": BINARY}
+TABLES: dict[TokenKind, tuple[Token, ...]] = {"operand": OPERANDS, "unary": UNARY, "binary": BINARY}
 VOCABULARIES: dict[str, str] = {
     ICML: "ICML 2017: 16 operands, 11 unary, 5 binary functions",
     ARXIV: "arXiv 1709.07417: 17 operands, 12 unary, 6 binary functions",
@@ -97,6 +97,6 @@ VOCABULARIES: dict[str, str] = {
 }
 
 
-def rows(vocabulary: str, kind: Kind) -> tuple[Token, ...]:
+def rows(vocabulary: str, kind: TokenKind) -> tuple[Token, ...]:
     """The tokens of one kind that a vocabulary holds, in table order."""
     return tuple(token for token in TABLES[kind] if vocabulary in token.sets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 STATUSES = ("running", "done", "diverged", "rejected", "duplicate", "failed")
@@ -36,11 +36,6 @@ class Trial:
     told: int | None = None
     attempts: int = 1
     worker: str = ""
-
-    def repeatable(self) -> Trial:
-        """This trial without its times and places: equal in equal runs."""
-        gates = {name: {**entry, "seconds": 0.0} for name, entry in self.gates.items()}
-        return replace(self, started=0.0, seconds=0.0, gates=gates, attempts=1, worker="")
 
 
 @dataclass(frozen=True)

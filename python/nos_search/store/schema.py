@@ -40,7 +40,7 @@ def clean(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueKind:
     """What a value may be. sql: how SQLite keeps it; "JSON" is kept as text. wants: the same in words, for errors."""
 
     sql: Literal["INTEGER", "REAL", "TEXT", "JSON"]
@@ -48,28 +48,28 @@ class Kind:
     ok: Callable[[Any], bool]
 
 
-def _integer(low: int, high: int = _LONG) -> Kind:
-    return Kind("INTEGER", f"an integer from {low} to {high}", lambda v: type(v) is int and low <= v <= high)
+def _integer(low: int, high: int = _LONG) -> ValueKind:
+    return ValueKind("INTEGER", f"an integer from {low} to {high}", lambda v: type(v) is int and low <= v <= high)
 
 
-def _real(low: float, high: float, wants: str) -> Kind:
-    return Kind("REAL", wants, lambda v: _number(v) and low <= v <= high)
+def _real(low: float, high: float, wants: str) -> ValueKind:
+    return ValueKind("REAL", wants, lambda v: _number(v) and low <= v <= high)
 
 
-def _text(wants: str, ok: Callable[[str], Any]) -> Kind:
-    return Kind("TEXT", wants, lambda v: isinstance(v, str) and bool(ok(v)))
+def _text(wants: str, ok: Callable[[str], Any]) -> ValueKind:
+    return ValueKind("TEXT", wants, lambda v: isinstance(v, str) and bool(ok(v)))
 
 
-def _one_of(words: Sequence[str]) -> Kind:
+def _one_of(words: Sequence[str]) -> ValueKind:
     return _text(f"one of {', '.join(words)}", lambda v: v in words)
 
 
-def _maybe(kind: Kind) -> Kind:
-    return Kind(kind.sql, f"{kind.wants}, or nothing", lambda v: v is None or kind.ok(v))
+def _maybe(kind: ValueKind) -> ValueKind:
+    return ValueKind(kind.sql, f"{kind.wants}, or nothing", lambda v: v is None or kind.ok(v))
 
 
-def _json(wants: str, ok: Callable[[Any], bool]) -> Kind:
-    return Kind("JSON", wants, ok)
+def _json(wants: str, ok: Callable[[Any], bool]) -> ValueKind:
+    return ValueKind("JSON", wants, ok)
 
 
 # --- parts of JSON ---------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ _RATE = _maybe(_real(sys.float_info.min, sys.float_info.max, "a number above 0")
 _SECONDS = _real(0.0, relations.YEAR_9999, "seconds, at least 0")
 _CURVE = _json("a learning curve", _curve)
 
-TRIAL: dict[str, Kind] = {
+TRIAL: dict[str, ValueKind] = {
     "id": _COUNT,
     "tokens": _json("a list of tokens", lambda v: isinstance(v, list) and all(type(t) is int and t >= 0 for t in v)),
     "rule": _RULE_TEXT,
@@ -206,7 +206,7 @@ TRIAL: dict[str, Kind] = {
     "attempts": _integer(0),
     "worker": _LINE,
 }
-SCORE: dict[str, Kind] = {
+SCORE: dict[str, ValueKind] = {
     "purpose": _WORD,
     "name": _RULE_TEXT,
     "key": _LINE,
@@ -220,7 +220,7 @@ SCORE: dict[str, Kind] = {
     "curve": _CURVE,
     "seconds": _SECONDS,
 }
-CONFIG: dict[str, Kind] = {  # a row for each field of config.RunConfig, which says what is known of names and numbers
+CONFIG: dict[str, ValueKind] = {  # a row for each field of run.RunConfig, which says what is known of names and numbers
     "task": _WORD,
     "strategy": _WORD,
     "strategy_options": _json("options by name", _scalars),
@@ -253,7 +253,7 @@ STATE = _one_of(STATES)
 _OTHER = _json("a setting", _plain)
 
 
-def fault(kinds: Mapping[str, Kind], values: Mapping[str, Any]) -> str:
+def fault(kinds: Mapping[str, ValueKind], values: Mapping[str, Any]) -> str:
     """The first value that is not what it may be, in words; "" when all are."""
     for name, value in values.items():
         if not kinds[name].ok(value):

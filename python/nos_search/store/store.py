@@ -4,7 +4,7 @@
 no trial of the search, such as the known optimizers that a report shows. `checkpoint`: the strategy's state after so
 many answers (codec.py). `seal`: checksums (seal.py). The rows say when each rule was asked for and in which order the
 answers came, so the state after any later answer is had by telling a restored strategy what came after its checkpoint
-(resume.py); a checkpoint is half a megabyte and is not written with every trial.
+(run/resume.py); a checkpoint is half a megabyte and is not written with every trial.
 
 What a crash may lose: SQLite's write-ahead log with synchronous=NORMAL survives a killed process whole. A power cut may
 lose the last commits, never the file; what is lost is a tail, and resume proposes and trains it again. FULL would wait
@@ -26,11 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .. import codec
 from ..errors import StoreError, UsageError
 from ..escape import line, shell
 from ..space import make_space
-from . import layout, lock, place, relations, schema, wal
+from . import codec, layout, lock, place, relations, schema, wal
 from .connection import Connection, damaged, writable
 from .place import FILE
 from .records import Score, Trial
@@ -241,7 +240,7 @@ class Store:
         self._refuse(schema.config_fault(self.config, self.versions))
         self._refuse(schema.fault({"state": schema.STATE}, {"state": state}))
 
-    def _records(self, table: str, kinds: Mapping[str, schema.Kind]) -> Iterator[dict[str, Any]]:
+    def _records(self, table: str, kinds: Mapping[str, schema.ValueKind]) -> Iterator[dict[str, Any]]:
         """The rows of a table by name, JSON decoded, each value as it may be."""
         names = layout.columns(kinds, self._tables.version)
         for row in self._tables.rows(table, names):

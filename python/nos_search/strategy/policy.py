@@ -124,9 +124,3 @@ class Policy(nn.Module):
         do nothing, while it writes one rule again and again.
         """
         return -(((log_p.exp() * log_p).sum(2)) * batch.live).sum(1)
-
-    def evaluate(self, strings: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy of each string, (n,) each."""
-        batch = self.batch(strings)
-        log_p = self.distributions(batch)
-        return self.log_prob(log_p, batch), self.entropy(log_p, batch)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..bounds import check_count
 from ..errors import UsageError
-from ..train.net import Inputs, Net, Spec, build, parse
+from ..net import Inputs, Net, Spec, build, parse
 
 IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
 
@@ -67,7 +67,7 @@ class Budget:
 class Task:
     """A task loaded in memory. `test` is never seen by a search; only `evaluate` and `train` read it.
 
-    classes: of the targets. width, net, depth: of the child network (see train.net). inputs: None for images, whose
+    classes: of the targets. width, net, depth: of the child network (see net/). inputs: None for images, whose
     shape says it all. loss_name: how the mean loss is shown: "loss" in nats, "bits" per character, "perplexity".
     """
 
@@ -142,7 +142,7 @@ class Task:
 
 
 # Loads a task; the argument is the user's --data-dir or None.
-Loader = Callable[[Path | None], Task]
+TaskLoader = Callable[[Path | None], Task]
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

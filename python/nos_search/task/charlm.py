@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from ..train.net import Inputs
+from ..net import Inputs
 from .base import Budget, Split, Task
 
 TEXT = Path(__file__).resolve().parent.parent / "data" / "kjv_text.txt.xz"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..errors import UsageError, choose
 from . import charlm, cifar10, digits, fashion, patch10, translate
-from .base import Loader, Task
+from .base import Task, TaskLoader
 
-TASKS: dict[str, Loader] = {
+TASKS: dict[str, TaskLoader] = {
     "digits": digits.load,
     "fashion": fashion.load,
     "fashion-full": fashion.load_full,

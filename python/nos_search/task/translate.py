@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from ..train.net import Inputs
+from ..net import Inputs
 from .base import IGNORED, Budget, Split, Task
 
 PAIRS = Path(__file__).resolve().parent.parent / "data" / "kjv_rv1909_pairs.txt.xz"

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from ..executor import Answer, Executor, Job, Loader, Scorer
-from ..rules import Rule, compile_rule
+from ..rules import CompiledRule, compile_rule
 from ..train.child import Outcome
 
 RULE = "g * exp(sign(g) * sign(m))"
@@ -79,7 +79,7 @@ class Fault:
         while not self.marks(name):
             time.sleep(0.01)
 
-    def _score(self, rule: Rule, seed: int, rung: int) -> Outcome:
+    def _score(self, rule: CompiledRule, seed: int, rung: int) -> Outcome:
         self._mark(f"job{seed}")
         first = self.marks(f"job{seed}") == 1
         if seed in self.raises:
@@ -94,7 +94,7 @@ class Fault:
         return trained(rule, seed, rung)
 
 
-def trained(rule: Rule, seed: int, rung: int = 0) -> Outcome:
+def trained(rule: CompiledRule, seed: int, rung: int = 0) -> Outcome:
     """An outcome whose bits come from torch and from the engine, after `rung` steps more."""
     import nos_ext
 
@@ -283,7 +283,7 @@ class WorkerExecutorCase(ExecutorCase):
                 assert "cannot load its data: OSError: no data here" in answer.reason
 
 
-def trained_with_one_thread(rule: Rule, seed: int) -> Outcome:
+def trained_with_one_thread(rule: CompiledRule, seed: int) -> Outcome:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -15,8 +15,8 @@ from functools import partial
 
 import torch
 
-from ..codec import pack, unpack
 from ..space import ProgramSpace, SearchSpace, Space, Tokens
+from ..store.codec import pack, unpack
 from ..strategy import Candidate, Result, Strategy
 
 _ROUNDS = 24

@@ -18,15 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import UsageError
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task.base import Task
 from .allocator import keep_freed_memory
 from .graph import GraphStack, NoRoomError
-from .seeds import derive_seed
 from .stack import Stack, pays
 from .training import Cohort, Singles, Training
-
-__all__ = ["LEARNING_RATES", "SWEEPS", "Outcome", "Protocol", "Training", "best_rate", "derive_seed", "score", "train"]
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # as in the paper's replicas
 _MIN_RUNG = 5  # steps; accuracies after fewer are mostly chance
@@ -37,7 +34,7 @@ SWEEPS: tuple[Sweep, ...] = ("halving", "full")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringProtocol:
     """How a rule is scored.
 
     sweep: "full" trains every learning rate for all its steps (the paper). "halving" stops the worse half of them after
@@ -73,7 +70,13 @@ class Outcome:
 
 
 def _cohort(
-    rule: Rule, task: Task, protocol: Protocol, lrs: Sequence[float], steps: int, seed: int, kind: type[Training]
+    rule: CompiledRule,
+    task: Task,
+    protocol: ScoringProtocol,
+    lrs: Sequence[float],
+    steps: int,
+    seed: int,
+    kind: type[Training],
 ) -> Cohort:
     stacked = pays(task) if protocol.stack is None else protocol.stack
     rules = [rule] * len(lrs)
@@ -86,7 +89,7 @@ def _cohort(
 
 
 def best_rate(
-    rule: Rule, task: Task, protocol: Protocol, *, seed: int, kind: type[Training] = Training
+    rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] = Training
 ) -> tuple[float | None, list[dict[str, Any]]]:
     """The best learning rate by validation accuracy (then lower loss, then lower rate), and one row per rate."""
     steps = task.budget.sweep_steps
@@ -113,7 +116,7 @@ def best_rate(
 
 
 def train(
-    rule: Rule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
+    rule: CompiledRule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
 ) -> Outcome:
     """The longer training alone, at a given learning rate. Deterministic in (rule, task, lr, seed)."""
     keep_freed_memory()
@@ -134,7 +137,13 @@ def train(
 
 
 def score(
-    rule: Rule, task: Task, protocol: Protocol, *, seed: int, test: bool = False, kind: type[Training] = Training
+    rule: CompiledRule,
+    task: Task,
+    protocol: ScoringProtocol,
+    *,
+    seed: int,
+    test: bool = False,
+    kind: type[Training] = Training,
 ) -> Outcome:
     """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed).
 

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from ..errors import SearchError
-from ..executor import Executor, InProcess, Job
-from ..rules import Rule
-from ..task import Task, load
-from .child import Outcome, Protocol, score
+from ..rules import CompiledRule
+from ..task import Task
+from .child import Outcome, ScoringProtocol, score
 
 CONFIDENCE = 0.95
-_PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
 
 
 @dataclass(frozen=True)
@@ -89,88 +83,7 @@ def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
     )
 
 
-def compare(rule: Rule, task: Task, protocol: Protocol, *, seeds: Sequence[int]) -> Comparison:
+def compare(rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seeds: Sequence[int]) -> Comparison:
     """Scores the rule once per seed; the sweep is repeated each time, so its choice is part of the spread."""
     outcomes = [score(rule, task, protocol, seed=seed, test=True) for seed in seeds]
     return summarise(rule.label, task.name, outcomes)
-
-
-# --- many of them, in several processes ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TaskRecipe:
-    """How to load a task; travels to worker processes. options: of Task.with_options. argument: that named it."""
-
-    name: str
-    data_dir: Path | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-    device: str = "cpu"
-    argument: str = "--tasks"
-
-    def load(self) -> Task:
-        task = load(self.name, data_dir=self.data_dir, argument=self.argument).with_options(**dict(self.options))
-        return task.to(self.device)
-
-
-@dataclass(frozen=True)
-class ScoreTasks:
-    """A Scorer of the executors over several tasks: a job's `rung` is the number of its task."""
-
-    tasks: tuple[Task, ...]
-    protocol: Protocol
-
-    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
-        return score(rule, self.tasks[rung], self.protocol, seed=seed, test=True)
-
-
-@dataclass(frozen=True)
-class LoadTasks:
-    """A Loader of the executors: what a worker process needs to score rules on these tasks."""
-
-    recipes: tuple[TaskRecipe, ...]
-    protocol: Protocol
-
-    def __call__(self) -> ScoreTasks:
-        return ScoreTasks(tuple(recipe.load() for recipe in self.recipes), self.protocol)
-
-
-def make_executor(
-    loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
-) -> Executor:
-    """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
-    if workers == 1:
-        return InProcess(ScoreTasks(tuple(tasks), loader.protocol), threads=threads, clock=clock)
-    from ..executor.local import Local
-
-    return Local(loader, workers=workers, threads=threads, timeout=_PATIENCE, clock=clock)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A training to do: a rule, the number of its task, and a seed."""
-
-    rule: Rule
-    task: int
-    seed: int
-
-
-def run_all(
-    executor: Executor, wanted: Iterable[Wanted], *, started: Callable[[Wanted], None]
-) -> Iterator[tuple[Wanted, Outcome]]:
-    """Each training with its outcome, in the order in which they end. started: is told when one is handed over.
-
-    SearchError when one cannot be run; its message says which and why.
-    """
-    waiting, held = deque(enumerate(wanted)), dict[int, Wanted]()
-    while waiting or held:
-        while waiting and len(held) < executor.slots:
-            number, each = waiting.popleft()
-            started(each)
-            held[number] = each
-            executor.submit(Job(number, each.rule, each.seed, each.task))
-        for answer in executor.wait():
-            each = held.pop(answer.number)
-            if answer.outcome is None:
-                raise SearchError(f"{each.rule.label}: seed {each.seed} could not be trained: {answer.reason}")
-            yield each, answer.outcome

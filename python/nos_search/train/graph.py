@@ -16,9 +16,9 @@ from torch import Tensor
 
 import nos_ext
 
-from ..rules import Rule
+from ..net import Weights
+from ..rules import CompiledRule
 from ..task.base import Task
-from .net import Weights
 from .stack import Stack
 from .training import cross_entropy, fresh_weights
 
@@ -126,7 +126,7 @@ class GraphStack(Stack):
 
     def __init__(
         self,
-        rules: Sequence[Rule],
+        rules: Sequence[CompiledRule],
         task: Task,
         *,
         lrs: Sequence[float],

@@ -4,8 +4,8 @@ A ladder of rungs, the cheapest first. Every rule is scored on rung 0; of those 
 1/eta are scored on the next one. A rule that only wins the short task stays below.
 
 A search in progress is asynchronous, as in ASHA (Li et al. 2020): `due` says who has earned which rung, from the
-rewards so far alone, so a search that is resumed from its store asks for the same promotions (climbing.py); `promote`
-does one. `climb` does the whole ladder for a list of rules at once.
+rewards so far alone, so a search that is resumed from its store asks for the same promotions (run/climbing.py);
+`promote` does one. `climb` does the whole ladder for a list of rules at once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UsageError
-from ..rules import Rule
+from ..rules import CompiledRule
 from ..task import Task, load
-from .child import Outcome, Protocol, score
+from .child import Outcome, ScoringProtocol, score
 
 _ARGUMENT = "--promote"
 _Key = TypeVar("_Key", bound=Hashable)
@@ -38,7 +38,7 @@ class Promotion:
 
     rungs: tuple[Rung, ...]
     eta: int = 4
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: ScoringProtocol = field(default_factory=ScoringProtocol)
 
     def __post_init__(self) -> None:
         if not self.rungs:
@@ -53,18 +53,18 @@ class Promotion:
 
     @classmethod
     def parse(
-        cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: Protocol | None = None
+        cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: ScoringProtocol | None = None
     ) -> Promotion:
         """Reads rungs, set apart by commas, of tasks joined by "+": TASK[:NET][*TIMES][@PART].
 
-        NET: NAME[-DEPTH[-WIDTH]] (see train.net). TIMES: of the task's longer training. PART: of its training data.
+        NET: NAME[-DEPTH[-WIDTH]] (see net/). TIMES: of the task's longer training. PART: of its training data.
         UsageError names the part that cannot be read.
         """
         rungs = []
         for rung in split(text):
             parts = [part.strip() for part in rung.split("+")]
             rungs.append(Rung(rung, tuple(_task(part, data_dir) for part in parts)))
-        return cls(tuple(rungs), eta, protocol or Protocol())
+        return cls(tuple(rungs), eta, protocol or ScoringProtocol())
 
 
 def split(text: str) -> list[str]:
@@ -113,7 +113,7 @@ def _task(part: str, data_dir: Path | None) -> Task:
     return task
 
 
-def promote(rule: Rule, promotion: Promotion, rung: int, *, seed: int) -> Outcome:
+def promote(rule: CompiledRule, promotion: Promotion, rung: int, *, seed: int) -> Outcome:
     """Scores a rule on all tasks of a rung. Deterministic in its arguments.
 
     reward: mean over the tasks; one on which the rule diverges counts 0. status "diverged": it did so on every task.
@@ -130,7 +130,7 @@ def promote(rule: Rule, promotion: Promotion, rung: int, *, seed: int) -> Outcom
     return Outcome("diverged" if diverged else "done", reward, rows[0]["lr"], curve)
 
 
-def climb(rules: Sequence[Rule], promotion: Promotion, *, seed: int) -> list[list[Outcome]]:
+def climb(rules: Sequence[CompiledRule], promotion: Promotion, *, seed: int) -> list[list[Outcome]]:
     """The whole ladder at once: all rules on rung 0, the best 1/eta (at least one) of each rung on the next.
 
     Returns the outcomes of each rule, one for each rung that it reached.

@@ -18,11 +18,11 @@ from torch import Tensor
 
 import nos_ext
 
-from ..rules import Rule
+from ..net import Weights
+from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
-from .net import Weights
 from .seeds import derive_seed
-from .training import LOSS_LIMIT, Batches, cross_entropy, due, eval_batch, fresh_weights
+from .training import LOSS_LIMIT, Batches, cross_entropy, eval_batch, fresh_weights, loss_is_due
 
 
 def pays(task: Task) -> bool:
@@ -34,7 +34,9 @@ class Stack:
     """A cohort of K children as one network. rules, lrs: of each child; all start from the same weights and see the
     same batches, as separate trainings of equal seed do."""
 
-    def __init__(self, rules: Sequence[Rule], task: Task, *, lrs: Sequence[float], total_steps: int, seed: int) -> None:
+    def __init__(
+        self, rules: Sequence[CompiledRule], task: Task, *, lrs: Sequence[float], total_steps: int, seed: int
+    ) -> None:
         first = fresh_weights(task, seed)
         count = len(rules)
 
@@ -69,7 +71,7 @@ class Stack:
         first = list(self._steps)
         while any(self._alive) and self._step < until:
             losses = self._advance()
-            if due(self._step + 1, device):
+            if loss_is_due(self._step + 1, device):
                 fine = (losses < LOSS_LIMIT).tolist()
                 self._alive = [a and b for a, b in zip(self._alive, fine, strict=True)]
                 if not any(self._alive):

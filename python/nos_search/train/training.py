@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol as Interface
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,9 @@ from torch import Tensor
 
 import nos_ext
 
-from ..rules import Rule
+from ..net import Weights
+from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
-from .net import Weights
 from .seeds import derive_seed
 
 LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3 for ten
@@ -36,7 +36,7 @@ def eval_batch(split: Split) -> int:
     return _EVAL_IMAGES if split.y.dim() == 1 else _EVAL_SENTENCES
 
 
-def due(step: int, device: torch.device) -> bool:
+def loss_is_due(step: int, device: torch.device) -> bool:
     """Whether the loss of this step is looked at: always on the CPU, where looking costs nothing."""
     return device.type == "cpu" or step % _CHECK_EVERY == 0 or (step < _CHECK_EVERY and step & (step - 1) == 0)
 
@@ -74,7 +74,7 @@ class Training:
     loss: mean over the last call of run(), nats. val_loss: of the last accuracy().
     """
 
-    def __init__(self, rule: Rule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
         self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
         self.model = task.model()
         self.weights = fresh_weights(task, seed)
@@ -104,7 +104,7 @@ class Training:
             logits = self.model.logits(self.weights, self.task.train.x[index], training=True)
             loss = cross_entropy(logits, self.task.train.y[index])
             value = loss.detach() if device.type != "cpu" else float(loss.detach())
-            if due(self.step + 1, device) and not float(value) < LOSS_LIMIT:  # NaN too
+            if loss_is_due(self.step + 1, device) and not float(value) < LOSS_LIMIT:  # NaN too
                 self.alive = False
                 break
             grads = self._gradients(loss)
@@ -145,7 +145,7 @@ class Training:
         return int(right) / targets if self.alive else 0.0
 
 
-class Cohort(Interface):
+class Cohort(Protocol):
     """Trainings that share the task, the seed and the number of steps, run side by side."""
 
     @property
@@ -177,7 +177,7 @@ class Singles:
     @classmethod
     def start(
         cls,
-        rules: Sequence[Rule],
+        rules: Sequence[CompiledRule],
         task: Task,
         *,
         lrs: Sequence[float],

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .climbing import climbed, order, rungs
-from .config import RunConfig
-from .store import STATUSES, Store, Trial
+from ..run import RunConfig
+from ..run.climbing import climbed, order, rungs
+from ..store import STATUSES, Store, Trial
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Row:
 def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]] | None = None) -> list[Row]:
     """Rules that were trained to the end, best first; equal rewards in order of discovery.
 
-    promoted: what climbing.climbed() says. A rule that reached a higher rung stands before all that did not.
+    promoted: what `run.climbing.climbed` says. A rule that reached a higher rung stands before all that did not.
     """
     climbs = promoted or {}
     duplicates = Counter(trial.duplicate_of for trial in trials if trial.status == "duplicate")

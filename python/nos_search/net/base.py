@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["image", "text", "pair"]
+InputKind = Literal["image", "text", "pair"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Inputs:
     decoder reads; tokens of the source are below `source_vocabulary`, 0 pads both.
     """
 
-    kind: Kind
+    kind: InputKind
     channels: int = 0
     size: tuple[int, int] = (0, 0)
     vocabulary: int = 0

@@ -21,16 +21,16 @@ from markupsafe import Markup
 from nos_ext import RuleError
 from nos_ext.rule.printers.mathml import text_to_mathml
 
-from . import baselines, svg
-from .climbing import PURPOSE, climbed, rungs
-from .config import RunConfig
-from .escape import lines, markup
-from .gate import GATES
-from .gate import counts as gate_counts
+from ..escape import lines, markup
+from ..gate import GATES, gate_counts
+from ..known import REPORTED, RULES
+from ..run import RunConfig, baselines
+from ..run.climbing import climbed, rungs
+from ..space import SearchSpace, make_space
+from ..store import PROMOTION, Score, Store, Trial
+from . import svg
+from .leaderboard import Row, counts, leaderboard
 from .primitives import usage
-from .results import Row, counts, leaderboard
-from .space import SearchSpace, make_space
-from .store import Score, Store, Trial
 
 TOP_RULES = 8
 TABLE_ROWS = 50
@@ -65,7 +65,7 @@ def render(store: Store) -> str:
         meanings=GATES,
         learning=Markup(learning),
         legend=legend,
-        baselines_missing=[name for key, name in baselines.KNOWN.items() if key not in baselines.stored(store)],
+        baselines_missing=[RULES[name].label for name in REPORTED if name not in baselines.stored(store)],
         primitives=Markup(
             svg.heat(names, shares, label="Use of primitives over time", ends=("first", "last evaluations"))
         ),
@@ -88,7 +88,7 @@ def render(store: Store) -> str:
         reasons=Counter(trial.reason.splitlines()[0] for trial in trials if trial.reason).most_common(8),
         settings=_settings(config, space),
         versions=store.versions,
-        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PURPOSE)),
+        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PROMOTION)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
 
@@ -185,7 +185,7 @@ def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[s
         legend.append(_Line(f"found c{k}", f"rank {row.rank}", Markup(formula(row.rule)), row.reward, row.lr))
     for k, (name, entry) in enumerate(known.items()):
         lines.append((f"curve known k{k}", _points(entry.curve)))
-        legend.append(_Line(f"known k{k}", baselines.KNOWN[name], "", entry.reward or 0.0, entry.lr))
+        legend.append(_Line(f"known k{k}", RULES[name].label, "", entry.reward or 0.0, entry.lr))
     drawing = svg.curves(
         [line for line in lines if line[1]], label="Validation accuracy while a child trains", what="training step"
     )

@@ -6,7 +6,7 @@ import torch
 
 import nos_ext
 
-from .errors import UsageError, choose
+from ..errors import UsageError, choose
 
 DEVICES = ("cpu", "cuda")
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from ..executor import Answer
+from ..store import PROMOTION, Score, Store, Trial, clean, record_fault
+from ..train.promotion import due, split
+from ..train.seeds import derive_seed
 from .config import RunConfig
-from .executor import Answer
-from .store import PROMOTION, Score, Store, Trial, clean, record_fault
-from .train.child import derive_seed
-from .train.promotion import due, split
-
-PURPOSE = PROMOTION
 
 
 def climbed(store: Store) -> dict[int, list[float]]:
     """The rewards of each promoted trial on rung 1, 2, ...; 0 where it diverged or could not be run."""
     rewards: dict[int, list[float]] = {}
-    for entry in store.scores(PURPOSE):
+    for entry in store.scores(PROMOTION):
         rewards.setdefault(entry.budget["trial"], []).append(entry.reward or 0.0)
     return rewards
 
@@ -63,14 +61,14 @@ class Climb:
 
     def seed(self, rung: int) -> int:
         """Of all children of a rung: not that of the search, so that luck does not climb."""
-        return derive_seed(self._config.seed, f"{PURPOSE}{rung}")
+        return derive_seed(self._config.seed, f"{PROMOTION}{rung}")
 
     def land(self, number: int, rung: int, answer: Answer) -> Score:
         """Writes what became of a promotion; one that could not be run counts as a reward of 0."""
         outcome, trial = answer.outcome, self._trials[number]
         budget = {"trial": number, "rung": rung}
         failed = Score(
-            PURPOSE,
+            PROMOTION,
             trial.rule,
             trial.key,
             self._rungs[rung - 1],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .escape import markup
+from ..escape import markup
+from ..train.evaluate import Comparison
 from .svg import ticks
-from .train.evaluate import Comparison
 
 _STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#1c2430}.tick{fill:#5b6675;font-size:11px}"

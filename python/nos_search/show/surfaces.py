@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..escape import markup
-from ..svg import ticks
-from . import surface
-from .formula import Array
-from .screen import LEARNING_RATES
+from ..gate import surface
+from ..gate.screen import LEARNING_RATES
+from ..space.group import Array
+from .svg import ticks
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf")
-_PANEL, _GAP, _LEFT, _TOP, _TITLE = 250, 56, 48, 30, 18
+_PANEL, _GAP, _LEFT, _TOP = 250, 56, 48, 30
 _CELLS, _BANDS = 50, 12
 _FRAMES = {  # (x range, y range) of the two-dimensional surfaces
     "rosenbrock": ((-1.8, 1.8), (-0.8, 2.2)),

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import SearchError
-from .space import make_space
-from .store import Store, Trial
+from ..errors import SearchError
+from ..space import make_space
+from ..store import Store, Trial
 
 
 def write_journal(store: Store, path: Path) -> None:

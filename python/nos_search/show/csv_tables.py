@@ -9,12 +9,12 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from .climbing import climbed, rungs
-from .config import RunConfig
-from .escape import cell
-from .gate import GATES
-from .space import make_space
-from .store import Store, Trial
+from ..escape import cell
+from ..gate import GATES
+from ..run import RunConfig
+from ..run.climbing import climbed, rungs
+from ..space import make_space
+from ..store import Store, Trial
 
 _COLUMNS: tuple[str, ...] = ("id", "told", "status", "reward", "lr", "seed", "rule", "key", "fingerprint")
 _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker")

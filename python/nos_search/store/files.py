@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from .errors import SearchError, StoreError, UsageError
+from ..errors import SearchError, StoreError, UsageError
 
 _NAMED_WRONG = (  # another name would do; other errors, such as a full disk, are not the user's choice of a name
     errno.ENOENT,

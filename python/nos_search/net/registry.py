@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...bounds import check_count
-from ...errors import UsageError, choose
-from .base import Inputs, Kind, Net
+from ..bounds import check_count
+from ..errors import UsageError, choose
+from .base import InputKind, Inputs, Net
 from .convnet import ConvNet
 from .gru import GruModel, GruPair
 from .mlp import Mlp
@@ -32,10 +32,10 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Entry:
+class NetEntry:
     """build: kind of input -> maker. depth, width: where the user names none."""
 
-    build: dict[Kind, Callable[[Inputs, int, Spec], Net]]
+    build: dict[InputKind, Callable[[Inputs, int, Spec], Net]]
     depth: int
     width: int
     doc: str
@@ -63,16 +63,16 @@ def _transformer(inputs: Inputs, classes: int, spec: Spec) -> Net:
     return TransformerPair(inputs.source, inputs.source_vocabulary, inputs.vocabulary, spec.width, spec.depth, classes)
 
 
-NETS: dict[str, Entry] = {
-    "convnet": Entry({"image": _convnet}, 2, 32, "the paper's child: conv, ReLU, batch norm, pooling; 2 blocks"),
-    "wrn": Entry({"image": _wrn}, 16, 2, "Wide ResNet of depth 6n + 4 and a widening factor"),
-    "mlp": Entry(
+NETS: dict[str, NetEntry] = {
+    "convnet": NetEntry({"image": _convnet}, 2, 32, "the paper's child: conv, ReLU, batch norm, pooling; 2 blocks"),
+    "wrn": NetEntry({"image": _wrn}, 16, 2, "Wide ResNet of depth 6n + 4 and a widening factor"),
+    "mlp": NetEntry(
         {"image": lambda i, c, s: Mlp(i.channels * math.prod(i.size), s.width, s.depth, c)},
         2,
         128,
         "hidden layers of ReLU units",
     ),
-    "gru": Entry(
+    "gru": NetEntry(
         {
             "text": lambda i, c, s: GruModel(i.vocabulary, s.width, s.depth, c),
             "pair": lambda i, c, s: GruPair(i.source, i.source_vocabulary, i.vocabulary, s.width, s.depth, c),
@@ -81,16 +81,18 @@ NETS: dict[str, Entry] = {
         96,
         "gated recurrent units; an encoder-decoder with attention for pairs",
     ),
-    "transformer": Entry({"text": _transformer, "pair": _transformer}, 2, 64, "pre-norm transformer without dropout"),
+    "transformer": NetEntry(
+        {"text": _transformer, "pair": _transformer}, 2, 64, "pre-norm transformer without dropout"
+    ),
 }
 
 
-def fitting(kind: Kind) -> tuple[str, ...]:
+def fitting(kind: InputKind) -> tuple[str, ...]:
     """The names of the networks that take such inputs."""
     return tuple(name for name, entry in NETS.items() if kind in entry.build)
 
 
-def parse(text: str, kind: Kind) -> Spec:
+def parse(text: str, kind: InputKind) -> Spec:
     """Reads NAME[-DEPTH[-WIDTH]]. UsageError for a name that does not fit inputs of this kind, or a bad number."""
     name, *numbers = text.split("-")
     if name not in fitting(kind):

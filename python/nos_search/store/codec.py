@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import StoreError
+from ..errors import StoreError
 
 VERSION = 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .errors import SearchError
-from .escape import line
-from .store import Score, Trial
+from ..errors import SearchError
+from ..escape import line
+from ..store import Score, Trial
 
 
 def summary_writer() -> Any:

@@ -13,5 +13,4 @@ NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
 SWEEPS = ("halving", "full")
 EXECUTORS = ("inprocess", "loky", "ray")
 DEVICES = ("cpu", "cuda")
-KNOWN = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # of evaluate --known
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export

@@ -8,21 +8,14 @@ from typing import Any
 
 import torch
 
+from ..known import REPORTED, RULES
+from ..rules import compile_rule
+from ..store import Score, Store
+from ..train.child import score
+from ..train.device import check_device
 from .config import RunConfig
-from .device import check_device
-from .rules import compile_rule
-from .store import Score, Store
-from .train.child import score
 
-PURPOSE = "baseline"
-KNOWN = {
-    "adam": "Adam",
-    "rmsprop": "RMSProp",
-    "sgd": "SGD",
-    "momentum": "Momentum",
-    "adamw": "AdamW",
-    "lion": "Lion",
-}
+BASELINE = "baseline"
 
 
 def budget(config: RunConfig) -> dict[str, Any]:
@@ -35,32 +28,32 @@ def budget(config: RunConfig) -> dict[str, Any]:
 
 
 def stored(store: Store) -> dict[str, Score]:
-    """The scores of known optimizers that fit the run, by name, in the order of KNOWN."""
+    """The scores of known optimizers that fit the run, by name, in the order of REPORTED."""
     config = RunConfig.from_json(store.config)
     found = {
         entry.name: entry
-        for entry in store.scores(PURPOSE)
+        for entry in store.scores(BASELINE)
         if (entry.task, entry.seed, entry.budget) == (config.task, config.child_seed, budget(config))
     }
-    return {name: found[name] for name in KNOWN if name in found}
+    return {name: found[name] for name in REPORTED if name in found}
 
 
 def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
     """Trains those that the store does not have yet. It must be open for writing."""
     config = RunConfig.from_json(store.config)
-    missing = [name for name in KNOWN if name not in stored(store)]
+    missing = [name for name in REPORTED if name not in stored(store)]
     if not missing:
         return
     task, protocol = config.make_task().to(check_device(config.device_name)), config.make_protocol()
     torch.set_num_threads(config.threads)
     for name in missing:
-        note(f"training {KNOWN[name]} on {config.task} with the run's seed, to compare")
+        note(f"training {RULES[name].label} on {config.task} with the run's seed, to compare")
         rule = compile_rule(name)
         start = time.perf_counter()
         got = score(rule, task, protocol, seed=config.child_seed)
         store.put_score(
             Score(
-                PURPOSE,
+                BASELINE,
                 name,
                 rule.key,
                 config.task,

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import files
 from ..errors import SearchError, UsageError
 from ..escape import line
-from .child import Outcome
+from ..train.child import Outcome
+from . import files
 
 _KIND, _FORMAT = "nos-search evaluate", 1
 _LARGE = 1e300

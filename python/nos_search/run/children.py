@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ..executor import EXECUTORS, Executor, Loader, Scorer, Workers, create
+from ..rules import CompiledRule
+from ..task import Task
+from ..train.child import Outcome, ScoringProtocol, score
+from ..train.device import check_device
+from ..train.promotion import Promotion, promote
 from .config import RunConfig
-from .device import check_device
-from .executor import Executor, InProcess, Scorer
-from .rules import Rule
-from .task import Task
-from .train.child import Outcome, Protocol, score
-from .train.promotion import Promotion, promote
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class ChildScorer:
     """Scores rules by training the task's child, or those of a rung of the ladder."""
 
     task: Task
-    protocol: Protocol
+    protocol: ScoringProtocol
     ladder: Promotion | None = None
 
-    def __call__(self, rule: Rule, seed: int, rung: int) -> Outcome:
+    def __call__(self, rule: CompiledRule, seed: int, rung: int) -> Outcome:
         if rung == 0:
             return score(rule, self.task, self.protocol, seed=seed)
         if self.ladder is None:
@@ -53,24 +54,19 @@ def scorer(config: RunConfig, task: Task) -> ChildScorer:
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
     """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
-    name = config.executor_name
-    if name == "inprocess":
-        return InProcess(scorer(config, task), threads=config.threads, clock=clock)
-    config.make_ladder(task)  # what cannot be loaded is said here, not by each worker
-    loader = LoadChild(config.to_json())
-    if name == "loky":
-        check_device(config.device_name)
-        from .executor.local import Local
-
-        return Local(loader, workers=config.workers, threads=config.threads, timeout=config.trial_timeout, clock=clock)
-    from .executor.cluster import Cluster
-
-    return Cluster(
-        loader,
-        workers=config.workers,
-        threads=config.threads,
-        gpus=config.gpus_per_trial,
-        address=config.ray_address,
-        timeout=config.trial_timeout,
-        clock=clock,
+    name, loader = config.executor_name, _loader(config, task)
+    workers = Workers(
+        config.workers, config.threads, config.trial_timeout, gpus=config.gpus_per_trial, address=config.ray_address
     )
+    return create(name, loader, workers, clock=clock)
+
+
+def _loader(config: RunConfig, task: Task) -> Loader:
+    """What gives each worker its scorer. What cannot be had is said here, not by each worker."""
+    entry = EXECUTORS[config.executor_name]
+    if not entry.processes:
+        return partial(scorer, config, task)
+    config.make_ladder(task)
+    if not entry.cluster:
+        check_device(config.device_name)
+    return LoadChild(config.to_json())

@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
-from .errors import SearchError
-from .escape import line, lines
+from ..errors import SearchError
+from ..escape import line, lines
 
 _ASCII = {"±": "+-", "…": "...", "µ": "u"}  # of what the commands print themselves; rules are ASCII
-_HANDLER = "nos_search.output"
+_HANDLER = "nos_search.cli.output"
 
 
 class ReaderGoneError(Exception):

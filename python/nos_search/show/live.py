@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .escape import line
-from .gate import GATES
-from .store import Score, Trial
+from ..escape import line
+from ..gate import GATES
+from ..store import Score, Trial
 
 _TOP = 8
 _MEAN_WINDOW = 25

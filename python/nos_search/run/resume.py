@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .errors import StoreError
-from .store import Store, Trial
-from .strategy import Result, Strategy
+from ..errors import StoreError
+from ..store import Store, Trial
+from ..strategy import Result, Strategy
 
 _UNFIT = (
     "run folder {folder} cannot be resumed: the strategy's checkpoint does not fit the trials; restore it from a copy"

@@ -14,17 +14,17 @@ import torch
 
 import nos_ext
 
-from .bounds import check_count
-from .device import check_name
-from .errors import UsageError, choose
-from .executor import EXECUTORS
-from .gate import Gates
-from .space import SearchSpace, Space, make_space
-from .strategy import STRATEGIES, Strategy, create
-from .task import TASKS, Task, load
-from .train.child import Protocol, Sweep, derive_seed
-from .train.promotion import Promotion, Rung
-from .train.seeds import check_seed
+from ..bounds import check_count
+from ..errors import UsageError, choose
+from ..executor import EXECUTORS
+from ..gate import Gates
+from ..space import SearchSpace, Space, make_space
+from ..strategy import STRATEGIES, Strategy, create
+from ..task import TASKS, Task, load
+from ..train.child import ScoringProtocol, Sweep
+from ..train.device import check_name
+from ..train.promotion import Promotion, Rung
+from ..train.seeds import check_seed, derive_seed
 
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
@@ -80,19 +80,20 @@ class RunConfig:
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
-            raise choose("--executor", self.executor, EXECUTORS)
+            raise choose("--executor", self.executor, tuple(EXECUTORS))
         check_count("--workers", self.workers, "say how many processes train")
-        if self.workers > 1 and self.executor == "inprocess":
+        entry = EXECUTORS[self.executor_name]
+        if self.workers > 1 and not entry.processes:
             raise UsageError(
-                f"--workers {self.workers} with --executor inprocess: it has one; use --executor loky or ray"
+                f"--workers {self.workers} with --executor {self.executor}: it has one; use --executor loky or ray"
             )
-        if self.executor != "ray" and (self.ray_address is not None or self.gpus_per_trial):
+        if not entry.cluster and (self.ray_address is not None or self.gpus_per_trial):
             raise UsageError("--ray-address and --gpus-per-trial need --executor ray")
         if not 0 <= self.gpus_per_trial < math.inf:
             raise UsageError(f"--gpus-per-trial {self.gpus_per_trial:g} is below 0")
         if check_name(self.device_name) == "cpu" and self.gpus_per_trial:
             raise UsageError(f"--gpus-per-trial {self.gpus_per_trial:g} with --device cpu: name one of them")
-        if self.executor == "ray" and self.device == "cuda" and not self.gpus_per_trial:
+        if entry.cluster and self.device == "cuda" and not self.gpus_per_trial:
             raise UsageError(
                 "--device cuda with --executor ray needs --gpus-per-trial F: how much of a GPU a worker gets"
             )
@@ -132,8 +133,8 @@ class RunConfig:
             net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
         )
 
-    def make_protocol(self) -> Protocol:
-        return Protocol(sweep=self.sweep)
+    def make_protocol(self) -> ScoringProtocol:
+        return ScoringProtocol(sweep=self.sweep)
 
     def make_ladder(self, task: Task) -> Promotion | None:
         """Rung 0, which is `task`, and those of --promote, data loaded; None without."""

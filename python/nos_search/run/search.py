@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ..errors import SearchError, StoreError
+from ..executor import Answer, Executor, Job
+from ..gate import Funnel, Verdict
+from ..rules import CompiledRule, parse_stored_rule
+from ..store import Score, Store, Trial, clean, record_fault
+from ..strategy import Strategy
 from .climbing import Climb
 from .config import RunConfig
-from .errors import SearchError, StoreError
-from .executor import Answer, Executor, Job
-from .gate import Funnel, Verdict
 from .resume import restore, result_of
-from .rules import Rule, parse_stored_rule
-from .store import Score, Store, Trial, clean, record_fault
-from .strategy import Strategy
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
 _CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a second
@@ -66,7 +66,7 @@ class Search:
         answered = [trial for trial in resumed.trials if trial.told is not None]
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
         self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
-        self._ready: deque[tuple[Trial, Rule]] = deque()  # not yet handed to the executor
+        self._ready: deque[tuple[Trial, CompiledRule]] = deque()  # not yet handed to the executor
         self._flying: dict[int, Trial] = {}
         self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
         self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
@@ -186,7 +186,7 @@ class Search:
             for listener in self.listeners:
                 listener.on_start(trial, rung)
 
-    def _launch(self, trial: Trial, rule: Rule) -> None:
+    def _launch(self, trial: Trial, rule: CompiledRule) -> None:
         self._flying[trial.id] = trial
         self.executor.submit(Job(trial.id, rule, trial.seed))
         for listener in self.listeners:

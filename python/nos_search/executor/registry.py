@@ -1,0 +1,81 @@
+"""Owns the list of executors by name, and how one is made.
+
+A new executor is one file, one row here, and one case of `nos_search.testing.executor` in the tests. An executor's
+module is imported only when one is made, because it may need a package that is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import choose
+from .base import Executor, Loader
+from .inprocess import InProcess
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who trains, whatever the executor.
+
+    count: processes. threads: torch threads of each; they are part of what decides the bits. timeout: seconds after
+    which a worker that has not answered is taken for hung. gpus: the share of a GPU that each worker of a cluster gets.
+    address: of the cluster, None for one that is started on this machine.
+    """
+
+    count: int
+    threads: int
+    timeout: float
+    gpus: float = 0.0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class ExecutorEntry:
+    """An executor in the list. make: returns one that is ready for jobs.
+
+    processes: its workers are processes of their own, so the loader must be picklable, and there may be several.
+    cluster: they may be on other machines, so it takes an address and shares of GPUs.
+    """
+
+    make: Callable[[Loader, Workers, Callable[[], float]], Executor]
+    processes: bool = True
+    cluster: bool = False
+
+
+def _inprocess(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
+    return InProcess(loader(), threads=workers.threads, clock=clock)
+
+
+def _loky(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
+    from .local import Local
+
+    return Local(loader, workers=workers.count, threads=workers.threads, timeout=workers.timeout, clock=clock)
+
+
+def _ray(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
+    from .cluster import Cluster
+
+    return Cluster(
+        loader,
+        workers=workers.count,
+        threads=workers.threads,
+        gpus=workers.gpus,
+        address=workers.address,
+        timeout=workers.timeout,
+        clock=clock,
+    )
+
+
+EXECUTORS: dict[str, ExecutorEntry] = {
+    "inprocess": ExecutorEntry(_inprocess, processes=False),
+    "loky": ExecutorEntry(_loky),
+    "ray": ExecutorEntry(_ray, cluster=True),
+}
+
+
+def create(name: str, loader: Loader, workers: Workers, *, clock: Callable[[], float]) -> Executor:
+    """The executor of that name. UsageError for a name that is not in the list."""
+    if name not in EXECUTORS:
+        raise choose("--executor", name, tuple(EXECUTORS))
+    return EXECUTORS[name].make(loader, workers, clock)

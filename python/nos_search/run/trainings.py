@@ -1,0 +1,94 @@
+"""Owns trainings that belong to no search: rules on tasks with seeds, by an executor, as `evaluate` wants them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SearchError
+from ..executor import Executor, Job, Workers, create
+from ..rules import CompiledRule
+from ..task import Task, load
+from ..train.child import Outcome, ScoringProtocol, score
+
+_PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
+
+
+@dataclass(frozen=True)
+class TaskRecipe:
+    """How to load a task; travels to worker processes. options: of Task.with_options. argument: that named it."""
+
+    name: str
+    data_dir: Path | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    device: str = "cpu"
+    argument: str = "--tasks"
+
+    def load(self) -> Task:
+        task = load(self.name, data_dir=self.data_dir, argument=self.argument).with_options(**dict(self.options))
+        return task.to(self.device)
+
+
+@dataclass(frozen=True)
+class ScoreTasks:
+    """A Scorer of the executors over several tasks: a job's `rung` is the number of its task."""
+
+    tasks: tuple[Task, ...]
+    protocol: ScoringProtocol
+
+    def __call__(self, rule: CompiledRule, seed: int, rung: int) -> Outcome:
+        return score(rule, self.tasks[rung], self.protocol, seed=seed, test=True)
+
+
+@dataclass(frozen=True)
+class LoadTasks:
+    """A Loader of the executors: what a worker process needs to score rules on these tasks."""
+
+    recipes: tuple[TaskRecipe, ...]
+    protocol: ScoringProtocol
+
+    def __call__(self) -> ScoreTasks:
+        return ScoreTasks(tuple(recipe.load() for recipe in self.recipes), self.protocol)
+
+
+def make_tasks_executor(
+    loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
+) -> Executor:
+    """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
+    crew = Workers(workers, threads, _PATIENCE)
+    if workers == 1:
+        return create("inprocess", lambda: ScoreTasks(tuple(tasks), loader.protocol), crew, clock=clock)
+    return create("loky", loader, crew, clock=clock)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A training to do: a rule, the number of its task, and a seed."""
+
+    rule: CompiledRule
+    task: int
+    seed: int
+
+
+def run_all(
+    executor: Executor, wanted: Iterable[Wanted], *, started: Callable[[Wanted], None]
+) -> Iterator[tuple[Wanted, Outcome]]:
+    """Each training with its outcome, in the order in which they end. started: is told when one is handed over.
+
+    SearchError when one cannot be run; its message says which and why.
+    """
+    waiting, held = deque(enumerate(wanted)), dict[int, Wanted]()
+    while waiting or held:
+        while waiting and len(held) < executor.slots:
+            number, each = waiting.popleft()
+            started(each)
+            held[number] = each
+            executor.submit(Job(number, each.rule, each.seed, each.task))
+        for answer in executor.wait():
+            each = held.pop(answer.number)
+            if answer.outcome is None:
+                raise SearchError(f"{each.rule.label}: seed {each.seed} could not be trained: {answer.reason}")
+            yield each, answer.outcome
