@@ -76,6 +76,9 @@ class Captured:
     hypers: dict[str, float] = field(default_factory=dict)
     after: int = 0
     temporaries: int = 4
+    scalars: int = 128
+    threads: int = 32  # of a block of the prologue
+    backwards: bool = False  # its last block first, and its last thread first
 
 
 @cache
@@ -156,6 +159,7 @@ def apply(
         error = library().nos_host_captured(
             ctypes.byref(arguments), captured.before, later, ctypes.c_size_t(len(later or b"")),
             captured.number, later_hypers.ctypes.data_as(ctypes.c_void_p), captured.after, captured.temporaries,
+            ctypes.c_uint32(captured.scalars), captured.threads, captured.backwards,
         )  # fmt: skip
     if error:
         raise ValueError(error.decode())
