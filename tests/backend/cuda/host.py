@@ -126,8 +126,9 @@ def apply(
     shared_limit: int = SHARED_LIMIT,
     stochastic_rounding: bool = False,
     captured: Captured | None = None,
-) -> None:
-    """One step by the kernel. Several programs: a population, one group of hyperparameters for each."""
+) -> int:
+    """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs: a population,
+    one group of hyperparameters for each."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
@@ -151,8 +152,9 @@ def apply(
         stochastic_rounding=stochastic_rounding,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
+    blocks = ctypes.c_uint64()
     if captured is None:
-        error = library().nos_host_step(ctypes.byref(arguments))
+        error = library().nos_host_step(ctypes.byref(arguments), ctypes.byref(blocks))
     else:
         later = captured.later.bytecode if captured.later else None
         later_hypers = values(captured.later, captured.hypers) if captured.later else np.zeros(64)
@@ -163,3 +165,4 @@ def apply(
         )  # fmt: skip
     if error:
         raise ValueError(error.decode())
+    return blocks.value
