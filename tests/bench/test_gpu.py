@@ -151,6 +151,17 @@ def test_wrong_usage_of_the_script() -> None:
     assert page.main([]) == 2
 
 
+def test_another_package_of_the_name_tests_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Some wheels install one beside their own."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "python"), str(tmp_path)])
+    command = [sys.executable, "-m", "tests.backend.cuda.gate", "--help"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert out.returncode == 0, out.stderr
+    assert "compute capabilities" in out.stdout
+
+
 @pytest.mark.slow
 def test_stages_by_name_without_a_gpu(tmp_path: Path) -> None:
     """Results come back as few files, and only of what was asked for; a second call keeps what it did not ask for."""
