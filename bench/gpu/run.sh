@@ -96,17 +96,11 @@ tests() {
   return $rc
 }
 
-# Each tensor is an allocation of its own, with nothing usable behind it.
-sanitizer() {
-  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-  local tool=()
-  [ -n "$host" ] || tool=(compute-sanitizer --error-exitcode 9)
-  "${tool[@]}" "$PYTHON" -m bench.gpu.check --device "$device"
-}
-
+# Questions in processes of their own, with limits of their own; the two of the sanitizer are a stage.
+sanitizer() { "$PYTHON" -m bench.gpu.probe memcheck racecheck --device "$device"; }
 probe() {
   set -o pipefail
-  "$PYTHON" -m bench.gpu.probe --device "$device" | tee "$OUT/probe.txt"
+  "$PYTHON" -m bench.gpu.probe --but memcheck --but racecheck --device "$device" | tee "$OUT/probe.txt"
 }
 
 profile() {
@@ -135,8 +129,8 @@ esac
 stage check 60 "$PYTHON" -m bench.gpu.check --device "$device"
 stage tests 120 bash -c tests
 stage children 60 bash -c 'run_tests tests/search/test_child_stack.py -k gpu'
-if [ -n "$host" ] || have compute-sanitizer; then stage sanitizer 75 bash -c sanitizer; fi
-stage probe $([ -n "$host" ] && echo 300 || echo 100) bash -c probe
+stage sanitizer 155 bash -c sanitizer
+SHOW=80 stage probe $([ -n "$host" ] && echo 300 || echo 150) bash -c probe
 stage nvrtc 60 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
 stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds $([ -n "$host" ] && echo 40 || echo 120) --device "$device"
 if [ -n "$host" ] || have ncu; then stage profile 60 bash -c profile; fi
