@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build docs fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -54,6 +54,19 @@ build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
 	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build --preset dev
 	$(BIN)/cmake --install build/dev --prefix .
+
+# For a GPU machine without a network, such as FOR=python3.12 and ARCH=90. Only the headers of that Python are used; pybind11
+# and dlpack.h are those of .venv. bench/gpu/run.sh takes the module where it lies, and refuses it once csrc/ has changed.
+FOR  ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12) python3.12)
+ARCH ?= 90
+gpu-module: $(STAMP) ## the module for another Python (FOR=) and one kind of GPU (ARCH=), into nos_ext/ (needs nvcc)
+	$(BIN)/cmake -S . -B build/gpu-module -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=Release \
+	    -DNOS_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$(ARCH)-real -DPython_EXECUTABLE=$$($(FOR) -c "import sys; print(sys.executable)") \
+	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
+	    -DNOS_DLPACK_DIR=$$($(BIN)/python -c "import pathlib, tvm_ffi; print(pathlib.Path(tvm_ffi.__file__).parent / 'include/dlpack')")
+	$(BIN)/cmake --build build/gpu-module
+	$(BIN)/cmake --install build/gpu-module --prefix .
+	$(FOR) cmake/sources.py --check
 
 fuzz: $(STAMP) ## a million mutated programs under ASan and UBSan (needs clang with libFuzzer)
 	$(BIN)/python tests/fuzz/make_corpus.py build/fuzz/corpus

@@ -1,5 +1,4 @@
 # dlpack.h: from the build requirement apache-tvm-ffi; where that is missing (an offline machine), from an installed torch.
-find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
 if(NOT NOS_DLPACK_DIR)
   execute_process(
     COMMAND ${Python_EXECUTABLE} -c "

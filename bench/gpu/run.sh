@@ -8,8 +8,9 @@
 #
 # --host: a dry run of the same stages without a GPU, on tiny CPU tensors, with the kernels run by the host.
 #
-# Needs a Python (PYTHON names another than .venv's or python3) with torch, NumPy, pybind11 >= 3 and pytest; nvcc, CMake >=
-# 3.22 and a C++20 compiler unless nos_ext/ holds a module for this Python; ncu and compute-sanitizer where they are.
+# Needs a Python (PYTHON names another than .venv's or python3) with torch, NumPy and pytest; ncu and compute-sanitizer
+# where they are. nos_ext/ may hold a module that another machine has built for this Python and GPU, `make gpu-module` there;
+# one of other sources is refused, and the stage build needs pybind11 >= 3, nvcc, CMake >= 3.22 and a C++20 compiler then.
 # Results go to $OUT (build/gpu/out): results.json, report.md, nvrtc.json, probe.txt, ncu.csv and logs.tgz. Everything else
 # stays in build/gpu. A stage that fails or runs out of time leaves the others alone; the exit status says if all went well.
 cd "$(dirname "$0")/../.." || exit 2
@@ -21,7 +22,7 @@ for argument in "$@"; do
     *" $argument "*) if [ "$argument" = --host ]; then host=1; else wanted+=("$argument"); fi ;;
     *)
       echo "run.sh: '$argument' is neither --host nor a stage" >&2
-      sed -n '2,15s/^# \{0,1\}//p' bench/gpu/run.sh >&2
+      sed -n '2,/^cd /s/^# \{0,1\}//p' bench/gpu/run.sh >&2
       exit 2
       ;;
   esac
@@ -35,9 +36,14 @@ rm -f "$work"/logs/*.log
 if [ -z "${PYTHON:-}" ]; then PYTHON=python3; [ -x .venv/bin/python ] && PYTHON=$root/.venv/bin/python; fi
 PYTHON=$("$PYTHON" -c 'import sys; print(sys.executable)') || exit 2 # a whole path: CMake takes another for a relative one
 PATH=$(dirname "$PYTHON"):$PATH
-device=$([ -n "$host" ] && echo cpu || echo cuda)
+device=cpu architecture=''
+if [ -z "$host" ]; then
+  device=cuda
+  architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+  [ -n "$architecture" ] || { echo "run.sh: nvidia-smi finds no GPU here; --host makes a dry run" >&2; exit 1; }
+fi
 export PYTHONPATH=$root:$root/python NOS_JIT_CACHE=$work/jit TORCHINDUCTOR_CACHE_DIR=$work/inductor PYTHONUNBUFFERED=1
-export OUT PYTHON PATH root host work device
+export OUT PYTHON PATH root host work device architecture
 
 begin=$(date +%s)
 failed=()
@@ -46,6 +52,7 @@ failed=()
 stage() {
   local name=$1 limit=$2 from=$(date +%s) rc
   shift 2
+  [ -z "$host" ] || limit=$((3 * limit)) # the machine may be busy
   case " ${wanted[*]} report " in *" $name "*) ;; *) return 0 ;; esac
   echo "== $name (at $((from - begin)) s, limit $limit s)"
   timeout -s INT -k 10 "$limit" "$@" >"$work/logs/$name.log" 2>&1
@@ -59,20 +66,19 @@ stage() {
 }
 have() { command -v "$1" >/dev/null; }
 
-# Does nothing where the module in place is newer than its sources, or, on a GPU, has code for it.
-build() {
-  local arguments=() arch
-  if [ -n "$host" ]; then
-    local module
-    module=$("$PYTHON" -c 'import nos_ext._C as c; print(c.__file__)') &&
-      [ -z "$(find csrc cmake CMakeLists.txt -newer "$module" -type f -print -quit)" ] && "$PYTHON" -m nos_ext.info && return
-  else
-    arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
-    "$PYTHON" -m nos_ext.info && "$PYTHON" -c "
+# Whether the module in place is of these sources, loads, and has code for the GPU; says so, or why not.
+fits() {
+  "$PYTHON" cmake/sources.py --check && "$PYTHON" -c "
 import sys, nos_ext
-sys.exit('$arch-real' not in nos_ext.build_info()['cuda']['architectures'].split())" && return
-    arguments+=(-DNOS_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real")
-  fi
+info, wanted = nos_ext.build_info()['cuda'], sys.argv[1]
+has = info['architectures'].split()
+if wanted and not {wanted, f'{wanted}-real'} & set(has):
+    sys.exit(f'it has no code for sm_{wanted}; it has: {has or info[\"status\"]}')" "$architecture"
+}
+build() {
+  local arguments=()
+  if fits; then "$PYTHON" -m nos_ext.info; return; fi
+  [ -n "$host" ] || arguments+=(-DNOS_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$architecture-real")
   have ninja && arguments+=(-G Ninja)
   cmake -S . -B "$work/tree" "${arguments[@]}" -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$PYTHON" \
     -Dpybind11_DIR="$("$PYTHON" -m pybind11 --cmakedir)" &&
@@ -91,17 +97,11 @@ tests() {
   return $rc
 }
 
-# Each tensor is an allocation of its own, with nothing usable behind it.
-sanitizer() {
-  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-  local tool=()
-  [ -n "$host" ] || tool=(compute-sanitizer --error-exitcode 9)
-  "${tool[@]}" "$PYTHON" -m bench.gpu.check --device "$device"
-}
-
+# Questions in processes of their own, with limits of their own; the two of the sanitizer are a stage.
+sanitizer() { "$PYTHON" -m bench.gpu.probe memcheck racecheck --device "$device"; }
 probe() {
   set -o pipefail
-  "$PYTHON" -m bench.gpu.probe --device "$device" | tee "$OUT/probe.txt"
+  "$PYTHON" -m bench.gpu.probe --but memcheck --but racecheck --device "$device" | tee "$OUT/probe.txt"
 }
 
 profile() {
@@ -120,17 +120,20 @@ profile() {
 }
 
 report() { "$PYTHON" -m bench.gpu.page "$OUT" >"$OUT/report.md"; local rc=$?; cat "$OUT/report.md"; return $rc; }
-export -f build run_tests tests sanitizer probe profile report have
+export -f fits build run_tests tests sanitizer probe profile report have
 
 [ -n "$host" ] || nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
-stage build $([ -n "$host" ] && echo 900 || echo 110) bash -c build || exit 1
+stage build $([ -n "$host" ] && echo 300 || echo 110) bash -c build || exit 1
+case " ${wanted[*]} " in *" build "*) ;; *)
+  fits || [ -n "$host" ] || { echo "run.sh: run the stage build first" >&2; exit 1; } ;;
+esac
 stage check 60 "$PYTHON" -m bench.gpu.check --device "$device"
 stage tests 120 bash -c tests
 stage children 60 bash -c 'run_tests tests/search/test_child_stack.py -k gpu'
-if [ -n "$host" ] || have compute-sanitizer; then stage sanitizer 75 bash -c sanitizer; fi
-stage probe $([ -n "$host" ] && echo 300 || echo 100) bash -c probe
+stage sanitizer 155 bash -c sanitizer
+SHOW=80 stage probe 150 bash -c probe
 stage nvrtc 60 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
-stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds $([ -n "$host" ] && echo 40 || echo 120) --device "$device"
+stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 120 --device "$device"
 if [ -n "$host" ] || have ncu; then stage profile 60 bash -c profile; fi
 stage compile 60 "$PYTHON" -m bench.gpu.run compile --out "$OUT" --seconds 40 --device "$device"
 if [ -f "$OUT/results.json" ]; then SHOW=200 stage report 20 bash -c report; fi

@@ -16,7 +16,8 @@ import torch
 
 import nos_ext
 from bench.case import Contender
-from bench.gpu import page, predictions, probe, run, scenes, suites, timing
+from bench.gpu import fast, page, predictions, probe, run, scenes, suites, timing
+from bench.gpu.ask import Wrong
 from bench.gpu.contenders import COMPILED, GRAPH, INTERPRETER, contenders
 from bench.rules import RULES
 
@@ -151,6 +152,17 @@ def test_wrong_usage_of_the_script() -> None:
     assert page.main([]) == 2
 
 
+def test_another_package_of_the_name_tests_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Some wheels install one beside their own."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "python"), str(tmp_path)])
+    command = [sys.executable, "-m", "tests.backend.cuda.gate", "--help"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert out.returncode == 0, out.stderr
+    assert "compute capabilities" in out.stdout
+
+
 @pytest.mark.slow
 def test_stages_by_name_without_a_gpu(tmp_path: Path) -> None:
     """Results come back as few files, and only of what was asked for; a second call keeps what it did not ask for."""
@@ -174,17 +186,55 @@ def test_stages_by_name_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_every_question_of_the_probe_has_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    before = nos_ext.set_jit("never")
+    before = nos_ext.set_jit("auto")
     try:
-        assert probe.main(["--device", "cpu", "--here"]) == 0
+        assert probe.main(["--device", "cpu", "--here", "--but", "captured_child_stack"]) == 0
+        assert nos_ext.set_jit("auto") == "auto"
     finally:
         nos_ext.set_jit(before)
     answers = capsys.readouterr().out
-    for question in probe.QUESTIONS:
-        assert f"{question.__name__}: " in answers
-    assert "host_time_of_a_step: needs" not in answers
+    assert "captured_child_stack" not in answers
+    for name in probe.BY_NAME.keys() - {"captured_child_stack"}:
+        assert f"{name}: " in answers
+    for name in ("bits_of_both_tiers", "every_op_at_the_edges", "host_time_of_a_step", "share_of_copy_by_chunk"):
+        assert f"{name}: needs" not in answers
+    assert "memcheck: needs a device" in answers
     with pytest.raises(SystemExit):
         probe.main(["what_is_love"])
+
+
+def test_answers_that_are_not_good(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """WRONG, FAILED and late ones say so, and leave the others alone."""
+
+    def wrong(device: str) -> str:
+        raise Wrong("2 + 2 = 5")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(probe.BY_NAME, "build", wrong)
+        assert probe.main(["build", "--here", "--device", "cpu"]) == 1
+    assert capsys.readouterr().out == "build: WRONG: 2 + 2 = 5\n"
+    monkeypatch.setenv("NOS_ISA", "avx9000")
+    assert probe.main(["build", "memcheck", "--device", "cpu"]) == 1
+    monkeypatch.delenv("NOS_ISA")
+    answers = capsys.readouterr().out.splitlines()
+    assert answers[0] == "build:"
+    assert answers[1].startswith("  FAILED, exit status 1: ")
+    assert "NOS_ISA is 'avx9000'" in answers[1]
+    assert answers[2:] == ["memcheck: needs a device"]
+    monkeypatch.setitem(probe.QUESTIONS, probe.BY_NAME["build"], 0)
+    assert probe.main(["build", "memcheck", "--device", "cpu"]) == 1
+    assert capsys.readouterr().out.splitlines() == ["build: LATE: no answer within 0 s", "memcheck: needs a device"]
+
+
+def test_what_the_profiler_printed() -> None:
+    text = (
+        '==PROF== Connected\n"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
+        '"0","interpreter","dram__throughput.avg.pct_of_peak_sustained_elapsed","%","91.5"\n'
+        '"0","interpreter","smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio","inst","12.25"\n'
+        '"1","interpreter","something.else","%","1"\n"1","interpreter","gpu__time_duration.sum","us","480.1"\n'
+    )
+    assert fast.profile_rows(text) == ["DRAM 91.5 %, stalls: memory 12.25", "time 480.1 us"]
+    assert fast.profile_rows("==ERROR== no permission\n") == []
 
 
 def first_words(done: subprocess.CompletedProcess[str]) -> list[str]:

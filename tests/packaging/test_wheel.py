@@ -64,7 +64,8 @@ def test_sdist_to_wheel_to_use_elsewhere(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        assert any(n.startswith("nos_ext/_C.") and n.endswith(".so") for n in names)
+        (module,) = (n for n in names if n.startswith("nos_ext/_C.") and n.endswith(".so"))
+        assert run(python, "cmake/sources.py", cwd=ROOT).strip().encode() in archive.read(module)
         assert {
             "nos_ext/py.typed",
             "nos_ext/_C.pyi",

@@ -27,8 +27,14 @@ void put(T* to, const T* from, size_t count) {
   if (count) std::memcpy(to, from, count * sizeof(T));  // memcpy takes no null pointers
 }
 
+constexpr uint32_t kMostScalars = std::max(bytecode::kMaxConstants, bytecode::kMaxScalarCode);
+constexpr uint32_t kMostRowScalars = bytecode::kFirstHyper + kRowHypers + 2 * kMostScalars;
+static_assert(kMostRowScalars * sizeof(double) + kMostScalars * sizeof(ScalarInstr) <= 48 * 1024,
+              "the prologue's shared memory is what a block gets unasked");
+
 // See Capacity.
 Capacity filled(Capacity capacity, std::span<const Program* const> programs, const Job& job) {
+  capacity.scalars = std::min(capacity.scalars, kMostScalars);
   if (capacity.instructions) return capacity;
   capacity = {job.longest, 0, job.overflow};
   for (const Program* p : programs)
@@ -50,6 +56,7 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
   for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *job_.lowered[k]);
   Cursor c;
   c.array<CapturedHead>(1);
+  c.array<uint32_t>(rows());  // at step_at()
   rows_at_ = c.array<CapturedRow>(rows());
   scalar_programs_at_ = c.array<ScalarProgram>(programs.size());
   programs_at_ = c.array<ProgramRec>(programs.size());
@@ -60,7 +67,6 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
     tensors_at_.push_back(c.array<TensorRec>(part.tensors.size()));
     chunks_at_.push_back(c.array<ChunkRec>(part.chunks.size()));
   }
-  work_at_ = c.array<double>(static_cast<size_t>(rows()) * row_scalars_);
   for (const Part& part : job_.parts)
     blocks_at_.push_back(c.array<unsigned char>(
         sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (part.kind == Kind::f64 ? 8u : 4u))));
@@ -137,18 +143,19 @@ CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double to
 
 CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor, bool stochastic_rounding,
                                              const double* counter) {
-  *host<CapturedHead>(0) = {steps_done, stochastic_rounding, factor, counter, 0};
-  return {0, sizeof(CapturedHead)};
+  *host<CapturedHead>(0) = {counter, factor, stochastic_rounding, {}};
+  std::fill_n(host<uint32_t>(step_at()), rows(), steps_done);
+  return {0, step_at() + rows() * sizeof(uint32_t)};
 }
 
 Prologue CapturedImage::prologue() const {
   Prologue p{};
   p.head = device<CapturedHead>(0);
+  p.steps = device<uint32_t>(step_at());
   p.rows = device<CapturedRow>(rows_at_);
   p.programs = device<ScalarProgram>(scalar_programs_at_);
   p.constants = device<double>(constants_at_);
   p.code = device<ScalarInstr>(scalar_code_at_);
-  p.work = device<double>(work_at_);
   for (size_t i = 0; i < job_.parts.size(); ++i) {
     p.step_blocks[i] = device_ + blocks_at_[i];
     p.wide[i] = job_.parts[i].kind == Kind::f64;

@@ -186,7 +186,8 @@ void CapturedStep::launch(cudaStream_t stream) {
     memory_->use_on(stream);
   Prologue prologue = image_.prologue();
   void* arguments[] = {&prologue};
-  check(cudaLaunchKernel(prologue_kernel(), dim3(1), dim3(kPrologueThreads), arguments, 0, stream),
+  check(cudaLaunchKernel(prologue_kernel(), dim3(prologue.num_rows), dim3(kPrologueThreads), arguments,
+                         prologue_shared(prologue), stream),
         "launching the scalars of a captured step");
   for (size_t i = 0; i < shapes_.size(); ++i) {
     const Part& part = image_.job().parts[i];

@@ -2,6 +2,7 @@
 // machine without a device proves the kernel; far too slow for anything else.
 #pragma once
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "captured.h"
@@ -57,12 +58,30 @@ inline void host_run(const Job& job, const StepArgs& args, size_t shared_limit) 
   }
 }
 
+// How the blocks of a prologue are run, which must not matter.
+struct PrologueOrder {
+  uint32_t threads = kPrologueThreads;
+  bool backwards = false;  // the last block first, and in each phase the last thread first
+};
+
+inline void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOrder order = {}) {
+  const auto nth = [&](uint32_t k, uint32_t count) { return order.backwards ? count - 1 - k : k; };
+  for (uint32_t b = 0; b < blocks; ++b) {
+    std::vector<double> slots(shared / sizeof(double), std::numeric_limits<double>::quiet_NaN());
+    const auto each = [&](const auto& phase) {
+      for (uint32_t x = 0; x < order.threads; ++x)
+        phase(HostContext{nth(x, order.threads), order.threads}, a, nth(b, blocks), slots.data());
+    };
+    each([](auto&&... arguments) { gather(arguments...); });
+    each([](auto&&... arguments) { evaluate(arguments...); });
+    each([](auto&&... arguments) { publish(arguments...); });
+  }
+}
+
 // One step of a captured image: the prologue, then the launches.
-inline void host_run(const CapturedImage& image, size_t shared_limit) {
+inline void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order = {}) {
   const Prologue prologue = image.prologue();
-  const uint32_t step = next_step(prologue);
-  for (uint32_t r = 0; r < prologue.num_rows; ++r) evaluate_row(prologue, r, step);
-  prologue.head->step = step;
+  host_prologue(prologue, prologue.num_rows, prologue_shared(prologue), order);
   for (size_t i = 0; i < image.job().parts.size(); ++i) {
     const Part& part = image.job().parts[i];
     const Shape shape = block_shape(part.kind, image.capacity().instructions, image.capacity().temporaries,

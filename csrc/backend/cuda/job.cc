@@ -1,6 +1,8 @@
 #include "job.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -14,6 +16,7 @@ static_assert(static_cast<uint32_t>(DType::f32) == kF32 && static_cast<uint32_t>
               static_cast<uint32_t>(DType::bf16) == kBF16 && static_cast<uint32_t>(DType::f16) == kF16);
 
 constexpr int64_t kMostChunk = 16384, kLeastChunk = 2048;  // elements; the least is one tile of the widest block
+constexpr int64_t kMostChunkAllowed = 1 << 20;             // for $NOS_CUDA_MOST_CHUNK
 
 Kind kind_of(const PlannedTensor& t, int slots) {
   if (t.dtype[bytecode::kP] == DType::f64) return Kind::f64;
@@ -41,10 +44,25 @@ TensorRec record(const PlannedTensor& t, int slots) {
   return out;
 }
 
+// The most elements of a chunk: $NOS_CUDA_MOST_CHUNK, read for every job so that a bench may try several. Results do
+// not depend on it.
+int64_t most_chunk() {
+  const char* text = std::getenv("NOS_CUDA_MOST_CHUNK");
+  if (!text || !*text) return kMostChunk;
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), value);
+  if (error != std::errc() || *end || value % kLeastChunk || value < kLeastChunk || value > kMostChunkAllowed)
+    throw std::invalid_argument("NOS_CUDA_MOST_CHUNK is '" + std::string(text) + "'; expected a multiple of " +
+                                std::to_string(kLeastChunk) + " up to " + std::to_string(kMostChunkAllowed) +
+                                ", the most elements that a block works on; unset it for the default, " +
+                                std::to_string(kMostChunk));
+  return value;
+}
+
 // Elements per chunk that give every block that runs at once its share, in whole tiles.
 int64_t chunk_for(int64_t elements, int blocks_at_once) {
   const int64_t share = elements / std::max(blocks_at_once, 1);
-  return std::clamp(share / kLeastChunk * kLeastChunk, kLeastChunk, kMostChunk);
+  return std::clamp(share / kLeastChunk * kLeastChunk, kLeastChunk, most_chunk());
 }
 
 }  // namespace

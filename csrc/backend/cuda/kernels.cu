@@ -1,7 +1,7 @@
 // The kernels, instantiated for the device.
-#include "captured.h"
 #include "kernel.h"
 #include "kernels.h"
+#include "prologue.h"
 
 namespace nos::cuda {
 namespace {
@@ -24,12 +24,15 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const 
   run<T, E, Mixed>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
 }
 
-// Reads the step, then counts it up: one block, so that a barrier lies between.
-__global__ void __launch_bounds__(kPrologueThreads, 1) prologue(const __grid_constant__ Prologue a) {
-  const uint32_t step = next_step(a);
-  for (uint32_t r = threadIdx.x; r < a.num_rows; r += kPrologueThreads) evaluate_row(a, r, step);
+__global__ void __launch_bounds__(kPrologueThreads) prologue(const __grid_constant__ Prologue a) {
+  extern __shared__ __align__(16) unsigned char dynamic[];
+  auto* slots = reinterpret_cast<double*>(dynamic);
+  const DeviceContext context;
+  gather(context, a, blockIdx.x, slots);
   __syncthreads();
-  if (threadIdx.x == 0) a.head->step = step;
+  evaluate(context, a, blockIdx.x, slots);
+  __syncthreads();
+  publish(context, a, blockIdx.x, slots);
 }
 
 const void* prologue_kernel() { return reinterpret_cast<const void*>(&prologue); }

@@ -12,7 +12,7 @@ inline constexpr int kMostThreads = 256;
 inline constexpr int kBlocksPerSm = 2;  // occupancy that the register budget is made for
 
 const void* interpreter_of(Kind kind);  // for cudaLaunchKernel; its argument is one Launch
-const void* prologue_kernel();          // its argument is one Prologue; one block of kPrologueThreads
-inline constexpr int kPrologueThreads = 128;
+const void* prologue_kernel();          // its argument is one Prologue; one block of kPrologueThreads per row
+inline constexpr int kPrologueThreads = 32;
 
 }  // namespace nos::cuda

@@ -170,10 +170,8 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
                              cudaStream_t s) {
   const auto which = static_cast<const char*>(kernel) - g_kernels;
   if (which == 3) {
-    s->give([p = *static_cast<cuda::Prologue*>(arguments[0])] {
-      const uint32_t step = cuda::next_step(p);
-      for (uint32_t r = 0; r < p.num_rows; ++r) cuda::evaluate_row(p, r, step);
-      p.head->step = step;
+    s->give([=, prologue = *static_cast<cuda::Prologue*>(arguments[0])] {
+      cuda::host_prologue(prologue, grid.x, shared, {.threads = block.x});
     });
   } else {
     s->give([=, launch = *static_cast<cuda::Launch*>(arguments[0])] {

@@ -31,22 +31,23 @@ ARCHITECTURES = ["75", "80", "90", "100"]
 
 @dataclass
 class Limits:
-    """registers: 65536 per multiprocessor, 256 threads, 2 blocks. The prologue runs one thread per rule, so its frame
-    (sin and cos of huge arguments) costs nothing."""
+    """registers: 65536 per multiprocessor, for 2 blocks of 256 threads, or 32 blocks of 32 of the prologue."""
 
     title: str
     elements: int
     registers: int
     branches: int
-    local_free: bool = True
 
 
 KERNELS = {
     r"interpreterIfLi8ELb0E": Limits("interpreter f32", 8, 128, 1),
     r"interpreterIfLi8ELb1E": Limits("interpreter mixed", 8, 128, 1),
     r"interpreterIdLi4ELb0E": Limits("interpreter f64", 4, 128, 1),
-    r"8prologueE": Limits("prologue", 1, 64, 1, local_free=False),
+    r"8prologueE": Limits("prologue", 1, 64, 1),
 }
+# CUDA's own reduction of angles beyond 2^31 for sin and cos, which other arguments do not enter, has an array in local
+# memory.
+MAY_BE_LOCAL = re.compile(r"__internal_trig_reduction_slowpath")
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Report:
             out.append(f"spills {self.spills} bytes")
         if self.registers > limits.registers:
             out.append(f"uses {self.registers} registers, limit {limits.registers}")
-        if self.local and limits.local_free:
+        if self.local:
             out.append(f"has {self.local} accesses to local memory")
         if self.branches is not None and self.branches != limits.branches:
             out.append(f"has {self.branches} indirect branches, expected {limits.branches}")
@@ -91,8 +92,21 @@ def limits_of(symbol: str) -> Limits | None:
     return next((limits for pattern, limits in KERNELS.items() if re.search(pattern, symbol)), None)
 
 
+def is_label(line: str) -> bool:
+    return line.startswith((".L_x_", "$"))
+
+
+def local_accesses(code: Iterable[str]) -> int:
+    count, allowed = 0, False
+    for line in code:
+        if line.startswith("$"):
+            allowed = bool(MAY_BE_LOCAL.search(line))
+        count += not allowed and bool(re.search(r"\b(LDL|STL)\b", line))
+    return count
+
+
 def disassemble(cubin: Path, tool: str) -> dict[str, list[str]]:
-    """Lines of code, labels included, of each function."""
+    """Lines of code, labels and the names of subroutines included, of each function."""
     text = subprocess.run([tool, "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
     out: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -102,7 +116,7 @@ def disassemble(cubin: Path, tool: str) -> dict[str, list[str]]:
             lines = out.setdefault(start[1], [])
         elif re.match(r"\s*\.section", line):
             lines = []
-        elif line.startswith(".L_x_") or re.match(r"\s+/\*[0-9a-f]{4,}\*/\s", line):
+        elif is_label(line) or re.match(r"\s+/\*[0-9a-f]{4,}\*/\s", line):
             lines.append(line.strip())
     return out
 
@@ -131,8 +145,8 @@ def inspect(arch: str) -> list[Report]:
                 continue
             report = reports[symbol]
             report.code = lines
-            report.instructions = sum(not line.startswith(".L") for line in lines)
-            report.local = sum(bool(re.search(r"\b(LDL|STL)\b", line)) for line in lines)
+            report.instructions = sum(not is_label(line) for line in lines)
+            report.local = local_accesses(lines)
             report.branches = sum(bool(re.search(r"\bBRXU?\b", line)) for line in lines)
     return sorted(reports.values(), key=lambda r: list(KERNELS.values()).index(r.limits))
 
@@ -151,7 +165,7 @@ def mnemonics() -> tuple[list[str], list[str]]:
 def counter(report: Report) -> dict[str, int]:
     """Instructions from one dispatch to the next for each mnemonic, such as ``ld r3`` or ``exp``."""
     code = report.code
-    label_at = {line[:-1]: i for i, line in enumerate(code) if line.startswith(".L")}
+    label_at = {line[:-1]: i for i, line in enumerate(code) if is_label(line)}
     branch = max((i for i, line in enumerate(code) if re.search(r"\bBRXU?\b", line)), key=lambda i: len(code[i]))
     targets = re.findall(r"\.L_x_\d+", code[branch].split("BRANCH_TARGETS")[1])
     # where threads that left through other cases meet again; the dispatch sets it up before it branches
@@ -169,7 +183,7 @@ def walk(code: list[str], label_at: dict[str, int], at: int, branch: int, barrie
     count, seen = 0, set()
     while at < len(code):
         line = code[at]
-        if line.startswith(".L"):
+        if is_label(line):
             at += 1
             continue
         count += 1

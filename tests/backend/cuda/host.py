@@ -77,6 +77,9 @@ class Captured:
     hypers: dict[str, float] = field(default_factory=dict)
     after: int = 0
     temporaries: int = 4
+    scalars: int = 128
+    threads: int = 32  # of a block of the prologue
+    backwards: bool = False  # its last block first, and its last thread first
 
 
 @cache
@@ -124,8 +127,9 @@ def apply(
     shared_limit: int = SHARED_LIMIT,
     stochastic_rounding: bool = False,
     captured: Captured | None = None,
-) -> None:
-    """One step by the kernel. Several programs: a population, one group of hyperparameters for each."""
+) -> int:
+    """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs: a population,
+    one group of hyperparameters for each."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
@@ -149,14 +153,17 @@ def apply(
         stochastic_rounding=stochastic_rounding,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
+    blocks = ctypes.c_uint64()
     if captured is None:
-        error = library().nos_host_step(ctypes.byref(arguments))
+        error = library().nos_host_step(ctypes.byref(arguments), ctypes.byref(blocks))
     else:
         later = captured.later.bytecode if captured.later else None
         later_hypers = values(captured.later, captured.hypers) if captured.later else np.zeros(64)
         error = library().nos_host_captured(
             ctypes.byref(arguments), captured.before, later, ctypes.c_size_t(len(later or b"")),
             captured.number, later_hypers.ctypes.data_as(ctypes.c_void_p), captured.after, captured.temporaries,
+            ctypes.c_uint32(captured.scalars), captured.threads, captured.backwards,
         )  # fmt: skip
     if error:
         raise ValueError(error.decode())
+    return blocks.value

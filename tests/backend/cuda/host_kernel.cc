@@ -84,10 +84,12 @@ struct Call {
 
 extern "C" {
 
-const char* nos_host_step(const Step* s) {
+// blocks: how many have run.
+const char* nos_host_step(const Step* s, uint64_t* blocks) {
   return guarded([&] {
     const Call call(s);
     const cuda::Job job = cuda::make_job(call.plan, call.pointers, 4, s->chunk, s->registers);
+    for (const cuda::Part& part : job.parts) *blocks += part.chunks.size();
     std::vector<std::vector<double>> slots;
     std::vector<const double*> rows;
     std::vector<size_t> sizes;
@@ -106,14 +108,16 @@ const char* nos_host_step(const Step* s) {
 
 // A captured step: `before` steps of the call's programs; then, if there is one, `later` takes the place of program
 // `number` with the given hyperparameters, step and seed start anew, and `after` more steps run. The device's copy of
-// the image is memory of its own, so that a change which is not reported is not seen.
+// the image is memory of its own, so that a change which is not reported is not seen. threads, backwards: see
+// PrologueOrder.
 const char* nos_host_captured(const Step* s, int before, const uint8_t* later, size_t later_size, uint32_t number,
-                              const double* later_hypers, int after, uint32_t temporaries) {
+                              const double* later_hypers, int after, uint32_t temporaries, uint32_t scalars,
+                              uint32_t threads, bool backwards) {
   return guarded([&] {
     const Call call(s);
     std::vector<uint32_t> row_program;
     for (int r = 0; r < s->rows; ++r) row_program.push_back(s->population ? static_cast<uint32_t>(r) : 0);
-    cuda::CapturedImage image(call.plan, call.pointers, row_program, {512, 128, temporaries}, 4, s->chunk);
+    cuda::CapturedImage image(call.plan, call.pointers, row_program, {512, scalars, temporaries}, 4, s->chunk);
     std::vector<std::max_align_t> host(image.bytes() / sizeof(std::max_align_t) + 1), device(host.size());
     auto* from = reinterpret_cast<unsigned char*>(host.data());
     auto* to = reinterpret_cast<unsigned char*>(device.data());
@@ -127,7 +131,7 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
       copy({image.set_row(static_cast<uint32_t>(r), s->seeds[r], s->total_steps, {s->hypers + 64 * r, hypers})});
     }
     const auto run = [&](int steps) {
-      for (int i = 0; i < steps; ++i) cuda::host_run(image, s->shared_limit);
+      for (int i = 0; i < steps; ++i) cuda::host_run(image, s->shared_limit, {threads, backwards});
     };
     run(before);
     if (!later) return;

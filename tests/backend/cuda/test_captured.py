@@ -57,11 +57,14 @@ def test_numbers_of_steps_end_at_32_bits() -> None:
     assert_same(lists, copies)
 
 
-def test_population() -> None:
+@pytest.mark.parametrize("threads", [1, 32, 96])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_population(threads: int, backwards: bool) -> None:
+    """Neither the order of a prologue's blocks and threads nor the size of its blocks shows."""
     make = np.random.default_rng(3)
     programs = [
         nos_ext.compile_rule(t) for t in ("g", "adam", "drop(g, 0.5) + cd * m", "v_hat")
-    ] * 40  # more rows than threads
+    ] * 40  # more rows than a block has threads
     lists = [[data(make, len(programs) * n, "float32", edges=0) for n in (5, 70)] for _ in range(4)]
     copies = both(lists)
     shaped = [[a.reshape(len(programs), -1) for a in one] for one in copies]
@@ -69,7 +72,7 @@ def test_population() -> None:
     seeds = list(range(len(programs)))
     later = nos_ext.compile_rule("clip(m_hat, lr)")
     host.apply(programs, lists[0], lists[1], lists[2:], groups=[{"lr": x} for x in lr], seeds=seeds, step=5,
-               captured=host.Captured(2, later, 9, {"lr": 0.5}, 1))  # fmt: skip
+               captured=host.Captured(2, later, 9, {"lr": 0.5}, 1, threads=threads, backwards=backwards))  # fmt: skip
     for step in (5, 6, 1):
         if step == 1:
             programs[9], lr[9] = later, 0.5
@@ -93,8 +96,14 @@ def test_scalar_code_of_random_rules() -> None:
     """The prologue's interpreter of scalar code gives the host's doubles."""
 
     @settings(max_examples=200)
-    @given(rule=rules(max_ops=40), seed=st.integers(0, 2**64 - 1), step=st.integers(1, 10_000))
-    def check(rule: Rule, seed: int, step: int) -> None:
+    @given(
+        rule=rules(max_ops=40),
+        seed=st.integers(0, 2**64 - 1),
+        step=st.integers(1, 10_000),
+        threads=st.integers(1, 64),
+        backwards=st.booleans(),
+    )
+    def check(rule: Rule, seed: int, step: int, threads: int, backwards: bool) -> None:
         program = nos_ext.compile_rule(rule)
         make = np.random.default_rng(seed % 2**32)
         lists = [[data(make, 9, "float32")] for _ in range(2 + len(program.state_names))]
@@ -107,9 +116,21 @@ def test_scalar_code_of_random_rules() -> None:
             groups=[{"lr": 0.1}],
             step=step,
             seeds=[seed],
-            captured=host.Captured(1, temporaries=60),
+            captured=host.Captured(1, temporaries=60, threads=threads, backwards=backwards),
         )
         nos_ext.apply_rule(program, copies[0], copies[1], copies[2:], lr=0.1, step=step, seed=seed, total_steps=10_000)
         assert_same(lists, copies)
 
     check()
+
+
+def test_a_rule_with_as_many_scalars_as_a_program_may_have() -> None:
+    """More than any block has threads; max_scalars is cut to what programs can have."""
+    terms = "+".join(f"sin(lr*{0.001 * k:.3f})" for k in range(1, 340))
+    program = nos_ext.compile_rule(f"g*({terms})")
+    make = np.random.default_rng(5)
+    lists = [[data(make, 70, "float32", edges=0)] for _ in range(2)]
+    copies = both(lists)
+    host.apply(program, lists[0], lists[1], [], groups=[{"lr": 0.1}], captured=host.Captured(1, scalars=2**32 - 1))
+    nos_ext.apply_rule(program, copies[0], copies[1], [], lr=0.1)
+    assert_same(lists, copies)

@@ -131,6 +131,12 @@ def test_overflow_slots() -> None:
         compare(wide_rule(values), make(4, [50_000], [torch.float32] * 2), lr=1e-3)
 
 
+@pytest.mark.parametrize("most", ["2048", "65536"])
+def test_bits_do_not_depend_on_chunks(most: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", most)
+    compare(ADAM, [[x.abs() for x in one] for one in make(15, [20_000_003], [torch.float32] * 4)], lr=0.1, step=3)
+
+
 def test_groups_and_populations() -> None:
     texts = ["g * exp(sign(g) * sign(m))", "adam", "g", "clip(rmsprop, 1e-2) + drop(m_hat, 0.3)"]
     for count in (3, 64):  # scalars as kernel arguments, and in device memory

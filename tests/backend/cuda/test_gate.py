@@ -28,3 +28,12 @@ def test_a_bad_kernel_is_named_with_its_figures() -> None:
         "sm_90 interpreter f32: has 3 accesses to local memory",
         "sm_90 interpreter f32: has 57 indirect branches, expected 1",
     ]
+
+
+def test_local_memory_is_allowed_in_the_reduction_of_huge_angles_only() -> None:
+    code = ["/*0000*/ LDL.64 R2, [R1] ;", ".L_x_1:", "/*0010*/ MOV R1, R2 ;"]
+    slow = ["$_Z8prologue$__internal_trig_reduction_slowpathd:", "/*0020*/ STL.64 [R7], R30 ;", ".L_x_2:",
+            "/*0030*/ @P3 LDL.64 R18, [R1+0x8] ;"]  # fmt: skip
+    other = ["$_Z8prologue$__internal_accurate_pow:", "/*0040*/ STL.64 [R7], R30 ;"]
+    assert gate.local_accesses(slow) == 0
+    assert gate.local_accesses(code + slow + other) == 2

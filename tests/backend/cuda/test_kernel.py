@@ -72,8 +72,9 @@ def compare(
     grad_scale: float | None = None,
     stochastic_rounding: bool = False,
     **tuning: Any,
-) -> None:
-    """One step by both engines from the same inputs, then every array of both must have the same bits."""
+) -> int:
+    """One step by both engines from the same inputs, then every array of both must have the same bits. Returns how many
+    blocks the kernel had."""
     copies = []
     for one in lists:
         copies.append([])
@@ -86,8 +87,8 @@ def compare(
                        tensor_index=tensor_index, maximize=maximize, grad_scale=grad_scale,
                        stochastic_rounding=stochastic_rounding, **hypers)  # fmt: skip
     factor = (-1 if maximize else 1) / (grad_scale or 1)
-    host.apply(program, lists[0], lists[1], lists[2:], groups=[hypers], step=step, seeds=[seed],
-               tensor_index=tensor_index, factor=factor, stochastic_rounding=stochastic_rounding, **tuning)  # fmt: skip
+    blocks = host.apply(program, lists[0], lists[1], lists[2:], groups=[hypers], step=step, seeds=[seed],
+                        tensor_index=tensor_index, factor=factor, stochastic_rounding=stochastic_rounding, **tuning)  # fmt: skip
     for k, (ours, theirs) in enumerate(zip(lists, copies, strict=True)):
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             same = canonical(a) == canonical(b)
@@ -96,6 +97,7 @@ def compare(
                 f"list {k} tensor {i} element {where[0]}: kernel {a[where[0]]!r}, CPU {b[where[0]]!r}\n"
                 f"{program.disassemble()}\n" + "\n".join(host.listing(program, tuning.get("registers", 9))[0])
             )
+    return blocks
 
 
 # ---- op by op --------------------------------------------------------------------------------------------------------
@@ -213,6 +215,23 @@ def test_stochastic_rounding(dtypes: tuple[str, ...], offset: int) -> None:
     )
     lists = [[data(make, 2049, "uint16", offset, edges=0)] for _ in range(8)]
     compare(program, lists, {"lr": 0.1}, stochastic_rounding=True)
+
+
+# ---- chunks ----------------------------------------------------------------------------------------------------------
+def test_the_most_elements_of_a_block_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment, for benches; no bit depends on it. The host's device has four blocks at once."""
+    blocks = {}
+    for most in ("2048", "", "32768"):
+        monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", most)
+        lists = [[data(np.random.default_rng(9), 100_000, "float32", edges=0)] for _ in range(3)]
+        blocks[most] = compare(nos_ext.compile_rule("drop(g, 0.5) + m"), lists, {"lr": 0.1}, seed=3)
+    assert blocks == {"2048": 49, "": 7, "32768": 5}
+    x = [np.ones(5, np.float32)]
+    for wrong in ("0", "-2048", "2047", "2048k", " 2048", "2097152", "1e4", "99999999999999999999"):
+        monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", wrong)
+        with pytest.raises(ValueError, match=f"NOS_CUDA_MOST_CHUNK is '{wrong}'; expected a multiple of 2048 up to"):
+            host.apply(nos_ext.compile_rule("g"), x, [x[0].copy()], [], groups=[{"lr": 1}])
+    assert x[0].tolist() == [1] * 5
 
 
 # ---- groups and populations ------------------------------------------------------------------------------------------
