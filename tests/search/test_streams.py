@@ -123,7 +123,7 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
 def test_numbers_of_closed_streams_are_taken() -> None:
     code = (
         "import os, sys\n"
-        "from nos_search.output import settle_streams\n"
+        "from nos_search.cli.output import settle_streams\n"
         "settle_streams()\n"
         "sys.stderr.write('dropped')\n"
         "sys.exit(os.open('/', os.O_RDONLY))\n"  # the number that the next file gets
