@@ -1,6 +1,5 @@
-"""Owns what a user sees while a search runs, all of it on stderr: on a terminal progress, what is in training, the
-gates, throughput and a leaderboard with formulas; elsewhere plain lines. Its cost does not grow with the run.
-"""
+"""Owns what a user sees on stderr while a search runs. On a terminal that is progress, what is in training, the gates,
+the throughput and a leaderboard with formulas; elsewhere it is plain lines. Its cost does not grow with the run."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ _SHOWN_FLYING = 6
 
 
 class Tally:
-    """Numbers of a run that are kept up to date trial by trial."""
+    """These numbers of a run are kept up to date trial by trial."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -41,7 +40,7 @@ class Tally:
         self.promoted: dict[int, list[float]] = {}
 
     def add(self, trial: Trial) -> bool:
-        """Whether it is the best so far."""
+        """Counts a trial in, and tells whether it is the best so far."""
         self.answered += 1
         self.status[trial.status] += 1
         for gate, entry in trial.gates.items():
@@ -72,9 +71,10 @@ class Tally:
 
 
 class Display:
-    """A Listener and context manager. earlier: trials of a resumed run, in the order of their answers.
+    """This is a Listener and a context manager. `earlier` are the trials of a resumed run in the order of their
+    answers, and `promoted` their rewards on higher rungs.
 
-    promoted: their rewards on higher rungs. trials, children: the limits, for the bars. clock: seconds from any start.
+    The bars end at the limits `trials` and `children`. `clock` gives seconds from any start.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Display:
             )
 
     def _rate(self) -> float:
-        """Children per hour, lately."""
+        """Returns how many children per hour were trained lately."""
         (start, before), (end, after) = self._times[0], self._times[-1]
         return 3600 * (after - before) / max(1e-9, end - start)
 
