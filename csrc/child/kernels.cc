@@ -102,7 +102,7 @@ void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptr
 #pragma GCC unroll 3
     for (int t = 0; t < 3; ++t)
 #pragma GCC unroll 8
-      for (int f = 0; f < Filters; ++f) s[t][f] = load(sums + t * tap_step + f * kLanes + part * kWidth);
+      for (int f = 0; f < Filters; ++f) s[t][f] = zero();
     for (int x = 0; x < columns; ++x) {
       const float* from = in + x * in_step + part * kWidth;
       const float* g = gradient + x * gradient_step + part * kWidth;
@@ -121,17 +121,21 @@ void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptr
 #pragma GCC unroll 3
     for (int t = 0; t < 3; ++t)
 #pragma GCC unroll 8
-      for (int f = 0; f < Filters; ++f) store(sums + t * tap_step + f * kLanes + part * kWidth, s[t][f]);
+      for (int f = 0; f < Filters; ++f) {
+        float* to = sums + t * tap_step + f * kLanes + part * kWidth;
+        store(to, load(to) + s[t][f]);
+      }
   }
 }
 
 // A few columns at a time, whose gradients stay in the first cache while all channels and rows of taps pass over them.
+// Their sums are added to those of the columns before: short sums round less than one long one.
 // sums: [tap][channel][filter][lane].
 void convolve_weights(const Image& in, const Image& gradient, float* sums, float* weights, float* bias) {
   constexpr int kFilters = kWidth == 16 ? 8 : 4;
   constexpr int kCached = 6 * 1024;  // floats
   const int channels = in.channels, filters = gradient.channels, lanes = in.lanes;
-  const int columns = kCached / (kFilters * lanes) > 1 ? kCached / (kFilters * lanes) : 1;
+  const int columns = kCached / (8 * lanes) > 1 ? kCached / (8 * lanes) : 1;  // the same on every instruction set
   const ptrdiff_t tap_step = static_cast<ptrdiff_t>(channels) * filters * kLanes;
   for (ptrdiff_t i = 0; i < 9 * tap_step; ++i) sums[i] = 0;
   for (int y = 0; y < gradient.height; ++y)
@@ -161,9 +165,9 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
       for (int f = 0; f < filters; ++f) {
         const float* g = gradient.at(y, x) + f * lanes;
         for (int part = 0; part < kParts; ++part) {
-          M s = load(sums + f * kLanes + part * kWidth);
-          for (int v = part * kWidth; v < lanes; v += kLanes) s = s + load(g + v);
-          store(sums + f * kLanes + part * kWidth, s);
+          M s = load(g + part * kWidth);
+          for (int v = part * kWidth + kLanes; v < lanes; v += kLanes) s = s + load(g + v);
+          store(sums + f * kLanes + part * kWidth, load(sums + f * kLanes + part * kWidth) + s);
         }
       }
   for (int f = 0; f < filters; ++f) bias[f] = sum_of(sums + f * kLanes);
@@ -236,12 +240,12 @@ void sum_channels(const Image& in, const Channel* channels, const float* valid, 
         const float* from = in.at(y, x) + f * in.lanes;
         const M mean = channels ? splat(channels[f].mean) : zero();
         for (int part = 0; part < kParts; ++part) {
-          M s = load(sums + f * kLanes + part * kWidth);
+          M s = zero();
           for (int v = part * kWidth; v < in.lanes; v += kLanes) {
             const M distance = (load(from + v) - mean) * load(valid + v);
             s = channels ? fma(distance, distance, s) : s + distance;
           }
-          store(sums + f * kLanes + part * kWidth, s);
+          store(sums + f * kLanes + part * kWidth, load(sums + f * kLanes + part * kWidth) + s);
         }
       }
   for (int f = 0; f < in.channels; ++f) out[f] = sum_of(sums + f * kLanes);
@@ -294,7 +298,7 @@ void norm_pool_sums(const Image& in, const Channel* channels, const Image& out, 
         const float *best = out.at(y, x) + f * in.lanes, *g = gradient.at(y, x) + f * in.lanes;
         for (int part = 0; part < kParts; ++part) {
           float* to = sums + 2 * f * kLanes + part * kWidth;
-          M s = load(to), product = load(to + kLanes);
+          M s = zero(), product = zero();
           for (int v = part * kWidth; v < in.lanes; v += kLanes) {
             M z[4];
             Mask hit[4];
@@ -308,8 +312,8 @@ void norm_pool_sums(const Image& in, const Channel* channels, const Image& out, 
             s = s + gv;
             product = fma(gv, at_best - mean, product);
           }
-          store(to, s);
-          store(to + kLanes, product);
+          store(to, load(to) + s);
+          store(to + kLanes, load(to + kLanes) + product);
         }
       }
   for (int f = 0; f < in.channels; ++f) {
@@ -365,7 +369,7 @@ Loss cross_entropy(const Image& logits, const int32_t* classes, int examples, bo
   Loss loss{0, 0, 0};
   for (int e = 0; e < examples; ++e) loss.counted += classes[e] >= 0;
   const float share = loss.counted ? static_cast<float>(1 / static_cast<double>(loss.counted)) : 0;
-  for (int first = 0; first < examples; first += kLanes) {
+  for (int first = 0; first < (gradient ? lanes : examples); first += kLanes) {
     float highest[kLanes], total[kLanes], its[kLanes];
     int32_t best[kLanes];
     const float* x = logits.data + first;

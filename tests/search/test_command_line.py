@@ -91,11 +91,12 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.strategy import STRATEGIES
     from nos_search.task import TASKS
     from nos_search.train.child import SWEEPS
+    from nos_search.train.engine import ENGINES
     from nos_search.train.device import DEVICES
 
-    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, EXECUTORS, DEVICES)
+    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, ENGINES, EXECUTORS, DEVICES)
     shown = (
-        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.EXECUTORS,
+        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.ENGINES, names.EXECUTORS,
         names.DEVICES,
     )  # fmt: skip
     assert [tuple(table) for table in there] == list(shown)
