@@ -20,6 +20,7 @@ from ..bounds import check_count
 from ..rules import CompiledRule, compile_rule
 from ..task import Task, load
 from ..train.child import LEARNING_RATES, ScoringProtocol, score
+from ..train.native import NativeTraining, why_not
 from ..train.stack import Stack
 from ..train.training import Singles, Training
 from .base import BenchResult
@@ -117,6 +118,27 @@ def _stacked(rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
     return times[0], times[1]
 
 
+def _engines(rule: CompiledRule, task: Task, steps: int, rounds: int) -> dict[str, float]:
+    """Returns the milliseconds of a step by torch and by own kernels, which take turns, and the median of their
+    ratios."""
+    trainings = {
+        name: kind(rule, task, lr=1e-3, total_steps=10**9, seed=1)
+        for name, kind in (("torch", Training), ("native", NativeTraining))
+    }
+    times: dict[str, list[float]] = {name: [] for name in trainings}
+    for turn in range(rounds + 1):
+        for name, training in trainings.items():
+            start = time.process_time()
+            training.run(training.step + steps)
+            if turn:  # the first turn warms up
+                times[name].append((time.process_time() - start) / steps * 1e3)
+    return {
+        "torch_ms": statistics.median(times["torch"]),
+        "native_ms": statistics.median(times["native"]),
+        "native_ratio": _median_ratio(times["torch"], times["native"]),
+    }
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="digits", metavar="NAME", help="default digits")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="children of each contender (default 7)")
@@ -162,6 +184,13 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
             f"seven children of {chosen.spec}: {one * 1e3:.2f} ms a step one after the other, {stack * 1e3:.2f} ms "
             f"as a stack ({stack / one:.2f})"
         )
+        if why_not(chosen) is None:
+            engines = _engines(compile_rule("adam"), chosen, max(1, options.steps // 10), options.rounds)
+            result.figures[f"engines, {chosen.spec}"] = engines
+            result.notes.append(
+                f"a step of {chosen.spec}: {engines['torch_ms']:.3f} ms by torch, {engines['native_ms']:.3f} ms by own "
+                f"kernels, {engines['native_ratio']:.1f} times as fast"
+            )
     return result
 
 
