@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "layer.h"
 
 namespace nos::child {
@@ -19,20 +21,37 @@ class Linear final : public Layer {
   size_t memory() const override { return packed_.size() * sizeof(float); }
 
   void forward(const Pass& pass) override {
-    over_weights([&](int i, int k, int at) { packed_.data()[i * outputs_ + k] = pass.weights[0].value[at]; });
+    pack(pass.weights[0].value);
     kernels_.multiply({packed_.data(), pass.weights[1].value, inputs_, outputs_}, flat(pass.in), pass.out);
   }
 
   void backward(const Pass& pass) override {
-    kernels_.multiply_weights(flat(pass.in), pass.out_gradient, packed_.data(), pass.weights[1].gradient);
-    over_weights([&](int i, int k, int at) { pass.weights[0].gradient[at] = packed_.data()[k * inputs_ + i]; });
+    const Weight& w = pass.weights[0];
+    kernels_.multiply_weights(flat(pass.in), pass.out_gradient, is_list() ? w.gradient : packed_.data(),
+                              pass.weights[1].gradient);
+    if (!is_list()) over_weights([&](int i, int k, int at) { w.gradient[at] = packed_.data()[k * inputs_ + i]; });
     if (!pass.in_gradient.data) return;
-    over_weights([&](int i, int k, int at) { packed_.data()[k * inputs_ + i] = pass.weights[0].value[at]; });
-    kernels_.multiply({packed_.data(), nullptr, outputs_, inputs_}, pass.out_gradient, flat(pass.in_gradient));
+    if (!is_list()) over_weights([&](int i, int k, int at) { packed_.data()[k * inputs_ + i] = w.value[at]; });
+    kernels_.multiply({is_list() ? w.value : packed_.data(), nullptr, outputs_, inputs_}, pass.out_gradient,
+                      flat(pass.in_gradient));
   }
 
  private:
   Image flat(const Image& image) const { return {image.data, 1, 1, inputs_, 0, image.lanes}; }
+
+  // Whether inputs lie in memory as the framework counts them.
+  bool is_list() const { return in_.height * in_.width == 1; }
+
+  // The framework's [output][input] as [input][output], square by square for the cache.
+  void pack(const float* matrix) {
+    if (!is_list()) return over_weights([&](int i, int k, int at) { packed_.data()[i * outputs_ + k] = matrix[at]; });
+    constexpr int kSquare = 16;
+    for (int k0 = 0; k0 < outputs_; k0 += kSquare)
+      for (int i0 = 0; i0 < inputs_; i0 += kSquare)
+        for (int i = i0; i < std::min(i0 + kSquare, inputs_); ++i)
+          for (int k = k0; k < std::min(k0 + kSquare, outputs_); ++k)
+            packed_.data()[i * outputs_ + k] = matrix[k * inputs_ + i];
+  }
 
   // visit(number of the input in memory, output, place in the framework's matrix)
   template <class Visit>
