@@ -123,7 +123,7 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
 def test_numbers_of_closed_streams_are_taken() -> None:
     code = (
         "import os, sys\n"
-        "from nos_search.output import settle_streams\n"
+        "from nos_search.cli.output import settle_streams\n"
         "settle_streams()\n"
         "sys.stderr.write('dropped')\n"
         "sys.exit(os.open('/', os.O_RDONLY))\n"  # the number that the next file gets
@@ -162,6 +162,7 @@ def test_names_that_are_too_long(small_run: Path, capsys: pytest.CaptureFixture[
         ["train", "g", "--plot", LONG],
         ["train", "g", "--data-dir", LONG],
         ["surfaces", "g", "--plot", LONG],
+        ["surfaces", "g", "--plot", "figure.jpg"],
     ):
         assert call(line) in (1, 2), line
         out, err = capsys.readouterr()
