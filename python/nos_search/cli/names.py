@@ -14,3 +14,4 @@ SWEEPS = ("halving", "full")
 EXECUTORS = ("inprocess", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export
+PLOTS = ("svg", "png", "pdf")

@@ -6,7 +6,7 @@ what the strategy is told, so a run proposes the same rules with and without the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from ..executor import Answer
@@ -17,9 +17,14 @@ from .config import RunConfig
 
 
 def climbed(store: Store) -> dict[int, list[float]]:
+    """The rewards of each promoted trial of a run on rung 1, 2, ..."""
+    return climbs(store.scores(PROMOTION))
+
+
+def climbs(promotions: Iterable[Score]) -> dict[int, list[float]]:
     """The rewards of each promoted trial on rung 1, 2, ...; 0 where it diverged or could not be run."""
     rewards: dict[int, list[float]] = {}
-    for entry in store.scores(PROMOTION):
+    for entry in promotions:
         rewards.setdefault(entry.budget["trial"], []).append(entry.reward or 0.0)
     return rewards
 
