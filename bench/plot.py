@@ -37,7 +37,7 @@ SERIES: Final[tuple[tuple[str, _Pick, dict[str, Any]], ...]] = (
 
 
 def figure_of(record: dict[str, Any]) -> Drawing | None:
-    """The figure; None when no rule was measured on a single tensor."""
+    """Returns the figure, and None when no rule was measured on a single tensor."""
     cells = {(c["rule"], c["size"]): c for c in rec.cells(record)}
     rules = [rule for rule in RULES if any((rule, size) in cells for size in SIZES)]
     if not rules:

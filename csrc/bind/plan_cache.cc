@@ -9,8 +9,9 @@ namespace nos::bind {
 namespace {
 
 // A cache is for lists that take turns: the tensors of a few networks, or the parameters of one, each in a call of its
-// own. Beyond this many entries, or tensors in them, the entry that was used longest ago is forgotten.
-constexpr size_t kMostEntries = 4096, kMostTensors = size_t{1} << 17;
+// own. Beyond this many tensors, or programs (whose machine code a job of a population keeps), the half that was used
+// longest ago is forgotten: some ten megabytes.
+constexpr size_t kMostTensors = size_t{1} << 17, kMostPrograms = 4096;
 
 // Below this much work (Job::busy) handing the GIL over and back costs more than it gives.
 constexpr int64_t kReleaseGil = 6'000;
@@ -82,6 +83,7 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
   if (!shape.row_of.empty())
     for (PlannedTensor& t : plan.tensors) t.row = shape.row_of[t.index - shape.tensor_index];
   made->job = made->backend->prepare(std::move(plan), programs, place);
+  made->programs = programs.size();
   made->row_of.assign(shape.row_of.begin(), shape.row_of.end());
   made->tensor_index = shape.tensor_index;
   made->population = shape.population;
@@ -128,11 +130,15 @@ void PlanCache::keep(const std::shared_ptr<Entry>& entry, const void* key) {
   entry->key = key;
   entry->last_use = ++uses_;
   entries_.emplace(key, entry);
-  remembered_ += entry->snapshot.tensors.size();
+  tensors_ += entry->snapshot.tensors.size();
+  programs_ += entry->programs;
   last_ = entry;
-  while (entries_.size() > 1 && (entries_.size() > kMostEntries || remembered_ > kMostTensors)) {
-    const auto oldest = std::ranges::min_element(entries_, {}, [](const auto& e) { return e.second->last_use; });
-    forget(oldest->second.get());
+  while (entries_.size() > 1 && (tensors_ > kMostTensors || programs_ > kMostPrograms)) {
+    std::vector<std::shared_ptr<Entry>> all;
+    for (const auto& [_, other] : entries_) all.push_back(other);
+    const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+    std::ranges::nth_element(all, middle, {}, &Entry::last_use);
+    for (auto it = all.begin(); it != middle; ++it) forget(it->get());
   }
 }
 
@@ -140,7 +146,8 @@ void PlanCache::forget(const Entry* entry) {
   if (last_.get() == entry) last_.reset();
   for (auto [it, end] = entries_.equal_range(entry->key); it != end; ++it)
     if (it->second.get() == entry) {
-      remembered_ -= entry->snapshot.tensors.size();
+      tensors_ -= entry->snapshot.tensors.size();
+      programs_ -= entry->programs;
       entries_.erase(it);
       return;
     }

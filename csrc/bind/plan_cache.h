@@ -25,6 +25,7 @@ class PlanCache {
     Snapshot snapshot;
     std::vector<uint32_t> row_of;
     uint32_t tensor_index, population;
+    size_t programs;
     const Backend* backend;
     int device;
     size_t on_device;  // number of a tensor that is on the device
@@ -83,8 +84,8 @@ class PlanCache {
   std::unordered_multimap<const void*, std::shared_ptr<Entry>> entries_;  // by the address of the first parameter
   std::shared_ptr<Entry> last_;                                           // the one that was used last
   uint64_t uses_ = 0;
-  size_t remembered_ = 0;        // tensors in all entries
-  std::vector<PyObject*> seen_;  // see TensorLists::settle
+  size_t tensors_ = 0, programs_ = 0;  // in all entries
+  std::vector<PyObject*> seen_;        // see TensorLists::settle
 };
 
 using ReadyJob = PlanCache::ReadyJob;

@@ -39,13 +39,17 @@ Likeness TensorLists::read_like(const Snapshot& known) {
       const bool emptied = seen == TorchTensor::Seen::moved && reinterpret_cast<uintptr_t>(data) < kLikelyAddress;
       if (seen == TorchTensor::Seen::other || emptied) {
         read_one(l, i, number);
-        if (kind_of(out) != k.kind || out.ndim != k.facts.ndim || !same_dims(out, dims)) return Likeness::different;
+        if (kind_of(out) != k.kind || out.ndim != k.facts.ndim || !same_dims(out, dims)) {
+          other_ = number;
+          return Likeness::different;
+        }
         seen = out.data == k.facts.data ? TorchTensor::Seen::same : TorchTensor::Seen::moved;
       } else if (l == bytecode::kG) {
         out.data = const_cast<void*>(data);
         out.present = true;
       }
       if (seen == TorchTensor::Seen::moved) {
+        other_ = number;
         if (l != bytecode::kG) return Likeness::different;
         moved = true;
       }

@@ -68,8 +68,13 @@ const TensorType* known_type(PyTypeObject* type) {
 
 const TensorType* tensor_type(PyTypeObject* type) {
   if (const TensorType* known = known_type(type)) return known;
+  static const PyTypeObject* other = nullptr;  // a type in C, such as NumPy's array, which cannot become a tensor's
+  if (type == other) return nullptr;
   const DLPackExchangeAPI* api = exchange_api(type);
-  if (!api) return nullptr;
+  if (!api) {
+    if (!(type->tp_flags & Py_TPFLAGS_HEAPTYPE)) other = type;
+    return nullptr;
+  }
   const auto has = [type](const char* name) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };

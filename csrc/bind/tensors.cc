@@ -264,9 +264,13 @@ void TensorLists::check_storage() const {
 }
 
 void TensorLists::check_unmoved(const Snapshot& known) {
-  if (read_like(known) != Likeness::same)
-    throw std::runtime_error(
-        "a tensor was given other memory by another thread while the call was reading it; make the threads take turns");
+  other_ = 0;
+  if (read_like(known) == Likeness::same) return;
+  size_t list = 0, index = other_;
+  while (index >= lists_[list].tensors.size()) index -= lists_[list++].tensors.size();
+  throw std::runtime_error(Where{lists_[list].name, index} +
+                           " was given other memory by another thread while the call was reading it; make the threads "
+                           "take turns");
 }
 
 void TensorLists::own_memory(const Snapshot& known) {

@@ -87,6 +87,7 @@ class TensorLists {
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
   std::vector<pybind11::object> storages_;          // of own_memory
   std::deque<std::vector<int64_t>> array_strides_;  // NumPy's strides in elements
+  size_t other_ = 0;                                // the tensor at which read_like ended, or that moved last
   bool all_plain_ = true;                           // nothing but torch's own tensors, and None
 };
 

@@ -1,10 +1,10 @@
 // Owns the short way to a torch.Tensor: whether it is what an earlier call has seen, in a quarter of the time of an
 // export through DLPack; its gradient, and the count of writes to it, without Python's attributes and arguments.
 //
-// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable. Other answers come from C++
-// functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them, which torch
-// does not promise: learn() finds the place by experiments with this torch. What is not there or cannot be confirmed is
-// asked for in the long way, with the same results.
+// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable. Other answers come from
+// C++ functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them, which
+// torch does not promise: learn() finds the place by experiments with this torch. What is not there or cannot be
+// confirmed is asked for in the long way, with the same results.
 #pragma once
 #include <pybind11/pybind11.h>
 

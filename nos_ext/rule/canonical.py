@@ -123,15 +123,14 @@ class _Builder:
     def value(self, node: Expr, args: list[Value]) -> Value:
         if not node.args:
             return self._leaf(node)
-        algebra = self._algebra
-        op = node.op
-        if op in RANDOM:
-            return self._draw(op, args)
+        return self._draw(node.op, args) if node.op in RANDOM else self._apply(node.op, args)
+
+    def _apply(self, op: str, args: list[Value]) -> Value:
         try:
-            return _OPS[op](algebra, *args)
+            return _OPS[op](self._algebra, *args)
         except (Opaque, OverflowError):
             ordered = sorted(args, key=lambda x: x.key) if OPS[op].commutes else args
-            return algebra.atom(op, ordered, partial=True)
+            return self._algebra.atom(op, ordered, partial=True)
 
     def symbols(self, value: Value) -> set[str]:
         """Returns the kinds of those atoms in a value that have no operands."""
@@ -165,17 +164,20 @@ class _Builder:
         """Makes draws symbols, numbered among those of their kind. Gaussians and drops scale with their operand."""
         algebra = self._algebra
         if op == "normal":
-            return algebra.mul(args[0], algebra.symbol(self._number("normal")))
+            return self._apply("mul", [args[0], algebra.symbol(self._number("normal"))])
         if op != "drop":
             raise LookupError(f"random op {op} has no normal form; give it one here")
         x, prob = args
         if prob.constant is not None and (prob.constant <= 0 or prob.constant > 1):
             return x if prob.constant <= 0 else ZERO
-        c, mono = algebra.factor(x)
-        if c == 0:
-            return ZERO
-        inner = algebra.product(1.0, mono)
-        return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
+        try:
+            c, mono = algebra.factor(x)
+            if c == 0:
+                return ZERO
+            inner = algebra.product(1.0, mono)
+            return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
+        except (Opaque, OverflowError):
+            return algebra.atom(self._number(f"drop {x.key} {prob.key}"), (x, prob), partial=True)
 
     def _number(self, kind: str) -> str:
         count = self._draws[kind] = self._draws.get(kind, self.drawn) + 1

@@ -1,7 +1,7 @@
-"""Neural Optimizer Search: a strategy proposes update rules, each is scored by training a child network with it.
+"""Neural Optimizer Search: a strategy proposes update rules, and each is scored by training a child network with it.
 
-The command is `nos-search`. From Python: `space.Space`, `strategy.create`, `task.load`, `train.child.score`,
-`run.Search`.
+The command is `nos-search`. A Python program begins at `space.Space`, `strategy.create`, `task.load`,
+`train.child.score` and `run.Search`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """The version when it is asked for: until then nothing slow is imported, so that __main__.py comes first."""
+    """Returns the version when it is asked for: until then nothing slow is imported, so that __main__.py comes
+    first."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nos_ext import __version__

@@ -30,7 +30,7 @@ MOST = {  # option -> its largest value
 
 
 def check_count(option: str, value: int, remedy: str = "choose a larger number", *, least: int = 1) -> None:
-    """UsageError when the value of an option in the table is below `least`, which `remedy` is for, or too large."""
+    """Raises UsageError when the value of an option is too large, or below `least`; then `remedy` says what to do."""
     if value < least:
         raise UsageError(f"{option} {value} is below {least}; {remedy}")
     if value > MOST[option]:

@@ -9,25 +9,29 @@ from .escape import line
 
 
 class SearchError(Exception):
-    """A run cannot go on for a reason the user can act on; the message says what, where and the remedy (exit 1)."""
+    """A run cannot go on for a reason that the user can act on. The message says what is wrong, where, and the remedy;
+    the exit status is 1."""
 
     exit_status = 1
 
 
 class UsageError(SearchError, ValueError):
-    """An argument has a value that cannot be used; the message names argument, value and remedy (exit 2)."""
+    """An argument has a value that cannot be used. The message names the argument, the value and the remedy; the exit
+    status is 2."""
 
     exit_status = 2
 
 
 class StoreError(SearchError):
     """A run folder is foreign, damaged, too new, read-only, in use by another process, or was removed while it was in
-    use, or its disk is full (exit 1). One line that ends in the remedy, whatever the names and values in it hold."""
+    use, or its disk is full. The message is one line that ends in the remedy, whatever the names and values in it hold;
+    the exit status is 1."""
 
     def __init__(self, message: str) -> None:
         super().__init__(line(message))
 
 
 def choose(argument: str, value: str, known: tuple[str, ...]) -> UsageError:
-    """The error for a name that is not in a table: says the argument, the value and every name that would do."""
+    """Returns the error for a name that is not in a table. It says the argument, the value and every name that would
+    do."""
     return UsageError(f"{argument} {value!r} is not known; choose one of: {', '.join(known)}")

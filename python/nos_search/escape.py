@@ -15,10 +15,10 @@ _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of
 
 
 def line(text: object) -> str:
-    """The text as one line of printable characters, for terminals, logs and comments in source.
+    """Returns the text as one line of printable characters, for terminals, logs and comments in source.
 
     Everything else that it holds (line ends of any kind, escape sequences, marks that turn the direction of writing,
-    broken Unicode) is shown as Python shows it in a string: a line end as a backslash and an n.
+    broken Unicode) is shown as Python shows it in a string: a line end becomes a backslash and an n.
     """
     plain = str(text)
     return plain if plain.isprintable() else "".join(map(_shown, plain))
@@ -29,17 +29,19 @@ def _shown(character: str) -> str:
 
 
 def lines(text: object) -> str:
-    """The same for text of several lines, set apart by newlines, such as a message with a caret under the place."""
+    """Does the same for text of several lines, set apart by newlines, such as a message with a caret under the
+    place."""
     return "\n".join(map(line, str(text).split("\n")))
 
 
 def markup(text: object) -> str:
-    """The text for the content or a quoted attribute of HTML, SVG or MathML."""
+    """Returns the text for the content or a quoted attribute of HTML, SVG or MathML."""
     return escape(lines(text))
 
 
 def cell(value: object) -> object:
-    """The value for a cell of a CSV table. Numbers stay numbers, None an empty cell; text is one line.
+    """Returns the value for a cell of a CSV table. Numbers stay numbers, None becomes an empty cell, and text becomes
+    one line.
 
     Text that a spreadsheet would take for a formula, such as the rule ``-g``, gets an apostrophe in front.
     """
@@ -51,7 +53,8 @@ def cell(value: object) -> object:
 
 
 def shell(word: object) -> str:
-    """A file name as one word of a POSIX shell's command line, on one line, and never read as an option."""
+    """Returns a file name as one word of a POSIX shell's command line. It is on one line and is never read as an
+    option."""
     text = os.fspath(word) if isinstance(word, os.PathLike) else str(word)
     if text.startswith("-"):
         text = f"./{text}"

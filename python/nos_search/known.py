@@ -1,7 +1,7 @@
 """Owns the known optimizers: how each is written in each space, and which of them a command sets beside other rules.
 
-A name is that of the rule in nos_ext.optim.library, where that has it. Imports nothing, so that help texts may list
-them.
+A name is that of the rule in nos_ext.optim.library, where that has it. This module imports nothing, so that help texts
+may list the names.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Lines = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class KnownRule:
-    """A known optimizer. label: its name in prose.
+    """A known optimizer, which prose calls `label`.
 
-    update: it as text over the paper's operands. lines: it as lines of a program, the last of which is the update. Each
-    is empty where that space cannot write it, or need not.
+    `update` is its update as text over the paper's operands, and `lines` is the same as a program, whose last line is
+    the update. Either is empty where that space cannot write it, or need not.
     """
 
     label: str

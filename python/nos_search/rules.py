@@ -1,4 +1,4 @@
-"""Owns what the search asks of the engine: compile rule text, name its canonical form.
+"""Owns what the search asks of the engine: it compiles rule text and names its canonical form.
 
 Everything here goes through the public names of nos_ext.
 """
@@ -20,7 +20,8 @@ _SHOWN = 200  # characters of a rule in a message
 
 @dataclass(frozen=True)
 class CompiledRule:
-    """A compiled rule. text: as the user or the space wrote it. key: equal for rules that are equal by algebra."""
+    """A rule that is compiled. `text` is as the user or the space wrote it; `key` is equal for rules that are equal by
+    algebra."""
 
     text: str
     program: nos_ext.Program
@@ -28,12 +29,12 @@ class CompiledRule:
 
     @property
     def label(self) -> str:
-        """One line for tables: the text, or the name of a rule that was given as a function."""
+        """Returns one line for tables: the text, or the name of a rule that was given as a function."""
         return line(self.program.name if "\n" in self.text.strip() else self.text.strip())
 
     @property
     def is_update(self) -> bool:
-        """Whether the text is the update u of `p - lr * u`, not a function or the name of a library rule."""
+        """Tells whether the text is the update u of `p - lr * u`, and not a function or the name of a library rule."""
         text = self.text.strip()
         return text not in library.names() and "\n" not in text and not text.startswith("def ")
 
@@ -48,7 +49,8 @@ def compile_rule(text: str) -> CompiledRule:
 
 
 def parse_rule_argument(text: str) -> CompiledRule:
-    """compile_rule for command-line arguments: UsageError instead of RuleError, its line and caret kept."""
+    """Does the same for an argument of the command line. Raises UsageError instead of RuleError, and keeps its line and
+    caret."""
     try:
         return compile_rule(text)
     except nos_ext.RuleError as error:
@@ -56,7 +58,7 @@ def parse_rule_argument(text: str) -> CompiledRule:
 
 
 def parse_stored_rule(text: str, folder: str | Path, trial: int) -> CompiledRule:
-    """The rule of a run's trial. StoreError, one short line, for text that is no rule.
+    """Returns the rule of a run's trial. Raises StoreError, which is one short line, for text that is no rule.
 
     A rule that consists of one operand, such as ``adam``, gets parentheses: alone it would name the library's rule,
     which is another one.

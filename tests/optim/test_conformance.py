@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from nos_ext import optim
 from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 
@@ -23,6 +24,11 @@ CASES = [
         "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq"), amp=True
     ),
 ]
+
+
+def test_every_class_has_a_case() -> None:
+    classes = {name for name in optim.__all__ if isinstance(getattr(optim, name), type)}
+    assert classes <= {str(case).split("-")[0] for case in CASES}
 
 
 class TestConformance(OptimizerConformance):

@@ -217,3 +217,16 @@ def test_equal_keys_are_equal_functions(ops: tuple[str, ...]) -> None:
 @given(rules(max_states=3))
 def test_any_rule_has_a_key(rule: Rule) -> None:
     assert canonical_key(rule) == canonical_key(nos_ext.compile_rule(rule.to_text()))
+
+
+@pytest.mark.parametrize("update", ["normal(1e-310 * lr + t)", "normal(1e-310 * t - lr)", "drop(1e-310 * g + w, 0.5)"])
+def test_a_draw_of_what_cannot_be_scaled_has_a_key(update: str) -> None:
+    """A factor below 1e-308 has no reciprocal, so nothing can be taken out of the sum; two draws stay two."""
+    source = "def rule(p, g, *, lr):\n    return p - ({})\n"
+    text = source.format(update.replace("w", "p"))
+    key = canonical_key(nos_ext.compile_rule(text))
+    assert key == canonical_key(nos_ext.compile_rule(text))
+    twice = source.format(f"{update} + {update}".replace("w", "p"))
+    assert canonical_key(nos_ext.compile_rule(twice)) != canonical_key(
+        nos_ext.compile_rule(source.format(f"2 * {update}".replace("w", "p")))
+    )

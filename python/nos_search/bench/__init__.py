@@ -1,4 +1,5 @@
-"""Benches of the search, run by `nos-search bench NAME`. They print what docs quote; each times things within one run.
+"""These benches of the search are run by `nos-search bench NAME`. They print what the docs quote, and each compares
+times within one run.
 
 A bench is one file here with `arguments(parser)` and `run(options, note=...) -> BenchResult`, and one row in
 registry.py.

@@ -8,10 +8,9 @@ from typing import Any
 
 @dataclass
 class BenchResult:
-    """columns: of `rows`, each with its unit, such as "us/trial". notes: one line each, printed under the table.
-
-    figures: named numbers for --json and for docs, such as {"overhead_ms": 0.4}.
-    """
+    """What a bench has found. `columns` name the entries of `rows` with their units, such as "us/trial". `notes` are
+    printed under the table, one on a line. `figures` are the same numbers by name, for --json and for docs, such as
+    {"overhead_ms": 0.4}."""
 
     title: str
     columns: list[str]

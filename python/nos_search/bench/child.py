@@ -1,9 +1,9 @@
 """Owns the bench of child training: rules per hour by the paper's protocol against the same child with eager updates,
-the share of the update in a step, and what stacking the rates of a sweep would do.
+the share of the update in a step, and what it would bring to stack the rates of a sweep.
 
 The eager contender differs in one thing: its update is written op by op in torch, tensor by tensor, as search systems
-without an engine run a rule. Network, data, batches, sweep and evaluation are the same. Contenders take turns; ratios
-are medians over rounds.
+without an engine run a rule. Network, data, batches, sweep and evaluation are the same. The contenders take turns, and
+ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ EAGER: dict[str, Update] = {
 
 
 class Eager(Training):
-    """A training whose update is eager torch."""
+    """This is a training whose update is written in eager torch."""
 
     def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
         super().__init__(rule, task, lr=lr, total_steps=total_steps, seed=seed)
@@ -76,14 +76,14 @@ class Eager(Training):
 
 
 def _seconds(kind: type[Training], rule: CompiledRule, task: Task, protocol: ScoringProtocol, seed: int) -> float:
-    """Time of scoring a rule with trainings of that class."""
+    """Measures how long it takes to score a rule with trainings of a class."""
     start = time.perf_counter()
     score(rule, task, protocol, seed=seed, kind=kind)
     return time.perf_counter() - start
 
 
 def _share(kind: type[Training], rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and the share of its update."""
+    """Returns the seconds that a step takes, and the share of its update."""
 
     class Timed(kind):  # type: ignore[misc, valid-type]
         spent = 0.0
@@ -103,7 +103,7 @@ def _share(kind: type[Training], rule: CompiledRule, task: Task, steps: int) -> 
 
 
 def _stacked(rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
-    """Seconds of a step of seven rates, one after the other and as a stack."""
+    """Returns the seconds of a step of seven rates, first one after the other, then as a stack."""
     times = []
     rules, lrs = [rule] * len(LEARNING_RATES), [1e-3] * len(LEARNING_RATES)
     for cohort in (

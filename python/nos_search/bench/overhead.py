@@ -1,7 +1,7 @@
-"""Owns the bench of what a trial costs besides proposing, gating and training it: loop, store and executor.
+"""Owns the bench of what a trial costs besides proposing, gating and training it: the loop, the store and the executor.
 
-The search runs for real, with the real controller and store, but its children answer at once. Calls into strategy and
-gates are timed and subtracted from the whole.
+The search runs for real, with the real controller and store, but its children answer at once. Calls of the strategy and
+the gates are timed and subtracted from the whole.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CURVE = {  # of the size that a digits trial leaves
 
 
 def at_once(rule: CompiledRule, seed: int, rung: int) -> Outcome:
-    """A child that needs no time. The reward depends on the rule, so that the controller has something to do."""
+    """Scores a rule in no time. The reward depends on the rule, so that the controller has something to do."""
     return Outcome("done", sum(rule.key.encode()) % 997 / 997, 0.1, _CURVE)
 
 
@@ -45,7 +45,7 @@ def load() -> Scorer:
 
 @dataclass
 class _Timed:
-    """Wraps methods of an object and adds up the time inside of them."""
+    """This wraps methods of an object and adds up the time that is spent in them."""
 
     seconds: float = 0.0
 

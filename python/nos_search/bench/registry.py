@@ -1,6 +1,7 @@
-"""Owns the list of benches: name -> (module of this package, what it measures). A new bench is one file and one row.
+"""Owns the list of benches, which maps a name to its module in this package and to what it measures. A new bench is one
+file and one row.
 
-The module is imported only when its bench is asked for.
+A module is imported only when its bench is asked for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from .base import BenchResult
 
 
 class Bench(Protocol):
-    """What a bench's module has."""
+    """The module of a bench has these functions."""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the bench's options; each has a default."""
 
     def run(self, args: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
-        """Measures, and says by `note` how far it is. UsageError for a wrong option."""
+        """Measures, and says by `note` how far it is. Raises UsageError for a wrong option."""
 
 
 BENCHES: dict[str, tuple[str, str]] = {

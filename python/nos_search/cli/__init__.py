@@ -1,8 +1,9 @@
-"""The command line of nos-search: `main` runs a command and says what went wrong in one line.
+"""The command line of nos-search begins here: `main` runs a command and says what went wrong in one line.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. arguments.py holds what the commands take and imports
-nothing heavy, so that --help and --version need NumPy only; each command is a module of its name here, with a function
-`call(args)`, imported when it is called. Nothing here or below it uses the network unless --download is given.
+The exit status is 0 for done, 1 for failed, 2 for wrong usage and 130 for interrupted. arguments.py holds what the
+commands take and imports nothing heavy, so that --help and --version need NumPy only. Each command is a module of its
+name here, with a function `call(args)`, and is imported when it is called. Nothing here or below it uses the network
+unless --download is given.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status. Wrong usage that the parser sees, and --help, leave by SystemExit."""
+    """Runs a command and returns the exit status. Wrong usage that the parser sees leaves by SystemExit, and so does
+    --help."""
     settle_streams()
     command = ""
     try:

@@ -160,7 +160,8 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
 
 
 def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
-    """The command's name and its arguments. SystemExit for wrong usage, after a message, and after --help."""
+    """Returns the command's name and its arguments. Raises SystemExit after a message for wrong usage, and after
+    --help."""
     before = next((k for k, word in enumerate(argv) if not word.startswith("-")), len(argv))
     command: str = _top().parse_args(argv[: before + 1]).command
     about, add = COMMANDS[command]

@@ -1,4 +1,4 @@
-"""Owns the command bench: measurements of the search itself."""
+"""Owns the command bench, which measures the search itself."""
 
 from __future__ import annotations
 

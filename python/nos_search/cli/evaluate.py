@@ -1,4 +1,4 @@
-"""Owns the command evaluate: rules against each other, over several seeds and tasks."""
+"""Owns the command evaluate, which sets rules against each other over several seeds and tasks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _rules(args: argparse.Namespace) -> list[CompiledRule]:
-    """The rules to compare, each once, the baseline among them."""
+    """Returns the rules to compare, each once, and the baseline among them."""
     named = [text for word in args.rules for text in _rules_of(word, args.top)]
     texts = list(dict.fromkeys([*named, *(EVALUATED if args.known else ())]))
     if not texts:
@@ -79,7 +79,7 @@ def _rules(args: argparse.Namespace) -> list[CompiledRule]:
 
 
 def _rules_of(source: str, top: int) -> list[str]:
-    """The best rules of a run folder; anything else is a rule itself."""
+    """Returns the best rules of a run folder; any other word is a rule itself."""
     if not os.path.isdir(source):
         return [source]
     with Store.open(Path(source)) as store:
@@ -91,7 +91,8 @@ def _rules_of(source: str, top: int) -> list[str]:
 
 
 def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Sequence[Task]) -> Record:
-    """What is finished already, from --out; everything that decides a result besides rule, task and seed goes in."""
+    """Returns what is finished already, from --out, under everything that decides a result besides rule, task and
+    seed."""
     common = {
         "sweep": args.sweep,
         "threads": args.threads,
@@ -120,7 +121,7 @@ def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Seque
 def _train(
     args: argparse.Namespace, loader: LoadTasks, tasks: Sequence[Task], wanted: Sequence[Wanted], record: Record
 ) -> None:
-    """Trains what the record lacks, and puts it there."""
+    """Trains what the record lacks, and adds it to the record."""
     missing = [each for each in wanted if record.get(tasks[each.task].name, each.rule.text, each.seed) is None]
     if not missing:
         return
@@ -142,7 +143,7 @@ def _train(
 def _results(
     args: argparse.Namespace, rules: Sequence[CompiledRule], tasks: Sequence[Task], seeds: Sequence[int], record: Record
 ) -> list[Comparison]:
-    """One row for each rule and task of which every seed is finished."""
+    """Returns one row for each rule and task of which every seed is finished."""
     results: list[Comparison] = []
     for task in tasks:
         rows = {}

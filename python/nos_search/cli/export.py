@@ -1,4 +1,5 @@
-"""Owns the command export: a rule as a stand-alone torch optimizer, a run as CSV or as an optuna journal."""
+"""Owns the command export, which writes a rule as a stand-alone torch optimizer, or a run as CSV or as an optuna
+journal."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def _text(source: str, rank: int, form: str) -> str:
 
 
 def _source(source: str, rank: int) -> str:
-    """Source of a torch optimizer for a rule, or for the rule of that rank of a run."""
+    """Returns the source of a torch optimizer for a rule, or for the rule of that rank in a run."""
     comments = []
     if _is_run(source):
         with Store.open(Path(source)) as store:

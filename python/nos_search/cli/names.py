@@ -1,6 +1,7 @@
 """Owns the names that the command line shows in its help, so that `--help` need not import torch to list them.
 
-The registries beside the implementations decide what there is; tests/search/test_cli.py holds this list to them.
+The registries beside the implementations decide what there is, and tests/search/test_command_line.py holds this list to
+them.
 """
 
 from __future__ import annotations

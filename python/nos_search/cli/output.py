@@ -1,4 +1,5 @@
-"""Owns how the commands speak: results on stdout, notes and progress on stderr, errors of both streams."""
+"""Owns how the commands speak: results go to stdout, notes and progress to stderr. The errors of both streams are met
+here."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ _LEAST = 30  # characters that the last column needs beside the others
 
 
 class ReaderGoneError(Exception):
-    """Whoever read stdout went away, as ``head`` does; there is nobody left to tell."""
+    """Whoever read stdout has gone away, as ``head`` does, and there is nobody left to tell."""
 
 
 # --- the streams -----------------------------------------------------------------------------------------------------
@@ -34,8 +35,8 @@ class ReaderGoneError(Exception):
 def settle_streams() -> None:
     """Makes the three standard streams safe to use, however the command was started.
 
-    A closed stream is opened on the null device, or the run's database would get its number, and whatever a library
-    prints to "stdout" would be written into the database; printing to a stdout that was closed stays an error.
+    A stream that was closed is opened on the null device. Else the run's database would get its number, and whatever a
+    library prints to "stdout" would be written into the database. Printing to a stdout that was closed stays an error.
     Characters that an encoding lacks are replaced, because a result must not be lost for want of a plus-minus sign.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
@@ -62,8 +63,8 @@ def _replacement(error: UnicodeError) -> tuple[str, int]:
 
 
 class Quiet:
-    """A text stream for progress: what cannot be written to it (a full disk, a terminal that was closed) is dropped,
-    because a search must not end over it. Everything but writing is the stream's own."""
+    """This is a text stream for progress. What cannot be written to it, because a disk is full or a terminal was
+    closed, is dropped: a search must not end over it. Everything but writing is done by the stream that it wraps."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -88,12 +89,12 @@ class Quiet:
 
 
 def progress() -> TextIO:
-    """Stderr for notes and progress."""
+    """Returns stderr for notes and progress."""
     return cast(TextIO, Quiet(sys.stderr))
 
 
 def note(text: str) -> None:
-    """Prints a note on stderr; it keeps its line ends, and nothing else that is not printable."""
+    """Prints a note on stderr. Of what is not printable, it keeps only line ends."""
     stream = progress()
     stream.write(f"{lines(text)}\n")
     stream.flush()
@@ -102,8 +103,9 @@ def note(text: str) -> None:
 def emit(text: str, *, keep: bool = False) -> None:
     """Prints a result on stdout, all of it before this returns.
 
-    SearchError when stdout cannot be written; with `keep`, for what took long to get, the result is saved in the
-    folder for temporary files first, and the message says where. ReaderGoneError when the reader of a pipe went away.
+    Raises SearchError when stdout cannot be written. With `keep`, which is for what took long to get, the result is
+    first saved in the folder for temporary files, and the message says where. Raises ReaderGoneError when the reader of
+    a pipe went away.
     """
     try:
         sys.stdout.write(f"{lines(text)}\n")  # in one piece: a reader that takes all of it has not gone away
@@ -129,7 +131,8 @@ def _rescued(text: str) -> str:
 
 
 def _abandon_stdout() -> None:
-    """Python flushes stdout once more when it ends; what is left in it must not fail again."""
+    """Points stdout at the null device. Python flushes it once more when it ends, and what is left in it must not fail
+    again."""
     try:
         number = sys.stdout.fileno()
     except (OSError, ValueError):
@@ -143,15 +146,15 @@ def _abandon_stdout() -> None:
 
 
 def terminal_width() -> int | None:
-    """How many characters a line may have; None where nobody's terminal would break it, as in a file or a pipe."""
+    """Returns how many characters a line may have, and None where no terminal would break it, as in a file."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, most: int | None = None) -> str:
-    """Plain text in columns; the last column is not padded, numbers are set right. A cell is one line.
+    """Returns plain text in columns. Numbers are set right, the last column is not padded, and each cell is one line.
 
-    most: characters of a line, by default those of the terminal. A table that is wider goes on in further lines, which
-    are set in, and the last column is broken between words.
+    A line has at most `most` characters, by default as many as the terminal. A row of a wider table goes on in further
+    lines, which are set in, and its last column is broken between words.
     """
     header, rows = [line(cell) for cell in header], [[line(cell) for cell in row] for row in rows]
     wide = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
@@ -173,7 +176,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, most: int | N
 
 
 def _bands(wide: Sequence[int], most: int | None) -> list[tuple[list[int], int | None]]:
-    """The columns that stand in each line of a row, and the room for the last column where that is limited."""
+    """Returns the columns of each line of a row, with the room for the last column where that is limited."""
     last = len(wide) - 1
     if most is None or sum(wide) + 2 * last <= most:
         return [(list(range(len(wide))), None)]
@@ -190,7 +193,7 @@ def _bands(wide: Sequence[int], most: int | None) -> list[tuple[list[int], int |
 
 
 def _words(text: str, room: int) -> list[str]:
-    """The text in lines of at most `room` characters, or of one word."""
+    """Breaks the text into lines of at most `room` characters, or of one word."""
     return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
@@ -203,7 +206,7 @@ def number(value: float | None) -> str:
 
 
 def as_json(data: Any) -> str:
-    """Indented JSON in ASCII. JSON has no word for NaN and infinities: they are null."""
+    """Returns indented JSON in ASCII. JSON has no word for NaN and infinities, so they become null."""
     return json.dumps(_finite(data), indent=2, allow_nan=False).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""Owns how a command line is read: words on both sides of options, rules that begin with a minus, and its messages."""
+"""Owns how a command line is read: words may stand on both sides of options, and a rule may begin with a minus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _PACKAGES = ("torch", "numpy")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose help goes through `emit` and whose errors go through `note`, as all output does."""
+    """This is an argparse parser whose help goes through `emit` and whose errors go through `note`, as all output
+    does."""
 
     _given: Sequence[str] = ()
 
@@ -25,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         self.color = False  # from Python 3.14 on argparse colours its help; `emit` lets no escape sequence through
 
     def parse_mixed(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Reads options and words in any order; what comes after `--` are words, even if it begins with a minus.
+        """Reads options and words in any order. What comes after `--` are words, even if they begin with a minus.
 
         argparse alone refuses words on both sides of an option, and drops or keeps the `--` from release to release.
         """
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         emit(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong on stderr, and how to give what begins with a minus if that may be the reason."""
+        """Says on stderr what is wrong, and how to give what begins with a minus if that may be the reason."""
         note(self.format_usage().rstrip("\n"))
         note(f"{self.prog}: error: {message.replace(_GUARD, '')}{self._hint(message)}")
         raise SystemExit(2)
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """The option --version: prints what a result depends on that can be had without importing it."""
+    """The option --version prints what a result depends on, as far as that can be had without importing it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from nos_ext import __version__, build_info

@@ -8,8 +8,8 @@ from .output import note
 
 
 def check_plot(path: str | None) -> None:
-    """UsageError for a file that cannot be written or has no format, before anything takes long; ModuleNotFoundError
-    when there is nothing to draw with. None: nothing is drawn."""
+    """Raises UsageError for a file that cannot be written or has no format, and ModuleNotFoundError when there is
+    nothing to draw with, before anything takes long. With None nothing is drawn."""
     if path is not None:
         files.check_place("--plot", path)
         form_of("--plot", path)

@@ -1,4 +1,4 @@
-"""Owns the command report: a page about a run."""
+"""Owns the command report, which writes a page about a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the command resume: a search goes on where it was."""
+"""Owns the command resume, by which a search goes on where it was."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def call(args: argparse.Namespace) -> int:
 
 
 def _check_address(folder: Path, config: RunConfig, args: argparse.Namespace) -> None:
-    """UsageError when the run would connect to a cluster elsewhere that only its folder names: that machine would get
-    the user's code and could send back anything."""
+    """Raises UsageError when the run would connect to a cluster elsewhere that only its folder names: that machine
+    would get the user's code and could send back anything."""
     address = config.ray_address
     if args.ray_address is None and address not in (None, "auto", "local"):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Owns the command run: a new search in a new folder."""
+"""Owns the command run, which begins a new search in a new folder."""
 
 from __future__ import annotations
 

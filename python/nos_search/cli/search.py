@@ -1,4 +1,4 @@
-"""Owns what run and resume have in common: a search with its display, and what is said when it stops."""
+"""Owns what run and resume have in common: they search with a display, and say how to go on when they stop."""
 
 from __future__ import annotations
 
@@ -38,19 +38,20 @@ _MORE = {"trials": " --trials N", "children": " --children N", "target": " --tar
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """The options that the user gave; a run has its configuration's defaults for the others, resume what was stored."""
+    """Returns the options that the user gave. For the others a new run takes its configuration's defaults, and resume
+    takes what was stored."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def open_executor(args: argparse.Namespace, config: RunConfig, task: Task) -> Executor:
-    """The executor that the configuration asks for; what --tensorboard needs is looked for as well."""
+    """Returns the executor that the configuration asks for. What --tensorboard needs is looked for as well."""
     if args.tensorboard:
         summary_writer()
     return make_executor(config, task, clock=time.perf_counter)
 
 
 def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) -> int:
-    """Searches until a limit or Ctrl-C; returns the exit status."""
+    """Searches until a limit or Ctrl-C, and returns the exit status."""
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(config.threads)
@@ -90,7 +91,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
 
 
 def print_result(folder: Path, *, json: bool) -> None:
-    """The leaderboard after a search."""
+    """Prints the leaderboard after a search."""
     with Store.open(folder) as store:
         data = summary(store)
     print_summary(data, top=_SHOWN, json=json)

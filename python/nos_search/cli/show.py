@@ -1,4 +1,4 @@
-"""Owns the command show: the leaderboard of a run."""
+"""Owns the command show, which prints the leaderboard of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the command space: vocabulary, masks and size of a search space."""
+"""Owns the command space, which prints the vocabulary, the masks and the size of a search space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .output import as_json, emit, table
 
 
 def space_of(args: argparse.Namespace) -> SearchSpace:
-    """The space that the options of groups.space_words describe."""
+    """Returns the space that the options of groups.space_words describe."""
     if args.space not in _KINDS:
         raise choose("--space", args.space, tuple(_KINDS))
     make, _ = _KINDS[args.space]

@@ -9,7 +9,7 @@ from .output import as_json, emit, number, table
 
 
 def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
-    """data: what `show.leaderboard.summary` gives. top: rows of the table; JSON has all."""
+    """Prints `data`, which `show.leaderboard.summary` gives. The table has `top` rows at most; JSON has all."""
     if json:
         return emit(as_json(data))
     head = (

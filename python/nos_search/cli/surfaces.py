@@ -1,4 +1,4 @@
-"""Owns the command surfaces: rules on analytic surfaces, as a table and a figure."""
+"""Owns the command surfaces, which trains rules on analytic surfaces and shows a table and a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plots import check_plot, draw
 
 
 def call(args: argparse.Namespace) -> int:
-    """Trains rules on the analytic surfaces; a table of how far they come, and a figure."""
+    """Trains rules on the analytic surfaces, prints how far they come, and draws the figure if one is asked for."""
     check_count("--steps", args.steps)
     check_seed(args.seed)
     check_plot(args.plot)

@@ -1,4 +1,4 @@
-"""Owns the command train: one child with one rule, its learning curve."""
+"""Owns the command train, which trains one child with one rule and shows its learning curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what evaluate and train have in common: their tasks, and checks before anything is trained."""
+"""Owns what evaluate and train have in common: their tasks, and the checks before anything is trained."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 def check_common(args: argparse.Namespace) -> None:
-    """UsageError for what is wrong with the options of groups.child and groups.drawn."""
+    """Raises UsageError for what is wrong with the options of groups.child and groups.drawn."""
     check_seed(args.seed)
     check_count("--threads", args.threads)
     check_plot(args.plot)
 
 
 def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRecipe]:
-    """How to load the tasks that a command line names, with the data fetched if it says so."""
+    """Returns how to load the tasks that a command line names, with their data fetched if it says so."""
     folder = Path(args.data_dir) if args.data_dir else None
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
     fetch(args, chosen)
@@ -52,7 +52,7 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
 
 
 def shown_loss(name: str, nats: float | None) -> str:
-    """A mean loss in the unit of its task."""
+    """Returns a mean loss as text in the unit of its task."""
     if nats is None:
         return "-"
     if name == "bits":

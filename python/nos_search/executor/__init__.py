@@ -1,4 +1,4 @@
-"""Executors run the training of children for the search loop: in this process, in local processes, on a Ray cluster."""
+"""Executors train children for the search loop: in this process, in local processes, or on a Ray cluster."""
 
 from .base import Answer, Executor, Job, Loader, Scorer
 from .inprocess import InProcess

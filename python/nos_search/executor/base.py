@@ -22,7 +22,8 @@ Loader = Callable[[], Scorer]
 
 @dataclass(frozen=True)
 class Job:
-    """A child to train. number: of its trial. seed: of the child. rung: 0, or what the rule has been promoted to."""
+    """A job is a child to train. `number` is that of its trial and `seed` is the child's. `rung` is 0 for the search's
+    own task, or the rung to which the rule has been promoted."""
 
     number: int
     rule: CompiledRule
@@ -32,10 +33,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a job: an outcome, or None and the reason when it could not be run.
+    """An answer says what became of a job: it has an outcome, or None and the `reason` why the job could not be run.
 
-    seconds: its time in training. attempts: how often it was begun, because workers were lost. worker: which one
-    trained it, "" for this process.
+    `seconds` is the time that the training took. `attempts` says how often it was begun, which is more than once when a
+    worker was lost. `worker` names the worker that trained it and is "" for this process.
     """
 
     number: int
@@ -47,28 +48,31 @@ class Answer:
 
 
 class Executor(ABC):
-    """slots: how many jobs it holds, those included that wait for a worker so that none is ever idle.
+    """An executor takes jobs and gives back answers. It is a context manager; whoever does not use it as one calls
+    close().
 
-    A rule that diverges is an outcome, not a failure. Use as a context manager, or call close().
+    It holds up to `slots` jobs. Where there are workers, these are more than can be trained at once: the jobs that wait
+    keep a worker from being idle while the search thinks. A rule that diverges is an outcome, not a failure.
     """
 
     slots: int
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Takes a job. RuntimeError when there is no free slot or the executor is closed."""
+        """Takes a job. Raises RuntimeError when there is no free slot or the executor is closed."""
 
     @abstractmethod
     def wait(self) -> list[Answer]:
-        """At least one answer of a submitted job; blocks until there is one. RuntimeError when no job is held."""
+        """Blocks until a submitted job is answered, and returns one answer or more. Raises RuntimeError when no job is
+        held."""
 
     def warm_up(self) -> None:
-        """Blocks until the workers have started and loaded their data. Not needed before submit()."""
+        """Blocks until the workers have started and loaded their data. It need not be called before submit()."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Gives up all jobs and frees what the executor holds. May be called again."""
+        """Gives up all jobs and frees what the executor holds. It may be called again."""
 
     def __enter__(self) -> Executor:
         return self

@@ -1,4 +1,4 @@
-"""Owns the executor that trains on a Ray cluster: one actor per worker, with its share of CPUs and GPUs.
+"""Owns the executor that trains on a Ray cluster: each worker is one actor with its share of CPUs and GPUs.
 
 Ray places the actors and sets CUDA_VISIBLE_DEVICES for fractions of a GPU. Every machine of the cluster needs the same
 nos_ext installed; a worker with another version answers every job with that fault.
@@ -38,10 +38,11 @@ class _Actor(Handle):
 
 
 class Cluster(WorkerPool):
-    """address: of a running cluster ("auto" finds the one of this machine); None starts Ray on this machine alone.
+    """This executor trains on the Ray cluster at `address`: "auto" finds the one of this machine, and None starts Ray
+    on this machine alone. A Ray that is connected already is used and left as it is.
 
-    gpus: of each worker, fractions allowed. An already connected Ray is used and left as it is. SearchError when Ray
-    is not installed or cannot be reached; UsageError when the cluster cannot hold even one worker.
+    Each worker gets `gpus` GPUs, which may be a fraction. Raises SearchError when Ray is not installed or cannot be
+    reached, and UsageError when the cluster cannot hold even one worker.
     """
 
     def __init__(

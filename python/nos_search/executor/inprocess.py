@@ -11,9 +11,10 @@ from .worker import attempt
 
 
 class InProcess(Executor):
-    """Sets torch's number of threads for the process, because the bits of a training depend on it.
+    """This executor trains in the calling process. It sets torch's number of threads for the whole process, because the
+    bits of a training depend on it.
 
-    clock: seconds from any start, such as time.perf_counter; only for reporting.
+    `clock` gives seconds from any start, as time.perf_counter does; they are only reported.
     """
 
     slots = 1

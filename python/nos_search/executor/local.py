@@ -1,4 +1,4 @@
-"""Owns the executor that trains in processes of this machine, by loky."""
+"""Owns the executor that trains in processes of this machine, which loky starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _START_TIMEOUT = 300.0  # seconds: imports and data
 
 
 class _Process(Handle):
-    """One loky pool of one process: loky cannot say which job broke a pool, and a broken pool is of no more use."""
+    """A worker is a loky pool of one process: loky cannot say which job broke a pool, and a broken pool is of no more
+    use."""
 
     def __init__(self, loader: Loader, threads: int) -> None:
         self._pool = loky.ProcessPoolExecutor(
@@ -41,7 +42,8 @@ class _Process(Handle):
 
 
 class Local(WorkerPool):
-    """threads: of torch in each worker, part of what decides the bits. Other arguments as WorkerPool's."""
+    """This executor trains in `workers` processes of this machine, each with `threads` torch threads, which are part of
+    what decides the bits. The other arguments are those of WorkerPool."""
 
     def __init__(
         self,

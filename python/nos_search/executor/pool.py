@@ -1,8 +1,9 @@
-"""Owns the supervision of workers in other processes, whatever makes them: a backlog, retries, time-outs, respawn.
+"""Owns the supervision of workers in other processes, whatever makes them: it keeps a backlog, tries jobs again, ends
+workers that hang, and replaces those that are lost.
 
 Each worker has one process of its own, so that a death or a hang is the fault of one job and costs nothing to the
-others. A free worker takes the next job of the backlog in the thread that brought its last answer: it does not wait
-for the search loop, which may be busy with the controller or the gates.
+others. A free worker takes the next job of the backlog in the thread that brought its last answer: it does not wait for
+the search loop, which may be busy with the controller or the gates.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LOOK = 1.0  # seconds between looks at the clock, which may go faster or slower
 
 
 class Handle(ABC):
-    """A worker, seen from the search. ready: gives its name once it has started and loaded its data."""
+    """A handle is a worker as the search sees it. `ready` gives its name once it has started and loaded its data."""
 
     ready: Future[str]
 
@@ -33,18 +34,21 @@ class Handle(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """Ends the worker at once, whatever it does. May be called on a dead one."""
+        """Ends the worker at once, whatever it does. It may be called on a dead one."""
 
 
 @dataclass
 class _HeldJob:
+    """A job that was submitted and is not answered yet. It was begun `attempts` times."""
+
     job: Job
     attempts: int = 0
 
 
 @dataclass
 class _Seat:
-    """A worker and its job. since: when the job began; None while the worker still starts."""
+    """A seat holds a worker, which was made at the time `made`, and the job that it has. `since` is when the job began,
+    or None while the worker still starts."""
 
     handle: Handle
     made: float
@@ -54,6 +58,9 @@ class _Seat:
 
 @dataclass(frozen=True)
 class _Event:
+    """A worker answered a job by `reply`, or `fault` says how it was lost. `handle` is the worker that sat on the seat
+    then."""
+
     seat: _Seat
     handle: Handle
     held: _HeldJob
@@ -63,7 +70,7 @@ class _Event:
 
 @dataclass
 class _Books:
-    """What the callbacks' threads and the search's share, under one lock."""
+    """The threads of the callbacks and the search share these, under one lock."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     backlog: deque[_HeldJob] = field(default_factory=deque)
@@ -71,9 +78,10 @@ class _Books:
 
 
 class WorkerPool(Executor):
-    """workers: how many. make: starts a worker. timeout: seconds for a trial, start_timeout for a worker's start.
+    """This executor has `workers` workers, each started by `make`. A worker that has not started within `start_timeout`
+    seconds, or not answered within `timeout`, is taken for hung.
 
-    retries: how often a job whose worker was lost or hung is begun again. clock: seconds from any start.
+    A job whose worker was lost or hung is begun again up to `retries` times. `clock` gives seconds from any start.
     """
 
     def __init__(
@@ -133,7 +141,7 @@ class WorkerPool(Executor):
     # --- dispatch, in any thread -----------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Gives free workers the next jobs; the lock is held."""
+        """Gives free workers the next jobs. The caller holds the lock."""
         for seat in self._seats:
             if seat.held is None and self._books.backlog and not self._books.closed:
                 self._give(seat, self._books.backlog.popleft())
@@ -150,7 +158,7 @@ class WorkerPool(Executor):
         reply.add_done_callback(lambda reply: self._done(_Event(seat, handle, held, reply)))
 
     def _done(self, event: _Event) -> None:
-        """In the thread that brought the answer."""
+        """Takes an answer, in the thread that brought it."""
         reply = event.reply
         with self._books.lock:
             if self._books.closed:
@@ -163,7 +171,7 @@ class WorkerPool(Executor):
     # --- lost workers, in the search's thread ----------------------------------------------------------------------
 
     def _settle(self, event: _Event | None) -> list[Answer]:
-        """The answer that an event brings; none if the job is tried again, or was given up before."""
+        """Returns the answer that an event brings, or none if the job is tried again or was given up before."""
         if event is None:
             return []
         seat, held, reply = event.seat, event.held, event.reply
@@ -212,7 +220,7 @@ class WorkerPool(Executor):
         return seat.made + self._start_timeout if seat.since is None else seat.since + self._timeout
 
     def _patience(self) -> float:
-        """Seconds until the first time-out, or until it is time to look at the clock again."""
+        """Returns the seconds until the first time-out, or until it is time to look at the clock again."""
         with self._books.lock:
             deadlines = [self._deadline(seat) for seat in self._seats if seat.held is not None]
         return min(max(0.0, min(deadlines) - self._clock()), _LOOK) if deadlines else _LOOK

@@ -16,11 +16,11 @@ from .inprocess import InProcess
 
 @dataclass(frozen=True)
 class Workers:
-    """Who trains, whatever the executor.
+    """These are the workers that an executor is asked for, whichever it is.
 
-    count: processes. threads: torch threads of each; they are part of what decides the bits. timeout: seconds after
-    which a worker that has not answered is taken for hung. gpus: the share of a GPU that each worker of a cluster gets.
-    address: of the cluster, None for one that is started on this machine.
+    There are `count` processes with `threads` torch threads each; the threads are part of what decides the bits. A
+    worker that has not answered within `timeout` seconds is taken for hung. On a cluster each worker gets `gpus` GPUs,
+    which may be a fraction, and `address` says where the cluster is; None starts one on this machine.
     """
 
     count: int
@@ -32,10 +32,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class ExecutorEntry:
-    """An executor in the list. make: returns one that is ready for jobs.
+    """An executor in the list. `make` returns one that is ready for jobs.
 
-    processes: its workers are processes of their own, so the loader must be picklable, and there may be several.
-    cluster: they may be on other machines, so it takes an address and shares of GPUs.
+    With `processes` its workers are processes of their own: there may be several, and the loader must be picklable.
+    With `cluster` they may be on other machines, so it takes an address and shares of GPUs.
     """
 
     make: Callable[[Loader, Workers, Callable[[], float]], Executor]
@@ -75,7 +75,7 @@ EXECUTORS: dict[str, ExecutorEntry] = {
 
 
 def create(name: str, loader: Loader, workers: Workers, *, clock: Callable[[], float]) -> Executor:
-    """The executor of that name. UsageError for a name that is not in the list."""
+    """Returns the executor of that name. Raises UsageError for a name that is not in the list."""
     if name not in EXECUTORS:
         raise choose("--executor", name, tuple(EXECUTORS))
     return EXECUTORS[name].make(loader, workers, clock)

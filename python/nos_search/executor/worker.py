@@ -1,4 +1,4 @@
-"""Owns what happens in a process that trains: data loaded once, jobs scored, errors turned into reasons."""
+"""Owns what happens in a process that trains: data are loaded once, jobs are scored, and errors become reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _ORPHAN_CHECK = 1.0  # seconds
 
 
 class Payload(NamedTuple):
-    """A job as it travels: the verified program as bytes, not the source, so that nothing is compiled again."""
+    """This is a job as it travels. The verified program goes as bytes, not as source, so that nothing is compiled
+    again."""
 
     text: str
     key: str
@@ -36,7 +37,7 @@ class Payload(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An outcome, or None and the reason; the seconds that it took."""
+    """A reply has an outcome, or None and the reason, and the seconds that it took."""
 
     outcome: Outcome | None
     reason: str
@@ -44,7 +45,7 @@ class Reply(NamedTuple):
 
 
 def attempt(scorer: Scorer, rule: CompiledRule, seed: int, rung: int, clock: Callable[[], float]) -> Reply:
-    """Scores a rule. Any error of the scorer is a reason: one bad rule must not end a long search."""
+    """Scores a rule. Any error of the scorer becomes a reason, because one bad rule must not end a long search."""
     start = clock()
     try:
         return Reply(scorer(rule, seed, rung), "", clock() - start)
@@ -53,7 +54,7 @@ def attempt(scorer: Scorer, rule: CompiledRule, seed: int, rung: int, clock: Cal
 
 
 class Worker:
-    """The part of a worker that lives in its process. version: nos_ext's in the searching process."""
+    """This is the part of a worker that lives in its process. `version` is that of nos_ext in the searching process."""
 
     def __init__(self, loader: Loader, threads: int, version: str) -> None:
         torch.set_num_threads(threads)
@@ -91,7 +92,7 @@ def start(loader: Loader, threads: int, version: str, parent: int) -> None:
 
 
 def _leave_with(parent: int) -> None:
-    """A search that was killed outright cannot stop its workers."""
+    """Ends this process when its parent is gone: a search that was killed outright cannot stop its workers."""
     while os.getppid() == parent:
         time.sleep(_ORPHAN_CHECK)
     os._exit(1)

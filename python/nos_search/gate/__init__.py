@@ -1,4 +1,4 @@
-"""Gates before training: what can be told about a rule in microseconds instead of by training a child."""
+"""Gates stand before training: they tell in microseconds what would else take the training of a child to find out."""
 
 from .funnel import Funnel
 from .verdict import GATES, GateCount, Gates, Verdict, gate_counts

@@ -1,4 +1,5 @@
-"""Owns the canonical form of token strings: the algebra of nos_ext.rule.canonical, shared between all strings seen.
+"""Owns the canonical form of token strings: the algebra of nos_ext.rule.canonical, shared between all strings that are
+seen.
 
 Strings are made of few pieces, so the value of a piece is computed once and found again by what it is made of. Values
 are known by their content, so two spellings of a piece share everything that is built on it.
@@ -20,7 +21,8 @@ _MAX_ATOMS = 200_000  # about 200 MB of algebra; then the memory starts again, t
 
 
 class TokenCanon(Meaning[Value]):
-    """The canonical keys of strings of a space. Strings of equal keys are equal functions, as algebra can tell."""
+    """This gives the canonical keys of the strings of a space. Strings with equal keys are equal functions, which
+    algebra can show."""
 
     def __init__(self, space: Space) -> None:
         self._shape = space.shape
@@ -37,7 +39,7 @@ class TokenCanon(Meaning[Value]):
         self._values: dict[tuple[object, ...], Value] = {}
 
     def key(self, tokens: Sequence[int]) -> str:
-        """The key of a string, a hex digest."""
+        """Returns the key of a string, a hex digest."""
         if self._pieces.atoms > _MAX_ATOMS:
             self._start()
         self._draws: dict[tuple[str, int], int] = {}  # drops of a value so far: an output written twice is drawn twice
@@ -67,6 +69,6 @@ class TokenCanon(Meaning[Value]):
 
 
 def _holes(formula: Formula, arity: int) -> tuple[Expr, ...]:
-    """The nodes of the holes; a hole that the template does not read has a node of its own."""
+    """Returns the nodes of the holes; a hole that the template does not read has a node of its own."""
     found = {str(node.value): node for node in formula.order if node.op == "state"}
     return tuple(found.get(name, state(name)) for name in [f"x{k}" for k in range(arity)])

@@ -1,7 +1,8 @@
-"""Owns the numerical probe of compiled rules, whatever they were written in: many at once through apply_population.
+"""Owns the numerical probe of compiled rules, whatever they were written in; it runs many at once through
+apply_population.
 
-The same stimulus as for token strings (probe.py). Each rule is compiled once more so that it leaves p alone and writes
-its update u to a state of its own.
+The stimulus is the same as for token strings (probe.py). Each rule is compiled once more so that it leaves p alone and
+writes its update u to a state of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _UPDATE = "update"
 
 
 def with_update_state(rule: Rule) -> Program:
-    """The program whose first state is the update u of `p - lr * u` and that keeps p."""
+    """Returns the program that keeps p and whose first state is the update u of `p - lr * u`."""
     update = _update_of(rule.outputs[0])
     return Rule(
         "probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *rule.outputs[1:]]
@@ -30,14 +31,15 @@ def with_update_state(rule: Rule) -> Program:
 
 
 def _update_of(param: Expr) -> Expr:
-    """u = (p - p') / lr, at lr 1; of the usual `p - lr * u` without the difference, which would lose digits."""
+    """Returns u = (p - p') / lr at lr 1. Of the usual form `p - lr * u` it takes u itself, because the difference would
+    lose digits."""
     at_one = replaced([param], {hyper("lr"): constant(1.0)})[0]
     plain = at_one.op == "sub" and at_one.args[0].op == "param"
     return at_one.args[1] if plain else PARAM - at_one
 
 
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
-    """(n, size) float32 updates of the rules on the stimulus."""
+    """Returns the (n, size) float32 updates of the rules on the stimulus."""
     programs = [with_update_state(rule) for rule in rules]
     shown = []
     for grads, params in stimulus.split() if rules else []:

@@ -1,4 +1,4 @@
-"""Owns token texts as callables on NumPy arrays, and as expression graphs with holes.
+"""Owns the texts of tokens as functions of NumPy arrays, and as expression graphs with holes.
 
 Both come from the text of the vocabulary and the op table of nos_ext, so a new row of a vocabulary needs nothing here.
 """
@@ -21,7 +21,7 @@ from ..space.group import Array
 
 
 class Formula:
-    """A template such as "log(abs({0}))" with `arity` holes."""
+    """A formula is a template such as "log(abs({0}))" with `arity` holes."""
 
     def __init__(self, template: str, arity: int) -> None:
         names = [f"x{k}" for k in range(arity)]
@@ -50,7 +50,8 @@ class Formula:
         self._arity = arity
 
     def __call__(self, *arrays: Array, uniform: Array | None = None) -> Array:
-        """The value; arrays of one dtype keep it. uniform: the numbers in [0, 1) of a template that draws."""
+        """Returns the value; arrays of one dtype keep it. A template that draws takes its numbers in [0, 1) from
+        `uniform`."""
         values: list[Any] = [*arrays, *[None] * (self._registers - self._arity)]
         for register, number in self._constants:
             values[register] = number
@@ -61,7 +62,8 @@ class Formula:
         return result
 
     def graph(self, *operands: Expr) -> Expr:
-        """A new graph with the operands in the holes; a template that draws makes a draw of its own each time."""
+        """Returns a new graph with the operands in the holes. A template that draws makes a draw of its own each
+        time."""
         new: dict[Expr, Expr] = {}
         for node in self.order:
             if node in self._holes:
@@ -75,7 +77,7 @@ class Formula:
 
 
 def functions(space: Space) -> tuple[list[Formula], list[Formula]]:
-    """The unary and the binary functions of a space."""
+    """Returns the unary and the binary functions of a space."""
     return (
         [_function(space.token_text(token), 1) for token in space.unary],
         [_function(space.token_text(token), 2) for token in space.binary],
@@ -86,13 +88,13 @@ _function = cache(Formula)  # the gates of a run share them
 
 
 def update_of(text: str) -> Expr:
-    """The graph of an update given as one expression over the paper's operands, such as `m_hat` or `0.1 * w`."""
+    """Returns the graph of an update that is one expression over the paper's operands, such as `m_hat` or `0.1 * w`."""
     difference = as_rule(text).outputs[0]  # p - lr * u
     return difference.args[1].args[1]
 
 
 def operand_values(text: str, params: Sequence[Array], grads: Sequence[Array], *, total_steps: int) -> list[Array]:
-    """The values of an operand at steps 1, 2, ... with the given parameter and gradient at each step; float64.
+    """Returns the float64 values of an operand at steps 1, 2, ... with the given parameter and gradient at each step.
 
     Draws of noise are those of seed 0.
     """

@@ -1,8 +1,9 @@
-"""Owns the gates before training, as one funnel: which candidates are worth a child, cheapest question first.
+"""Owns the gates before training, as one funnel. It finds the candidates that are worth a child, and asks the cheapest
+question first.
 
-Candidates go through in batches. What a candidate is equal to is told by the rules that were recorded as trained, and
-by the candidates before it in its batch. The verdict on a candidate depends on nothing else, so a funnel rebuilt from
-the stored trials goes on as the old one would.
+Candidates go through in batches. A candidate is equal to a rule that was recorded as trained, or to a candidate before
+it in its batch, or to none. The verdict on it depends on nothing else, so a funnel that is rebuilt from the stored
+trials goes on as the old one would.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SPLIT = 2048  # candidates of a batch that are judged at once
 
 
 class _Case:
-    """A candidate on its way: the fields of its verdict, which is made once, at the end."""
+    """This is a candidate on its way. It has the fields of its verdict, which is made once, at the end."""
 
     def __init__(self, tokens: Tokens, number: int) -> None:
         self.tokens, self.number = tokens, number
@@ -65,7 +66,8 @@ class _Case:
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """The gates make many small objects and no cycles; searching them for garbage would take a third of the time."""
+    """Switches the garbage collector off. The gates make many small objects and no cycles; searching them for garbage
+    would take a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -76,7 +78,7 @@ def _no_garbage() -> Iterator[None]:
 
 
 class Funnel:
-    """The gates of a run. clock: seconds from any start."""
+    """The gates of a run. `clock` gives seconds from any start."""
 
     def __init__(
         self, space: SearchSpace, gates: Gates | None = None, *, clock: Callable[[], float] = time.perf_counter
@@ -91,11 +93,11 @@ class Funnel:
     # --- what was trained ------------------------------------------------------------------------------------------
 
     def record(self, number: int, tokens: Tokens) -> None:
-        """Candidate `number` has been trained: equal ones are duplicates of it from now on."""
+        """Takes note that candidate `number` has been trained: equal ones are duplicates of it from now on."""
         self.restore([(number, tokens)])
 
     def restore(self, trained: Sequence[tuple[int, Tokens]]) -> None:
-        """The same for many, as after a resume; of equal ones the first counts."""
+        """Records many at once, as after a resume. Of equal ones the first counts."""
         for start in range(0, len(trained), _SPLIT):
             part = trained[start : start + _SPLIT]
             batch = [tokens for _, tokens in part]
@@ -112,9 +114,10 @@ class Funnel:
     # --- the gates -------------------------------------------------------------------------------------------------
 
     def admit(self, batch: Sequence[Sequence[int]], numbers: Sequence[int] | None = None) -> list[Verdict]:
-        """A verdict for each string, in order. numbers: what `duplicate_of` calls them; by default -1, -2, ...
+        """Returns a verdict for each string, in order. `numbers` are what `duplicate_of` calls them; without it they
+        are -1, -2, ...
 
-        UsageError for strings that are not of the space.
+        Raises UsageError when there are not as many numbers as strings.
         """
         numbers = list(numbers) if numbers is not None else [-1 - k for k in range(len(batch))]
         if len(numbers) != len(batch):
@@ -156,7 +159,7 @@ class Funnel:
         return [row for row, case in enumerate(cases) if not case.done]
 
     def _effect(self, cases: list[_Case]) -> None:
-        """Gates effect, fingerprint and canonical: all that follows from one evaluation of the probe."""
+        """Asks the gates effect, fingerprint and canonical: all that follows from one evaluation of the probe."""
         rows = self._rows(cases)
         if not rows:
             return

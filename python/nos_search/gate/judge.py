@@ -1,5 +1,5 @@
-"""Owns what the funnel asks about candidates, answered for token strings without compiling them and for any other rule
-with the engine."""
+"""Owns what the funnel asks about candidates. Token strings are judged without compiling them, any other rule with the
+engine."""
 
 from __future__ import annotations
 
@@ -25,39 +25,40 @@ SEED = 20_170_904  # of all probes: a fingerprint means the same in every run
 
 
 class Judge(ABC):
-    """What the funnel asks about candidates; indices are into the batch given to `start`."""
+    """A judge answers what the funnel asks about candidates. Rows are indices into the batch that was given to
+    `start`."""
 
     @abstractmethod
     def start(self, batch: Sequence[Tokens]) -> list[str]:
-        """Looks at the batch; why each is no candidate ("" if it is one)."""
+        """Looks at a batch, and says of each candidate why it is none; "" if it is one."""
 
     @abstractmethod
     def effect(self, rows: Sequence[int]) -> Array:
-        """(n, size) updates on the effect stimulus."""
+        """Returns the (n, size) updates on the effect stimulus."""
 
     @abstractmethod
     def descent(self, rows: Sequence[int]) -> Array:
-        """(n, size) updates on the descent stimulus."""
+        """Returns the (n, size) updates on the descent stimulus."""
 
     @abstractmethod
     def key(self, row: int) -> str:
-        """Canonical key."""
+        """Returns the canonical key."""
 
     @abstractmethod
     def comparable(self, row: int) -> bool:
-        """Whether a fingerprint tells this candidate from others."""
+        """Tells whether a fingerprint tells this candidate from others."""
 
     @abstractmethod
     def screening(self, row: int) -> Program:
-        """The program with a tensor of learning rates."""
+        """Returns the program with a tensor of learning rates."""
 
     @abstractmethod
     def rule(self, row: int, key: str) -> CompiledRule:
-        """The rule to train."""
+        """Returns the rule to train."""
 
 
 class TokenJudge(Judge):
-    """Strings of the paper's space: nothing is compiled before the screening."""
+    """This judges strings of the paper's groups, and compiles nothing before the screening."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -92,7 +93,7 @@ class TokenJudge(Judge):
 
 
 class RuleJudge(Judge):
-    """Strings of any space, through rule text and the engine."""
+    """This judges strings of any space, through rule text and the engine."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
@@ -144,5 +145,5 @@ JUDGES: dict[str, Callable[[Any], Judge]] = {Space.kind: TokenJudge}
 
 
 def judge_of(space: SearchSpace) -> Judge:
-    """The fastest judge of the strings of a space."""
+    """Returns the fastest judge of the strings of a space."""
     return JUDGES.get(space.kind, RuleJudge)(space)

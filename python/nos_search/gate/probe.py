@@ -1,4 +1,5 @@
-"""Owns the numerical probe of token strings: thousands of updates evaluated at once on fixed numbers, uncompiled.
+"""Owns the numerical probe of token strings, which evaluates thousands of updates at once on fixed numbers without
+compiling them.
 
 The operands of a vocabulary are computed once on fixed gradients, parameters and draws. A string is then a handful of
 array operations over all strings of a batch, in float32 as in training: no rule text, no compiler, no interpreter. The
@@ -22,10 +23,11 @@ _CHUNK = 512  # strings at once: their values stay in cache
 
 @dataclass(frozen=True)
 class Stimulus:
-    """What a probe shows: (steps, elements) gradients and parameters, and the length of the run they are part of.
+    """A stimulus is what a probe shows to rules: (steps, elements) gradients and parameters of a run that has
+    `total_steps`.
 
-    shown: the last `shown` steps are looked at; those before only fill the averages. parts: the elements are so many
-    runs side by side, with equal draws.
+    Only the last `shown` steps are looked at; those before fill the averages. The elements are `parts` runs side by
+    side, which have equal draws.
     """
 
     grads: Array
@@ -36,24 +38,24 @@ class Stimulus:
 
     @property
     def size(self) -> int:
-        """Numbers per string: shown steps times elements."""
+        """Counts the numbers per string: the shown steps times the elements."""
         return int(self.shown * self.grads.shape[1])
 
     def split(self) -> list[tuple[Array, Array]]:
-        """(grads, params) of each part."""
+        """Returns the (grads, params) of each part."""
         return list(
             zip(np.split(self.grads, self.parts, axis=1), np.split(self.params, self.parts, axis=1), strict=True)
         )
 
     def flat(self, parts: Sequence[Sequence[Array]]) -> Array:
-        """(size,) float32 from values by part and step."""
+        """Returns (size,) float32 numbers from values by part and step."""
         steps = [np.concatenate(values) for values in zip(*parts, strict=True)]
         return np.concatenate(steps[-self.shown :]).astype(np.float32)
 
 
 class TokenProbe(Meaning[Array]):
-    """The updates of strings of a space on a stimulus; a value is (size,) float32 numbers, or a row of them for each
-    string."""
+    """This evaluates the updates of strings of a space on a stimulus. A value is (size,) float32 numbers, or a row of
+    them for each string."""
 
     def __init__(self, space: Space, stimulus: Stimulus, *, seed: int) -> None:
         self.stimulus, self._shape = stimulus, space.shape
@@ -86,7 +88,7 @@ class TokenProbe(Meaning[Array]):
         return self._binary[token](left, right)
 
     def __call__(self, strings: Array) -> Array:
-        """(n, size) float32 updates of (n, length) int strings."""
+        """Returns the (n, size) float32 updates of (n, length) int strings."""
         out = np.empty((len(strings), self.stimulus.size), np.float32)
         with np.errstate(all="ignore"):
             for start in range(0, len(strings), _CHUNK):
@@ -97,7 +99,8 @@ class TokenProbe(Meaning[Array]):
 
 @functools.cache
 def effect_stimulus() -> Stimulus:
-    """Two sets of 16 gradients side by side over three steps: equal parameters and draws, unrelated gradients.
+    """Returns two sets of 16 gradients side by side over three steps, with equal parameters and draws and unrelated
+    gradients.
 
     Magnitudes from 1e-6 to 60 show clips, overflow and what happens at 0.
     """
@@ -119,7 +122,8 @@ ORDINARY = np.flatnonzero(np.tile(np.arange(16) < 13, 3))
 
 @functools.cache
 def descent_stimulus() -> Stimulus:
-    """Ten steps of noisy gradients about a fixed mean, in four regimes of size and noise; the last three are shown."""
+    """Returns ten steps of noisy gradients about a fixed mean, in four regimes of size and noise. The last three are
+    shown."""
     rng = np.random.Generator(np.random.PCG64(20_170_902))
     steps, parts = 10, []
     for size, noise in ((1e-3, 1.0), (1e-2, 0.5), (1e-1, 0.5), (1e-2, 2.0)):
@@ -130,24 +134,25 @@ def descent_stimulus() -> Stimulus:
 
 
 def halves(updates: Array) -> tuple[Array, Array]:
-    """The updates under the two sets of gradients of `effect_stimulus`, (n, 48) each."""
+    """Returns the updates under the two sets of gradients of `effect_stimulus`, (n, 48) each."""
     shaped = updates.reshape(len(updates), 3, 2, 16)
     return shaped[:, :, 0].reshape(len(updates), 48), shaped[:, :, 1].reshape(len(updates), 48)
 
 
 def has_effect(first: Array, second: Array) -> Array:
-    """(n,) bool: other gradients give another update, NaN equal to NaN."""
+    """Tells of each rule, (n,) bool, whether other gradients give another update. NaN is equal to NaN."""
     differ = (first != second) & ~(np.isnan(first) & np.isnan(second))
     return np.asarray(differ.any(axis=1))
 
 
 def is_finite(first: Array) -> Array:
-    """(n,) bool: the update is a number wherever the gradient is an ordinary one."""
+    """Tells of each rule, (n,) bool, whether the update is a number wherever the gradient is an ordinary one."""
     return np.asarray(np.isfinite(first[:, ORDINARY]).all(axis=1))
 
 
 def fingerprints(updates: Array) -> Array:
-    """(n,) uint64: hashes of the updates rounded to 12 bits of mantissa; NaN, overflow and underflow count as such."""
+    """Returns (n,) uint64 hashes of the updates, rounded to 12 bits of mantissa. NaN, overflow and underflow count as
+    such."""
     plain = np.where(np.abs(updates) < 1e-30, np.float32(0), updates)
     plain[np.isnan(updates)] = np.nan
     rounded = ((plain + np.float32(0)).view(np.uint32) + np.uint32(0x400)) >> np.uint32(11)
@@ -162,7 +167,8 @@ def _multipliers(n: int) -> Array:
 
 
 def descent_cosines(updates: Array) -> Array:
-    """(n,): mean cosine between the update and the mean gradient, over regimes and steps; NaN counts as -1."""
+    """Returns the (n,) mean cosines between the update and the mean gradient, over regimes and steps. NaN counts as
+    -1."""
     stimulus = descent_stimulus()
     mean = stimulus.grads.mean(axis=0).reshape(4, 24).astype(np.float32)
     mean = mean / np.linalg.norm(mean, axis=1, keepdims=True)

@@ -1,4 +1,5 @@
-"""Owns the screening of rules on the analytic surfaces: thousands of rules, every learning rate, in one population.
+"""Owns the screening of rules on the analytic surfaces: thousands of rules are tried at every learning rate, in one
+population.
 
 A slice of the population is one rule; its tensor holds all learning rates and all surfaces. So that one program can
 move at many learning rates, `lr` of the rule becomes a state tensor that every step leaves as it is.
@@ -31,13 +32,13 @@ _STATE = state(_RATE)
 
 
 def with_rate_tensor(rule: Rule) -> Program:
-    """The program of a rule whose lr is its first state."""
+    """Returns the program of a rule whose lr is its first state."""
     outputs = replaced(rule.outputs, {_LR: _STATE})
     return _compile(rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
 
 
 def update_with_rate_tensor(update: Expr) -> Program:
-    """The same of the rule p <- p - lr * update over the paper's operands."""
+    """Returns the same for the rule p <- p - lr * update over the paper's operands."""
     found = {(node.op, node.value) for node in postorder([update]) if not node.args}
     states = [name for name, spec in OPERANDS.items() if spec.is_state and ("state", name) in found]
     hypers = {"lr": None, **HYPERS}
@@ -51,7 +52,7 @@ def _compile(
 
 
 def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
-    """The graphs with leaves replaced; leaves are told by their kind and value."""
+    """Returns the graphs with leaves replaced. Leaves are known by their kind and value."""
     swap = {(old.op, old.value): new for old, new in by.items()}
     new: dict[Expr, Expr] = {}
     for node in postorder(outputs):
@@ -66,7 +67,7 @@ def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
 
 
 class TokenGraphs(Meaning[Expr]):
-    """Update graphs of the strings of a space, without the way through text."""
+    """This makes the update graphs of strings of a space, without the way through text."""
 
     def __init__(self, space: Space) -> None:
         self._shape = space.shape
@@ -74,7 +75,7 @@ class TokenGraphs(Meaning[Expr]):
         self._unary, self._binary = functions(space)
 
     def update(self, tokens: Sequence[int]) -> Expr:
-        """The update u of a string."""
+        """Returns the update u of a string."""
         return self._shape.fold(tokens, self)
 
     def operand(self, token: int) -> Expr:
@@ -89,8 +90,9 @@ class TokenGraphs(Meaning[Expr]):
 
 @dataclass(frozen=True)
 class Screening:
-    """Scores of n rules. score: (n,) in [0, 1], the mean over surfaces of the best learning rate's. best: (n, surfaces)
-    scores at it. rates: (n, surfaces) index of it."""
+    """What a screening of n rules has found. Each rule is shown at its best learning rate on each surface: `rates` has
+    the index of that rate, (n, surfaces), and `best` the score at it, (n, surfaces) in [0, 1]. `score` is the mean of
+    `best` over the surfaces, (n,)."""
 
     score: Array
     best: Array
@@ -124,7 +126,8 @@ def final_positions(
     seed: int,
     path: list[Array] | None = None,
 ) -> Array:
-    """(n, rates, DIMENSION) where the rules are after `steps`; `path` gets a copy of the start and of every step."""
+    """Returns (n, rates, DIMENSION): where the rules are after `steps`. `path` gets a copy of the start and of every
+    step."""
     n, rates = len(programs), len(learning_rates)
     x = np.tile(surface.start_vector(), (n, rates, 1))
     g = np.empty_like(x)

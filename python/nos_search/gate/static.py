@@ -1,4 +1,4 @@
-"""Owns what can be told from the tokens of many strings at once, without computing any update."""
+"""Owns what the tokens of many strings tell at once, before any update is computed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..space.group import Array, Meaning
 
 
 class TokenStatic(Meaning[Array]):
-    """Whether strings use the gradient, and whether they draw a drop twice.
+    """This tells whether strings use the gradient, and whether they draw a drop twice.
 
-    A value is a row of counts of what stands in the rule's text: operands that carry the gradient, then the drops of
-    each place.
+    A value is a row of counts of what stands in the rule's text: the operands that carry the gradient, then the drops
+    of each place.
     """
 
     def __init__(self, space: Space) -> None:
@@ -35,7 +35,8 @@ class TokenStatic(Meaning[Array]):
         return np.asarray(left + right)
 
     def __call__(self, strings: Array) -> tuple[Array, Array]:
-        """(uses the gradient, draws through a shared output), (n,) bool each.
+        """Returns two arrays of (n,) bool: whether a string uses the gradient, and whether it draws through a shared
+        output.
 
         The second is True when an output that drops is used twice: as text it is written out twice and drawn twice,
         which a probe with one set of draws cannot show.

@@ -1,8 +1,9 @@
-"""Owns the analytic surfaces that rules are screened on: values, gradients, starts, and how far a rule has come.
+"""Owns the analytic surfaces that rules are screened on: their values, gradients and starts, and how far a rule has
+come.
 
-No minimum is at the origin, nor on the way to it: a rule that only makes weights small must get nowhere.
-One vector holds all of them side by side, so that one update moves a rule on every surface at once. Coordinates are
-the last axis; everything works on float32 arrays of any leading shape.
+No minimum is at the origin, nor on the way to it: a rule that only makes weights small must get nowhere. One vector
+holds all surfaces side by side, so that one update moves a rule on every surface at once. Coordinates are the last
+axis, and everything works on float32 arrays of any leading shape.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from ..space.group import Array
 
 @dataclass(frozen=True)
 class Surface:
-    """value(x), gradient(x, out): of the coordinates (..., d). The lowest value is `floor`, at each of `minima`.
+    """A surface has a value(x) and a gradient(x, out) of coordinates (..., d). Its lowest value is `floor`, which it
+    has at each of `minima`, and trainings begin at `start`.
 
-    noise: standard deviation of what is added to each gradient. curvatures: of a quadratic. doc: the formula.
+    `noise` is the standard deviation of what is added to each gradient. `curvatures` are those of a quadratic, and
+    empty for other surfaces. `doc` is the formula.
     """
 
     name: str
@@ -164,7 +167,7 @@ _DECADES = 4.0  # of the loss above its floor: that is a score of 1
 
 
 def blocks() -> list[tuple[Surface, slice]]:
-    """Each surface and its coordinates in the common vector."""
+    """Returns each surface with its coordinates in the common vector."""
     found, start = [], 0
     for surface in SURFACES:
         found.append((surface, slice(start, start + surface.dimension)))
@@ -183,21 +186,21 @@ _CURVED = [(surface, where) for surface, where in blocks() if not surface.curvat
 
 
 def start_vector() -> Array:
-    """(DIMENSION,) where every training starts."""
+    """Returns the (DIMENSION,) point where every training starts."""
     return np.concatenate([np.array(surface.start, np.float32) for surface in SURFACES])
 
 
 def noise_vectors(steps: int, *, seed: int) -> Array:
-    """(steps, DIMENSION) gradient noise; zero where a surface has none."""
+    """Returns (steps, DIMENSION) gradient noise. It is zero where a surface has none."""
     rng = np.random.Generator(np.random.PCG64(seed))
     scale = np.concatenate([np.full(surface.dimension, surface.noise) for surface in SURFACES])
     return np.asarray(rng.normal(size=(steps, DIMENSION)) * scale, np.float32)
 
 
 def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:
-    """Writes the gradient of every surface at x (..., DIMENSION) to out; noise: (DIMENSION,), added to it.
+    """Writes the gradient of every surface at x (..., DIMENSION) to out, with `noise` (DIMENSION,) added to it.
 
-    Only quadratics have noise; all of them are done in one product.
+    Only quadratics have noise, and all of them are done in one product.
     """
     np.multiply(x, _LINEAR, out=out)
     out += noise - _OFFSET
@@ -206,14 +209,15 @@ def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:
 
 
 def losses(x: Array) -> Array:
-    """(..., surfaces): loss above the floor."""
+    """Returns the loss above the floor on each surface, (..., surfaces)."""
     return np.stack([surface.value(x[..., where]) - surface.floor for surface, where in blocks()], axis=-1)
 
 
 def scores(x: Array) -> Array:
-    """(..., surfaces) in [0, 1]: how many of four decades of the loss have been won since the start.
+    """Returns for each surface, (..., surfaces), how many of four decades of the loss have been won since the start, as
+    a number in [0, 1].
 
-    0 when the loss rose or is not finite.
+    It is 0 when the loss rose or is not finite.
     """
     with np.errstate(all="ignore"):
         won = np.log10(losses(start_vector())) - np.log10(np.maximum(losses(x), 1e-30))

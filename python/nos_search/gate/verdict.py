@@ -1,4 +1,4 @@
-"""Owns what a gate says about a candidate, and the counts of gates over the stored trials of a run."""
+"""Owns what a gate says about a candidate, and what the gates of a run have stopped."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ GATES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Gates:
-    """Thresholds. descent: least mean cosine between update and gradient. screen: least score on the surfaces, of the
-    best learning rate. None switches a gate off. steps: of the screening at each learning rate."""
+    """These are the thresholds of the gates; None switches a gate off.
+
+    `descent` is the least mean cosine between update and gradient. `screen` is the least score on the surfaces at the
+    best learning rate, and `steps` says how long the screening trains at each.
+    """
 
     descent: float | None = 0.0
     screen: float | None = 0.05
@@ -47,11 +50,13 @@ class Gates:
 
 @dataclass(frozen=True)
 class Verdict:
-    """status: "passed", "rejected" or "duplicate". gate: the one that decided, "" when passed.
+    """A verdict says whether a candidate "passed", is "rejected" or is a "duplicate", and which `gate` decided; that is
+    "" when it passed.
 
-    key: canonical form; fingerprint: 16 hex digits; both "" when a gate before them decided. duplicate_of: number of
-    the equal candidate. rule: compiled, when passed. score: on the surfaces, and cosine: of the descent test, when they
-    were run. seconds: time in each gate that it went through.
+    `key` is the canonical form and `fingerprint` has 16 hex digits; both are "" when a gate before them decided.
+    `duplicate_of` is the number of the equal candidate. `rule` is compiled when it passed. `score`, on the surfaces,
+    and `cosine`, of the descent test, are there when these were run. `seconds` says how long the candidate was in each
+    gate that it came to.
     """
 
     tokens: Tokens
@@ -67,8 +72,8 @@ class Verdict:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def gates(self) -> dict[str, dict[str, Any]]:
-        """What a trial's row keeps, gate by gate in order: {"passed", "seconds"}, with the number that decided where
-        there is one. From these alone `gate_counts` tells the whole funnel."""
+        """Returns what a trial's row keeps: for each gate in order {"passed", "seconds"}, and the number that decided
+        where there is one. From these alone `gate_counts` tells the whole funnel."""
         found = {gate: {"passed": gate != self.gate, "seconds": seconds} for gate, seconds in self.seconds.items()}
         for gate, value in (("descent", self.cosine), ("screen", self.score)):
             if value is not None:
@@ -78,7 +83,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GateCount:
-    """entered: candidates that came to the gate; stopped: those that it kept; seconds: its time in all."""
+    """What a gate did in a run: `entered` candidates came to it, it stopped `stopped` of them, and it took `seconds` in
+    all."""
 
     gate: str
     entered: int
@@ -87,14 +93,14 @@ class GateCount:
 
 
 class _Judged(Protocol):
-    """What has gone through gates, such as a trial of a store."""
+    """This is what has gone through gates, such as a trial of a store."""
 
     @property
     def gates(self) -> dict[str, dict[str, Any]]: ...
 
 
 def gate_counts(trials: Sequence[_Judged]) -> list[GateCount]:
-    """The funnel of a run from its trials, one row per gate, cheapest first."""
+    """Returns the funnel of a run from its trials: one row per gate, the cheapest first."""
     entered, stopped, seconds = (dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0), dict.fromkeys(GATES, 0.0))
     for trial in trials:
         for gate, entry in trial.gates.items():

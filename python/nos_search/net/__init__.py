@@ -1,4 +1,4 @@
-"""Networks that a child task trains, by name."""
+"""These networks are what a task trains as its child; they are known by name."""
 
 from .base import Inputs, Net, Weights
 from .convnet import ConvNet

@@ -15,11 +15,12 @@ InputKind = Literal["image", "text", "pair"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a task feeds to its network.
+    """This describes what a task feeds to its network.
 
-    kind "image": x (n, channels, *size) float32. "text": x (n, length) int64 tokens below `vocabulary`; the network
-    sees position t and those before it. "pair": x (n, source + length) int64, the source sentence and then what the
-    decoder reads; tokens of the source are below `source_vocabulary`, 0 pads both.
+    Of the kind "image" x is (n, channels, *size) float32. Of the kind "text" x is (n, length) int64 tokens below
+    `vocabulary`, and the network sees position t and those before it. Of the kind "pair" x is (n, source + length)
+    int64: the source sentence, whose tokens are below `source_vocabulary`, and then what the decoder reads; 0 pads
+    both.
     """
 
     kind: InputKind
@@ -33,7 +34,8 @@ class Inputs:
 
 @dataclass
 class Weights:
-    """params: learned, updated in place by the rule. running: statistics kept for evaluation. seen: batches."""
+    """The weights of a network: the rule updates `params` in place, and `running` are statistics that are kept for
+    evaluation. `seen` counts batches."""
 
     params: list[Tensor]
     running: list[Tensor] = field(default_factory=list)
@@ -41,36 +43,38 @@ class Weights:
 
     @property
     def momentum(self) -> float:
-        """Weight of a new batch in the running statistics: a plain average of the first ten batches, then exponential,
-        because a child may see a dozen batches in all."""
+        """Returns the weight of a new batch in the running statistics. The first ten batches are averaged plainly,
+        later ones exponentially, because a child may see a dozen batches in all."""
         return max(0.1, 1 / max(1, self.seen))
 
 
 class Net(ABC):
-    """The shape of a network; holds no tensors. Draws every random number from the generator that is passed in."""
+    """A net is the shape of a network and holds no tensors. It draws every random number from the generator that is
+    passed in."""
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Weights:
-        """Fresh weights on the CPU, parameters with requires_grad."""
+        """Returns fresh weights on the CPU; the parameters require gradients."""
 
     def stackable(self) -> Net:
-        """The same network in a form that torch.func.vmap can turn into a stack of many."""
+        """Returns the same network in a form that torch.func.vmap can turn into a stack of many."""
         return self
 
     @abstractmethod
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
-        """(n, classes), or (n, length, classes) for tokens."""
+        """Returns (n, classes), or (n, length, classes) for tokens."""
 
 
 class Draw:
-    """Weights from a generator, in the order in which they are asked for."""
+    """This draws weights from a generator, in the order in which they are asked for."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
         self.params: list[Tensor] = []
 
     def uniform(self, *shape: int, gain: float = math.sqrt(3), fan: int | None = None) -> Tensor:
-        """Uniform within gain / sqrt(fan), fan being the inputs of one output. gain sqrt(3): LeCun's, sqrt(6): He's."""
+        """Draws uniformly within gain / sqrt(fan), where fan counts the inputs of one output. A gain of sqrt(3) is
+        LeCun's, sqrt(6) is He's."""
         bound = gain / math.sqrt(fan or math.prod(shape[1:]))
         self.params.append(torch.empty(shape).uniform_(-bound, bound, generator=self._generator))
         return self.params[-1]
@@ -82,12 +86,12 @@ class Draw:
         self.params.append(torch.ones(shape))
 
     def linear(self, inputs: int, outputs: int, *, gain: float = math.sqrt(3)) -> None:
-        """A matrix (outputs, inputs) and its bias of zeros."""
+        """Adds a matrix (outputs, inputs) and its bias of zeros."""
         self.uniform(outputs, inputs, gain=gain)
         self.zeros(outputs)
 
     def norm(self, width: int) -> None:
-        """Scale and shift of a normalisation."""
+        """Adds the scale and the shift of a normalisation."""
         self.ones(width)
         self.zeros(width)
 

@@ -1,9 +1,9 @@
 """Owns the paper's child network, a small ConvNet.
 
-Blocks (two in the paper) of 3x3 convolution, ReLU, batch norm and 2x2 max-pooling, then one linear layer. (One replica
-has a hidden layer of 1024 between; left out for speed.) Two choices for speed, which change no shape and no weight:
-grey images meet the first kernels as one matrix product over their 3x3 neighbourhoods, and everything after it, as
-colour images from the start, lies channels-last.
+Its blocks (two in the paper) are a 3x3 convolution, ReLU, batch norm and 2x2 max-pooling; one linear layer follows.
+(One replica has a hidden layer of 1024 between, which is left out for speed.) Two choices for speed change no shape and
+no weight: grey images meet the first kernels as one matrix product over their 3x3 neighbourhoods, and everything after
+it, as colour images from the start, lies channels-last.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from .base import Draw, Net, Weights
 
 @functools.lru_cache(maxsize=8)
 def _neighbourhoods(height: int, width: int, device: torch.device) -> Tensor:
-    """For each pixel the numbers of the 9 around it, in order, counted from 1; 0 outside of the image."""
+    """Returns for each pixel the numbers of the 9 around it, in order. They are counted from 1, and are 0 outside of
+    the image."""
     numbers = torch.arange(1, height * width + 1, device=device).view(height, width)
     return F.pad(numbers, (1, 1, 1, 1)).unfold(0, 3, 1).unfold(1, 3, 1).flatten()
 
 
 def _conv_grey(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """conv2d(x, kernel, bias, padding=1) for one input channel, output channels-last."""
+    """Computes conv2d(x, kernel, bias, padding=1) for one input channel; the output is channels-last."""
     n, _, height, width = x.shape
     around = F.pad(x.flatten(1), (1, 0)).index_select(1, _neighbourhoods(height, width, x.device)).view(-1, 9)
     return torch.addmm(bias, around, kernel.flatten(1).t()).view(n, height, width, -1).permute(0, 3, 1, 2)
@@ -35,7 +36,8 @@ def _conv_grey(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ConvNet(Net):
-    """Input (n, channels, *size), output (n, classes). width: filters per convolution. depth: blocks."""
+    """A ConvNet of `depth` blocks with `width` filters in each convolution. It maps (n, channels, *size) to (n,
+    classes)."""
 
     channels: int
     size: tuple[int, int]
@@ -44,7 +46,8 @@ class ConvNet(Net):
     depth: int = 2
 
     def init(self, generator: torch.Generator) -> Weights:
-        """He-uniform convolutions, LeCun-uniform linear layer, zero biases, unit batch-norm scales."""
+        """Draws He-uniform convolutions and a LeCun-uniform linear layer; biases are zero and batch-norm scales are
+        one."""
         draw = Draw(generator)
         running: list[Tensor] = []
         inputs = self.channels
@@ -58,7 +61,7 @@ class ConvNet(Net):
         return draw.weights(running)
 
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
-        """(n, classes). Training uses the batch's own statistics and updates the running ones."""
+        """Returns (n, classes). Training uses the batch's own statistics and updates the running ones."""
         if training:
             weights.seen += 1
         momentum = weights.momentum

@@ -24,7 +24,8 @@ def _draw_layers(draw: Draw, width: int, depth: int) -> None:
 def _gru(
     h: Tensor, start: Tensor, params: list[Tensor], depth: int, training: bool, unrolled: bool
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (n, length, width) and the last state of each layer (depth, n, width). unrolled: op by op, for vmap."""
+    """Returns the outputs (n, length, width) and the last state of each layer (depth, n, width). With `unrolled` it
+    computes op by op, as vmap needs it."""
     if not unrolled:
         outputs: tuple[Tensor, Tensor] = torch.gru(h, start, params, True, depth, 0.0, training, False, True)
         return outputs
@@ -46,7 +47,8 @@ def _gru(
 
 @dataclass(frozen=True)
 class GruModel(Net):
-    """Language model: input (n, length) tokens, output (n, length, classes). width: units, and of the embedding."""
+    """A language model, which maps (n, length) tokens to (n, length, classes). `width` counts its units and is the size
+    of the embedding."""
 
     vocabulary: int
     width: int
@@ -73,7 +75,7 @@ class GruModel(Net):
 
 @dataclass(frozen=True)
 class GruPair(Net):
-    """Encoder-decoder with dot-product attention (Luong et al. 2015): input (n, source + length), output (n, length,
+    """An encoder-decoder with dot-product attention (Luong et al. 2015), which maps (n, source + length) to (n, length,
     classes). The decoder starts from the encoder's last state."""
 
     source: int

@@ -1,4 +1,4 @@
-"""Owns the multilayer perceptron on flattened images: hidden layers of ReLU units, no normalisation."""
+"""Owns the multilayer perceptron on flattened images, which has hidden layers of ReLU units and no normalisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .base import Draw, Net, Weights
 
 @dataclass(frozen=True)
 class Mlp(Net):
-    """Input (n, ...) of `inputs` numbers, output (n, classes). width: hidden units. depth: hidden layers."""
+    """A perceptron of `depth` hidden layers with `width` units each. It maps (n, ...) of `inputs` numbers to (n,
+    classes)."""
 
     inputs: int
     width: int

@@ -21,7 +21,8 @@ from .wrn import WideResNet
 
 @dataclass(frozen=True)
 class Spec:
-    """A network by name. depth: layers, blocks, or a Wide ResNet's depth. width: units, filters, or widening factor."""
+    """A network by name. `depth` counts layers or blocks, or is a Wide ResNet's depth. `width` counts units or filters,
+    or is the widening factor."""
 
     name: str
     depth: int
@@ -33,7 +34,8 @@ class Spec:
 
 @dataclass(frozen=True)
 class NetEntry:
-    """build: kind of input -> maker. depth, width: where the user names none."""
+    """A network in the list. `build` has a maker for each kind of input that it takes; `depth` and `width` are what it
+    has where the user names none."""
 
     build: dict[InputKind, Callable[[Inputs, int, Spec], Net]]
     depth: int
@@ -88,12 +90,13 @@ NETS: dict[str, NetEntry] = {
 
 
 def fitting(kind: InputKind) -> tuple[str, ...]:
-    """The names of the networks that take such inputs."""
+    """Returns the names of the networks that take such inputs."""
     return tuple(name for name, entry in NETS.items() if kind in entry.build)
 
 
 def parse(text: str, kind: InputKind) -> Spec:
-    """Reads NAME[-DEPTH[-WIDTH]]. UsageError for a name that does not fit inputs of this kind, or a bad number."""
+    """Reads NAME[-DEPTH[-WIDTH]]. Raises UsageError for a name that does not fit inputs of this kind, or a bad
+    number."""
     name, *numbers = text.split("-")
     if name not in fitting(kind):
         raise choose("--net", name, fitting(kind))

@@ -1,6 +1,6 @@
-"""Owns the transformers (Vaswani et al. 2017), pre-norm, without dropout: a language model and an encoder-decoder.
+"""Owns the transformers (Vaswani et al. 2017): a language model and an encoder-decoder, pre-norm and without dropout.
 
-Sinusoidal positions, four times the width in the feed-forward layer, heads of 32 units.
+Positions are sinusoidal, the feed-forward layer is four times as wide, and a head has 32 units.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HIDDEN = 4
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:
-    """(length, width): sines and cosines of geometric wavelengths from 2 pi to 10000 * 2 pi."""
+    """Returns (length, width) sines and cosines of geometric wavelengths from 2 pi to 10000 * 2 pi."""
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10000.0) / width))
     angle = torch.arange(length, device=like.device).unsqueeze(1) * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width].to(like.dtype)
@@ -48,7 +48,8 @@ def _linear(h: Tensor, params: Iterator[Tensor]) -> Tensor:
 
 
 def _attend(h: Tensor, params: Iterator[Tensor], mask: Tensor, memory: Tensor | None = None) -> Tensor:
-    """h plus attention of its norm to itself, or to `memory`. mask: True where it may look, (..., queries, keys)."""
+    """Returns h plus the attention of its norm to itself, or to `memory`. `mask` is True where it may look, (...,
+    queries, keys)."""
     query = _norm(h, params)
     other = query if memory is None else memory
     heads = max(1, h.shape[-1] // _HEAD)
@@ -72,7 +73,7 @@ def _causal(length: int, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TransformerModel(Net):
-    """Causal language model: input (n, length) tokens, output (n, length, classes). depth: layers."""
+    """A causal language model of `depth` layers, which maps (n, length) tokens to (n, length, classes)."""
 
     vocabulary: int
     width: int
@@ -101,7 +102,7 @@ class TransformerModel(Net):
 
 @dataclass(frozen=True)
 class TransformerPair(Net):
-    """Encoder-decoder: input (n, source + length), output (n, length, classes). depth: layers of each side."""
+    """An encoder-decoder with `depth` layers on each side, which maps (n, source + length) to (n, length, classes)."""
 
     source: int
     source_vocabulary: int

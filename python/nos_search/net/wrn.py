@@ -1,8 +1,8 @@
-"""Owns the Wide ResNet (Zagoruyko, Komodakis 2016): the net on which the paper re-trains its best rules.
+"""Owns the Wide ResNet (Zagoruyko, Komodakis 2016), on which the paper trains its best rules again.
 
-Depth 6n + 4: a 3x3 convolution of 16 filters, three groups of n pre-activation blocks (batch norm, ReLU, 3x3
-convolution, twice) with 16k, 32k and 64k filters, the second and third group halving the image, then batch norm, ReLU,
-global average pooling and a linear layer. Without dropout and biases in convolutions, as in the original.
+Of depth 6n + 4, it has a 3x3 convolution of 16 filters, three groups of n pre-activation blocks (batch norm, ReLU, 3x3
+convolution, twice) with 16k, 32k and 64k filters, of which the second and third halve the image, then batch norm, ReLU,
+global average pooling and a linear layer. As in the original, there is no dropout and convolutions have no biases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .base import Draw, Net, Weights
 
 @dataclass(frozen=True)
 class WideResNet(Net):
-    """Input (n, channels, height, width), output (n, classes). width: the widening factor k. depth: 6n + 4."""
+    """A Wide ResNet of depth `depth`, which is 6n + 4, and the widening factor `width`. It maps (n, channels, height,
+    width) to (n, classes)."""
 
     channels: int
     width: int
@@ -28,7 +29,7 @@ class WideResNet(Net):
     classes: int
 
     def _blocks(self) -> Iterator[tuple[int, int, int]]:
-        """Inputs, outputs and stride of each block."""
+        """Yields the inputs, outputs and stride of each block."""
         inputs = 16
         for group in range(3):
             outputs = 16 * self.width * 2**group

@@ -1,4 +1,5 @@
-"""A search from beginning to end: its configuration, the loop, and what the loop needs of executor, gates and store."""
+"""A search runs here from beginning to end: its configuration, the loop, and what the loop needs of executor, gates and
+store."""
 
 from .config import RunConfig, versions
 from .search import Listener, Search

@@ -1,4 +1,5 @@
-"""Owns the known optimizers that a report sets beside the found rules: same task, protocol, seed; kept in the store."""
+"""Owns the known optimizers that a report sets beside the found rules. They are trained on the same task by the same
+protocol with the same seed, and are kept in the store."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ BASELINE = "baseline"
 
 
 def budget(config: RunConfig) -> dict[str, Any]:
-    """What decides a score besides rule, task and seed. Scores of other budgets are not comparable."""
+    """Returns what decides a score besides rule, task and seed. Scores of other budgets cannot be compared with it."""
     names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads")
     device = (
         {} if config.device_name == "cpu" else {"device": config.device_name}
@@ -28,7 +29,7 @@ def budget(config: RunConfig) -> dict[str, Any]:
 
 
 def stored(store: Store) -> dict[str, Score]:
-    """The scores of known optimizers that fit the run, by name, in the order of REPORTED."""
+    """Returns the scores of known optimizers that fit the run, by name, in the order of REPORTED."""
     config = RunConfig.from_json(store.config)
     found = {
         entry.name: entry
@@ -39,7 +40,7 @@ def stored(store: Store) -> dict[str, Score]:
 
 
 def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
-    """Trains those that the store does not have yet. It must be open for writing."""
+    """Trains the known optimizers that the store does not have yet. It must be open for writing."""
     config = RunConfig.from_json(store.config)
     missing = [name for name in REPORTED if name not in stored(store)]
     if not missing:

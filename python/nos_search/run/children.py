@@ -18,7 +18,7 @@ from .config import RunConfig
 
 @dataclass(frozen=True)
 class ChildScorer:
-    """Scores rules by training the task's child, or those of a rung of the ladder."""
+    """This scores rules by training the task's child, or the children of a rung of the ladder."""
 
     task: Task
     protocol: ScoringProtocol
@@ -34,7 +34,7 @@ class ChildScorer:
 
 @dataclass(frozen=True)
 class LoadChild:
-    """A picklable Loader: a worker loads the task itself, once. config: RunConfig as JSON."""
+    """This is a picklable Loader, by which a worker loads the task itself, once. `config` is a RunConfig as JSON."""
 
     config: dict[str, Any]
 
@@ -44,8 +44,8 @@ class LoadChild:
 
 
 def scorer(config: RunConfig, task: Task) -> ChildScorer:
-    """What the configuration asks for, data on its device. UsageError for a ladder that cannot be read or loaded, and
-    for a device that this process does not have."""
+    """Returns the scorer that the configuration asks for, with its data on its device. Raises UsageError for a ladder
+    that cannot be read or loaded, and for a device that this process does not have."""
     ladder, device = config.make_ladder(task), check_device(config.device_name)
     if ladder is not None:
         ladder = ladder.to(device)
@@ -53,7 +53,7 @@ def scorer(config: RunConfig, task: Task) -> ChildScorer:
 
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
-    """The executor that the configuration asks for. task: already loaded, for trainings in this process."""
+    """Returns the executor that the configuration asks for. `task` is loaded already, for trainings in this process."""
     name, loader = config.executor_name, _loader(config, task)
     workers = Workers(
         config.workers, config.threads, config.trial_timeout, gpus=config.gpus_per_trial, address=config.ray_address
@@ -62,7 +62,7 @@ def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) 
 
 
 def _loader(config: RunConfig, task: Task) -> Loader:
-    """What gives each worker its scorer. What cannot be had is said here, not by each worker."""
+    """Returns what gives each worker its scorer. What cannot be had is said here, and not by each worker."""
     entry = EXECUTORS[config.executor_name]
     if not entry.processes:
         return partial(scorer, config, task)

@@ -1,7 +1,8 @@
 """Owns the promotions of a run in progress: which rule has earned which rung (train/promotion.py), and what came of it.
 
-Rung 0 is the search's own task and each trial's reward; rung 1 and up are those of --promote. Promotions do not change
-what the strategy is told, so a run proposes the same rules with and without them. They are kept as scores in the store.
+Rung 0 is the search's own task, and its rewards are those of the trials; the rungs from 1 up are those of --promote.
+Promotions do not change what the strategy is told, so a run proposes the same rules with and without them. They are
+kept as scores in the store.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from .config import RunConfig
 
 
 def climbed(store: Store) -> dict[int, list[float]]:
-    """The rewards of each promoted trial of a run on rung 1, 2, ..."""
+    """Returns for each promoted trial of a run its rewards on the rungs 1, 2, ..., as `climbs` does."""
     return climbs(store.scores(PROMOTION))
 
 
 def climbs(promotions: Iterable[Score]) -> dict[int, list[float]]:
-    """The rewards of each promoted trial on rung 1, 2, ...; 0 where it diverged or could not be run."""
+    """Returns for each promoted trial its rewards on the rungs 1, 2, ... A reward is 0 where the rule diverged or could
+    not be run."""
     rewards: dict[int, list[float]] = {}
     for entry in promotions:
         rewards.setdefault(entry.budget["trial"], []).append(entry.reward or 0.0)
@@ -30,12 +32,12 @@ def climbs(promotions: Iterable[Score]) -> dict[int, list[float]]:
 
 
 def rungs(config: RunConfig) -> list[str]:
-    """What the user wrote for rung 1, 2, ..."""
+    """Returns what the user wrote for the rungs 1, 2, ..."""
     return split(config.promote) if config.promote else []
 
 
 class Climb:
-    """Promotions of one run. trained: the trials that have a reward from their own child."""
+    """These are the promotions of one run. `trained` are the trials whose own child has given them a reward."""
 
     def __init__(self, store: Store, config: RunConfig, trained: Collection[Trial]) -> None:
         self._store, self._config, self._rungs = store, config, rungs(config)
@@ -49,14 +51,14 @@ class Climb:
                 self._rewards[number] += rewards
 
     def add(self, trial: Trial) -> None:
-        """A trial was trained."""
+        """Takes note of a trial that was trained."""
         if self._rungs:
             self._trials[trial.id] = trial
             self._rewards[trial.id] = [trial.reward or 0.0]
             self._due = None
 
     def next(self, flying: Collection[int]) -> tuple[Trial, int] | None:
-        """A trial and the rung that it has earned; None if there is none besides those in flight."""
+        """Returns a trial and the rung that it has earned, or None if there is none besides those in flight."""
         if self._due is None:
             self._due = due(self._rewards, rungs=len(self._rungs) + 1, eta=self._config.promote_eta)
         for number, rung in self._due:
@@ -65,11 +67,12 @@ class Climb:
         return None
 
     def seed(self, rung: int) -> int:
-        """Of all children of a rung: not that of the search, so that luck does not climb."""
+        """Returns the seed of all children of a rung. It is another one than the search's, so that a rule that was only
+        lucky with the first does not climb."""
         return derive_seed(self._config.seed, f"{PROMOTION}{rung}")
 
     def land(self, number: int, rung: int, answer: Answer) -> Score:
-        """Writes what became of a promotion; one that could not be run counts as a reward of 0."""
+        """Writes what became of a promotion. One that could not be run counts as a reward of 0."""
         outcome, trial = answer.outcome, self._trials[number]
         budget = {"trial": number, "rung": rung}
         failed = Score(
@@ -97,7 +100,7 @@ class Climb:
 
 
 def order(reward: float, promoted: Sequence[float]) -> tuple[float, float]:
-    """Sorts rules, best first: by the rung that they reached, then by the reward there. One that diverged on a rung was
-    found out and comes last."""
+    """Returns a key that sorts the best rules first: by the rung that they reached, then by their reward there. A rule
+    that diverged on a rung comes last, because that rung has found it out."""
     last = promoted[-1] if promoted else reward
     return (-float(len(promoted)) if last > 0 else 1.0, -last)

@@ -1,4 +1,4 @@
-"""Owns the configuration of a run: what the store keeps so that a run can be resumed and repeated."""
+"""Owns the configuration of a run, which the store keeps so that a run can be resumed and repeated."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the outcome of a run, JSON-able by to_json().
+    """A configuration has everything that decides the outcome of a run. to_json() gives it as JSON.
 
-    trials, children, seconds: limits on proposals, trained children and time; None for no limit. target: stop at this
-    reward. seconds counts from the start of the command, so a resumed run has them again.
-    batch: rules asked for at a time.
-    executor: None for "inprocess" with one worker and "loky" with more. With several workers answers come in the order
+    `trials`, `children` and `seconds` limit the proposals, the trained children and the time; None is no limit. The run
+    also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
+    `batch` rules are asked for at a time.
+    `executor` None is "inprocess" with one worker and "loky" with more. With several workers answers come in the order
     of the clock, so such a run does not repeat exactly, though each reward does.
-    threads: torch threads while a child trains; results are equal bit for bit only for equal numbers.
-    trial_timeout: seconds after which a worker is taken for hung; in-process trainings have none.
-    gpus_per_trial, ray_address: for the executor "ray".
-    device: where children train, "cpu" or "cuda"; None for "cuda" with gpus_per_trial and "cpu" without. The gates stay
-    on the CPU.
-    promote: rungs above the search's own task (train/promotion.py); one rule in promote_eta goes up.
-    net, width, sweep_steps, train_steps: None for the task's own; a stored run has what was in force.
+    `threads` are torch's while a child trains. Results are equal bit for bit only for equal numbers of threads.
+    After `trial_timeout` seconds a worker is taken for hung; trainings in this process are never.
+    `gpus_per_trial` and `ray_address` are for the executor "ray".
+    `device` is where children train, "cpu" or "cuda"; None is "cuda" with gpus_per_trial and "cpu" without. The gates
+    stay on the CPU.
+    `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
+    `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has what was in
+    force.
     """
 
     task: str = "digits"
@@ -137,7 +138,8 @@ class RunConfig:
         return ScoringProtocol(sweep=self.sweep)
 
     def make_ladder(self, task: Task) -> Promotion | None:
-        """Rung 0, which is `task`, and those of --promote, data loaded; None without."""
+        """Returns a ladder with its data loaded: rung 0, which is `task`, and those of --promote. Without --promote it
+        is None."""
         if self.promote is None:
             return None
         above = Promotion.parse(
@@ -158,8 +160,8 @@ class RunConfig:
 
     @property
     def child_seed(self) -> int:
-        """One seed for all children of a run: rules are compared on equal weights and equal batches, and the reward
-        is a function of the rule alone, so that a rule never needs to be trained twice."""
+        """Returns the one seed of all children of a run. Rules are compared on equal weights and equal batches, and the
+        reward is a function of the rule alone, so that a rule never needs to be trained twice."""
         return derive_seed(self.seed, "child")
 
     def to_json(self) -> dict[str, Any]:
@@ -172,7 +174,7 @@ class RunConfig:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides its configuration."""
+    """Returns what a result depends on besides its configuration."""
     info = nos_ext.build_info()
     return {
         "nos_ext": nos_ext.__version__,

@@ -1,4 +1,5 @@
-"""Owns how a strategy gets back to where a stored run was: its last checkpoint, then what was asked and told after it.
+"""Owns how a strategy gets back to where a stored run was: it loads its last checkpoint, and is asked and told what
+came after it.
 
 A strategy is a function of its state and of what it is asked and told, so repeating the calls gives the state of the
 run at its last commit, bit for bit on the same machine and versions. The rows hold all that is needed: which trials
@@ -22,11 +23,12 @@ _UNFIT = (
 
 @dataclass(frozen=True)
 class Resumed:
-    """trials: all of the run, answered and open. waiting: rows that are asked for and not answered, by id.
+    """What a run was when it stopped. `trials` are all of it, answered and open; `waiting` are those that were asked
+    for and not answered, by id. The last checkpoint knew `known` answers.
 
-    strangers: trials that the strategy would not propose again, because versions or the machine changed since. Their
-    answers are told as foreign results, so nothing that was trained is lost; what the strategy proposes in their
-    place is answered without a reward. known: answers that the last checkpoint knew.
+    `strangers` counts the trials that the strategy would not propose again, because versions or the machine changed
+    since. Their answers are told as foreign results, so nothing that was trained is lost; what the strategy proposes in
+    their place is answered without a reward.
     """
 
     trials: list[Trial]
@@ -36,7 +38,7 @@ class Resumed:
 
 
 def result_of(trial: Trial) -> Result:
-    """What a strategy is told of an answered trial."""
+    """Returns what a strategy is told of an answered trial."""
     return Result(trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate")
 
 

@@ -1,4 +1,5 @@
-"""Owns the search loop: ask, gates, child, tell, each step through the store.
+"""Owns the search loop: it asks for rules, takes them through the gates, has children trained and tells the rewards.
+Each step goes through the store.
 
 Rules are asked for in batches, so that the gates (gate/) work on many at once and workers never wait for the
 controller. What the gates stop is answered at once: with the reward of the equal rule that was trained, or with 0. A
@@ -29,7 +30,7 @@ _CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a s
 
 
 class Listener(Protocol):
-    """Is told what happens; must not change anything."""
+    """A listener is told what happens, and must not change anything."""
 
     def on_start(self, trial: Trial, rung: int) -> None:
         """A trial's child was handed to the executor, or its rule for a higher rung."""
@@ -42,9 +43,10 @@ class Listener(Protocol):
 
 
 class Search:
-    """A run in progress. Continues what the store holds; `strangers` counts trials that could not be repeated exactly.
+    """This is a run in progress, which continues what the store holds. `strangers` counts trials that could not be
+    repeated exactly.
 
-    clock: seconds from any start, for limits and durations. wall: seconds since 1970, for the record.
+    `clock` gives seconds from any start, for limits and durations; `wall` gives seconds since 1970, for the record.
     """
 
     def __init__(
@@ -83,13 +85,13 @@ class Search:
     # --- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Searches until a limit of the configuration; returns which: "trials", "children", "seconds" or "target".
+        """Searches until a limit of the configuration, and returns which: "trials", "children", "seconds" or "target".
+        The store is told how the run ended.
 
-        Trials in flight at the end of "seconds" and "target" are finished first, and so are promotions that were
-        earned, save at the end of "seconds". KeyboardInterrupt gives them up,
-        leaves the store ready for resume, and goes on to the caller. SearchError when five trainings in a row could not
-        be run, StoreError when the store cannot be written: what was committed before is there for resume. The store
-        is told how it ended.
+        At the end of "seconds" and "target" the trials in flight are finished first. Promotions that were earned are
+        finished, too, save at the end of "seconds". KeyboardInterrupt gives up what is in flight, leaves the store
+        ready for resume, and goes on to the caller. Raises SearchError when five trainings in a row could not be run,
+        and StoreError when the store cannot be written: what was committed before is there for resume.
         """
         start, state = self.clock(), "failed"
         self.store.set_state("running")
@@ -150,14 +152,15 @@ class Search:
         self._commit()
 
     def _wanted(self) -> bool:
-        """Whether the limits leave room for one more answer, should all that are in flight be answered well."""
+        """Tells whether the limits leave room for one more answer, should all that are in flight be answered well."""
         trials, children = self.config.trials, self.config.children
         return (trials is None or self._answered + len(self._flying) < trials) and (
             children is None or len(self._trained) + len(self._flying) < children
         )
 
     def _ask(self) -> None:
-        """Asks for a batch. Always a whole one, so that a run with a higher limit is a longer run, not another."""
+        """Asks for a batch. It is always a whole one, so that a run with a higher limit is a longer run, and not
+        another."""
         candidates = self.strategy.ask(self.config.batch)
         for candidate in candidates:
             trial = Trial(
@@ -177,7 +180,7 @@ class Search:
         return len(self._flying) + len(self._promoted) >= self.executor.slots
 
     def _promote(self) -> None:
-        """Rules that have earned a higher rung go before new ones."""
+        """Hands over rules that have earned a higher rung; they go before new ones."""
         while not self._full and (earned := self._climb.next(self._promoted)) is not None:
             trial, rung = earned
             rule = replace(parse_stored_rule(trial.rule, self.store.folder, trial.id), text=trial.rule, key=trial.key)
@@ -279,7 +282,8 @@ class Search:
             listener.on_trial(trial)
 
     def _commit(self, *, checkpoint: bool = False) -> None:
-        """Makes the state of the run last. Between two commits there is no wait, so a crash loses little work."""
+        """Commits the state of the run, so that resume finds it. There is no wait between two commits, so a crash loses
+        little work."""
         if self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
             self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
             self._checkpointed = self._answered
@@ -287,5 +291,5 @@ class Search:
 
 
 def _names(trial: Trial) -> list[str]:
-    """What tells that another trial is equal to this one."""
+    """Returns the keys by which another trial is known to be equal to this one."""
     return [name for name in (trial.key, trial.fingerprint) if name]

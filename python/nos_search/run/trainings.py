@@ -1,4 +1,4 @@
-"""Owns trainings that belong to no search: rules on tasks with seeds, by an executor, as `evaluate` wants them."""
+"""Owns trainings that belong to no search: an executor trains rules on tasks with seeds, as `evaluate` wants them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _PATIENCE = 1e8  # seconds, three years: how long a training may take is the use
 
 @dataclass(frozen=True)
 class TaskRecipe:
-    """How to load a task; travels to worker processes. options: of Task.with_options. argument: that named it."""
+    """A recipe says how to load a task, and travels to worker processes. `options` are those of Task.with_options;
+    `argument` is the option that named the task."""
 
     name: str
     data_dir: Path | None = None
@@ -34,7 +35,7 @@ class TaskRecipe:
 
 @dataclass(frozen=True)
 class ScoreTasks:
-    """A Scorer of the executors over several tasks: a job's `rung` is the number of its task."""
+    """This is a Scorer over several tasks: a job's `rung` is the number of its task."""
 
     tasks: tuple[Task, ...]
     protocol: ScoringProtocol
@@ -45,7 +46,7 @@ class ScoreTasks:
 
 @dataclass(frozen=True)
 class LoadTasks:
-    """A Loader of the executors: what a worker process needs to score rules on these tasks."""
+    """This is a Loader, by which a worker process gets what it needs to score rules on these tasks."""
 
     recipes: tuple[TaskRecipe, ...]
     protocol: ScoringProtocol
@@ -57,7 +58,7 @@ class LoadTasks:
 def make_tasks_executor(
     loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
 ) -> Executor:
-    """Who trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
+    """Returns what trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
     crew = Workers(workers, threads, _PATIENCE)
     if workers == 1:
         return create("inprocess", lambda: ScoreTasks(tuple(tasks), loader.protocol), crew, clock=clock)
@@ -66,7 +67,7 @@ def make_tasks_executor(
 
 @dataclass(frozen=True)
 class Wanted:
-    """A training to do: a rule, the number of its task, and a seed."""
+    """A training to do: its rule, the number of its task, and its seed."""
 
     rule: CompiledRule
     task: int
@@ -76,9 +77,9 @@ class Wanted:
 def run_all(
     executor: Executor, wanted: Iterable[Wanted], *, started: Callable[[Wanted], None]
 ) -> Iterator[tuple[Wanted, Outcome]]:
-    """Each training with its outcome, in the order in which they end. started: is told when one is handed over.
+    """Yields each training with its outcome, in the order in which they end. `started` is told when one is handed over.
 
-    SearchError when one cannot be run; its message says which and why.
+    Raises SearchError when one cannot be run; its message says which and why.
     """
     waiting, held = deque(enumerate(wanted)), dict[int, Wanted]()
     while waiting or held:

@@ -1,1 +1,2 @@
-"""What is shown of a run: the leaderboard, the display of a search that goes on, reports, drawings and exports."""
+"""A run is shown here: by its leaderboard, by a display while the search goes on, and in reports, drawings and
+exports."""

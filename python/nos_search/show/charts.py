@@ -27,7 +27,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Dot:
-    """One evaluation: its number, its reward, what became of the trial, and what the page says when pointed at it."""
+    """A Dot is one evaluation: its number, its reward, what became of the trial, and what the page says of it."""
 
     evaluation: int
     reward: float
@@ -44,8 +44,8 @@ _KINDS: Final[dict[tuple[str, ...], tuple[str, dict[str, Any]]]] = {  # statuses
 
 
 def rewards(dots: Sequence[Dot], mean: Points, baseline: Points, *, window: int) -> Drawing:
-    """The reward of every evaluation, the best so far, the mean over a window, and the mean that the strategy itself
-    goes by. Evaluations are numbered from 0 in the order of their answers."""
+    """Draws the reward of every evaluation, the best so far, the mean over a window, and the mean that the strategy
+    itself goes by. Evaluations are numbered from 0 in the order of their answers."""
     kinds = {kind: [dot for dot in dots if dot.status in kind] for kind in _KINDS}
     lines = {"mean": (f"mean of last {window}", mean), "base": ("strategy's own mean", baseline)}
 
@@ -102,7 +102,7 @@ def _dots(axes: Axes, kind: tuple[str, ...], found: Sequence[Dot], *, whole: boo
 
 
 def _best(dots: Sequence[Dot]) -> tuple[list[float], list[float]]:
-    """The best reward so far as corners of a staircase."""
+    """Returns the corners of a staircase, which is the best reward so far."""
     x: list[float] = []
     y: list[float] = []
     best = 0.0
@@ -124,7 +124,7 @@ def _padded(count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve: its name, how it is drawn, and (step, accuracy) of its points."""
+    """A Curve is a learning curve: its name, how it is drawn, and (step, accuracy) of its points."""
 
     name: str
     look: Mapping[str, Any]
@@ -132,12 +132,12 @@ class Curve:
 
 
 def found_look(k: int) -> dict[str, Any]:
-    """How the k-th best rule of a run is drawn: a full line."""
+    """Returns how the k-th best rule of a run is drawn, which is a full line."""
     return {"color": series(k), "linewidth": 2.4}
 
 
 def known_look(k: int) -> dict[str, Any]:
-    """How the k-th known optimizer is drawn: thin, pale, dashed; dotted when the colours begin again."""
+    """Returns how the k-th known optimizer is drawn: thin, pale and dashed, or dotted when the colours begin again."""
     return {
         "color": series(4 + k % 6),
         "linewidth": 1.6,
@@ -147,8 +147,8 @@ def known_look(k: int) -> dict[str, Any]:
 
 
 def learning(curves: Sequence[Curve]) -> Drawing | None:
-    """Validation accuracy over the steps of a training; the legend has the order of the last accuracies. None when
-    there is no point to draw."""
+    """Draws validation accuracy over the steps of a training. The legend has the order of the last accuracies. There is
+    no drawing when there is no point."""
     drawn = [
         Curve(
             curve.name,
@@ -180,7 +180,7 @@ def learning(curves: Sequence[Curve]) -> Drawing | None:
 
 
 def swatch(look: Mapping[str, Any]) -> Drawing:
-    """A short line with the look of a curve, for a table beside the drawing."""
+    """Draws a short line with the look of a curve, for a table beside the drawing."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0, 0, 1, 1), frameon=False)
@@ -192,7 +192,7 @@ def swatch(look: Mapping[str, Any]) -> Drawing:
 
 
 def spark(values: Sequence[float]) -> Drawing | None:
-    """A small curve of accuracies in [0, 1] without axes; None for fewer than two."""
+    """Draws a small curve of accuracies in [0, 1] without axes. There is none for fewer than two."""
     if len(values) < 2:
         return None
 
@@ -210,7 +210,7 @@ def spark(values: Sequence[float]) -> Drawing | None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step on the way of a rule: its name, how many rules were left after it, and what it cost."""
+    """A Stage is a step on the way of a rule: its name, how many rules were left after it, and what it cost."""
 
     name: str
     count: int
@@ -218,7 +218,7 @@ class Stage:
 
 
 def funnel(stages: Sequence[Stage]) -> Drawing:
-    """Bars, one for each stage from top to bottom, as long as the part of the rules that were left."""
+    """Draws a bar for each stage from top to bottom, as long as the number of rules that were left."""
     most = max([1, *(stage.count for stage in stages)])
 
     def paint(figure: Figure) -> None:
@@ -241,8 +241,8 @@ def funnel(stages: Sequence[Stage]) -> Drawing:
 
 
 def primitives(names: Sequence[str], shares: Sequence[Sequence[float]], *, evaluations: int) -> Drawing | None:
-    """A table of shares in [0, 1] as shades: a row for each primitive, a column for each period of equally many
-    evaluations, and the last share in figures. None without rows."""
+    """Draws a table of shares in [0, 1] as shades: a row for each primitive, a column for each period of equally many
+    evaluations, and the last share in figures. There is no drawing without rows."""
     if not shares:
         return None
     periods = len(shares[0])

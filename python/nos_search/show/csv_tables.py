@@ -1,4 +1,4 @@
-"""Owns runs as CSV: one row per trial, or one row per point of a learning curve.
+"""Owns runs as CSV, with one row per trial, or one row per point of a learning curve.
 
 Text is one line, and what a spreadsheet would take for a formula, such as the rule -g, begins with an apostrophe.
 """
@@ -21,8 +21,8 @@ _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker
 
 
 def trials_csv(store: Store) -> str:
-    """All answered trials in the order of their answers, with the seconds of each gate, the rewards on higher rungs,
-    the strategy's numbers after the trial, and the token of each position by name."""
+    """Returns all answered trials in the order of their answers, with the seconds of each gate, the rewards on higher
+    rungs, the strategy's numbers after the trial, and the token of each position by name."""
     trials = _answered(store)
     space = make_space(store.config["space"])
     metrics = sorted({name for trial in trials for name in trial.metrics})
@@ -49,7 +49,8 @@ def trials_csv(store: Store) -> str:
 
 
 def curves_csv(store: Store) -> str:
-    """The points of every learning curve: part "sweep" (the end of each learning rate) and "training"."""
+    """Returns the points of every learning curve. The part "sweep" has the end of each learning rate; the other is
+    "training"."""
 
     def points() -> Iterable[list[object]]:
         for trial in _answered(store):

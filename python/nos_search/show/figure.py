@@ -86,17 +86,17 @@ _SALT: Final = "nos_search"
 
 
 def colour(role: str) -> str:
-    """The colour of a role on light ground."""
+    """Returns the colour of a role on light ground."""
     return PALETTE[role][0]
 
 
 def series(k: int) -> str:
-    """The colour of the k-th of several lines; after ten they come again."""
+    """Returns the colour of the k-th of several lines. After ten lines the colours come again."""
     return colour(f"s{k % SERIES}")
 
 
 def words(text: object, most: int = 60) -> str:
-    """Text of unknown origin for a drawing: one line of printable characters, cut where it is longer than `most`."""
+    """Makes text of unknown origin fit for a drawing: it becomes one line of printable characters, at most `most`."""
     shown = line(text)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
@@ -105,8 +105,9 @@ def words(text: object, most: int = 60) -> str:
 class Drawing:
     """A Drawing is a picture that has not been made yet.
 
-    title: what it shows, for those who cannot see it. size: width and height in inches, of 72 points each.
-    paint: puts everything on an empty figure. hover: by the gid of an artist, what a page shows over each of its marks.
+    `title` says what it shows, for those who cannot see it. `size` is its width and height in inches of 72 points.
+    `paint` puts everything on an empty figure. `hover` has, by the gid of an artist, the text that a page shows when
+    the mouse is over each of its marks.
     """
 
     title: str
@@ -115,10 +116,10 @@ class Drawing:
     hover: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def render(self, form: str, *, salt: str = _SALT, ground: bool = True) -> bytes:
-        """The picture as a file of one of FORMATS.
+        """Makes the picture and returns it as a file of one of FORMATS.
 
-        salt: makes the names inside of an SVG differ from those of another one. ground: paints the paper, so that the
-        picture can be read on a page of any colour.
+        `salt` makes the names inside of an SVG differ from those in another one. With `ground` the paper is painted,
+        too, so that the picture can be read on a page of any colour.
         """
         import matplotlib
         from matplotlib.figure import Figure
@@ -136,13 +137,14 @@ class Drawing:
 
 
 def _metadata(form: str, title: str) -> dict[str, Any]:
-    """The title, and None for what would make two files of one drawing differ."""
+    """Returns the title, and None for what would make two files of one drawing differ."""
     left_out = {"svg": ("Date", "Creator"), "png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}
     return {"Title": title, **dict.fromkeys(left_out[form])}
 
 
 def form_of(option: str, path: str) -> str:
-    """The format that a file name asks for. UsageError names the option when it is none of FORMATS."""
+    """Returns the format that a file name asks for. Raises UsageError, which names the option, if it is none of
+    FORMATS."""
     form = os.path.splitext(path)[1][1:].lower()
     if form not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
@@ -151,27 +153,27 @@ def form_of(option: str, path: str) -> str:
 
 
 def check_matplotlib() -> None:
-    """ModuleNotFoundError when it is not installed, for commands that work long before they draw."""
+    """Raises ModuleNotFoundError when it is not installed, for commands that work long before they draw."""
     if find_spec("matplotlib") is None:
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 
 def legend_above(axes: Axes, columns: int = 8) -> None:
-    """The legend of everything that has a label, in a row above the axes, on the left."""
+    """Puts the legend of everything that has a label in a row above the axes, on the left."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2, columnspacing=1.4
     )
 
 
 def whole_steps(axes: Axes, most: int = 9) -> None:
-    """Whole numbers along the x axis, about `most` of them, for what is counted."""
+    """Puts whole numbers along the x axis, about `most` of them, for what is counted."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=most))
 
 
 def room(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Axes that fill the figure but for these margins in inches, which hold the labels."""
+    """Adds axes that fill the figure but for these margins in inches, which hold the labels."""
     width, height = figure.get_size_inches()
     return figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height),

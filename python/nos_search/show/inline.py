@@ -18,9 +18,9 @@ _MARKS: Final = ("use", "path")
 
 
 def inline(drawing: Drawing, name: str) -> str:
-    """The drawing as an <svg> element that stands in a page of HTML.
+    """Returns the drawing as an <svg> element that stands in a page of HTML.
 
-    name: begins the names inside of it, so it must be no other drawing's on the page. Every colour of the palette
+    `name` begins the names inside of it, so it must be no other drawing's on the page. Every colour of the palette
     becomes the variable of its role, which the page sets for light and for dark ground. Groups keep their gid as a
     class. What the drawing says on hovering becomes the <title> of each mark.
     """
@@ -47,7 +47,7 @@ def _strip(root: ElementTree.Element) -> None:
 
 
 def _plain(element: ElementTree.Element, name: str) -> None:
-    """Without namespaces, which HTML does without; with the page's colours and names of its own."""
+    """Takes away namespaces, which HTML does without, and puts in the page's colours and names of the drawing's own."""
     element.tag = element.tag.rpartition("}")[2]
     group = element.tag == "g"
     plain = {}
@@ -72,6 +72,7 @@ def _variable(found: re.Match[str]) -> str:
 
 
 def _explain(root: ElementTree.Element, gid: str, texts: Sequence[str]) -> None:
+    """Gives each mark of the group its text, which a browser shows when the mouse is over it."""
     for group in root.iter("g"):
         if group.get("class") != gid:
             continue

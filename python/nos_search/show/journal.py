@@ -18,11 +18,12 @@ from ..store import Store, Trial
 
 
 def write_journal(store: Store, path: Path) -> None:
-    """Writes the run's answered trials as a study named after the run folder; OSError when `path` cannot be made, and
-    FileExistsError when it is there: optuna would take its entries for part of the study.
+    """Writes the run's answered trials as a study named after the run folder. Raises OSError when `path` cannot be
+    made, and FileExistsError when it is there: optuna would take its entries for part of the study.
 
-    Parameters: the token of each position by name. Value: the reward. Failed trials are failed; rejected and duplicate
-    ones are complete with the reward that the strategy was told, and user attributes say what they are.
+    A trial's parameters are the tokens of its positions by name, and its value is the reward. Failed trials are failed.
+    Rejected and duplicate ones are complete with the reward that the strategy was told, and user attributes say what
+    they are.
     """
     try:
         import optuna

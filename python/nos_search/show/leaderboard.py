@@ -1,4 +1,5 @@
-"""Owns what is read off a run: the leaderboard, the counts of its gates, and the JSON that the command line prints."""
+"""Owns what is read off a run: the leaderboard, how many trials became what, and the JSON that the command line
+prints."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from ..store import STATUSES, Store, Trial
 
 @dataclass(frozen=True)
 class Row:
-    """One rule of the leaderboard. trial: where it was first trained. trials: how often it, or a rule equal to it by
-    algebra, was proposed; duplicates: those that were not trained, trials - 1. promoted: its rewards on the rungs of
-    --promote that it reached."""
+    """One rule of the leaderboard, which was first trained in the trial `trial`. It, or a rule equal to it by algebra,
+    was proposed `trials` times; `duplicates` of these, all but one, were not trained. `promoted` has its rewards on the
+    rungs of --promote that it reached."""
 
     rank: int
     reward: float
@@ -29,9 +30,9 @@ class Row:
 
 
 def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]] | None = None) -> list[Row]:
-    """Rules that were trained to the end, best first; equal rewards in order of discovery.
+    """Returns the rules that were trained to the end, the best first. Those of equal reward are in order of discovery.
 
-    promoted: what `run.climbing.climbed` says. A rule that reached a higher rung stands before all that did not.
+    `promoted` is what `run.climbing.climbed` says. A rule that reached a higher rung stands before all that did not.
     """
     climbs = promoted or {}
     duplicates = Counter(trial.duplicate_of for trial in trials if trial.status == "duplicate")
@@ -55,17 +56,17 @@ def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]]
 
 
 def standing(trial: Trial, promoted: Sequence[float]) -> tuple[float, float, int]:
-    """Sorts trained rules, best first: by what they reached, then by discovery."""
+    """Returns what sorts trained rules, best first: by what they reached, then by discovery."""
     return (*order(trial.reward or 0.0, promoted), trial.id)
 
 
 def best_rows(store: Store) -> list[Row]:
-    """The leaderboard of a stored run."""
+    """Returns the leaderboard of a stored run."""
     return leaderboard(store.trials(), climbed(store))
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
-    """Number of trials: all that were answered, those that were trained, and by status."""
+    """Counts the trials: all that were answered, those that were trained, and those of each status."""
     by_status = Counter(trial.status for trial in trials)
     result = {"trials": len(trials) - by_status["running"], "trained": by_status["done"] + by_status["diverged"]}
     return result | {_PLURAL.get(status, status): by_status[status] for status in STATUSES}
@@ -75,10 +76,10 @@ _PLURAL = {"duplicate": "duplicates"}
 
 
 def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
-    """JSON-able description of a run; `top` limits the leaderboard.
+    """Returns a description of a run as JSON. The leaderboard has `top` rows at most.
 
-    state: of the run, as Store.state says. running: trials proposed and not answered yet; of a run that is not going on
-    they are counted as interrupted, and resume takes them up again.
+    "state" is what Store.state says. "running" counts the trials that were proposed and not answered yet. Those of a
+    run that is not going on are counted as "interrupted", and resume takes them up again.
     """
     trials = store.trials()
     rows = leaderboard(trials, climbed(store))

@@ -1,6 +1,5 @@
-"""Owns what a user sees while a search runs, all of it on stderr: on a terminal progress, what is in training, the
-gates, throughput and a leaderboard with formulas; elsewhere plain lines. Its cost does not grow with the run.
-"""
+"""Owns what a user sees on stderr while a search runs. On a terminal that is progress, what is in training, the gates,
+the throughput and a leaderboard with formulas; elsewhere it is plain lines. Its cost does not grow with the run."""
 
 from __future__ import annotations
 
@@ -32,7 +31,8 @@ _SHOWN_FLYING = 6
 
 
 class Tally:
-    """Numbers of a run that are kept up to date trial by trial. promoted: rewards on the rungs, by trial."""
+    """These numbers of a run are kept up to date trial by trial. `promoted` has the rewards on higher rungs by
+    trial."""
 
     def __init__(self) -> None:
         self.work = Work()
@@ -46,7 +46,7 @@ class Tally:
         self._ranking: list[tuple[tuple[float, float, int], Trial]] = []  # of all rules that were trained to the end
 
     def add(self, trial: Trial) -> bool:
-        """Counts an answer. Whether its reward is the best so far."""
+        """Counts a trial in, and tells whether its reward is the best so far."""
         self.work.answered += 1
         self.status[trial.status] += 1
         for gate, entry in trial.gates.items():
@@ -66,7 +66,7 @@ class Tally:
         return better
 
     def promote(self, trial: Trial, rung: int, score: Score) -> None:
-        """Counts a promotion, which moves its rule in the leaderboard."""
+        """Counts a promotion in, which moves its rule in the leaderboard."""
         before = self._place(trial)
         self.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
         self.work.promote(rung, score.seconds)
@@ -80,7 +80,7 @@ class Tally:
 
     @property
     def top(self) -> list[Trial]:
-        """The best rules in the order of `show`."""
+        """These are the best rules in the order of `show`."""
         return [trial for _, trial in self._ranking[:_TOP]]
 
     @property
@@ -93,9 +93,10 @@ def _first(entry: tuple[tuple[float, float, int], Trial]) -> tuple[float, float,
 
 
 class Display:
-    """A Listener and context manager. limits: where the search ends. clock: seconds from any start.
+    """This is a Listener and a context manager. `limits` say where the search ends, for the bars and the time left.
 
-    earlier: trials of a resumed run, in the order of their answers. promotions: the scores on higher rungs among them.
+    `earlier` are the trials of a resumed run in the order of their answers, and `promotions` their scores on higher
+    rungs. `clock` gives seconds from any start.
     """
 
     def __init__(
@@ -167,13 +168,13 @@ class Display:
             )
 
     def left(self) -> float | None:
-        """About how many seconds the search goes on, promotions included; None when that is not known yet."""
+        """Returns about how many seconds the search goes on, promotions included, and None when nothing tells yet."""
         elapsed = self._clock() - self._start
         pace = (self.tally.work.total_seconds - self._before) / max(1e-9, elapsed)
         return seconds_left(self.tally.work, self._limits, elapsed=elapsed, pace=pace)
 
     def _rate(self) -> float:
-        """Children per hour, lately."""
+        """Returns how many children per hour were trained lately."""
         (start, before), (end, after) = self._times[0], self._times[-1]
         return 3600 * (after - before) / max(1e-9, end - start)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a search ends, None for no such limit: after so many answered proposals, trained children, or seconds.
+    """Limits say where a search ends: after so many answered proposals, trained children, or seconds. None is no limit.
 
-    rungs: how many there are above the search's own task; one rule in `eta` of those scored on a rung goes up.
+    `rungs` counts those above the search's own task. One rule in `eta` of those scored on a rung goes up.
     """
 
     trials: int | None = None
@@ -21,7 +21,8 @@ class Limits:
 
 @dataclass
 class Work:
-    """What has been done so far. trained: children; seconds: of their training. On rung 1, 2, ... likewise."""
+    """Work is what has been done so far: proposals that were answered, children that were trained and the seconds of
+    it, and by rung the promotions and their seconds."""
 
     answered: int = 0
     trained: int = 0
@@ -30,18 +31,19 @@ class Work:
     promoted_seconds: dict[int, float] = field(default_factory=dict)
 
     def promote(self, rung: int, seconds: float) -> None:
-        """Counts a promotion that has ended. Another thread may be reading, so the old tables stay as they are."""
+        """Counts a promotion in. Another thread may be reading, so the old tables stay as they are."""
         self.promoted = {**self.promoted, rung: self.promoted.get(rung, 0) + 1}
         self.promoted_seconds = {**self.promoted_seconds, rung: self.promoted_seconds.get(rung, 0.0) + seconds}
 
     @property
     def total_seconds(self) -> float:
-        """The seconds of all trainings, which workers may have spent side by side."""
+        """These are the seconds of all trainings, which workers may have spent side by side."""
         return self.seconds + sum(self.promoted_seconds.values())
 
 
 def children(work: Work, limits: Limits) -> float | None:
-    """How many children the search will have trained in the end; None where only time or a reward ends it."""
+    """Returns how many children the search will have trained in the end, and None where only time or a reward ends
+    it."""
     ends: list[float] = []
     if limits.trials is not None and work.answered:
         ends.append(work.trained * limits.trials / work.answered)
@@ -51,10 +53,10 @@ def children(work: Work, limits: Limits) -> float | None:
 
 
 def promotions(work: Work, limits: Limits) -> list[int] | None:
-    """How many rules will have been scored on rung 1, 2, ... in the end; None where `children` is.
+    """Returns how many rules will have been scored on the rungs 1, 2, ... in the end, and None where `children` does.
 
-    One in eta of the rung below at least. A rule that was among the best when few were known went up, too, so where
-    promotions have been more frequent than that, they are taken to stay so.
+    It is one in eta of the rung below at least. A rule that was among the best when few were known went up, too, so
+    where promotions have been more frequent than that, they are taken to stay so.
     """
     last = children(work, limits)
     if last is None:
@@ -67,9 +69,10 @@ def promotions(work: Work, limits: Limits) -> list[int] | None:
 
 
 def seconds_left(work: Work, limits: Limits, *, elapsed: float, pace: float) -> float | None:
-    """Estimates the seconds until the search ends; None when nothing is known yet.
+    """Estimates the seconds until the search ends. None means that nothing is known yet.
 
-    elapsed: since it began or was resumed. pace: seconds of training done per second of that time.
+    `elapsed` are the seconds since it began or was resumed, and `pace` are the seconds of training that were done in
+    one of them.
     """
     ends = [] if limits.seconds is None else [max(0.0, limits.seconds - elapsed)]
     last = children(work, limits)

@@ -19,7 +19,8 @@ _LABEL: Final = 46  # characters of a rule
 
 
 def comparison(results: Sequence[Comparison]) -> Drawing:
-    """Test accuracies, one panel per task, one row per rule, the best on top: the mean, its interval, and each run."""
+    """Draws test accuracies, one panel per task, one row per rule, the best on top: the mean, its interval, each
+    run."""
     tasks = list(dict.fromkeys(result.task for result in results))
     panels = {task: sorted((r for r in results if r.task == task), key=lambda r: -r.test_mean) for task in tasks}
     heights = [_TOP + _BOTTOM + _ROW * len(rows) for rows in panels.values()]
@@ -79,7 +80,7 @@ def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
 
 
 def training(rule: str, task: str, lr: float, curve: Mapping[str, Sequence[Any]]) -> Drawing:
-    """The curves of one training over its steps: the losses above, the validation accuracy below."""
+    """Draws the curves of one training over its steps: the losses above, the validation accuracy below."""
     steps = curve["steps"]
 
     def paint(figure: Figure) -> None:

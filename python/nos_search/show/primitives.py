@@ -1,4 +1,4 @@
-"""Owns the count of what rules are made of, read off their text, so that it works for every space."""
+"""Owns the count of what rules are made of. It is read off their text, so that it works for every space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPERATORS: dict[type[ast.AST], str] = {
 
 @lru_cache(maxsize=65536)
 def primitives(text: str) -> frozenset[str]:
-    """Operands, functions and operators that occur in rule text; of a function, in its lines."""
+    """Returns the operands, functions and operators that occur in rule text; of a function, those in its lines."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a run folder may hold any text
@@ -43,7 +43,8 @@ def primitives(text: str) -> frozenset[str]:
 
 
 def usage(texts: Sequence[str], *, periods: int, top: int) -> tuple[list[str], list[list[float]]]:
-    """The `top` most used primitives, and for each its share of the rules of each of up to `periods` equal periods."""
+    """Returns the `top` most used primitives, and for each its share of the rules of each of up to `periods` equal
+    periods."""
     periods = max(1, min(periods, len(texts)))
     total: Counter[str] = Counter()
     shares: list[Counter[str]] = []

@@ -42,7 +42,7 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 def render(store: Store) -> str:
-    """The page as text. Works on a run that is going on, too."""
+    """Returns the page as text. This works on a run that is going on, too."""
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
     promotions = store.scores(PROMOTION)
     promoted = climbs(promotions)
@@ -88,7 +88,7 @@ def render(store: Store) -> str:
 
 @dataclass(frozen=True)
 class _Times:
-    """The seconds in which children trained: for the search itself, and for promotions."""
+    """These are the seconds in which children trained: for the search itself, and for promotions."""
 
     search: float
     promotions: float
@@ -100,7 +100,8 @@ class _Times:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A row of the leaderboard as it is shown: its rule as a formula and as simplified text, and its small curve."""
+    """This is a row of the leaderboard as it is shown: its rule as a formula and as simplified text, its small
+    curve."""
 
     row: Row
     formula: str
@@ -154,7 +155,7 @@ def _rewards(trials: Sequence[Trial]) -> Drawing:
 
 
 def _funnel(trials: Sequence[Trial], higher: Sequence[str], promotions: Sequence[Score]) -> list[charts.Stage]:
-    """What was left after each gate, after the training and on each rung, and what that cost."""
+    """Returns what was left after each gate, after the training and on each rung, and what that cost."""
     total = counts(trials)
     left = total["trials"]
     stages = [charts.Stage("proposed", left, "")]
@@ -183,7 +184,7 @@ def _cost(seconds: Sequence[float], count: int) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """A learning curve with its row in the table below the drawing."""
+    """This is a learning curve with its row in the table below the drawing."""
 
     curve: charts.Curve
     swatch: str
@@ -194,7 +195,7 @@ class _Line:
 
 
 def _curves(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str, Score]) -> list[_Line]:
-    """The best rules, then the known optimizers."""
+    """Returns the curves of the best rules, then those of the known optimizers."""
 
     def line(curve: charts.Curve, name: str, rule: str, reward: float, lr: float | None) -> _Line:
         shown = Markup(formula(rule)) if rule else ""

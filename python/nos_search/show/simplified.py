@@ -27,8 +27,8 @@ _SHORT: Final = 6  # characters of a number that is worth computing: sqrt(2) say
 
 
 def shorter(text: str) -> Expr | None:
-    """The update that the text is, made shorter where that does not change the function; its operands are leaves of the
-    kind "operand". None for text of a whole function, and for text that is no rule.
+    """Returns the update that the text is, made shorter where that does not change the function. Its operands are
+    leaves of the kind "operand". None stands for text of a whole function, and for text that is no rule.
     """
     try:
         written = parse_as_written(text)
@@ -49,14 +49,14 @@ def shorter(text: str) -> Expr | None:
 
 
 def simplified(text: str) -> str:
-    """The text of the shorter update; text of anything else as it is."""
+    """Returns the text of the shorter update, and text of anything else as it is."""
     update = shorter(text)
     return text if update is None else _written(TextFormatter(), update)
 
 
 def formula(text: str, *, block: bool = False) -> str:
-    """The rule as a <math> element, for a line of text or as a `block`: of an update the shorter one. Text that is no
-    rule, as a damaged or newer store may have, comes back as <code>.
+    """Writes the rule as a <math> element, for a line of text or as a `block`. Of an update it is the shorter one. Text
+    that is no rule, as a damaged or newer store may have, comes back as <code>.
     """
     update = shorter(text)
     if update is not None:
@@ -74,7 +74,7 @@ def _written(formatter: Formatter, update: Expr) -> str:
 
 
 class _Shorter(Simplifier):
-    """A Simplifier that may use algebra, and computes numbers only where they become short."""
+    """This Simplifier may use algebra, and computes numbers only where they become short."""
 
     def make(self, op: str, args: tuple[Expr, ...]) -> Expr:
         if all(x.op == "constant" for x in args):
@@ -91,7 +91,7 @@ class _Shorter(Simplifier):
 
 
 def _root(leaf: Expr) -> Expr | None:
-    """The square root that a number is: a reader of text has computed sqrt(2) already."""
+    """Returns the square root that a number is, if it is one: the reader of the text has computed sqrt(2) already."""
     number = _value(leaf)
     if number is None or number.is_integer() or not 0 < number < 10 or math.sqrt(round(number**2)) != number:
         return None
@@ -119,7 +119,7 @@ def _abs(build: Simplifier, a: Expr) -> Expr | None:
 
 
 def _sign(build: Simplifier, a: Expr) -> Expr | None:
-    """The sign of a positive number times x is that of x."""
+    """Leaves out a positive factor."""
     if a.op == "mul":
         for factor, rest in (a.args, a.args[::-1]):
             if (_value(factor) or 0) > 0:
@@ -138,7 +138,7 @@ def _pow(build: Simplifier, a: Expr, b: Expr) -> Expr | None:
 
 
 def _clip(build: Simplifier, a: Expr, low: Expr, high: Expr) -> Expr | None:
-    """A sign within its limits, and one clip inside of another."""
+    """Leaves out limits that hold anyway: around a sign, and around a narrower or wider clip."""
     lo, hi = _value(low), _value(high)
     if lo is None or hi is None or not lo <= 0 <= hi:
         return None

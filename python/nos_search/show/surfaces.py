@@ -45,7 +45,8 @@ _SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸�
 
 @dataclass(frozen=True)
 class Paths:
-    """What rules did. positions: (steps + 1, n, rates, DIMENSION); rates: (n, surfaces) index of the best rate."""
+    """Paths are what n rules did. `positions` has the shape (steps + 1, n, rates, DIMENSION), and `rates` of the shape
+    (n, surfaces) has the index of the best rate."""
 
     labels: Sequence[str]
     positions: Array
@@ -53,22 +54,22 @@ class Paths:
     learning_rates: Sequence[float] = LEARNING_RATES
 
     def path(self, rule: int, index: int) -> Array:
-        """(steps + 1, dimension) of one rule on one surface at its best rate."""
+        """Returns the positions, (steps + 1, dimension), of one rule on one surface at its best rate."""
         return np.asarray(self.positions[:, rule, self.rates[rule, index], surface.blocks()[index][1]])
 
     def loss(self, rule: int, index: int) -> Array:
-        """(steps + 1,) loss above the floor."""
+        """Returns the losses above the floor, (steps + 1,)."""
         shown = surface.blocks()[index][0]
         with np.errstate(all="ignore"):
             return np.asarray(shown.value(self.path(rule, index).astype(np.float64)) - shown.floor)
 
     def rate(self, rule: int, index: int) -> float:
-        """The best rate of one rule on one surface."""
+        """Returns the best rate of one rule on one surface."""
         return float(self.learning_rates[self.rates[rule, index]])
 
 
 def figure_of(paths: Paths) -> Drawing:
-    """The figure of rules on the analytic surfaces."""
+    """Draws rules on the analytic surfaces."""
     rules = range(len(paths.labels))
     flat = [k for k, shown in enumerate(surface.SURFACES) if shown.name in _FRAMES]
     legend = 0.45 + _LEGEND * math.ceil(len(rules) / _IN_LEGEND)
@@ -109,7 +110,7 @@ def figure_of(paths: Paths) -> Drawing:
 
 
 def _look(rule: int) -> dict[str, Any]:
-    """After ten rules the colours come again, dashed."""
+    """Returns how the lines of a rule are drawn. After ten rules the colours come again, dashed."""
     return {"color": series(rule), "linestyle": "-" if rule < SERIES else (0, (4, 1.5))}
 
 
@@ -134,8 +135,8 @@ _MINIMUM: Final[dict[str, Any]] = {"marker": "*", "markersize": 11, "markeredgew
 
 
 def _losses(axes: Axes, paths: Paths, index: int, *, lowest: bool, first: bool) -> None:
-    """Loss over steps. A rule that jumps up and down is pale, with its mean over some steps, of the logarithms, drawn
-    through it; so the others can be seen."""
+    """Draws the losses over the steps. What jumps up and down is pale, and the mean of its logarithms over some
+    steps is drawn through it, so that no rule hides the others."""
     curves = [paths.loss(rule, index) for rule in range(len(paths.labels))]
     start = float(curves[0][0])
     low, high = 10.0 * start / 10.0**_DECADES, 10.0 * start
@@ -165,8 +166,8 @@ def _losses(axes: Axes, paths: Paths, index: int, *, lowest: bool, first: bool) 
 
 
 def _smooth(curve: Array, reach: int = _REACH) -> Array:
-    """The geometric mean over the steps within `reach`; the outermost two count half, so that a curve that jumps up and
-    down at every step becomes smooth."""
+    """Returns the geometric mean over the steps within `reach`. The outermost two count half, so that a curve that
+    jumps up and down at every step becomes smooth."""
     weights = np.ones(2 * reach + 1)
     weights[[0, -1]] = 0.5
     total = np.convolve(np.ones(len(curve)), weights)[reach:-reach]
@@ -174,7 +175,7 @@ def _smooth(curve: Array, reach: int = _REACH) -> Array:
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights of labels, in [0, 1], moved as little as needed for each to be `gap` away from the next."""
+    """Moves the heights of labels, in [0, 1], as little as needed for each to be `gap` away from the next."""
     order = sorted(range(len(heights)), key=lambda k: heights[k])
     gap = min(gap, 1 / max(1, len(order) - 1))
     placed = [0.0] * len(heights)
@@ -191,7 +192,7 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _over(axes: Axes, paths: Paths, rule: int, index: int, *, lowest: bool) -> None:
-    """The path of one rule over one surface, on terrain that is dark where the loss is low."""
+    """Draws the path of one rule over one surface, on terrain that is dark where the loss is low."""
     shown = surface.SURFACES[index]
     x_range, y_range = _FRAMES[shown.name]
     _terrain(axes, shown, x_range, y_range)

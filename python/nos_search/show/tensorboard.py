@@ -11,7 +11,7 @@ from ..store import Score, Trial
 
 
 def summary_writer() -> Any:
-    """torch's class; SearchError when the package tensorboard is not installed."""
+    """Returns torch's class. Raises SearchError when the package tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -22,8 +22,8 @@ def summary_writer() -> Any:
 
 
 class TensorBoard:
-    """A Listener. Scalars over evaluations: search/reward, search/best, search/trained, gates/<gate> (stopped so far)
-    and strategy/<name>; over trial numbers: promotion/rung<k>. SearchError when the package
+    """This Listener writes scalars over evaluations: search/reward, search/best, search/trained, gates/<gate> (stopped
+    so far) and strategy/<name>. Over trial numbers it writes promotion/rung<k>. Raises SearchError when the package
     tensorboard is not installed."""
 
     def __init__(self, folder: Path) -> None:

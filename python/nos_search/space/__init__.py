@@ -1,4 +1,4 @@
-"""Search spaces: vocabularies, strings of tokens, masks, and the way between tokens and rule text."""
+"""Search spaces have vocabularies, strings of tokens, masks, and the way between tokens and rule text."""
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode

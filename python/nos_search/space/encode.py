@@ -1,9 +1,8 @@
-"""Owns the way back from rule text to tokens: finds a string of a space whose text is the given expression.
+"""Owns the way back from rule text to tokens: it finds a string of a space whose text is the given expression.
 
-Expressions are matched as syntax trees against the space's own templates, so only what the space can write is found;
-no algebra is applied (g*2 and 2*g are different strings). Groups are tried as a chain: each group after the first
-takes the output of the one before it on one side and a plain operand on the other. Spare groups become identity
-groups.
+Expressions are matched as syntax trees against the space's own templates, so only what the space can write is found; no
+algebra is applied (g*2 and 2*g are different strings). Groups are tried as a chain: each group after the first takes
+the output of the one before it on one side and a plain operand on the other. Spare groups become identity groups.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .space import Space
 
 
 def encode(space: Space, text: str) -> Tokens:
-    """Tokens t with `space.text(t)` the same expression as `text`; UsageError when the space cannot write it."""
+    """Returns tokens whose text is the same expression as `text`. Raises UsageError when the space cannot write it."""
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
@@ -33,7 +32,7 @@ def encode(space: Space, text: str) -> Tokens:
 
 
 def _plain(tree: ast.expr) -> str:
-    """One spelling per tree: numbers as floats, square(x) as x**2."""
+    """Returns the one spelling of a tree, with numbers as floats and square(x) as x**2."""
 
     class Plain(ast.NodeTransformer):
         def visit_Constant(self, node: ast.Constant) -> ast.expr:
@@ -49,7 +48,7 @@ def _plain(tree: ast.expr) -> str:
 
 
 def _split(template: str, text: str) -> tuple[str, ...] | None:
-    """The parts of `text` that stand where `template` has {0} and {1}; None when it does not fit."""
+    """Returns the parts of `text` that stand where `template` has {0} and {1}, or None when it does not fit."""
     holes: dict[str, str] = {}
 
     def fits(pattern: ast.AST, tree: ast.AST) -> bool:
@@ -75,7 +74,7 @@ def _split(template: str, text: str) -> tuple[str, ...] | None:
 
 
 def _groups(space: Space, text: str, count: int) -> Iterator[Tokens]:
-    """Strings of the first `count` groups whose last output is `text`."""
+    """Yields the strings of the first `count` groups whose last output is `text`."""
     for b, binary in enumerate(space.binary):
         sides = _split(space.token_text(binary), text)
         if sides is None:
@@ -89,7 +88,7 @@ def _groups(space: Space, text: str, count: int) -> Iterator[Tokens]:
 
 
 def _arguments(space: Space, text: str) -> Iterator[tuple[int, str]]:
-    """Each unary function that `text` can be the value of, by index, and its argument."""
+    """Yields each unary function that `text` can be the value of, by index, and its argument."""
     for index, token in enumerate(space.unary):
         inner = _split(space.token_text(token), text)
         if inner is not None:
@@ -97,9 +96,10 @@ def _arguments(space: Space, text: str) -> Iterator[tuple[int, str]]:
 
 
 def _place(space: Space, count: int, left: str, right: str | None, functions: Tokens) -> Iterator[Tokens]:
-    """Strings whose group `count` has these operands and functions (u1, u2, b), with the groups before that it needs.
+    """Yields the strings whose group `count` has these operands and functions (u1, u2, b), with the groups before that
+    it needs.
 
-    right is None where keep-left drops it; then any token does.
+    `right` is None where keep-left drops it; then any token does.
     """
     plain = {_plain(ast.parse(space.token_text(token), mode="eval").body): k for k, token in enumerate(space.operands)}
     before = len(space.operands) + count - 2  # the output of the group before

@@ -20,7 +20,8 @@ V = TypeVar("V")
 
 
 class Group(NamedTuple):
-    """What belongs to the five positions of a group, in their order in a string: their tokens, most of the time."""
+    """This is what belongs to the five positions of a group, in their order in a string; most of the time it is their
+    tokens."""
 
     op1: Any
     op2: Any
@@ -33,30 +34,31 @@ GROUP = len(Group._fields)
 
 
 class Meaning(ABC, Generic[V]):
-    """What the tokens of a group are in one domain, whose values have the type V.
+    """This says what the tokens of a group are in one domain, whose values have the type V.
 
     A place is a side of a group: 2k is the left side of group k, 2k + 1 its right side.
     """
 
     @abstractmethod
     def operand(self, token: int) -> V:
-        """The value of a plain operand."""
+        """Returns the value of a plain operand."""
 
     @abstractmethod
     def unary(self, token: int, x: V, place: int) -> V:
-        """The value of a unary function of x, at a place."""
+        """Returns the value of a unary function of x, at a place."""
 
     @abstractmethod
     def binary(self, token: int, left: V, right: V) -> V:
-        """The value of a binary function. It is not asked for the function that keeps the left side."""
+        """Returns the value of a binary function. It is not asked for the function that keeps the left side."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a string of a space looks like.
+    """This says what the strings of a space look like.
 
-    groups: how many there are. operands: how many plain ones; the numbers after them are outputs of earlier groups.
-    unary: how many unary functions. left: the number of the binary function that keeps its left side, -1 for none.
+    There are `groups` groups, `operands` plain operands and `unary` unary functions. The numbers after the plain
+    operands are the outputs of earlier groups. `left` is the number of the binary function that keeps its left side,
+    and -1 if there is none.
     """
 
     groups: int
@@ -65,8 +67,9 @@ class Shape:
     left: int
 
     def fold(self, tokens: Sequence[int], meaning: Meaning[V]) -> V:
-        """The value of a string. An output is evaluated anew wherever it is used, as the rule's text repeats it, and
-        what the value does not depend on is not evaluated: the right side of a keep-left, and outputs of no use."""
+        """Returns the value of a string. An output is evaluated anew wherever it is used, as the rule's text repeats
+        it. What the value does not depend on is not evaluated: the right side of a keep-left, and outputs that are not
+        used."""
 
         def output(group: int) -> V:
             parts = Group(*tokens[group * GROUP : (group + 1) * GROUP])
@@ -82,8 +85,8 @@ class Shape:
         return output(self.groups - 1)
 
     def plain_sides(self, meaning: Meaning[Array]) -> list[Array]:
-        """For each place the values of its side, by plain operand and unary function: row operand * unary + function.
-        `fold_many` looks them up."""
+        """Returns for each place the values of its side, by plain operand and unary function: operand * unary +
+        function is the row. `fold_many` looks them up."""
         operands = [meaning.operand(operand) for operand in range(self.operands)]
         return [
             np.stack([meaning.unary(unary, x, place) for x in operands for unary in range(self.unary)])
@@ -91,9 +94,9 @@ class Shape:
         ]
 
     def fold_many(self, strings: Array, meaning: Meaning[Array], sides: Sequence[Array]) -> Array:
-        """The values of (n, length) strings, one row each, for a meaning whose functions take rows of values.
+        """Returns the values of (n, length) strings, one row each, for a meaning whose functions take rows of values.
 
-        sides: `plain_sides`. An output is evaluated once for each string.
+        `sides` are the `plain_sides`. An output is evaluated once for each string.
         """
         outputs: list[Array] = []
 

@@ -1,10 +1,10 @@
 """Owns the space `program`: straight-line programs that choose their own moving averages and constants.
 
-What the space of the paper lacks and the search behind Lion (Chen et al. 2023) had: averages with any decay of any
-earlier value, read before or after their update, and numbers. A program has a fixed number of lines of four
-predictions (op, a, b, c), meaning x_k = op(a, b; c): a and b are g, w, 1 or earlier lines, c is a number. The last line
-is the update u of `p - lr * u`. Lines that it does not need are dead and leave no trace in the rule. What an op does
-not take is fixed to index 0, so every program has one spelling of each line.
+It has what the space of the paper lacks and the search behind Lion (Chen et al. 2023) had: averages with any decay of
+any earlier value, read before or after their update, and numbers. A program has a fixed number of lines of four
+predictions (op, a, b, c), which mean x_k = op(a, b; c): a and b are g, w, 1 or earlier lines, and c is a number. The
+last line is the update u of `p - lr * u`. Lines that it does not need are dead and leave no trace in the rule. What an
+op does not take is fixed to index 0, so every program has one spelling of each line.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SYMMETRIC_DEAD = frozenset(("sub", "div", "min", "max", "lerp"))  # op(a, a) is
 
 
 class ProgramSpace(SearchSpace):
-    """Programs of `lines` lines. Raises UsageError for a number of lines outside 2..7."""
+    """A space of programs that have `lines` lines. Raises UsageError for a number of lines outside 2..7."""
 
     kind: ClassVar[str] = "program"
     block = 4
@@ -113,7 +113,7 @@ class ProgramSpace(SearchSpace):
         return [op not in (*_AVERAGES, "lerp") or index < _DECAYS for index in range(len(tokens))]
 
     def size(self, *, masked: bool = False) -> int:
-        """Number of strings; those that are dead in part are counted, too."""
+        """Counts the strings, and among them those that are dead in part."""
         total = 1
         for line in range(self.lines):
             operands = len(_INPUTS) + line
@@ -137,7 +137,7 @@ class ProgramSpace(SearchSpace):
         return [(OPS[tokens[k]].name, *tokens[k + 1 : k + 4]) for k in range(0, self.length, 4)]  # type: ignore[misc]
 
     def _wanted(self, tokens: Sequence[int]) -> list[bool]:
-        """For each line: whether the last one needs it."""
+        """Tells for each line whether the last one needs it."""
         wanted = [False] * self.lines
         wanted[-1] = True
         for k, (op, a, b, _) in reversed(list(enumerate(self._lines(tokens)))):
@@ -154,7 +154,8 @@ class ProgramSpace(SearchSpace):
         return result
 
     def text(self, tokens: Sequence[int]) -> str:
-        """A function on one line, its live lines only; each average has a state of its own, named after its line."""
+        """Returns a function on one line with the live lines only. Each average has a state of its own, which is named
+        after its line."""
         names = [token.text for token in _INPUTS]
         states, body, updates = [], [], []
         for k, ((op, a, b, c), wanted) in enumerate(zip(self._lines(tokens), self._wanted(tokens), strict=True), 1):
@@ -183,7 +184,8 @@ class ProgramSpace(SearchSpace):
     # --- known rules -----------------------------------------------------------------------------------------------
 
     def assemble(self, lines: Sequence[Sequence[str]]) -> Tokens:
-        """Tokens of (op, a[, b][, c]) rows such as ("ema", "g", "0.9"), put at the end of a program of plain lines."""
+        """Returns the tokens of (op, a[, b][, c]) rows such as ("ema", "g", "0.9"), which are put at the end of a
+        program of plain lines."""
         if len(lines) > self.lines:
             raise UsageError(f"assemble: {len(lines)} lines given, this space has {self.lines}")
         spare = self.lines - len(lines)
@@ -207,7 +209,7 @@ class ProgramSpace(SearchSpace):
     # --- changes ---------------------------------------------------------------------------------------------------
 
     def mutate(self, tokens: Tokens, generator: Any) -> Tokens:
-        """Another token (half of the time), a fresh line, a line moved down by an insertion, or a line taken out."""
+        """Half of the time takes another token at one place; else makes a line anew, puts one in, or takes one out."""
         import torch
 
         kind, place = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
@@ -232,7 +234,7 @@ class ProgramSpace(SearchSpace):
         return self.repair([token for row in rows for token in row])
 
     def _renumber(self, rows: list[list[int]], lines: range, by: int) -> None:
-        """References to lines in `lines` move by `by`, in all rows."""
+        """Moves the references to lines in `lines` by `by`, in all rows."""
         for row in rows:
             for k in (1, 2):
                 if row[k] - len(_INPUTS) in lines:

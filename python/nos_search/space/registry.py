@@ -17,7 +17,8 @@ SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, Program
 
 
 def make_space(config: Mapping[str, Any]) -> SearchSpace:
-    """The space of a configuration. A run from before there was a second kind names none: its space is the paper's."""
+    """Returns the space of a configuration. A run from before there was a second kind names none: its space is the
+    paper's."""
     kind = str(config.get("kind", Space.kind))
     if kind not in SPACES:
         raise choose("--space", kind, tuple(SPACES))

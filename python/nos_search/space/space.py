@@ -23,14 +23,17 @@ _KINDS = Group("operand", "operand", "unary", "unary", "binary")
 
 @dataclass(frozen=True)
 class Options:
-    """Open points of the paper, each with the default this package takes.
+    """These are the open points of the paper, each with the default that this package takes.
 
-    bias_correction: m, v, y are divided by 1 - decay^t (as in Adam). Off: plain averages, as in TensorFlow's release.
-    drop_rescale: survivors of drop(x, p) are divided by 1 - p, as two replicas do. Off: only zeroed.
-    noise_variance: the 0.01 of the noise operand is a variance (standard deviation 0.1). Off: a standard deviation.
-    distinct_operands: op1 and op2 of a group differ.
-    last_not_add: the last group's binary function is not the plain sum, which would split the rule into two rules.
-    use_earlier: every group after the first uses at least one earlier output.
+    `bias_correction` divides m, v and y by 1 - decay^t, as Adam does; without it they are plain averages, as in
+    TensorFlow's release.
+    `drop_rescale` divides what drop(x, p) keeps by 1 - p, as two replicas do; without it the others are only zeroed.
+    `noise_variance` takes the 0.01 of the noise operand for a variance, so that the standard deviation is 0.1; without
+    it 0.01 is the standard deviation.
+    `distinct_operands` makes op1 and op2 of a group differ.
+    `last_not_add` keeps the plain sum from being the last group's binary function, where it would split the rule into
+    two rules.
+    `use_earlier` makes every group after the first use at least one earlier output.
     """
 
     bias_correction: bool = True
@@ -42,7 +45,7 @@ class Options:
 
 
 class Space(SearchSpace):
-    """The space of the paper. Equal configurations give equal spaces; `config()` is what a run stores.
+    """The space of the paper. Equal configurations give equal spaces; config() is what a run stores.
 
     Raises UsageError for an unknown vocabulary or a number of groups outside 1..4.
     """
@@ -106,7 +109,7 @@ class Space(SearchSpace):
         return allowed
 
     def size(self, *, masked: bool = False) -> int:
-        """Number of strings: all of them (the paper's count), or only those that the masks leave."""
+        """Counts the strings: all of them, which is the paper's count, or only those that the masks leave."""
         total = 1
         for group in range(self.groups):
             operands = len(self.operands) + group
@@ -124,20 +127,20 @@ class Space(SearchSpace):
     # --- tokens and text -------------------------------------------------------------------------------------------
 
     def token_text(self, token: Token) -> str:
-        """Rule text of a token under this space's options."""
+        """Returns the rule text of a token under this space's options."""
         if not token.option:
             return token.text
         default = getattr(Options, token.option)
         return token.text if getattr(self.options, token.option) == default else token.alt
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The update u as rule text, with as few parentheses as its grammar allows."""
+        """Returns the update u as rule text, with as few parentheses as its grammar allows."""
         return ast.unparse(ast.parse(self.shape.fold(tokens, _Text(self)), mode="eval"))
 
     def live(self, tokens: Sequence[int]) -> list[bool]:
-        """For each position: whether the rule depends on its token.
+        """Tells for each position whether the rule depends on its token.
 
-        Dead are the right side of a keep-left, groups whose output is not used, and all that only these use.
+        The right side of a keep-left is dead, and so are groups whose output is not used, and all that only these use.
         """
         sides = self.shape.fold(tokens, _Sides())
         result: list[bool] = []
@@ -162,7 +165,7 @@ class Space(SearchSpace):
 
 
 class _Text(Meaning[str]):
-    """The text of a rule, with more parentheses than it needs."""
+    """A value is the text of a rule, with more parentheses than it needs."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
@@ -178,7 +181,7 @@ class _Text(Meaning[str]):
 
 
 class _Sides(Meaning[frozenset[int]]):
-    """The places of all sides that a value is made of."""
+    """A value is the places of all sides that it is made of."""
 
     def operand(self, token: int) -> frozenset[int]:
         return frozenset()

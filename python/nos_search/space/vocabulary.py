@@ -1,12 +1,12 @@
-"""Owns the paper's vocabularies: one row per operand, unary function and binary function.
+"""Owns the paper's vocabularies, which have one row per operand, unary function and binary function.
 
-A row gives the name used in stored runs, the text in the rule language, and the vocabularies that hold it. Everything
+A row gives the name that stored runs use, the text in the rule language, and the vocabularies that hold it. Everything
 that knows a token (spaces, masks, listings, the encoder) reads these rows. Append new rows at the end of a table and
 never rename one: token names and their order are part of stored runs.
 
-Sources: Bello, Zoph, Vasudevan, Le, ICML 2017 and its longer version arXiv 1709.07417, by way of public replicas
+The sources are Bello, Zoph, Vasudevan, Le, ICML 2017 and its longer version arXiv 1709.07417, by way of public replicas
 where the papers leave a point open. Such a point is an option of the space; `option` names it and `alt` is the text
-it puts in.
+that it puts in.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DECAY = "arxiv-decay"
 class Token:
     """One entry of a vocabulary.
 
-    text: rule text; `{0}` and `{1}` stand for the arguments of a function.
-    option, alt: when the space option of that name is switched from its default, alt replaces text.
-    gradient: the operand carries information about the loss; a rule without any such operand cannot learn.
+    `text` is rule text in which `{0}` and `{1}` stand for the arguments of a function. When the space option that
+    `option` names is switched from its default, `alt` replaces it. With `gradient` the operand carries information
+    about the loss; a rule without any such operand cannot learn.
     """
 
     name: str
@@ -98,5 +98,5 @@ VOCABULARIES: dict[str, str] = {
 
 
 def rows(vocabulary: str, kind: TokenKind) -> tuple[Token, ...]:
-    """The tokens of one kind that a vocabulary holds, in table order."""
+    """Returns the tokens of one kind that a vocabulary holds, in table order."""
     return tuple(token for token in TABLES[kind] if vocabulary in token.sets)

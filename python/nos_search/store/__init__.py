@@ -1,4 +1,5 @@
-"""The store of a run: what a run folder remembers (store.py), and how nothing else is taken for it."""
+"""The store is what a run folder remembers (store.py). The rest of this folder sees to it that nothing else is taken
+for it."""
 
 from .place import FILE
 from .records import STATUSES, Score, Trial

@@ -1,7 +1,8 @@
-"""Owns the byte form of a strategy's state: one NumPy .npz archive of plain arrays plus a JSON entry. No pickles.
+"""Owns the byte form of a strategy's state: one NumPy .npz archive of plain arrays and a JSON entry. There are no
+pickles.
 
-Layout, version 1: entry `state` is UTF-8 JSON as bytes; wherever the state holds a tensor, the JSON holds {"$tensor":
-k} and entry `t<k>` is that tensor. Dict keys are strings and none starts with "$".
+In layout version 1 the entry `state` is UTF-8 JSON as bytes. Wherever the state holds a tensor, the JSON holds
+{"$tensor": k}, and the entry `t<k>` is that tensor. Dict keys are strings and none starts with "$".
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ VERSION = 1
 
 
 def pack(state: dict[str, Any]) -> bytes:
-    """Bytes from which unpack() restores an equal state. TypeError for a value outside of the contract of State."""
+    """Returns bytes from which unpack() restores an equal state. Raises TypeError for a value outside of the contract
+    of State."""
     tensors: list[torch.Tensor] = []
 
     def plain(value: Any) -> Any:
@@ -48,7 +50,7 @@ def pack(state: dict[str, Any]) -> bytes:
 
 
 def unpack(blob: bytes) -> dict[str, Any]:
-    """Undoes pack(). StoreError when the bytes are damaged or of a newer version."""
+    """Undoes pack(). Raises StoreError when the bytes are damaged or of a newer version."""
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as plain:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in plain.infolist()):

@@ -1,6 +1,5 @@
 """Owns the connection to SQLite: how a store is opened, and what SQLite's errors mean. Each becomes a StoreError of one
-line that ends in the remedy.
-"""
+line that ends in the remedy."""
 
 from __future__ import annotations
 
@@ -30,9 +29,9 @@ _REMEDIES = {
 
 
 class Connection:
-    """One connection to DIR/search.db. Transactions are begun by begin() only.
+    """This is one connection to DIR/search.db. Only begin() begins transactions.
 
-    patience: seconds for which it tries again while another program has the file locked. begun: whether the run has
+    While another program has the file locked, it tries again for `patience` seconds. `begun` tells whether the run has
     rows that are there for resume when something fails.
     """
 
@@ -58,7 +57,8 @@ class Connection:
         return db
 
     def _open_where_nothing_can_be_made(self, path: Path) -> sqlite3.Connection:
-        """In a folder that cannot be written. Commits that are still in the log are seen through a copy."""
+        """Opens a file in a folder that cannot be written. Commits that are still in the log are seen through a
+        copy."""
         log = path.with_name(f"{path.name}-wal")
         if not log.exists() or not log.stat().st_size:
             return self._open(path, "ro&immutable=1")
@@ -68,7 +68,8 @@ class Connection:
         return self._open(Path(self._copy.name) / path.name, "rw")
 
     def guard(self, call: Callable[[], _T]) -> _T:
-        """What `call` returns. Repeats it while the file is locked; StoreError for what SQLite cannot do."""
+        """Returns what `call` returns, and repeats it while the file is locked. Raises StoreError for what SQLite
+        cannot do."""
         end = time.monotonic() + self._patience
         while True:
             try:
@@ -87,7 +88,7 @@ class Connection:
                 ) from None
 
     def error(self, said: str) -> StoreError:
-        """What SQLite's words mean for whoever started the command."""
+        """Returns what SQLite's words mean for whoever started the command."""
         if self._moved():
             return self._gone()
         for words, remedy in _REMEDIES.items():
@@ -99,7 +100,7 @@ class Connection:
         return damaged(self.path, said)
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of the result."""
+        """Executes a statement and returns all rows of its result."""
         return self.guard(lambda: self._db.execute(sql, values).fetchall())
 
     def begin(self, statements: str = "") -> None:
@@ -109,7 +110,8 @@ class Connection:
             self.execute(statement)
 
     def commit(self) -> None:
-        """Ends the transaction. StoreError when the file is no longer where it was: nobody would find what is in it."""
+        """Ends the transaction. Raises StoreError when the file is no longer where it was: nobody would find what is in
+        it."""
         self.execute("COMMIT")
         if self._moved():
             raise self._gone()
@@ -129,7 +131,8 @@ class Connection:
         return self._db.in_transaction
 
     def rollback(self) -> None:
-        """Never fails: what cannot be undone here is undone by whoever opens the file next."""
+        """Undoes the transaction. It never fails: what cannot be undone here is undone by whoever opens the file
+        next."""
         if self._db.in_transaction:
             try:
                 self._db.execute("ROLLBACK")
@@ -143,19 +146,20 @@ class Connection:
 
 
 def damaged(path: Path, what: str) -> StoreError:
-    """The error for a file whose content cannot be trusted; what: in words, which may come from the file."""
+    """Returns the error for a file whose content cannot be trusted. `what` says why in words, which may come from the
+    file."""
     return StoreError(
         f"{path} is damaged, or is not a run of nos-search: {what}; restore the folder from a copy, or start a new run"
     )
 
 
 def writable(folder: Path, file: Path) -> bool:
-    """Whether a run folder and its file can be written."""
+    """Tells whether a run folder and its file can be written."""
     return os.access(folder, os.W_OK) and os.access(file, os.W_OK)
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """What tells this file from another one of the same name; None when there is none."""
+    """Returns what tells this file from another one of the same name, or None when there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -164,7 +168,7 @@ def _place(path: Path) -> tuple[int, int] | None:
 
 
 def _split(statements: str) -> list[str]:
-    """The statements of a script, one by one."""
+    """Returns the statements of a script, one by one."""
     found, part = [], ""
     for line in statements.splitlines(keepends=True):
         part += line

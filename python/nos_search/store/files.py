@@ -1,4 +1,4 @@
-"""Owns how the commands write files that a user names: whole or not at all, with errors that name the option."""
+"""Owns how files that a user names are written: whole or not at all, with errors that name the option."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _NAMED_WRONG = (  # another name would do; other errors, such as a full disk, ar
 
 
 def check_place(option: str, path: str) -> None:
-    """UsageError when the file cannot be written, for commands that work long before they write it."""
+    """Raises UsageError when the file cannot be written. Commands that work long before they write it call this
+    first."""
     folder = os.path.dirname(os.path.abspath(path))
     reason = ""
     try:
@@ -43,9 +44,10 @@ def check_place(option: str, path: str) -> None:
 
 
 def inside(folder: Path, name: str, *, remedy: str) -> str:
-    """The path of a file or folder that a command writes into a run folder by itself.
+    """Returns the path of a file or folder that a command writes into a run folder by itself.
 
-    StoreError when a link, a pipe or a device has that name: whoever made the run folder would choose what is written.
+    Raises StoreError when a link, a pipe or a device has that name: whoever made the run folder would choose what is
+    written.
     """
     path = folder / name
     try:
@@ -58,14 +60,14 @@ def inside(folder: Path, name: str, *, remedy: str) -> str:
 
 
 def check_new(option: str, path: str, *, force: bool) -> None:
-    """UsageError when the file is there already and must not be lost."""
+    """Raises UsageError when the file is there already and must not be lost."""
     if not force and os.path.lexists(path) and not _is_device(path):
         raise UsageError(f"{option} {path} exists; choose another file, or add --force to replace it")
 
 
 def write(option: str, path: str | Path, content: str | bytes) -> None:
-    """Writes a file; text goes out in UTF-8. UsageError that names `option` when there can be no such file, SearchError
-    when the disk fails; then an older file of that name is as it was."""
+    """Writes a file, text in UTF-8. Raises UsageError, which names `option`, when there can be no such file, and
+    SearchError when the disk fails; then an older file of that name is as it was."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         if _is_device(path):
@@ -78,7 +80,7 @@ def write(option: str, path: str | Path, content: str | bytes) -> None:
 
 
 def _is_device(path: str | Path) -> bool:
-    """Such as /dev/stdout or a pipe, which a new file must not take the place of."""
+    """Tells whether it is such as /dev/stdout or a pipe, which a new file must not take the place of."""
     return os.path.exists(path) and not os.path.isfile(path)
 
 

@@ -1,5 +1,5 @@
-"""Owns the tables of a store as SQL: what each format added to the one before, so that old files are brought up to date
-by the statements that new ones are made of.
+"""Owns the tables of a store as SQL. Each format is what it added to the one before, so that old files are brought up
+to date by the statements that new ones are made of.
 
 Format 2 added scores and the order of questions and answers. Format 3 added the checksums (seal.py).
 """
@@ -84,22 +84,23 @@ _TABLES = ({"meta", "trial", "checkpoint"}, {"score"}, {"seal"})  # that came wi
 
 
 def steps(version: int) -> str:
-    """The statements that bring a file of a format to FORMAT; from 0, those that make a new one."""
+    """Returns the statements that bring a file of a format to FORMAT; from 0, those that make a new one."""
     return "".join(_STEPS[version:])
 
 
 def tables(version: int) -> set[str]:
-    """The tables that a file of a format has."""
+    """Returns the tables that a file of a format has."""
     return set().union(*_TABLES[:version])
 
 
 def columns(names: Iterable[str], version: int) -> list[str]:
-    """Those of the columns of `trial` or `score` that a file of a format has."""
+    """Returns those of the columns of `trial` or `score` that a file of a format has."""
     return [name for name in names if version > 1 or name not in _NEW_IN_FORMAT_2]
 
 
 def version_of(db: Connection) -> int:
-    """The file's format. StoreError when it is not a run's, or its tables are not those of its format."""
+    """Returns the file's format. Raises StoreError when it is not a run's, or its tables are not those of its
+    format."""
     path = db.path
     ((application,),), ((version,),) = db.execute("PRAGMA application_id"), db.execute("PRAGMA user_version")
     entries = db.execute("SELECT type, name, sql FROM sqlite_master")

@@ -1,6 +1,6 @@
-"""Owns the writer's lock of a run folder: DIR/search.lock, held by the process that writes until it ends in any way.
+"""Owns the writer's lock of a run folder, DIR/search.lock. The process that writes holds it until it ends in any way.
 
-Works on one machine (POSIX flock). It also tells a run that goes on from one that was killed.
+It works on one machine, by POSIX flock. It also tells a run that goes on from one that was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK  # neither through a link, nor waitin
 
 
 def take(folder: Path) -> int:
-    """The lock, until it is released. StoreError when another process has it, OSError when it cannot be had at all."""
+    """Takes the lock and returns it; it is held until it is released. Raises StoreError when another process has it,
+    and OSError when it cannot be had at all."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o644)
     try:
         check_plain(folder / LOCK, os.fstat(handle))  # before anything is written to it
@@ -48,7 +49,7 @@ def release(handle: int | None) -> None:
 
 
 def held(folder: Path) -> bool:
-    """Whether some process holds the lock."""
+    """Tells whether some process holds the lock."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY | _CAREFULLY)
     except OSError:

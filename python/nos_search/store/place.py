@@ -1,6 +1,5 @@
 """Owns the look at a run folder's files before any of them is opened. Folders travel, and a file may be something else
-than it seems: a link through which another file would be written, or a pipe that keeps a reader waiting for ever.
-"""
+than it seems: a link through which another file would be written, or a pipe that keeps a reader waiting for ever."""
 
 from __future__ import annotations
 
@@ -18,8 +17,9 @@ FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm", JOURNAL, LOCK)  # all that a store 
 
 
 def check(folder: Path) -> None:
-    """StoreError unless each of these files is absent or a plain file of this one name, and no rollback journal is
-    there: SQLite would obey it, and a journal may name any file of the user's for SQLite to delete.
+    """Raises StoreError unless each of these files is absent or a plain file of this one name. It also raises it when
+    there is a rollback journal: SQLite would obey it, and a journal may name any file of the user's for SQLite to
+    delete.
 
     Runs are written with a log (WAL), never with a journal, save for a moment as they are made.
     """
@@ -40,7 +40,8 @@ def check(folder: Path) -> None:
 
 
 def check_plain(path: Path, found: os.stat_result) -> None:
-    """StoreError when what was found there is a link, a pipe, a device, a folder, or a file with another name, too."""
+    """Raises StoreError when what was found there is a link, a pipe, a device, a folder, or a file that has another
+    name, too."""
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0: it was removed at this moment
         links = f"it has {found.st_nlink} names" if stat.S_ISREG(found.st_mode) else "it is a link, pipe or the like"
         raise StoreError(

@@ -1,8 +1,9 @@
 """Owns the file in which `evaluate --out` keeps every finished training, so that an interrupted night is not lost.
 
-JSON: `format`, `kind`; `common`, the settings that decide a result on every task; `tasks`, those of each task;
-`versions`, of the software that began it; `trainings`, one row each; `sha256` of all that. Written whole after each
-training, by replacing the file, and checked when read. One process at a time may write to a file.
+It is JSON. `format` and `kind` say what it is; `common` has the settings that decide a result on every task, `tasks`
+those of each task, and `versions` the software that began it; `trainings` has one row for each, and `sha256` is the
+checksum of all that. It is written whole after each training, by replacing the file, and is checked when it is read.
+One process at a time may write to a file.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ _Stamp = tuple[int, int, int] | None
 
 
 class Record:
-    """Finished trainings by task, rule text and seed. With a path they are kept in that file.
+    """A record has finished trainings by task, rule text and seed. With a path they are kept in that file.
 
-    finished: how many the file had when it was opened. changed: versions of software that are others now, as text.
+    The file had `finished` of them when it was opened. `changed` has the versions of software that are others now, as
+    text.
     """
 
     def __init__(
         self, path: str | None, common: Mapping[str, Any], tasks: Mapping[str, Any], versions: Mapping[str, str]
     ) -> None:
-        """UsageError when the file is something else or of other settings, SearchError when it is damaged."""
+        """Raises UsageError when the file is something else or of other settings, and SearchError when it is
+        damaged."""
         self._path = path
         self._common, self._tasks, self._versions = dict(common), dict(tasks), dict(versions)
         self._outcomes: dict[_Key, Outcome] = {}
@@ -51,7 +54,7 @@ class Record:
         ]
 
     def get(self, task: str, rule: str, seed: int) -> Outcome | None:
-        """The outcome of a training; None when it is not finished."""
+        """Returns the outcome of a training, or None when it is not finished."""
         return self._outcomes.get((task, rule, seed))
 
     def add(self, task: str, rule: str, seed: int, outcome: Outcome) -> None:
@@ -98,12 +101,12 @@ def _other(path: str, name: str, then: object, now: object) -> UsageError:
 
 
 def _shown(value: object) -> str:
-    """A value of the file, which anyone may have written, for a message of one line."""
+    """Returns a value of the file, which anyone may have written, for a message of one line."""
     return line(value)[:_MOST_SHOWN]
 
 
 def _stamp(path: str) -> _Stamp:
-    """What changes when a file is replaced; None when there is none."""
+    """Returns what changes when a file is replaced, or None when there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -114,7 +117,7 @@ def _stamp(path: str) -> _Stamp:
 
 
 def _document(path: str) -> dict[str, Any]:
-    """The checked content of the file but for its digest."""
+    """Returns the checked content of the file without its digest."""
     try:
         document = json.loads(Path(path).read_bytes())
         kind = document.pop("kind") if isinstance(document, dict) and "kind" in document else None
@@ -167,7 +170,7 @@ def _entry(row: Mapping[str, Any]) -> tuple[_Key, Outcome]:
 
 
 def _well_formed(body: Mapping[str, Any]) -> bool:
-    """Whether a file of anyone's making is safe to work with: a checksum is no proof of good will."""
+    """Tells whether a file of anyone's making is safe to work with: a checksum is no proof of good will."""
     parts = all(isinstance(body.get(name), dict) for name in ("common", "tasks", "versions"))
     if not parts or not all(isinstance(task, dict) for task in body["tasks"].values()):
         return False

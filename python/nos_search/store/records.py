@@ -13,7 +13,8 @@ STATES = ("running", "finished", "interrupted", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """One proposed rule and what became of it; layout.py says what each field is, schema.py what it may be."""
+    """A trial is one proposed rule and what became of it. layout.py says what each field is, and schema.py what it may
+    be."""
 
     id: int
     tokens: tuple[int, ...]
@@ -40,7 +41,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Score:
-    """A training that is no trial: of a known optimizer, or of a promoted rule. Fields as in layout.py."""
+    """A score is a training that is no trial: of a known optimizer, or of a promoted rule. Its fields are those of
+    layout.py."""
 
     purpose: str
     name: str

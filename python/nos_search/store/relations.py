@@ -1,6 +1,6 @@
-"""Owns what the values of a store must be to each other, each right by itself (schema.py).
+"""Owns what the values of a store must be to each other when each is right by itself (schema.py).
 
-Every function says what is wrong, in words; "" for nothing.
+Every function says in words what is wrong, and returns "" when nothing is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROMOTION = "promotion"  # purpose of a score whose budget names trial and rung
 
 
 def trial_fault(trial: Trial) -> str:
-    """Of the fields of one trial."""
+    """Says what is wrong between the fields of one trial."""
     if (trial.told is None) != (trial.status == "running"):
         return f"status {trial.status} with told {trial.told}"
     if (trial.duplicate_of is not None) != (trial.status == "duplicate"):
@@ -28,7 +28,7 @@ def trial_fault(trial: Trial) -> str:
 
 
 def score_fault(score: Score) -> str:
-    """Of the fields of one score."""
+    """Says what is wrong between the fields of one score."""
     numbers = [score.budget.get(name) for name in ("trial", "rung")]
     if score.purpose == PROMOTION and not all(type(number) is int for number in numbers):
         return f"budget {ascii(score.budget)[:60]} of a promotion does not name trial and rung"
@@ -36,7 +36,8 @@ def score_fault(score: Score) -> str:
 
 
 def trials_fault(trials: Sequence[Trial], choices: Sequence[int]) -> str:
-    """Of the trials of a run. choices: how many tokens there are for each position of a string."""
+    """Says what is wrong between the trials of a run. `choices` has the number of tokens for each position of a
+    string."""
     by_id = {trial.id: trial for trial in trials}
     if sorted(by_id) != list(range(len(trials))):
         return "the numbers of the trials have a gap"
@@ -57,7 +58,7 @@ def trials_fault(trials: Sequence[Trial], choices: Sequence[int]) -> str:
 
 
 def scores_fault(scores: Sequence[Score]) -> str:
-    """Of the scores of a run: a promoted rule goes up rung by rung."""
+    """Says what is wrong between the scores of a run: a promoted rule goes up rung by rung."""
     reached: dict[int, int] = {}
     for score in scores:
         wrong = score_fault(score)

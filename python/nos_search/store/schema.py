@@ -35,13 +35,14 @@ _DEEPEST = 8
 
 
 def clean(text: str) -> str:
-    """Text of any origin, such as an error's message, as a store may hold it."""
+    """Returns text of any origin, such as an error's message, as a store may hold it."""
     return _FOREIGN_LINES.sub("?", text)[:_MOST_TEXT]
 
 
 @dataclass(frozen=True)
 class ValueKind:
-    """What a value may be. sql: how SQLite keeps it; "JSON" is kept as text. wants: the same in words, for errors."""
+    """This says what a value may be. `sql` is how SQLite keeps it, where "JSON" is kept as text. `ok` tells whether a
+    value is of this kind, and `wants` says the same in words, for errors."""
 
     sql: Literal["INTEGER", "REAL", "TEXT", "JSON"]
     wants: str
@@ -80,7 +81,7 @@ def _number(value: Any) -> bool:
 
 
 def _numbers(values: Any) -> bool:
-    """Whether it is a list of finite numbers."""
+    """Tells whether it is a list of finite numbers."""
     if not isinstance(values, list) or not all(map(_is_number, {*map(type, values)})):
         return False
     try:
@@ -107,7 +108,7 @@ def _line(value: Any) -> bool:
 
 
 def _plain(value: Any, deep: int = 0) -> bool:
-    """JSON of finite numbers, text without foreign characters, and names as keys."""
+    """Tells whether it is JSON of finite numbers, of text without foreign characters, and with names as keys."""
     if value is None or isinstance(value, bool) or _number(value):
         return True
     if isinstance(value, str):
@@ -149,7 +150,7 @@ def _gate(name: Any, entry: Any) -> bool:
 
 
 def _space(value: Any) -> bool:
-    """What make_space() reads; it says itself which names and numbers it knows."""
+    """Tells whether make_space() can read it; that says itself which names and numbers it knows."""
     if not _map(value) or not _name(value.get("kind", "nos")):
         return False
     if "lines" in value:
@@ -254,7 +255,7 @@ _OTHER = _json("a setting", _plain)
 
 
 def fault(kinds: Mapping[str, ValueKind], values: Mapping[str, Any]) -> str:
-    """The first value that is not what it may be, in words; "" when all are."""
+    """Says in words which value is the first that is not what it may be, and returns "" when all are."""
     for name, value in values.items():
         if not kinds[name].ok(value):
             return f"{name} {ascii(value)[:60]} is not {kinds[name].wants}"
@@ -262,7 +263,8 @@ def fault(kinds: Mapping[str, ValueKind], values: Mapping[str, Any]) -> str:
 
 
 def config_fault(config: Any, versions: Any) -> str:
-    """What is wrong with a run's configuration and versions. Settings that a later release added are let through."""
+    """Says what is wrong with a run's configuration and versions. Settings that a later release added are let
+    through."""
     if not isinstance(config, dict) or not all(map(_name, config)) or not isinstance(versions, dict):
         return "config and versions are not settings by name"
     missing = [name for name in NEEDED if name not in config]
@@ -280,7 +282,7 @@ def config_fault(config: Any, versions: Any) -> str:
 
 
 def row(record: Trial | Score) -> list[Any]:
-    """A record as SQLite keeps it. ValueError for one that would not be read back."""
+    """Returns a record as SQLite keeps it. Raises ValueError for one that would not be read back."""
     kinds = SCORE if isinstance(record, Score) else TRIAL
     wrong = record_fault(record)
     if wrong:
@@ -297,7 +299,7 @@ def row(record: Trial | Score) -> list[Any]:
 
 
 def record_fault(record: Trial | Score) -> str:
-    """What is wrong with a record, alone."""
+    """Says what is wrong with a record, without regard to others."""
     if isinstance(record, Score):
         return fault(SCORE, vars(record)) or relations.score_fault(record)
     return fault(TRIAL, {**vars(record), "tokens": list(record.tokens)}) or relations.trial_fault(record)

@@ -1,4 +1,4 @@
-"""Owns the checksums of a store: one for each row over all that it holds, and one for each table over its rows.
+"""Owns the checksums of a store: each row has one over all that it holds, and each table has one over its rows.
 
 They find damage (a flipped bit, a page of an older moment, a row that is gone), not forgery: whoever writes a file by
 hand can write the checksums, too. What the values may be is checked beside them (schema.py).
@@ -15,7 +15,8 @@ _WRAP = 2**64
 
 
 def seal(table: str, values: Sequence[Any]) -> int:
-    """Checksum of a row, from its values as SQLite gives them back: 64 bits, signed as SQLite's integers are.
+    """Returns the checksum of a row, from its values as SQLite gives them back. It has 64 bits and is signed, as
+    SQLite's integers are.
 
     JSON in ASCII is the canonical form: it tells 1 from 1.0 and "1", and does not depend on Python's version.
     """
@@ -24,7 +25,7 @@ def seal(table: str, values: Sequence[Any]) -> int:
 
 
 def signed(number: int) -> int:
-    """The number modulo 2^64, from -2^63 to 2^63 - 1.
+    """Returns the number modulo 2^64, from -2^63 to 2^63 - 1.
 
     A table's checksum is the sum of its rows': it does not depend on their order, and is kept up to date row by row.
     """

@@ -1,19 +1,19 @@
 """Owns a run's memory: one SQLite file, DIR/search.db, written so that a killed run goes on where it was.
 
-`meta`: config, versions and state of the run as JSON. `trial`: one row per proposed rule. `score`: trainings that are
-no trial of the search, such as the known optimizers that a report shows. `checkpoint`: the strategy's state after so
-many answers (codec.py). `seal`: checksums (seal.py). The rows say when each rule was asked for and in which order the
-answers came, so the state after any later answer is had by telling a restored strategy what came after its checkpoint
-(run/resume.py); a checkpoint is half a megabyte and is not written with every trial.
+`meta` has the config, the versions and the state of the run as JSON. `trial` has one row per proposed rule. `score` has
+trainings that are no trial of the search, such as the known optimizers that a report shows. `checkpoint` has the
+strategy's state after so many answers (codec.py), and `seal` the checksums (seal.py). The rows say when each rule was
+asked for and in which order the answers came, so the state after any later answer is had by telling a restored strategy
+what came after its checkpoint (run/resume.py); a checkpoint is half a megabyte and is not written with every trial.
 
-What a crash may lose: SQLite's write-ahead log with synchronous=NORMAL survives a killed process whole. A power cut may
-lose the last commits, never the file; what is lost is a tail, and resume proposes and trains it again. FULL would wait
-for the disk at every commit and save that tail.
+A killed process loses nothing that was committed: that is what SQLite's write-ahead log with synchronous=NORMAL gives.
+A power cut may lose the last commits, never the file; what is lost is a tail, and resume proposes and trains it again.
+FULL would wait for the disk at every commit and save that tail.
 
 What is read is what was written, or a StoreError: every row is checked against its checksum, every table against its
 own, every value against schema.py. Whoever writes has checked the whole file before. The file is known by its
-application id, its format by user_version. Older formats are read as they are, and brought to the present one when
-opened for writing.
+application id, its format by user_version. Older formats are read as they are, and brought to the present one when they
+are opened for writing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _PATIENCE = 60.0  # seconds; backups and browsers of SQLite files hold a lock fo
 
 
 class Store:
-    """An open run folder. Use as a context manager; one writer, any number of readers.
+    """A store is an open run folder. It is a context manager; there is one writer, and any number of readers.
 
-    Every method raises StoreError, one line that ends in the remedy, when the file cannot be read or written or is
-    damaged. config, versions: as given to create().
+    `config` and `versions` are as they were given to create(). Every method raises StoreError, one line that ends in
+    the remedy, when the file cannot be read or written or is damaged.
     """
 
     def __init__(self, folder: Path, tables: Tables, handle: int | None) -> None:
@@ -56,7 +56,7 @@ class Store:
     def create(
         cls, folder: Path, config: Mapping[str, Any], versions: Mapping[str, str], *, patience: float = _PATIENCE
     ) -> Store:
-        """A new run in `folder`, which must be absent or empty (UsageError)."""
+        """Begins a new run in `folder`. Raises UsageError when that is neither absent nor empty."""
         if folder.is_dir() and any(folder.iterdir()):
             run = (folder / FILE).exists()
             remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
@@ -86,10 +86,11 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path, *, write: bool = False, patience: float = _PATIENCE) -> Store:
-        """An existing run. UsageError when there is none; StoreError when it is foreign, too new, damaged or in use.
+        """Opens an existing run. Raises UsageError when there is none, and StoreError when it is foreign, too new,
+        damaged or in use.
 
-        write: for one process at a time; the whole file is checked, and brought to the present format, before.
-        patience: seconds to wait for another program that has the file locked.
+        One process at a time may open it with `write`; the whole file is checked, and brought to the present format,
+        before. Another program that has the file locked is waited for up to `patience` seconds.
         """
         path = folder / FILE
         if not os.path.lexists(path):
@@ -132,50 +133,52 @@ class Store:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def set_config(self, config: Mapping[str, Any]) -> None:
-        """Replaces the configuration (new limits of a resumed run). UsageError for one that could not be read back."""
+        """Replaces the configuration, when a resumed run has new limits. Raises UsageError for one that could not be
+        read back."""
         _check_settings(config, self.versions)
         self.config = dict(config)
         self._tables.put("meta", ("config", json.dumps(self.config)))
         self.commit()
 
     def set_state(self, state: str) -> None:
-        """Records what has become of the run, one of records.STATES; lasts after commit()."""
+        """Records what has become of the run, which is one of records.STATES. It persists after commit()."""
         self._tables.put("meta", ("state", json.dumps(state)))
 
     def put(self, trial: Trial) -> None:
-        """Writes a trial, new or again. It lasts, and readers see it, after commit(). ValueError for one that could not
-        be read back (schema.py)."""
+        """Writes a trial, which may be there already. It persists, and readers see it, after commit(). Raises
+        ValueError for one that could not be read back (schema.py)."""
         self._tables.put("trial", schema.row(trial))
 
     def put_checkpoint(self, state: dict[str, Any], *, told: int) -> None:
-        """Writes the strategy's state after `told` answers, in place of the one before; lasts after commit()."""
+        """Writes the strategy's state after `told` answers, in place of the one before. It persists after commit()."""
         self._tables.put("checkpoint", (1, told, codec.pack(state)))
 
     def put_score(self, score: Score) -> None:
-        """Writes a score in place of an equal training's. ValueError as of put()."""
+        """Writes a score in place of an equal training's, and commits. Raises ValueError as put() does."""
         self._tables.put("score", schema.row(score))
         self.commit()
 
     def commit(self) -> None:
-        """Makes what was put last, all or nothing. StoreError, too, when the folder was removed or renamed."""
+        """Commits all that was put since the last commit, or nothing of it: a process that is killed afterwards loses
+        none of it. Raises StoreError also when the folder was removed or renamed."""
         self._tables.commit()
 
     def rollback(self) -> None:
-        """Forgets what was put since the last commit(). Never fails."""
+        """Forgets what was put since the last commit(). It never fails."""
         self._tables.rollback()
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
-        """What has become of the run: "running"; "finished", at a limit; "interrupted", by Ctrl-C; "failed", by an
-        error; or "stopped": it was killed, or was made by a release that did not record this."""
+        """Returns what has become of the run. It is "running"; "finished", at a limit; "interrupted", by Ctrl-C;
+        "failed", by an error; or "stopped": it was killed, or was made by a release that did not record this."""
         recorded = dict(self._tables.rows("meta", COLUMNS["meta"])).get("state", '"running"')
         state: str = json.loads(recorded)
         return state if state != "running" else "running" if self.being_written() else "stopped"
 
     def trials(self) -> list[Trial]:
-        """All trials by id."""
+        """Returns all trials by id."""
         trials = []
         for values in self._records("trial", schema.TRIAL):
             if self._tables.version == 1:
@@ -187,7 +190,7 @@ class Store:
         return trials
 
     def scores(self, purpose: str) -> list[Score]:
-        """The scores of a purpose, in order of writing."""
+        """Returns the scores of a purpose, in the order in which they were written."""
         if self._tables.version == 1:
             return []
         scores = [Score(**values) for values in self._records("score", schema.SCORE)]
@@ -195,7 +198,7 @@ class Store:
         return [score for score in scores if score.purpose == purpose]
 
     def checkpoint(self) -> tuple[dict[str, Any], int] | None:
-        """The strategy's state and how many answers it knows; None when there is no checkpoint yet."""
+        """Returns the strategy's state and how many answers it knows, or None when there is no checkpoint yet."""
         rows = self._tables.rows("checkpoint", COLUMNS["checkpoint"])
         if not rows:
             return None
@@ -205,13 +208,13 @@ class Store:
         return codec.unpack(state), told
 
     def being_written(self) -> bool:
-        """Whether some process, this one included, has the run open for writing."""
+        """Tells whether some process, this one included, has the run open for writing."""
         return self._lock is not None or lock.held(self.folder)
 
     # --- checking --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Reads the whole file. StoreError names the first thing that is wrong with it."""
+        """Reads the whole file. Raises StoreError, which names the first thing that is wrong with it."""
         self._tables.check(self._read_all)
 
     def _read_all(self) -> None:
@@ -241,7 +244,7 @@ class Store:
         self._refuse(schema.fault({"state": schema.STATE}, {"state": state}))
 
     def _records(self, table: str, kinds: Mapping[str, schema.ValueKind]) -> Iterator[dict[str, Any]]:
-        """The rows of a table by name, JSON decoded, each value as it may be."""
+        """Yields the rows of a table by name, with JSON decoded and each value as it may be."""
         names = layout.columns(kinds, self._tables.version)
         for row in self._tables.rows(table, names):
             try:

@@ -1,4 +1,5 @@
-"""Owns the rows of a store under their checksums (seal.py): each gets one when written, and is checked when read."""
+"""Owns the rows of a store under their checksums (seal.py): each gets one when it is written, and is checked when it is
+read."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ _KEYS = {
 
 
 class Tables:
-    """The tables of an open file of a format. Only files of the present format can be written to."""
+    """These are the tables of an open file of a format. Only files of the present format can be written to."""
 
     def __init__(self, db: Connection, version: int) -> None:
         self.db, self.version = db, version
         self._totals: dict[str, tuple[int, int]] = {}  # rows and checksum of the tables written to since commit()
 
     def put(self, table: str, values: Sequence[Any]) -> None:
-        """Writes a row with its checksum, in place of that of equal key, and counts it among its table's."""
+        """Writes a row with its checksum, in place of the row of equal key, and counts it among its table's."""
         if not self.db.in_transaction:
             self._totals = {}
             self.db.begin()
@@ -55,18 +56,19 @@ class Tables:
             self.db.execute("UPDATE seal SET rows = ?, total = ? WHERE part = ?", (rows, total, table))
 
     def commit(self) -> None:
-        """Makes what was put last, all or nothing."""
+        """Commits all that was put since the last commit, or nothing of it."""
         if self.db.in_transaction:
             self._write_totals()
             self.db.commit()
 
     def rollback(self) -> None:
-        """Forgets what was put since the last commit(). Never fails."""
+        """Forgets what was put since the last commit(). It never fails."""
         self.db.rollback()
         self._totals = {}
 
     def rows(self, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """All rows of a table in order of writing, each as its checksum says, and none missing."""
+        """Returns all rows of a table in the order in which they were written. Each fits its checksum, and none is
+        missing."""
         columns = ", ".join(names)
         if self.version < layout.SEALED:
             return self.db.execute(f"SELECT {columns} FROM {table} ORDER BY rowid")
@@ -89,7 +91,8 @@ class Tables:
 
     @contextmanager
     def _one_moment(self) -> Iterator[None]:
-        """What is read inside is of one moment, though another process writes; of this one's writing, all of it."""
+        """Makes what is read inside be of one moment, though another process writes. Of what this process has put, it
+        is all."""
         if self.db.in_transaction:
             self._write_totals()
             yield
@@ -101,10 +104,10 @@ class Tables:
             self.db.rollback()
 
     def check(self, read: Callable[[], None]) -> None:
-        """SQLite's own check of the whole file, after that of all rows, which is `read`.
+        """Makes SQLite check the whole file, after `read` has checked all rows.
 
-        Where only SQLite finds fault it is with an index, which holds nothing that the rows do not: it is made anew,
-        if all is well then, and the file is as it was, if not.
+        Where only SQLite finds a fault, it is in an index, which holds nothing that the rows do not. The index is made
+        anew. If all is well then, that is committed; if not, the file is left as it was.
         """
         read()
         fault = self._fault()
@@ -128,7 +131,7 @@ class Tables:
         return "" if said == [("ok",)] else " ".join(str(said[0][0]).split())
 
     def upgrade(self) -> None:
-        """Brings an older format to the present one, all or nothing."""
+        """Brings a file of an older format to the present one, wholly or not at all."""
         if self.version == layout.FORMAT:
             return
         self.db.begin(layout.steps(self.version))
@@ -144,7 +147,7 @@ class Tables:
 
 @cache
 def _statements(table: str) -> tuple[str, str]:
-    """How a row's checksum is found by its key, and how the row is written."""
+    """Returns how a row's checksum is found by its key, and how the row is written."""
     keys, names = _KEYS[table], (*COLUMNS[table], "seal")
     find = f"SELECT seal FROM {table} WHERE " + " AND ".join(f"{key} = ?" for key in keys)
     write = (

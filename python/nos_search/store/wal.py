@@ -1,4 +1,5 @@
-"""Owns the question whether SQLite's write-ahead log is whole. https://www.sqlite.org/fileformat2.html#walformat
+"""Owns the question whether SQLite's write-ahead log is whole. Its layout is in
+https://www.sqlite.org/fileformat2.html#walformat
 
 SQLite itself takes a damaged frame for the end of the log: all commits from there on would silently be gone.
 """
@@ -15,8 +16,8 @@ _MASK = 2**32 - 1
 
 
 def whole(path: Path) -> bool:
-    """Whether every frame of the log is as it was written. A log that is not there, or not yet begun, is whole; so is
-    one that ends in part of a frame: its commit never was."""
+    """Tells whether every frame of the log is as it was written. A log that is not there, or not yet begun, is whole;
+    so is one that ends in part of a frame: its commit never was."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

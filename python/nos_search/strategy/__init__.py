@@ -1,4 +1,4 @@
-"""Strategies propose rules and learn from rewards; all of them behind one ask/tell contract."""
+"""Strategies propose rules and learn from rewards, all of them behind one ask/tell contract."""
 
 from .base import Candidate, Result, State, Strategy
 from .controller import ControllerStrategy

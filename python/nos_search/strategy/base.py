@@ -25,7 +25,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A proposed rule. `id` counts the proposals of one strategy from 0."""
+    """A candidate is a proposed rule. `id` counts the proposals of one strategy from 0."""
 
     id: int
     tokens: Tokens
@@ -33,11 +33,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to a candidate.
+    """A result is the answer to a candidate.
 
-    reward: finite, higher is better; None when no reward could be had (a failed trial), which teaches nothing.
-    duplicate: the reward is that of an equal rule told before; nothing was trained.
-    id: the candidate's; None for a rule that this strategy did not propose (tell without ask).
+    `reward` is finite, and higher is better; it is None when no reward could be had (a failed trial), which teaches
+    nothing. With `duplicate` the reward is that of an equal rule told before, and nothing was trained. `id` is the
+    candidate's, or None for a rule that this strategy did not propose (tell without ask).
     """
 
     tokens: Tokens
@@ -47,7 +47,8 @@ class Result:
 
 
 class Strategy(ABC):
-    """Proposes rules from a space. Subclasses add keyword options with defaults and list them in `options`."""
+    """A strategy proposes rules from a space. Subclasses add keyword options with defaults and list them in
+    `options`."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of state_dict
@@ -60,7 +61,7 @@ class Strategy(ABC):
         self._open: dict[int, Tokens] = {}
 
     def ask(self, n: int = 1) -> list[Candidate]:
-        """n >= 1 new candidates whose tokens pass the masks of the space."""
+        """Returns n >= 1 new candidates whose tokens pass the masks of the space."""
         if n < 1:
             raise UsageError(f"ask: n must be at least 1, got {n}")
         candidates = [Candidate(self.asked + k, tokens) for k, tokens in enumerate(self.propose(n))]
@@ -69,7 +70,7 @@ class Strategy(ABC):
         return candidates
 
     def tell(self, results: Sequence[Result]) -> None:
-        """Takes answers in any order. Each candidate is answered once; UsageError for anything else."""
+        """Takes answers in any order. Each candidate is answered once; raises UsageError for anything else."""
         seen: set[int] = set()
         for result in results:
             if result.reward is not None and not math.isfinite(result.reward):
@@ -87,27 +88,28 @@ class Strategy(ABC):
 
     @property
     def open(self) -> list[Candidate]:
-        """Candidates that were asked and not yet told, by id."""
+        """Returns the candidates that were asked and not yet told, by id."""
         return [Candidate(number, tokens) for number, tokens in sorted(self._open.items())]
 
     @abstractmethod
     def propose(self, n: int) -> Iterable[Tokens]:
-        """n new strings; draws from self.generator only."""
+        """Returns n new strings, and draws from self.generator only."""
 
     @abstractmethod
     def learn(self, results: Sequence[Result]) -> None:
-        """Uses checked results, sorted by id."""
+        """Learns from results, which are checked and sorted by id."""
 
     def metrics(self) -> dict[str, float]:
-        """Finite numbers about the strategy's present state, for reports; names such as "baseline" and "entropy"."""
+        """Returns finite numbers about the strategy's present state, for reports. They have names such as "baseline"
+        and "entropy"."""
         return {}
 
     def options(self) -> dict[str, Any]:
-        """JSON-able keyword options from which `create` makes an equal strategy."""
+        """Returns the keyword options, fit for JSON, from which `create` makes an equal strategy."""
         return {}
 
     def state_dict(self) -> State:
-        """Everything that decides what this strategy does next. Tensors are copies."""
+        """Returns everything that decides what this strategy does next. Tensors are copies."""
         return {
             "strategy": self.name,
             "version": self.version,
@@ -117,7 +119,7 @@ class Strategy(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undoes state_dict(); UsageError when the state is another strategy's or a newer version's."""
+        """Undoes state_dict(). Raises UsageError when the state is another strategy's or a newer version's."""
         if state.get("strategy") != self.name or state.get("version") != self.version:
             raise UsageError(
                 f"state is of strategy {state.get('strategy')!r} version {state.get('version')!r}, "

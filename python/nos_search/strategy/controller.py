@@ -1,6 +1,7 @@
-"""Owns the paper's strategy: a recurrent controller trained by reinforcement learning on the rewards of its strings.
+"""Owns the paper's strategy: a recurrent controller that is trained by reinforcement learning on the rewards of its
+strings.
 
-PPO by default; TRPO (what the paper used) and REINFORCE are options. All have an exponential average of rewards as
+PPO is the default; TRPO (which the paper used) and REINFORCE are options. All have an exponential average of rewards as
 baseline and an entropy bonus. The paper's own numbers are not known for certain (one LSTM layer of 150 units, Adam at
 1e-5, about 5 strings per update, entropy weight 0.0015, some ten thousand strings on 100 workers); the defaults here
 are for some hundreds of strings on one machine in minutes, and are this package's choice (docs/search.md).
@@ -24,19 +25,20 @@ _Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, 
 
 
 class ControllerStrategy(Strategy):
-    """Strings are drawn `batch` at a time and numbered as they are asked; update k uses the answers to strings
-    k*batch ... (k+1)*batch - 1.
+    """The controller draws strings `batch` at a time and numbers them as they are asked; update k uses the answers to
+    strings k*batch ... (k+1)*batch - 1.
 
     An update happens when its last answer has come, whatever the order, and answers to later strings wait, so the order
     of tell does not matter. Foreign results join the next update. Results without reward are left out of theirs.
 
-    algorithm: "ppo", "trpo" or "reinforce". hidden, embedding: sizes of the LSTM. batch: strings per update. lr: Adam's
-    (PPO, REINFORCE). entropy: weight of the bonus, per nat. epochs: passes of PPO over a batch; clip: of its ratio. kl:
-    how far TRPO may move per update, nats per string.
-    duplicate_discount: share of its reward that a rule loses when it was scored before. A duplicate costs nothing and
-    teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
-    baseline_decay: of the reward average. Advantages are divided by the running standard deviation of the rewards, so
-    that lr does not depend on the scale of the task.
+    `algorithm` is "ppo", "trpo" or "reinforce". `hidden` and `embedding` are sizes of the LSTM, `batch` counts the
+    strings per update, and `lr` is Adam's (for PPO and REINFORCE).
+    `entropy` is the weight of the bonus, per nat. PPO makes `epochs` passes over a batch and clips its ratio at `clip`;
+    TRPO may move by `kl` nats per string in an update.
+    `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
+    nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
+    `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
+    rewards, so that lr does not depend on the scale of the task.
     """
 
     name: ClassVar[str] = "controller"
@@ -177,7 +179,8 @@ class ControllerStrategy(Strategy):
         return reinforce_objective(log_prob, advantage)
 
     def metrics(self) -> dict[str, float]:
-        """baseline: average reward (once there was an update); entropy: of the last batch, nats per string."""
+        """Returns the average reward as "baseline" (once there was an update), the "entropy" of the last batch in nats
+        per string, and the number of "updates"."""
         if not self.weight:
             return {}
         return {"baseline": self.baseline / self.weight, "entropy": self.last_entropy, "updates": float(self.updates)}

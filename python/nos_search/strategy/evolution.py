@@ -1,6 +1,6 @@
-"""Owns regularised evolution (Real et al. 2019): the best of a few members has a child, the oldest dies.
+"""Owns regularised evolution (Real et al. 2019): the best of a few members has a child, and the oldest dies.
 
-Works on any space: the space knows what a neighbour of a string is (another token; for programs also lines put in,
+It works on any space: the space knows what a neighbour of a string is (another token; for programs also lines put in,
 taken out or made anew). The age of a member is its number, not when its answer came, so the order of tell does not
 matter.
 """
@@ -20,12 +20,12 @@ _TRIES = 20  # for a child that differs from all living members
 
 
 class EvolutionStrategy(Strategy):
-    """population: members; tournament: how many of them compete for a child.
+    """Evolution keeps `population` members, of which `tournament` compete for a child.
 
-    warm_start: 1 to begin with the known rules of the space, 0 with random strings only; random strings fill up the
-    first population. crossover: probability that a child has two parents. mutations: changes per child.
-    zeros: 1 to keep members without any reward (rejected rules, diverged children), as the original does; 0 not to let
-    them in, so that good members live longer.
+    With `warm_start` 1 it begins with the known rules of the space, with 0 it does not; random strings fill up the
+    first population. `crossover` is the probability that a child has two parents, and `mutations` counts the changes
+    per child. With `zeros` 1 it keeps members without any reward (rejected rules, diverged children), as the original
+    does; with 0 it does not let them in, so that good members live longer.
     """
 
     name: ClassVar[str] = "evolution"
@@ -95,7 +95,7 @@ class EvolutionStrategy(Strategy):
         return child
 
     def _parent(self) -> Tokens:
-        """The best of a few members drawn with replacement; of equals the youngest."""
+        """Returns the best of a few members drawn with replacement, and of equals the youngest."""
         drawn = torch.randint(len(self.members), (self.tournament,), generator=self.generator).tolist()
         drawn_members = [self.members[k] for k in drawn]
         tokens: Tokens = max(drawn_members, key=lambda member: (member[2], member[0], member[1]))[1]
@@ -110,7 +110,7 @@ class EvolutionStrategy(Strategy):
         del self.members[: -self.population]
 
     def metrics(self) -> dict[str, float]:
-        """population: members; population_mean, population_best: of their rewards."""
+        """Returns the number of members as "population", and the mean and the best of their rewards."""
         if not self.members:
             return {}
         rewards = [reward for _, _, reward in self.members]

@@ -1,4 +1,4 @@
-"""Owns how a policy learns from strings and advantages: REINFORCE, PPO (clipped ratio) and TRPO.
+"""Owns how a policy learns from strings and advantages: by REINFORCE, PPO (clipped ratio) or TRPO.
 
 The action is the whole string: its log-probability is the sum over its positions. All three maximise the same thing,
 the expected advantage, plus `entropy` times the entropy of the live choices; they differ in how far one batch of
@@ -18,23 +18,24 @@ ALGORITHMS = ("ppo", "trpo", "reinforce")
 
 
 def reinforce_objective(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """Mean of log p * A; its gradient is the policy gradient (Williams 1992)."""
+    """Returns the mean of log p * A, whose gradient is the policy gradient (Williams 1992)."""
     return (log_prob * advantage).mean()
 
 
 def ppo_objective(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """Mean of min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old (Schulman et al. 2017, eq. 7)."""
+    """Returns the mean of min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old (Schulman et al. 2017, eq. 7)."""
     ratio = torch.exp(log_prob - old)
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 def mean_kl(old: Tensor, new: Tensor) -> Tensor:
-    """KL(old || new) of strings, in nats: the mean over the batch of the sum over positions; (n, L, V) log-p."""
+    """Returns KL(old || new) of strings in nats, from (n, L, V) log-probabilities: the mean over the batch of the sum
+    over positions."""
     return (old.exp() * (old - new)).sum((1, 2)).mean()
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float) -> Tensor:
-    """x with A x = b for a positive definite A that is given as a product; stops at |A x - b| <= tolerance |b|."""
+    """Solves A x = b for a positive definite A that is given as a product. It stops at |A x - b| <= tolerance |b|."""
     x = torch.zeros_like(b)
     residual = b.clone()
     direction = b.clone()
@@ -57,7 +58,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, *, iterat
 
 
 def fisher_product(policy: Policy, batch: Batch, *, damping: float) -> Callable[[Tensor], Tensor]:
-    """v -> (F + damping) v, F the Hessian of the mean KL at the present policy (its Fisher matrix)."""
+    """Returns v -> (F + damping) v, where F is the Hessian of the mean KL at the present policy (its Fisher matrix)."""
     parameters = list(policy.parameters())
     log_p = policy.distributions(batch)
     kl = mean_kl(log_p.detach(), log_p)
@@ -80,10 +81,10 @@ def trpo_step(
     damping: float = 0.1,
     iterations: int = 10,
 ) -> float:
-    """One natural-gradient step with KL(before || after) <= limit (Schulman et al. 2015); returns that KL.
+    """Makes one natural-gradient step with KL(before || after) <= limit (Schulman et al. 2015), and returns that KL.
 
-    The full step is halved until it keeps the limit and does not lower the objective; 0.0 when none of ten does: then
-    the policy is as before.
+    The full step is halved until it keeps the limit and does not lower the objective. When none of ten does, the policy
+    is as before and 0.0 is returned.
     """
     parameters = list(policy.parameters())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Owns the strategies that leave the choice to a sampler of optuna (an optional package): TPE by default.
+"""Owns the strategy that leaves the choice to a sampler of optuna (an optional package), which is TPE by default.
 
 Every position is a categorical parameter over all its tokens; what the sampler proposes against the masks is repaired.
 A fresh sampler with a seed from this strategy's generator makes each proposal, and the study holds the answered trials
@@ -24,8 +24,8 @@ SAMPLERS = ("tpe", "random")
 
 
 class OptunaStrategy(Strategy):
-    """sampler: "tpe" or "random". startup: random strings before TPE begins. window: how many answered trials, the
-    latest, the sampler sees; its time grows with them."""
+    """This asks the sampler "tpe" or "random". TPE begins after `startup` random strings. The sampler sees the latest
+    `window` answered trials; its time grows with them."""
 
     name: ClassVar[str] = "optuna"
 

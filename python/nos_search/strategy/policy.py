@@ -1,4 +1,4 @@
-"""Owns the controller's network: an LSTM that writes a string one token at a time.
+"""Owns the controller's network, an LSTM that writes a string one token at a time.
 
 Each token goes in through an embedding of its own (one row per position and token) and each position has its own
 softmax over its own vocabulary, as in the paper and its patents. Weights start uniform in [-0.08, 0.08].
@@ -20,7 +20,7 @@ _NEVER = -1e30  # logit of a masked token: probability 0, and no NaN in any deri
 
 @dataclass(frozen=True)
 class Batch:
-    """Strings ready for the network: tokens (n, L), masks (n, L, V), live (n, L)."""
+    """Strings that are ready for the network: their tokens are (n, L), masks (n, L, V) and live (n, L)."""
 
     tokens: Tensor
     masks: Tensor
@@ -28,7 +28,7 @@ class Batch:
 
 
 class Policy(nn.Module):
-    """p(tokens) over the strings of a space; masked tokens have probability 0."""
+    """A policy is p(tokens) over the strings of a space; masked tokens have probability 0."""
 
     def __init__(self, space: SearchSpace, *, hidden: int, embedding: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Policy(nn.Module):
     # --- the network -----------------------------------------------------------------------------------------------
 
     def _cell(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One LSTM step; x: the token's part of the four gates, (n, 4 hidden)."""
+        """Makes one LSTM step. `x` is the token's part of the four gates, (n, 4 hidden)."""
         gates = torch.addmm(x, h, self.state_weight)
         i, f, o = torch.sigmoid(gates[:, : 3 * self.hidden]).chunk(3, 1)
         c = f * c + i * torch.tanh(gates[:, 3 * self.hidden :])
@@ -80,7 +80,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
-        """n strings drawn token by token, and their log-probabilities in nats."""
+        """Draws n strings token by token, and returns them with their log-probabilities in nats."""
         h = c = self.bias.new_zeros(n, self.hidden)
         table = torch.addmm(self.bias, self.embedding, self.input_weight)
         row = torch.zeros(n, dtype=torch.long)
@@ -99,7 +99,8 @@ class Policy(nn.Module):
         return [tuple(string) for string in strings], total.tolist()
 
     def distributions(self, batch: Batch) -> Tensor:
-        """(n, L, V) log-probabilities of every token after each string's own prefix; -1e30 where masked."""
+        """Returns (n, L, V) log-probabilities of every token after each string's own prefix; they are -1e30 where it is
+        masked."""
         n, length = batch.tokens.shape
         rows = torch.cat([torch.zeros(n, 1, dtype=torch.long), (batch.tokens + self.offsets)[:, :-1]], 1)
         x = torch.addmm(self.bias, self.embedding, self.input_weight)[rows]
@@ -113,12 +114,12 @@ class Policy(nn.Module):
 
     @staticmethod
     def log_prob(log_p: Tensor, batch: Batch) -> Tensor:
-        """(n,) of the strings themselves, from `distributions`."""
+        """Returns the (n,) log-probabilities of the strings themselves, from `distributions`."""
         return log_p.gather(2, batch.tokens.unsqueeze(2)).squeeze(2).sum(1)
 
     @staticmethod
     def entropy(log_p: Tensor, batch: Batch) -> Tensor:
-        """(n,) nats, summed over live positions.
+        """Returns (n,) nats, summed over live positions.
 
         A choice that does not change the rule is left out: else a controller earns its entropy bonus with tokens that
         do nothing, while it writes one rule again and again.

@@ -1,6 +1,6 @@
-"""Owns uniform random search: every token drawn uniformly from those that the masks leave.
+"""Owns uniform random search, which draws every token uniformly from those that the masks leave.
 
-The baseline of all others.
+All other strategies are measured against it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .base import Result, Strategy
 
 
 class RandomStrategy(Strategy):
-    """Learns nothing from what it is told."""
+    """Random search learns nothing from what it is told."""
 
     name: ClassVar[str] = "random"
 

@@ -20,7 +20,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def create(name: str, space: SearchSpace, *, seed: int, options: Mapping[str, Any] | None = None) -> Strategy:
-    """A fresh strategy. UsageError for an unknown name or option; the message lists those that exist."""
+    """Returns a fresh strategy. Raises UsageError for an unknown name or option; the message lists those that exist."""
     if name not in STRATEGIES:
         raise choose("--strategy", name, tuple(STRATEGIES))
     known = STRATEGIES[name](space, seed=seed).options()

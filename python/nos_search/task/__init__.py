@@ -1,4 +1,4 @@
-"""Tasks: labelled data in fixed splits, and the child network that a rule has to train on them."""
+"""Tasks have labelled data in fixed splits, and the child network that a rule has to train on them."""
 
 from .base import Budget, Split, Task
 from .registry import TASKS, load

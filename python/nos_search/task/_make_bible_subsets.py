@@ -24,8 +24,9 @@ _NOT_TEXT = re.compile(r"<note.*?</note>|<title.*?</title>|<[^>]*>|[¶\\\\]", re
 
 
 def read_module(folder: Path, name: str) -> list[str]:
-    """Plain text by position in the versification; "" where there is no verse. Layout "zText" of the SWORD project:
-    per testament, bzv holds (block, offset, length) of each entry, bzs (offset, length, _) of each block in bzz."""
+    """Returns plain text by position in the versification; it is "" where there is no verse. The layout is "zText" of
+    the SWORD project: for each testament, bzv holds (block, offset, length) of each entry, and bzs holds (offset,
+    length, _) of each block in bzz."""
     verses = []
     for testament in ("ot", "nt"):
         base = folder / "modules/texts/ztext" / name / testament

@@ -2,9 +2,9 @@
 
     python -m nos_search.task._make_fashion_subset /usr/share/datasets/fashion-mnist
 
-5000 training, 1000 validation and 1000 test images, equal numbers of each class, the first of each class in file order
-(validation follows training in the training file; test images come from the test file). The file is six npy arrays in
-alphabetical order, one after the other, compressed by xz; the same input gives the same bytes.
+It takes 5000 training, 1000 validation and 1000 test images, with equal numbers of each class: the first of each class
+in file order (validation follows training in the training file; test images come from the test file). The file is six
+npy arrays in alphabetical order, one after the other, compressed by xz; the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PER_CLASS = {"train": 500, "val": 100, "test": 100}
 
 
 def _first(labels: NDArray[np.uint8], start: int, count: int) -> NDArray[np.int64]:
-    """Indices of the `count` images of each class that follow its first `start`, in file order."""
+    """Returns the indices of the `count` images of each class that follow its first `start`, in file order."""
     chosen = [np.flatnonzero(labels == k)[start : start + count] for k in range(10)]
     return np.sort(np.concatenate(chosen))
 

@@ -22,10 +22,11 @@ IGNORED = -100  # a target that counts neither for the loss nor for the accuracy
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """x: images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
-    network computes in the type of the images: float32, or float64 for a reference.
+    """A split is examples and what is asked of them.
 
-    y: class numbers int64, (n,) for images and (n, targets) for tokens; IGNORED where nothing is asked.
+    `x` is images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
+    network computes in the type of the images, which is float32, or float64 for a reference. `y` is class numbers
+    int64, (n,) for images and (n, targets) for tokens; it is IGNORED where nothing is asked.
     """
 
     x: Tensor
@@ -46,7 +47,7 @@ class Split:
         return len(self.y)
 
     def first(self, count: int) -> Split:
-        """The first `count` examples."""
+        """Returns the first `count` examples."""
         return Split(self.x[:count], self.y[:count])
 
     def to(self, device: torch.device | str) -> Split:
@@ -55,8 +56,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a child trains. batch_size: examples per step. sweep_steps: for each learning rate of the sweep (the
-    paper: one epoch). train_steps: the longer training at the best one (the paper: five epochs)."""
+    """A budget says how long a child trains, with `batch_size` examples per step. Each learning rate of the sweep has
+    `sweep_steps` (in the paper one epoch), and the longer training at the best one has `train_steps` (in the paper five
+    epochs)."""
 
     batch_size: int
     sweep_steps: int
@@ -65,10 +67,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Task:
-    """A task loaded in memory. `test` is never seen by a search; only `evaluate` and `train` read it.
+    """A task that is loaded in memory. A search never sees `test`; only `evaluate` and `train` read it.
 
-    classes: of the targets. width, net, depth: of the child network (see net/). inputs: None for images, whose
-    shape says it all. loss_name: how the mean loss is shown: "loss" in nats, "bits" per character, "perplexity".
+    Targets have `classes` classes. `width`, `net` and `depth` are those of the child network (net/). `inputs` is None
+    for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per
+    character, or as "perplexity".
     """
 
     name: str
@@ -85,7 +88,7 @@ class Task:
 
     @property
     def shape(self) -> Inputs:
-        """What the network is fed with."""
+        """Describes what the network is fed with."""
         if self.inputs is not None:
             return self.inputs
         _, channels, height, width = self.train.x.shape
@@ -97,19 +100,20 @@ class Task:
 
     @property
     def epoch(self) -> int:
-        """Steps of one pass over the training split."""
+        """Counts the steps of one pass over the training split."""
         return max(1, len(self.train) // self.budget.batch_size)
 
     def model(self) -> Net:
-        """The child network of this task (no weights yet; see Net.init)."""
+        """Returns the child network of this task. It has no weights yet; see Net.init."""
         return build(self.spec, self.shape, self.classes)
 
     def to(self, device: torch.device | str) -> Task:
-        """The task with its data on `device`; children train where the data are."""
+        """Returns the task with its data on `device`; children train where the data are."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
     def with_data(self, fraction: float) -> Task:
-        """The task with the first part of its training split, at least one batch; validation and test stay whole."""
+        """Returns the task with the first part of its training split, at least one batch. Validation and test stay
+        whole."""
         if not 0 < fraction <= 1:
             raise UsageError(f"data fraction {fraction:g} is outside (0, 1]")
         count = min(len(self.train), max(self.budget.batch_size, round(fraction * len(self.train))))
@@ -123,9 +127,10 @@ class Task:
         sweep_steps: int | None = None,
         train_steps: int | None = None,
     ) -> Task:
-        """The task with another child network (NAME[-DEPTH[-WIDTH]]), width or budget; None keeps the task's own.
+        """Returns the task with another child network (NAME[-DEPTH[-WIDTH]]), width or budget; None keeps the task's
+        own.
 
-        UsageError for a value out of bounds and for a network that does not fit the task.
+        Raises UsageError for a value out of bounds and for a network that does not fit the task.
         """
         for name, value in (("--width", width), ("--sweep-steps", sweep_steps), ("--train-steps", train_steps)):
             if value is not None:
@@ -146,6 +151,6 @@ TaskLoader = Callable[[Path | None], Task]
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """float32 images with the mean 0 and variance 1 of the training images over all pixels."""
+    """Returns float32 images whose scale makes the training images have mean 0 and variance 1 over all pixels."""
     mean, std = train.mean(), train.std()
     return tuple(((images - mean) / std).contiguous() for images in (train, *others))

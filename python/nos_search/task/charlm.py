@@ -1,9 +1,9 @@
-"""Owns the charlm task: predict the next character of the King James Bible (public domain, a million characters that
-the package carries; see _make_bible_subsets.py).
+"""Owns the charlm task, which is to predict the next character of the King James Bible. The text is in the public
+domain, and the package carries a million characters of it (see _make_bible_subsets.py).
 
-A --data-dir with a file `text.txt` (UTF-8) gives another text. Windows of 64 characters side by side; the first 90 % of
-the text trains, 5 % validates, 5 % tests. The reward is the share of next characters guessed right; the loss is shown
-in bits per character.
+A --data-dir with a file `text.txt` (UTF-8) gives another text. Windows of 64 characters lie side by side; the first 90
+% of the text trains, 5 % validates, 5 % tests. The reward is the share of next characters that are guessed right; the
+loss is shown in bits per character.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _read(folder: Path | None) -> str:
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task from the carried text, or from data_dir/text.txt."""
+    """Returns the task from the carried text, or from data_dir/text.txt."""
     text = _read(data_dir)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     if len(codes) // _LENGTH < 3 * _HELD_OUT:

@@ -59,7 +59,7 @@ def md5(path: Path) -> str:
 
 
 def check_md5(path: Path, expected: str) -> None:
-    """UsageError unless the file has that MD5."""
+    """Raises UsageError unless the file has that MD5."""
     found = md5(path)
     if found != expected:
         raise UsageError(
@@ -68,7 +68,7 @@ def check_md5(path: Path, expected: str) -> None:
 
 
 class _Arrays(pickle.Unpickler):
-    """Makes dicts, lists, numbers, strings and NumPy arrays; refuses every other class."""
+    """This unpickler makes dicts, lists, numbers, strings and NumPy arrays, and refuses every other class."""
 
     _ALLOWED = (
         ("numpy.core.multiarray", "_reconstruct"),
@@ -88,14 +88,14 @@ _NEW_NUMPY = int(np.__version__.split(".")[0]) >= 2
 
 
 def read_binary(raw: bytes, name: str) -> NDArray[np.uint8]:
-    """(RECORDS, 1 + 3072) bytes of one .bin file: the label, then the pixels."""
+    """Returns the (RECORDS, 1 + 3072) bytes of one .bin file, which are the label and then the pixels."""
     if len(raw) != RECORDS * (1 + _PIXELS):
         raise UsageError(f"--data-dir: {name} has {len(raw)} bytes, not {RECORDS * (1 + _PIXELS)}; fetch it again")
     return _checked(np.frombuffer(raw, np.uint8).reshape(RECORDS, 1 + _PIXELS), name)
 
 
 def read_pickle(raw: bytes, name: str) -> NDArray[np.uint8]:
-    """The same from one batch of the python version."""
+    """Returns the same from one batch of the python version."""
     try:
         batch = _Arrays(io.BytesIO(raw), encoding="bytes").load()
         data, labels = np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.uint8)
@@ -116,13 +116,13 @@ Reader = Callable[[bytes, str], NDArray[np.uint8]]
 
 
 def _form(python: bool) -> tuple[tuple[str, ...], Reader]:
-    """File names in order, training first, and the reader of each, of one of the two versions."""
+    """Returns the file names of one of the two versions in order, training first, and the reader of each file."""
     names = tuple(BATCHES) if python else tuple(f"{name}.bin" for name in BATCHES)
     return names, read_pickle if python else read_binary
 
 
 def _from_archive(path: Path) -> NDArray[np.uint8]:
-    """All records of an archive."""
+    """Returns all records of an archive."""
     check_md5(path, ARCHIVES[path.name])
     names, read = _form("python" in path.name)
     found: dict[str, NDArray[np.uint8]] = {}
@@ -156,7 +156,8 @@ def _from_folder(folder: Path, python: bool) -> NDArray[np.uint8] | None:
 
 
 def records(folder: Path) -> NDArray[np.uint8]:
-    """(60000, 1 + 3072): label and pixels, the 50000 training images first. UsageError when `folder` lacks them."""
+    """Returns (60000, 1 + 3072) labels and pixels, the 50000 training images first. Raises UsageError when `folder`
+    lacks them."""
     for name, python in (("cifar-10-batches-bin", False), ("cifar-10-batches-py", True)):
         for place in (folder / name, folder):
             found = _from_folder(place, python)
@@ -169,7 +170,7 @@ def records(folder: Path) -> NDArray[np.uint8]:
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task from `data_dir`. UsageError when that is None."""
+    """Returns the task from `data_dir`. Raises UsageError when that is None."""
     if data_dir is None:
         raise UsageError(f"task 'cifar10' needs --data-dir: {_HOW}")
     data = records(data_dir)

@@ -1,7 +1,8 @@
-"""Owns the digits task: 1797 real 8x8 images of handwritten digits that ship inside scikit-learn. Trials take a second.
+"""Owns the digits task: 1797 real 8x8 images of handwritten digits that ship inside scikit-learn. A trial takes a
+second.
 
-Data: test part of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin, Kaynak). Split: a fixed shuffle,
-then 1100 train, 297 validation, 400 test.
+The data are the test part of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin, Kaynak). They are split
+after a fixed shuffle: 1100 train, 297 validate, and 400 test.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _SHUFFLE = 20170806  # fixes the split, not a run's seed; RandomState's stream i
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task; data_dir is not used. SearchError when scikit-learn is not installed."""
+    """Returns the task; data_dir is not used. Raises SearchError when scikit-learn is not installed."""
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:

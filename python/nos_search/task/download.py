@@ -1,4 +1,4 @@
-"""Owns the only place that uses the network: fetching a task's data when --download asks for it."""
+"""Owns the only place that uses the network: it fetches a task's data when --download asks for it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TIMEOUT = 60  # seconds without a byte
 
 
 def urls() -> dict[str, str]:
-    """Task -> where --download fetches its data from if the user names no other place."""
+    """Returns for each task where --download fetches its data from if the user names no other place."""
     return {"cifar10": cifar10.URL}
 
 
 def download(task: str, folder: Path, url: str | None) -> None:
-    """Fetches the task's archive into `folder` unless it is there; a file that fails its MD5 is not kept.
+    """Fetches the task's archive into `folder` unless it is there. A file that fails its MD5 is not kept.
 
-    UsageError when the task has nothing to fetch, SearchError when the fetch fails.
+    Raises UsageError when the task has nothing to fetch, and SearchError when the fetch fails.
     """
     if task not in urls():
         raise UsageError(f"--download: task {task!r} has nothing to fetch; it serves: {', '.join(urls())}")

@@ -32,7 +32,8 @@ _MAGIC = {1: 0x801, 3: 0x803}  # idx files of unsigned bytes with 1 and 3 dimens
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """One idx file of bytes, plain or gzipped. UsageError when it is missing, cut short or something else."""
+    """Returns one idx file of bytes, plain or gzipped. Raises UsageError when it is missing, cut short or something
+    else."""
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -84,12 +85,13 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task from `data_dir`, or from the carried subset when that is None."""
+    """Returns the task from `data_dir`, or from the carried subset when that is None."""
     return _task("fashion", _subset() if data_dir is None else _full(data_dir))
 
 
 def load_full(data_dir: Path | None) -> Task:
-    """The full set from `data_dir`, or from Debian's package when that is None. UsageError when neither is there."""
+    """Returns the full set from `data_dir`, or from Debian's package when that is None. Raises UsageError when neither
+    is there."""
     if data_dir is None and not DEBIAN.is_dir():
         raise UsageError(
             f"task 'fashion-full' needs --data-dir with the four Fashion-MNIST files, or {DEBIAN} "

@@ -1,8 +1,10 @@
-"""Owns the patch10 task: from which of ten colour photos is a 32x32 patch? Shaped like CIFAR-10, always at hand.
+"""Owns the patch10 task: from which of ten colour photos is a 32x32 patch? It is shaped like CIFAR-10 and always at
+hand.
 
 The photos ship inside scikit-learn (two) and scikit-image (eight); nothing is fetched. Each photo is divided into cells
 of 64 pixels; whole cells are given to training, validation or test, so no pixel is in two splits. Patches lie at random
-places of their cells, from a fixed stream. 8000 train, 1000 validation, 1000 test, equal numbers of each class.
+places of their cells, which come from a fixed stream. 8000 train, 1000 validate and 1000 test, with equal numbers of
+each class.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _BUDGET = Budget(batch_size=100, sweep_steps=40, train_steps=160)  # a half and 
 
 
 def photos() -> list[NDArray[np.uint8]]:
-    """The ten photos, (height, width, 3). SearchError when a package is missing or no longer carries its photo."""
+    """Returns the ten photos, (height, width, 3). Raises SearchError when a package is missing or no longer carries its
+    photo."""
     try:
         import skimage  # type: ignore[import-not-found, unused-ignore]
         import sklearn  # type: ignore[import-untyped]
@@ -55,7 +58,7 @@ def photos() -> list[NDArray[np.uint8]]:
 
 
 def _deal(photo: NDArray[np.uint8], stream: np.random.RandomState) -> dict[str, NDArray[np.uint8]]:
-    """Patches of one photo by split; of every ten cells eight train, one validates and one tests."""
+    """Returns the patches of one photo by split; of every ten cells eight train, one validates and one tests."""
     rows, columns = photo.shape[0] // _CELL, photo.shape[1] // _CELL
     whole = photo[: rows * _CELL, : columns * _CELL].reshape(rows, _CELL, columns, _CELL, 3)
     flat = whole[:, ::4, :, ::4].std((1, 3)).mean(-1).ravel() < _FLAT
@@ -75,7 +78,7 @@ def _deal(photo: NDArray[np.uint8], stream: np.random.RandomState) -> dict[str, 
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task; data_dir is not used."""
+    """Returns the task; data_dir is not used."""
     stream = np.random.RandomState(_STREAM)
     dealt = [_deal(photo, stream) for photo in photos()]
     images, labels = [], []

@@ -20,10 +20,10 @@ TASKS: dict[str, TaskLoader] = {
 
 
 def load(name: str, *, data_dir: Path | None = None, argument: str = "--task") -> Task:
-    """The task of that name. data_dir: its data, or folders named after tasks, each with the data of that task; a task
-    without such a folder beside others then uses what comes with the package.
+    """Returns the task of that name. `data_dir` has its data, or folders named after tasks, each with the data of that
+    task; a task without such a folder beside others then uses what comes with the package.
 
-    UsageError for an unknown name (of `argument`) or a data folder that is not there.
+    Raises UsageError for an unknown name (of `argument`) or a data folder that is not there.
     """
     if name not in TASKS:
         raise choose(argument, name, tuple(TASKS))

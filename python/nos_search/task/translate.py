@@ -1,4 +1,5 @@
-"""Owns the translate task: English to Spanish, verse by verse, King James to Reina-Valera 1909 (public domain).
+"""Owns the translate task, from English to Spanish, verse by verse: from King James to Reina-Valera 1909, which are in
+the public domain.
 
 The package carries the 6689 pairs with at most 16 words a side (see _make_bible_subsets.py). A --data-dir with a file
 `pairs.tsv` (UTF-8, lines "source TAB target") gives other pairs. Words and punctuation marks are tokens, in lower case;
@@ -32,7 +33,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def tokens(sentence: str) -> list[str]:
-    """Words and punctuation marks in lower case."""
+    """Returns the words and punctuation marks in lower case."""
     return _TOKEN.findall(sentence.lower())
 
 
@@ -56,7 +57,7 @@ def _read(folder: Path | None) -> list[tuple[list[str], list[str]]]:
 
 
 def vocabulary(sentences: Sequence[Sequence[str]]) -> dict[str, int]:
-    """Token -> number from 3 on, most frequent first, ties in order of the alphabet."""
+    """Numbers the tokens from 3 on, the most frequent first, and ties in order of the alphabet."""
     counts = Counter(token for sentence in sentences for token in sentence)
     ordered = sorted(counts, key=lambda token: (-counts[token], token))[: _WORDS - 3]
     return {token: k + 3 for k, token in enumerate(ordered)}
@@ -76,7 +77,7 @@ def _split(pairs: Sequence[tuple[list[str], list[str]]], words: tuple[dict[str, 
 
 
 def load(data_dir: Path | None) -> Task:
-    """The task from the carried pairs, or from data_dir/pairs.tsv."""
+    """Returns the task from the carried pairs, or from data_dir/pairs.tsv."""
     pairs = _read(data_dir)
     train = [pair for k, pair in enumerate(pairs) if k % _HELD_OUT > 1]
     words = (vocabulary([pair[0] for pair in train]), vocabulary([pair[1] for pair in train]))

@@ -1,1 +1,1 @@
-"""Conformance tests that extensions run against themselves: subclass a case in your tests and pytest collects it."""
+"""Extensions run these conformance tests against themselves: subclass a case in your tests, and pytest collects it."""

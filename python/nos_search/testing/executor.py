@@ -4,9 +4,9 @@
         def make(self, loader, *, workers, threads, timeout, retries, clock):
             return MyExecutor(loader, ...)
 
-`ExecutorCase` is for all executors, `WorkerExecutorCase` adds what those with processes of their own must survive.
+`ExecutorCase` is for all executors; `WorkerExecutorCase` adds what those with processes of their own must survive.
 Nothing here depends on how fast the machine is: time, by which a worker is taken for hung, is the tests' own `Clock`.
-Plain asserts and no fixtures, so the package does not need pytest.
+They are plain asserts and need no fixtures, so the package does not need pytest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ TIMEOUT = 60.0  # seconds of Clock
 
 
 class Clock:
-    """Seconds, of which no more than a microsecond passes with every look, unless a test says so by `pass_timeout`."""
+    """This clock gives seconds. No more than a microsecond passes with every look at it, unless a test says so by
+    `pass_timeout`."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -41,16 +42,14 @@ class Clock:
         return self._now
 
     def pass_timeout(self) -> None:
-        """Every trial that is under way is overdue from now on."""
+        """Makes every trial that is under way overdue from now on."""
         self._now += TIMEOUT
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A picklable Loader of scorers that misbehave by seed; others train a little, so that threads and bits matter.
-
-    folder: where attempts and loads leave their marks, one file each.
-    """
+    """This is a picklable Loader of scorers that misbehave by seed. For other seeds they train a little, so that
+    threads and bits matter. Attempts and loads leave their marks in `folder`, one file each."""
 
     folder: str
     raises: Sequence[int] = ()
@@ -95,7 +94,7 @@ class Fault:
 
 
 def trained(rule: CompiledRule, seed: int, rung: int = 0) -> Outcome:
-    """An outcome whose bits come from torch and from the engine, after `rung` steps more."""
+    """Returns an outcome whose bits come from torch and from the engine, after `rung` steps more."""
     import nos_ext
 
     generator = torch.Generator().manual_seed(seed)
@@ -114,13 +113,13 @@ class ExecutorCase(ABC):
     def make(
         self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
     ) -> Executor:
-        """A fresh executor that takes the time from `clock` and looks at it again and again while it waits. One
+        """Returns a fresh executor that takes the time from `clock` and looks at it again and again while it waits. One
         without processes of its own calls the loader itself and may ignore the rest."""
 
     def started(
         self, loader: Loader, *, workers: int = 2, threads: int = 1, retries: int = 1, clock: Clock | None = None
     ) -> Executor:
-        """What the tests use: `make` with their own time."""
+        """Makes what the tests use: an executor that has their own time."""
         clock = clock or Clock()
         return self.make(loader, workers=workers, threads=threads, timeout=TIMEOUT, retries=retries, clock=clock)
 
@@ -209,7 +208,7 @@ class ExecutorCase(ABC):
 
 
 class WorkerExecutorCase(ExecutorCase):
-    """Executors whose workers are other processes."""
+    """Executors whose workers are other processes must pass these, too."""
 
     def test_a_killed_worker_is_replaced_and_its_trial_tried_again(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -4,8 +4,8 @@
         def make(self):
             return MySpace(...)
 
-The space must be in the list of spaces (space/registry.py), because a run rebuilds it from its configuration. Plain
-asserts and no fixtures, so the package does not need pytest.
+The space must be in the list of spaces (space/registry.py), because a run rebuilds it from its configuration. The tests
+are plain asserts and need no fixtures, so the package does not need pytest.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def _draws(text: str) -> bool:
 
 
 class SpaceCase(ABC):
-    """Every search space must pass these. `make` returns a space; all that it returns must be equal."""
+    """Every search space must pass these. `make` returns a space, and all that it returns must be equal."""
 
     @abstractmethod
     def make(self) -> SearchSpace:
-        """A space of the kind that is tested."""
+        """Returns a space of the kind that is tested."""
 
     def strings(self, space: SearchSpace, seed: int = 1) -> list[Tokens]:
         generator = torch.Generator().manual_seed(seed)
@@ -143,7 +143,8 @@ class SpaceCase(ABC):
             assert np.array_equal(results[0], results[1], equal_nan=True)
 
     def test_the_gates_judge_the_rule_that_the_text_says(self) -> None:
-        """By the updates on the gates' stimuli, of rules that draw nothing: a draw is another one in every judge."""
+        """They are compared by the updates on the gates' stimuli, for rules that draw nothing: every judge has draws of
+        its own."""
         space = self.make()
         plain = [
             tokens for tokens in self.strings(space) if space.uses_gradient(tokens) and not _draws(space.text(tokens))

@@ -4,7 +4,7 @@
         def make(self, space, seed):
             return MyStrategy(space, seed=seed)
 
-Plain asserts and no fixtures, so the package does not need pytest.
+The tests are plain asserts and need no fixtures, so the package does not need pytest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUNDS = 24
 
 
 def toy_reward(tokens: Tokens) -> float:
-    """A fixed reward in [0, 1] that has something to learn: the share of even tokens."""
+    """Returns a fixed reward in [0, 1] that has something to learn: the share of even tokens."""
     return sum(token % 2 == 0 for token in tokens) / len(tokens)
 
 
@@ -32,7 +32,7 @@ def _answer(candidate: Candidate) -> Result:
 
 
 def _play(strategy: Strategy, rounds: int, n: int = 3) -> list[Candidate]:
-    """Asks n at a time and answers at once; returns all candidates."""
+    """Asks n at a time and answers at once, and returns all candidates."""
     played: list[Candidate] = []
     for _ in range(rounds):
         asked = strategy.ask(n)
@@ -54,7 +54,7 @@ class StrategyCase(ABC):
 
     @abstractmethod
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        """A fresh strategy for the space."""
+        """Returns a fresh strategy for the space."""
 
     def space(self) -> SearchSpace:
         return Space(vocabulary="arxiv", groups=2)
@@ -74,7 +74,7 @@ class StrategyCase(ABC):
         assert _play(self.make(self.space(), 7), _ROUNDS) == _play(self.make(self.space(), 7), _ROUNDS)
 
     def test_other_seeds_give_other_runs(self) -> None:
-        """Not at once: a strategy may begin with rules that are known to be good."""
+        """They need not differ at once: a strategy may begin with rules that are known to be good."""
         assert _play(self.make(self.space(), 7), _ROUNDS) != _play(self.make(self.space(), 8), _ROUNDS)
 
     def test_global_random_state_is_neither_read_nor_written(self) -> None:
@@ -97,7 +97,7 @@ class StrategyCase(ABC):
         assert whole.ask(5) == pieces.ask(5)
 
     def test_state_goes_on_bit_for_bit(self) -> None:
-        """Also with candidates open, and after a trip through the store's bytes."""
+        """This holds also with candidates open, and after a trip through the store's bytes."""
         for stop in (0, 1, 5, 13):
             one = self.make(self.space(), 11)
             _play(one, stop)

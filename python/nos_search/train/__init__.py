@@ -1,1 +1,1 @@
-"""Training of child networks: one rule on one task, with the paper's learning-rate sweep."""
+"""Child networks are trained here: with one rule on one task, by the paper's learning-rate sweep."""

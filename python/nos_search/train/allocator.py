@@ -16,7 +16,8 @@ _BYTES = 1 << 30
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Once per process, for the whole process. False where the C library is not glibc; nothing happens then."""
+    """Changes the allocator of the whole process, once. Returns False where the C library is not glibc; nothing happens
+    then."""
     if sys.platform != "linux":
         return False
     try:

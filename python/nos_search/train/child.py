@@ -1,9 +1,9 @@
-"""Owns the score of a rule: train the task's child network with it and return the validation accuracy.
+"""Owns the score of a rule: the task's child network is trained with it, and the score is the validation accuracy.
 
-The paper's protocol: a sweep over learning rates in powers of ten, a short training each; then a longer training from
-fresh weights at the best one; the reward is its final validation accuracy. A loss that is not finite stops a training
-at once; if that happens at every learning rate of the sweep, or in the longer training, the rule has diverged and its
-reward is 0.
+The paper's protocol is a sweep over learning rates in powers of ten with a short training each, then a longer training
+from fresh weights at the best one; the reward is its final validation accuracy. A loss that is not finite stops a
+training at once; if that happens at every learning rate of the sweep, or in the longer training, the rule has diverged
+and its reward is 0.
 
 Sweep and longer training start from the same weights and see the same order of examples, so a rate that the sweep found
 stable is not undone by other luck.
@@ -35,11 +35,12 @@ SWEEPS: tuple[Sweep, ...] = ("halving", "full")
 
 @dataclass(frozen=True)
 class ScoringProtocol:
-    """How a rule is scored.
+    """A protocol says how a rule is scored.
 
-    sweep: "full" trains every learning rate for all its steps (the paper). "halving" stops the worse half of them after
-    a quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate for 96 % of
-    rules and seeds. stack: train the rates of the sweep as one stacked network; None: where that is faster.
+    The sweep "full" trains every learning rate for all its steps, as the paper does. "halving" stops the worse half of
+    them after a quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate
+    for 96 % of rules and seeds. With `stack` the rates of the sweep train as one stacked network; None does so where
+    that is faster.
     """
 
     sweep: Sweep = "halving"
@@ -55,11 +56,13 @@ class ScoringProtocol:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a rule.
+    """An outcome says what became of a rule.
 
-    reward: final validation accuracy in [0, 1]; 0.0 when diverged. lr: the best of the sweep, None if all diverged.
-    curve: JSON-able: "sweep" rows {lr, steps, accuracy}; of the longer training "steps", "loss" (mean training loss up
-    to there, nats), "accuracy" and "val_loss" (validation). test: accuracy on the test split, if it was asked for.
+    `reward` is the final validation accuracy in [0, 1], and 0.0 when it diverged. `lr` is the best rate of the sweep,
+    or None if all diverged. `test` is the accuracy on the test split, if it was asked for.
+
+    `curve` is fit for JSON. It has "sweep", with rows {lr, steps, accuracy}, and of the longer training "steps", "loss"
+    (the mean training loss up to there, in nats), "accuracy" and "val_loss" (of validation).
     """
 
     status: Literal["done", "diverged"]
@@ -91,7 +94,8 @@ def _cohort(
 def best_rate(
     rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] = Training
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """The best learning rate by validation accuracy (then lower loss, then lower rate), and one row per rate."""
+    """Returns the best learning rate by validation accuracy (then by lower loss, then the lower rate), and one row per
+    rate."""
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep == "halving"]
     running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed, kind)
@@ -118,7 +122,8 @@ def best_rate(
 def train(
     rule: CompiledRule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
 ) -> Outcome:
-    """The longer training alone, at a given learning rate. Deterministic in (rule, task, lr, seed)."""
+    """Makes the longer training alone, at a given learning rate. The outcome is a function of (rule, task, lr,
+    seed)."""
     keep_freed_memory()
     steps = task.budget.train_steps
     training = kind(rule, task, lr=lr, total_steps=steps, seed=seed)
@@ -145,9 +150,9 @@ def score(
     test: bool = False,
     kind: type[Training] = Training,
 ) -> Outcome:
-    """Scores one rule on one task by the protocol. Deterministic in (rule, task, protocol, seed).
+    """Scores one rule on one task by the protocol. The outcome is a function of (rule, task, protocol, seed).
 
-    kind: what trains; another class measures or replaces a part of it.
+    `kind` is the class that trains; another one measures or replaces a part of it.
     """
     keep_freed_memory()
     lr, rows = best_rate(rule, task, protocol, seed=seed, kind=kind)

@@ -18,7 +18,7 @@ def check_name(device: str) -> str:
 
 
 def check_device(device: str) -> str:
-    """UsageError for a device on which children cannot train in this process."""
+    """Raises UsageError for a device on which children cannot train in this process."""
     if check_name(device) == "cuda":
         cuda = nos_ext.build_info()["cuda"]
         if not cuda["enabled"]:

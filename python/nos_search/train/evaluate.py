@@ -1,4 +1,5 @@
-"""Owns the comparison of rules over several seeds: mean and confidence interval of validation and test accuracy.
+"""Owns the comparison of rules over several seeds, by the mean and the confidence interval of validation and test
+accuracy.
 
 Each run has its own learning-rate sweep, so a comparison is between tuned rules. Equal seeds mean equal first weights
 and equal batches for every rule, which makes differences between rules less noisy than the rules' own spreads.
@@ -20,12 +21,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Comparison:
-    """One rule on one task over `seeds` runs. Means, standard deviations (n - 1; 0 for one seed) and half widths of the
-    95 % Student t interval (None for one seed) of accuracies in [0, 1]; a diverged run counts as 0.
+    """One rule on one task over `seeds` runs. It has means, standard deviations (n - 1; 0 for one seed) and half widths
+    of the 95 % Student t interval (None for one seed) of accuracies in [0, 1]; a diverged run counts as 0.
 
-    loss: mean validation loss in nats of the runs that did not diverge, None if all did. lrs: the learning rate that
-    each run's sweep chose, None if all diverged. vals, tests: accuracy of each run. difference: mean, and half width of
-    the interval, of test accuracy minus the baseline's on the same seed.
+    `loss` is the mean validation loss in nats of the runs that did not diverge, or None if all did. `lrs` are the
+    learning rates that each run's sweep chose, None if all diverged. `vals` and `tests` are the accuracies of each run.
+    `difference` has the mean, and the half width of the interval, of the test accuracy minus the baseline's on the same
+    seed.
     """
 
     rule: str
@@ -45,13 +47,14 @@ class Comparison:
     difference: tuple[float, float | None] | None = None
 
     def against(self, baseline: Comparison) -> Comparison:
-        """With the difference to a baseline that was run on the same seeds."""
+        """Returns the comparison with the difference to a baseline that was run on the same seeds."""
         gaps = [mine - other for mine, other in zip(self.tests, baseline.tests, strict=True)]
         return replace(self, difference=(statistics.fmean(gaps), half_width(gaps)))
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Half width of the two-sided 95 % Student t interval of the mean; None for fewer than two values."""
+    """Returns the half width of the two-sided 95 % Student t interval of the mean, or None for fewer than two
+    values."""
     if len(values) < 2:
         return None
     from scipy.special import stdtrit  # type: ignore[import-untyped]
@@ -61,7 +64,7 @@ def half_width(values: Sequence[float]) -> float | None:
 
 
 def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
-    """The comparison that several outcomes of one rule on one task make."""
+    """Returns the comparison that several outcomes of one rule on one task make."""
     val = [outcome.reward for outcome in outcomes]
     test = [outcome.test or 0.0 for outcome in outcomes]
     losses = [outcome.curve["val_loss"][-1] for outcome in outcomes if outcome.status == "done"]

@@ -1,4 +1,4 @@
-"""Owns the captured cohort: a stack whose whole step - forward, backward, update - is one CUDA graph.
+"""Owns the captured cohort: a stack whose whole step (forward, backward, update) is one CUDA graph.
 
 A graph is captured once for a task, a number of children and a number of steps, and then serves every rule: programs,
 learning rates and seeds are put into device memory (`nos_ext.CapturedStep`), weights and states into the graph's own
@@ -28,7 +28,7 @@ _WARM_UP: Final = 3  # steps before a capture, as torch wants them
 
 
 def capture(body: Callable[[], None]) -> Callable[[], None]:
-    """Captures `body` on the current CUDA device and returns the replay; runs it a few times before."""
+    """Captures `body` on the current CUDA device and returns the replay. It runs `body` a few times before."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -42,11 +42,11 @@ def capture(body: Callable[[], None]) -> Callable[[], None]:
 
 
 class StepGraph:
-    """One step of `count` children, with the tensors that it reads and writes.
+    """This is one step of `count` children, with the tensors that it reads and writes.
 
-    params, running, slots: stacked, as in `Stack`. index: of the batch, int64. losses: of each child, nats, before the
-    update. momentum: of the running statistics (Weights.momentum), one number. step: the captured update; `load` and
-    `set` change what the next replay does.
+    `params`, `running` and `slots` are stacked, as in `Stack`. `index` is that of the batch, int64. `losses` are those
+    of each child before the update, in nats. `momentum` is that of the running statistics (Weights.momentum), one
+    number. `step` is the captured update; its `load` and `set` change what the next replay does.
     """
 
     def __init__(self, task: Task, count: int, total_steps: int) -> None:
@@ -97,14 +97,14 @@ class StepGraph:
 
 
 class Graphs:
-    """The graphs of a process, the latest used last."""
+    """These are the graphs of a process, the latest used last."""
 
     def __init__(self, make: Callable[[Task, int, int], StepGraph] = StepGraph) -> None:
         self._make = make
         self._kept: OrderedDict[tuple[int, int, int], tuple[Task, StepGraph]] = OrderedDict()
 
     def get(self, task: Task, count: int, total_steps: int) -> StepGraph:
-        """A graph for the task, made now or found."""
+        """Returns a graph for the task, which is made now or found."""
         key = (id(task), count, total_steps)  # the task is kept, so that no other one gets its id
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
@@ -122,7 +122,8 @@ class NoRoomError(ValueError):
 
 
 class GraphStack(Stack):
-    """As `Stack`, its steps replayed. One at a time: the next one takes the tensors of the graph. NoRoomError."""
+    """This is a `Stack` whose steps are replayed. There is one at a time: the next one takes the tensors of the graph.
+    Raises NoRoomError."""
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class GraphStack(Stack):
         super().__init__(rules, task, lrs=lrs, total_steps=total_steps, seed=seed)
 
     def _begin(self) -> None:
-        """Puts weights, states and rules into the graph; from here on its tensors are the stack's."""
+        """Puts weights, states and rules into the graph. From here on its tensors are the stack's."""
         graph = self._graphs.get(self._task, len(self.lrs), self._total_steps)
         with torch.no_grad():
             torch._foreach_copy_(graph.params, self._raw)

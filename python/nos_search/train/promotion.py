@@ -1,6 +1,6 @@
 """Owns multi-fidelity promotion: rules earn longer trainings, then more data, then other tasks, by successive halving.
 
-A ladder of rungs, the cheapest first. Every rule is scored on rung 0; of those that were scored on a rung, the best
+A ladder has rungs, the cheapest first. Every rule is scored on rung 0; of those that were scored on a rung, the best
 1/eta are scored on the next one. A rule that only wins the short task stays below.
 
 A search in progress is asynchronous, as in ASHA (Li et al. 2020): `due` says who has earned which rung, from the
@@ -26,7 +26,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Rung:
-    """tasks: a rule is scored on each; its reward is the mean accuracy. text: as the user wrote it."""
+    """A rung has tasks. A rule is scored on each, and its reward is the mean accuracy. `text` is as the user wrote
+    it."""
 
     text: str
     tasks: tuple[Task, ...]
@@ -34,7 +35,8 @@ class Rung:
 
 @dataclass(frozen=True)
 class Promotion:
-    """rungs: cheapest first. eta: one rule in so many is promoted. protocol: of every rung."""
+    """A ladder of `rungs`, the cheapest first. One rule in `eta` is promoted, and every rung is scored by
+    `protocol`."""
 
     rungs: tuple[Rung, ...]
     eta: int = 4
@@ -47,7 +49,7 @@ class Promotion:
             raise UsageError(f"{_ARGUMENT}: eta {self.eta} is below 2; one rule in eta is promoted")
 
     def to(self, device: str) -> Promotion:
-        """With all data on `device`."""
+        """Returns the ladder with all data on `device`."""
         rungs = tuple(Rung(rung.text, tuple(task.to(device) for task in rung.tasks)) for rung in self.rungs)
         return replace(self, rungs=rungs)
 
@@ -55,10 +57,10 @@ class Promotion:
     def parse(
         cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: ScoringProtocol | None = None
     ) -> Promotion:
-        """Reads rungs, set apart by commas, of tasks joined by "+": TASK[:NET][*TIMES][@PART].
+        """Reads rungs, set apart by commas, of tasks joined by "+", each of which is TASK[:NET][*TIMES][@PART].
 
-        NET: NAME[-DEPTH[-WIDTH]] (see net/). TIMES: of the task's longer training. PART: of its training data.
-        UsageError names the part that cannot be read.
+        NET is NAME[-DEPTH[-WIDTH]] (net/). TIMES multiplies the steps of the task's longer training, and PART is the
+        share of its training data. Raises UsageError, which names the part that cannot be read.
         """
         rungs = []
         for rung in split(text):
@@ -68,15 +70,16 @@ class Promotion:
 
 
 def split(text: str) -> list[str]:
-    """The rungs as the user wrote them."""
+    """Returns the rungs as the user wrote them."""
     return [rung.strip() for rung in text.split(",")]
 
 
 def due(rewards: Mapping[_Key, Sequence[float]], *, rungs: int, eta: int) -> list[tuple[_Key, int]]:
-    """Who has earned which rung: (key, rung), highest rung first, then best reward, then order of the mapping.
+    """Says who has earned which rung, as (key, rung): the highest rung first, then the best reward, then in order of
+    the mapping.
 
-    rewards: of each rule, one for each rung it was scored on. A reward of 0 earns nothing. rungs: of the ladder, with
-    rung 0. A rule that is in flight is still due; the caller leaves it out.
+    `rewards` has for each rule one reward for each rung it was scored on; a reward of 0 earns nothing. `rungs` counts
+    those of the ladder, rung 0 among them. A rule that is in flight is still due, and the caller leaves it out.
     """
     earned = []
     for rung in reversed(range(rungs - 1)):
@@ -98,7 +101,7 @@ def _number(text: str, part: str) -> float:
 
 
 def _task(part: str, data_dir: Path | None) -> Task:
-    """TASK[:NET][*TIMES][@PART] loaded."""
+    """Loads TASK[:NET][*TIMES][@PART]."""
     rest, at, fraction = part.partition("@")
     rest, star, times = rest.partition("*")
     name, colon, net = rest.partition(":")
@@ -114,10 +117,11 @@ def _task(part: str, data_dir: Path | None) -> Task:
 
 
 def promote(rule: CompiledRule, promotion: Promotion, rung: int, *, seed: int) -> Outcome:
-    """Scores a rule on all tasks of a rung. Deterministic in its arguments.
+    """Scores a rule on all tasks of a rung. The outcome is a function of the arguments.
 
-    reward: mean over the tasks; one on which the rule diverges counts 0. status "diverged": it did so on every task.
-    lr: of the first task. curve: {"rung", "tasks": [{"task", "reward", "lr", "status", **curve of score()}]}.
+    Its reward is the mean over the tasks, where one on which the rule diverges counts 0. Its status is "diverged" when
+    that happened on every task, and its lr is that of the first. Its curve is {"rung", "tasks": [{"task", "reward",
+    "lr", "status", **curve of score()}]}.
     """
     rows: list[dict[str, Any]] = []
     for task in promotion.rungs[rung].tasks:
@@ -131,7 +135,8 @@ def promote(rule: CompiledRule, promotion: Promotion, rung: int, *, seed: int) -
 
 
 def climb(rules: Sequence[CompiledRule], promotion: Promotion, *, seed: int) -> list[list[Outcome]]:
-    """The whole ladder at once: all rules on rung 0, the best 1/eta (at least one) of each rung on the next.
+    """Climbs the whole ladder at once: all rules are scored on rung 0, and the best 1/eta (at least one) of each rung
+    on the next.
 
     Returns the outcomes of each rule, one for each rung that it reached.
     """

@@ -1,4 +1,4 @@
-"""Owns the stacked cohort: many children of one task as one network with a leading dimension.
+"""Owns the stacked cohort: many children of one task are one network with a leading dimension.
 
 torch.func.vmap turns K forward passes into one, autograd gives K gradients at once, and `nos_ext.apply_population`
 updates K slices by K programs and K learning rates in one call. Slice k goes through the arithmetic of a training of
@@ -26,13 +26,13 @@ from .training import LOSS_LIMIT, Batches, cross_entropy, eval_batch, fresh_weig
 
 
 def pays(task: Task) -> bool:
-    """Whether a stack is expected to be faster than its children one after the other."""
+    """Tells whether a stack is expected to be faster than its children one after the other."""
     return task.train.x.device.type != "cpu"
 
 
 class Stack:
-    """A cohort of K children as one network. rules, lrs: of each child; all start from the same weights and see the
-    same batches, as separate trainings of equal seed do."""
+    """A cohort of K children that is one network. Each child has its own rule and learning rate; all start from the
+    same weights and see the same batches, as separate trainings of equal seed do."""
 
     def __init__(
         self, rules: Sequence[CompiledRule], task: Task, *, lrs: Sequence[float], total_steps: int, seed: int
@@ -83,7 +83,7 @@ class Stack:
         self._losses = [value / count for value, count in zip(total.tolist(), counts, strict=True)]
 
     def _advance(self) -> Tensor:
-        """One step of all; the losses before it."""
+        """Makes one step of all children, and returns the losses before it."""
         train, index = self._task.train, self._batches.next()
         forward = torch.func.vmap(self._loss, in_dims=(0, 0, None, None))
         losses = forward(self._params, self._running, train.x[index], train.y[index])
@@ -102,7 +102,8 @@ class Stack:
 
     @torch.no_grad()
     def accuracies(self, split: Split) -> list[float]:
-        """Accuracy of each; 0.0 for the dead, and for those whose loss is not finite, which are dead from then on."""
+        """Returns the accuracy of each child. It is 0.0 for the dead, and for those whose loss is not finite, which are
+        dead from then on."""
         size, count = eval_batch(split), len(self.lrs)
         right = torch.zeros(count, dtype=torch.int64, device=split.x.device)
         loss = torch.zeros(count, dtype=torch.float64, device=split.x.device)

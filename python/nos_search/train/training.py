@@ -1,8 +1,9 @@
-"""Owns the training of one child, taken in pieces, and the group of such trainings that a sweep runs side by side.
+"""Owns the training of one child, which is taken in pieces, and the group of such trainings that a sweep runs side by
+side.
 
 Parameters are plain tensors that `nos_ext.apply_rule` updates in place. All randomness (weights, order of examples,
-noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads;
-the caller sets that number. A child trains on the device where its task's data are.
+noise in rules) comes from the seed, so equal seeds give equal bits on one machine with one number of torch threads; the
+caller sets that number. A child trains on the device where its task's data are.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CHECK_EVERY = 16  # steps; a device that computes on its own is asked this ofte
 
 
 def cross_entropy(logits: Tensor, y: Tensor, *, reduction: str = "mean") -> Tensor:
-    """In nats over the targets that count. logits (..., classes), y (...)."""
+    """Returns the cross-entropy in nats over the targets that count. `logits` are (..., classes) and `y` is (...)."""
     return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction=reduction, ignore_index=IGNORED)
 
 
@@ -37,12 +38,12 @@ def eval_batch(split: Split) -> int:
 
 
 def loss_is_due(step: int, device: torch.device) -> bool:
-    """Whether the loss of this step is looked at: always on the CPU, where looking costs nothing."""
+    """Tells whether the loss of this step is looked at. On the CPU, where looking costs nothing, it always is."""
     return device.type == "cpu" or step % _CHECK_EVERY == 0 or (step < _CHECK_EVERY and step & (step - 1) == 0)
 
 
 def fresh_weights(task: Task, seed: int) -> Weights:
-    """The child's first weights, drawn on the CPU so that they are the same for every device."""
+    """Returns the child's first weights, drawn on the CPU so that they are the same for every device."""
     drawn = task.model().init(torch.Generator().manual_seed(derive_seed(seed, "weights")))
     device = task.train.x.device
     dtype = task.train.x.dtype if task.train.x.is_floating_point() else torch.float32
@@ -51,7 +52,8 @@ def fresh_weights(task: Task, seed: int) -> Weights:
 
 
 class Batches:
-    """The order of the examples: every one once per epoch, a new shuffle each time, the same for equal seeds."""
+    """This is the order of the examples: every one comes once per epoch, in a new shuffle each time, the same for equal
+    seeds."""
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
@@ -59,7 +61,7 @@ class Batches:
         self._order = torch.empty(0, dtype=torch.long)
 
     def next(self) -> Tensor:
-        """Indices of the next batch."""
+        """Returns the indices of the next batch."""
         size = min(self._task.budget.batch_size, len(self._task.train))
         if len(self._order) < size:
             order = torch.randperm(len(self._task.train), generator=self._shuffle)
@@ -69,9 +71,9 @@ class Batches:
 
 
 class Training:
-    """One training of one rule at one learning rate, taken in pieces.
+    """One training of one rule at one learning rate, which is taken in pieces.
 
-    loss: mean over the last call of run(), nats. val_loss: of the last accuracy().
+    `loss` is the mean over the last call of run(), in nats; `val_loss` is that of the last accuracy().
     """
 
     def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
@@ -96,7 +98,7 @@ class Training:
         return grads
 
     def run(self, until: int) -> bool:
-        """Trains up to step `until`; False, for good, once the loss is not finite or beyond any use."""
+        """Trains up to step `until`. Returns False, for good, once the loss is not finite or beyond any use."""
         first, device = self.step, self.task.train.x.device
         total = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
         while self.alive and self.step < until:
@@ -128,7 +130,8 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self, split: Split) -> float:
-        """Share of the targets of `split` that are guessed right; 0.0, and the end, if its loss is not finite."""
+        """Returns the share of the targets of `split` that are guessed right. If the loss is not finite it is 0.0, and
+        the training has ended."""
         if not self.alive:
             return 0.0
         right = torch.zeros((), dtype=torch.int64, device=split.x.device)
@@ -146,7 +149,7 @@ class Training:
 
 
 class Cohort(Protocol):
-    """Trainings that share the task, the seed and the number of steps, run side by side."""
+    """A cohort is trainings that share the task, the seed and the number of steps, and are run side by side."""
 
     @property
     def lrs(self) -> Sequence[float]: ...
@@ -159,17 +162,17 @@ class Cohort(Protocol):
     def alive(self) -> Sequence[bool]: ...
 
     def losses(self) -> Sequence[float]:
-        """Mean over the last run() of each, nats."""
+        """Returns the mean loss of each over the last run(), in nats."""
 
     def steps(self) -> Sequence[int]:
-        """Steps that each has taken."""
+        """Returns how many steps each has taken."""
 
     def keep(self, which: Sequence[int]) -> Cohort:
-        """The cohort of those, in that order; this one is used up."""
+        """Returns the cohort of those, in that order. This one is used up."""
 
 
 class Singles:
-    """A cohort of separate trainings, one after the other."""
+    """A cohort of separate trainings, which are run one after the other."""
 
     def __init__(self, trainings: Sequence[Training]) -> None:
         self._trainings = list(trainings)
