@@ -152,7 +152,11 @@ def test_dots_of_a_long_run_are_few_elements() -> None:
         for name in ("best so far", "mean of last 25", "strategy's own mean", "trained", "duplicate", "rejected"):
             assert name in names
     (dots,) = [group for group in long.iter("g") if group.get("class") == "dots-done"]
-    assert "".join(path.get("d", "") for path in dots.iter("path")).count("M") == 1500
+    lines = re.findall(r"M\s+([\d.]+) ([\d.]+)\s+L\s+([\d.]+) ([\d.]+)", next(dots.iter("path")).get("d", ""))
+    assert len(lines) == 1500
+    for x, y, to, same in lines:  # a line of no length would be left out when drawn
+        assert 0 < float(to) - float(x) < 0.5
+        assert y == same
 
 
 def test_drawings_of_nothing() -> None:

@@ -91,12 +91,13 @@ def _dots(axes: Axes, kind: tuple[str, ...], found: Sequence[Dot], *, whole: boo
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    # one path for all: a dot is a line of no length with a round end
-    places = [(d.evaluation, d.reward) for d in found for _ in range(2)]
+    # one path for all: a dot is a line of a fifth of a point with round ends; matplotlib drops lines of no length
+    short = 3e-4 * max(1, found[-1].evaluation)
+    places = [(d.evaluation + end, d.reward) for d in found for end in (0.0, short)]
     path = Path(places, [Path.MOVETO, Path.LINETO] * len(found))
     edge = look.get("color") or look["markeredgecolor"]
     axes.add_patch(
-        PathPatch(path, facecolor="none", edgecolor=edge, alpha=0.35, linewidth=3, capstyle="round", gid=_gid(kind))
+        PathPatch(path, facecolor="none", edgecolor=edge, alpha=0.45, linewidth=4, capstyle="round", gid=_gid(kind))
     )
     axes.plot([], [], label=name, **dotted)
 
