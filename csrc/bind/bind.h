@@ -11,5 +11,6 @@ void bind_stepper(pybind11::module_& m);     // Stepper
 void bind_captured(pybind11::module_& m);    // CapturedStep
 void bind_info(pybind11::module_& m);        // build_info, philox
 void bind_jit(pybind11::module_& m);         // set_jit and the compiled tier's parts
+void bind_child(pybind11::module_& m);       // Child, layer_table
 
 }  // namespace nos::bind

@@ -25,6 +25,7 @@ PYBIND11_MODULE(nos_ext_core, m) {
   nos::bind::bind_captured(m);
   nos::bind::bind_info(m);
   nos::bind::bind_jit(m);
+  nos::bind::bind_child(m);
 }
 
 // What the module keeps for its whole life (types, interned names, programs) belongs to one interpreter. pybind11's own

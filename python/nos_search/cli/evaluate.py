@@ -32,7 +32,7 @@ from .training import check_common, recipes, shown_loss
 def call(args: argparse.Namespace) -> int:
     _check(args)
     rules = _rules(args)
-    protocol = ScoringProtocol(sweep=args.sweep)
+    protocol = ScoringProtocol(sweep=args.sweep, engine=args.engine)
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
@@ -95,6 +95,7 @@ def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Seque
     seed."""
     common = {
         "sweep": args.sweep,
+        **({} if args.engine == "torch" else {"engine": args.engine}),  # records that are older have none
         "threads": args.threads,
         "device": args.device,
         "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
@@ -166,6 +167,7 @@ def _show(args: argparse.Namespace, tasks: Sequence[Task], results: Sequence[Com
             "format": 2,
             "seed": args.seed,
             "sweep": args.sweep,
+            "engine": args.engine,
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
             "baseline": args.baseline,
             "nets": {task.name: str(task.spec) for task in tasks},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DEVICES, EXECUTORS, NETS, PLOTS, SPACES, SWEEPS, VOCABULARIES
+from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, SPACES, SWEEPS, VOCABULARIES
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -16,6 +16,12 @@ def child(parser: argparse.ArgumentParser) -> None:
         default="halving",
         metavar="|".join(SWEEPS),
         help="learning-rate sweep: halving stops bad rates early, full is the paper's (default halving)",
+    )
+    group.add_argument(
+        "--engine",
+        default="torch",
+        metavar="|".join(ENGINES),
+        help="what trains: own kernels (convnet and mlp on the CPU) or torch; auto: own where they can (default torch)",
     )
     group.add_argument(
         "--net",

@@ -12,6 +12,7 @@ SPACES = ("nos", "program")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
 NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
 SWEEPS = ("halving", "full")
+ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export

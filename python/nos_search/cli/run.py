@@ -52,6 +52,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         space=space_of(args).config(),
         gates=_gates(args.gate).to_json(),
         sweep=args.sweep,
+        engine=args.engine,
         net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,

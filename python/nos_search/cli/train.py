@@ -14,6 +14,7 @@ from ..rules import parse_rule_argument
 from ..show import plot
 from ..train.child import ScoringProtocol, best_rate
 from ..train.child import train as train_child
+from ..train.engine import kind_of
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, table
 from .plots import draw
@@ -25,7 +26,7 @@ def call(args: argparse.Namespace) -> int:
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise UsageError(f"--lr {args.lr:g} is not a positive number; leave it out for a sweep")
     rule = parse_rule_argument(args.rule)
-    protocol = ScoringProtocol(sweep=args.sweep)
+    protocol = ScoringProtocol(sweep=args.sweep, engine=args.engine)
     if "," in args.task:
         raise UsageError(f"--task {args.task!r}: train takes one task; evaluate takes several")
     task = recipes(args, args.task, "--task")[0].load()
@@ -39,7 +40,7 @@ def call(args: argparse.Namespace) -> int:
         if lr is None:
             raise SearchError(f"{rule.label} diverges on {task.name} at every learning rate from 1e-5 to 10")
     note(f"training {task.budget.train_steps} steps at lr {lr:g}")
-    outcome = train_child(rule, task, lr=lr, seed=seed, test=True)
+    outcome = train_child(rule, task, lr=lr, seed=seed, test=True, kind=kind_of(args.engine, task))
     curve = outcome.curve
     if args.json:
         data = {"format": 1, "rule": rule.label, "task": task.name, "net": str(task.spec), "seed": args.seed}

@@ -60,6 +60,11 @@ class Net(ABC):
         """Returns the same network in a form that torch.func.vmap can turn into a stack of many."""
         return self
 
+    def layers(self) -> list[tuple[str, int]] | None:
+        """Returns the network as names and numbers of `nos_ext._C.layer_table`, or None where the kernels of nos_ext do
+        not have all that it needs. Its weights are then those of init(), in order."""
+        return None
+
     @abstractmethod
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         """Returns (n, classes), or (n, length, classes) for tokens."""

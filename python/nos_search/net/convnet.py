@@ -60,6 +60,9 @@ class ConvNet(Net):
         draw.linear(self.width * (self.size[0] // 2**self.depth) * (self.size[1] // 2**self.depth), self.classes)
         return draw.weights(running)
 
+    def layers(self) -> list[tuple[str, int]]:
+        return [("convolution", self.width), ("norm_pool", 0)] * self.depth + [("linear", self.classes)]
+
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         """Returns (n, classes). Training uses the batch's own statistics and updates the running ones."""
         if training:

@@ -31,6 +31,9 @@ class Mlp(Net):
         draw.linear(inputs, self.classes)
         return draw.weights()
 
+    def layers(self) -> list[tuple[str, int]]:
+        return [("linear", self.width), ("relu", 0)] * self.depth + [("linear", self.classes)]
+
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         h = x.flatten(1)
         for layer in range(self.depth):

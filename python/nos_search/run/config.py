@@ -23,6 +23,7 @@ from ..strategy import STRATEGIES, Strategy, create
 from ..task import TASKS, Task, load
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
+from ..train.engine import Engine
 from ..train.promotion import Promotion, Rung
 from ..train.seeds import check_seed, derive_seed
 
@@ -44,6 +45,8 @@ class RunConfig:
     `device` is where children train, "cpu" or "cuda"; None is "cuda" with gpus_per_trial and "cpu" without. The gates
     stay on the CPU.
     `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
+    `engine` trains the children: the kernels of nos_ext ("native"), torch, or what is faster ("auto"); they differ in
+    rounding. A run of an older version has torch.
     `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has what was in
     force.
     """
@@ -54,6 +57,7 @@ class RunConfig:
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
     sweep: Sweep = "halving"
+    engine: Engine = "torch"
     net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
@@ -135,7 +139,7 @@ class RunConfig:
         )
 
     def make_protocol(self) -> ScoringProtocol:
-        return ScoringProtocol(sweep=self.sweep)
+        return ScoringProtocol(sweep=self.sweep, engine=self.engine)
 
     def make_ladder(self, task: Task) -> Promotion | None:
         """Returns a ladder with its data loaded: rung 0, which is `task`, and those of --promote. Without --promote it

@@ -228,6 +228,7 @@ CONFIG: dict[str, ValueKind] = {  # a row for each field of run.RunConfig, which
     "space": _json("a search space", _space),
     "gates": _json("thresholds by gate", _gates),
     "sweep": _WORD,
+    "engine": _WORD,
     "net": _maybe(_LINE),
     "width": _MANY,
     "sweep_steps": _MANY,

@@ -21,7 +21,9 @@ from ..errors import UsageError
 from ..rules import CompiledRule
 from ..task.base import Task
 from .allocator import keep_freed_memory
+from .engine import Engine, check_engine, kind_of
 from .graph import GraphStack, NoRoomError
+from .native import NativeTraining
 from .stack import Stack, pays
 from .training import Cohort, Singles, Training
 
@@ -40,14 +42,16 @@ class ScoringProtocol:
     The sweep "full" trains every learning rate for all its steps, as the paper does. "halving" stops the worse half of
     them after a quarter and again after half of the steps, but never before 5 steps; on digits it finds the same rate
     for 96 % of rules and seeds. With `stack` the rates of the sweep train as one stacked network; None does so where
-    that is faster.
+    that is faster. `engine` is what trains, train/engine.py.
     """
 
     sweep: Sweep = "halving"
     learning_rates: tuple[float, ...] = LEARNING_RATES
     stack: bool | None = None
+    engine: Engine = "torch"
 
     def __post_init__(self) -> None:
+        check_engine(self.engine)
         if self.sweep not in SWEEPS:
             raise UsageError(f"--sweep {self.sweep!r} is not known; choose one of: {', '.join(SWEEPS)}")
         if not self.learning_rates or not all(0 < lr < math.inf for lr in self.learning_rates):
@@ -83,7 +87,7 @@ def _cohort(
 ) -> Cohort:
     stacked = pays(task) if protocol.stack is None else protocol.stack
     rules = [rule] * len(lrs)
-    if stacked and len(lrs) > 1:
+    if stacked and len(lrs) > 1 and not issubclass(kind, NativeTraining):
         if task.train.x.is_cuda:
             with suppress(NoRoomError):
                 return GraphStack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
@@ -92,10 +96,11 @@ def _cohort(
 
 
 def best_rate(
-    rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] = Training
+    rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] | None = None
 ) -> tuple[float | None, list[dict[str, Any]]]:
     """Returns the best learning rate by validation accuracy (then by lower loss, then the lower rate), and one row per
-    rate."""
+    rate. `kind` is the class that trains, in the place of the protocol's."""
+    kind = kind or kind_of(protocol.engine, task)
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep == "halving"]
     running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed, kind)
@@ -148,13 +153,14 @@ def score(
     *,
     seed: int,
     test: bool = False,
-    kind: type[Training] = Training,
+    kind: type[Training] | None = None,
 ) -> Outcome:
     """Scores one rule on one task by the protocol. The outcome is a function of (rule, task, protocol, seed).
 
-    `kind` is the class that trains; another one measures or replaces a part of it.
+    `kind` is the class that trains, in the place of the protocol's: one that measures or replaces a part of it.
     """
     keep_freed_memory()
+    kind = kind or kind_of(protocol.engine, task)
     lr, rows = best_rate(rule, task, protocol, seed=seed, kind=kind)
     if lr is None:
         return Outcome("diverged", 0.0, None, {"sweep": rows})

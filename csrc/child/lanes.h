@@ -1,0 +1,93 @@
+// Owns the arithmetic of a child's kernels: sixteen examples of the batch lie side by side, one in each lane. A logical
+// vector of 16 lanes is one machine vector on AVX-512, two on AVX2 and four on NEON. Everything that mixes lanes is in
+// here, with one order for all of them, so a child's bits do not depend on the machine. Compiled once per instruction
+// set.
+#pragma once
+#include "image.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace nos::child::NOS_CHILD_ISA {
+
+#if defined(__AVX512F__)
+using M = __m512;
+inline constexpr int kWidth = 16;
+inline constexpr int kTileFilters = 8, kTileVectors = 3;  // 24 accumulators, 3 inputs and a weight in 32 registers
+NOS_CHILD_INLINE M load(const float* p) { return _mm512_load_ps(p); }
+NOS_CHILD_INLINE void store(float* p, M a) { _mm512_store_ps(p, a); }
+NOS_CHILD_INLINE M splat(float x) { return _mm512_set1_ps(x); }
+NOS_CHILD_INLINE M zero() { return _mm512_setzero_ps(); }
+NOS_CHILD_INLINE M fma(M a, M b, M c) { return _mm512_fmadd_ps(a, b, c); }
+NOS_CHILD_INLINE M max(M a, M b) { return _mm512_max_ps(a, b); }
+using Mask = __mmask16;
+NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+NOS_CHILD_INLINE Mask positive(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ); }
+NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return static_cast<Mask>(a & ~b); }
+NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+NOS_CHILD_INLINE Mask all() { return static_cast<Mask>(0xffff); }
+NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm512_maskz_mov_ps(m, a); }
+// ((i + i+8) + 4) + 2) + 1
+NOS_CHILD_INLINE float sum(const M* a) {
+  __m256 v =
+      _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a[0]), 1)));
+  __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  w = _mm_add_ps(w, _mm_movehl_ps(w, w));
+  return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
+}
+#elif defined(__AVX2__)
+using M = __m256;
+inline constexpr int kWidth = 8;
+inline constexpr int kTileFilters = 4, kTileVectors = 3;  // 12 accumulators, 3 inputs and a weight in 16 registers
+NOS_CHILD_INLINE M load(const float* p) { return _mm256_load_ps(p); }
+NOS_CHILD_INLINE void store(float* p, M a) { _mm256_store_ps(p, a); }
+NOS_CHILD_INLINE M splat(float x) { return _mm256_set1_ps(x); }
+NOS_CHILD_INLINE M zero() { return _mm256_setzero_ps(); }
+NOS_CHILD_INLINE M fma(M a, M b, M c) { return _mm256_fmadd_ps(a, b, c); }
+NOS_CHILD_INLINE M max(M a, M b) { return _mm256_max_ps(a, b); }
+using Mask = __m256;
+NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+NOS_CHILD_INLINE Mask positive(M a) { return _mm256_cmp_ps(a, zero(), _CMP_GT_OQ); }
+NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return _mm256_andnot_ps(b, a); }
+NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
+NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+NOS_CHILD_INLINE Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
+NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm256_and_ps(m, a); }
+NOS_CHILD_INLINE float sum(const M* a) {
+  const __m256 v = _mm256_add_ps(a[0], a[1]);
+  __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  w = _mm_add_ps(w, _mm_movehl_ps(w, w));
+  return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
+}
+#elif defined(__ARM_NEON)
+using M = float32x4_t;
+inline constexpr int kWidth = 4;
+inline constexpr int kTileFilters = 8, kTileVectors = 3;
+NOS_CHILD_INLINE M load(const float* p) { return vld1q_f32(p); }
+NOS_CHILD_INLINE void store(float* p, M a) { vst1q_f32(p, a); }
+NOS_CHILD_INLINE M splat(float x) { return vdupq_n_f32(x); }
+NOS_CHILD_INLINE M zero() { return vdupq_n_f32(0); }
+NOS_CHILD_INLINE M fma(M a, M b, M c) { return vfmaq_f32(c, a, b); }
+NOS_CHILD_INLINE M max(M a, M b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // b where one is NaN, as on x86
+using Mask = uint32x4_t;
+NOS_CHILD_INLINE Mask equal(M a, M b) { return vceqq_f32(a, b); }
+NOS_CHILD_INLINE Mask positive(M a) { return vcgtq_f32(a, zero()); }
+NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return vbicq_u32(a, b); }
+NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return vandq_u32(a, b); }
+NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return vorrq_u32(a, b); }
+NOS_CHILD_INLINE Mask all() { return vdupq_n_u32(0xffffffffu); }
+NOS_CHILD_INLINE M keep(Mask m, M a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
+NOS_CHILD_INLINE float sum(const M* a) {
+  const M w = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+  const float32x2_t h = vadd_f32(vget_low_f32(w), vget_high_f32(w));
+  return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
+}
+#endif
+
+inline constexpr int kParts = kLanes / kWidth;  // machine vectors of a logical one
+
+}  // namespace nos::child::NOS_CHILD_ISA

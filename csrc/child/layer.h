@@ -1,0 +1,93 @@
+// Owns Layer: a part of a child network for one batch size, forward and backward. A child trains by calling its layers
+// in order, so a layer knows nothing of the others but the shapes beside it.
+#pragma once
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "image.h"
+
+namespace nos::child {
+
+// Memory that starts at a cache line and holds zeros at first.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(size_t count);
+  float* data() { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(float* p) const;
+  };
+  std::unique_ptr<float, Free> data_;
+  size_t size_ = 0;
+};
+
+// A tensor that is learned, in the framework's layout.
+struct Weight {
+  float *value, *gradient;
+};
+
+// What a batch is made of: images of numbers, or tokens.
+struct Input {
+  int channels = 0, height = 0, width = 0;  // of images
+  int tokens = 0, vocabulary = 0;           // of texts
+};
+
+// What a layer is given in a step.
+struct Pass {
+  Image in, out;       // activations
+  Image out_gradient;  // backward: read; its border is zero
+  Image in_gradient;   // backward: written; no data where nobody reads it
+  std::span<const Weight> weights;
+  std::span<float* const> running;
+  const int32_t* tokens;  // [position][lane]; of texts
+  int examples;           // in the first lanes
+  bool training;
+  float momentum;  // of this batch in the running numbers
+};
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  virtual Image shape() const = 0;  // of its result: without data, border and lanes
+  virtual std::vector<std::vector<int64_t>> weights() const { return {}; }
+  virtual std::vector<int64_t> running() const { return {}; }  // numbers that evaluation uses in place of the batch's
+  virtual int border() const { return 0; }  // that it reads around its input, and around its result's gradient
+  virtual double multiply_adds() const { return 0; }  // forward, of one example
+  virtual size_t memory() const { return 0; }         // bytes of its own
+  virtual void forward(const Pass& pass) = 0;
+  virtual void backward(const Pass& pass) = 0;
+};
+
+struct LayerSpec {
+  enum Kind {
+#define NOS_LAYER(id, name, number, doc) id,
+#include "layers.def"
+#undef NOS_LAYER
+  } kind;
+  int number;  // see layers.def
+};
+struct LayerInfo {
+  std::string_view name, number, doc;
+};
+std::span<const LayerInfo> layer_table();
+
+// in: the shape of what it reads. Throws std::invalid_argument where the layer cannot follow it.
+struct LayerPlace {
+  const Kernels& kernels;
+  Input input;
+  Image in;
+  int lanes;
+};
+#define NOS_LAYER(id, name, number, doc) std::unique_ptr<Layer> make_##id(const LayerPlace& place, int number_);
+#include "layers.def"
+#undef NOS_LAYER
+
+// The kernels of this machine, or null where it has no fused multiply-add.
+const Kernels* kernels();
+
+}  // namespace nos::child

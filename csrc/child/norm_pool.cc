@@ -1,0 +1,92 @@
+#include <cmath>
+#include <stdexcept>
+
+#include "layer.h"
+
+namespace nos::child {
+namespace {
+
+class NormPool final : public Layer {
+ public:
+  explicit NormPool(const LayerPlace& place)
+      : kernels_(place.kernels),
+        in_(place.in),
+        valid_(static_cast<size_t>(place.lanes)),
+        sums_(2 * n() * kLanes),
+        of_gradient_(n()),
+        of_product_(n()),
+        channels_(n()) {}
+
+  Image shape() const override { return {nullptr, in_.height / 2, in_.width / 2, in_.channels, 0, 0}; }
+  std::vector<std::vector<int64_t>> weights() const override { return {{in_.channels}, {in_.channels}}; }
+  std::vector<int64_t> running() const override { return {in_.channels, in_.channels}; }
+  size_t memory() const override { return (valid_.size() + sums_.size() + 2 * n()) * sizeof(float); }
+
+  void forward(const Pass& pass) override {
+    for (int l = 0; l < pass.in.lanes; ++l) valid_.data()[l] = l < pass.examples ? 1.0f : 0.0f;
+    if (pass.training) take_statistics(pass);
+    for (size_t f = 0; f < n(); ++f) {
+      Channel& c = channels_[f];
+      if (!pass.training) set(c, pass.running[0][f], pass.running[1][f]);
+      c.scale = pass.weights[0].value[f] * c.inverse;
+      c.shift = pass.weights[1].value[f] - c.mean * c.scale;
+    }
+    kernels_.norm_pool(pass.in, channels_.data(), pass.out);
+  }
+
+  void backward(const Pass& pass) override {
+    kernels_.norm_pool_sums(pass.in, channels_.data(), pass.out, pass.out_gradient, sums_.data(), of_gradient_.data(),
+                            of_product_.data());
+    const auto places = static_cast<float>(count(pass));
+    for (size_t f = 0; f < n(); ++f) {
+      Channel& c = channels_[f];
+      const float scale_gradient = c.inverse * of_product_.data()[f];
+      pass.weights[0].gradient[f] = scale_gradient;
+      pass.weights[1].gradient[f] = of_gradient_.data()[f];
+      c.mean_gradient = of_gradient_.data()[f] / places;
+      c.slope = scale_gradient * c.inverse / places;
+    }
+    if (pass.in_gradient.data)
+      kernels_.norm_pool_input(pass.in, channels_.data(), pass.out, pass.out_gradient, valid_.data(), pass.in_gradient);
+  }
+
+ private:
+  static constexpr double kEps = 1e-5;  // as in torch.nn.functional.batch_norm
+
+  size_t n() const { return static_cast<size_t>(in_.channels); }
+  double count(const Pass& pass) const { return static_cast<double>(pass.examples) * in_.height * in_.width; }
+  static void set(Channel& c, float mean, double variance) {
+    c.mean = mean;
+    c.inverse = static_cast<float>(1 / std::sqrt(variance + kEps));
+  }
+
+  // The mean, then the mean of squared distances from it: in one pass large means would cancel.
+  void take_statistics(const Pass& pass) {
+    const double places = count(pass);
+    float* sums = of_gradient_.data();
+    kernels_.sum_channels(pass.in, nullptr, valid_.data(), sums_.data(), sums);
+    for (size_t f = 0; f < n(); ++f) channels_[f].mean = static_cast<float>(static_cast<double>(sums[f]) / places);
+    kernels_.sum_channels(pass.in, channels_.data(), valid_.data(), sums_.data(), sums);
+    for (size_t f = 0; f < n(); ++f) {
+      const double squares = static_cast<double>(sums[f]);
+      set(channels_[f], channels_[f].mean, squares / places);
+      const auto unbiased = static_cast<float>(squares / std::max(places - 1, 1.0));
+      pass.running[0][f] += pass.momentum * (channels_[f].mean - pass.running[0][f]);
+      pass.running[1][f] += pass.momentum * (unbiased - pass.running[1][f]);
+    }
+  }
+
+  const Kernels& kernels_;
+  const Image in_;
+  Floats valid_, sums_, of_gradient_, of_product_;
+  std::vector<Channel> channels_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> make_norm_pool(const LayerPlace& place, int) {
+  if (place.in.height < 2 || place.in.width < 2) throw std::invalid_argument("norm_pool: the image is below 2x2");
+  return std::make_unique<NormPool>(place);
+}
+
+}  // namespace nos::child

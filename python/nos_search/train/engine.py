@@ -1,0 +1,26 @@
+"""Owns the choice of what trains a child: the kernels of nos_ext, or torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..errors import choose
+from ..task.base import Task
+from .native import NativeTraining, why_not
+from .training import Training
+
+Engine = Literal["auto", "native", "torch"]
+ENGINES: tuple[Engine, ...] = ("auto", "native", "torch")
+
+
+def check_engine(name: str) -> None:
+    """Raises UsageError for a name that is no engine."""
+    if name not in ENGINES:
+        raise choose("--engine", name, ENGINES)
+
+
+def kind_of(engine: Engine, task: Task) -> type[Training]:
+    """Returns what trains the child of this task. "auto" is "native" where the kernels can, and else "torch"."""
+    if engine == "native" or (engine == "auto" and why_not(task) is None):
+        return NativeTraining
+    return Training

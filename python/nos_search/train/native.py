@@ -1,0 +1,87 @@
+"""Owns the training of a child by the kernels of nos_ext: the whole step in C++, with the batch in SIMD lanes.
+
+It starts from the same weights and sees the same batches as the torch engine, so the first steps of both agree to
+rounding. The kernels know the networks that `Net.layers` can describe, float32 images or tokens, and the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from nos_ext import _C
+
+from ..errors import UsageError
+from ..rules import CompiledRule
+from ..task.base import Split, Task
+from .seeds import derive_seed
+from .training import LOSS_LIMIT, Batches, Training, fresh_weights
+
+_arrays: WeakKeyDictionary[Split, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
+
+
+def arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x and y of a split as the kernels take them: float32 or int32, and int32 classes."""
+    found = _arrays.get(split)
+    if found is None:
+        x = split.x.contiguous().numpy() if split.x.is_floating_point() else split.x.numpy().astype(np.int32)
+        found = _arrays[split] = (x, split.y.numpy().astype(np.int32))
+    return found
+
+
+def why_not(task: Task) -> str | None:
+    """Returns why the kernels cannot train the child of this task, or None where they can."""
+    if _C.child_kernels() is None:
+        return "this processor, or NOS_ISA, has no fused multiply-add"
+    if task.train.x.device.type != "cpu":
+        return f"the data are on {task.train.x.device}, and the kernels run on the CPU"
+    if task.train.x.is_floating_point() and task.train.x.dtype != torch.float32:
+        return f"the images are {task.train.x.dtype}, and the kernels compute in float32"
+    if task.model().layers() is None:
+        return f"there are no kernels for --net {task.spec}"
+    return None
+
+
+class NativeTraining(Training):
+    """A training by the kernels of nos_ext, with the attributes and methods of `Training`."""
+
+    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+        reason = why_not(task)
+        if reason is not None:
+            raise UsageError(f"--engine native: {reason}; use --engine auto or torch")
+        self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
+        self._batches = Batches(task, seed)
+        layers, shape = task.model().layers(), task.shape
+        assert layers is not None
+        kind, sizes = ("image", [shape.channels, *shape.size]) if shape.kind == "image" else (
+            "tokens", [shape.length, shape.vocabulary]
+        )  # fmt: skip
+        self.child = _C.Child(layers, kind, sizes, min(task.budget.batch_size, len(task.train)))
+        weights = fresh_weights(task, seed)
+        self.child.set_weights([param.detach().numpy() for param in weights.params])
+        self.child.set_running([running.numpy() for running in weights.running])
+        self.child.begin(rule.program, lr, total_steps, derive_seed(seed, "rule"))
+        self.step = 0
+        self.loss = self.val_loss = math.nan
+        self.alive = True
+
+    def run(self, until: int) -> bool:
+        if not self.alive or self.step >= until:
+            self.loss = 0.0
+            return self.alive
+        order = torch.cat([self._batches.next() for _ in range(until - self.step)]).numpy()
+        steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT)
+        self.step += steps
+        self.loss = loss / max(1, steps)
+        return self.alive
+
+    def accuracy(self, split: Split) -> float:
+        if not self.alive:
+            return 0.0
+        loss, right, targets = self.child.evaluate(*arrays(split))
+        self.val_loss = loss / targets
+        self.alive = math.isfinite(self.val_loss)
+        return right / targets if self.alive else 0.0

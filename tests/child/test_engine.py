@@ -1,0 +1,131 @@
+"""--engine: children by own kernels in the place of torch's, in every command that trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nos_ext import _C
+from nos_search.cli import main
+from nos_search.errors import UsageError
+from nos_search.rules import compile_rule
+from nos_search.run.config import RunConfig
+from nos_search.store import Store
+from nos_search.task import Task, load
+from nos_search.train.child import ScoringProtocol, score
+from nos_search.train.engine import kind_of
+from nos_search.train.native import NativeTraining
+from nos_search.train.training import Training
+
+pytestmark = pytest.mark.skipif(_C.child_kernels() is None, reason="needs fused multiply-adds")
+torch.set_num_threads(1)  # as in a run; more only slow such small networks down
+RULES = ("g", "m_hat / (sqrt(v_hat) + 1e-3)", "g * exp(sign(g) * sign(m_hat))", "drop(g, 0.3) + 0.01 * noise")
+
+
+def digits(net: str | None = None) -> Task:
+    return load("digits").with_options(net=net, sweep_steps=8, train_steps=12)
+
+
+@pytest.mark.parametrize("net", [None, "convnet-1-5", "mlp-2-16"])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_first_steps_agree_to_rounding(net: str | None, rule: str) -> None:
+    """Same weights, same batches, same draws. A rule of signs may turn a rounding error into a step, so only few steps
+    are compared."""
+    task = digits(net)
+    theirs, ours = (
+        kind(compile_rule(rule), task, lr=0.03, total_steps=12, seed=3) for kind in (Training, NativeTraining)
+    )
+    for until in (1, 2, 4):
+        assert theirs.run(until)
+        assert ours.run(until)
+        assert ours.step == theirs.step == until
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+        assert ours.accuracy(task.val) == pytest.approx(theirs.accuracy(task.val), abs=0.02)
+        assert ours.val_loss == pytest.approx(theirs.val_loss, rel=2e-3)
+
+
+def test_taken_in_pieces_or_as_a_whole() -> None:
+    task, rule = digits(), compile_rule("drop(m_hat, 0.2) + 0.01 * noise")
+    whole, pieces = (NativeTraining(rule, task, lr=0.01, total_steps=12, seed=5) for _ in range(2))
+    whole.run(12)
+    for until in (1, 5, 5, 12):
+        pieces.run(until)
+        pieces.accuracy(task.val)
+    assert all(map(np.array_equal, whole.child.weights(), pieces.child.weights()))
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_a_rule_that_diverges_scores_zero(engine: str) -> None:
+    outcome = score(compile_rule("1e30 * g"), digits(), ScoringProtocol(engine=engine), seed=1)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.reward, outcome.lr) == ("diverged", 0.0, None)
+
+
+def test_rewards_agree_over_seeds() -> None:
+    """Engines differ in rounding, which a training amplifies; on average they find the same rewards."""
+    task, rule = load("digits"), compile_rule("m_hat / (sqrt(v_hat) + 1e-3)")
+    rewards = np.array([
+        [score(rule, task, ScoringProtocol(engine=engine), seed=seed).reward for seed in range(4)]
+        for engine in ("torch", "native")
+    ])  # fmt: skip
+    differences = rewards[1] - rewards[0]
+    assert rewards.min() > 0.7
+    assert abs(differences.mean()) < 5.84 * differences.std(ddof=1) / 2 + 1e-9  # t of 99 %, three degrees
+
+
+def test_auto_takes_torch_where_there_are_no_kernels() -> None:
+    assert kind_of("auto", digits()) is NativeTraining
+    assert kind_of("torch", digits()) is Training
+    assert kind_of("auto", digits("wrn-10-1")) is Training
+    double = digits()
+    x = double.train.x.double()
+    in_double = Task("d", *(type(double.train)(x, double.train.y),) * 3, classes=10, width=8, budget=double.budget)
+    assert kind_of("auto", in_double) is Training
+    with pytest.raises(
+        UsageError, match=r"--engine native: there are no kernels for --net wrn-10-1; use --engine auto"
+    ):
+        NativeTraining(compile_rule("g"), digits("wrn-10-1"), lr=0.1, total_steps=1, seed=1)
+    with pytest.raises(UsageError, match="--engine"):
+        ScoringProtocol(engine="cuda")  # type: ignore[arg-type]
+
+
+def test_a_run_keeps_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same run in one piece and resumed: the same rewards, by the engine that the store names."""
+    options = ["--task", "digits", "--strategy", "random", "--seed", "4", "--engine", "native",
+               "--sweep-steps", "8", "--train-steps", "12"]  # fmt: skip
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["run", *options, "--trials", "12", "--out", str(whole)]) == 0
+    assert main(["run", *options, "--trials", "5", "--out", str(parts)]) == 0
+    assert main(["resume", str(parts), "--trials", "12"]) == 0
+    capsys.readouterr()
+    shown = []
+    for folder in (whole, parts):
+        with Store.open(folder) as store:
+            assert RunConfig.from_json(store.config).engine == "native"
+        assert main(["show", str(folder), "--json"]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0]["leaderboard"] == shown[1]["leaderboard"]
+    assert any(row["reward"] > 0 for row in shown[0]["leaderboard"])
+
+
+def test_a_configuration_without_an_engine_is_torch_s() -> None:
+    config = RunConfig().to_json()
+    del config["engine"]
+    assert RunConfig.from_json(config).engine == "torch"
+
+
+def test_evaluate_and_train(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--sweep-steps", "8", "--train-steps", "12", "--engine", "native", "--json"]
+    assert main(["evaluate", "adam", "--tasks", "digits", "--seeds", "2", *few]) == 0
+    assert json.loads(capsys.readouterr().out)["engine"] == "native"
+    assert main(["train", "adam", "--task", "digits", *few]) == 0
+    native = json.loads(capsys.readouterr().out)
+    assert main(["train", "adam", "--task", "digits", *few, "--engine", "torch"]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert native["steps" if "steps" in native else "curve"] is not None
+    assert native != theirs
+    assert main(["train", "adam", "--task", "charlm", *few]) == 2
+    assert "--engine native: there are no kernels for --net gru" in capsys.readouterr().err

@@ -1,0 +1,242 @@
+"""Children by own kernels against float64 autograd, and against themselves on other instruction sets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nos_ext
+from nos_ext import _C
+from tests.reference.child import LAYERS, MOMENTUM, loss_and_gradients
+
+pytestmark = pytest.mark.skipif(_C.child_kernels() is None, reason="needs fused multiply-adds")
+
+Layers = list[tuple[str, int]]
+
+
+def convnet(depth: int, width: int, classes: int) -> Layers:
+    return [("convolution", width), ("norm_pool", 0)] * depth + [("linear", classes)]
+
+
+MLP: Layers = [("linear", 32), ("relu", 0), ("linear", 10)]
+TEXT: Layers = [("embedding", 16), ("linear", 64), ("relu", 0), ("linear", 60)]
+# layers, input, sizes, batch: whole vectors and parts of one, odd images, channels and filters that fit no tile
+CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
+    "digits": (convnet(2, 8, 10), "image", (1, 8, 8), 100),
+    "odd": (convnet(2, 5, 10), "image", (3, 7, 9), 33),
+    "deep": (convnet(3, 16, 4), "image", (2, 14, 14), 16),
+    "wide": (convnet(1, 23, 3), "image", (1, 6, 5), 65),
+    "one": (convnet(1, 1, 2), "image", (1, 2, 2), 1),
+    "mlp": (MLP, "image", (1, 8, 8), 100),
+    "text": (TEXT, "tokens", (8, 60), 128),
+    "only a matrix": ([("linear", 7)], "image", (2, 3, 3), 20),
+}
+
+
+def make(name: str, seed: int = 0) -> tuple[Any, list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """A child with weights, and its data: x, y, and the order of a batch."""
+    layers, kind, sizes, batch = CASES[name]
+    random = np.random.default_rng(seed)
+    child = _C.Child(layers, kind, sizes, batch)
+    weights = [
+        (
+            random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+            if len(shape) > 1
+            else random.normal(size=shape) * 0.3 + 0.5
+        )
+        for shape in child.shapes
+    ]
+    weights = [w.astype(np.float32) for w in weights]
+    child.set_weights(weights)
+    count = batch + 7
+    if kind == "image":
+        x = random.normal(size=(count, *sizes)).astype(np.float32)
+    else:
+        x = random.integers(0, sizes[1], size=(count, sizes[0])).astype(np.int32)
+    y = random.integers(0, layers[-1][1], size=count).astype(np.int32)
+    return child, weights, x, y, random.permutation(count)[:batch].astype(np.int64)
+
+
+def test_every_layer_has_a_reference() -> None:
+    assert [row["name"] for row in _C.layer_table()] == list(LAYERS)
+    assert {name for layers, *_ in CASES.values() for name, _ in layers} == set(LAYERS)
+
+
+def error_bound(exact: np.ndarray, single: np.ndarray) -> float:
+    """What float32 may cost, absolutely: sixteen times the error that torch's float32 makes, or 16 ulp of the largest
+    gradient where that happens to be small. Both engines add the same products in other orders."""
+    largest = float(np.abs(exact).max())
+    return 16 * max(float(np.abs(single - exact).max()), float(np.spacing(np.float32(largest))))
+
+
+@pytest.mark.parametrize("ignored", [0, 5])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name: str, ignored: int) -> None:
+    child, weights, x, y, index = make(name)
+    y[index[:ignored]] = -100
+    if name == "one" and ignored:
+        return
+    running = child.running()
+    loss = child.loss(x, y, index, MOMENTUM)
+    exact, gradients, after = loss_and_gradients(CASES[name][0], weights, running, x[index], y[index])
+    _, single, _ = loss_and_gradients(CASES[name][0], weights, running, x[index], y[index], torch.float32)
+    assert loss == pytest.approx(exact, rel=1e-5)
+    for got, want, rough in zip(child.gradients(), gradients, single, strict=True):
+        assert got.shape == want.shape
+        assert np.abs(got - want).max() <= error_bound(want, rough)
+    for got, want in zip(child.running(), after, strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+
+
+def test_a_scale_of_zero_and_equal_pixels() -> None:
+    """Where a square holds its maximum more than once, the first one gets the gradient, as in torch."""
+    child, weights, x, y, index = make("digits")
+    weights[2][:] = 0
+    x[:] = 1.0
+    child.set_weights(weights)
+    running = child.running()
+    child.loss(x, y, index, MOMENTUM)
+    _, gradients, _ = loss_and_gradients(CASES["digits"][0], weights, running, x[index], y[index])
+    _, single, _ = loss_and_gradients(CASES["digits"][0], weights, running, x[index], y[index], torch.float32)
+    for got, want, rough in zip(child.gradients(), gradients, single, strict=True):
+        assert np.abs(got - want).max() <= error_bound(want, rough)
+
+
+def test_fewer_examples_than_a_batch() -> None:
+    """What lies in the lanes of an earlier batch does not count."""
+    child, _, x, y, index = make("digits")
+    child.loss(x, y, index, MOMENTUM)
+    alone, *_ = make("digits")
+    alone.set_running(child.running())
+    assert child.loss(x, y, index[:37], MOMENTUM) == alone.loss(x, y, index[:37], MOMENTUM)
+    assert all(map(np.array_equal, child.gradients(), alone.gradients()))
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_steps_are_those_of_apply_rule(name: str) -> None:
+    """Gradients of the child, update by apply_rule on the side: the same bits, noise and states included."""
+    program = nos_ext.compile_rule(
+        "def rule(p, g, m, *, lr):\n    m = 0.9 * m + drop(g, 0.25) + normal(0.01)\n    return p - lr * m * (1 - t / T), m\n"
+    )
+    child, weights, x, y, _ = make(name)
+    twin, *_ = make(name)
+    batch = CASES[name][3]
+    order = np.random.default_rng(3).integers(0, len(y), size=3 * batch)
+    child.begin(program, 0.05, 10, 77)
+    params, state = [w.copy() for w in weights], nos_ext.init_state(program, weights)
+    losses = 0.0
+    for step in range(3):
+        twin.set_weights(params)
+        losses += twin.loss(x, y, order[step * batch : (step + 1) * batch], 1 / (step + 1))
+        nos_ext.apply_rule(program, params, twin.gradients(), state, lr=0.05, step=step + 1, total_steps=10, seed=77)
+    assert child.run(x, y, order, 1e4) == (3, losses, True)
+    assert all(map(np.array_equal, child.weights(), params))
+    assert all(map(np.array_equal, child.running(), twin.running()))
+
+
+def test_evaluation() -> None:
+    """With the running statistics; over more examples than a batch and a last batch that is not full."""
+    child, weights, x, y, index = make("digits")
+    child.loss(x, y, index, 1.0)
+    y[5] = -100
+    loss, right, counted = child.evaluate(x, y)
+    w = [torch.from_numpy(a).double() for a in weights]
+    running = [torch.from_numpy(a).double() for a in child.running()]
+    h = torch.from_numpy(x).double()
+    for block in range(2):
+        kernel, bias, scale, shift = w[4 * block : 4 * block + 4]
+        h = torch.relu(torch.conv2d(h, kernel, bias, padding=1))
+        h = torch.nn.functional.batch_norm(h, running[2 * block], running[2 * block + 1], scale, shift)
+        h = torch.max_pool2d(h, 2)
+    logits = torch.nn.functional.linear(h.flatten(1), w[-2], w[-1])
+    keep = torch.from_numpy(y >= 0)
+    targets = torch.from_numpy(y).long()[keep]
+    assert counted == len(y) - 1
+    assert loss == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits[keep], targets, reduction="sum")), rel=1e-5
+    )
+    assert right == int((logits[keep].argmax(-1) == targets).sum())
+
+
+def test_a_loss_beyond_the_limit_ends_the_training() -> None:
+    program = nos_ext.compile_rule("g")
+    for lr, limit in ((1e30, 1e4), (float("nan"), 1e4), (0.0, 1e-3)):
+        child, _, x, y, index = make("digits")
+        child.begin(program, lr, None, 0)
+        steps, _, alive = child.run(x, y, np.tile(index, 4), limit)
+        assert not alive
+        assert steps == (0 if limit < 1 else 1)
+
+
+def digest() -> str:
+    """Everything that a few steps of every case leave behind."""
+    total = hashlib.sha256()
+    for name in CASES:
+        child, _, x, y, index = make(name)
+        child.begin(nos_ext.compile_rule("m_hat / (sqrt(v_hat) + 1e-3)"), 0.05, None, 1)
+        child.run(x, y, np.tile(index, 4), 1e4)
+        for array in [*child.weights(), *child.running(), *child.gradients(), np.array(child.evaluate(x, y))]:
+            total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def test_same_bits_on_every_instruction_set() -> None:
+    isas = [isa for isa in nos_ext.build_info()["cpu"]["isas"] if isa in ("avx2", "avx512")]
+    code = "from tests.child.test_kernels import digest; from nos_ext import _C; print(_C.child_kernels(), digest())"
+    answers = {}
+    for isa in isas:
+        out = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "NOS_ISA": isa}, capture_output=True, text=True, check=True
+        )
+        name, answers[isa] = out.stdout.split()
+        assert name == isa
+    assert len(set(answers.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((107, 63), np.float32)}, "x has 6741 numbers; 107 examples need 6848"),
+        ({"x": np.zeros((107, 64))}, "x is not a contiguous float32 array"),
+        ({"y": np.full(107, 10, np.int32)}, r"y\[0\] is 10; classes are below 10"),
+        ({"order": np.full(100, 107)}, r"order\[0\] is 107; there are 107 examples"),
+        ({"order": np.full(100, -1)}, r"order\[0\] is -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+    child, weights, x, y, index = make("digits")
+    child.begin(nos_ext.compile_rule("g"), 0.1, None, 0)
+    given = {"x": x, "y": y, "order": index, **change}
+    with pytest.raises((ValueError, TypeError), match=message):
+        child.run(given["x"], given["y"], given["order"], 1e4)
+    assert all(map(np.array_equal, child.weights(), weights))
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "sizes", "message"),
+    [
+        ([("linear", 0)], "image", (1, 2, 2), r"layers\[0\]: outputs is 0"),
+        ([("lineal", 3)], "image", (1, 2, 2), r"layers\[0\] is 'lineal', which is no layer"),
+        ([], "image", (1, 2, 2), "layers is empty"),
+        ([("convolution", 3)], "image", (1, 2, 2), "must give one number per class"),
+        ([("norm_pool", 0)], "image", (1, 1, 4), "below 2x2"),
+        ([("embedding", 3)], "image", (1, 2, 2), "wants tokens"),
+        ([("convolution", 3)], "tokens", (4, 5), "wants images"),
+        ([("linear", 3)], "sound", (4,), "input is"),
+    ],
+)
+def test_networks_that_cannot_be(layers: Layers, kind: str, sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _C.Child(layers, kind, sizes, 4)
+
+
+def test_memory_is_bounded_and_told() -> None:
+    child = _C.Child(convnet(2, 32, 10), "image", (1, 28, 28), 100)
+    assert 20e6 < child.memory < 40e6
