@@ -1,76 +1,81 @@
-"""Owns the figure of docs/performance.md: per rule, part of the limit against the size of one tensor, as SVG."""
+"""Owns the figure of docs/performance.md: per rule, part of the limit against the size of one tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from nos_search.show.figure import Drawing, colour
 
 from . import record as rec
 from .peers import ENGINE
 from .record import Cell
 from .rules import RULES
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 SIZES: Final = ("1e4", "1e5", "1e6", "1e7", "1e8")
 COLUMNS: Final = 4
-WIDTH, HEIGHT, GAP, TOP, LEFT = 200, 120, 34, 56, 44
 TALLEST: Final = 1.2  # of the limit; noise reaches a little over 1
-SERIES: Final = (
-    ("nos_ext", "#d1495b", lambda cell: rec.of_limit(cell, ENGINE)),
-    ("hand-fused C++", "#3d7ea6", lambda cell: rec.of_limit(cell, rec.best_native(cell))),
-    ("best peer", "#8a8a8a", lambda cell: rec.of_limit(cell, rec.best_peer(cell))),
+_WIDE, _HIGH, _HEAD, _LEFT = 2.75, 2.1, 0.6, 0.75  # inches: a panel with its margins, above all panels, left of them
+_Pick = Callable[[Cell], float | None]
+SERIES: Final[tuple[tuple[str, _Pick, dict[str, Any]], ...]] = (
+    ("nos_ext", lambda cell: rec.of_limit(cell, ENGINE), {"color": colour("s4"), "marker": "o", "zorder": 4}),
+    (
+        "hand-fused C++",
+        lambda cell: rec.of_limit(cell, rec.best_native(cell)),
+        {"color": colour("s0"), "marker": "s", "linestyle": (0, (5, 2)), "zorder": 3},
+    ),
+    (
+        "best peer",
+        lambda cell: rec.of_limit(cell, rec.best_peer(cell)),
+        {"color": colour("s9"), "marker": "^", "linestyle": (0, (1.5, 1.5)), "zorder": 3},
+    ),
 )
 
 
-def _x(i: int) -> float:
-    return i * WIDTH / (len(SIZES) - 1)
-
-
-def _y(value: float) -> float:
-    return HEIGHT * (1 - min(value, TALLEST) / TALLEST)
-
-
-def _curve(cells: Sequence[Cell | None], pick: Any, colour: str) -> str:
-    points = [(_x(i), _y(v)) for i, cell in enumerate(cells) if cell is not None and (v := pick(cell)) is not None]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
-    return f'<g fill="{colour}"><polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}</g>'
-
-
-def _panel(rule: str, cells: Sequence[Cell | None], x: float, y: float, labels: bool) -> str:
-    parts = [f'<g transform="translate({x:.0f},{y:.0f})">', f'<text y="-7" font-weight="bold">{escape(rule)}</text>']
-    for value in (0.0, 0.5, 1.0):
-        dash = "" if value == 1 else ' stroke-dasharray="2 3"'
-        parts.append(f'<line x2="{WIDTH}" y1="{_y(value):.1f}" y2="{_y(value):.1f}" stroke="#bbb"{dash}/>')
-        if labels:
-            parts.append(f'<text x="-6" y="{_y(value) + 4:.1f}" text-anchor="end">{100 * value:.0f} %</text>')
-    for i, size in enumerate(SIZES):
-        parts.append(f'<text x="{_x(i):.1f}" y="{HEIGHT + 15}" text-anchor="middle">{size}</text>')
-    parts += [_curve(cells, pick, colour) for _, colour, pick in reversed(SERIES)]
-    return "".join(parts) + "</g>"
-
-
-def svg(record: dict[str, Any]) -> str | None:
-    """The figure; None when no rule was measured on a single tensor."""
+def figure_of(record: dict[str, Any]) -> Drawing | None:
+    """Returns the figure, and None when no rule was measured on a single tensor."""
     cells = {(c["rule"], c["size"]): c for c in rec.cells(record)}
     rules = [rule for rule in RULES if any((rule, size) in cells for size in SIZES)]
     if not rules:
         return None
     rows = -(-len(rules) // COLUMNS)
-    width = LEFT + COLUMNS * (WIDTH + GAP)
-    height = TOP + rows * (HEIGHT + GAP + 16)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="11" fill="#333">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{LEFT}" y="18" font-size="13">Part of the memory limit, against the elements of one tensor</text>',
-    ]
-    for i, (name, colour, _) in enumerate(SERIES):
-        x = LEFT + 470 + 130 * i
-        parts.append(
-            f'<rect x="{x}" y="9" width="16" height="4" fill="{colour}"/><text x="{x + 22}" y="16">{name}</text>'
-        )
-    for i, rule in enumerate(rules):
-        x, y = LEFT + i % COLUMNS * (WIDTH + GAP), TOP + i // COLUMNS * (HEIGHT + GAP + 16)
-        parts.append(_panel(rule, [cells.get((rule, size)) for size in SIZES], x, y, labels=i % COLUMNS == 0))
-    return "\n".join([*parts, "</svg>\n"])
+    width, height = _LEFT + COLUMNS * _WIDE, _HEAD + rows * _HIGH + 0.35
+
+    def paint(figure: Figure) -> None:
+        for i, rule in enumerate(rules):
+            row, column = divmod(i, COLUMNS)
+            left, bottom = _LEFT + column * _WIDE, height - _HEAD - (row + 1) * _HIGH + 0.35
+            axes = figure.add_axes((left / width, bottom / height, (_WIDE - 0.35) / width, (_HIGH - 0.75) / height))
+            _panel(axes, {size: cells[rule, size] for size in SIZES if (rule, size) in cells})
+            axes.set_title(rule)
+            axes.tick_params(axis="y", labelleft=column == 0)
+            if column == 0:
+                axes.set_ylabel("part of the limit")
+            if i + COLUMNS >= len(rules):
+                axes.set_xlabel("elements of the tensor")
+        figure.text(
+            _LEFT / width, 1 - 0.3 / height, "Speed as a part of the memory limit, by the size of one tensor",
+            fontsize=12, weight="bold",
+        )  # fmt: skip
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles, names, loc="upper left", bbox_to_anchor=(_LEFT / width, 1 - 0.4 / height), ncols=len(SERIES),
+            borderaxespad=0.0,
+        )  # fmt: skip
+
+    return Drawing("Part of the memory limit, against the elements of one tensor", (width, height), paint)
+
+
+def _panel(axes: Axes, cells: dict[str, Cell]) -> None:
+    axes.axhline(1.0, color=colour("soft"), linewidth=1.0)
+    for name, pick, look in SERIES:
+        values = [pick(cells[size]) if size in cells else None for size in SIZES]
+        shown = [float("nan") if value is None else min(value, TALLEST) for value in values]
+        axes.plot(range(len(SIZES)), shown, markersize=4, linewidth=1.8, label=name, gid=name, **look)
+    axes.set(xlim=(-0.2, len(SIZES) - 0.8), ylim=(0, TALLEST))
+    axes.set_xticks(range(len(SIZES)), SIZES)
+    axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])

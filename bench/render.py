@@ -109,10 +109,10 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
 def render(record: dict[str, Any], out: Path) -> list[Path]:
     """Writes the page and the figure beside it; returns what was written."""
     written = [out]
-    figure = plot.svg(record)
+    figure = plot.figure_of(record)
     if figure:
         written.append(out.with_suffix(".svg"))
-        written[1].write_text(figure)
+        written[1].write_bytes(figure.render("svg"))
     out.write_text("\n\n".join(x.strip() for x in sections(record, out.stem + ".svg" if figure else None)) + "\n")
     return written
 

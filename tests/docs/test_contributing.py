@@ -11,7 +11,19 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 SECTIONS = dict(re.findall(r"^## To add (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 THINGS = (
-    *("op", "library rule", "optimizer class", "command", "strategy", "space", "executor", "task", "network", "layer"),
+    *(
+        "op",
+        "library rule",
+        "optimizer class",
+        "command",
+        "drawing",
+        "strategy",
+        "space",
+        "executor",
+        "task",
+        "network",
+        "layer",
+    ),
     "back-end",
 )
 

@@ -155,9 +155,13 @@ def check_drawing(text: str) -> None:
     check_plain(text)
     for element in ElementTree.fromstring(text).iter():
         assert element.tag.rpartition("}")[2] in {
-            "svg", "line", "text", "circle", "polyline", "path", "rect", "title", "style", "clipPath", "tspan",
+            "svg", "g", "defs", "use", "text", "path", "rect", "title", "style", "clipPath",
+            "metadata", "RDF", "Work", "type", "format",
         }  # fmt: skip
-        assert not any(name.startswith("on") or name.endswith("href") for name in element.attrib)
+        for name, value in element.attrib.items():
+            assert not name.startswith("on")
+            assert not name.endswith("href") or value.startswith("#")
+            assert "url(" not in value.replace("url(#", "")
 
 
 def check_csv(text: str, columns: list[str]) -> None:

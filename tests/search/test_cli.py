@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nos_search.cli import main
 from nos_search.rules import compile_rule
 from nos_search.run.config import RunConfig
 from nos_search.show.live import Display
+from nos_search.show.outlook import Limits
 from nos_search.store import Score, Store, Trial
 from nos_search.task import load
 from nos_search.train.promotion import promote
@@ -408,7 +410,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()])
 def test_display(stream: io.StringIO) -> None:
     """A live table on a terminal, plain lines elsewhere."""
-    with Display(stream, trials=30, earlier=[], clock=Clock()) as display:
+    with Display(stream, limits=Limits(trials=30, rungs=1), clock=Clock()) as display:
         for k in range(30):
             reward = 0.2 + 0.02 * k
             status = "done" if k % 3 else "rejected"
@@ -418,15 +420,15 @@ def test_display(stream: io.StringIO) -> None:
                 trial = replace(trial, gates={"static": {"passed": False, "seconds": 0.5}})
             display.on_trial(trial)
         display.on_start(trial, 1)
-        score = Score("promotion", trial.rule, trial.key, "digits*4", 1, {}, "done", 0.8765)
+        score = Score("promotion", trial.rule, trial.key, "digits*4", 1, {"trial": 29, "rung": 1}, "done", 0.8765)
         display.on_promotion(trial, 1, score)
     text = stream.getvalue()
     assert "g * 29" in text
     assert "0.8765" in text
     assert ("trial 29: rung 1 (digits*4) 0.8765  g * 29" in text) == (not stream.isatty())
     for shown in (
-        "higher rungs",
         "promoted 1",
+        "promotions",
         "proposals",
         "children/h",
         "proposed 30 > static 20",
@@ -469,7 +471,7 @@ def test_surfaces_as_table_figure_and_json(tmp_path: Path, capsys: pytest.Captur
     assert main(["surfaces", *rules, "--steps", "50", "--plot", str(figure)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[2:4]] == ["adam", "0-g"]
-    assert figure.read_text().startswith("<svg")
+    assert ElementTree.parse(figure).getroot().tag.endswith("svg")
     assert main(["surfaces", *rules, "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert results[0]["score"] > 0.6 > 0.1 > results[1]["score"]

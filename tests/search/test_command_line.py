@@ -20,12 +20,13 @@ from .conftest import environment
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = tuple(_EXTRAS)
 
-WITHOUT = f"""
+WITHOUT = """
 import importlib.abc, json, sys
+names = json.loads(sys.argv[2])
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {HEAVY!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        if name.partition(".")[0] in names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
 from nos_search.cli import main
 from nos_search.cli.arguments import COMMANDS
@@ -38,12 +39,12 @@ for argv in json.loads(sys.argv[1]):
 """
 
 
-def without(*lines: list[str]) -> subprocess.CompletedProcess[str]:
-    """Commands in a process in which the extras are not installed."""
+def without(*lines: list[str], names: tuple[str, ...] = HEAVY) -> subprocess.CompletedProcess[str]:
+    """Commands in a process in which packages are not installed."""
     import json
 
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, json.dumps(lines)],
+        [sys.executable, "-c", WITHOUT, json.dumps(lines), json.dumps(names)],
         capture_output=True,
         text=True,
         env=environment(),
@@ -87,17 +88,18 @@ def test_extras_exist() -> None:
 def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.executor import EXECUTORS
     from nos_search.net import NETS
+    from nos_search.show.figure import FORMATS
     from nos_search.space import SPACES, VOCABULARIES
     from nos_search.strategy import STRATEGIES
     from nos_search.task import TASKS
     from nos_search.train.child import SWEEPS
-    from nos_search.train.engine import ENGINES
     from nos_search.train.device import DEVICES
+    from nos_search.train.engine import ENGINES
 
-    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, ENGINES, EXECUTORS, DEVICES)
+    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, ENGINES, EXECUTORS, DEVICES, FORMATS)
     shown = (
         names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.ENGINES, names.EXECUTORS,
-        names.DEVICES,
+        names.DEVICES, names.PLOTS,
     )  # fmt: skip
     assert [tuple(table) for table in there] == list(shown)
 

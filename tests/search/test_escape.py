@@ -22,20 +22,23 @@ from nos_search.cli.summary import print_summary
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
 from nos_search.rules import compile_rule
+from nos_search.show import charts, plot, report, tensorboard
 from nos_search.show import csv_tables as tables
 from nos_search.show import leaderboard as results
-from nos_search.show import plot, report, svg, tensorboard
+from nos_search.show.inline import inline
 from nos_search.show.leaderboard import Row
 from nos_search.show.live import Display
+from nos_search.show.outlook import Limits
 from nos_search.show.primitives import usage
-from nos_search.show.report import formula
-from nos_search.show.surfaces import Paths, draw
+from nos_search.show.simplified import formula, simplified
+from nos_search.show.surfaces import Paths, figure_of
 from nos_search.store import Trial
 from nos_search.train.evaluate import Comparison
 
 from .conftest import Clock
 from .hostile import (
     CONFIG,
+    CURVE,
     FORMULAS,
     OTHER,
     REFUSED,
@@ -55,9 +58,17 @@ from .hostile import (
 
 @pytest.mark.slow
 @evil
-def test_report(tmp_path: Path, text: str) -> None:
+def test_report(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page around its drawings, which are attacked below: a thousand pages with them would take half an hour."""
+    monkeypatch.setattr(report, "inline", lambda drawing, name: "<svg></svg>")
     for page in printed(runs(tmp_path, text), report.render):  # type: ignore[arg-type]
         check_page(page)
+
+
+@evil
+def test_report_with_drawings(tmp_path: Path, text: str) -> None:
+    trial = replace(TRIAL, rule=text, reason=text, worker=text)
+    check_page(report.render(Foreign(tmp_path, [trial, replace(OTHER, rule=text)], SCORES, CONFIG)))  # type: ignore[arg-type]
 
 
 @evil
@@ -128,23 +139,30 @@ COMPARISON = Comparison(
 @evil
 def test_comparisons(text: str) -> None:
     made = [row for row in variants(COMPARISON, text) if isinstance(row, Comparison)]
-    for drawing in printed(iter(made), lambda row: plot.comparison([row, COMPARISON])):
+    named = [row for row in made if text in (row.rule, row.task)]  # its other text is refused where numbers belong
+    for drawing in printed(iter(named), lambda row: plot.comparison([row, COMPARISON]).render("svg").decode()):
         check_drawing(drawing)
     for lines in printed(iter(made), lambda row: _table([row], {row.task: "loss"}, text)):
         check_plain(lines)
         assert len(lines.splitlines()) == 2
-    check_drawing(plot.curve(text, [1, 2], [0.1, 0.2]))
+    check_drawing(plot.training(text, text, 0.1, CURVE).render("svg").decode())
 
 
 @evil
 def test_drawings(text: str) -> None:
-    check_drawing(svg.rewards([(0, 0.5, text, text)], [0.5], [(text, [(0, 0.5)])]))
-    check_drawing(svg.rewards([(k, 0.5, text, text) for k in range(2000)], [0.5] * 2000, []))
-    check_drawing(svg.curves([(text, [(1, 0.5)])], label=text, what=text))
-    check_drawing(svg.heat([text], [[0.5]], label=text, ends=(text, text)))
-    check_drawing(svg.funnel([(text, 1, text)]))
+    dots = [charts.Dot(0, 0.5, "done", text), charts.Dot(1, 0.5, text, text)]
     positions = np.stack([np.broadcast_to(start_vector(), (1, len(LEARNING_RATES), len(start_vector())))] * 3)
-    check_drawing(draw(Paths([text], positions, np.zeros((1, len(SURFACES)), int))))
+    for drawing in (
+        charts.rewards(dots, [(0, 0.5)], [], window=2),
+        charts.learning([charts.Curve(text, charts.found_look(0), [(1, 0.5)])]),
+        charts.primitives([text], [[0.5]], evaluations=1),
+        charts.funnel([charts.Stage(text, 1, text)]),
+        replace(charts.swatch({}), title=text),
+        figure_of(Paths([text], positions, np.zeros((1, len(SURFACES)), int))),
+    ):
+        assert drawing is not None
+        check_drawing(drawing.render("svg").decode())
+        check_drawing(inline(drawing, "name"))
     usage([text], periods=1, top=3)
 
 
@@ -152,6 +170,7 @@ def test_drawings(text: str) -> None:
 def test_formulas(text: str) -> None:
     for rule in (text, f"sign({text})", f"g * {text!r}", f"{text}(g)", f"def rule(p, g, *, lr): return {text}"):
         for block in (False, True):
+            check_plain(escape.lines(simplified(rule)))
             made = formula(rule, block=block)
             check_plain(made)
             tree = ElementTree.fromstring(made)
@@ -175,7 +194,7 @@ def test_live_display(text: str, live: bool) -> None:
         if not isinstance(changed, Trial):
             continue
         try:
-            with Display(stream, trials=3, earlier=[OTHER], clock=Clock()) as display:
+            with Display(stream, limits=Limits(trials=3, rungs=1), earlier=[OTHER], clock=Clock()) as display:
                 display.on_start(changed, 0)
                 display.on_trial(changed)
                 display.on_promotion(changed, 1, replace(SCORES[0], task=text))

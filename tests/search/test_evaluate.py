@@ -159,18 +159,19 @@ def texts(path: Path) -> list[str]:
 
 
 def test_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Well-formed SVG that names every rule and task, dots in order of the accuracies."""
+    """Well-formed SVG that names every rule and task, means in order of the accuracies."""
     path = tmp_path / "compare.svg"
     rule = "g * exp(sign(g) * sign(m_hat))"
     status, out, err = call(capsys, "evaluate", "adam", rule, "--seeds", 2, "--plot", path, "--json", *SMALL)
     assert status == 0
     assert f"wrote {path}" in err
     shown = texts(path)
-    assert "digits: test accuracy, mean and 95 % t interval, 2 seed(s)" in shown
+    assert {"digits, 2 seeds", "one seed", "mean", "95% t interval of the mean"} <= set(shown)
+    assert "test accuracy (share of examples)" in shown
     assert {"adam", rule} <= set(shown)
     results = sorted(json.loads(out)["results"], key=lambda r: -r["test_mean"])
-    dots = [e for e in ET.parse(path).iter() if e.get("class") == "dot"]
-    xs = [float(e.get("cx", "nan")) for e in dots]
+    (means,) = [e for e in ET.parse(path).iter() if e.get("id") == "means"]
+    xs = [float(e.get("x", "nan")) for e in means.iter() if e.tag.endswith("}use")]
     assert xs == sorted(xs, reverse=True)
     assert len(xs) == 2
     assert f"{results[0]['test_mean']:.4f}" in shown
@@ -181,7 +182,7 @@ def test_plot_of_equal_values() -> None:
     """Nothing to spread: still a drawing with finite numbers."""
     task = load("digits").with_options(width=2, sweep_steps=1, train_steps=1)
     outcome = score(compile_rule("g"), task, ScoringProtocol(), seed=1, test=True)
-    text = plot.comparison([summarise("a < b & c", "digits", [outcome, outcome])])
+    text = plot.comparison([summarise("a < b & c", "digits", [outcome, outcome])]).render("svg").decode()
     ET.fromstring(text)
     assert "nan" not in text
     assert "a &lt; b &amp; c" in text
@@ -214,8 +215,12 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == f"lr {data['lr']:g}: validation {data['reward']:.4f}, test {data['test']:.4f}"
     assert data["reward"] == data["curve"]["accuracy"][-1] > 0.5
     assert len(data["sweep"]) == 7
-    points = next(e.get("points", "") for e in ET.parse(path).iter() if e.tag.endswith("polyline"))
-    assert len(points.split()) == 3
+    assert {"training step", "loss (nats)", "accuracy (share of examples)", "training", "validation"} <= set(
+        texts(path)
+    )
+    for name in ("training-loss", "validation-loss", "accuracy"):
+        (group,) = [e for e in ET.parse(path).iter() if e.get("id") == name]
+        assert len([e for e in group.iter() if e.tag.endswith("}use")]) == 3, name
 
 
 def test_train_at_a_given_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,6 +267,11 @@ def test_losses_in_their_units() -> None:
         (["evaluate", "g", "--workers", "0"], "--workers 0 is below 1"),
         (["evaluate", "g", "--device", "tpu"], "--device 'tpu' is not known; choose one of: cpu, cuda"),
         (["evaluate", "g", "--plot", "/no/such/folder/x.svg"], "--plot /no/such/folder/x.svg cannot be written"),
+        (
+            ["evaluate", "g", "--plot", "x.jpg"],
+            "x.jpg ends in no format that is drawn; choose a name that ends in .svg",
+        ),
+        (["train", "g", "--plot", "svg"], "svg ends in no format that is drawn"),
         (["evaluate", "g", "--baseline", "g g"], "rule 'g g' is not valid"),
         (["evaluate", "g", "--net", "gru"], "--net 'gru' is not known; choose one of: convnet, wrn, mlp"),
         (["evaluate", "g", "--tasks", ""], "--tasks '' is not known"),

@@ -6,10 +6,10 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
 import torch
 
 import nos_ext
@@ -19,10 +19,10 @@ from nos_search.rules import compile_rule
 from nos_search.run import baselines
 from nos_search.run.children import LoadChild
 from nos_search.run.config import RunConfig, versions
-from nos_search.show import svg
-from nos_search.show.leaderboard import best_rows, leaderboard
+from nos_search.show.leaderboard import Row, best_rows, leaderboard
 from nos_search.show.primitives import primitives, usage
-from nos_search.show.report import formula, render
+from nos_search.show.report import render
+from nos_search.show.simplified import formula, simplified
 from nos_search.space import Space
 from nos_search.store import Store
 from tests.reference.mathml import read
@@ -31,6 +31,7 @@ from .conftest import StubExecutor, stub_search
 
 
 def test_every_rule_of_the_space_reads_back() -> None:
+    """The formula is the simplified rule; that this one is the rule is tested in test_simplified.py."""
     generator = torch.Generator().manual_seed(1)
     for vocabulary in ("icml", "arxiv-decay"):
         space = Space(vocabulary=vocabulary, groups=3)
@@ -38,7 +39,8 @@ def test_every_rule_of_the_space_reads_back() -> None:
             text = space.text(space.sample(generator))
             tree = ElementTree.fromstring(formula(text))
             assert tree.tag == "math"
-            assert canonical_key(nos_ext.compile_rule(read(tree))) == canonical_key(nos_ext.compile_rule(text))
+            shown = nos_ext.compile_rule(f"({simplified(text)})")
+            assert canonical_key(nos_ext.compile_rule(read(tree))) == canonical_key(shown)
 
 
 def test_other_text_is_shown_as_it_is() -> None:
@@ -64,11 +66,11 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
     shutil.copytree(small_run, folder)
     said: list[str] = []
     with Store.open(folder, write=True) as store:
-        assert "Not trained yet: Adam, RMSProp, SGD, Momentum, AdamW, Lion." in render(store)
+        assert "Not trained yet: Adam, RMSProp, SGD, Momentum, AdamW, Lion, PowerSign, AddSign." in render(store)
         baselines.train_missing(store, note=said.append)
-        assert len(said) == 6
+        assert len(said) == 8
         baselines.train_missing(store, note=said.append)
-        assert len(said) == 6
+        assert len(said) == 8
         entries = baselines.stored(store)
         text = render(store)
         config = RunConfig.from_json(store.config)
@@ -78,6 +80,14 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
     for name, entry in entries.items():
         assert RULES[name].label in text
         assert len(entry.curve["steps"]) == len(entry.curve["accuracy"]) > 0
+    rows = best_rows_of(folder)
+    (drawn, *_) = [svg for svg in drawings(text) if "Validation accuracy while" in svg.get("aria-label", "")]
+    names = {f"rank {row.rank}" for row in rows[:4]} | {RULES[name].label for name in REPORTED}
+    legend = {name: handle for name, handle in zip(*legend_of(drawn), strict=True) if name in names}
+    assert set(legend) == names
+    lines = [look(path) for group in drawn.iter("g") if group.get("class") == "curve" for path in group.iter("path")]
+    assert sorted(legend.values()) == sorted(lines)  # colour, dashes and opacity
+    assert all(("dasharray" in legend[name]) == (not name.startswith("rank")) for name in names)
     got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed, 0)
     assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)
     with Store.open(folder, write=True) as store:  # of another budget: not the same thing
@@ -85,19 +95,31 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
         assert baselines.stored(store) == {}
 
 
-def test_ticks() -> None:
-    assert svg.ticks(1.0, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert svg.ticks(119.0) == [0, 20, 40, 60, 80, 100]
-    assert svg.ticks(0.0) == [0]
-    for drawing in (
-        svg.rewards([], [], []),
-        svg.rewards([(0, 0.5, "dot", "<a&b>")], [0.5], []),
-        svg.rewards([(k, 0.5, "dot done", "") for k in range(5000)], [0.5] * 5000, [("mean", [(0, 0.5), (9, 0.25)])]),
-        svg.curves([("c0", [(1, 0.5), (2, 0.75)]), ("k0", [(2, 0.7)])], label="<&>", what="step"),
-        svg.heat(["<", "*"], [[0.0, 1.0], [0.5, 0.25]], label="use", ends=("first", "last")),
-        svg.funnel([("a", 0, "")]),
-    ):
-        ElementTree.fromstring(drawing)
+def best_rows_of(folder: Path) -> list[Row]:
+    with Store.open(folder) as store:
+        return best_rows(store)
+
+
+def drawings(page: str) -> list[ElementTree.Element]:
+    """The drawings of a page; they are well-formed."""
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
+
+
+def look(path: ElementTree.Element) -> str:
+    """How a line is drawn."""
+    parts = [part.strip() for part in path.get("style", "").split(";")]
+    return "; ".join(sorted(part for part in parts if part.split(":")[0] in LOOK))
+
+
+LOOK = ("stroke", "stroke-dasharray", "stroke-opacity", "opacity", "stroke-width")
+
+
+def legend_of(drawing: ElementTree.Element) -> tuple[list[str], list[str]]:
+    """The names in the legend of a drawing, and how the line beside each is drawn."""
+    (legend,) = [group for group in drawing.iter("g") if group.get("class") == "legend_1"]
+    names = ["".join(text.itertext()) for text in legend.iter("text")]
+    lines = [look(path) for path in legend.iter("path") if "stroke:" in path.get("style", "")]
+    return [name for name in names if name != "by last accuracy"], lines
 
 
 class Page(HTMLParser):
@@ -115,7 +137,10 @@ class Page(HTMLParser):
         if tag not in ("meta", "br"):
             self.open.append(tag)
         self.loads += [
-            f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
+            f"{tag} {name}={value}"
+            for name, value in attrs
+            if name.rpartition(":")[2] in ("src", "href", "srcset", "data", "action")
+            and not (tag == "use" and str(value).startswith("#"))  # a part of the same drawing
         ]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -130,7 +155,10 @@ def check_page(text: str) -> Page:
     assert page.open == []
     assert page.loads == []
     assert not {"script", "link", "iframe", "img", "object", "embed"} & set(page.tags)
-    assert not re.search(r"https?://|url\(|@import", text)
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
+    names = re.findall(r'\bid="([^"]*)"', text)
+    assert len(set(names)) == len(names)
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', text)) <= set(names)
     return page
 
 
@@ -141,6 +169,16 @@ def test_page_is_self_contained_and_has_the_top_rule(small_run: Path) -> None:
     page = check_page(text)
     assert {"math", "svg", "table"} <= set(page.tags)
     assert formula(best.rule, block=True) in text
+    assert f'title="searched as: {escape(best.rule)}"' in text
+    assert f"<code>{escape(simplified(best.rule))}</code>" in text
+    shown = {"".join(label.itertext()) for drawing in drawings(text) for label in drawing.iter("text")}
+    assert {
+        "reward (0 to 1)",
+        "evaluation",
+        "validation accuracy (share of examples)",
+        "training step",
+        "rules left",
+    } <= shown
     assert f"{best.reward:.3f}" in text
     for name, value in versions().items():
         assert name in text
@@ -188,6 +226,7 @@ def test_page_of_a_run_with_promotions(tmp_path: Path) -> None:
     assert len(best.promoted) == 2
     assert best.promoted[1] == max(scored)
     for shown in (
+        "for promotions.",
         "One rule in 3",
         "<code>fashion</code>",
         ">rung 2<",
@@ -195,3 +234,41 @@ def test_page_of_a_run_with_promotions(tmp_path: Path) -> None:
         f"{best.promoted[0]:.4f}",
     ):
         assert shown in text
+
+
+def test_the_times_of_a_page_agree(tmp_path: Path) -> None:
+    """The tile, the sentence and the gates' panel: trainings of the search and promotions, each counted once."""
+    config = RunConfig(trials=120, strategy="random", promote="digits*2, fashion", promote_eta=3)
+    stub_search(tmp_path / "run", replace(config, gates={"descent": None, "screen": None}), StubExecutor())
+    with Store.open(tmp_path / "run") as store:
+        text = render(store)
+        search = sum(trial.seconds for trial in store.trials())
+        rungs = [
+            [score.seconds for score in store.scores("promotion") if score.budget["rung"] == rung] for rung in (1, 2)
+        ]
+    promoted = sum(map(sum, rungs))
+    assert search > 0 < promoted
+    assert f"<b>{search + promoted:.0f} s</b><span>time in training, promotions included</span>" in text
+    assert (
+        f"Children trained for {search + promoted:.0f} s: {search:.0f} s for the search, {promoted:.0f} s for" in text
+    )
+    (gates,) = [svg for svg in drawings(text) if "after each gate" in svg.get("aria-label", "")]
+    labels = ["".join(label.itertext()) for label in gates.iter("text")]
+    assert any(label.endswith(f"{search:.0f} s in all") for label in labels)
+    for rung, seconds in zip(("rung 1: digits*2", "rung 2: fashion"), rungs, strict=True):
+        assert rung in labels
+        assert str(len(seconds)) in labels
+        assert f"0.25 s each, {sum(seconds):.0f} s in all" in labels
+
+
+def test_every_dot_says_what_it_is(small_run: Path) -> None:
+    with Store.open(small_run) as store:
+        text = render(store)
+        trials = [trial for trial in store.trials() if trial.told is not None]
+    (rewards,) = [svg for svg in drawings(text) if "Reward of every" in svg.get("aria-label", "")]
+    titles = {title.text for title in rewards.iter("title")}
+    assert titles == {f"#{t.id} {t.status} {t.reward or 0.0:.3f}  {t.rule}" for t in trials}
+    names, _ = legend_of(rewards)
+    kinds = {"trained": ("done",), "duplicate": ("duplicate",), "rejected": ("rejected",)}
+    for name, statuses in kinds.items():  # the legend names what is drawn, and nothing else
+        assert (name in names) == any(trial.status in statuses for trial in trials)

@@ -162,6 +162,7 @@ def test_names_that_are_too_long(small_run: Path, capsys: pytest.CaptureFixture[
         ["train", "g", "--plot", LONG],
         ["train", "g", "--data-dir", LONG],
         ["surfaces", "g", "--plot", LONG],
+        ["surfaces", "g", "--plot", "figure.jpg"],
     ):
         assert call(line) in (1, 2), line
         out, err = capsys.readouterr()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +21,7 @@ from nos_search.gate.screen import (
     update_with_rate_tensor,
     with_rate_tensor,
 )
-from nos_search.show.surfaces import Paths, draw
+from nos_search.show.surfaces import Paths, _smooth, _spread, figure_of
 from nos_search.space import Space
 
 CENTRE = (2, -2, 2, -2)
@@ -55,6 +57,9 @@ def test_values_and_gradients_are_those_of_the_formulas() -> None:
             assert float(shown.value(x.detach().numpy())) == pytest.approx(value.item(), rel=1e-6)
             assert out[row, where] == pytest.approx(gradient.numpy(), rel=1e-3, abs=1e-4)
     for shown, _ in surface.blocks():
+        assert MINIMA[shown.name] in shown.minima
+        for minimum in shown.minima:
+            assert float(shown.value(np.array(minimum))) == pytest.approx(shown.floor, abs=1e-12)
         at = np.array(MINIMA[shown.name], float)
         assert float(shown.value(at)) == pytest.approx(shown.floor, abs=1e-12)
         assert float(shown.value(np.array(shown.start))) > 0.5
@@ -126,15 +131,40 @@ def test_good_rules_score_and_bad_ones_do_not() -> None:
     assert sum(noisy) == 1
 
 
-def test_figure_is_an_svg_with_a_path_per_rule_and_surface() -> None:
+def test_figure_has_a_curve_per_rule_and_surface_with_its_rate() -> None:
     programs = [with_rate_tensor(nos_ext.compile_rule(text).rule) for text in ("g", "exp(g) & 1".replace(" & 1", ""))]
     path: list[np.ndarray] = []
     final = final_positions(programs, learning_rates=LEARNING_RATES, steps=20, seed=1, path=path)
     paths = Paths(["g", "<exp>"], np.stack(path), surface.scores(final).argmax(axis=1))
     assert (paths.positions[-1] == final)[np.isfinite(final)].all()
-    text = draw(paths)
+    text = figure_of(paths).render("svg").decode()
     root = ElementTree.fromstring(text)
-    lines = [node for node in root.iter() if node.tag.endswith("polyline")]
-    assert len(lines) == 2 * (len(surface.SURFACES) + 4)
+    gids = Counter(node.get("id") for node in root.iter())
+    flat = sum(shown.dimension == 2 for shown in surface.SURFACES)
+    assert gids["loss"] == gids["raw"] == 2 * len(surface.SURFACES)
+    assert gids["path"] == gids["start"] == gids["end"] == gids["minimum"] == 2 * flat
     assert "nan" not in text
-    assert "&lt;exp&gt;" in text
+    shown = [node.text for node in root.iter() if node.tag.endswith("}text")]
+    for label in ("g", "<exp>", "start", "end", "minimum", "loss above the minimum", "step", "x"):
+        assert label in shown
+    for index, at in enumerate(surface.SURFACES):  # the rate of every curve, beside it and over its path
+        for rule in range(2):
+            assert f"lr {paths.rate(rule, index):g}" in shown
+            assert at.dimension > 2 or f"{at.name}, lr {paths.rate(rule, index):g}" in shown
+        assert at.name in shown
+
+
+def test_labels_beside_curves_keep_apart() -> None:
+    assert _spread([0.2, 0.9], 0.1) == [0.2, 0.9]
+    for heights in ([0.5] * 5, [0.0, 0.0, 1.0, 1.0], [0.97, 0.99, 0.98]):
+        placed = sorted(_spread(heights, 0.1))
+        assert all(b - a > 0.0999 for a, b in itertools.pairwise(placed))
+        assert -1e-9 <= placed[0] <= placed[-1] <= 1 + 1e-9
+    assert sorted(_spread([0.5] * 30, 0.1)) == pytest.approx(np.linspace(0, 1, 30), abs=0.05)
+
+
+def test_a_curve_that_jumps_at_every_step_is_shown_as_its_middle() -> None:
+    curve = np.array([1e-2, 1e-4] * 50)
+    smooth = _smooth(curve)
+    assert smooth[6:-6] == pytest.approx(1e-3)
+    assert _smooth(np.full(3, 0.5)) == pytest.approx(0.5)

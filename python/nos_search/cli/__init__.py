@@ -30,6 +30,7 @@ _EXTRAS = {  # module -> extra of nos-ext that brings it
     "sklearn": "search",
     "scipy": "search",
     "loky": "search",
+    "matplotlib": "plot",
 }
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError
 _REMEDIES = {  # of errors about a file that no other message names

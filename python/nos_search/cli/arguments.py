@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
-from .groups import child, drawn, seed, space_words, workers
+from .groups import child, drawn, plot, seed, space_words, workers
 from .names import FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
@@ -120,7 +120,7 @@ def _export(p: argparse.ArgumentParser) -> None:
 
 def _surfaces(p: argparse.ArgumentParser) -> None:
     p.add_argument("rules", nargs="+", metavar="RULE", help=_RULE)
-    p.add_argument("--plot", metavar="FILE", help="write the paths and losses as SVG")
+    plot(p, "draw paths and losses")
     p.add_argument("--steps", type=int, default=200, metavar="N", help="default 200")
     seed(p, "of the gradient noise and of drops")
     p.add_argument("--json", action="store_true", help="print JSON")

@@ -25,7 +25,8 @@ from ..train.child import ScoringProtocol
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
-from .training import check_common, draw, recipes, shown_loss
+from .plots import draw
+from .training import check_common, recipes, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DEVICES, ENGINES, EXECUTORS, NETS, SPACES, SWEEPS, VOCABULARIES
+from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, SPACES, SWEEPS, VOCABULARIES
+
+_ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
 def child(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +88,12 @@ def seed(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help=f"{what} (default 1)")
 
 
+def plot(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--plot", metavar="FILE", help=f"{what} into FILE, which ends in {_ENDINGS} (needs matplotlib)")
+
+
 def drawn(parser: argparse.ArgumentParser) -> None:
     seed(parser, "all other seeds are derived from it")
     parser.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
-    parser.add_argument("--plot", metavar="FILE", help="write a drawing to FILE, an SVG")
+    plot(parser, "draw the result")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -16,3 +16,4 @@ ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export
+PLOTS = ("svg", "png", "pdf")

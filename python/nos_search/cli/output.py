@@ -9,8 +9,10 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
@@ -19,6 +21,8 @@ from ..escape import line, lines
 
 _ASCII = {"±": "+-", "…": "...", "µ": "u"}  # of what the commands print themselves; rules are ASCII
 _HANDLER = "nos_search.cli.output"
+_SET_IN = "    "  # before the further lines of a row
+_LEAST = 30  # characters that the last column needs beside the others
 
 
 class ReaderGoneError(Exception):
@@ -141,20 +145,56 @@ def _abandon_stdout() -> None:
 # --- forms of results ------------------------------------------------------------------------------------------------
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns plain text in columns. Numbers are set right, the last column is not padded, and each cell is one
-    line."""
+def terminal_width() -> int | None:
+    """Returns how many characters a line may have, and None where no terminal would break it, as in a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, most: int | None = None) -> str:
+    """Returns plain text in columns. Numbers are set right, the last column is not padded, and each cell is one line.
+
+    A line has at most `most` characters, by default as many as the terminal. A row of a wider table goes on in further
+    lines, which are set in, and its last column is broken between words.
+    """
     header, rows = [line(cell) for cell in header], [[line(cell) for cell in row] for row in rows]
     wide = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    bands = _bands(wide, most or terminal_width())
+    last = len(header) - 1
+    numeric = [_numeric(rows, k) for k in range(last)]
 
     def joined(cells: Sequence[str]) -> str:
-        padded = [
-            cell if k == len(cells) - 1 else cell.rjust(wide[k]) if _numeric(rows, k) else cell.ljust(wide[k])
-            for k, cell in enumerate(cells)
-        ]
-        return "  ".join(padded).rstrip()
+        lines: list[str] = []
+        for band, room in bands:
+            padded = [cells[k].rjust(wide[k]) if numeric[k] else cells[k].ljust(wide[k]) for k in band if k < last]
+            indent = _SET_IN if lines else ""
+            start = indent + "".join(f"{cell}  " for cell in padded)
+            ends = [""] if last not in band else [cells[last]] if room is None else _words(cells[last], room)
+            lines += [f"{start if k == 0 else ' ' * len(start)}{end}".rstrip() for k, end in enumerate(ends)]
+        return "\n".join(lines)
 
     return "\n".join(joined(row) for row in (header, *rows))
+
+
+def _bands(wide: Sequence[int], most: int | None) -> list[tuple[list[int], int | None]]:
+    """Returns the columns of each line of a row, with the room for the last column where that is limited."""
+    last = len(wide) - 1
+    if most is None or sum(wide) + 2 * last <= most:
+        return [(list(range(len(wide))), None)]
+    bands: list[tuple[list[int], int | None]] = []
+    band: list[int] = []
+    used = 0
+    for k, width in enumerate(wide):
+        if band and used + (min(width, _LEAST) if k == last else width) > most:
+            bands.append((band, None))
+            band, used = [], len(_SET_IN)
+        band.append(k)
+        used += width + 2
+    return [*bands, (band, max(_LEAST // 2, most - (used - wide[last] - 2)))]
+
+
+def _words(text: str, room: int) -> list[str]:
+    """Breaks the text into lines of at most `room` characters, or of one word."""
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:

@@ -9,6 +9,7 @@ from ..errors import StoreError
 from ..known import REPORTED
 from ..run import baselines
 from ..show import report
+from ..show.figure import check_matplotlib
 from ..store import Store, files
 from .output import emit, note
 
@@ -19,6 +20,7 @@ def call(args: argparse.Namespace) -> int:
         going_on = store.being_written()
     out = args.out or files.inside(folder, "report.html", remedy="remove it, or name another file with --out")
     files.check_place("--out", out)  # before anything is trained for the page
+    check_matplotlib()
     if going_on and not args.no_baselines:
         note("note: the run goes on; known optimizers that were not trained yet are left out")
     if not going_on and not args.no_baselines:

@@ -15,11 +15,12 @@ from ..escape import shell
 from ..executor import Executor
 from ..run import RunConfig, Search
 from ..run.children import make_executor
-from ..run.climbing import climbed
+from ..run.climbing import rungs
 from ..show.leaderboard import summary
 from ..show.live import Display
+from ..show.outlook import Limits
 from ..show.tensorboard import TensorBoard, summary_writer
-from ..store import Store, files
+from ..store import PROMOTION, Store, files
 from ..task import Task
 from .output import note, progress
 from .summary import print_summary
@@ -71,11 +72,10 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
     tensorboard = TensorBoard(Path(place)) if board else None
     with Display(
         progress(),
-        trials=config.trials,
-        children=config.children,
-        earlier=earlier,
-        promoted=climbed(store),
+        limits=Limits(config.trials, config.children, config.seconds, len(rungs(config)), config.promote_eta),
         clock=time.perf_counter,
+        earlier=earlier,
+        promotions=store.scores(PROMOTION),
     ) as display:
         run.listeners = [display, tensorboard] if tensorboard else [display]
         try:

@@ -11,19 +11,18 @@ from ..bounds import check_count
 from ..gate import surface
 from ..gate.screen import LEARNING_RATES, final_positions, with_rate_tensor
 from ..rules import parse_rule_argument
-from ..show.surfaces import Paths, draw
+from ..show.surfaces import Paths, figure_of
 from ..space.group import Array
-from ..store import files
 from ..train.seeds import check_seed
 from .output import as_json, emit, table
+from .plots import check_plot, draw
 
 
 def call(args: argparse.Namespace) -> int:
     """Trains rules on the analytic surfaces, prints how far they come, and draws the figure if one is asked for."""
     check_count("--steps", args.steps)
     check_seed(args.seed)
-    if args.plot is not None:
-        files.check_place("--plot", args.plot)
+    check_plot(args.plot)
     rules = [parse_rule_argument(text) for text in args.rules]
     programs = [with_rate_tensor(rule.program.rule) for rule in rules]
     path: list[Array] = []
@@ -35,7 +34,7 @@ def call(args: argparse.Namespace) -> int:
     names = [shown.name for shown in surface.SURFACES]
     losses = [[float(paths.loss(k, index)[-1]) for index in range(len(names))] for k in range(len(rules))]
     if args.plot is not None:
-        files.write("--plot", args.plot, draw(paths))
+        draw(args.plot, figure_of(paths))
     if args.json:
         rows = [
             {
@@ -54,7 +53,7 @@ def call(args: argparse.Namespace) -> int:
         ]
         emit(as_json({"format": 1, "steps": args.steps, "seed": args.seed, "results": rows}))
         return 0
-    head = f"score in [0, 1]: decades of the loss won in {args.steps} steps, of 4, at the best of 7 learning rates (lr)"
+    head = f"score: decades of the loss won in {args.steps} steps, of 4, at the best of 7 rates (lr)"
     shown = [
         [
             f"{best[k].mean():.3f}",
@@ -63,5 +62,5 @@ def call(args: argparse.Namespace) -> int:
         ]
         for k, rule in enumerate(rules)
     ]
-    emit("\n".join([head, table(["score", *names, "rule"], shown), *([args.plot] if args.plot is not None else [])]))
+    emit("\n".join([head, table(["score", *names, "rule"], shown)]))
     return 0

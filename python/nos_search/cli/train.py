@@ -17,7 +17,8 @@ from ..train.child import train as train_child
 from ..train.engine import kind_of
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, table
-from .training import check_common, draw, recipes, shown_loss
+from .plots import draw
+from .training import check_common, recipes, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -56,6 +57,5 @@ def call(args: argparse.Namespace) -> int:
             end = f"diverged at lr {lr:g}"
         emit(f"{table(['step', 'training loss', 'validation', 'validation loss'], rows)}\n{end}", keep=True)
     if args.plot is not None:
-        title = f"{rule.label} on {task.name} at lr {lr:g}: validation accuracy"
-        draw(args.plot, plot.curve(title, curve["steps"], curve["accuracy"]))
+        draw(args.plot, plot.training(rule.label, task.name, lr, curve))
     return 0

@@ -1,5 +1,4 @@
-"""Owns what evaluate and train have in common: their tasks, the checks before anything is trained, and their
-drawings."""
+"""Owns what evaluate and train have in common: their tasks, and the checks before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,12 +10,11 @@ from pathlib import Path
 from ..bounds import check_count
 from ..errors import UsageError
 from ..run.trainings import TaskRecipe
-from ..store import files
 from ..task import TASKS
 from ..task.download import download
 from ..train.device import check_device
 from ..train.seeds import check_seed
-from .output import note
+from .plots import check_plot
 
 
 def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
@@ -36,8 +34,7 @@ def check_common(args: argparse.Namespace) -> None:
     """Raises UsageError for what is wrong with the options of groups.child and groups.drawn."""
     check_seed(args.seed)
     check_count("--threads", args.threads)
-    if args.plot is not None:
-        files.check_place("--plot", args.plot)
+    check_plot(args.plot)
 
 
 def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRecipe]:
@@ -52,12 +49,6 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
         "train_steps": args.train_steps,
     }
     return [TaskRecipe(name, folder, tuple(options.items()), check_device(args.device), argument) for name in chosen]
-
-
-def draw(path: str, text: str) -> None:
-    """Writes a drawing and says so."""
-    files.write("--plot", path, text)
-    note(f"wrote {path}")
 
 
 def shown_loss(name: str, nats: float | None) -> str:

@@ -18,8 +18,8 @@ from ..space.group import Array
 
 @dataclass(frozen=True)
 class Surface:
-    """A surface has a value(x) and a gradient(x, out) of coordinates (..., d). Its lowest value is `floor`, and
-    trainings begin at `start`.
+    """A surface has a value(x) and a gradient(x, out) of coordinates (..., d). Its lowest value is `floor`, which it
+    has at each of `minima`, and trainings begin at `start`.
 
     `noise` is the standard deviation of what is added to each gradient. `curvatures` are those of a quadratic, and
     empty for other surfaces. `doc` is the formula.
@@ -30,6 +30,7 @@ class Surface:
     value: Callable[[Array], Array]
     gradient: Callable[[Array, Array], None]
     doc: str
+    minima: tuple[tuple[float, ...], ...]
     floor: float = 0.0
     noise: float = 0.0
     curvatures: tuple[float, ...] = ()
@@ -112,31 +113,51 @@ def _quadratic(curvatures: tuple[float, ...]) -> tuple[Callable[[Array], Array],
 
 SURFACES: tuple[Surface, ...] = (
     Surface(
-        "rosenbrock", (-1.2, 1.0), _rosenbrock, _rosenbrock_gradient, "(1 - x)^2 + 100 (y - x^2)^2, minimum at (1, 1)"
+        "rosenbrock",
+        (-1.2, 1.0),
+        _rosenbrock,
+        _rosenbrock_gradient,
+        "(1 - x)^2 + 100 (y - x^2)^2",
+        minima=((1.0, 1.0),),
     ),
     Surface(
         "beale",
         (1.0, 1.5),
         _beale,
         _beale_gradient,
-        "(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2, minimum at (3, 0.5)",
+        "(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2",
+        minima=((3.0, 0.5),),
     ),
-    Surface("saddle", (1.0, 1e-3), _saddle, _saddle_gradient, "(x - 2)^2 - y^2 + y^4 / 4 + 1, minima at (2, +-1.41)"),
     Surface(
-        "plateau", (2.5, 1.5), _plateau, _plateau_gradient, "1 - exp(-((x - 5)^2 + (y - 3)^2) / 2), minimum at (5, 3)"
+        "saddle",
+        (1.0, 1e-3),
+        _saddle,
+        _saddle_gradient,
+        "(x - 2)^2 - y^2 + y^4 / 4 + 1",
+        minima=((2.0, 2.0**0.5), (2.0, -(2.0**0.5))),
+    ),
+    Surface(
+        "plateau",
+        (2.5, 1.5),
+        _plateau,
+        _plateau_gradient,
+        "1 - exp(-((x - 5)^2 + (y - 3)^2) / 2)",
+        minima=((5.0, 3.0),),
     ),
     Surface(
         "ill-conditioned",
         (1.0, -1.0, 1.0, -1.0),
         *_quadratic((0.1, 1.0, 10.0, 100.0)),
-        "quadratic about (2, -2, 2, -2) with curvatures 0.1, 1, 10, 100",
+        "quadratic in four dimensions with curvatures 0.1, 1, 10, 100",
+        minima=(tuple(_CENTRE.tolist()),),
         curvatures=(0.1, 1.0, 10.0, 100.0),
     ),
     Surface(
         "noisy",
         (1.0, -1.0, 1.0, -1.0),
         *_quadratic((0.5, 1.0, 2.0, 4.0)),
-        "quadratic about (2, -2, 2, -2) with curvatures 0.5, 1, 2, 4 and gradient noise of standard deviation 1",
+        "quadratic in four dimensions with curvatures 0.5, 1, 2, 4, and gradient noise of standard deviation 1",
+        minima=(tuple(_CENTRE.tolist()),),
         noise=1.0,
         curvatures=(0.5, 1.0, 2.0, 4.0),
     ),

@@ -7,7 +7,7 @@ kept as scores in the store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from ..executor import Answer
@@ -18,10 +18,15 @@ from .config import RunConfig
 
 
 def climbed(store: Store) -> dict[int, list[float]]:
+    """Returns for each promoted trial of a run its rewards on the rungs 1, 2, ..., as `climbs` does."""
+    return climbs(store.scores(PROMOTION))
+
+
+def climbs(promotions: Iterable[Score]) -> dict[int, list[float]]:
     """Returns for each promoted trial its rewards on the rungs 1, 2, ... A reward is 0 where the rule diverged or could
     not be run."""
     rewards: dict[int, list[float]] = {}
-    for entry in store.scores(PROMOTION):
+    for entry in promotions:
         rewards.setdefault(entry.budget["trial"], []).append(entry.reward or 0.0)
     return rewards
 

@@ -38,7 +38,7 @@ def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]]
     duplicates = Counter(trial.duplicate_of for trial in trials if trial.status == "duplicate")
     done = sorted(
         (trial for trial in trials if trial.status == "done" and trial.reward is not None),
-        key=lambda trial: (*order(trial.reward or 0.0, climbs.get(trial.id, ())), trial.id),
+        key=lambda trial: standing(trial, climbs.get(trial.id, ())),
     )
     return [
         Row(
@@ -53,6 +53,11 @@ def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]]
         )
         for rank, t in enumerate(done, start=1)
     ]
+
+
+def standing(trial: Trial, promoted: Sequence[float]) -> tuple[float, float, int]:
+    """Returns what sorts trained rules, best first: by what they reached, then by discovery."""
+    return (*order(trial.reward or 0.0, promoted), trial.id)
 
 
 def best_rows(store: Store) -> list[Row]:

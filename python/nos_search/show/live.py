@@ -3,20 +3,25 @@ the throughput and a leaderboard with formulas; elsewhere it is plain lines. Its
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..escape import line
 from ..gate import GATES
 from ..store import Score, Trial
+from .leaderboard import standing
+from .outlook import Limits, Work, promotions, seconds_left
 
 _TOP = 8
 _MEAN_WINDOW = 25
@@ -26,86 +31,98 @@ _SHOWN_FLYING = 6
 
 
 class Tally:
-    """These numbers of a run are kept up to date trial by trial."""
+    """These numbers of a run are kept up to date trial by trial. `promoted` has the rewards on higher rungs by
+    trial."""
 
     def __init__(self) -> None:
-        self.answered = 0
+        self.work = Work()
         self.status: Counter[str] = Counter()
         self.stopped: Counter[str] = Counter()
         self.gate_seconds = 0.0
-        self.training_seconds = 0.0
         self.proposed: Counter[int] = Counter()  # by the trial that was trained
-        self.top: list[Trial] = []
+        self.best = 0.0
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
         self.promoted: dict[int, list[float]] = {}
+        self._ranking: list[tuple[tuple[float, float, int], Trial]] = []  # of all rules that were trained to the end
 
     def add(self, trial: Trial) -> bool:
-        """Counts a trial in, and tells whether it is the best so far."""
-        self.answered += 1
+        """Counts a trial in, and tells whether its reward is the best so far."""
+        self.work.answered += 1
         self.status[trial.status] += 1
         for gate, entry in trial.gates.items():
             self.gate_seconds += entry["seconds"]
             self.stopped[gate] += not entry["passed"]
-        self.training_seconds += trial.seconds
+        self.work.seconds += trial.seconds
+        self.work.trained += trial.status in ("done", "diverged")
         self.recent.append(trial.reward or 0.0)
         if trial.status == "duplicate" and trial.duplicate_of is not None:
             self.proposed[trial.duplicate_of] += 1
         if trial.status != "done":
             return False
-        self.top.append(trial)
-        self.top.sort(key=lambda t: (-(t.reward or 0.0), t.id))
-        del self.top[_TOP:]
-        return self.top[0] is trial and (len(self.top) == 1 or (trial.reward or 0.0) > (self.top[1].reward or 0.0))
+        insort(self._ranking, (self._place(trial), trial), key=_first)
+        first = len(self._ranking) == 1
+        better = first or (trial.reward or 0.0) > self.best
+        self.best = max(self.best, trial.reward or 0.0)
+        return better
+
+    def promote(self, trial: Trial, rung: int, score: Score) -> None:
+        """Counts a promotion in, which moves its rule in the leaderboard."""
+        before = self._place(trial)
+        self.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
+        self.work.promote(rung, score.seconds)
+        at = bisect_left(self._ranking, before, key=_first)
+        if at < len(self._ranking) and self._ranking[at][0] == before:
+            del self._ranking[at]
+            insort(self._ranking, (self._place(trial), trial), key=_first)
+
+    def _place(self, trial: Trial) -> tuple[float, float, int]:
+        return standing(trial, self.promoted.get(trial.id, ()))
 
     @property
-    def trained(self) -> int:
-        return self.status["done"] + self.status["diverged"]
-
-    @property
-    def best(self) -> float:
-        return (self.top[0].reward or 0.0) if self.top else 0.0
+    def top(self) -> list[Trial]:
+        """These are the best rules in the order of `show`."""
+        return [trial for _, trial in self._ranking[:_TOP]]
 
     @property
     def mean(self) -> float:
         return sum(self.recent) / len(self.recent) if self.recent else 0.0
 
 
-class Display:
-    """This is a Listener and a context manager. `earlier` are the trials of a resumed run in the order of their
-    answers, and `promoted` their rewards on higher rungs.
+def _first(entry: tuple[tuple[float, float, int], Trial]) -> tuple[float, float, int]:
+    return entry[0]
 
-    The bars end at the limits `trials` and `children`. `clock` gives seconds from any start.
+
+class Display:
+    """This is a Listener and a context manager. `limits` say where the search ends, for the bars and the time left.
+
+    `earlier` are the trials of a resumed run in the order of their answers, and `promotions` their scores on higher
+    rungs. `clock` gives seconds from any start.
     """
 
     def __init__(
         self,
         stream: TextIO,
         *,
-        trials: int | None,
-        earlier: Sequence[Trial],
+        limits: Limits,
         clock: Callable[[], float],
-        children: int | None = None,
-        promoted: Mapping[int, Sequence[float]] | None = None,
+        earlier: Sequence[Trial] = (),
+        promotions: Sequence[Score] = (),
     ) -> None:
-        self._stream, self._clock, self._start = stream, clock, clock()
+        self._stream, self._limits, self._clock, self._start = stream, limits, clock, clock()
         self.tally = Tally()
+        by_id = {trial.id: trial for trial in earlier}
         for trial in earlier:
             self.tally.add(trial)
-        self.tally.promoted = {number: list(rewards) for number, rewards in (promoted or {}).items()}
-        self._times: deque[tuple[float, int]] = deque([(self._start, self.tally.trained)], maxlen=_RATE_WINDOW)
+        for score in promotions:
+            self.tally.promote(by_id[score.budget["trial"]], score.budget["rung"], score)
+        self._before = self.tally.work.total_seconds
+        self._times: deque[tuple[float, int]] = deque([(self._start, self.tally.work.trained)], maxlen=_RATE_WINDOW)
         self._flying: dict[int, tuple[Trial, int, float]] = {}
         self._live: Live | None = None
         if stream.isatty():
-            columns = (
-                TextColumn("{task.description:9}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._progress = Progress(*columns)
-            self._bar = self._progress.add_task("proposals", total=trials, completed=self.tally.answered)
-            self._children = self._progress.add_task("children", total=children, completed=self.tally.trained)
+            self._progress = Progress(TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn())
+            self._bars = {name: self._progress.add_task(name, total=None) for name in self._amounts()}
+            self._advance()
             self._live = Live(console=Console(file=stream), refresh_per_second=4, get_renderable=self._picture)
 
     def __enter__(self) -> Display:
@@ -128,26 +145,33 @@ class Display:
 
     def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
         self._landed(trial)
-        self.tally.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
-        if not self._live:
+        self.tally.promote(trial, rung, score)
+        if self._live:
+            self._advance()
+        else:
             self._line(f"trial {trial.id}: rung {rung} ({score.task}) {score.reward or 0.0:.4f}  {trial.rule}")
 
     def on_trial(self, trial: Trial) -> None:
         self._landed(trial)
         better = self.tally.add(trial)
-        self._times.append((self._clock(), self.tally.trained))
+        self._times.append((self._clock(), self.tally.work.trained))
         if self._live:
-            self._progress.update(self._bar, completed=self.tally.answered)
-            self._progress.update(self._children, completed=self.tally.trained)
+            self._advance()
         elif better:
             self._line(f"trial {trial.id}: new best {trial.reward or 0.0:.4f} at lr {trial.lr:g}  {trial.rule}")
-        elif self.tally.answered % _LINE_EVERY == 0:
+        elif self.tally.work.answered % _LINE_EVERY == 0:
             status = self.tally.status
             self._line(
                 f"trial {trial.id}: mean of last {len(self.tally.recent)} {self.tally.mean:.3f}, "
-                f"best {self.tally.best:.4f}, trained {self.tally.trained} ({self._rate():,.0f}/h), "
+                f"best {self.tally.best:.4f}, trained {self.tally.work.trained} ({self._rate():,.0f}/h), "
                 f"duplicates {status['duplicate']}, rejected {status['rejected']}"
             )
+
+    def left(self) -> float | None:
+        """Returns about how many seconds the search goes on, promotions included, and None when nothing tells yet."""
+        elapsed = self._clock() - self._start
+        pace = (self.tally.work.total_seconds - self._before) / max(1e-9, elapsed)
+        return seconds_left(self.tally.work, self._limits, elapsed=elapsed, pace=pace)
 
     def _rate(self) -> float:
         """Returns how many children per hour were trained lately."""
@@ -160,7 +184,32 @@ class Display:
     # --- on a terminal ---------------------------------------------------------------------------------------------
 
     def _picture(self) -> Group:
-        return Group(self._progress, *self._in_training(), self._numbers(), self._gates(), self._leaderboard())
+        return Group(
+            self._progress, self._time(), *self._in_training(), self._numbers(), self._gates(), self._leaderboard()
+        )
+
+    def _amounts(self) -> dict[str, tuple[float, float | None]]:
+        """For each bar how much is done, and of how much; None where there is no limit."""
+        work, limits = self.tally.work, self._limits
+        bars: dict[str, tuple[float, float | None]] = {
+            "proposals": (work.answered, limits.trials),
+            "children": (work.trained, limits.children),
+        }
+        if limits.rungs:
+            wanted = promotions(work, limits)
+            bars["promotions"] = (sum(work.promoted.values()), None if wanted is None else sum(wanted))
+        return bars
+
+    def _advance(self) -> None:
+        for name, (done, wanted) in self._amounts().items():
+            self._progress.update(self._bars[name], completed=done, total=wanted)
+
+    def _time(self) -> Text:
+        left = self.left()
+        text = f"{_hours(self._clock() - self._start)} so far"
+        if left is not None:
+            text += f", about {_hours(left)} left" + (", promotions included" if self._limits.rungs else "")
+        return Text(text)
 
     def _in_training(self) -> list[Text]:
         now = self._clock()
@@ -182,31 +231,32 @@ class Display:
         tally = self.tally
         return Text(
             f"{self._rate():,.0f} children/h   mean of last {len(tally.recent)}: {tally.mean:.3f}   "
-            f"trained {tally.trained}   diverged {tally.status['diverged']}   failed {tally.status['failed']}   "
-            f"training {tally.training_seconds:.0f} s, gates {tally.gate_seconds:.1f} s"
+            f"trained {tally.work.trained}   diverged {tally.status['diverged']}   failed {tally.status['failed']}   "
+            f"training {tally.work.total_seconds:.0f} s, gates {tally.gate_seconds:.1f} s"
             + (f"   promoted {len(tally.promoted)}" if tally.promoted else "")
         )
 
     def _gates(self) -> Text:
-        left, steps = self.tally.answered, [f"proposed {self.tally.answered}"]
+        left, steps = self.tally.work.answered, [f"proposed {self.tally.work.answered}"]
         for gate in GATES:
             left -= self.tally.stopped[gate]
             steps.append(f"{gate} {left}")
         return Text(" > ".join(steps), style="cyan")
 
     def _leaderboard(self) -> Table:
-        table = Table(expand=False)
-        for name in ("#", "reward", "lr"):
+        table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        names = ["#", "reward", *(f"rung {k}" for k in range(1, self._limits.rungs + 1)), "lr", "times"]
+        for name in names:
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("rule", overflow="fold")
-        table.add_column("proposed", justify="right", no_wrap=True)
-        if self.tally.promoted:
-            table.add_column("higher rungs", no_wrap=True)
+        table.add_column("rule", overflow="ellipsis")  # words stay whole; one that is wider than the column is cut
         for rank, trial in enumerate(self.tally.top, start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
-            proposed = str(1 + self.tally.proposed[trial.id])
-            cells: list[str | Text] = [str(rank), f"{trial.reward or 0.0:.4f}", lr, Text(line(trial.rule)), proposed]
-            if self.tally.promoted:
-                cells.append(" ".join(f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])))
-            table.add_row(*cells)
+            times = str(1 + self.tally.proposed[trial.id])
+            climbed = [f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])]
+            climbed += [""] * (self._limits.rungs - len(climbed))
+            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *climbed, lr, times, Text(line(trial.rule)))
         return table
+
+
+def _hours(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,94 +1,112 @@
-"""Owns the drawings of evaluate and train: stand-alone SVG files."""
+"""Owns the drawings of evaluate and train: accuracies of rules side by side, and the curves of one training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from ..escape import markup
-from ..train.evaluate import Comparison
-from .svg import ticks
+from ..train.evaluate import CONFIDENCE, Comparison
+from .figure import Drawing, colour, legend_above, whole_steps, words
 
-_STYLE = (
-    "<style>text{font:13px system-ui,sans-serif;fill:#1c2430}.tick{fill:#5b6675;font-size:11px}"
-    ".title{font-weight:600}line.grid{stroke:#dde2e8}.bar{stroke:#2563a8;stroke-width:2}.dot{fill:#2563a8}"
-    ".run{fill:#2563a8;opacity:.35}polyline{fill:none;stroke:#2563a8;stroke-width:2}rect.page{fill:#fff}</style>"
-)
-_ROW, _LABEL, _WIDE, _RIGHT = 24, 300, 520, 90
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ROW: Final = 0.3  # inches for one rule
+_TOP, _BOTTOM = 0.75, 0.6  # inches around the rows of a task
+_LABEL: Final = 46  # characters of a rule
 
 
-def _page(width: int, height: int, label: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{markup(label)}">{_STYLE}<rect class="page" width="{width}" height="{height}"/>'
-        + "".join(parts)
-        + "</svg>\n"
+def comparison(results: Sequence[Comparison]) -> Drawing:
+    """Draws test accuracies, one panel per task, one row per rule, the best on top: the mean, its interval, each
+    run."""
+    tasks = list(dict.fromkeys(result.task for result in results))
+    panels = {task: sorted((r for r in results if r.task == task), key=lambda r: -r.test_mean) for task in tasks}
+    heights = [_TOP + _BOTTOM + _ROW * len(rows) for rows in panels.values()]
+
+    def paint(figure: Figure) -> None:
+        width, height = figure.get_size_inches()
+        longest = max(len(words(r.rule, _LABEL)) for r in results)
+        left, right = 0.5 + 0.085 * longest, 0.85
+        above = 0.0
+        for (task, rows), high in zip(panels.items(), heights, strict=True):
+            bottom = height - above - high + _BOTTOM
+            axes = figure.add_axes(
+                (left / width, bottom / height, 1 - (left + right) / width, _ROW * len(rows) / height)
+            )
+            _compare(axes, task, rows)
+            above += high
+
+    return Drawing("Test accuracy of rules", (10.0, sum(heights)), paint)
+
+
+def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
+    places = range(len(rows))
+    means = [row.test_mean for row in rows]
+    axes.plot(
+        [test for row in rows for test in row.tests], [k for k in places for _ in rows[k].tests],
+        linestyle="none", marker="o", markersize=5, color=colour("done"), alpha=0.35, label="one seed", gid="runs",
+    )  # fmt: skip
+    halves = {k: row.test_ci for k, row in enumerate(rows) if row.test_ci is not None}
+    if halves:
+        axes.errorbar(
+            [means[k] for k in halves], list(halves), xerr=list(halves.values()), fmt="none",
+            ecolor=colour("ink"), elinewidth=1.6, capsize=3, label=f"{CONFIDENCE:.0%} t interval of the mean",
+        )  # fmt: skip
+    axes.plot(
+        means, places, linestyle="none", marker="D", markersize=6, color=colour("best"), label="mean", gid="means"
     )
+    seen = [value for row in rows for value in (*row.tests, row.test_mean)]
+    ends = [row.test_mean + side * (row.test_ci or 0.0) for row in rows for side in (-1, 1)]
+    low, high = min([*seen, *(max(0.0, end) for end in ends)]), max([*seen, *(min(1.0, end) for end in ends)])
+    margin = max(0.005, 0.05 * (high - low))
+    axes.set(
+        xlim=(low - margin, high + margin),
+        ylim=(len(rows) - 0.4, -0.6),
+        xlabel="test accuracy (share of examples)",
+    )
+    axes.set_yticks(places, [words(row.rule, _LABEL) for row in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=colour("ink"), labelsize=10)
+    axes.spines["left"].set_visible(False)
+    for k, mean in enumerate(means):
+        axes.annotate(
+            f"{mean:.4f}", (1.0, k), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
+            va="center", color=colour("soft"), annotation_clip=False,
+        )  # fmt: skip
+    seeds = rows[0].seeds
+    axes.set_title(f"{words(task)}, {seeds} seed{'' if seeds == 1 else 's'}", pad=22)
+    legend_above(axes)
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """The part of [0, 1] that shows all values, with a margin."""
-    low, high = min(values), max(values)
-    margin = max(0.01, 0.08 * (high - low))
-    return max(0.0, low - margin), min(1.0, high + margin)
+def training(rule: str, task: str, lr: float, curve: Mapping[str, Sequence[Any]]) -> Drawing:
+    """Draws the curves of one training over its steps: the losses above, the validation accuracy below."""
+    steps = curve["steps"]
 
+    def paint(figure: Figure) -> None:
+        loss, accuracy = figure.subplots(
+            2, 1, sharex=True, height_ratios=(1, 1),
+            gridspec_kw={"left": 0.1, "right": 0.97, "top": 0.88, "bottom": 0.1, "hspace": 0.22},
+        )  # fmt: skip
+        lines = (
+            (loss, curve["loss"], "training", {"color": colour("s0"), "linestyle": (0, (5, 2))}),
+            (loss, curve["val_loss"], "validation", {"color": colour("s1")}),
+            (accuracy, curve["accuracy"], "validation", {"color": colour("s1")}),
+        )
+        for axes, values, name, look in lines:
+            points = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
+            points = [(step, value) for step, value in points if math.isfinite(value)]
+            axes.plot(
+                [step for step, _ in points], [value for _, value in points], marker="o", markersize=4, label=name,
+                gid=f"{'accuracy' if axes is accuracy else f'{name}-loss'}", **look,
+            )  # fmt: skip
+        loss.set(ylabel="loss (nats)")
+        accuracy.set(xlabel="training step", ylabel="accuracy (share of examples)", ylim=(-0.02, 1.02))
+        whole_steps(accuracy)
+        for axes in (loss, accuracy):
+            legend_above(axes)
+        figure.suptitle(
+            f"{words(rule, 48)} on {words(task)} at lr {lr:g}", x=0.1, ha="left", fontsize=11, weight="bold"
+        )
 
-def _between(low: float, high: float) -> list[float]:
-    """About five round numbers from low to high."""
-    step = ticks(high - low, 5)[1]
-    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def comparison(results: Sequence[Comparison]) -> str:
-    """Test accuracies, one panel per task, one row per rule: mean, 95 % t interval, and each run as a faint dot."""
-    parts, top = [], 10
-    for task in dict.fromkeys(result.task for result in results):
-        rows = sorted((r for r in results if r.task == task), key=lambda r: -r.test_mean)
-        ends = [r.test_mean + side * (r.test_ci or 0.0) for r in rows for side in (-1, 1)]
-        low, high = _range([min(1.0, max(0.0, end)) for end in ends] + [test for r in rows for test in r.tests])
-
-        def x(value: float, low: float = low, high: float = high) -> float:
-            return _LABEL + _WIDE * (min(high, max(low, value)) - low) / (high - low)
-
-        bottom = top + 30 + _ROW * len(rows)
-        title = f"{task}: test accuracy, mean and 95 % t interval, {rows[0].seeds} seed(s)"
-        parts.append(f'<text class="title" x="{_LABEL}" y="{top + 16}">{markup(title)}</text>')
-        for tick in _between(low, high):
-            at = x(tick)
-            parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 26}" y2="{bottom}"/>')
-            parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{tick:.3g}</text>')
-        for k, row in enumerate(rows):
-            y = top + 30 + _ROW * k + _ROW / 2
-            name = row.rule if len(row.rule) <= 40 else row.rule[:39] + "…"
-            parts.append(f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{markup(name)}</text>')
-            parts += [f'<circle class="run" cx="{x(test):.1f}" cy="{y}" r="2.5"/>' for test in row.tests]
-            half = row.test_ci or 0.0
-            ends_at = f'x1="{x(row.test_mean - half):.1f}" x2="{x(row.test_mean + half):.1f}"'
-            parts.append(f'<line class="bar" {ends_at} y1="{y}" y2="{y}"/>')
-            parts.append(f'<circle class="dot" cx="{x(row.test_mean):.1f}" cy="{y}" r="4.5"/>')
-            parts.append(f'<text class="tick" x="{_LABEL + _WIDE + 12}" y="{y + 4}">{row.test_mean:.4f}</text>')
-        top = bottom + 34
-    return _page(_LABEL + _WIDE + _RIGHT, top, "Test accuracy of rules", parts)
-
-
-def curve(title: str, steps: Sequence[int], accuracy: Sequence[float]) -> str:
-    """Validation accuracy over the steps of one training, from 0 to 1."""
-    width, height, left, top = 640, 360, 56, 40
-    wide, high, last = width - left - 20, height - top - 44, max(1, steps[-1] if steps else 1)
-    parts = [f'<text class="title" x="{left}" y="22">{markup(title)}</text>']
-    for tick in ticks(1.0, 5):
-        y = top + high * (1 - tick)
-        parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
-    for tick in ticks(float(last)):
-        at = left + wide * tick / last
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{top + high + 18}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{left + wide / 2}" y="{height - 8}" text-anchor="middle">step</text>')
-    points = [
-        (left + wide * step / last, top + high * (1 - value))
-        for step, value in zip(steps, accuracy, strict=True)
-        if math.isfinite(value)
-    ]
-    parts.append(f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
-    parts += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in points]
-    return _page(width, height, title, parts)
+    return Drawing(f"Training of {rule} on {task} at lr {lr:g}: losses and validation accuracy", (8.0, 6.0), paint)

@@ -1,7 +1,8 @@
 """Owns the report of a run: one HTML page that holds everything it shows and loads nothing.
 
 Everything from the store is escaped when it is put in: text by the template, which is rendered with autoescape, and in
-formulas by `formula` and in drawings by svg.py. Only what those two made is Markup.
+formulas by simplified.py and in drawings by inline.py. Only what those two made is Markup. Rules are shown simplified;
+the text that the search wrote appears when one points at them.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from nos_ext import RuleError
-from nos_ext.rule.printers.mathml import text_to_mathml
-
-from ..escape import lines, markup
+from ..escape import lines
 from ..gate import GATES, gate_counts
 from ..known import REPORTED, RULES
 from ..run import RunConfig, baselines
-from ..run.climbing import climbed, rungs
+from ..run.climbing import climbs, rungs
 from ..space import SearchSpace, make_space
 from ..store import PROMOTION, Score, Store, Trial
-from . import svg
+from . import charts
+from .figure import PALETTE, Drawing
+from .inline import inline
 from .leaderboard import Row, counts, leaderboard
 from .primitives import usage
+from .simplified import formula, simplified
 
 TOP_RULES = 8
 TABLE_ROWS = 50
@@ -41,40 +42,33 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 def render(store: Store) -> str:
-    """The page as text. Works on a run that is going on, too."""
+    """Returns the page as text. This works on a run that is going on, too."""
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
-    promoted = climbed(store)
+    promotions = store.scores(PROMOTION)
+    promoted = climbs(promotions)
     rows = leaderboard(trials, promoted)
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
     config = dict(store.config)
     space = make_space(config["space"])
-    best = rows[0] if rows else None
-    chart, has_baseline = _reward_chart(trials) if trials else ("", False)
-    learning, legend = _learning(rows, by_id, baselines.stored(store))
+    known = baselines.stored(store)
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
+    curves = _curves(rows, by_id, known)
     return _template().render(
         config=config,
-        best=best,
+        palette=PALETTE,
+        best=_Shown.of(rows[0], block=True) if rows else None,
         counts=counts(trials),
-        best_formula=Markup(formula(best.rule, block=True)) if best else "",
-        is_update=best is not None and not best.rule.startswith("def "),
-        reward_chart=Markup(chart),
-        has_baseline=has_baseline,
-        funnel=Markup(svg.funnel(_funnel(trials))),
+        is_update=bool(rows) and not rows[0].rule.startswith("def "),
+        reward_chart=_svg(_rewards(trials) if trials else None, "rewards"),
+        funnel=_svg(charts.funnel(_funnel(trials, higher, promotions)), "funnel"),
         meanings=GATES,
-        learning=Markup(learning),
-        legend=legend,
-        baselines_missing=[RULES[name].label for name in REPORTED if name not in baselines.stored(store)],
-        primitives=Markup(
-            svg.heat(names, shares, label="Use of primitives over time", ends=("first", "last evaluations"))
-        ),
+        learning=_svg(charts.learning([line.curve for line in curves]), "learning"),
+        legend=sorted(curves, key=lambda line: -line.reward),
+        baselines_missing=[RULES[name].label for name in REPORTED if name not in known],
+        primitives=_svg(charts.primitives(names, shares, evaluations=len(trials)), "primitives"),
         rows=[
-            {
-                "row": row,
-                "formula": Markup(formula(row.rule)),
-                "spark": Markup(svg.spark(by_id[row.trial].curve.get("accuracy", []))),
-            }
+            _Shown.of(row, spark=_svg(charts.spark(by_id[row.trial].curve.get("accuracy", [])), f"spark{row.rank}"))
             for row in rows[:TABLE_ROWS]
         ],
         rungs=[
@@ -84,23 +78,43 @@ def render(store: Store) -> str:
         eta=config.get("promote_eta"),
         hidden=max(0, len(rows) - TABLE_ROWS),
         top=TOP_RULES,
-        window=_MEAN_WINDOW,
         reasons=Counter(trial.reason.splitlines()[0] for trial in trials if trial.reason).most_common(8),
         settings=_settings(config, space),
         versions=store.versions,
-        training_seconds=sum(trial.seconds for trial in trials) + sum(s.seconds for s in store.scores(PROMOTION)),
+        times=_Times(sum(trial.seconds for trial in trials), sum(score.seconds for score in promotions)),
         started=_day(min(trial.started for trial in trials)) if trials else "",
     )
 
 
-def formula(text: str, *, block: bool = False) -> str:
-    """The text of a rule as a <math> element, for a line of text or as a `block`. Text that is no rule, as a damaged or
-    newer store may have, comes back as <code>.
-    """
-    try:
-        return text_to_mathml(text, block=block)
-    except RuleError:
-        return f"<code>{markup(text)}</code>"
+@dataclass(frozen=True)
+class _Times:
+    """These are the seconds in which children trained: for the search itself, and for promotions."""
+
+    search: float
+    promotions: float
+
+    @property
+    def total(self) -> float:
+        return self.search + self.promotions
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """This is a row of the leaderboard as it is shown: its rule as a formula and as simplified text, its small
+    curve."""
+
+    row: Row
+    formula: str
+    text: str
+    spark: str
+
+    @classmethod
+    def of(cls, row: Row, *, block: bool = False, spark: str = "") -> _Shown:
+        return cls(row, Markup(formula(row.rule, block=block)), simplified(row.rule), spark)
+
+
+def _svg(drawing: Drawing | None, name: str) -> str:
+    return Markup("" if drawing is None else inline(drawing, name))
 
 
 @cache
@@ -123,73 +137,94 @@ def _day(seconds: float) -> str:
         return ""
 
 
-def _reward_chart(trials: Sequence[Trial]) -> tuple[str, bool]:
-    """The drawing, and whether the strategy told its own mean."""
-    points, best, window, baseline = [], [], [], []
-    top = 0.0
+def _rewards(trials: Sequence[Trial]) -> Drawing:
+    dots: list[charts.Dot] = []
+    mean: list[tuple[float, float]] = []
+    baseline: list[tuple[float, float]] = []
     recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
     for index, trial in enumerate(trials):
         reward = trial.reward or 0.0
-        top = max(top, reward)
-        best.append(top)
         recent.append(reward)
         if len(recent) >= min(_MEAN_WINDOW, len(trials)):
-            window.append((index, sum(recent) / len(recent)))
+            mean.append((index, sum(recent) / len(recent)))
         if "baseline" in trial.metrics:
             baseline.append((index, trial.metrics["baseline"]))
-        points.append((index, reward, f"dot {trial.status}", f"#{trial.id} {trial.status} {reward:.3f}  {trial.rule}"))
-    means = [("mean", window), ("baseline", baseline)]
-    return svg.rewards(points, best, [(kind, line) for kind, line in means if line]), bool(baseline)
+        title = f"#{trial.id} {trial.status} {reward:.3f}  {trial.rule}"
+        dots.append(charts.Dot(index, reward, trial.status, title))
+    return charts.rewards(dots, mean, baseline, window=_MEAN_WINDOW)
 
 
-def _funnel(trials: Sequence[Trial]) -> list[tuple[str, int, str]]:
-    """What was left after each gate, and what the gate cost."""
+def _funnel(trials: Sequence[Trial], higher: Sequence[str], promotions: Sequence[Score]) -> list[charts.Stage]:
+    """Returns what was left after each gate, after the training and on each rung, and what that cost."""
     total = counts(trials)
     left = total["trials"]
-    stages = [("proposed", left, "")]
+    stages = [charts.Stage("proposed", left, "")]
     for gate in gate_counts(trials):
         if gate.entered == 0:
             continue
         left -= gate.stopped
         each = 1e6 * gate.seconds / gate.entered
         cost = f"{each:.0f} \u00b5s" if each < 1e3 else f"{each / 1e3:.1f} ms"
-        stages.append((gate.gate, left, f"{gate.stopped} stopped, {cost} each, {gate.seconds:.2f} s in all"))
-    trained = sum(trial.seconds for trial in trials)
-    each = trained / max(1, total["trained"])
-    stages.append(("trained", total["trained"], f"{each:.2f} s each, {trained:.0f} s in all"))
-    stages.append(("to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"))
+        stages.append(
+            charts.Stage(gate.gate, left, f"{gate.stopped} stopped, {cost} each, {gate.seconds:.2f} s in all")
+        )
+    stages.append(
+        charts.Stage("trained", total["trained"], _cost([trial.seconds for trial in trials], total["trained"]))
+    )
+    stages.append(charts.Stage("to the end", total["done"], f"{total['diverged']} diverged, {total['failed']} failed"))
+    for rung, name in enumerate(higher, start=1):
+        seconds = [score.seconds for score in promotions if score.budget["rung"] == rung]
+        stages.append(charts.Stage(f"rung {rung}: {name}", len(seconds), _cost(seconds, len(seconds))))
     return stages
+
+
+def _cost(seconds: Sequence[float], count: int) -> str:
+    return f"{sum(seconds) / max(1, count):.2f} s each, {sum(seconds):.0f} s in all"
 
 
 @dataclass(frozen=True)
 class _Line:
-    """An entry of the legend of learning curves."""
+    """This is a learning curve with its row in the table below the drawing."""
 
-    css: str
-    name: str
+    curve: charts.Curve
+    swatch: str
     formula: str
+    searched: str
     reward: float
     lr: float | None
 
 
+def _curves(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str, Score]) -> list[_Line]:
+    """Returns the curves of the best rules, then those of the known optimizers."""
+
+    def line(curve: charts.Curve, name: str, rule: str, reward: float, lr: float | None) -> _Line:
+        shown = Markup(formula(rule)) if rule else ""
+        return _Line(curve, _svg(charts.swatch(curve.look), f"swatch-{name}"), shown, rule, reward, lr)
+
+    found = [
+        line(
+            charts.Curve(f"rank {row.rank}", charts.found_look(k), _points(trials[row.trial].curve)),
+            f"found{k}",
+            row.rule,
+            row.reward,
+            row.lr,
+        )
+        for k, row in enumerate(rows[:CURVES])
+    ]
+    return found + [
+        line(
+            charts.Curve(RULES[name].label, charts.known_look(k), _points(entry.curve)),
+            f"known{k}",
+            "",
+            entry.reward or 0.0,
+            entry.lr,
+        )
+        for k, (name, entry) in enumerate(known.items())
+    ]
+
+
 def _points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
     return list(zip(curve.get("steps", []), curve.get("accuracy", []), strict=False))
-
-
-def _learning(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str, Score]) -> tuple[str, list[_Line]]:
-    """Learning curves of the best rules and the known optimizers, with the legend."""
-    lines, legend = [], []
-    for k, row in enumerate(rows[:CURVES]):
-        curve = trials[row.trial].curve
-        lines.append((f"curve found c{k}", _points(curve)))
-        legend.append(_Line(f"found c{k}", f"rank {row.rank}", Markup(formula(row.rule)), row.reward, row.lr))
-    for k, (name, entry) in enumerate(known.items()):
-        lines.append((f"curve known k{k}", _points(entry.curve)))
-        legend.append(_Line(f"known k{k}", RULES[name].label, "", entry.reward or 0.0, entry.lr))
-    drawing = svg.curves(
-        [line for line in lines if line[1]], label="Validation accuracy while a child trains", what="training step"
-    )
-    return drawing, sorted(legend, key=lambda line: -line.reward)
 
 
 def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str]]:

@@ -65,14 +65,15 @@ def check_new(option: str, path: str, *, force: bool) -> None:
         raise UsageError(f"{option} {path} exists; choose another file, or add --force to replace it")
 
 
-def write(option: str, path: str | Path, text: str) -> None:
-    """Writes a text file in UTF-8. Raises UsageError, which names `option`, when there can be no such file, and
+def write(option: str, path: str | Path, content: str | bytes) -> None:
+    """Writes a file, text in UTF-8. Raises UsageError, which names `option`, when there can be no such file, and
     SearchError when the disk fails; then an older file of that name is as it was."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         if _is_device(path):
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_bytes(data)
         else:
-            _replace(os.path.realpath(path), text)
+            _replace(os.path.realpath(path), data)
     except OSError as error:
         kind = UsageError if error.errno in _NAMED_WRONG else SearchError
         raise kind(f"{option} {path} cannot be written: {error.strerror}; choose another file") from None
@@ -83,7 +84,7 @@ def _is_device(path: str | Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
-def _replace(path: str, text: str) -> None:
+def _replace(path: str, data: bytes) -> None:
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
         with open(path, "r+b"):  # what is read-only stays as it is, though its folder would let it be replaced
@@ -92,8 +93,8 @@ def _replace(path: str, text: str) -> None:
         mode = 0o666 & ~_umask()
     handle, part = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".nos-search-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(part, mode)
