@@ -14,34 +14,36 @@
 #include <vector>
 
 #include "../../../program/program.h"
-#include "../lower.h"
-#include "vcode.h"
+#include "../kernel_call.h"
+#include "loop.h"
 
 namespace nos::cpu::native {
 
 inline constexpr int kDivisorWords = 3;  // of one divisor in the scalar row: see Expander::quotient
 inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row: 8 are used, a vector of 16 may be read
 
-// Values are numbered as in a program: inputs first, then one per node. Scalars too, but for one more, the factor of
-// the gradient, which has the number program.num_scalars().
+// Values are numbered as in a program: inputs first, then one per node. Scalars are too, and there is one more, the
+// factor of the gradient, which has the number program.num_scalars().
 struct Node {
-  Op op;
-  int16_t table;  // >= 0: look `a` up in that table; op does not count
+  Op op{};
   Operand a, b, c;
+  int16_t table = -1;  // >= 0: the node looks `a` up in that table, and has no op
   int arity() const { return table >= 0 ? 1 : info(op).arity; }
+  Operand& operand(int i) { return i == 0 ? a : i == 1 ? b : c; }
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
+  bool divides_by_scalar() const { return table < 0 && op == Op::div && !a.is_scalar() && b.is_scalar(); }
 };
 
-// A function of one sign product. Operand 0 is the input, operand k the result of step k - 1; the last step is the
-// result.
-using Table = std::vector<Step>;
+// How a look-up table is filled: a function of one sign product as calls of block kernels. Operand 0 is the product,
+// operand k the result of call k - 1; the last call gives the table.
+using TableCalls = std::vector<KernelCall>;
 
 struct Graph {
   int num_inputs;
   int num_scalars;  // of the program; the factor comes after them
   std::vector<Node> nodes;
   std::vector<Operand> outputs;
-  std::vector<Table> tables;
+  std::vector<TableCalls> tables;
   std::vector<uint16_t> divisors;  // the scalars that values are divided by
   std::vector<float> constants;    // value of each scalar that is a constant, NaN for the others
 };
@@ -56,7 +58,7 @@ Graph make_graph(const Program& program);
 // The same with the gradient multiplied by the factor first.
 Graph scale_gradient(const Graph& graph);
 
-// A row of native.def.
+// What a row of native.def says.
 struct NativeOp {
   enum Kind : uint8_t { kernel, loop, compare } kind;
   double ns;            // per element

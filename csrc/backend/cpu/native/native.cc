@@ -3,10 +3,11 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+#include <utility>
 
 #include "../kernels.h"
-#include "allocate.h"
-#include "emit.h"
+#include "assemble.h"
 #include "expand.h"
 
 namespace nos::cpu::native {
@@ -26,8 +27,8 @@ Tier choose() {
   // the interpreter's choice, so that $NOS_ISA holds for both
   const bool avx512 = std::strcmp(isa().name, "avx512") == 0;
   if (!avx512 && std::strcmp(isa().name, "avx2") != 0) return {false, {}, "off: needs AVX2"};
-  constexpr uint8_t kReturn[] = {0xc3};
-  if (!CodeMemory(kReturn)) return {false, {}, "off: the system refuses executable memory"};
+  constexpr uint8_t kReturn[] = {0xc3};  // ret
+  if (!x86::CodeMemory(kReturn)) return {false, {}, "off: the system refuses executable memory"};
   return avx512 ? Tier{true, Target::avx512, "avx512"} : Tier{true, Target::avx2, "avx2"};
 #else
   return {false, {}, "off: needs x86-64 and POSIX"};
@@ -52,40 +53,29 @@ double estimate(const Graph& graph, Target target) {
   return target == Target::avx512 ? ns : 1.6 * ns;
 }
 
+// Makes code executable.
+NativeCode load(Assembly assembly, int num_slots) {
+  NativeCode out;
+  out.num_slots = num_slots;
+  out.num_scratch = assembly.num_scratch;
+  out.stages = std::move(assembly.stages);
+  out.single_loop = out.stages.size() == 1 && out.stages[0].kind == Stage::Kind::loop;
+  out.memory = x86::CodeMemory(assembly.code);
+  out.usable = assembly.entries.empty() || out.memory;
+  if (out.memory)
+    for (int32_t e : assembly.entries)
+      out.loops.push_back(reinterpret_cast<LoopFunction*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
+  return out;
+}
+
 }  // namespace
 
 const char* status() { return tier().status; }
 
-Code compile(const Graph& graph, const DType* dtypes, Target target, std::vector<uint8_t>* bytes) {
-  Stages stages = cut(graph, dtypes, target);
-  Code out;
-  out.num_slots = graph.num_inputs;
-  out.num_scratch = stages.num_scratch;
-  out.single_loop = stages.stages.size() == 1 && stages.stages[0].kind == Stage::Kind::segment;
-  Assembler assembler;
-  std::vector<uint32_t> pool;
-  std::vector<int32_t> entries;
-  for (const Segment& s : stages.segments) {
-    entries.push_back(assembler.here());
-    if (target == Target::avx512)
-      emit_avx512(assembler, pool, allocate(s, kRegistersAvx512), first_table(graph));
-    else
-      emit_avx2(assembler, pool, allocate(s, kRegistersAvx2), first_table(graph));
-  }
-  assembler.place_pool(pool);
-  out.stages = std::move(stages.stages);
-  if (bytes) *bytes = assembler.bytes;
-  out.memory = CodeMemory(assembler.bytes);
-  out.usable = entries.empty() || out.memory;
-  if (out.memory)
-    for (int32_t e : entries)
-      out.loops.push_back(reinterpret_cast<Loop*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
-  return out;
-}
+NativeProgram::NativeProgram(const Program& program)
+    : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}
 
-Native::Native(const Program& program) : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}
-
-const Code* Native::code(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
+const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
   uint64_t key = scaled;
   const int slots = graph_.num_inputs;
   for (int s = 0; s < slots; ++s) key = key << 2 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
@@ -94,8 +84,8 @@ const Code* Native::code(const std::array<DType, kMaxSlots>& dtypes, bool scaled
   for (const auto& v : variants_)
     if (v->key == key) found = v.get();
   if (!found) {
-    variants_.push_back(std::make_unique<Variant>(
-        Variant{key, compile(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target)}));
+    Assembly assembly = assemble(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target);
+    variants_.push_back(std::make_unique<Variant>(Variant{key, load(std::move(assembly), slots)}));
     found = variants_.back().get();
   }
   return found->code.usable ? &found->code : nullptr;
@@ -112,7 +102,7 @@ void reciprocal_of(float c, float* out) {
   std::memcpy(out + 2, &reach, sizeof reach);
 }
 
-void Native::fill_row(const double* scalars, float factor, float* row) const {
+void NativeProgram::fill_row(const double* scalars, float factor, float* row) const {
   for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
   row[graph_.num_scalars] = factor;
   constexpr int kLanes = 8;
@@ -121,16 +111,16 @@ void Native::fill_row(const double* scalars, float factor, float* row) const {
   static thread_local std::vector<float> results;
   const KernelSet<float>& kernels = isa().kernels->f32;
   float* out = row + graph_.num_scalars + 1;
-  for (const Table& table : graph_.tables) {
+  for (const TableCalls& table : graph_.tables) {
     results.resize((table.size() + 1) * kLanes);
     std::memcpy(results.data(), kInputs, sizeof kInputs);
     for (size_t i = 0; i < table.size(); ++i) {
-      const Step& s = table[i];
+      const KernelCall& call = table[i];
       const auto arg = [&](int k) {
-        return s.scalars >> k & 1 ? row + s.arg[k] : results.data() + static_cast<size_t>(s.arg[k]) * kLanes;
+        return call.scalars >> k & 1 ? row + call.arg[k] : results.data() + static_cast<size_t>(call.arg[k]) * kLanes;
       };
-      kernels.map[static_cast<size_t>(s.op)][s.scalars](results.data() + (i + 1) * kLanes, arg(0), arg(1), arg(2),
-                                                        kLanes);
+      kernels.map[static_cast<size_t>(call.op)][call.scalars](results.data() + (i + 1) * kLanes, arg(0), arg(1), arg(2),
+                                                              kLanes);
     }
     std::memcpy(out, results.data() + table.size() * kLanes, sizeof kInputs);
     std::memset(out + kLanes, 0, sizeof kInputs);
@@ -142,12 +132,12 @@ void Native::fill_row(const double* scalars, float factor, float* row) const {
   }
 }
 
-std::shared_ptr<Native> native_of(const Program& program) {
+std::shared_ptr<NativeProgram> native_of(const Program& program) {
   if (!tier().on) return nullptr;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   auto& kept = program.kept.cpu_native;
-  if (!kept) kept = std::make_shared<Native>(program);
+  if (!kept) kept = std::make_shared<NativeProgram>(program);
   return kept;
 }
 
