@@ -38,7 +38,7 @@ STEPS: Edits = {
         "template <class T>\nNOS_HD T soft(T a) {\n  return divide(a, T(1) + abs(a));\n}\n",
     )],
     "csrc/backend/cpu/native/native.def": [
-        ("", "NOS_LOOP(relu, 0.012, emit(VOp::max, {s[0], constant(kZero)}))\nNOS_KERNEL(soft, 0.3)\n"),
+        ("", "NOS_LOOP(relu, emit(VOp::max, {s[0], constant(kZero)}))\nNOS_KERNEL(soft, 0.3)\n"),
     ],
     "csrc/backend/cuda/isa.def": [
         ("NOS_MOVE(ldc)", "NOS_ONE(relu, math::relu<T>(a))\nNOS_ONE(soft, math::soft<T>(a))\n"),
@@ -111,13 +111,13 @@ INCOMPLETE: dict[str, tuple[Edits, str, str]] = {
     "scalar op": (op_row("tan2", 1, "scalar"), "csrc/program/program.cc", "tan2"),
     "case of a CUDA move": ({f"{CUDA}/isa.def": [("", "NOS_MOVE(swap)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_swap"),
     "case of a CUDA draw": ({f"{CUDA}/isa.def": [("", "NOS_DRAW(cauchy)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_cauchy"),
-    "column of a vector op": (vop_row("recip, 1, 0, 1, absent(i)"), f"{CPU}/native/x86/emit_avx512.cc", "NOS_VOP"),
-    "AVX2 code of a vector op": (vop_row("recip, 1, 0, 1, recip(i), absent(i)"), f"{CPU}/native/x86/emit_avx2.cc", "recip"),
-    "AVX-512 code of a vector op": (vop_row("recip, 1, 0, 1, absent(i), recip(i)"), f"{CPU}/native/x86/emit_avx512.cc", "recip"),
+    "column of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i)"), f"{CPU}/native/x86/emit_avx512.cc", "NOS_VOP"),
+    "AVX2 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, recip(i), absent(i)"), f"{CPU}/native/x86/emit_avx2.cc", "recip"),
+    "AVX-512 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i), recip(i)"), f"{CPU}/native/x86/emit_avx512.cc", "recip"),
     "name of an x86 instruction": (
-        vop_row("recip, 1, 0, 1, absent(i), unary(vrcp14ps, i)"), f"{CPU}/native/x86/emit_avx512.cc", "vrcp14ps"),
+        vop_row("recip, 1, 0, 1, 0.1, absent(i), unary(vrcp14ps, i)"), f"{CPU}/native/x86/emit_avx512.cc", "vrcp14ps"),
     "vector op that an op uses": (
-        {f"{CPU}/native/native.def": [("NOS_LOOP(rsqrt", "NOS_LOOP(relu, 0.012, emit(VOp::recip, {s[0]}))\n")]},
+        {f"{CPU}/native/native.def": [("NOS_LOOP(rsqrt", "NOS_LOOP(relu, emit(VOp::recip, {s[0]}))\n")]},
         f"{CPU}/native/expand.cc", "recip"),
     "reading of an argument": (
         {"csrc/program/arguments.def": [("", "NOS_OPTION(momentum, 0, 0, \"a number.\")\n")]}, "csrc/bind/scalars.cc", "momentum"),

@@ -92,11 +92,11 @@ uint16_t Expander::op(Op op, const uint16_t s[3], const bool n[3]) {
 #define NOS_KERNEL(id, ns) \
   case ElementOp::id:      \
     break;
-#define NOS_LOOP(id, ns, code) \
-  case ElementOp::id:          \
+#define NOS_LOOP(id, code) \
+  case ElementOp::id:      \
     return code;
-#define NOS_COMPARE(id, ns, predicate) \
-  case ElementOp::id:                  \
+#define NOS_COMPARE(id, predicate) \
+  case ElementOp::id:              \
     return test(predicate, s[0], s[1]);
 #include "native.def"
 #undef NOS_KERNEL

@@ -61,7 +61,7 @@ Graph scale_gradient(const Graph& graph);
 // What a row of native.def says.
 struct NativeOp {
   enum Kind : uint8_t { kernel, loop, compare } kind;
-  double ns;            // per element
+  double ns;            // of a kernel, per element; a loop's is that of its vector ops
   Predicate predicate;  // of a comparison
 };
 
@@ -70,12 +70,12 @@ constexpr NativeOp native_op(Op op) {
 #define NOS_KERNEL(id, ns) \
   case ElementOp::id:      \
     return {NativeOp::kernel, ns, {}};
-#define NOS_LOOP(id, ns, code) \
-  case ElementOp::id:          \
-    return {NativeOp::loop, ns, {}};
-#define NOS_COMPARE(id, ns, predicate) \
-  case ElementOp::id:                  \
-    return {NativeOp::compare, ns, predicate};
+#define NOS_LOOP(id, code) \
+  case ElementOp::id:      \
+    return {NativeOp::loop, 0, {}};
+#define NOS_COMPARE(id, predicate) \
+  case ElementOp::id:              \
+    return {NativeOp::compare, 0, predicate};
 #include "native.def"
 #undef NOS_KERNEL
 #undef NOS_LOOP

@@ -48,10 +48,11 @@ struct VOpInfo {
   uint8_t sources;
   bool commutes;   // sources 0 and 1 may be exchanged
   uint8_t memory;  // bit k: source k may be in memory
+  double ns;       // per element
 };
 
 inline constexpr VOpInfo kVOps[] = {
-#define NOS_VOP(id, sources, commutes, memory, avx2, avx512) {#id, sources, commutes != 0, memory},
+#define NOS_VOP(id, sources, commutes, memory, ns, avx2, avx512) {#id, sources, commutes != 0, memory, ns},
 #include "vops.def"
 #undef NOS_VOP
 };

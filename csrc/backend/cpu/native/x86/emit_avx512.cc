@@ -141,8 +141,8 @@ class Avx512 final : public LoopEmitter {
 
   void instruction(const RegisterInstr& i) override {
     switch (i.op) {
-#define NOS_VOP(id, sources, commutes, memory, avx2, avx512) \
-  case VOp::id:                                              \
+#define NOS_VOP(id, sources, commutes, memory, ns, avx2, avx512) \
+  case VOp::id:                                                  \
     return avx512;
 #include "../vops.def"
 #undef NOS_VOP
