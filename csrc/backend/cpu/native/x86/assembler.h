@@ -57,7 +57,6 @@ class Assembler {
   void sub(Gpr to, Gpr from) { between(0x2b, to, from); }
   void cmp(Gpr a, Gpr b) { between(0x3b, a, b); }
   void load(Gpr to, const Address& from) { with_memory(0x8b, to, from); }
-  void store(const Address& to, Gpr from) { with_memory(0x89, from, to); }
   void lea(Gpr to, const Address& from) { with_memory(0x8d, to, from); }
   void add(Gpr r, int32_t v) { with_immediate(0, r, v); }
   void sub(Gpr r, int32_t v) { with_immediate(5, r, v); }
@@ -83,6 +82,14 @@ class Assembler {
   }
   void patch(int32_t jump, int32_t target) { set32(jump - 4, target - jump); }
   void jump_back(Condition c, int32_t target) { patch(jump(c), target); }
+
+  // Jumps ahead to the next cache line: a short loop that starts inside of one is slower.
+  void align() {
+    if (bytes_.size() % kLine == 0) return;
+    const int32_t over = jump(always);
+    fill();
+    patch(over, here());
+  }
 
   // ---- vectors: reg = op(v, rm), v being 0 where there is no such operand
   // ----------------------------------------------
@@ -131,8 +138,7 @@ class Assembler {
 
   // The code with its constants, which are aligned to 64 bytes. Ends the assembler's work.
   std::vector<uint8_t> finish() {
-    constexpr int kBreakpoint = 0xcc;  // between code and constants
-    while (bytes_.size() % 64) byte(kBreakpoint);
+    fill();
     const int32_t pool = here();
     for (const PoolUse& u : pool_uses_) set32(u.at, pool + get32(u.at) - u.next);
     const size_t size = pool_.size() * 4;
@@ -146,6 +152,11 @@ class Assembler {
     int32_t at, next;  // where the displacement is, and the end of its instruction
   };
 
+  static constexpr size_t kLine = 64;  // bytes
+  void fill() {
+    constexpr int kBreakpoint = 0xcc;  // never reached
+    while (bytes_.size() % kLine) byte(kBreakpoint);
+  }
   void byte(int b) { bytes_.push_back(static_cast<uint8_t>(b)); }
   void word32(int32_t v) {
     const size_t at = bytes_.size();

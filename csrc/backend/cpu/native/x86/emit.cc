@@ -13,10 +13,6 @@ namespace {
 constexpr Gpr kSlotRegisters[] = {r8, r9, r10, r11, rdi, rbx, r12, r13, r14, r15};
 constexpr size_t kFreeRegisters = 5;                    // of these; the rest must be saved
 constexpr int kFrameAlignment = 64;                     // bytes
-constexpr Address kBound{rsp, kNoIndex, 1, false, -8};  // n, in the red zone of the System V ABI
-
-// Vectors per turn: short bodies gain from fewer jumps, long ones only grow.
-int unroll_of(const RegisterLoop& loop) { return loop.code.size() <= 16 ? 4 : loop.code.size() <= 32 ? 2 : 1; }
 
 }  // namespace
 
@@ -39,16 +35,15 @@ void LoopEmitter::fma(const FmaForms& form, RegisterInstr i) {
 }
 
 Address LoopEmitter::address(const Home& home) const {
-  const int32_t ahead = vector_ * vector_bytes();
   const auto index = static_cast<int32_t>(home.index);
   switch (home.kind) {
     case Home::slot:
-      return at(slot_register_[home.index], rax, 4, ahead);
+      return at(slot_register_[home.index], rax, 4, 0);
     case Home::slot_f16:
     case Home::slot_bf16:
-      return at(slot_register_[home.index], rax, 2, ahead / 2);
+      return at(slot_register_[home.index], rax, 2, 0);
     case Home::scratch:
-      return at(rsi, rax, 4, index * kScratchStride + ahead);
+      return at(rsi, rax, 4, index * kScratchStride);
     case Home::scalar:
       return at(rdx, index * 4);
     case Home::table:
@@ -113,30 +108,24 @@ void LoopEmitter::emit(const RegisterLoop& loop) {
   fill_frame();
   for (const RegisterInstr& i : loop.hoisted) instruction(i);
 
-  const int unroll = unroll_of(loop);
-  out_.store(kBound, rcx);
   out_.zero(rax);
-  out_.sub(rcx, lanes_ * unroll);
+  out_.sub(rcx, lanes_);
   const int32_t to_rest = out_.jump(Assembler::less);
+  out_.align();
   const int32_t turn = out_.here();
-  for (vector_ = 0; vector_ < unroll; ++vector_)
-    for (const RegisterInstr& i : loop.code) instruction(i);
-  out_.add(rax, lanes_ * unroll);
+  for (const RegisterInstr& i : loop.code) instruction(i);
+  out_.add(rax, lanes_);
   out_.cmp(rax, rcx);
   out_.jump_back(Assembler::less_equal, turn);
 
-  vector_ = 0;
-  const int32_t rest = out_.here();
-  out_.patch(to_rest, rest);
-  out_.load(rcx, kBound);
+  out_.patch(to_rest, out_.here());
+  out_.add(rcx, lanes_);
   out_.sub(rcx, rax);
   const int32_t to_end = out_.jump(Assembler::less_equal);
   masked_ = true;
   make_mask();
   for (const RegisterInstr& i : loop.code) instruction(i);
   masked_ = false;
-  out_.add(rax, lanes_);
-  out_.jump_back(Assembler::always, rest);
   out_.patch(to_end, out_.here());
   leave();
 }

@@ -3,11 +3,13 @@
 //
 //   void loop(char* const* slots, float* scratch, const float* scalars, int64_t n)
 //
-//   rdi slots, later one of them   rsi scratch   rdx scalar row   rcx n, later limits   rax element   rbp frame
+//   rdi slots, later one of them   rsi scratch   rdx scalar row   rcx n, later a limit, then what is left
+//   rax element   rbp frame
 //   r8 .. r11, rdi, rbx, r12 .. r15: pointers of the slots that occur, at most 10
 //
-// The main loop does `unroll` vectors per turn, the second loop the rest one by one under a mask, so that no byte
-// beyond element n of a tensor is touched. Scratch arrays are padded by a vector instead.
+// The loop does one vector per turn. What is left, less than a vector, is done once more under a mask, so that no byte
+// beyond element n of a tensor is touched. Scratch arrays are padded by a vector instead. Several vectors per turn gain
+// nothing (docs/native.md).
 #pragma once
 #include <vector>
 
@@ -26,7 +28,7 @@ class LoopEmitter {
  protected:
   virtual void plan_frame(const RegisterLoop&) {}  // adds to frame_vectors_ what else the frame holds
   virtual void fill_frame() {}
-  virtual void make_mask() = 0;  // of the rcx < 64 elements that are left
+  virtual void make_mask() = 0;  // of the rcx elements that are left
   virtual void instruction(const RegisterInstr& i) = 0;
   virtual void move(int to, int from) = 0;
   // reg = op(v, source k of i), the source being a register or the memory operand of i.
@@ -38,7 +40,7 @@ class LoopEmitter {
   void fma(const FmaForms& form, RegisterInstr i);
   [[noreturn]] static void absent(const RegisterInstr& i);
 
-  Address address(const Home& home) const;  // of the vector number `vector_` of this turn
+  Address address(const Home& home) const;  // of this turn's vector
   int vector_bytes() const { return lanes_ * 4; }
 
   Assembler& out_;
@@ -51,7 +53,6 @@ class LoopEmitter {
   void load_slots(uint32_t used);
 
   const int lanes_, first_table_;
-  int vector_ = 0;
   Gpr slot_register_[16] = {};
   std::vector<Gpr> saved_;
 };
