@@ -55,6 +55,7 @@ class Builder {
     for (size_t pc = 0; pc < code.size(); ++pc)
       if (needed_[static_cast<size_t>(first_) + pc]) add_node(pc);
     for (Operand o : program_.outputs()) out_.outputs.push_back(rename(o));
+    choose_quotients();
     return std::move(out_);
   }
 
@@ -138,12 +139,30 @@ class Builder {
     if (i.arity() > 1) n.b = rename(i.b);
     n.c = info(i.op).domain == Domain::random || i.arity() < 3 ? i.c : rename(i.c);  // a random op's site
     renamed_[v] = append(n);
-    if (n.divides_by_scalar()) {
-      const auto divisor = static_cast<uint16_t>(n.b.id());
-      if (std::find(out_.divisors.begin(), out_.divisors.end(), divisor) == out_.divisors.end())
-        out_.divisors.push_back(divisor);
-    }
     if (ranges_[v].kind == Range::pure) products_.emplace(ranges_[v].factors, renamed_[v]);
+  }
+
+  // A division by a scalar can do without the divider (Expander::quotient). That takes more instructions, which are
+  // hidden only while the divider is busy with other nodes: two of them for each such division. docs/native.md has the
+  // figures.
+  void choose_quotients() {
+    constexpr int kOthersEach = 2;
+    std::vector<Node*> by_scalar;
+    int others = 0;
+    for (Node& n : out_.nodes) {
+      if (n.table >= 0) continue;
+      if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar())
+        by_scalar.push_back(&n);
+      else
+        others += n.op == Op::div || n.op == Op::sqrt ? 1 : n.op == Op::rsqrt ? 2 : 0;
+    }
+    for (Node* n : by_scalar) {
+      if ((others -= kOthersEach) < 0) break;
+      const auto divisor = static_cast<uint16_t>(n->b.id());
+      const auto known = std::find(out_.divisors.begin(), out_.divisors.end(), divisor);
+      n->divisor = static_cast<int16_t>(known - out_.divisors.begin());
+      if (known == out_.divisors.end()) out_.divisors.push_back(divisor);
+    }
   }
 
   // The value that is the product of these signs.

@@ -27,11 +27,11 @@ inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row
 struct Node {
   Op op{};
   Operand a, b, c;
-  int16_t table = -1;  // >= 0: the node looks `a` up in that table, and has no op
+  int16_t table = -1;    // >= 0: the node looks `a` up in that table, and has no op
+  int16_t divisor = -1;  // >= 0: a division by the scalar `b`, which is that divisor, without the divider
   int arity() const { return table >= 0 ? 1 : info(op).arity; }
   Operand& operand(int i) { return i == 0 ? a : i == 1 ? b : c; }
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
-  bool divides_by_scalar() const { return table < 0 && op == Op::div && !a.is_scalar() && b.is_scalar(); }
 };
 
 // How a look-up table is filled: a function of one sign product as calls of block kernels. Operand 0 is the product,
@@ -44,7 +44,7 @@ struct Graph {
   std::vector<Node> nodes;
   std::vector<Operand> outputs;
   std::vector<TableCalls> tables;
-  std::vector<uint16_t> divisors;  // the scalars that values are divided by
+  std::vector<uint16_t> divisors;  // the scalars that values are divided by without the divider
   std::vector<float> constants;    // value of each scalar that is a constant, NaN for the others
 };
 

@@ -55,7 +55,10 @@ double estimate(const Graph& graph, Target target) {
   return target == Target::avx512 ? ns : kAvx2 * ns;
 }
 
-// Makes code executable.
+}  // namespace
+
+const char* status() { return tier().status; }
+
 NativeCode load(Assembly assembly, int num_slots) {
   NativeCode out;
   out.num_slots = num_slots;
@@ -69,10 +72,6 @@ NativeCode load(Assembly assembly, int num_slots) {
       out.loops.push_back(reinterpret_cast<LoopFunction*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
   return out;
 }
-
-}  // namespace
-
-const char* status() { return tier().status; }
 
 NativeProgram::NativeProgram(const Program& program)
     : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}

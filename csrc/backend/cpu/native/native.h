@@ -13,8 +13,8 @@
 
 #include "../../../plan/plan.h"
 #include "../../../program/program.h"
+#include "assemble.h"
 #include "graph.h"
-#include "stages.h"
 #include "x86/code_memory.h"
 
 namespace nos::cpu::native {
@@ -30,6 +30,9 @@ struct NativeCode {
   bool usable = false;       // false when the system refused executable memory
   bool single_loop = false;  // one fused loop and nothing else: it may run over a whole chunk at once
 };
+
+// Makes code executable. num_slots: of the graph that it was assembled of.
+NativeCode load(Assembly assembly, int num_slots);
 
 class NativeProgram {
  public:

@@ -97,9 +97,7 @@ class Cutter {
       src[k] = operand(draft, n.operand(k));
       number[k] = is_number(n.operand(k));
     }
-    const auto divisor = std::find(graph_.divisors.begin(), graph_.divisors.end(), n.b.id());
-    if (n.divides_by_scalar() && divisor != graph_.divisors.end())
-      return draft.expand.quotient(src[0], src[1], static_cast<int>(divisor - graph_.divisors.begin()));
+    if (n.divisor >= 0) return draft.expand.quotient(src[0], src[1], n.divisor);
     return draft.expand.op(n.op, src, number);
   }
 

@@ -11,8 +11,8 @@ namespace nos::cpu::native::x86 {
 namespace {
 
 constexpr Gpr kSlotRegisters[] = {r8, r9, r10, r11, rdi, rbx, r12, r13, r14, r15};
-constexpr size_t kFreeRegisters = 5;                    // of these; the rest must be saved
-constexpr int kFrameAlignment = 64;                     // bytes
+constexpr size_t kFreeRegisters = 5;  // of these; the rest must be saved
+constexpr int kFrameAlignment = 64;   // bytes
 
 }  // namespace
 
