@@ -128,7 +128,7 @@ class Builder {
     const size_t v = static_cast<size_t>(first_) + pc;
     if (with_table_.count(v)) {
       TableCalls table;
-      numbers_.clear();
+      places_.clear();
       chain(v, table);
       out_.tables.push_back(std::move(table));
       const auto number = static_cast<int16_t>(out_.tables.size() - 1);
@@ -174,11 +174,11 @@ class Builder {
     return v;
   }
 
-  // Appends the calls that compute value v from its sign product; returns v's number among their operands.
+  // Appends the calls that compute value v from its sign product; returns the place of v among their results.
   uint16_t chain(size_t v, TableCalls& table) {
     const Range& r = ranges_[v];
     if (r.kind == Range::pure) return 0;
-    if (const auto known = numbers_.find(v); known != numbers_.end()) return known->second;
+    if (const auto known = places_.find(v); known != places_.end()) return known->second;
     const Instr& i = program_.code()[v - static_cast<size_t>(first_)];
     if (i.op == Op::mul && r.kind == Range::linear && range(i.a) && range(i.b))  // the pure factor is in the product
       return chain(static_cast<size_t>((range(i.a)->kind == Range::linear ? i.a : i.b).id()), table);
@@ -186,10 +186,12 @@ class Builder {
     for (int k = 0; k < i.arity(); ++k) {
       const Operand o = i.operand(k);
       if (o.is_scalar()) call.scalars |= static_cast<uint8_t>(1 << k);
-      call.arg[k] = o.is_scalar() ? static_cast<uint16_t>(o.id()) : chain(static_cast<size_t>(o.id()), table);
+      call.arg[k] =
+          o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id()) : chain(static_cast<size_t>(o.id()), table);
     }
+    call.dst = static_cast<uint16_t>(table.size() + 1);
     table.push_back(call);
-    return numbers_[v] = static_cast<uint16_t>(table.size());
+    return places_[v] = call.dst;
   }
 
   const Program& program_;
@@ -198,7 +200,7 @@ class Builder {
   std::vector<bool> needed_;
   std::vector<uint16_t> renamed_;  // program value -> graph value
   std::set<size_t> with_table_;
-  std::map<size_t, uint16_t> numbers_;  // values computed so far in the current table
+  std::map<size_t, uint16_t> places_;  // of the values that the current table's calls compute so far
   std::map<std::vector<uint16_t>, uint16_t> products_;
   Graph out_;
 };

@@ -1,11 +1,11 @@
-// Owns Graph: a program without dead code, as the native tier compiles it, and its value-range strength reduction.
+// Owns Graph: a program as the native tier compiles it, without dead code and with functions of signs as look-ups.
 //
 // A product of sign() results is -1, -0, +0, 1 or NaN, so a function of it alone, such as exp(log(base) * decay *
 // sign(g) * sign(m)), has five values per step. The kernels of the interpreter evaluate it on those five, with the
 // step's scalars, and the loop looks the result up: the top three bits of a float tell the five apart.
 //
-//   lane    0    1    2    3    4    5    6    7      = bits >> 29
-//   input  +0   +1    .   NaN  -0   -1    .   NaN
+//   entry    0    1    2    3    4    5    6    7      = bits >> 29
+//   product  +0   +1    .   NaN  -0   -1    .   NaN
 #pragma once
 #include <array>
 #include <cstdint>
@@ -20,7 +20,8 @@
 namespace nos::cpu::native {
 
 inline constexpr int kDivisorWords = 3;  // of one divisor in the scalar row: see Expander::quotient
-inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row: 8 are used, a vector of 16 may be read
+inline constexpr int kTableEntries = 8;  // of one look-up table, see above
+inline constexpr int kTableLanes = 16;   // its floats in the scalar row: a vector of 16 may be read there
 
 // Values are numbered as in a program: inputs first, then one per node. Scalars are too, and there is one more, the
 // factor of the gradient, which has the number program.num_scalars().
@@ -34,8 +35,8 @@ struct Node {
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
 };
 
-// How a look-up table is filled: a function of one sign product as calls of block kernels. Operand 0 is the product,
-// operand k the result of call k - 1; the last call gives the table.
+// How a look-up table is filled: a function of one sign product as calls of block kernels. Place 0 is the product,
+// place k the result of call k - 1; the last call gives the table.
 using TableCalls = std::vector<KernelCall>;
 
 struct Graph {

@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "../kernels.h"
+#include "../kernel_call.h"
 #include "assemble.h"
 #include "expand.h"
 
@@ -55,6 +55,37 @@ double estimate(const Graph& graph, Target target) {
   return target == Target::avx512 ? ns : kAvx2 * ns;
 }
 
+// The values of a function of one sign product, for the products of graph.h.
+void fill_table(const TableCalls& calls, const float* row, float* out) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  static constexpr float kProducts[kTableEntries] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};
+  struct Scratch {
+    std::vector<float> values;
+    std::vector<float*> places;
+  };
+  static thread_local Scratch scratch;
+  auto& [values, places] = scratch;
+  values.resize((calls.size() + 1) * kTableEntries);
+  places.resize(calls.size() + 1);
+  for (size_t i = 0; i < places.size(); ++i) places[i] = values.data() + i * kTableEntries;
+  std::memcpy(places.front(), kProducts, sizeof kProducts);
+  const KernelSet<float>& kernels = isa().kernels->f32;
+  for (const KernelCall& call : calls) run_call(call, places.data(), row, {}, kTableEntries, kernels);
+  std::memcpy(out, places.back(), sizeof kProducts);
+  std::memset(out + kTableEntries, 0, sizeof(float) * (kTableLanes - kTableEntries));
+}
+
+// What Expander::quotient needs of a divisor c: 1 / c in two parts, and the reach of the method as bits, 0 outside of
+// its own range.
+void fill_divisor(float c, float* out) {
+  const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
+  const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);
+  out[0] = static_cast<float>(exact);
+  out[1] = static_cast<float>(exact - static_cast<double>(out[0]));
+  const uint32_t reach = in_range ? kDividendReach : 0;
+  std::memcpy(out + 2, &reach, sizeof reach);
+}
+
 }  // namespace
 
 const char* status() { return tier().status; }
@@ -92,43 +123,16 @@ const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dt
   return found->code.usable ? &found->code : nullptr;
 }
 
-// What Expander::quotient needs of a divisor c: 1 / c in two parts, and the reach of the method as bits, 0 outside of
-// its own range.
-void reciprocal_of(float c, float* out) {
-  const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
-  const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);
-  out[0] = static_cast<float>(exact);
-  out[1] = static_cast<float>(exact - static_cast<double>(out[0]));
-  const uint32_t reach = in_range ? kDividendReach : 0;
-  std::memcpy(out + 2, &reach, sizeof reach);
-}
-
 void NativeProgram::fill_row(const double* scalars, float factor, float* row) const {
   for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
   row[graph_.num_scalars] = factor;
-  constexpr int kLanes = 8;
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  static constexpr float kInputs[kLanes] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};  // graph.h
-  static thread_local std::vector<float> results;
-  const KernelSet<float>& kernels = isa().kernels->f32;
-  float* out = row + graph_.num_scalars + 1;
-  for (const TableCalls& table : graph_.tables) {
-    results.resize((table.size() + 1) * kLanes);
-    std::memcpy(results.data(), kInputs, sizeof kInputs);
-    for (size_t i = 0; i < table.size(); ++i) {
-      const KernelCall& call = table[i];
-      const auto arg = [&](int k) {
-        return call.scalars >> k & 1 ? row + call.arg[k] : results.data() + static_cast<size_t>(call.arg[k]) * kLanes;
-      };
-      kernels.map[static_cast<size_t>(call.op)][call.scalars](results.data() + (i + 1) * kLanes, arg(0), arg(1), arg(2),
-                                                              kLanes);
-    }
-    std::memcpy(out, results.data() + table.size() * kLanes, sizeof kInputs);
-    std::memset(out + kLanes, 0, sizeof kInputs);
+  float* out = row + first_table(graph_);
+  for (const TableCalls& calls : graph_.tables) {
+    fill_table(calls, row, out);
     out += kTableLanes;
   }
   for (uint16_t d : graph_.divisors) {
-    reciprocal_of(row[d], out);
+    fill_divisor(row[d], out);
     out += kDivisorWords;
   }
 }

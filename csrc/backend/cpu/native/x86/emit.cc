@@ -1,6 +1,7 @@
 #include "emit.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@ namespace nos::cpu::native::x86 {
 namespace {
 
 constexpr Gpr kSlotRegisters[] = {r8, r9, r10, r11, rdi, rbx, r12, r13, r14, r15};
+static_assert(std::size(kSlotRegisters) >= kMaxSlots);
 constexpr size_t kFreeRegisters = 5;  // of these; the rest must be saved
 constexpr int kFrameAlignment = 64;   // bytes
 
@@ -80,7 +82,7 @@ void LoopEmitter::leave() {
 // The pointer that goes to rdi comes last: rdi holds the pointer to all of them until then.
 void LoopEmitter::load_slots(uint32_t used) {
   int last = -1;
-  for (int s = 0; s < 16; ++s)
+  for (int s = 0; s < kMaxSlots; ++s)
     if (used >> s & 1) {
       if (slot_register_[s] == rdi)
         last = s;
@@ -98,7 +100,7 @@ void LoopEmitter::emit(const RegisterLoop& loop) {
   plan_frame(loop);
 
   size_t next = 0;
-  for (uint32_t s = 0; s < 16; ++s)
+  for (int s = 0; s < kMaxSlots; ++s)
     if (used >> s & 1) {
       if (next >= kFreeRegisters) saved_.push_back(kSlotRegisters[next]);
       slot_register_[s] = kSlotRegisters[next++];

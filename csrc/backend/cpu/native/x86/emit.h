@@ -13,6 +13,7 @@
 #pragma once
 #include <vector>
 
+#include "../../../../plan/plan.h"
 #include "../loop.h"
 #include "assembler.h"
 
@@ -53,7 +54,7 @@ class LoopEmitter {
   void load_slots(uint32_t used);
 
   const int lanes_, first_table_;
-  Gpr slot_register_[16] = {};
+  Gpr slot_register_[kMaxSlots] = {};
   std::vector<Gpr> saved_;
 };
 
