@@ -5,11 +5,12 @@ add_library(nos_engine STATIC
   csrc/plan/plan.cc
   csrc/child/child.cc csrc/child/training.cc csrc/child/convolution.cc csrc/child/norm_pool.cc csrc/child/linear.cc
   csrc/child/relu.cc csrc/child/embedding.cc
-  csrc/backend/cpu/lower.cc csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc
+  csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc csrc/backend/cpu/interpreter/lower.cc
   csrc/backend/cpu/native/graph.cc csrc/backend/cpu/native/expand.cc csrc/backend/cpu/native/schedule.cc
-  csrc/backend/cpu/native/stages.cc csrc/backend/cpu/native/allocate.cc csrc/backend/cpu/native/emit.cc
-  csrc/backend/cpu/native/emit_avx2.cc csrc/backend/cpu/native/emit_avx512.cc
-  csrc/backend/cpu/native/code_memory.cc csrc/backend/cpu/native/native.cc)
+  csrc/backend/cpu/native/stages.cc csrc/backend/cpu/native/allocate.cc csrc/backend/cpu/native/assemble.cc
+  csrc/backend/cpu/native/x86/emit.cc csrc/backend/cpu/native/x86/emit_avx2.cc
+  csrc/backend/cpu/native/x86/emit_avx512.cc csrc/backend/cpu/native/x86/code_memory.cc
+  csrc/backend/cpu/native/native.cc)
 
 # No contraction, no fast-math: results must not depend on the compiler's mood (docs/numerics.md).
 set(NOS_NUMERICS -ffp-contract=off -fno-math-errno -fno-trapping-math)

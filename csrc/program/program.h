@@ -38,7 +38,7 @@ class BytecodeError : public std::invalid_argument {
 namespace cpu {
 struct Lowered;
 namespace native {
-class Native;
+class NativeProgram;
 }
 }  // namespace cpu
 namespace cuda {
@@ -53,7 +53,7 @@ struct StateKeys;
 }  // namespace bind
 struct Kept {
   std::shared_ptr<const cpu::Lowered> cpu_code;
-  std::shared_ptr<cpu::native::Native> cpu_native;
+  std::shared_ptr<cpu::native::NativeProgram> cpu_native;
   std::shared_ptr<const cuda::DeviceCode> cuda_code;
   std::shared_ptr<cuda::jit::Calls> cuda_calls;
   std::shared_ptr<bind::PlanCache> plans;

@@ -307,7 +307,10 @@ def test_no_executable_memory(tmp_path: Path) -> None:
      -3.0, 0.0, -0.0, float("inf"), float("-inf"), float("nan"), *np.random.default_rng(8).uniform(1, 2, 6)],
 )  # fmt: skip
 def test_quotient_by_a_scalar_is_correctly_rounded(divisor: float) -> None:
-    """The divider is replaced by multiplications where these round alike: over all mantissas, and all edges."""
+    """The divider is replaced by multiplications where these round alike: over all mantissas, and all edges.
+
+    Only in rules that use the divider otherwise too; test_machine_code.py shows that this one does.
+    """
     c = np.float32(divisor)
     numbers = np.random.default_rng(int(c.view(np.uint32)))
     mantissas = np.arange(1 << 23, dtype=np.uint32)
@@ -316,8 +319,10 @@ def test_quotient_by_a_scalar_is_correctly_rounded(divisor: float) -> None:
         exponents[::2] = 127  # every second one where all is exact but the last rounding
     signs = numbers.integers(0, 2, mantissas.size, dtype=np.uint32)
     x = np.concatenate([(mantissas | exponents << 23 | signs << 31).view(np.float32), np.tile(EDGES, 100)])
-    p = np.zeros_like(x)
-    nos_ext.apply_rule(nos_ext.compile_rule("def r(p, g, *, lr):\n    return g / lr\n"), [p], [x], [], lr=float(c))
+    p, m = np.zeros_like(x), np.ones_like(x)
+    rule = "def r(p, g, m, *, lr):\n    return g / lr, sqrt(m) / m\n"
+    nos_ext.apply_rule(nos_ext.compile_rule(rule), [p], [x], [[m]], lr=float(c))
     with np.errstate(all="ignore"):
         expected = x / c
     assert np.array_equal(canonical(p), canonical(expected))
+    assert (m == 1).all()

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../../csrc/backend/cpu/engine.h"
-#include "../../csrc/backend/cpu/lower.h"
+#include "../../csrc/backend/cpu/interpreter/lower.h"
 #include "../../csrc/program/program.h"
 
 namespace {

@@ -38,7 +38,7 @@ STEPS: Edits = {
         "template <class T>\nNOS_HD T soft(T a) {\n  return divide(a, T(1) + abs(a));\n}\n",
     )],
     "csrc/backend/cpu/native/native.def": [
-        ("", "NOS_LOOP(relu, 0.012, emit(V::max, {s[0], constant(kZero)}))\nNOS_KERNEL(soft, 0.3)\n"),
+        ("", "NOS_LOOP(relu, emit(VOp::max, {s[0], constant(kZero)}))\nNOS_KERNEL(soft, 0.3)\n"),
     ],
     "csrc/backend/cuda/isa.def": [
         ("NOS_MOVE(ldc)", "NOS_ONE(relu, math::relu<T>(a))\nNOS_ONE(soft, math::soft<T>(a))\n"),
@@ -87,6 +87,10 @@ def op_row(name: str, arity: int, domain: str) -> Edits:
     return {"csrc/ops/ops.def": [("", ROW.format(name=name, arity=arity, domain=domain))]}
 
 
+def vop_row(columns: str) -> Edits:
+    return {"csrc/backend/cpu/native/vops.def": [("", f"NOS_VOP({columns})\n")]}
+
+
 def without(*files: str) -> Edits:
     return {name: changes for name, changes in STEPS.items() if name not in files}
 
@@ -107,8 +111,14 @@ INCOMPLETE: dict[str, tuple[Edits, str, str]] = {
     "scalar op": (op_row("tan2", 1, "scalar"), "csrc/program/program.cc", "tan2"),
     "case of a CUDA move": ({f"{CUDA}/isa.def": [("", "NOS_MOVE(swap)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_swap"),
     "case of a CUDA draw": ({f"{CUDA}/isa.def": [("", "NOS_DRAW(cauchy)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_cauchy"),
-    "AVX2 code of a vector op": ({f"{CPU}/native/vops.def": [("", "NOS_V(recip, 1, 0, 1)\n")]}, f"{CPU}/native/emit_avx2.cc", "recip"),
-    "AVX-512 code of a vector op": ({f"{CPU}/native/vops.def": [("", "NOS_V(recip, 1, 0, 1)\n")]}, f"{CPU}/native/emit_avx512.cc", "recip"),
+    "column of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i)"), f"{CPU}/native/x86/emit_avx512.cc", "NOS_VOP"),
+    "AVX2 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, recip(i), absent(i)"), f"{CPU}/native/x86/emit_avx2.cc", "recip"),
+    "AVX-512 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i), recip(i)"), f"{CPU}/native/x86/emit_avx512.cc", "recip"),
+    "name of an x86 instruction": (
+        vop_row("recip, 1, 0, 1, 0.1, absent(i), unary(vrcp14ps, i)"), f"{CPU}/native/x86/emit_avx512.cc", "vrcp14ps"),
+    "vector op that an op uses": (
+        {f"{CPU}/native/native.def": [("NOS_LOOP(rsqrt", "NOS_LOOP(relu, emit(VOp::recip, {s[0]}))\n")]},
+        f"{CPU}/native/expand.cc", "recip"),
     "reading of an argument": (
         {"csrc/program/arguments.def": [("", "NOS_OPTION(momentum, 0, 0, \"a number.\")\n")]}, "csrc/bind/scalars.cc", "momentum"),
 }  # fmt: skip

@@ -13,9 +13,9 @@
 #include <pthread.h>
 
 #include "../../ops/float_environment.h"
-#include "block_runner.h"
+#include "interpreter/block_runner.h"
+#include "interpreter/lower.h"
 #include "kernels.h"
-#include "lower.h"
 #include "native/runner.h"
 
 namespace nos {
@@ -229,7 +229,7 @@ bool Prepared::serves(std::span<const Program* const> programs) const {
          });
 }
 
-const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const {
+const std::vector<const native::NativeCode*>& Prepared::native_code(bool scaled) const {
   Compiled& c = compiled[scaled];
   std::call_once(c.once, [&] {
     c.code.assign(layouts.size() * code.size(), nullptr);
@@ -237,9 +237,9 @@ const std::vector<const native::Code*>& Prepared::native_code(bool scaled) const
     for (size_t i = 0; i < plan.tensors.size(); ++i)
       for (uint32_t slice = 0; slice < plan.tensors[i].slices; ++slice) {
         const size_t program = plan.tensors[i].program + slice;
-        const native::Code*& to = c.code[layout[i] * code.size() + program];
+        const native::NativeCode*& to = c.code[layout[i] * code.size() + program];
         if (!to && native[program] && plan.tensors[i].dtype[bytecode::kP] != DType::f64)
-          to = native[program]->code(plan.tensors[i].dtype, scaled);
+          to = native[program]->code_for(plan.tensors[i].dtype, scaled);
       }
   });
   return c.code;
@@ -253,10 +253,10 @@ bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) !=
 NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
   std::optional<Rows32> rows32;
   if (job.any32) rows32.emplace(job, args);
-  const std::vector<const native::Code*>& compiled = job.native_code(is_scaled(args));
+  const std::vector<const native::NativeCode*>& compiled = job.native_code(is_scaled(args));
 
   size_t scratch = job.scratch;
-  for (const native::Code* c : compiled)
+  for (const native::NativeCode* c : compiled)
     if (c) scratch = std::max(scratch, native::scratch_bytes(*c));
   char* const memory = t_scratch.get(scratch);
   if (!memory) throw std::bad_alloc();  // nothing is written yet, and nothing below can fail
@@ -265,7 +265,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
     const Chunk& c = job.chunks[i];
     const PlannedTensor& t = job.plan.tensors[c.tensor];
     const size_t program = t.program + c.slice, row = t.row + c.slice;
-    const native::Code* fused = compiled[job.layout[c.tensor] * job.code.size() + program];
+    const native::NativeCode* fused = compiled[job.layout[c.tensor] * job.code.size() + program];
     if (fused && args.stochastic_rounding && has_half_outputs(*job.code[program], t))
       fused = nullptr;  // it rounds to nearest
     if (fused)

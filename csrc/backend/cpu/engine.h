@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../backend.h"
-#include "lower.h"
+#include "interpreter/lower.h"
 #include "native/native.h"
 
 namespace nos::cpu {
@@ -37,10 +37,10 @@ struct Prepared final : Job {
   void get_ready(const StepArgs& args) override;
   void run(const StepArgs& args, std::span<const Program* const> programs, const Place& place = {}) override;
 
-  std::vector<std::shared_ptr<const Lowered>> code;     // one per program
-  std::vector<std::shared_ptr<native::Native>> native;  // one per program; null: interpreted
-  std::vector<std::array<DType, kMaxSlots>> layouts;    // choices of dtypes that occur
-  std::vector<uint32_t> layout;                         // number of each tensor's choice
+  std::vector<std::shared_ptr<const Lowered>> code;            // one per program
+  std::vector<std::shared_ptr<native::NativeProgram>> native;  // one per program; null: interpreted
+  std::vector<std::array<DType, kMaxSlots>> layouts;           // choices of dtypes that occur
+  std::vector<uint32_t> layout;                                // number of each tensor's choice
   std::vector<Chunk> chunks;
   std::vector<int64_t> work_before;  // ns: estimate of the work before each chunk
   int64_t work;                      // ns: estimate for one thread, with the data in cache
@@ -53,11 +53,11 @@ struct Prepared final : Job {
 
   // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor.
   // Made at the first run that needs it.
-  const std::vector<const native::Code*>& native_code(bool scaled) const;
+  const std::vector<const native::NativeCode*>& native_code(bool scaled) const;
 
   struct Compiled {
     std::once_flag once;
-    std::vector<const native::Code*> code;
+    std::vector<const native::NativeCode*> code;
   };
   mutable std::array<Compiled, 2> compiled;
 };

@@ -1,8 +1,9 @@
-// Owns Expander: appends the vector code of one op to a segment, with the bits of math.h.
+// Owns Expander, which appends the vector code of one op to a loop. The code gives the bits of math.h.
 #pragma once
+#include <initializer_list>
+
 #include "graph.h"
-#include "stages.h"
-#include "vcode.h"
+#include "loop.h"
 
 namespace nos::cpu::native {
 
@@ -14,8 +15,8 @@ inline constexpr uint32_t kLeastDividend = (127u - 80) << 23, kDividendReach = 1
 class Expander {
  public:
   // first_divisor: place of the divisors in the scalar row.
-  Expander(Segment& segment, Target target, int first_divisor)
-      : segment_(segment), target_(target), first_divisor_(first_divisor) {}
+  Expander(ValueLoop& loop, Target target, int first_divisor)
+      : loop_(loop), target_(target), first_divisor_(first_divisor) {}
 
   // A value with a home in memory; equal homes are the same value.
   uint16_t at(Home home);
@@ -26,24 +27,24 @@ class Expander {
   // a / c for the scalar c that is divisor number `divisor` of the graph.
   uint16_t quotient(uint16_t a, uint16_t c, int divisor);
   uint16_t lookup(uint16_t sign_product, int table) {
-    return emit(V::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})});
+    return emit(VOp::lookup, {sign_product, at({Home::table, static_cast<uint32_t>(table)})});
   }
   // predicate(a, b) ? yes : no
   uint16_t select(uint8_t predicate, uint16_t a, uint16_t b, uint16_t yes, uint16_t no) {
-    return emit(V::select, {a, b, yes, no}, predicate);
+    return emit(VOp::select, {a, b, yes, no}, predicate);
   }
-  uint16_t copy(uint16_t a) { return emit(V::copy, {a}); }
+  uint16_t copy(uint16_t a) { return emit(VOp::copy, {a}); }
   void store(uint16_t value, Home to);
 
  private:
-  uint16_t emit(V op, std::initializer_list<uint16_t> src, uint8_t predicate = 0);
+  uint16_t emit(VOp op, std::initializer_list<uint16_t> src, uint8_t predicate = 0);
   uint16_t minimum(uint16_t a, uint16_t b, bool a_number, bool b_number);
   uint16_t maximum(uint16_t a, uint16_t b, bool a_number, bool b_number);
   uint16_t sign(uint16_t a);
   uint16_t rsqrt(uint16_t x);
   uint16_t test(uint8_t predicate, uint16_t a, uint16_t b);
 
-  Segment& segment_;
+  ValueLoop& loop_;
   std::vector<uint16_t> homes_;  // the values with a home
   const Target target_;
   const int first_divisor_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
 
 namespace nos::cpu::native {
 namespace {
@@ -45,15 +46,16 @@ class Builder {
     for (size_t pc = code.size(); pc-- > 0;) {
       const size_t v = static_cast<size_t>(first_) + pc;
       if (!needed_[v]) continue;
-      if (replaced(v)) {
+      if (takes_table(v)) {
         for (uint16_t f : ranges_[v].factors) needed_[f] = true;
       } else {
         for (int k = 0; k < code[pc].arity(); ++k) need(code[pc].operand(k));
       }
     }
     for (size_t pc = 0; pc < code.size(); ++pc)
-      if (needed_[static_cast<size_t>(first_) + pc]) copy(pc);
+      if (needed_[static_cast<size_t>(first_) + pc]) add_node(pc);
     for (Operand o : program_.outputs()) out_.outputs.push_back(rename(o));
+    choose_quotients();
     return std::move(out_);
   }
 
@@ -103,11 +105,10 @@ class Builder {
     return r;
   }
 
-  bool replaced(size_t v) {
-    if (ranges_[v].kind != Range::determined || !ranges_[v].expensive) return false;
-    if (tables_wanted_.count(v)) return true;
-    if (tables_wanted_.size() == kMaxTables) return false;
-    tables_wanted_[v] = true;
+  // Whether value v, which is needed, gets a table.
+  bool takes_table(size_t v) {
+    if (ranges_[v].kind != Range::determined || !ranges_[v].expensive || with_table_.size() == kMaxTables) return false;
+    with_table_.insert(v);
     return true;
   }
 
@@ -122,56 +123,75 @@ class Builder {
     return static_cast<uint16_t>(static_cast<size_t>(first_) + out_.nodes.size() - 1);
   }
 
-  void copy(size_t pc) {
+  void add_node(size_t pc) {
     const Instr& i = program_.code()[pc];
     const size_t v = static_cast<size_t>(first_) + pc;
-    if (tables_wanted_.count(v)) {
-      Table table;
-      numbers_.clear();
+    if (with_table_.count(v)) {
+      TableCalls table;
+      places_.clear();
       chain(v, table);
       out_.tables.push_back(std::move(table));
       const auto number = static_cast<int16_t>(out_.tables.size() - 1);
-      renamed_[v] = append({Op{}, number, Operand{product(ranges_[v].factors)}, {}, {}});
+      renamed_[v] = append({Op{}, Operand{product(ranges_[v].factors)}, {}, {}, number});
       return;
     }
-    Node n{i.op, -1, {}, {}, {}};
-    n.a = rename(i.a);
+    Node n{i.op, rename(i.a), {}, {}};
     if (i.arity() > 1) n.b = rename(i.b);
     n.c = info(i.op).domain == Domain::random || i.arity() < 3 ? i.c : rename(i.c);  // a random op's site
     renamed_[v] = append(n);
-    if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar()) {
-      const auto divisor = static_cast<uint16_t>(n.b.id());
-      if (std::find(out_.divisors.begin(), out_.divisors.end(), divisor) == out_.divisors.end())
-        out_.divisors.push_back(divisor);
-    }
     if (ranges_[v].kind == Range::pure) products_.emplace(ranges_[v].factors, renamed_[v]);
+  }
+
+  // A division by a scalar can do without the divider (Expander::quotient). That takes more instructions, which are
+  // hidden only while the divider is busy with other nodes: two of them for each such division. docs/native.md has the
+  // figures.
+  void choose_quotients() {
+    constexpr int kOthersEach = 2;
+    std::vector<Node*> by_scalar;
+    int others = 0;
+    for (Node& n : out_.nodes) {
+      if (n.table >= 0) continue;
+      if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar())
+        by_scalar.push_back(&n);
+      else
+        others += n.op == Op::div || n.op == Op::sqrt ? 1 : n.op == Op::rsqrt ? 2 : 0;
+    }
+    for (Node* n : by_scalar) {
+      if ((others -= kOthersEach) < 0) break;
+      const auto divisor = static_cast<uint16_t>(n->b.id());
+      const auto known = std::find(out_.divisors.begin(), out_.divisors.end(), divisor);
+      n->divisor = static_cast<int16_t>(known - out_.divisors.begin());
+      if (known == out_.divisors.end()) out_.divisors.push_back(divisor);
+    }
   }
 
   // The value that is the product of these signs.
   uint16_t product(const std::vector<uint16_t>& factors) {
     if (const auto known = products_.find(factors); known != products_.end()) return known->second;
     const std::vector<uint16_t> rest(factors.begin(), factors.end() - 1);
-    const uint16_t v = append({Op::mul, -1, Operand{product(rest)}, Operand{renamed_[factors.back()]}, {}});
+    const uint16_t v = append({Op::mul, Operand{product(rest)}, Operand{renamed_[factors.back()]}, {}});
     products_.emplace(factors, v);
     return v;
   }
 
-  // Appends the steps that compute value v from its sign product; returns v's number among the table's operands.
-  uint16_t chain(size_t v, Table& table) {
+  // Appends the calls that compute value v from its sign product; returns the place of v among their results.
+  uint16_t chain(size_t v, TableCalls& table) {
     const Range& r = ranges_[v];
     if (r.kind == Range::pure) return 0;
-    if (const auto known = numbers_.find(v); known != numbers_.end()) return known->second;
+    if (const auto known = places_.find(v); known != places_.end()) return known->second;
     const Instr& i = program_.code()[v - static_cast<size_t>(first_)];
     if (i.op == Op::mul && r.kind == Range::linear && range(i.a) && range(i.b))  // the pure factor is in the product
       return chain(static_cast<size_t>((range(i.a)->kind == Range::linear ? i.a : i.b).id()), table);
-    Step step{Step::Kind::map, i.op, 0, 0, 0, {0, 0, 0}};
+    KernelCall call{KernelCall::Kind::map, i.op, 0, 0, 0, {0, 0, 0}};
     for (int k = 0; k < i.arity(); ++k) {
       const Operand o = i.operand(k);
-      if (o.is_scalar()) step.scalars |= static_cast<uint8_t>(1 << k);
-      step.arg[k] = o.is_scalar() ? static_cast<uint16_t>(o.id()) : chain(static_cast<size_t>(o.id()), table);
+      if (o.is_scalar()) call.scalars |= static_cast<uint8_t>(1 << k);
+      call.arg[k] =
+          o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id()) : chain(static_cast<size_t>(o.id()), table);
     }
-    table.push_back(step);
-    return numbers_[v] = static_cast<uint16_t>(table.size());
+    call.dst = static_cast<uint16_t>(table.size() + 1);
+    table.push_back(call);
+    return places_[v] = call.dst;
   }
 
   const Program& program_;
@@ -179,8 +199,8 @@ class Builder {
   std::vector<Range> ranges_;
   std::vector<bool> needed_;
   std::vector<uint16_t> renamed_;  // program value -> graph value
-  std::map<size_t, bool> tables_wanted_;
-  std::map<size_t, uint16_t> numbers_;  // values computed so far in the current table
+  std::set<size_t> with_table_;
+  std::map<size_t, uint16_t> places_;  // of the values that the current table's calls compute so far
   std::map<std::vector<uint16_t>, uint16_t> products_;
   Graph out_;
 };
@@ -202,7 +222,7 @@ Graph scale_gradient(const Graph& graph) {
   bool used = false;
   for (Node& n : out.nodes)
     for (int k = 0; k < n.arity(); ++k) {
-      Operand& o = k == 0 ? n.a : k == 1 ? n.b : n.c;
+      Operand& o = n.operand(k);
       used |= !o.is_scalar() && o.id() == bytecode::kG;
       rename(o);
     }
@@ -212,7 +232,7 @@ Graph scale_gradient(const Graph& graph) {
   }
   if (!used) return graph;
   const Operand factor{static_cast<uint16_t>(bytecode::kScalarBit | graph.num_scalars)};
-  out.nodes.insert(out.nodes.begin(), {Op::mul, -1, Operand{bytecode::kG}, factor, {}});
+  out.nodes.insert(out.nodes.begin(), {Op::mul, Operand{bytecode::kG}, factor, {}});
   return out;
 }
 

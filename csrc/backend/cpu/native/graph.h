@@ -1,11 +1,11 @@
-// Owns Graph: a program without dead code, as the native tier compiles it, and its value-range strength reduction.
+// Owns Graph: a program as the native tier compiles it, without dead code and with functions of signs as look-ups.
 //
 // A product of sign() results is -1, -0, +0, 1 or NaN, so a function of it alone, such as exp(log(base) * decay *
 // sign(g) * sign(m)), has five values per step. The kernels of the interpreter evaluate it on those five, with the
 // step's scalars, and the loop looks the result up: the top three bits of a float tell the five apart.
 //
-//   lane    0    1    2    3    4    5    6    7      = bits >> 29
-//   input  +0   +1    .   NaN  -0   -1    .   NaN
+//   entry    0    1    2    3    4    5    6    7      = bits >> 29
+//   product  +0   +1    .   NaN  -0   -1    .   NaN
 #pragma once
 #include <array>
 #include <cstdint>
@@ -14,35 +14,38 @@
 #include <vector>
 
 #include "../../../program/program.h"
-#include "../lower.h"
-#include "vcode.h"
+#include "../kernel_call.h"
+#include "loop.h"
 
 namespace nos::cpu::native {
 
 inline constexpr int kDivisorWords = 3;  // of one divisor in the scalar row: see Expander::quotient
-inline constexpr int kTableLanes = 16;  // floats of one table in the scalar row: 8 are used, a vector of 16 may be read
+inline constexpr int kTableEntries = 8;  // of one look-up table, see above
+inline constexpr int kTableLanes = 16;   // its floats in the scalar row: a vector of 16 may be read there
 
-// Values are numbered as in a program: inputs first, then one per node. Scalars too, but for one more, the factor of
-// the gradient, which has the number program.num_scalars().
+// Values are numbered as in a program: inputs first, then one per node. Scalars are too, and there is one more, the
+// factor of the gradient, which has the number program.num_scalars().
 struct Node {
-  Op op;
-  int16_t table;  // >= 0: look `a` up in that table; op does not count
+  Op op{};
   Operand a, b, c;
+  int16_t table = -1;    // >= 0: the node looks `a` up in that table, and has no op
+  int16_t divisor = -1;  // >= 0: a division by the scalar `b`, which is that divisor, without the divider
   int arity() const { return table >= 0 ? 1 : info(op).arity; }
+  Operand& operand(int i) { return i == 0 ? a : i == 1 ? b : c; }
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
 };
 
-// A function of one sign product. Operand 0 is the input, operand k the result of step k - 1; the last step is the
-// result.
-using Table = std::vector<Step>;
+// How a look-up table is filled: a function of one sign product as calls of block kernels. Place 0 is the product,
+// place k the result of call k - 1; the last call gives the table.
+using TableCalls = std::vector<KernelCall>;
 
 struct Graph {
   int num_inputs;
   int num_scalars;  // of the program; the factor comes after them
   std::vector<Node> nodes;
   std::vector<Operand> outputs;
-  std::vector<Table> tables;
-  std::vector<uint16_t> divisors;  // the scalars that values are divided by
+  std::vector<TableCalls> tables;
+  std::vector<uint16_t> divisors;  // the scalars that values are divided by without the divider
   std::vector<float> constants;    // value of each scalar that is a constant, NaN for the others
 };
 
@@ -56,10 +59,10 @@ Graph make_graph(const Program& program);
 // The same with the gradient multiplied by the factor first.
 Graph scale_gradient(const Graph& graph);
 
-// A row of native.def.
+// What a row of native.def says.
 struct NativeOp {
   enum Kind : uint8_t { kernel, loop, compare } kind;
-  double ns;            // per element
+  double ns;            // of a kernel, per element; a loop's is that of its vector ops
   Predicate predicate;  // of a comparison
 };
 
@@ -68,12 +71,12 @@ constexpr NativeOp native_op(Op op) {
 #define NOS_KERNEL(id, ns) \
   case ElementOp::id:      \
     return {NativeOp::kernel, ns, {}};
-#define NOS_LOOP(id, ns, code) \
-  case ElementOp::id:          \
-    return {NativeOp::loop, ns, {}};
-#define NOS_COMPARE(id, ns, predicate) \
-  case ElementOp::id:                  \
-    return {NativeOp::compare, ns, predicate};
+#define NOS_LOOP(id, code) \
+  case ElementOp::id:      \
+    return {NativeOp::loop, 0, {}};
+#define NOS_COMPARE(id, predicate) \
+  case ElementOp::id:              \
+    return {NativeOp::compare, 0, predicate};
 #include "native.def"
 #undef NOS_KERNEL
 #undef NOS_LOOP

@@ -3,10 +3,11 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+#include <utility>
 
-#include "../kernels.h"
-#include "allocate.h"
-#include "emit.h"
+#include "../kernel_call.h"
+#include "assemble.h"
 #include "expand.h"
 
 namespace nos::cpu::native {
@@ -26,8 +27,8 @@ Tier choose() {
   // the interpreter's choice, so that $NOS_ISA holds for both
   const bool avx512 = std::strcmp(isa().name, "avx512") == 0;
   if (!avx512 && std::strcmp(isa().name, "avx2") != 0) return {false, {}, "off: needs AVX2"};
-  constexpr uint8_t kReturn[] = {0xc3};
-  if (!CodeMemory(kReturn)) return {false, {}, "off: the system refuses executable memory"};
+  constexpr uint8_t kReturn[] = {0xc3};  // ret
+  if (!x86::CodeMemory(kReturn)) return {false, {}, "off: the system refuses executable memory"};
   return avx512 ? Tier{true, Target::avx512, "avx512"} : Tier{true, Target::avx2, "avx2"};
 #else
   return {false, {}, "off: needs x86-64 and POSIX"};
@@ -39,71 +40,44 @@ const Tier& tier() {
   return chosen;
 }
 
-constexpr double kTableNs = 0.02, kQuotientNs = 0.1;  // a look-up; a division by a scalar: Expander::quotient
-
-double op_cost(const Node& n) {
-  if (n.table >= 0) return kTableNs;
-  return n.op == Op::div && n.b.is_scalar() ? kQuotientNs : native_op(n.op).ns;
-}
-
+// ns per element on one thread, data in cache: the sum over the vector ops and kernels that run for float32 tensors.
 double estimate(const Graph& graph, Target target) {
-  double ns = 0.02 * graph.num_inputs;  // loads and stores
-  for (const Node& n : graph.nodes) ns += op_cost(n);
-  return target == Target::avx512 ? ns : 1.6 * ns;
+  constexpr double kLoad = 0.01;  // ns, of an input
+  constexpr double kAvx2 = 1.4;   // times as long as with AVX-512: 1.1 for loops and 1.6 for kernels on a Zen 4
+  std::array<DType, kMaxSlots> dtypes;
+  dtypes.fill(DType::f32);
+  const StagedProgram program = cut(graph, dtypes.data(), target);
+  double ns = kLoad * graph.num_inputs;
+  for (const ValueLoop& loop : program.loops)
+    for (const ValueInstr& i : loop.code) ns += info(i.op).ns;
+  for (const Stage& s : program.stages)
+    if (s.kind == Stage::Kind::kernel) ns += native_op(s.call.op).ns;
+  return target == Target::avx512 ? ns : kAvx2 * ns;
 }
 
-}  // namespace
-
-const char* status() { return tier().status; }
-
-Code compile(const Graph& graph, const DType* dtypes, Target target, std::vector<uint8_t>* bytes) {
-  Stages stages = cut(graph, dtypes, target);
-  Code out;
-  out.num_slots = graph.num_inputs;
-  out.num_scratch = stages.num_scratch;
-  out.single_loop = stages.stages.size() == 1 && stages.stages[0].kind == Stage::Kind::segment;
-  Assembler assembler;
-  std::vector<uint32_t> pool;
-  std::vector<int32_t> entries;
-  for (const Segment& s : stages.segments) {
-    entries.push_back(assembler.here());
-    if (target == Target::avx512)
-      emit_avx512(assembler, pool, allocate(s, kRegistersAvx512), first_table(graph));
-    else
-      emit_avx2(assembler, pool, allocate(s, kRegistersAvx2), first_table(graph));
-  }
-  assembler.place_pool(pool);
-  out.stages = std::move(stages.stages);
-  if (bytes) *bytes = assembler.bytes;
-  out.memory = CodeMemory(assembler.bytes);
-  out.usable = entries.empty() || out.memory;
-  if (out.memory)
-    for (int32_t e : entries)
-      out.loops.push_back(reinterpret_cast<Loop*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
-  return out;
-}
-
-Native::Native(const Program& program) : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}
-
-const Code* Native::code(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
-  uint64_t key = scaled;
-  const int slots = graph_.num_inputs;
-  for (int s = 0; s < slots; ++s) key = key << 2 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
-  const std::lock_guard lock(mutex_);
-  const Variant* found = nullptr;
-  for (const auto& v : variants_)
-    if (v->key == key) found = v.get();
-  if (!found) {
-    variants_.push_back(std::make_unique<Variant>(
-        Variant{key, compile(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target)}));
-    found = variants_.back().get();
-  }
-  return found->code.usable ? &found->code : nullptr;
+// The values of a function of one sign product, for the products of graph.h.
+void fill_table(const TableCalls& calls, const float* row, float* out) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  static constexpr float kProducts[kTableEntries] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};
+  struct Scratch {
+    std::vector<float> values;
+    std::vector<float*> places;
+  };
+  static thread_local Scratch scratch;
+  auto& [values, places] = scratch;
+  values.resize((calls.size() + 1) * kTableEntries);
+  places.resize(calls.size() + 1);
+  for (size_t i = 0; i < places.size(); ++i) places[i] = values.data() + i * kTableEntries;
+  std::memcpy(places.front(), kProducts, sizeof kProducts);
+  const KernelSet<float>& kernels = isa().kernels->f32;
+  for (const KernelCall& call : calls) run_call(call, places.data(), row, {}, kTableEntries, kernels);
+  std::memcpy(out, places.back(), sizeof kProducts);
+  std::memset(out + kTableEntries, 0, sizeof(float) * (kTableLanes - kTableEntries));
 }
 
 // What Expander::quotient needs of a divisor c: 1 / c in two parts, and the reach of the method as bits, 0 outside of
 // its own range.
-void reciprocal_of(float c, float* out) {
+void fill_divisor(float c, float* out) {
   const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
   const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);
   out[0] = static_cast<float>(exact);
@@ -112,42 +86,63 @@ void reciprocal_of(float c, float* out) {
   std::memcpy(out + 2, &reach, sizeof reach);
 }
 
-void Native::fill_row(const double* scalars, float factor, float* row) const {
+}  // namespace
+
+const char* status() { return tier().status; }
+
+NativeCode load(Assembly assembly, int num_slots) {
+  NativeCode out;
+  out.num_slots = num_slots;
+  out.num_scratch = assembly.num_scratch;
+  out.stages = std::move(assembly.stages);
+  out.single_loop = out.stages.size() == 1 && out.stages[0].kind == Stage::Kind::loop;
+  out.memory = x86::CodeMemory(assembly.code);
+  out.usable = assembly.entries.empty() || out.memory;
+  if (out.memory)
+    for (int32_t e : assembly.entries)
+      out.loops.push_back(reinterpret_cast<LoopFunction*>(reinterpret_cast<uintptr_t>(out.memory.data() + e)));
+  return out;
+}
+
+NativeProgram::NativeProgram(const Program& program)
+    : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}
+
+const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
+  uint64_t key = scaled;
+  const int slots = graph_.num_inputs;
+  for (int s = 0; s < slots; ++s) key = key << 2 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
+  const std::lock_guard lock(mutex_);
+  const Variant* found = nullptr;
+  for (const auto& v : variants_)
+    if (v->key == key) found = v.get();
+  if (!found) {
+    Assembly assembly = assemble(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target);
+    variants_.push_back(std::make_unique<Variant>(Variant{key, load(std::move(assembly), slots)}));
+    found = variants_.back().get();
+  }
+  return found->code.usable ? &found->code : nullptr;
+}
+
+void NativeProgram::fill_row(const double* scalars, float factor, float* row) const {
   for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
   row[graph_.num_scalars] = factor;
-  constexpr int kLanes = 8;
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  static constexpr float kInputs[kLanes] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};  // graph.h
-  static thread_local std::vector<float> results;
-  const KernelSet<float>& kernels = isa().kernels->f32;
-  float* out = row + graph_.num_scalars + 1;
-  for (const Table& table : graph_.tables) {
-    results.resize((table.size() + 1) * kLanes);
-    std::memcpy(results.data(), kInputs, sizeof kInputs);
-    for (size_t i = 0; i < table.size(); ++i) {
-      const Step& s = table[i];
-      const auto arg = [&](int k) {
-        return s.scalars >> k & 1 ? row + s.arg[k] : results.data() + static_cast<size_t>(s.arg[k]) * kLanes;
-      };
-      kernels.map[static_cast<size_t>(s.op)][s.scalars](results.data() + (i + 1) * kLanes, arg(0), arg(1), arg(2),
-                                                        kLanes);
-    }
-    std::memcpy(out, results.data() + table.size() * kLanes, sizeof kInputs);
-    std::memset(out + kLanes, 0, sizeof kInputs);
+  float* out = row + first_table(graph_);
+  for (const TableCalls& calls : graph_.tables) {
+    fill_table(calls, row, out);
     out += kTableLanes;
   }
   for (uint16_t d : graph_.divisors) {
-    reciprocal_of(row[d], out);
+    fill_divisor(row[d], out);
     out += kDivisorWords;
   }
 }
 
-std::shared_ptr<Native> native_of(const Program& program) {
+std::shared_ptr<NativeProgram> native_of(const Program& program) {
   if (!tier().on) return nullptr;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   auto& kept = program.kept.cpu_native;
-  if (!kept) kept = std::make_shared<Native>(program);
+  if (!kept) kept = std::make_shared<NativeProgram>(program);
   return kept;
 }
 

@@ -1,9 +1,11 @@
 // Owns the native tier: a program compiled to fused loops of machine code, with the interpreter's kernels in between,
-// for fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. Same bits as the interpreter, NaN payloads aside.
+// for fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. It gives the interpreter's bits, NaN payloads aside.
+// docs/native.md explains it.
 //
 // Scalar row of a step, in floats:
 //   | scalars of the program, rounded | factor of the gradient | tables, 16 each | divisors, 3 each |
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -11,31 +13,34 @@
 
 #include "../../../plan/plan.h"
 #include "../../../program/program.h"
-#include "code_memory.h"
+#include "assemble.h"
 #include "graph.h"
-#include "stages.h"
+#include "x86/code_memory.h"
 
 namespace nos::cpu::native {
 
-using Loop = void(char* const* slots, float* scratch, const float* scalars, int64_t n);
+using LoopFunction = void(char* const* slots, float* scratch, const float* scalars, int64_t n);
 
-// A program for one choice of the slots' dtypes.
-struct Code {
-  CodeMemory memory;
+// A program for one choice of the slots' dtypes, ready to run.
+struct NativeCode {
+  x86::CodeMemory memory;
   std::vector<Stage> stages;
-  std::vector<Loop*> loops;  // by Stage::index
+  std::vector<LoopFunction*> loops;  // by Stage::index
   int num_slots = 0, num_scratch = 0;
   bool usable = false;       // false when the system refused executable memory
   bool single_loop = false;  // one fused loop and nothing else: it may run over a whole chunk at once
 };
 
-class Native {
+// Makes code executable. num_slots: of the graph that it was assembled of.
+NativeCode load(Assembly assembly, int num_slots);
+
+class NativeProgram {
  public:
-  explicit Native(const Program& program);
+  explicit NativeProgram(const Program& program);
 
   // The code for these dtypes, compiled at its first use; null when the system gives no executable memory.
   // scaled: the gradient is multiplied by the factor.
-  const Code* code(const std::array<DType, kMaxSlots>& dtypes, bool scaled);
+  const NativeCode* code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled);
 
   double cost() const { return cost_; }  // estimated ns per element on one thread, data in cache
 
@@ -45,7 +50,7 @@ class Native {
  private:
   struct Variant {
     uint64_t key;
-    Code code;
+    NativeCode code;
   };
 
   const Graph graph_;
@@ -55,10 +60,7 @@ class Native {
 };
 
 // The native form of a program, made at its first use and kept with it; null when this machine has no native tier.
-std::shared_ptr<Native> native_of(const Program& program);
-
-// Compiles without keeping the result, for benches and checks of the code itself.
-Code compile(const Graph& graph, const DType* dtypes, Target target, std::vector<uint8_t>* bytes = nullptr);
+std::shared_ptr<NativeProgram> native_of(const Program& program);
 
 // What the tier does on this machine, for people: "avx512", "avx2", or "off: " and why.
 const char* status();

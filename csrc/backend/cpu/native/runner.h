@@ -1,15 +1,15 @@
-// Owns the native tier's inner loop: the stages of one program over one chunk of one tensor.
+// Owns the native tier's run over a tensor: the stages of one program, block after block, over one chunk.
 #pragma once
 #include <algorithm>
 
-#include "../block_runner.h"
-#include "emit.h"
+#include "../engine.h"
+#include "../kernel_call.h"
 #include "native.h"
 
 namespace nos::cpu::native {
 
 // Bytes of scratch that run() needs, from an address aligned to a cache line.
-inline size_t scratch_bytes(const Code& code) {
+inline size_t scratch_bytes(const NativeCode& code) {
   const size_t pointers = static_cast<size_t>(code.num_slots + code.num_scratch) * sizeof(char*);
   return (pointers + kLine - 1) / kLine * kLine + static_cast<size_t>(code.num_scratch) * kScratchStride;
 }
@@ -26,11 +26,11 @@ inline void run_stage(const Stage& s, char* const* base, const float* row, const
   else if (s.kind == Stage::Kind::narrow)
     (bf16 ? kernels.to_bf16 : kernels.to_f16)(half, wide, n);
   else
-    execute(s.step, reinterpret_cast<float* const*>(base), row, key, n, kernels.f32);
+    run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, kernels.f32);
 }
 
-// Elements [chunk.begin, chunk.end). row: Native::fill_row. memory: scratch_bytes(code).
-inline void run(const Code& code, const PlannedTensor& tensor, const Chunk& chunk, const float* row, DrawKey key,
+// Elements [chunk.begin, chunk.end). row: NativeProgram::fill_row. memory: scratch_bytes(code).
+inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk& chunk, const float* row, DrawKey key,
                 int block, char* memory) {
   char** base = reinterpret_cast<char**>(memory);
   const auto slots = static_cast<size_t>(code.num_slots);
@@ -49,7 +49,7 @@ inline void run(const Code& code, const PlannedTensor& tensor, const Chunk& chun
     }
     key.element = static_cast<uint64_t>(first);
     for (const Stage& s : code.stages) {
-      if (s.kind == Stage::Kind::segment)
+      if (s.kind == Stage::Kind::loop)
         code.loops[s.index](base, reinterpret_cast<float*>(scratch), row, n);
       else
         run_stage(s, base, row, key, n, tensor.dtype.data());

@@ -7,14 +7,18 @@
 namespace nos::cpu::native {
 namespace {
 
-constexpr int kEnd = 1 << 20;  // a stage after all others
+constexpr int kEnd = 1 << 20;  // a phase after all others
+
+bool is_kernel(const Node& n) { return n.table < 0 && native_op(n.op).kind == NativeOp::kernel; }
+bool is_comparison(const Node& n) { return n.table < 0 && native_op(n.op).kind == NativeOp::compare; }
 
 class Scheduler {
  public:
   Scheduler(const Graph& graph, const DType* dtypes, bool loop_converts)
-      : graph_(graph), dtypes_(dtypes), slots_(graph.num_inputs), old_read_(static_cast<size_t>(slots_), 0) {
+      : graph_(graph), slots_(graph.num_inputs), old_read_(static_cast<size_t>(slots_), 0) {
     out_.values.resize(static_cast<size_t>(slots_) + graph.nodes.size());
-    out_.converts = loop_converts && std::none_of(graph.nodes.begin(), graph.nodes.end(), is_kernel);
+    const bool converts = loop_converts && std::none_of(graph.nodes.begin(), graph.nodes.end(), is_kernel);
+    for (int s = 0; s < slots_; ++s) out_.converted.push_back(dtypes[s] != DType::f32 && !converts);
   }
 
   Schedule run() {
@@ -27,9 +31,9 @@ class Scheduler {
   }
 
  private:
-  Value& value(int v) { return out_.values[static_cast<size_t>(v)]; }
+  ScheduledValue& value(int v) { return out_.values[static_cast<size_t>(v)]; }
   int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
-  bool is_half(int slot) const { return dtypes_[slot] != DType::f32 && !out_.converts; }
+  bool is_converted(int slot) const { return out_.converted[static_cast<size_t>(slot)]; }
 
   template <class Visit>
   static void operands(const Node& n, const Visit& visit) {
@@ -40,7 +44,7 @@ class Scheduler {
   void find_levels() {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& n = graph_.nodes[i];
-      Value& v = value(id_of(i));
+      ScheduledValue& v = value(id_of(i));
       operands(n, [&](int o) { v.level = std::max(v.level, value(o).level); });
       v.by_kernel = is_kernel(n);
       v.defined = 2 * v.level + (v.by_kernel ? 1 : 0);
@@ -53,13 +57,14 @@ class Scheduler {
     }
   }
 
+  // A value of the loop of level 0 that no node computes.
+  int add_value() {
+    out_.values.emplace_back().defined = 0;
+    return static_cast<int>(out_.values.size()) - 1;
+  }
+
   void add_copies() {
-    for (const int input : inputs_that_move(graph_.outputs, slots_)) {
-      Value v;
-      v.defined = 0;
-      out_.values.push_back(v);
-      out_.copies.push_back({input, static_cast<int>(out_.values.size()) - 1});
-    }
+    for (const int input : inputs_that_move(graph_.outputs, slots_)) out_.copies.push_back({input, add_value()});
   }
 
   void place_stores() {
@@ -74,12 +79,9 @@ class Scheduler {
         for (const auto& [input, copy] : out_.copies)
           if (input == o.id()) id = copy;
       }
-      if (is_half(slot)) {
+      if (is_converted(slot)) {
         if (id < 0) {  // a scalar: as a value of its own
-          Value v;
-          v.defined = 0;
-          out_.values.push_back(v);
-          id = static_cast<int>(out_.values.size()) - 1;
+          id = add_value();
           out_.fills.push_back({o, id});
         }
         out_.narrow_from[k] = id;
@@ -101,12 +103,12 @@ class Scheduler {
     }
   }
 
-  void use(int v, int stage) { value(v).last_use = std::max(value(v).last_use, stage); }
+  void use(int v, int phase) { value(v).last_use = std::max(value(v).last_use, phase); }
 
   void find_uses() {
-    find_fused_tests();
+    find_absorbed_comparisons();
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-      const Value& v = value(id_of(i));
+      const ScheduledValue& v = value(id_of(i));
       operands(graph_.nodes[i], [&](int o) { use(o, v.defined); });
     }
     for (const auto& copy : out_.copies) use(copy.first, 0);
@@ -117,29 +119,29 @@ class Scheduler {
   }
 
   // A comparison that only chooses between values of its own level needs no result of its own.
-  void find_fused_tests() {
-    std::vector<int> uses(out_.values.size()), fusable(out_.values.size());
+  void find_absorbed_comparisons() {
+    std::vector<int> uses(out_.values.size()), choices(out_.values.size());
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& n = graph_.nodes[i];
       operands(n, [&](int o) { ++uses[static_cast<size_t>(o)]; });
       if (n.table < 0 && n.op == Op::where && !n.a.is_scalar() && value(n.a.id()).level == value(id_of(i)).level)
-        ++fusable[static_cast<size_t>(n.a.id())];
+        ++choices[static_cast<size_t>(n.a.id())];
     }
     for (const Operand& o : graph_.outputs)
       if (!o.is_scalar()) ++uses[static_cast<size_t>(o.id())];
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const auto v = static_cast<size_t>(id_of(i));
-      out_.values[v].fused = is_comparison(graph_.nodes[i]) && uses[v] == fusable[v] && uses[v] <= 2;
+      out_.values[v].absorbed = is_comparison(graph_.nodes[i]) && uses[v] == choices[v] && uses[v] <= 2;
     }
   }
 
-  // Gives a scratch array to every value that outlives its stage and has no slot, by the order of stages.
+  // Gives a scratch array to every value that outlives its phase and has no slot, in the order of phases.
   void place_values() {
-    std::vector<std::vector<int>> born(static_cast<size_t>(2 * out_.last_level + 3));
+    std::vector<std::vector<int>> born(static_cast<size_t>(2 * out_.last_level + 3));  // in phase i - 1
     for (int v = 0; v < static_cast<int>(out_.values.size()); ++v) {
-      Value& x = value(v);
+      ScheduledValue& x = value(v);
       if (v < slots_) {
-        if (!is_half(v))
+        if (!is_converted(v))
           x.place = v;
         else if (x.last_use >= 0)
           born[0].push_back(v);
@@ -148,18 +150,18 @@ class Scheduler {
       }
     }
     std::vector<int> free, held;
-    for (size_t stage = 0; stage < born.size(); ++stage) {
-      const int now = static_cast<int>(stage) - 1;
-      for (size_t i = 0; i < held.size();) {
-        if (value(held[i]).last_use < now) {
-          free.push_back(value(held[i]).place);
-          held[i] = held.back();
+    for (size_t i = 0; i < born.size(); ++i) {
+      const int now = static_cast<int>(i) - 1;
+      for (size_t h = 0; h < held.size();) {
+        if (value(held[h]).last_use < now) {
+          free.push_back(value(held[h]).place);
+          held[h] = held.back();
           held.pop_back();
         } else {
-          ++i;
+          ++h;
         }
       }
-      for (int v : born[stage]) {
+      for (int v : born[i]) {
         if (free.empty()) free.push_back(slots_ + out_.num_scratch++);
         value(v).place = free.back();
         free.pop_back();
@@ -169,7 +171,6 @@ class Scheduler {
   }
 
   const Graph& graph_;
-  const DType* dtypes_;
   const int slots_;
   std::vector<int> old_read_;  // the level up to which the old value of a slot is read
   Schedule out_;

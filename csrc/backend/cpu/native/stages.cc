@@ -6,7 +6,6 @@
 #include <string>
 
 #include "../../../program/analysis.h"
-
 #include "expand.h"
 #include "schedule.h"
 
@@ -22,13 +21,13 @@ class Cutter {
         slots_(graph.num_inputs),
         plan_(make_schedule(graph, dtypes, target == Target::avx512)) {}
 
-  Stages run() {
+  StagedProgram run() {
     for (int s = 0; s < slots_; ++s)
-      if (is_half(s) && value(s).last_use >= 0)
+      if (plan_.converted[static_cast<size_t>(s)] && value(s).last_use >= 0)
         out_.stages.push_back({Stage::Kind::widen, u16(s), u16(value(s).place)});
     for (int level = 0; level <= plan_.last_level; ++level) {
-      emit_segment(level);
-      emit_kernels(level);
+      add_loop(level);
+      add_kernels(level);
     }
     for (size_t k = 0; k < graph_.outputs.size(); ++k)
       if (const int from = plan_.narrow_from[k]; from >= 0)
@@ -39,9 +38,8 @@ class Cutter {
 
  private:
   static uint16_t u16(int v) { return static_cast<uint16_t>(v); }
-  const Value& value(int v) const { return plan_.values[static_cast<size_t>(v)]; }
+  const ScheduledValue& value(int v) const { return plan_.values[static_cast<size_t>(v)]; }
   int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
-  bool is_half(int slot) const { return dtypes_[slot] != DType::f32 && !plan_.converts; }
 
   static Home::Kind slot_kind(DType t) {
     switch (t) {
@@ -58,22 +56,24 @@ class Cutter {
   }
 
   Home home(int place) const {
-    if (place < slots_) {
-      return {slot_kind(dtypes_[place]), static_cast<uint32_t>(place)};
-    }
+    if (place < slots_) return {slot_kind(dtypes_[place]), static_cast<uint32_t>(place)};
     return {Home::scratch, static_cast<uint32_t>(place - slots_)};
   }
 
   // ---- one loop -----------------------------------------------------------------------------------------------------
-  struct Loop {
-    Segment segment;
-    std::vector<int> local;  // value -> value of the segment, -1 if none yet
+  struct Draft {
+    Draft(size_t values, Target target, int first_divisor)
+        : expand(loop, target, first_divisor), local(values, kNotInLoop) {}
+    static constexpr int kNotInLoop = -1;
+    ValueLoop loop;
+    Expander expand;         // appends to loop
+    std::vector<int> local;  // value of the schedule -> value of the loop
   };
 
-  uint16_t operand(Loop& loop, Expander& expand, Operand o) {
-    if (o.is_scalar()) return expand.at({Home::scalar, static_cast<uint32_t>(o.id())});
-    int& local = loop.local[static_cast<size_t>(o.id())];
-    if (local < 0) local = expand.at(home(value(o.id()).place));
+  uint16_t operand(Draft& draft, Operand o) {
+    if (o.is_scalar()) return draft.expand.at({Home::scalar, static_cast<uint32_t>(o.id())});
+    int& local = draft.local[static_cast<size_t>(o.id())];
+    if (local == Draft::kNotInLoop) local = draft.expand.at(home(value(o.id()).place));
     return u16(local);
   }
 
@@ -83,106 +83,95 @@ class Cutter {
     return std::isfinite(x) ? x != 0 : std::isinf(x);
   }
 
-  void emit_node(Loop& loop, Expander& expand, const Node& n, int id) {
-    uint16_t result;
-    if (n.table >= 0) {
-      result = expand.lookup(operand(loop, expand, n.a), n.table);
-    } else if (n.op == Op::where && !n.a.is_scalar() && value(n.a.id()).fused) {
+  uint16_t add_node(Draft& draft, const Node& n) {
+    if (n.table >= 0) return draft.expand.lookup(operand(draft, n.a), n.table);
+    if (n.op == Op::where && !n.a.is_scalar() && value(n.a.id()).absorbed) {
       const Node& test = graph_.nodes[static_cast<size_t>(n.a.id() - slots_)];
-      result = expand.select(native_op(test.op).predicate, operand(loop, expand, test.a), operand(loop, expand, test.b),
-                             operand(loop, expand, n.b), operand(loop, expand, n.c));
-    } else {
-      uint16_t src[3] = {0, 0, 0};
-      bool number[3] = {false, false, false};
-      for (int k = 0; k < n.arity(); ++k) {
-        src[k] = operand(loop, expand, n.operand(k));
-        number[k] = is_number(n.operand(k));
-      }
-      const auto divisor = std::find(graph_.divisors.begin(), graph_.divisors.end(), n.b.id());
-      if (n.op == Op::div && !n.a.is_scalar() && n.b.is_scalar() && divisor != graph_.divisors.end())
-        result = expand.quotient(src[0], src[1], static_cast<int>(divisor - graph_.divisors.begin()));
-      else
-        result = expand.op(n.op, src, number);
+      const uint16_t a = operand(draft, test.a), b = operand(draft, test.b);
+      const uint16_t yes = operand(draft, n.b), no = operand(draft, n.c);
+      return draft.expand.select(native_op(test.op).predicate, a, b, yes, no);
     }
-    loop.local[static_cast<size_t>(id)] = result;
+    uint16_t src[3] = {0, 0, 0};
+    bool number[3] = {false, false, false};
+    for (int k = 0; k < n.arity(); ++k) {
+      src[k] = operand(draft, n.operand(k));
+      number[k] = is_number(n.operand(k));
+    }
+    if (n.divisor >= 0) return draft.expand.quotient(src[0], src[1], n.divisor);
+    return draft.expand.op(n.op, src, number);
   }
 
-  void emit_segment(int level) {
-    Loop loop{{}, std::vector<int>(plan_.values.size(), -1)};
-    Expander expand(loop.segment, target_, first_divisor(graph_));
+  void add_loop(int level) {
+    Draft draft(plan_.values.size(), target_, first_divisor(graph_));
     if (level == 0) {
       for (const auto& [input, copy] : plan_.copies)
-        loop.local[static_cast<size_t>(copy)] = expand.copy(expand.at(home(value(input).place)));
+        draft.local[static_cast<size_t>(copy)] = draft.expand.copy(draft.expand.at(home(value(input).place)));
       for (const auto& [scalar, id] : plan_.fills)
-        loop.local[static_cast<size_t>(id)] = expand.copy(operand(loop, expand, scalar));
+        draft.local[static_cast<size_t>(id)] = draft.expand.copy(operand(draft, scalar));
     }
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const int id = id_of(i);
-      if (value(id).defined == 2 * level && !value(id).fused) emit_node(loop, expand, graph_.nodes[i], id);
+      if (value(id).defined == 2 * level && !value(id).absorbed)
+        draft.local[static_cast<size_t>(id)] = add_node(draft, graph_.nodes[i]);
     }
     for (const Store& s : plan_.stores)
       if (s.level == level)
-        expand.store(s.value < 0 ? operand(loop, expand, s.scalar) : operand(loop, expand, Operand{u16(s.value)}),
-                     home(s.slot));
+        draft.expand.store(operand(draft, s.value < 0 ? s.scalar : Operand{u16(s.value)}), home(s.slot));
     for (int v = slots_; v < static_cast<int>(plan_.values.size()); ++v)
-      if (const Value& x = value(v); x.defined == 2 * level && x.place >= slots_)
-        expand.store(u16(loop.local[static_cast<size_t>(v)]), home(x.place));
-    if (loop.segment.code.empty()) return;
-    advance_stores(loop.segment);
-    out_.segments.push_back(std::move(loop.segment));
-    out_.stages.push_back({Stage::Kind::segment, u16(static_cast<int>(out_.segments.size()) - 1)});
+      if (const ScheduledValue& x = value(v); x.defined == 2 * level && x.place >= slots_)
+        draft.expand.store(u16(draft.local[static_cast<size_t>(v)]), home(x.place));
+    if (draft.loop.code.empty()) return;
+    advance_stores(draft.loop);
+    out_.loops.push_back(std::move(draft.loop));
+    out_.stages.push_back({Stage::Kind::loop, u16(static_cast<int>(out_.loops.size()) - 1)});
   }
 
   // Moves each store up behind the definition of its value and the last read of what it overwrites.
-  static void advance_stores(Segment& segment) {
-    const auto& code = segment.code;
-    std::vector<size_t> after(segment.values.size(), 0);  // place behind the definition or the last read
+  static void advance_stores(ValueLoop& loop) {
+    const auto& code = loop.code;
+    std::vector<size_t> after(loop.values.size(), 0);  // the position behind the definition or the last read
     size_t first_store = 0;
-    for (; first_store < code.size() && code[first_store].op != V::store; ++first_store) {
-      const VInstr& i = code[first_store];
+    for (; first_store < code.size() && code[first_store].op != VOp::store; ++first_store) {
+      const ValueInstr& i = code[first_store];
       after[i.dst] = std::max(after[i.dst], first_store + 1);
       for (int k = 0; k < info(i.op).sources; ++k)
-        if (segment.values[i.src[k]].kind != Home::computed) after[i.src[k]] = first_store + 1;
+        if (loop.values[i.src[k]].kind != Home::computed) after[i.src[k]] = first_store + 1;
     }
-    struct Place {
-      size_t at;
-      VInstr store;
+    struct Moved {
+      size_t before;
+      ValueInstr store;
     };
-    std::vector<Place> places;
+    std::vector<Moved> moved;
     for (size_t i = first_store; i < code.size(); ++i) {
       const uint16_t v = code[i].src[0];
-      const size_t defined = segment.values[v].kind == Home::computed ? after[v] : 0;
-      places.push_back({std::max(defined, after[code[i].dst]), code[i]});
+      const size_t defined = loop.values[v].kind == Home::computed ? after[v] : 0;
+      moved.push_back({std::max(defined, after[code[i].dst]), code[i]});
     }
-    std::stable_sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.at < b.at; });
-    std::vector<VInstr> merged;
+    std::stable_sort(moved.begin(), moved.end(), [](const Moved& a, const Moved& b) { return a.before < b.before; });
+    std::vector<ValueInstr> merged;
     merged.reserve(code.size());
     size_t next = 0;
     for (size_t i = 0; i <= first_store; ++i) {
-      for (; next < places.size() && places[next].at == i; ++next) merged.push_back(places[next].store);
+      for (; next < moved.size() && moved[next].before == i; ++next) merged.push_back(moved[next].store);
       if (i < first_store) merged.push_back(code[i]);
     }
-    segment.code = std::move(merged);
+    loop.code = std::move(merged);
   }
 
-  void emit_kernels(int level) {
+  void add_kernels(int level) {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& n = graph_.nodes[i];
-      const Value& v = value(id_of(i));
+      const ScheduledValue& v = value(id_of(i));
       if (!v.by_kernel || v.defined != 2 * level + 1) continue;
-      Step step{info(n.op).domain == Domain::random ? Step::Kind::random : Step::Kind::map,
-                n.op,
-                0,
-                0,
-                u16(v.place),
-                {0, 0, 0}};
-      if (step.kind == Step::Kind::random) step.site = n.c.bits;
+      const bool random = info(n.op).domain == Domain::random;
+      KernelCall call{random ? KernelCall::Kind::random : KernelCall::Kind::map, n.op, 0, 0, u16(v.place), {0, 0, 0}};
+      if (random) call.site = n.c.bits;
       for (int k = 0; k < n.arity(); ++k) {
         const Operand o = n.operand(k);
-        if (o.is_scalar()) step.scalars |= static_cast<uint8_t>(1 << k);
-        step.arg[k] = o.is_scalar() ? u16(kScalarPlace + o.id()) : u16(value(o.id()).place);
+        if (o.is_scalar()) call.scalars |= static_cast<uint8_t>(1 << k);
+        call.arg[k] = o.is_scalar() ? u16(kScalarPlace + o.id()) : u16(value(o.id()).place);
       }
-      out_.stages.push_back({Stage::Kind::kernel, 0, 0, step});
+      out_.stages.push_back({Stage::Kind::kernel, 0, 0, call});
     }
   }
 
@@ -191,11 +180,13 @@ class Cutter {
   const Target target_;
   const int slots_;
   const Schedule plan_;
-  Stages out_;
+  StagedProgram out_;
 };
 
 }  // namespace
 
-Stages cut(const Graph& graph, const DType* dtypes, Target target) { return Cutter(graph, dtypes, target).run(); }
+StagedProgram cut(const Graph& graph, const DType* dtypes, Target target) {
+  return Cutter(graph, dtypes, target).run();
+}
 
 }  // namespace nos::cpu::native

@@ -1,6 +1,6 @@
-// Owns Stages: a graph cut into fused loops and the block kernels between them.
+// Owns StagedProgram: a graph cut into fused loops and the block kernels between them.
 //
-// The level of a value is the largest number of kernel ops on a path to it. Level by level: one fused loop computes the
+// The level of a value is the largest number of kernel ops on a path to it. Level by level, one fused loop computes the
 // cheap ops of level k, then the kernels of level k run over the block. A value that a later stage needs goes through a
 // scratch array of one block, or through its tensor when it is that slot's new value. A new value is stored at the
 // level of the last read of the old one.
@@ -10,30 +10,28 @@
 
 #include "../../../plan/plan.h"
 #include "graph.h"
-#include "vcode.h"
+#include "loop.h"
 
 namespace nos::cpu::native {
 
-enum class Target : uint8_t { avx2, avx512 };
-
 struct Stage {
   enum class Kind : uint8_t {
-    segment,  // index: of the segment
-    kernel,   // step: places are slots, then num_slots + scratch array
-    widen,    // slot `index` (half precision) into `place`
-    narrow,   // and back
+    loop,    // index: of the loop
+    kernel,  // call: places are slots, then num_slots + scratch array
+    widen,   // slot `index` (half precision) into `place`
+    narrow,  // and back
   } kind;
   uint16_t index = 0, place = 0;
-  Step step{};
+  KernelCall call{};
 };
 
-struct Stages {
+struct StagedProgram {
   std::vector<Stage> stages;
-  std::vector<Segment> segments;
+  std::vector<ValueLoop> loops;
   int num_scratch = 0;
 };
 
 // dtypes: of the slots, none of them f64.
-Stages cut(const Graph& graph, const DType* dtypes, Target target);
+StagedProgram cut(const Graph& graph, const DType* dtypes, Target target);
 
 }  // namespace nos::cpu::native

@@ -5,7 +5,7 @@
 #include <span>
 #include <utility>
 
-namespace nos::cpu::native {
+namespace nos::cpu::native::x86 {
 
 class CodeMemory {
  public:
@@ -29,4 +29,4 @@ class CodeMemory {
   size_t size_ = 0;  // bytes mapped
 };
 
-}  // namespace nos::cpu::native
+}  // namespace nos::cpu::native::x86

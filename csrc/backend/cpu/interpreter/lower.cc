@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "../../program/analysis.h"
+#include "../../../program/analysis.h"
 
 namespace nos::cpu {
 namespace {
@@ -34,7 +34,7 @@ class Lowering {
   void save_inputs_that_move() {
     for (const int v : inputs_that_move(program_.outputs(), num_slots_)) {
       const int temp = take_temp();
-      out_.steps.push_back({Step::Kind::copy, Op{}, 0, 0, place(temp), {place(v), 0, 0}});
+      out_.calls.push_back({KernelCall::Kind::copy, Op{}, 0, 0, place(temp), {place(v), 0, 0}});
       place_[static_cast<size_t>(v)] = temp;
     }
   }
@@ -58,20 +58,25 @@ class Lowering {
     const Instr& i = program_.code()[static_cast<size_t>(pc)];
     const int v = program_.first_instr_value() + pc;
     if (!uses_.is_live(v)) return;
-    Step step{info(i.op).domain == Domain::random ? Step::Kind::random : Step::Kind::map, i.op, 0, 0, 0, {0, 0, 0}};
-    if (step.kind == Step::Kind::random) step.site = static_cast<uint16_t>(i.site());
+    KernelCall call{info(i.op).domain == Domain::random ? KernelCall::Kind::random : KernelCall::Kind::map,
+                    i.op,
+                    0,
+                    0,
+                    0,
+                    {0, 0, 0}};
+    if (call.kind == KernelCall::Kind::random) call.site = static_cast<uint16_t>(i.site());
     for (int k = 0; k < i.arity(); ++k) {
       const Operand o = i.operand(k);
-      if (o.is_scalar()) step.scalars |= static_cast<uint8_t>(1 << k);
-      step.arg[k] =
+      if (o.is_scalar()) call.scalars |= static_cast<uint8_t>(1 << k);
+      call.arg[k] =
           o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id()) : place(place_[static_cast<size_t>(o.id())]);
     }
     for (int k = 0; k < i.arity(); ++k) release(i.operand(k), pc);  // the result may take an operand's place
     const int slot = direct_slot(v, pc);
     const int dst = slot != kNowhere ? slot : take_temp();
-    step.dst = place(dst);
+    call.dst = place(dst);
     place_[static_cast<size_t>(v)] = dst;
-    out_.steps.push_back(step);
+    out_.calls.push_back(call);
   }
 
   // Frees the temporary of an operand that is not read after pc.
@@ -95,22 +100,23 @@ class Lowering {
       const int slot = slot_of_output(k);
       if (o.is_scalar()) {
         const auto arg = static_cast<uint16_t>(kScalarPlace + o.id());
-        out_.steps.push_back({Step::Kind::fill, Op{}, 1, 0, place(slot), {arg, 0, 0}});
+        out_.calls.push_back({KernelCall::Kind::fill, Op{}, 1, 0, place(slot), {arg, 0, 0}});
       } else if (place_[static_cast<size_t>(o.id())] != slot) {
-        out_.steps.push_back(
-            {Step::Kind::copy, Op{}, 0, 0, place(slot), {place(place_[static_cast<size_t>(o.id())]), 0, 0}});
+        out_.calls.push_back(
+            {KernelCall::Kind::copy, Op{}, 0, 0, place(slot), {place(place_[static_cast<size_t>(o.id())]), 0, 0}});
       }
     }
   }
 
   void find_traffic() {
     out_.reads = out_.writes = 0;
-    for (const Step& s : out_.steps) {
-      const int arity = s.kind == Step::Kind::copy || s.kind == Step::Kind::fill ? 1 : info(s.op).arity;
+    for (const KernelCall& call : out_.calls) {
+      const bool moves = call.kind == KernelCall::Kind::copy || call.kind == KernelCall::Kind::fill;
+      const int arity = moves ? 1 : info(call.op).arity;
       for (int k = 0; k < arity; ++k)
-        if (!(s.scalars >> k & 1) && s.arg[k] < num_slots_ && !(out_.writes >> s.arg[k] & 1))
-          out_.reads |= 1u << s.arg[k];
-      if (s.dst < num_slots_) out_.writes |= 1u << s.dst;
+        if (!(call.scalars >> k & 1) && call.arg[k] < num_slots_ && !(out_.writes >> call.arg[k] & 1))
+          out_.reads |= 1u << call.arg[k];
+      if (call.dst < num_slots_) out_.writes |= 1u << call.dst;
     }
   }
 

@@ -1,15 +1,13 @@
-// Owns the interpreter's inner loop: the steps of one program, block after block, over one chunk of one tensor.
+// Owns the interpreter's inner loop: the kernel calls of one program, block after block, over one chunk of one tensor.
 #pragma once
 #include <algorithm>
 #include <type_traits>
 
-#include "engine.h"
-#include "kernels.h"
+#include "../engine.h"
+#include "../kernel_call.h"
 #include "lower.h"
 
 namespace nos::cpu {
-
-inline constexpr size_t kLine = 64;  // bytes
 
 template <class T>
 const KernelSet<T>& kernel_set(const Kernels& k) {
@@ -17,36 +15,6 @@ const KernelSet<T>& kernel_set(const Kernels& k) {
     return k.f32;
   else
     return k.f64;
-}
-
-// One step over n elements of a block that starts at a multiple of 4, key.element. base: the address of each place.
-template <class T>
-void execute(const Step& s, T* const* base, const T* scalars, DrawKey key, int64_t n, const KernelSet<T>& set) {
-  const auto operand = [&](int k) -> const T* {
-    return s.scalars >> k & 1 ? scalars + (s.arg[k] - kScalarPlace) : base[s.arg[k]];
-  };
-  T* dst = base[s.dst];
-  switch (s.kind) {
-    case Step::Kind::map:
-      set.map[static_cast<size_t>(s.op)][s.scalars](dst, operand(0), operand(1), operand(2), n);
-      break;
-    case Step::Kind::copy:
-      set.copy(dst, operand(0), n);
-      break;
-    case Step::Kind::fill:
-      set.fill(dst, *operand(0), n);
-      break;
-    case Step::Kind::random: {
-      key.site = s.site;
-      const int parameter = info(s.op).arity - 1;
-      const T* a = parameter ? operand(0) : nullptr;
-      if (parameter && s.scalars & 1) {  // a scalar may be dropped per element too
-        set.fill(dst, *a, n);
-        a = dst;
-      }
-      set.random[static_cast<size_t>(s.op)](dst, a, *operand(parameter), key, n);
-    }
-  }
 }
 
 inline bool is_half(DType t) { return t == DType::bf16 || t == DType::f16; }
@@ -93,7 +61,7 @@ class BlockRunner {
       const int64_t n = std::min<int64_t>(block_, chunk.end - first);
       load(origin + first, n);
       key_.element = static_cast<uint64_t>(first);
-      for (const Step& s : code_.steps) execute(s, base_, scalars_, key_, n, set_);
+      for (const KernelCall& call : code_.calls) run_call(call, base_, scalars_, key_, n, set_);
       store(origin + first, n);
     }
   }

@@ -5,26 +5,13 @@
 #include <memory>
 #include <vector>
 
-#include "../../program/program.h"
+#include "../../../program/program.h"
+#include "../kernel_call.h"
 
 namespace nos::cpu {
 
-// Place of an operand or a result inside a block: place < num_slots is the caller's tensor of that slot (p, g, states),
-// place >= num_slots a temporary. In Step::arg a scalar is kScalarPlace + scalar id.
-inline constexpr uint16_t kScalarPlace = 0x8000;
-
-struct Step {
-  enum class Kind : uint8_t { map, random, copy, fill };
-  Kind kind;
-  Op op;            // map and random
-  uint8_t scalars;  // bit k: operand k is a scalar
-  uint16_t site;    // random
-  uint16_t dst;
-  uint16_t arg[3];
-};
-
 struct Lowered {
-  std::vector<Step> steps;
+  std::vector<KernelCall> calls;
   int num_slots;
   int num_temps;
   uint32_t reads;   // bit s: the old value of slot s is read

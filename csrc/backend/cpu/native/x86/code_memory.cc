@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace nos::cpu::native {
+namespace nos::cpu::native::x86 {
 namespace {
 
 // For tests: behave as a system that never grants executable pages.
@@ -36,4 +36,4 @@ CodeMemory::~CodeMemory() {
   if (data_) munmap(data_, size_);
 }
 
-}  // namespace nos::cpu::native
+}  // namespace nos::cpu::native::x86

@@ -1,0 +1,58 @@
+// Owns KernelCall: one block kernel and the operands that it is called with, for every block of a tensor. Both tiers
+// are made of such calls: the interpreter runs nothing else, the native tier has them between its fused loops.
+#pragma once
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace nos::cpu {
+
+inline constexpr size_t kLine = 64;  // bytes of a cache line
+
+// Place of an operand or a result inside a block: place < num_slots is the caller's tensor of that slot (p, g, states),
+// place >= num_slots a temporary. In KernelCall::arg a scalar is kScalarPlace + scalar id.
+inline constexpr uint16_t kScalarPlace = 0x8000;
+
+struct KernelCall {
+  enum class Kind : uint8_t { map, random, copy, fill };
+  Kind kind;
+  Op op;            // map and random
+  uint8_t scalars;  // bit k: operand k is a scalar
+  uint16_t site;    // random
+  uint16_t dst;
+  uint16_t arg[3];
+};
+
+// Calls the kernel for n elements of a block that starts at a multiple of 4, key.element. base: the address of each
+// place.
+template <class T>
+void run_call(const KernelCall& call, T* const* base, const T* scalars, DrawKey key, int64_t n,
+              const KernelSet<T>& set) {
+  const auto operand = [&](int k) -> const T* {
+    return call.scalars >> k & 1 ? scalars + (call.arg[k] - kScalarPlace) : base[call.arg[k]];
+  };
+  T* dst = base[call.dst];
+  switch (call.kind) {
+    case KernelCall::Kind::map:
+      set.map[static_cast<size_t>(call.op)][call.scalars](dst, operand(0), operand(1), operand(2), n);
+      break;
+    case KernelCall::Kind::copy:
+      set.copy(dst, operand(0), n);
+      break;
+    case KernelCall::Kind::fill:
+      set.fill(dst, *operand(0), n);
+      break;
+    case KernelCall::Kind::random: {
+      key.site = call.site;
+      const int parameter = info(call.op).arity - 1;
+      const T* a = parameter ? operand(0) : nullptr;
+      if (parameter && call.scalars & 1) {  // a scalar may be dropped per element too
+        set.fill(dst, *a, n);
+        a = dst;
+      }
+      set.random[static_cast<size_t>(call.op)](dst, a, *operand(parameter), key, n);
+    }
+  }
+}
+
+}  // namespace nos::cpu

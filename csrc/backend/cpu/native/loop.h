@@ -1,0 +1,101 @@
+// Owns the two forms of a fused loop's body. A ValueLoop is straight-line vector code over values; expand.h appends to
+// it. A RegisterLoop is the same code over registers and vectors of the stack frame; allocate.h makes it of the former,
+// and x86/emit.h makes machine code of it.
+//
+// A value is either computed in the loop or has a home in memory, from which it can be loaded again at any time.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace nos::cpu::native {
+
+enum class Target : uint8_t { avx2, avx512 };
+
+struct Home {
+  enum Kind : uint8_t {
+    computed,  // it has none
+    slot,      // index: slot of the plan; moves with the loop
+    slot_f16,  // the same in half precision: every load and store converts. AVX-512 only
+    slot_bf16,
+    scratch,   // index: scratch array; moves with the loop
+    scalar,    // index: in the scalar row
+    constant,  // bits
+    table,     // index: of the look-up table
+    spill,     // index: vector in the stack frame (after allocation only)
+  } kind = computed;
+  uint32_t index = 0;  // or the bits of a constant
+  bool operator==(const Home&) const = default;
+  bool in_tensor() const { return kind == slot || is_half(); }
+  bool is_half() const { return kind == slot_f16 || kind == slot_bf16; }
+  bool uniform() const { return kind == scalar || kind == constant || kind == table; }  // the same for all elements
+};
+
+// A scratch array holds one block, and a vector more, so that the last vector of a loop may be stored whole.
+inline constexpr int kMaxBlock = 512;                      // elements
+inline constexpr int kScratchStride = kMaxBlock * 4 + 64;  // bytes
+
+// What one instruction of a loop does. vops.def has the list, with a comment for each op.
+enum class VOp : uint8_t {
+#define NOS_VOP(id, ...) id,
+#include "vops.def"
+#undef NOS_VOP
+};
+
+struct VOpInfo {
+  std::string_view name;
+  uint8_t sources;
+  bool commutes;   // sources 0 and 1 may be exchanged
+  uint8_t memory;  // bit k: source k may be in memory
+  double ns;       // per element
+};
+
+inline constexpr VOpInfo kVOps[] = {
+#define NOS_VOP(id, sources, commutes, memory, ns, avx2, avx512) {#id, sources, commutes != 0, memory, ns},
+#include "vops.def"
+#undef NOS_VOP
+};
+constexpr const VOpInfo& info(VOp op) { return kVOps[static_cast<size_t>(op)]; }
+
+// What a comparison asks, with the numbers that x86 gives it. The ordered ones are false for a NaN.
+enum Predicate : uint8_t {
+  kEq = 0x00,
+  kUnordered = 0x03,
+  kNotEqual = 0x04,
+  kNotEqualOrdered = 0x0c,
+  kGe = 0x1d,
+  kGt = 0x1e,
+  kLt = 0x11,
+  kLe = 0x12
+};
+
+struct ValueInstr {
+  VOp op;
+  uint8_t predicate = 0;
+  uint16_t dst = 0;
+  uint16_t src[4] = {0, 0, 0, 0};
+};
+
+struct ValueLoop {
+  std::vector<Home> values;
+  std::vector<ValueInstr> code;
+};
+
+inline constexpr uint8_t kMemory = 0xff;  // as the number of a register: the instruction's memory operand
+
+struct RegisterInstr {
+  VOp op;
+  uint8_t predicate = 0;
+  uint8_t dst = 0;
+  uint8_t src[4] = {0, 0, 0, 0};
+  Home memory{};
+};
+
+struct RegisterLoop {
+  std::vector<RegisterInstr> code;
+  std::vector<RegisterInstr> hoisted;  // loads of uniform values, done once before the loop
+  int spills = 0;                      // vectors of the stack frame
+};
+
+}  // namespace nos::cpu::native
