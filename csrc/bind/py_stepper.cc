@@ -130,7 +130,8 @@ class Stepper {
   py::object quick_gradients() const {
     const auto& params = watch_.params();
     py::list out(params.size());
-    for (size_t i = 0; i < params.size(); ++i) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (i >= params.size()) return {};  // a finalizer, which a new object may bring about, has changed param_groups
       const TensorType* type = known_type(Py_TYPE(params[i].ptr()));
       if (!type || !type->direct || !type->direct->gives_grads()) return {};
       PyObject* value = type->direct->grad(params[i].ptr());
