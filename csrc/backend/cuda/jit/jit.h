@@ -12,8 +12,8 @@ namespace nos::cuda::jit {
 
 enum class Mode { automatic, always, never };
 
-// The setting of the process. The environment variable NOS_JIT (auto, always, never) sets it at the start; a wrong
-// value there throws std::invalid_argument at the first use.
+// The setting of the process. It is never until somebody sets it, or the environment variable NOS_JIT (auto, always,
+// never) does at the start; a wrong value there throws std::invalid_argument at the first use.
 Mode mode();
 void set_mode(Mode mode);
 
