@@ -5,8 +5,11 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know 
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
 endif()
 add_library(nos_cuda STATIC
-  csrc/backend/cuda/kernels.cu csrc/backend/cuda/lower.cc csrc/backend/cuda/job.cc csrc/backend/cuda/captured.cc
-  csrc/backend/cuda/runtime.cc csrc/backend/cuda/engine.cc csrc/backend/cuda/backend.cc csrc/backend/cuda/jit/jit.cc)
+  csrc/backend/cuda/common/batches.cc csrc/backend/cuda/common/step_block.cc
+  csrc/backend/cuda/interpreter/lower.cc csrc/backend/cuda/interpreter/program_table.cc
+  csrc/backend/cuda/interpreter/shape.cc csrc/backend/cuda/captured/image.cc csrc/backend/cuda/jit/jit.cc
+  csrc/backend/cuda/runtime/runtime.cc csrc/backend/cuda/runtime/launch.cc csrc/backend/cuda/runtime/backend.cc
+  csrc/backend/cuda/runtime/captured_step.cc csrc/backend/cuda/runtime/kernels.cu)
 target_link_libraries(nos_cuda PUBLIC nos_engine CUDA::cudart_static)
 set_target_properties(nos_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
                                           CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)

@@ -1,9 +1,12 @@
-# Tier 2 of the CUDA back-end. Host code that needs no toolkit; only jit.cc, which loads kernels, does.
-# The headers that a compiled rule needs, as one text inside the library: NVRTC gets the same scalar functions as nvcc
-# and g++, from the same files. Written at configure time; a change of a header configures again.
+# The compiled tier of the CUDA back-end. It is host code and needs no toolkit; only jit.cc does, which loads kernels
+# (NosCudaBackend.cmake).
+#
+# The headers that a compiled rule needs are one text inside the library: NVRTC gets the same scalar functions as nvcc and
+# g++, from the same files. The text is written at configure time; a change of a header configures again.
 set(NOS_PRELUDE "")
 foreach(header backend/cuda/jit/rtc_std.h ops/portable.h ops/convert.h ops/math_f32.h ops/math.h ops/philox.h
-               backend/cuda/tables.h backend/cuda/jit/loop.h)
+               backend/cuda/common/records.h backend/cuda/common/memory.h backend/cuda/common/block.h
+               backend/cuda/jit/loop.h)
   set(path "${PROJECT_SOURCE_DIR}/csrc/${header}")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${path}")
   file(READ "${path}" text)

@@ -25,18 +25,19 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     Results are the same bits in every mode, so this is about speed alone, like ``torch.set_num_threads``.
 
     Args:
-        mode: ``"auto"`` (the default): the interpreter, and a kernel that NVRTC compiles in the background for a rule
-            that has run `after` steps. ``"always"``: compiled at the first step, which waits for it (about 0.1 s,
-            nothing when it is in the disk cache). ``"never"``: the interpreter.
-        after: steps of a rule before ``"auto"`` compiles it; None restores the default, 1000.
+        mode: With ``"never"``, the default, every rule runs in the interpreter. With ``"auto"`` it starts there, and a
+            rule that has run `after` steps gets a kernel of its own, which NVRTC compiles in the background. With
+            ``"always"`` it is compiled at its first step, which waits for that (about 0.1 s, and nothing when the
+            kernel is in the disk cache).
+        after: The number of steps after which ``"auto"`` compiles a rule; None restores the default, 1000.
 
-    Without libnvrtc (``pip install "nos-ext[cuda]"``; torch's CUDA builds bring it) ``"auto"`` stays with the
-    interpreter and ``"always"`` raises RuntimeError at the step; `build_info` says which it is. Calls that run several
-    programs (`apply_population`) and captured steps are interpreted always.
+    Without libnvrtc (``pip install "nos-ext[cuda]"`` installs it; torch's CUDA builds bring it) ``"auto"`` stays with
+    the interpreter and ``"always"`` raises RuntimeError at the step; `build_info` says which libnvrtc there is. Calls
+    that run several programs (`apply_population`) and captured steps always run in the interpreter.
 
-    Environment variables: ``NOS_JIT``, the mode at the start; ``NOS_NVRTC``, the path of libnvrtc, or 0 for none;
-    ``NOS_JIT_CACHE``, the folder of compiled kernels, or 0 for none (default: ``nos_ext/jit`` under ``XDG_CACHE_HOME``
-    or ``~/.cache``).
+    Three environment variables are read: ``NOS_JIT`` is the mode at the start; ``NOS_NVRTC`` is the path of libnvrtc,
+    or 0 for none; ``NOS_JIT_CACHE`` is the folder of compiled kernels, or 0 for none (by default they go to
+    ``nos_ext/jit`` under ``XDG_CACHE_HOME`` or ``~/.cache``).
 
     Raises:
         ValueError: an unknown mode.

@@ -1,9 +1,9 @@
-// The back-ends of this build.
+// The back-ends that this build has, by the kind of device.
 #include "backend.h"
 
 #ifdef NOS_HAVE_CUDA
 #include "cuda/jit/jit.h"
-#include "cuda/runtime.h"
+#include "cuda/runtime/runtime.h"
 #endif
 
 namespace nos {

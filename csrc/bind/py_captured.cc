@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "../backend/cuda/engine.h"
+#include "../backend/cuda/runtime/captured_step.h"
 #include "arguments.h"
 #include "bind.h"
 #include "call.h"

@@ -40,7 +40,7 @@ STEPS: Edits = {
     "csrc/backend/cpu/native/native.def": [
         ("", "NOS_LOOP(relu, emit(VOp::max, {s[0], constant(kZero)}))\nNOS_KERNEL(soft, 0.3)\n"),
     ],
-    "csrc/backend/cuda/isa.def": [
+    "csrc/backend/cuda/interpreter/isa.def": [
         ("NOS_MOVE(ldc)", "NOS_ONE(relu, math::relu<T>(a))\nNOS_ONE(soft, math::soft<T>(a))\n"),
     ],
     "tests/reference/oracle.py": [(
@@ -101,16 +101,16 @@ INCOMPLETE: dict[str, tuple[Edits, str, str]] = {
     "function: scalars": (without("csrc/ops/math.h"), "csrc/program/program.cc", "relu"),
     "native row: loops": (without(f"{CPU}/native/native.def"), f"{CPU}/native/expand.cc", "relu"),
     "native row: graph": (without(f"{CPU}/native/native.def"), f"{CPU}/native/graph.cc", "relu"),
-    "CUDA instruction": (without(f"{CUDA}/isa.def"), f"{CUDA}/lower.cc", "k1_relu"),
-    "CUDA lowering of a binary op": (op_row("atan2", 2, "any"), f"{CUDA}/lower.cc", "b_atan2"),
-    "CUDA lowering of a ternary op": (op_row("lerp", 3, "any"), f"{CUDA}/lower.cc", "lerp"),
+    "CUDA instruction": (without(f"{CUDA}/interpreter/isa.def"), f"{CUDA}/interpreter/lower.cc", "k1_relu"),
+    "CUDA lowering of a binary op": (op_row("atan2", 2, "any"), f"{CUDA}/interpreter/lower.cc", "b_atan2"),
+    "CUDA lowering of a ternary op": (op_row("lerp", 3, "any"), f"{CUDA}/interpreter/lower.cc", "lerp"),
     "kernel of a random op": (op_row("cauchy", 1, "random"), f"{CPU}/kernels.cc", "cauchy"),
     "native row of a random op": (op_row("cauchy", 1, "random"), f"{CPU}/native/graph.cc", "cauchy"),
-    "CUDA instruction of a random op": (op_row("cauchy", 1, "random"), f"{CUDA}/lower.cc", "k1_cauchy"),
+    "CUDA instruction of a random op": (op_row("cauchy", 1, "random"), f"{CUDA}/interpreter/lower.cc", "k1_cauchy"),
     "CUDA source of a random op": (op_row("cauchy", 1, "random"), f"{CUDA}/jit/source.cc", "cauchy"),
     "scalar op": (op_row("tan2", 1, "scalar"), "csrc/program/program.cc", "tan2"),
-    "case of a CUDA move": ({f"{CUDA}/isa.def": [("", "NOS_MOVE(swap)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_swap"),
-    "case of a CUDA draw": ({f"{CUDA}/isa.def": [("", "NOS_DRAW(cauchy)\n")]}, "tests/backend/cuda/host_kernel.cc", "k1_cauchy"),
+    "case of a CUDA move": ({f"{CUDA}/interpreter/isa.def": [("", "NOS_MOVE(swap)\n")]}, "tests/backend/cuda/host_run.cc", "k1_swap"),
+    "case of a CUDA draw": ({f"{CUDA}/interpreter/isa.def": [("", "NOS_DRAW(cauchy)\n")]}, "tests/backend/cuda/host_run.cc", "k1_cauchy"),
     "column of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i)"), f"{CPU}/native/x86/emit_avx512.cc", "NOS_VOP"),
     "AVX2 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, recip(i), absent(i)"), f"{CPU}/native/x86/emit_avx2.cc", "recip"),
     "AVX-512 code of a vector op": (vop_row("recip, 1, 0, 1, 0.1, absent(i), recip(i)"), f"{CPU}/native/x86/emit_avx512.cc", "recip"),

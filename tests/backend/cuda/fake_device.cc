@@ -14,8 +14,11 @@
 #include <optional>
 #include <random>
 
-#include "../../../csrc/backend/cuda/engine.h"
-#include "../../../csrc/backend/cuda/host_run.h"
+#include "../../../csrc/backend/backend.h"
+#include "../../../csrc/backend/cuda/jit/jit.h"
+#include "../../../csrc/backend/cuda/runtime/captured_step.h"
+#include "../../../csrc/backend/cuda/runtime/kernels.h"
+#include "host_run.h"
 
 using namespace nos;
 
@@ -272,6 +275,11 @@ struct Scalars {
   StepArgs args() const { return {rows.data(), sizes.data(), rows.size(), seeds.data(), step, 1.0}; }
 };
 
+// One step of the expectation, at once.
+void expect_step(const Plan& plan, const std::vector<const Program*>& programs, const StepArgs& args) {
+  cuda::host_run(cuda::batches_of(plan, 4), cuda::program_table(programs), args, 63 * 1024);
+}
+
 // Steps on two streams in turn; gradients that move, and are overwritten once their step is over; jobs that end while
 // their work is still waiting.
 void eager(const std::vector<const Program*>& programs, uint32_t population, uint32_t rows, const char* what) {
@@ -282,33 +290,34 @@ void eager(const std::vector<const Program*>& programs, uint32_t population, uin
   moved.reserve(100);
   uint32_t step = 0;
   for (int round = 0; round < 5; ++round) {
-    std::optional<cuda::Ready> ready;
+    std::shared_ptr<Job> job;
     for (int k = 0; k < 7; ++k) {
       ++step;
       cudaStream_t stream = &g_streams[(step / 3) % 2], other = &g_streams[1 - (step / 3) % 2];
       stream->give([other, end = other->given] { other->run_to(end); });  // the user's order of the tensors
       Plan plan = ours.plan(population, rows);
-      if (!ready) {
-        ready.emplace(plan, programs, 0, stream);
-      } else if (k % 2) {
+      if (k % 2) {
         moved.push_back(ours);  // gradients elsewhere, scaled so that stale addresses show
         for (auto& g : moved.back().lists[1])
           for (float& x : g) x *= static_cast<float>(step);
         for (size_t i = 0; i < plan.tensors.size(); ++i) plan.tensors[i].data[1] = moved.back().lists[1][i].data();
-        ready->move(plan, stream);
+      }
+      if (!job) {
+        job = cuda_backend().prepare(std::move(plan), programs, {0, stream});
       } else {
-        ready->move(plan, stream);
+        job->plan = std::move(plan);
+        job->move({0, stream});
       }
       const Scalars scalars(program_of_row, step, 0.1 * step);
-      ready->run(scalars.args(), programs, stream);
+      job->run(scalars.args(), programs, {0, stream});
       Plan expected = theirs.plan(population, rows);
       std::vector<std::vector<float>> scaled = theirs.lists[1];
-      if (k && k % 2)
+      if (k % 2)
         for (size_t i = 0; i < scaled.size(); ++i) {
           for (float& x : scaled[i]) x *= static_cast<float>(step);
           expected.tensors[i].data[1] = scaled[i].data();
         }
-      cuda::host_run(cuda::make_job(expected, programs, 4), scalars.args(), 63 * 1024);
+      expect_step(expected, programs, scalars.args());
     }
   }
   run_everything();
@@ -337,7 +346,7 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
     for (uint32_t t = first; t < first + 3; ++t) {
       for (const auto& work : stream->graph) stream->give(work);
       const std::vector<const Program*> list = {&p};
-      cuda::host_run(cuda::make_job(theirs.plan(0, 1), list, 4), Scalars(list, t, lr).args(), 63 * 1024);
+      expect_step(theirs.plan(0, 1), list, Scalars(list, t, lr).args());
     }
   };
   set(*programs[0], 0.1);
@@ -406,8 +415,7 @@ void made_inside(const Program& p, const char* what) {
       for (uint32_t r = 0; r < kRows; ++r) lr[r] = 0.1 * t / (r + 1);
     });
     for (const auto& work : stream->graph) stream->give(work);
-    cuda::host_run(cuda::make_job(theirs.plan(0, kRows), programs, 4), Scalars(program_of_row, t, 0.1 * t).args(),
-                   63 * 1024);
+    expect_step(theirs.plan(0, kRows), programs, Scalars(program_of_row, t, 0.1 * t).args());
   }
   const size_t bytes = step->image().bytes();
   step.reset();                                    // while the replays are still waiting
@@ -443,9 +451,9 @@ void ends_inside(const Program& p, const char* what) {
     return step;
   };
   const auto eager_step = [&](cudaStream_t on) {
-    auto ready = std::make_unique<cuda::Ready>(theirs.plan(0, 1), programs, 0, on);
-    ready->run(Scalars(programs, 1, 0.1).args(), programs, on);
-    return ready;
+    auto job = cuda_backend().prepare(theirs.plan(0, 1), programs, {0, on});
+    job->run(Scalars(programs, 1, 0.1).args(), programs, {0, on});
+    return job;
   };
   auto replayed = captured_step(stream);  // a graph of it may still run when it ends
   begin_capture(stream);
@@ -456,7 +464,7 @@ void ends_inside(const Program& p, const char* what) {
   edited->launch(stream);                                   // a warm-up on the stream that is captured next
   std::vector<std::unique_ptr<cuda::CapturedStep>> unused;  // with uploads on the stream that nobody has waited for
   for (int k = 0; k < 3; ++k) unused.push_back(captured_step(stream));
-  std::vector<std::unique_ptr<cuda::Ready>> ended;
+  std::vector<std::shared_ptr<Job>> ended;
   for (cudaStream_t on : {stream, &g_streams[1]})
     for (int k = 0; k < 40; ++k) ended.push_back(eager_step(on));  // more than the pool keeps
   run_everything();

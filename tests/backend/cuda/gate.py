@@ -2,7 +2,7 @@
 
     python -m tests.backend.cuda.gate [--arch 80 90 ...]     (make gate)
 
-Compiles csrc/backend/cuda/kernels.cu for each architecture, reads ptxas' report and, where nvdisasm is found (on PATH or
+Compiles csrc/backend/cuda/runtime/kernels.cu for each architecture, reads ptxas' report and, where nvdisasm is found (on PATH or
 from PyPI: nvidia-cuda-nvdisasm), the machine code; prints a table; exit status 1 names every kernel that fails and its
 figures. The last columns are instructions per element that the interpreter issues for a rule, counted in the machine
 code along the usual path: loads and stores not included.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCE = ROOT / "csrc/backend/cuda/kernels.cu"
+SOURCE = ROOT / "csrc/backend/cuda/runtime/kernels.cu"
 # as in cmake/NosCudaBackend.cmake
 FLAGS = ["-std=c++20", "-O3", "--fmad=false", "-Xcicc", "-jump-table-density=10", "-Xptxas", "-v", "-cubin"]
 ARCHITECTURES = ["75", "80", "90", "100"]
@@ -157,7 +157,7 @@ MEETING = re.compile(r"\bBSSY(?:\.\w+)*\s+(B\d+),\s*`\((\.L_x_\d+)\)")
 # ---- instructions per element ----------------------------------------------------------------------------------------
 def mnemonics() -> tuple[list[str], list[str]]:
     """Names of the slot instructions and of the single ones, in the order of their opcodes."""
-    text = (ROOT / "csrc/backend/cuda/isa.def").read_text()
+    text = (ROOT / "csrc/backend/cuda/interpreter/isa.def").read_text()
     rows = re.findall(r"^NOS_(SLOT_MOVE|SLOT|ONE|MOVE)\((\w+)", text, re.M)
     return [n for k, n in rows if k.startswith("SLOT")], [n for k, n in rows if not k.startswith("SLOT")]
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,12 +23,14 @@ import pytest
 import nos_ext
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCES = [
-    "tests/backend/cuda/host_kernel.cc",
-    "csrc/backend/cuda/captured.cc",
-    "csrc/backend/cuda/job.cc",
-    "csrc/backend/cuda/lower.cc",
-    "csrc/backend/cuda/listing.cc",
+SHARED = [  # what every program of these tests is linked with
+    "tests/backend/cuda/host_run.cc",
+    "csrc/backend/cuda/common/batches.cc",
+    "csrc/backend/cuda/common/step_block.cc",
+    "csrc/backend/cuda/interpreter/lower.cc",
+    "csrc/backend/cuda/interpreter/program_table.cc",
+    "csrc/backend/cuda/interpreter/shape.cc",
+    "csrc/backend/cuda/captured/image.cc",
     "csrc/plan/plan.cc",
     "csrc/program/program.cc",
     "csrc/program/names.cc",
@@ -34,7 +38,8 @@ SOURCES = [
     "csrc/program/disasm.cc",
     "csrc/program/analysis.cc",
 ]
-FLAGS = ["-std=c++20", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
+FLAGS = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
+SANITIZED = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 DTYPES = {"float32": 0, "float64": 1, "uint16": 2, "float16": 3}
 SHARED_LIMIT = 227 * 1024  # bytes per block of an H100
 
@@ -42,29 +47,56 @@ SHARED_LIMIT = 227 * 1024  # bytes per block of an H100
 class _Step(ctypes.Structure):
     _fields_ = (
         [(n, ctypes.c_int) for n in ("num_programs", "lists", "tensors", "rows")]
-        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "numel", "dtype", "row_of", "hypers", "seeds")]
+        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "row_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
         + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64)]
         + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "stochastic_rounding")]
     )  # fmt: skip
 
 
-def build(*flags: str) -> Path:
-    """The shared library, compiled when a source has changed."""
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if not compiler:
+def compiler() -> str:
+    found = os.environ.get("CXX") or shutil.which("g++")
+    if not found:
         pytest.skip("no g++ to build the kernel for the host")
-    headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".def"} and "bind" not in p.parts)
-    digest = hashlib.sha256(" ".join(FLAGS + list(flags)).encode())
-    for path in [*headers, *(ROOT / s for s in SOURCES)]:
-        digest.update(path.read_bytes())
-    out = ROOT / "build" / "cuda_host" / f"host_kernel_{digest.hexdigest()[:16]}.so"
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *FLAGS, *flags, "-o", part, *SOURCES], cwd=ROOT, check=True)
-        part.replace(out)
-    return out
+    return found
+
+
+def link(
+    name: str, sources: Sequence[str], flags: Sequence[str], own: Sequence[str] = (), options: Sequence[str] = ()
+) -> Path:
+    """A program or library of these sources, which have flags of their own too, and of SHARED. What has been made before
+    is taken, as long as no source has changed; two processes do not make the same at the same time."""
+    folder = ROOT / "build" / "cuda_host"
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = hashlib.sha256()
+    for top in (ROOT / "csrc", ROOT / "tests/backend/cuda"):
+        for path in sorted(p for p in top.rglob("*") if p.suffix in {".h", ".def"} and "bind" not in p.parts):
+            headers.update(path.read_bytes())
+
+    def made(target: str, inputs: Sequence[Path], *arguments: str) -> Path:
+        digest = headers.copy()
+        digest.update(" ".join([compiler(), *arguments]).encode())
+        for path in inputs:
+            digest.update(path.read_bytes())
+        out = folder / f"{digest.hexdigest()[:16]}_{target}"
+        if not out.exists():
+            part = out.with_suffix(f".{os.getpid()}")
+            subprocess.run([compiler(), *arguments, "-o", part, *inputs], cwd=ROOT, check=True)
+            part.replace(out)
+        return out
+
+    with open(folder / "lock", "w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        work = [*((s, own) for s in sources), *((s, ()) for s in SHARED)]
+        objects = list(
+            pool.map(lambda w: made(f"{Path(w[0]).stem}.o", [ROOT / w[0]], *FLAGS, *flags, *w[1], "-c"), work)
+        )
+        return made(name, objects, *flags, *options)
+
+
+def build(*flags: str) -> Path:
+    """The library that `apply` calls."""
+    return link("host_kernel.so", ["tests/backend/cuda/host_kernel.cc"], flags, options=["-shared"])
 
 
 @dataclass
@@ -109,10 +141,14 @@ def values(program: nos_ext.Program, given: dict[str, float]) -> np.ndarray:
     return out
 
 
+def addresses(arrays: Sequence[np.ndarray | None]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*(None if a is None else a.ctypes.data for a in arrays))
+
+
 def apply(
     programs: nos_ext.Program | Sequence[nos_ext.Program],
     params: list[np.ndarray],
-    grads: list[np.ndarray],
+    grads: list[np.ndarray | None],
     state: Sequence[list[np.ndarray]],
     *,
     groups: Sequence[dict[str, float]],
@@ -126,20 +162,23 @@ def apply(
     registers: int = 9,
     shared_limit: int = SHARED_LIMIT,
     stochastic_rounding: bool = False,
+    first_grads: Sequence[np.ndarray | None] | None = None,
     captured: Captured | None = None,
 ) -> int:
-    """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs: a population,
-    one group of hyperparameters for each."""
+    """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs are a population
+    and have one group of hyperparameters each. first_grads are what the tables are made for, before the gradients move to
+    `grads`."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
     codes = [p.bytecode for p in listed]
     hypers = np.stack([values(listed[r if several else 0], group) for r, group in enumerate(groups)])
-    arrays = [a for one in lists for a in one]
+    arrays = [p if a is None else a for one in lists for p, a in zip(params, one, strict=True)]
     keep = {
         "program_bytes": (ctypes.c_char_p * len(codes))(*codes),
         "program_sizes": (ctypes.c_size_t * len(codes))(*map(len, codes)),
-        "data": (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
+        "data": addresses([a for one in lists for a in one]),
+        "first_grads": addresses(first_grads) if first_grads else None,
         "numel": (ctypes.c_int64 * len(params))(*(p.size for p in params)),
         "dtype": (ctypes.c_uint8 * len(arrays))(*(DTYPES[a.dtype.name] for a in arrays)),
         "row_of": (ctypes.c_uint32 * len(params))(*(group_of or [0] * len(params))),

@@ -3,12 +3,14 @@
 #include <exception>
 #include <string>
 
-#include "../../../csrc/backend/cuda/host_run.h"
+#include "host_run.h"
+#include "listing.h"
 
 namespace {
 
 using namespace nos;
 
+constexpr int kBlocksAtOnce = 4;  // of a device that would be very small
 thread_local std::string g_text;
 
 template <class F>
@@ -33,10 +35,12 @@ struct Step {
   int num_programs, lists, tensors, rows;
   const uint8_t* const* program_bytes;
   const size_t* program_sizes;
-  void* const* data;
+  void* const* data;  // null: a gradient that is missing
+  void* const*
+      first_grads;         // per tensor, what the tables are made for before the gradients move to `data`; may be null
   const int64_t* numel;    // per tensor, of all slices
   const uint8_t* dtype;    // nos::DType, per list and tensor
-  const uint32_t* row_of;  // per tensor; null in a population
+  const uint32_t* row_of;  // per tensor; not read in a population
   const double* hypers;    // rows x 64
   const uint64_t* seeds;   // per row
   double total_steps, factor;
@@ -49,23 +53,23 @@ struct Step {
 struct Call {
   std::vector<Program> programs;
   std::vector<const Program*> pointers;
+  std::vector<TensorList> lists;
   Plan plan;
 
   explicit Call(const Step* s) : programs(parse(s->num_programs, s->program_bytes, s->program_sizes)) {
     for (const Program& p : programs) pointers.push_back(&p);
-    std::vector<std::array<int64_t, 2>> shapes, strides;
     for (int i = 0; i < s->tensors; ++i) {
       const int64_t slices = s->population ? s->population : 1;
       shapes.push_back({slices, s->numel[i] / slices});
       strides.push_back({s->numel[i] / slices, 1});
     }
-    std::vector<TensorList> lists;
     for (int l = 0; l < s->lists; ++l) {
       lists.push_back({"list" + std::to_string(l), {}});
       for (int i = 0; i < s->tensors; ++i) {
         TensorRef t;
         const auto at = static_cast<size_t>(l * s->tensors + i);
-        t.data = s->data[at];
+        t.data = l == bytecode::kG && s->first_grads ? s->first_grads[i] : s->data[at];
+        t.present = t.data != nullptr;
         t.shape = shapes[static_cast<size_t>(i)].data();
         t.strides = strides[static_cast<size_t>(i)].data();
         t.numel = s->numel[i];
@@ -78,6 +82,16 @@ struct Call {
     if (!s->population)
       for (PlannedTensor& t : plan.tensors) t.row = s->row_of[t.index - s->first_index];
   }
+
+  void move(const Step* s) {
+    for (int i = 0; i < s->tensors; ++i)
+      lists[bytecode::kG].tensors[static_cast<size_t>(i)].data = s->data[s->tensors + i];
+    if (!move_gradients(plan, lists[bytecode::kG], s->first_index))
+      throw TensorError("the gradients may not move there");
+  }
+
+ private:
+  std::vector<std::array<int64_t, 2>> shapes, strides;
 };
 
 }  // namespace
@@ -87,9 +101,14 @@ extern "C" {
 // blocks: how many have run.
 const char* nos_host_step(const Step* s, uint64_t* blocks) {
   return guarded([&] {
-    const Call call(s);
-    const cuda::Job job = cuda::make_job(call.plan, call.pointers, 4, s->chunk, s->registers);
-    for (const cuda::Part& part : job.parts) *blocks += part.chunks.size();
+    Call call(s);
+    std::vector<cuda::Batch> batches = cuda::batches_of(call.plan, kBlocksAtOnce, s->chunk);
+    const cuda::ProgramTable table = cuda::program_table(call.pointers, s->registers);
+    if (s->first_grads) {
+      call.move(s);
+      cuda::move_tensors(batches, call.plan);
+    }
+    for (const cuda::Batch& batch : batches) *blocks += batch.chunks.size();
     std::vector<std::vector<double>> slots;
     std::vector<const double*> rows;
     std::vector<size_t> sizes;
@@ -100,7 +119,7 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
       rows.push_back(slots.back().data());
       sizes.push_back(slots.back().size());
     }
-    cuda::host_run(job,
+    cuda::host_run(batches, table,
                    {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor, s->stochastic_rounding != 0},
                    s->shared_limit);
   });
@@ -117,7 +136,8 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
     const Call call(s);
     std::vector<uint32_t> row_program;
     for (int r = 0; r < s->rows; ++r) row_program.push_back(s->population ? static_cast<uint32_t>(r) : 0);
-    cuda::CapturedImage image(call.plan, call.pointers, row_program, {512, scalars, temporaries}, 4, s->chunk);
+    cuda::CapturedImage image(call.plan, call.pointers, row_program, {512, scalars, temporaries}, kBlocksAtOnce,
+                              s->chunk);
     std::vector<std::max_align_t> host(image.bytes() / sizeof(std::max_align_t) + 1), device(host.size());
     auto* from = reinterpret_cast<unsigned char*>(host.data());
     auto* to = reinterpret_cast<unsigned char*>(device.data());

@@ -32,9 +32,9 @@ Lists = list[list["torch.Tensor"]]
 
 @pytest.fixture(autouse=True)
 def interpreter() -> Iterator[None]:
-    nos_ext.set_jit("never")
+    before = nos_ext.set_jit("never")
     yield
-    nos_ext.set_jit("auto")
+    nos_ext.set_jit(before)
 
 
 def make(seed: int, sizes: Sequence[int], dtypes: Sequence[Any], offset: int = 0) -> Lists:

@@ -25,9 +25,9 @@ ARGUMENTS = {"lr": 0.1, "step": 3, "total_steps": 10.0, "seed": 5, "grad_scale":
 @pytest.fixture(autouse=True)
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NOS_JIT_CACHE", str(tmp_path))
-    nos_ext.set_jit("always")
+    before = nos_ext.set_jit("always")
     yield
-    nos_ext.set_jit("auto")
+    nos_ext.set_jit(before)
 
 
 @pytest.mark.parametrize("name", [*pg.ELEMENTWISE, *pg.RANDOM])

@@ -142,7 +142,7 @@ def bits(x: Any) -> np.ndarray:
 
 def launch_bytes(slots: list[Slot], rows: list[list[float]], *, chunk: int, step: int, seeds: list[int], factor: float,
                  slices: int, row_of: list[int], first_index: int, inline: bool) -> tuple[bytes, int, list[Any]]:  # fmt: skip
-    """The tables of csrc/backend/cuda/tables.h; the last of the results keeps them alive."""
+    """The records of csrc/backend/cuda/common/records.h; the last of the results keeps them alive."""
     tensors, chunks = b"", b""
     for i in range(len(slots[0].views)):
         n = slots[0].views[i].size // slices
@@ -221,7 +221,7 @@ def run_both(library: ctypes.CDLL, case: int, seed: int, *, offset: int = 0, chu
 
 
 def test_layout_of_the_launch_argument() -> None:
-    """The tests' own packing agrees with tables.h (its static_asserts hold the other structs)."""
+    """The tests' own packing agrees with records.h (its static_asserts hold the other structs)."""
     assert len(struct.pack("<10QqIIIIII", *range(17))) == 112
     assert struct.calcsize("<5Q4I8x") == 64
 

@@ -280,7 +280,8 @@ def test_set_jit() -> None:
     finally:
         nos_ext.set_jit(old)
     code = "import nos_ext; print(nos_ext.set_jit('auto'))"
-    assert output(child(code, NOS_JIT="never")) == "never"
+    assert output(child(code, NOS_JIT="")) == "never", "the default"
+    assert output(child(code, NOS_JIT="always")) == "always"
     process = child(code, NOS_JIT="sometimes")
     assert "NOS_JIT is 'sometimes'; pass 'auto', 'always' or 'never'" in process.communicate()[1]
 

@@ -16,7 +16,7 @@ ROUNDS = 60
 
 
 def test_no_access_outside_the_tensors() -> None:
-    library = host.build("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    library = host.build(*host.SANITIZED)
     runtime = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -33,9 +33,9 @@ uint64_t hash(std::string_view text, uint64_t h = 0xcbf29ce484222325u) {
   return h;
 }
 
-constexpr std::string_view kEnding = ".cubin", kPartEnding = ".part";
-constexpr auto kPartAge = std::chrono::hours(1);  // older ones were left by a process that died
-constexpr size_t kMostBytes = 64 << 20;           // of an entry; what claims more is damaged
+constexpr std::string_view kEnding = ".cubin", kUnfinishedEnding = ".part";
+constexpr auto kUnfinishedAge = std::chrono::hours(1);  // older ones were left by a process that died
+constexpr size_t kMostBytes = 64 << 20;                 // of an entry; what claims more is damaged
 
 }  // namespace
 
@@ -79,25 +79,25 @@ void DiskCache::put(std::string_view key, std::string_view bytes) const {
   std::error_code error;
   if (fs::create_directories(folder_, error)) fs::permissions(folder_, fs::perms::owner_all, error);
   const fs::path path = path_of(key);
-  fs::path part = path;
-  part += "." + std::to_string(getpid()) + "." + std::to_string(number++) + std::string(kPartEnding);
+  fs::path unfinished = path;
+  unfinished += "." + std::to_string(getpid()) + "." + std::to_string(number++) + std::string(kUnfinishedEnding);
   {
     Head head;
     head.key_bytes = key.size();
     head.data_bytes = bytes.size();
     head.check = hash(bytes);
-    std::ofstream out(part, std::ios::binary | std::ios::trunc);
+    std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
     out.write(reinterpret_cast<const char*>(&head), sizeof head);
     out.write(key.data(), static_cast<std::streamsize>(key.size()));
     out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     out.close();
     if (!out) {
-      fs::remove(part, error);
+      fs::remove(unfinished, error);
       return;
     }
   }
-  fs::rename(part, path, error);
-  if (error) fs::remove(part, error);
+  fs::rename(unfinished, path, error);
+  if (error) fs::remove(unfinished, error);
   if (number % 64 == 1) prune();
 }
 
@@ -110,7 +110,7 @@ void DiskCache::prune() const {
     std::error_code gone;  // another process may prune too
     const auto time = it->last_write_time(gone);
     if (gone) continue;
-    if (ending == kPartEnding && now - time > kPartAge) fs::remove(it->path(), gone);
+    if (ending == kUnfinishedEnding && now - time > kUnfinishedAge) fs::remove(it->path(), gone);
     if (ending == kEnding) entries.emplace_back(time, it->path());
   }
   if (entries.size() <= kMostFiles) return;

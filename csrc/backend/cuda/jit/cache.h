@@ -1,5 +1,5 @@
-// Owns the disk cache of machine code: one file per entry, written beside its place and renamed, so that a reader sees
-// a whole file or none. Whatever is wrong with a file, or with the folder, is a miss.
+// Owns the disk cache of machine code. Each entry is a file that is written beside its place and then renamed, so that
+// a reader sees a whole file or none. Whatever is wrong with a file, or with the folder, is a miss.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -13,8 +13,8 @@ class DiskCache {
  public:
   explicit DiskCache(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  // NOS_JIT_CACHE: the folder, or 0 for no cache. Else nos_ext/jit under XDG_CACHE_HOME or ~/.cache; no cache when
-  // neither is set.
+  // The cache in the folder that NOS_JIT_CACHE names, where 0 stands for none; else in nos_ext/jit under XDG_CACHE_HOME
+  // or ~/.cache; and none where neither is known.
   static std::optional<DiskCache> of_user();
 
   std::optional<std::string> get(std::string_view key) const;

@@ -1,4 +1,5 @@
-// Built only with the CUDA toolkit: machine code onto the device, through the runtime that the module links statically.
+// This file is built only with the CUDA toolkit. It loads machine code onto the device, through the runtime that the
+// module links statically.
 #include "jit.h"
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,4 @@
-// Owns the one libnvrtc of the process: found at first use by dlopen, never linked, never required.
+// Owns the one libnvrtc of the process. It is found by dlopen at its first use; it is never linked and never required.
 #pragma once
 #include <stdexcept>
 #include <string>

@@ -32,7 +32,7 @@ namespace {
 
 Mode mode_at_start() {
   const char* text = std::getenv("NOS_JIT");
-  return read_mode("NOS_JIT", text && *text ? text : "auto");
+  return read_mode("NOS_JIT", text && *text ? text : name_of(Mode::never));
 }
 std::atomic<Mode>& the_mode() {
   static std::atomic<Mode> mode{mode_at_start()};

@@ -1,5 +1,5 @@
-// Owns which programs get a kernel of their own, and when. Host code: it ends at the machine code; loading it is
-// jit.cc's.
+// Owns which programs get a kernel of their own, and when. It is host code and ends at the machine code, which jit.cc
+// loads.
 #pragma once
 #include <array>
 #include <atomic>
@@ -17,20 +17,20 @@ constexpr const char* name_of(Mode m) { return m == Mode::automatic ? "auto" : m
 // Throws std::invalid_argument naming `what`.
 Mode read_mode(std::string_view what, std::string_view text);
 
-// Calls of a program, with the same dtypes, after which automatic compiles it. A compilation takes about as long as a
-// thousand launches save on small models; short trainings, as those of a search, never pay for it.
+// After so many calls of a program with the same dtypes the mode automatic compiles it. A compilation takes about as
+// long as a thousand launches save on small models; short trainings, as those of a search, never pay for it.
 inline constexpr uint32_t kPromoteAfter = 1000;
 void set_promote_after(uint32_t calls);
 uint32_t promote_after();
 
-// Machine code of one text for one architecture; made once per process, kept until it ends.
+// The machine code of one text for one architecture. It is made once per process and kept until the process ends.
 class Build {
  public:
   Build(std::string text, int arch) : text_(std::move(text)), arch_(arch) {}
 
   enum class State { idle, queued, ready, failed };
   State state() const { return state_.load(std::memory_order_acquire); }
-  void run();                                          // compiles unless that has been done; any thread
+  void run();                                          // compiles unless that has been done; on any thread
   void queue();                                        // has the background thread do it
   const std::string& cubin() const { return cubin_; }  // once ready
   const std::string& why() const { return why_; }      // once failed
@@ -54,7 +54,7 @@ class Build {
 // the process takes its libraries down: NVRTC must not lose its data while it compiles.
 void finish_builds();
 
-// The build to use in the place of the interpreter, or null; see jit::request.
+// The build whose kernel is to run in the place of the interpreter, or null; see jit::request.
 Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtypes, int arch, Mode mode);
 
 }  // namespace nos::cuda::jit

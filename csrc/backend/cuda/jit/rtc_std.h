@@ -1,4 +1,4 @@
-// Owns the few names of the standard library that the shared headers use, for NVRTC, which has no system headers.
+// Owns the few names of the standard library that the shared headers use. NVRTC has no system headers.
 #pragma once
 #if defined(__CUDACC_RTC__)
 using uint8_t = unsigned char;
@@ -7,6 +7,7 @@ using int32_t = int;
 using uint32_t = unsigned int;
 using int64_t = long long;
 using uint64_t = unsigned long long;
+using uintptr_t = unsigned long;
 namespace std {
 template <class A, class B>
 inline constexpr bool is_same_v = false;

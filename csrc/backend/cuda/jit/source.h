@@ -1,4 +1,4 @@
-// Owns the way from a program to the CUDA C++ text of its kernel. Pure host code.
+// Owns the way from a program to the CUDA C++ text of a kernel for it. It is pure host code.
 #pragma once
 #include <array>
 #include <string>
@@ -9,10 +9,10 @@
 
 namespace nos::cuda::jit {
 
-// What NVRTC reads before the text of a rule: csrc/ops, tables.h and loop.h in one piece, and its SHA-256.
+// What NVRTC reads before the text of a rule: the headers that loop.h needs, and loop.h, in one piece; and its SHA-256.
 extern const std::string_view kPrelude, kPreludeHash;
 
-// Every kernel has this name, `void nos_rule(const Launch)`, and this many threads per block.
+// Every kernel is a `void nos_rule(const Launch)` and has this many threads per block.
 inline constexpr const char* kKernelName = "nos_rule";
 inline constexpr int kThreads = 256;
 

@@ -1,16 +1,16 @@
-// Owns the interpreter kernel: the body of one thread, in two phases with a barrier between them, as templates over a
-// context, so that nvcc compiles it for the device and g++ for the host, where tests run every (block, thread) pair.
+// Owns the interpreter's kernel: the body of one thread, in two phases with a barrier between them. They are templates
+// over a context, so that nvcc compiles them for the device and g++ for the host, where tests run every (block, thread)
+// pair. A context has thread(), the number of the thread in its block, and threads(), how many the block has.
 //
-//   Context: thread(), threads()  of the block
-//
-// A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts at 4 (x + j * threads) past
-// the tile's begin. Aligned whole tiles take wide accesses, all else guarded single ones with the same map of threads
-// to elements. Draws are keyed by elements, so results depend on neither.
+// A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts 4 (x + j * threads) elements
+// past the begin of the tile. Whole tiles that are aligned take wide accesses, and all else takes guarded single ones,
+// with the same map of threads to elements. Draws are keyed by elements, so results depend on neither.
 #pragma once
-#include "../../ops/math.h"
-#include "../../ops/philox.h"
+#include "../../../ops/math.h"
+#include "../../../ops/philox.h"
+#include "../common/block.h"
+#include "../common/memory.h"
 #include "isa.h"
-#include "memory.h"
 
 #if defined(__CUDA_ARCH__)
 #define NOS_UNROLL _Pragma("unroll")
@@ -36,7 +36,7 @@ NOS_HD void move(T& d, T s) {
 NOS_HD void opaque(int&) {}
 #endif
 
-// An instruction in shared memory, its immediate in place.
+// An instruction in shared memory, its immediate in quads.
 template <class T>
 struct Decoded;
 template <>
@@ -107,44 +107,33 @@ struct Shared {
   uint32_t dtypes, aligned, reads, writes, step, index, stochastic;
 };
 
-NOS_HD const unsigned char* step_block(const Launch& a) { return a.step_block ? a.step_block : a.inline_block; }
-
 // Phase 1: finds the block's work and decodes its program. code has room for length + 1 instructions.
 template <class T, class Context>
 NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
-  const ChunkRec chunk = a.chunks[block];
-  const TensorRec& t = a.tensors[chunk.tensor];
-  const ProgramRec program = a.programs[t.program + chunk.slice];
-  const unsigned char* dynamic = step_block(a);
-  const auto* head = reinterpret_cast<const StepHead*>(dynamic);
-  const auto* rows = reinterpret_cast<const RowHead*>(dynamic + sizeof(StepHead));
-  const RowHead row = rows[t.row + chunk.slice];
-  const auto* scalars = reinterpret_cast<const T*>(rows + a.rows) + row.first;
+  const Work<T> work = work_of<T>(a, block);
+  const TensorRec& t = work.tensor;
+  const ProgramRec program = a.programs[t.program + work.chunk.slice];
   if (ctx.thread() == 0) {
-    const int64_t left = t.numel - chunk.begin;
-    sm.begin = chunk.begin;
-    sm.count = static_cast<int>(left < a.chunk_elements ? left : a.chunk_elements);
-    sm.seed = row.seed;
-    sm.factor = static_cast<T>(head->factor);
+    sm.begin = work.chunk.begin;
+    sm.count = work.count(a.chunk_elements);
+    sm.seed = work.row.seed;
+    sm.factor = static_cast<T>(work.head.factor);
     sm.dtypes = t.dtypes;
     sm.aligned = t.aligned;
     sm.reads = program.reads;
     sm.writes = program.writes;
-    sm.step = head->step;
-    sm.stochastic = head->stochastic_rounding;
+    sm.step = work.head.step;
+    sm.stochastic = work.head.stochastic_rounding;
     sm.index = t.index;
   }
   for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
-    sm.data[s] =
-        reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(t.data[s]) +
-                                static_cast<uintptr_t>((chunk.slice * t.numel + chunk.begin) *
-                                                       size_of_dtype(dtype_of(t.dtypes, static_cast<int>(s)))));
+    sm.data[s] = work.memory(s, dtype_of(t.dtypes, static_cast<int>(s)));
   for (uint32_t i = ctx.thread(); i <= program.length; i += ctx.threads())
-    decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, scalars);
+    decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, work.scalars);
 }
 
-// Where a thread's elements of a tile are.
-struct Place {
+// Which elements of a tile a thread holds.
+struct Quads {
   int first;   // of quad 0, within the chunk
   int stride;  // from quad to quad
   NOS_HD int at(int e) const { return first + (e >> 2) * stride + (e & 3); }
@@ -154,18 +143,18 @@ struct Place {
 
 // Stores the elements of one slot in half precision, each rounded by bits of its own.
 template <int E>
-NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Place place, const float (&x)[E]) {
+NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, const float (&x)[E]) {
   const bool brain = dtype_of(sm.dtypes, slot) == kBF16;
   auto* to = reinterpret_cast<uint16_t*>(sm.data[slot]);
   const uint32_t output = slot == 0 ? 0 : static_cast<uint32_t>(slot - 1);
   NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
-    const auto element = static_cast<uint64_t>(sm.begin + place.first + j * place.stride);
+    const auto element = static_cast<uint64_t>(sm.begin + quads.first + j * quads.stride);
     const philox::Words w = philox::element_words(sm.seed, sm.step, sm.index, philox::kRoundingSite,
                                                   philox::rounding_q(element >> 2, output));
     NOS_UNROLL for (int e = 4 * j; e < 4 * j + 4; ++e) {
       const uint32_t bits = w.w[e & 3];
-      if (place.at(e) < sm.count)
-        to[place.at(e)] = brain ? math::f32_to_bf16_stochastic(x[e], bits) : math::f32_to_f16_stochastic(x[e], bits);
+      if (quads.at(e) < sm.count)
+        to[quads.at(e)] = brain ? math::f32_to_bf16_stochastic(x[e], bits) : math::f32_to_f16_stochastic(x[e], bits);
     }
   }
 }
@@ -178,7 +167,7 @@ NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Place place, con
 // overflow: slot k, element e at overflow[(k * E + e) * threads], this thread's column.
 template <class T, int E, bool Mixed>
 NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs][E], T* overflow, uint32_t threads,
-                      Place place) {
+                      Quads quads) {
   T acc[E];
   NOS_EACH acc[e] = T(0);
   Fetch<T> fetch(code);
@@ -240,7 +229,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
         T none;
         fetch.next(site, unused, none);
         NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
-          const auto element = static_cast<uint64_t>(sm.begin + place.first + j * place.stride);
+          const auto element = static_cast<uint64_t>(sm.begin + quads.first + j * quads.stride);
           const philox::Words w = philox::element_words(sm.seed, sm.step, sm.index, site, element >> 2);
           if (op == k1_drop) {
             NOS_UNROLL for (int e = 0; e < 4; ++e) {
@@ -267,28 +256,28 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
         NOS_EACH move(r[kU][e], overflow[(arg * E + static_cast<uint32_t>(e)) * threads]);
       } break;
       case k1_ldm: {
-        Place here = place;
-        opaque(here.first);  // else the addresses are computed before the loop and take registers all the time
+        Quads mine = quads;
+        opaque(mine.first);  // else the addresses are computed before the loop and take registers all the time
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
-          const int i = here.at(e);
+          const int i = mine.at(e);
           T x = T(0);
           if (i < sm.count) x = load1<T, Mixed>(sm.data[arg], dtype, i);
           move(acc[e], x);
         }
       } break;
       case k1_stm: {
-        Place here = place;
-        opaque(here.first);
+        Quads mine = quads;
+        opaque(mine.first);
         if constexpr (Mixed) {
           if (sm.stochastic && is_half(dtype_of(sm.dtypes, static_cast<int>(arg)))) {
-            store_stochastic<E>(sm, static_cast<int>(arg), here, acc);
+            store_stochastic<E>(sm, static_cast<int>(arg), mine, acc);
             break;
           }
         }
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
-          const int i = here.at(e);
+          const int i = mine.at(e);
           if (i < sm.count) store1<T, Mixed>(sm.data[arg], dtype, i, acc[e]);
         }
       } break;
@@ -316,22 +305,22 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
   NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
   NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count;
                      begin += tile) {  // warps past the end have nothing to do
-    const Place place{begin + static_cast<int>(4 * ctx.thread()), stride};
+    const Quads quads{begin + static_cast<int>(4 * ctx.thread()), stride};
     int whole = sm.aligned && begin + tile <= count;
     opaque(whole);
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
           NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-              load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.first + j * stride, &r[s][4 * j]);
+              load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.first + j * stride, &r[s][4 * j]);
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-          NOS_EACH if (place.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), place.at(e));
+          NOS_EACH if (quads.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.at(e));
     }
     const T factor = sm.factor;
     NOS_EACH r[1][e] *= factor;
-    interpret<T, E, Mixed>(sm, code, r, overflow, threads, place);
+    interpret<T, E, Mixed>(sm, code, r, overflow, threads, quads);
     opaque(whole);
-    Place out = place;
+    Quads out = quads;
     opaque(out.first);
     uint32_t plain = writes & ~2u;
     if constexpr (Mixed) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "../../program/analysis.h"
+#include "../../../program/analysis.h"
 
 namespace nos::cuda {
 namespace {
@@ -180,7 +180,7 @@ class Lowering {
 #define NOS_CASE_1scalar(id)
 #define NOS_CASE_2scalar(id)
 #define NOS_OP(id, arity, domain, ...) NOS_CASE_##arity##domain(id)
-#include "../../ops/ops.def"
+#include "../../../ops/ops.def"
     }
     acc_ = kNowhere;
   }

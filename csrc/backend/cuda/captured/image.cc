@@ -1,4 +1,4 @@
-#include "captured.h"
+#include "image.h"
 
 #include <algorithm>
 #include <cstring>
@@ -33,10 +33,10 @@ static_assert(kMostRowScalars * sizeof(double) + kMostScalars * sizeof(ScalarIns
               "the prologue's shared memory is what a block gets unasked");
 
 // See Capacity.
-Capacity filled(Capacity capacity, std::span<const Program* const> programs, const Job& job) {
+Capacity filled(Capacity capacity, std::span<const Program* const> programs, const ProgramTable& table) {
   capacity.scalars = std::min(capacity.scalars, kMostScalars);
   if (capacity.instructions) return capacity;
-  capacity = {job.longest, 0, job.overflow};
+  capacity = {table.longest, 0, table.overflow};
   for (const Program* p : programs)
     capacity.scalars = static_cast<uint32_t>(
         std::max({static_cast<size_t>(capacity.scalars), p->constants().size(), p->scalar_code().size()}));
@@ -48,12 +48,13 @@ Capacity filled(Capacity capacity, std::span<const Program* const> programs, con
 CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> programs,
                              std::span<const uint32_t> row_program, Capacity capacity, int blocks_at_once,
                              int64_t chunk)
-    : job_(make_job(plan, programs, blocks_at_once, chunk)),
-      capacity_(filled(capacity, programs, job_)),
+    : batches_(batches_of(plan, blocks_at_once, chunk)),
+      table_(program_table(programs)),
+      capacity_(filled(capacity, programs, table_)),
       first_programs_(programs.begin(), programs.end()),
       row_program_(row_program.begin(), row_program.end()),
       row_scalars_(bytecode::kFirstHyper + kRowHypers + 2 * capacity_.scalars) {
-  for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *job_.lowered[k]);
+  for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *table_.lowered[k]);
   Cursor c;
   c.array<CapturedHead>(1);
   c.array<uint32_t>(rows());  // at step_at()
@@ -63,13 +64,13 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
   code_at_ = c.array<Ins>(programs.size() * capacity_.instructions);
   constants_at_ = c.array<double>(programs.size() * capacity_.scalars);
   scalar_code_at_ = c.array<ScalarInstr>(programs.size() * capacity_.scalars);
-  for (const Part& part : job_.parts) {
-    tensors_at_.push_back(c.array<TensorRec>(part.tensors.size()));
-    chunks_at_.push_back(c.array<ChunkRec>(part.chunks.size()));
+  for (const Batch& batch : batches_) {
+    tensors_at_.push_back(c.array<TensorRec>(batch.tensors.size()));
+    chunks_at_.push_back(c.array<ChunkRec>(batch.chunks.size()));
   }
-  for (const Part& part : job_.parts)
+  for (const Batch& batch : batches_)
     blocks_at_.push_back(c.array<unsigned char>(
-        sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (part.kind == Kind::f64 ? 8u : 4u))));
+        sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (batch.kind == Kind::f64 ? 8u : 4u))));
   bytes_ = c.at();
 }
 
@@ -96,10 +97,10 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
   for (uint32_t r = 0; r < rows(); ++r) host<CapturedRow>(rows_at_)[r].program = row_program_[r];
   for (size_t k = 0; k < first_programs_.size(); ++k) load(static_cast<uint32_t>(k), *first_programs_[k]);
   first_programs_.clear();
-  for (size_t i = 0; i < job_.parts.size(); ++i) {
-    const Part& part = job_.parts[i];
-    put(host<TensorRec>(tensors_at_[i]), part.tensors.data(), part.tensors.size());
-    put(host<ChunkRec>(chunks_at_[i]), part.chunks.data(), part.chunks.size());
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    const Batch& batch = batches_[i];
+    put(host<TensorRec>(tensors_at_[i]), batch.tensors.data(), batch.tensors.size());
+    put(host<ChunkRec>(chunks_at_[i]), batch.chunks.data(), batch.chunks.size());
   }
 }
 
@@ -156,9 +157,9 @@ Prologue CapturedImage::prologue() const {
   p.programs = device<ScalarProgram>(scalar_programs_at_);
   p.constants = device<double>(constants_at_);
   p.code = device<ScalarInstr>(scalar_code_at_);
-  for (size_t i = 0; i < job_.parts.size(); ++i) {
+  for (size_t i = 0; i < batches_.size(); ++i) {
     p.step_blocks[i] = device_ + blocks_at_[i];
-    p.wide[i] = job_.parts[i].kind == Kind::f64;
+    p.wide[i] = batches_[i].kind == Kind::f64;
   }
   p.num_rows = rows();
   p.scalars = capacity_.scalars;
@@ -174,7 +175,7 @@ Launch CapturedImage::launch(size_t i, size_t code_room) const {
   l.code = device<Ins>(code_at_);
   l.step_block = device_ + blocks_at_[i];
   l.rows = rows();
-  l.chunk_elements = job_.parts[i].chunk_elements;
+  l.chunk_elements = batches_[i].chunk_elements;
   l.code_room = static_cast<uint32_t>(code_room);
   return l;
 }

@@ -1,14 +1,13 @@
-// Owns the run of a job on the host: the kernel's own body for every (block, thread) pair, phase by phase. It is how a
-// machine without a device proves the kernel; far too slow for anything else.
-#pragma once
+#include "host_run.h"
+
 #include <cstddef>
 #include <limits>
-#include <vector>
 
-#include "captured.h"
-#include "kernel.h"
+#include "../../../csrc/backend/cuda/common/step_block.h"
+#include "../../../csrc/backend/cuda/interpreter/kernel.h"
 
 namespace nos::cuda {
+namespace {
 
 struct HostContext {
   uint32_t thread_, threads_;
@@ -30,7 +29,9 @@ void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   }
 }
 
-inline void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
+}  // namespace
+
+void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
   if (kind == Kind::f32)
     host_launch<float, kElements32, false>(launch, blocks, shape);
   else if (kind == Kind::mixed)
@@ -39,32 +40,25 @@ inline void host_launch(Kind kind, const Launch& launch, size_t blocks, const Sh
     host_launch<double, kElements64, false>(launch, blocks, shape);
 }
 
-// One step. shared_limit: bytes of shared memory that a block may have, as on a device.
-inline void host_run(const Job& job, const StepArgs& args, size_t shared_limit) {
-  for (const Part& part : job.parts) {
-    const Shape shape = block_shape(part.kind, job.longest, job.overflow, part.longest_chunk, shared_limit);
-    std::vector<unsigned char> block(step_block_bytes(part.kind, args));
+void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit) {
+  for (const Batch& batch : batches) {
+    const Shape shape = block_shape(batch.kind, table.longest, table.overflow, batch.longest_chunk, shared_limit);
+    std::vector<unsigned char> block(step_block_bytes(batch.kind, args));
     Launch launch{};
-    launch.tensors = part.tensors.data();
-    launch.chunks = part.chunks.data();
-    launch.programs = job.programs.data();
-    launch.code = job.code.data();
+    launch.tensors = batch.tensors.data();
+    launch.chunks = batch.chunks.data();
+    launch.programs = table.programs.data();
+    launch.code = table.code.data();
     launch.rows = static_cast<uint32_t>(args.num_rows);
-    launch.chunk_elements = part.chunk_elements;
+    launch.chunk_elements = batch.chunk_elements;
     launch.code_room = static_cast<uint32_t>(shape.code_room);
     if (block.size() > kInlineBytes) launch.step_block = block.data();
-    write_step_block(part.kind, args, block.size() > kInlineBytes ? block.data() : launch.inline_block);
-    host_launch(part.kind, launch, part.chunks.size(), shape);
+    write_step_block(batch.kind, args, block.size() > kInlineBytes ? block.data() : launch.inline_block);
+    host_launch(batch.kind, launch, batch.chunks.size(), shape);
   }
 }
 
-// How the blocks of a prologue are run, which must not matter.
-struct PrologueOrder {
-  uint32_t threads = kPrologueThreads;
-  bool backwards = false;  // the last block first, and in each phase the last thread first
-};
-
-inline void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOrder order = {}) {
+void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOrder order) {
   const auto nth = [&](uint32_t k, uint32_t count) { return order.backwards ? count - 1 - k : k; };
   for (uint32_t b = 0; b < blocks; ++b) {
     std::vector<double> slots(shared / sizeof(double), std::numeric_limits<double>::quiet_NaN());
@@ -78,15 +72,14 @@ inline void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, Pro
   }
 }
 
-// One step of a captured image: the prologue, then the launches.
-inline void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order = {}) {
+void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order) {
   const Prologue prologue = image.prologue();
   host_prologue(prologue, prologue.num_rows, prologue_shared(prologue), order);
-  for (size_t i = 0; i < image.job().parts.size(); ++i) {
-    const Part& part = image.job().parts[i];
-    const Shape shape = block_shape(part.kind, image.capacity().instructions, image.capacity().temporaries,
-                                    part.longest_chunk, shared_limit);
-    host_launch(part.kind, image.launch(i, shape.code_room), part.chunks.size(), shape);
+  for (size_t i = 0; i < image.batches().size(); ++i) {
+    const Batch& batch = image.batches()[i];
+    const Shape shape = block_shape(batch.kind, image.capacity().instructions, image.capacity().temporaries,
+                                    batch.longest_chunk, shared_limit);
+    host_launch(batch.kind, image.launch(i, shape.code_room), batch.chunks.size(), shape);
   }
 }
 

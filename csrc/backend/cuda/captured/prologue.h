@@ -1,20 +1,21 @@
 // Owns the prologue of a captured step: the kernel that counts the step up and evaluates every row's scalar code, in
-// double, into the step blocks (tables.h) of the launches after it. One block per row, as a template over a context
-// like the interpreter's (kernel.h), in three phases with a barrier after each:
+// double, into the step blocks (records.h) of the launches after it. It has one block per row, is a template over a
+// context like the interpreter's kernel, and works in three phases with a barrier after each:
 //
-//   gather    all threads   the row's inputs and its code, from device memory into shared memory
-//   evaluate  one thread    the code, from slot to slot
-//   publish   all threads   the slots, rounded once to each part's compute type, into the step blocks
+//   gather    all threads   copy the row's inputs and its code from device memory into shared memory
+//   evaluate  one thread    runs the code, from slot to slot
+//   publish   all threads   write the slots, rounded once to the type that a launch computes in, into its step block
 //
 // Every row counts its own steps, so that no block depends on when another one runs.
 #pragma once
-#include "../../program/bytecode.h"
-#include "../../program/scalar_code.h"
-#include "tables.h"
+#include "../../../program/bytecode.h"
+#include "../../../program/scalar_code.h"
+#include "../common/records.h"
 
 namespace nos::cuda {
 
 inline constexpr uint32_t kRowHypers = bytecode::kMaxHypers;
+inline constexpr int kPrologueThreads = 32;  // of a block
 
 struct CapturedHead {
   const double* counter;  // device memory with the number of this step, counted by somebody else; null: counted here
@@ -26,7 +27,8 @@ struct CapturedRow {
   double total_steps;
   uint32_t program, unused;
   double hypers[kRowHypers];
-  // Device memory that a hyperparameter is read from, as float, or as double where bit i of `wide` is set; null: above.
+  // Device memory that hyperparameter i is read from, as float, or as double where bit i of `wide` is set; null where
+  // it is the number above.
   const void* sources[kRowHypers];
   uint64_t wide;
 };
@@ -40,7 +42,7 @@ struct alignas(8) ScalarInstr {
 };
 static_assert(sizeof(CapturedHead) == 32 && sizeof(ScalarProgram) == 16 && sizeof(ScalarInstr) == 8);
 
-// The kernel's argument. Pointers into the image of the captured step (captured.h).
+// The kernel's argument: pointers into the image of the captured step (image.h).
 struct Prologue {
   const CapturedHead* head;
   uint32_t* steps;  // per row: number of its last step
@@ -48,8 +50,8 @@ struct Prologue {
   const ScalarProgram* programs;
   const double* constants;        // `scalars` per program
   const ScalarInstr* code;        // `scalars` per program
-  unsigned char* step_blocks[3];  // by part; null beyond
-  uint32_t wide[3];               // 1: the part's scalars are double
+  unsigned char* step_blocks[3];  // of each launch; null beyond
+  uint32_t wide[3];               // 1: the launch's scalars are double
   uint32_t num_rows, scalars, row_scalars;
 };
 
@@ -110,8 +112,8 @@ NOS_HD void publish(const Context& ctx, const Prologue& a, uint32_t r, const dou
   const uint32_t count = bytecode::kFirstHyper + program.hypers + program.constants + program.instructions;
   const auto step = static_cast<uint32_t>(slots[bytecode::kStep]);
   if (ctx.thread() == 0) a.steps[r] = step;
-  for (int part = 0; part < 3; ++part) {
-    unsigned char* block = a.step_blocks[part];
+  for (int launch = 0; launch < 3; ++launch) {
+    unsigned char* block = a.step_blocks[launch];
     if (!block) continue;
     auto* heads = reinterpret_cast<RowHead*>(block + sizeof(StepHead));
     const size_t first = static_cast<size_t>(r) * a.row_scalars;
@@ -122,7 +124,7 @@ NOS_HD void publish(const Context& ctx, const Prologue& a, uint32_t r, const dou
     auto* narrow = reinterpret_cast<float*>(heads + a.num_rows) + first;
     auto* wide = reinterpret_cast<double*>(heads + a.num_rows) + first;
     for (uint32_t i = ctx.thread(); i < count; i += ctx.threads()) {
-      if (a.wide[part])
+      if (a.wide[launch])
         wide[i] = slots[i];
       else
         narrow[i] = static_cast<float>(slots[i]);

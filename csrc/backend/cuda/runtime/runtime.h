@@ -1,5 +1,5 @@
-// Owns the use of the CUDA runtime: errors with their remedy, device properties, and memory that host and device hold
-// twice. Callers hold the GIL: nothing here is safe for threads.
+// Owns the use of the CUDA runtime: errors that say what to do, properties of devices, and memory that host and device
+// both hold. Callers hold the GIL: nothing here is safe for threads.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,20 +1,19 @@
 // Owns DeviceCode: a program in the interpreter's instructions (isa.h). Lowering turns the single-assignment code into
-// trees around the accumulator: a value that is read once is computed where it is read, others get a place.
+// trees around the accumulator: a value that is read once is computed where it is read, all others get a place.
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
-#include "../../program/program.h"
+#include "../../../program/program.h"
 #include "isa.h"
 
 namespace nos::cuda {
 
 struct DeviceCode {
   std::vector<Ins> code;  // without the end
-  uint32_t reads = 0;     // ProgramRec's masks: register slots to load before and to store after
-  uint32_t writes = 0;
+  uint32_t reads = 0;     // ProgramRec's masks: the register slots that are loaded before the code runs,
+  uint32_t writes = 0;    // and those that are stored after it
   uint32_t overflow = 0;  // slots in shared memory
 };
 
@@ -23,7 +22,5 @@ DeviceCode lower(const Program& program, uint32_t registers = kRegs);
 
 // The lowering of a program, made at its first use and kept with it.
 std::shared_ptr<const DeviceCode> lowered(const Program& program);
-
-std::string listing(const DeviceCode& code);  // one instruction a line, for people and tests
 
 }  // namespace nos::cuda

@@ -1,9 +1,9 @@
-// Owns access to tensor memory: storage of 2, 4 or 8 bytes to and from the compute type, four elements at a time where
-// the tensor is aligned. Device code uses the ld.global forms, since an address that went through shared memory would
-// compile to generic loads.
+// Owns access to tensor memory: elements of 2, 4 or 8 bytes are converted to and from the type that a kernel computes
+// in, and move four at a time where the tensor is aligned. On the device four elements move by ld.global and st.global,
+// as an address that went through shared memory would compile to generic accesses.
 #pragma once
-#include "../../ops/convert.h"
-#include "tables.h"
+#include "../../../ops/convert.h"
+#include "records.h"
 
 namespace nos::cuda {
 
@@ -82,7 +82,16 @@ NOS_HD bool is_half(uint32_t dtype) { return (dtype & 2u) != 0; }
 NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype & 1u ? half_to_f32(h) : math::bf16_to_f32(h); }
 NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype & 1u ? f32_to_half(x) : f32_to_brain(x); }
 
-// Mixed: whether slots may have 2-byte storage; else every slot is stored in the compute type T.
+// Tells the device compiler that an address is in global memory: a generic access takes a detour.
+NOS_HD char* global(char* p) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(p));
+#endif
+  return p;
+}
+
+// Mixed says whether slots may have 2-byte storage; else every slot is stored in the compute type T. Element i is that
+// many elements past `base`; of load4 and store4 it is the first of four, which together are aligned.
 template <class T, bool Mixed>
 NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
   if constexpr (Mixed) {

@@ -1,7 +1,7 @@
-// The kernels, instantiated for the device.
-#include "kernel.h"
+// The kernels, as the device compiler makes them of the shared templates.
+#include "../captured/prologue.h"
+#include "../interpreter/kernel.h"
 #include "kernels.h"
-#include "prologue.h"
 
 namespace nos::cuda {
 namespace {

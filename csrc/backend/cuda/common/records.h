@@ -1,26 +1,21 @@
 // Owns the layout of everything that a kernel reads: plain structs that host, nvcc, NVRTC and the host-run tests share.
-// One launch covers many tensors, scalar rows (param groups, population slices) and programs:
+// One launch covers many tensors, many scalar rows (one per param group or per slice of a population) and many
+// programs. Its block b finds its work so:
 //
-//   block b works on chunk      chunks[b]          elements [begin, begin + chunk_elements) of one slice of one tensor
-//                    tensor     tensors[c.tensor]  pointers, dtypes, elements of a slice
-//                    program    programs[t.program + c.slice]
-//                    row        t.row + c.slice    of the step block: seed, scalars
+//   chunk c    chunks[b]                      elements [begin, begin + chunk_elements) of one slice of one tensor
+//   tensor t   tensors[c.tensor]              pointers, dtypes, number of elements in a slice
+//   program    programs[t.program + c.slice]
+//   row        t.row + c.slice                of the step block: a seed and scalars
 //
-// Step block, the only part that changes from step to step:
+// The step block is all that changes from step to step:
 //
-//   StepHead | RowHead x rows | scalars: float or double, by the kernel's compute type; row r starts at rows[r].first
+//   StepHead | RowHead x rows | scalars: float or double, as the kernel computes; those of row r start at rows[r].first
 //
-// The scalars of a row are those of Program::eval_scalars, in its order, rounded once to the compute type. A small step
-// block travels inside Launch as a kernel argument; a large one, and that of a captured step, lies in device memory.
+// The scalars of a row are those of Program::eval_scalars, in its order, rounded once to the type that the kernel
+// computes in. A small step block travels inside Launch as a kernel argument; a large one, and that of a captured step,
+// lies in device memory.
 #pragma once
-#if defined(__CUDACC_RTC__)
-using uint8_t = unsigned char;
-using uint32_t = unsigned int;
-using int64_t = long long;
-using uint64_t = unsigned long long;
-#else
 #include <cstdint>
-#endif
 
 namespace nos::cuda {
 
@@ -51,7 +46,8 @@ struct ChunkRec {
 };
 static_assert(sizeof(ChunkRec) == 16);
 
-// Interpreter code (isa.h). arg: scalar of the row (op has kScalarFlag), overflow slot, tensor slot or draw site.
+// One instruction of the interpreter (interpreter/isa.h). arg is the number of a scalar of the row where op has
+// kScalarFlag, and else of an overflow slot, of a tensor slot or of a draw site, as the op says.
 struct Ins {
   uint32_t op;
   uint32_t arg;
@@ -80,8 +76,8 @@ static_assert(sizeof(StepHead) == 16 && sizeof(RowHead) == 16);
 
 inline constexpr uint32_t kInlineBytes = 2048;
 
-// The one argument of every kernel, interpreted or compiled. Grid: one block per chunk; block size: free, a multiple of
-// 32; results do not depend on it.
+// The one argument of every kernel, interpreted or compiled. The grid has one block per chunk; a block has any multiple
+// of 32 threads, and results do not depend on how many.
 struct Launch {
   const TensorRec* tensors;
   const ChunkRec* chunks;

@@ -1,20 +1,21 @@
 // Owns the memory image of a captured step: everything that its two kernels read, at fixed places, so that a CUDA graph
-// made of them stays valid while rules, hyperparameters, seeds and the step change. Pure host code; the device holds a
-// copy of the image.
+// made of them stays valid while rules, hyperparameters, seeds and the step change. It is pure host code; the device
+// holds a copy of the image.
 //
 //   prologue     counts the step up and writes the step blocks (prologue.h)
-//   interpreter  one launch per kind of tensors, as in job.h
+//   interpreter  is launched once for each batch (common/batches.h), as in a step that is not captured
 #pragma once
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "job.h"
+#include "../common/batches.h"
+#include "../interpreter/program_table.h"
 #include "prologue.h"
 
 namespace nos::cuda {
 
-// Room that later rules may use. 0 instructions: what the first rules need, for a step that loads no other.
+// The room that later rules may use. 0 instructions stand for what the first rules need, in a step that loads no other.
 struct Capacity {
   uint32_t instructions = 512;  // of device code, per program
   uint32_t scalars = 128;    // constants, and instructions of scalar code, per program; cut to what a program can have
@@ -29,7 +30,7 @@ class CapturedImage {
 
   size_t bytes() const { return bytes_; }
   size_t initialised() const { return blocks_at_[0]; }  // bytes from the start that the device must be given at first
-  void attach(unsigned char* host, unsigned char* device);  // of bytes(); fills the host's
+  void attach(unsigned char* host, unsigned char* device);  // memory of bytes() each; fills the host's
 
   struct Range {
     size_t first, bytes;
@@ -41,12 +42,13 @@ class CapturedImage {
   Range set_head(uint32_t steps_done, double factor, bool stochastic_rounding = false, const double* counter = nullptr);
   static constexpr size_t step_at() { return sizeof(CapturedHead); }  // byte offset of row 0's number of its last step
 
-  const Job& job() const { return job_; }
+  const std::vector<Batch>& batches() const { return batches_; }
+  const ProgramTable& job() const { return table_; }  // as bind/py_captured.cc calls the programs
   const Capacity& capacity() const { return capacity_; }
   uint32_t rows() const { return static_cast<uint32_t>(row_program_.size()); }
   uint32_t program_of(uint32_t r) const { return row_program_[r]; }
   Prologue prologue() const;
-  Launch launch(size_t part, size_t code_room) const;
+  Launch launch(size_t batch, size_t code_room) const;
 
  private:
   void check_fits(const Program& program, const DeviceCode& code) const;
@@ -59,13 +61,14 @@ class CapturedImage {
     return reinterpret_cast<T*>(device_ + at);
   }
 
-  Job job_;
+  std::vector<Batch> batches_;
+  ProgramTable table_;  // of the first programs
   Capacity capacity_;
   std::vector<const Program*> first_programs_;  // until attach()
   std::vector<uint32_t> row_program_;
   uint32_t row_scalars_;
   size_t rows_at_, scalar_programs_at_, programs_at_, code_at_, constants_at_, scalar_code_at_, bytes_;
-  std::vector<size_t> tensors_at_, chunks_at_, blocks_at_;  // per part
+  std::vector<size_t> tensors_at_, chunks_at_, blocks_at_;  // per batch
   unsigned char *host_ = nullptr, *device_ = nullptr;
 };
 

@@ -1,15 +1,17 @@
 // Owns the opcodes of the CUDA interpreter, expanded from isa.def.
 //
-// Register slots 0 .. 5 hold p, g and the first four states (the program's value ids); a kernel loads and stores them.
-// Slots of states that a program lacks, and the rest, are temporaries, with kU and kT as the second and third operand
-// of ops that need one in a fixed place. Further states are read and written by ldm and stm; further temporaries are
-// overflow slots in shared memory, one element per thread and element held.
+// Register slots 0 .. 5 hold p, g and the first four states, numbered as the program's values; the kernel loads and
+// stores them. Slots of states that a program lacks, and all slots from 6 on, hold temporaries; kU and kT are the
+// second and the third operand of ops that need one in a fixed place. Further states are read and written by ldm and
+// stm; further temporaries are overflow slots in shared memory, which has room there for every element that a thread
+// holds.
 #pragma once
-#include "tables.h"
+#include "../common/records.h"
 
 namespace nos::cuda {
 
 inline constexpr uint32_t kRegs = 9, kRegInputs = 6;
+static_assert(kRegInputs <= kSlots);
 inline constexpr uint32_t kU = kRegs - 2, kT = kRegs - 1;
 
 enum Opcode : uint32_t {

@@ -1,0 +1,31 @@
+// Owns Batch: the tensors of a plan that one launch works on, as the records that it reads. Pure host code: what a
+// device would read can be built, inspected and run on a machine without one.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "../../../plan/plan.h"
+#include "kind.h"
+#include "records.h"
+
+namespace nos::cuda {
+
+// The tensors of one kind, cut into chunks.
+struct Batch {
+  Kind kind;
+  std::vector<TensorRec> tensors;
+  std::vector<ChunkRec> chunks;
+  uint32_t chunk_elements = 0;  // of a whole chunk
+  int64_t longest_chunk = 0;    // elements that the longest chunk really has
+  bool one_layout = true;       // whether all tensors have the dtypes of the first
+};
+
+// The batches of a plan; a kind without tensors has none. chunk: elements per block, a multiple of 32, or 0 for as many
+// as keep `blocks_at_once` blocks busy.
+std::vector<Batch> batches_of(const Plan& plan, int blocks_at_once, int64_t chunk = 0);
+
+// Takes the addresses of a plan that differs in them only from the one that the batches were made of.
+void move_tensors(std::span<Batch> batches, const Plan& plan);
+
+}  // namespace nos::cuda

@@ -1,0 +1,25 @@
+// Owns ProgramTable: the programs of a call in the interpreter's code, as the records that its launches read.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "../../../program/program.h"
+#include "../common/records.h"
+#include "lower.h"
+
+namespace nos::cuda {
+
+struct ProgramTable {
+  std::vector<ProgramRec> programs;
+  std::vector<Ins> code;                                   // of all of them, one after the other
+  std::vector<std::shared_ptr<const DeviceCode>> lowered;  // one per program: keeps addresses from being used again
+  uint32_t longest = 0;                                    // instructions of the longest program, with its end
+  uint32_t overflow = 0;                                   // the most overflow slots that a program has
+};
+
+// registers: see lower().
+ProgramTable program_table(std::span<const Program* const> programs, uint32_t registers = kRegs);
+
+}  // namespace nos::cuda

@@ -1,0 +1,30 @@
+// Owns the run of kernels on the host: their own bodies for every (block, thread) pair, phase by phase. So a machine
+// without a device proves the kernels; it is far too slow for anything else.
+#pragma once
+#include <vector>
+
+#include "../../../csrc/backend/cuda/captured/image.h"
+#include "../../../csrc/backend/cuda/common/batches.h"
+#include "../../../csrc/backend/cuda/interpreter/program_table.h"
+#include "../../../csrc/backend/cuda/interpreter/shape.h"
+#include "../../../csrc/plan/step.h"
+
+namespace nos::cuda {
+
+// One launch of the interpreter, with a block for each chunk.
+void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape);
+
+// One step. shared_limit: bytes of shared memory that a block may have, as on a device.
+void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit);
+
+// How the blocks of a prologue are run, which must not matter.
+struct PrologueOrder {
+  uint32_t threads = kPrologueThreads;
+  bool backwards = false;  // the last block first, and in each phase the last thread first
+};
+void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOrder order = {});
+
+// One step of a captured image: the prologue, then the launches.
+void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order = {});
+
+}  // namespace nos::cuda
