@@ -16,7 +16,6 @@
 #include "instances.h"
 #include "plan_cache.h"
 #include "scalars.h"
-#include "tensor_type.h"
 #include "tensors.h"
 #include "watch.h"
 
@@ -98,7 +97,6 @@ class Stepper {
   }
 
   py::list gradients() const {
-    if (const py::object quick = quick_gradients()) return quick;
     static PyObject* const grad = interned("grad");
     const std::vector<py::object> params = watch_.params();  // a property `grad` may change param_groups
     py::list out(params.size());
@@ -125,21 +123,6 @@ class Stepper {
 
  private:
   size_t width() const { return program_.hypers().size(); }
-
-  // The gradients of torch's own tensors, without running Python code; null where there are others.
-  py::object quick_gradients() const {
-    const auto& params = watch_.params();
-    py::list out(params.size());
-    for (size_t i = 0; i < out.size(); ++i) {
-      if (i >= params.size()) return {};  // a finalizer, which a new object may bring about, has changed param_groups
-      const TensorType* type = known_type(Py_TYPE(params[i].ptr()));
-      if (!type || !type->direct || !type->direct->gives_grads()) return {};
-      PyObject* value = type->direct->grad(params[i].ptr());
-      if (!value) throw py::error_already_set();
-      PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), value);
-    }
-    return std::move(out);
-  }
 
   bool same_counts() const {
     for (size_t i = 0; i < known_counts_.size(); ++i)
