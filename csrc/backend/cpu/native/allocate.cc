@@ -159,6 +159,7 @@ class Allocator {
     return !free_ || home(v).uniform() || next_use(v, at) == kNever;
   }
 
+  // Appends i over registers, behind the loads and spills that it needs.
   void translate(ValueInstr i, int at) {
     const VOpInfo op = info(i.op);
     pinned_ = 0;

@@ -8,52 +8,58 @@
 
 namespace nos::cpu::native {
 
-// Bytes of scratch that run() needs, from an address aligned to a cache line.
-inline size_t scratch_bytes(const NativeCode& code) {
-  const size_t pointers = static_cast<size_t>(code.num_slots + code.num_scratch) * sizeof(char*);
-  return (pointers + kLine - 1) / kLine * kLine + static_cast<size_t>(code.num_scratch) * kScratchStride;
+// Bytes of the pointers to a program's places, with which its scratch memory begins.
+inline size_t pointer_bytes(const NativeCode& code) {
+  const size_t bytes = static_cast<size_t>(code.num_slots + code.num_scratch) * sizeof(char*);
+  return (bytes + kLine - 1) / kLine * kLine;
 }
 
-// The stages that are not fused loops; base: the address of each place.
-inline void run_stage(const Stage& s, char* const* base, const float* row, const DrawKey& key, int64_t n,
-                      const DType* dtypes) {
+// Bytes of scratch that run() needs, from an address aligned to a cache line.
+inline size_t scratch_bytes(const NativeCode& code) {
+  return pointer_bytes(code) + static_cast<size_t>(code.num_scratch) * kScratchStride;
+}
+
+// Widens a slot in half precision, or narrows it.
+inline void convert(const Stage& s, char* const* base, int64_t n, DType half_type) {
   const Kernels& kernels = *isa().kernels;
+  const bool bf16 = half_type == DType::bf16;
   auto* half = reinterpret_cast<uint16_t*>(base[s.index]);
   auto* wide = reinterpret_cast<float*>(base[s.place]);
-  const bool bf16 = dtypes[s.index] == DType::bf16;
   if (s.kind == Stage::Kind::widen)
     (bf16 ? kernels.from_bf16 : kernels.from_f16)(wide, half, n);
-  else if (s.kind == Stage::Kind::narrow)
-    (bf16 ? kernels.to_bf16 : kernels.to_f16)(half, wide, n);
   else
-    run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, kernels.f32);
+    (bf16 ? kernels.to_bf16 : kernels.to_f16)(half, wide, n);
+}
+
+// One stage over n elements. base: the address of each place; scratch: that of the scratch arrays.
+inline void run_stage(const NativeCode& code, const Stage& s, char* const* base, char* scratch, const float* row,
+                      const DrawKey& key, int64_t n, const DType* dtypes) {
+  switch (s.kind) {
+    case Stage::Kind::loop:
+      return code.loops[s.index](base, reinterpret_cast<float*>(scratch), row, n);
+    case Stage::Kind::kernel:
+      return run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, isa().kernels->f32);
+    case Stage::Kind::widen:
+    case Stage::Kind::narrow:
+      return convert(s, base, n, dtypes[s.index]);
+  }
 }
 
 // Elements [chunk.begin, chunk.end). row: NativeProgram::fill_row. memory: scratch_bytes(code).
 inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk& chunk, const float* row, DrawKey key,
                 int block, char* memory) {
   char** base = reinterpret_cast<char**>(memory);
+  char* scratch = memory + pointer_bytes(code);
   const auto slots = static_cast<size_t>(code.num_slots);
-  const auto places = slots + static_cast<size_t>(code.num_scratch);
-  char* scratch = memory + (places * sizeof(char*) + kLine - 1) / kLine * kLine;
-  for (size_t i = 0; i + slots < places; ++i) base[slots + i] = scratch + i * kScratchStride;
+  for (int i = 0; i < code.num_scratch; ++i) base[slots + static_cast<size_t>(i)] = scratch + i * kScratchStride;
   const int64_t origin = static_cast<int64_t>(chunk.slice) * tensor.numel;
   const int64_t most = code.single_loop ? chunk.end - chunk.begin : std::min(block, kMaxBlock);
   for (int64_t first = chunk.begin; first < chunk.end; first += most) {
     const int64_t n = std::min(most, chunk.end - first);
     for (size_t s = 0; s < slots; ++s)
       base[s] = static_cast<char*>(tensor.data[s]) + (origin + first) * size_of(tensor.dtype[s]);
-    if (code.single_loop) {
-      code.loops[0](base, nullptr, row, n);
-      continue;
-    }
     key.element = static_cast<uint64_t>(first);
-    for (const Stage& s : code.stages) {
-      if (s.kind == Stage::Kind::loop)
-        code.loops[s.index](base, reinterpret_cast<float*>(scratch), row, n);
-      else
-        run_stage(s, base, row, key, n, tensor.dtype.data());
-    }
+    for (const Stage& s : code.stages) run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data());
   }
 }
 

@@ -67,6 +67,8 @@ class Scheduler {
     for (const int input : inputs_that_move(graph_.outputs, slots_)) out_.copies.push_back({input, add_value()});
   }
 
+  // Who writes each output into its slot: the kernel that computes it, a kernel that narrows it at the end, or a store
+  // in the first loop in which it is known and the slot's old value is not read any more.
   void place_stores() {
     out_.narrow_from.assign(graph_.outputs.size(), -1);
     for (size_t k = 0; k < graph_.outputs.size(); ++k) {
