@@ -1,6 +1,7 @@
 #include "plan_cache.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "tensor_type.h"
@@ -12,6 +13,9 @@ namespace {
 // own. Beyond this many tensors, or programs (whose machine code a job of a population keeps), the half that was used
 // longest ago is forgotten: some ten megabytes.
 constexpr size_t kMostTensors = size_t{1} << 17, kMostPrograms = 4096;
+
+// Of lists with one first parameter, as many are kept as can be looked through while a job is made.
+constexpr std::ptrdiff_t kMostOfOneKey = 8;
 
 // Below this much work (Job::busy) handing the GIL over and back costs more than it gives.
 constexpr int64_t kReleaseGil = 6'000;
@@ -127,6 +131,12 @@ ReadyJob PlanCache::get(TensorLists& tensors, std::span<const Program* const> pr
 }
 
 void PlanCache::keep(const std::shared_ptr<Entry>& entry, const void* key) {
+  const auto [first, end] = entries_.equal_range(key);
+  if (std::distance(first, end) >= kMostOfOneKey) {
+    const auto use = [](const auto& kept) { return kept.second->last_use; };
+    const std::shared_ptr<Entry> oldest = std::ranges::min_element(first, end, {}, use)->second;
+    forget(oldest.get());
+  }
   entry->key = key;
   entry->last_use = ++uses_;
   entries_.emplace(key, entry);

@@ -63,11 +63,8 @@ class PlanCache {
     Place place_;
   };
 
-  // To be called before get(), with the same tensors: what gives the GIL away comes first.
-  void settle(TensorLists& tensors) { tensors.settle(seen_); }
-
-  // Reads the tensors, and finds or makes their job. programs must live until it has run. Throws TensorError and what
-  // the back-end throws; nothing has been written by then.
+  // Reads the tensors, which have been settled (TensorLists::settle), and finds or makes their job. programs must live
+  // until it has run. Throws TensorError and what the back-end throws; nothing has been written by then.
   ReadyJob get(TensorLists& tensors, std::span<const Program* const> programs, const CallShape& shape);
 
  private:
@@ -85,7 +82,6 @@ class PlanCache {
   std::shared_ptr<Entry> last_;                                           // the one that was used last
   uint64_t uses_ = 0;
   size_t tensors_ = 0, programs_ = 0;  // in all entries
-  std::vector<PyObject*> seen_;        // see TensorLists::settle
 };
 
 using ReadyJob = PlanCache::ReadyJob;

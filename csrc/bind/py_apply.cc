@@ -36,7 +36,7 @@ void apply_rule(Arguments arguments) {
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_rule, programs, state);
   PlanCache& plans = plans_of(program);
-  plans.settle(*tensors);
+  tensors->settle();
   const ReadyJob job = plans.get(*tensors, programs, {scalars.tensor_index(), 0, {}});
 
   std::vector<double>& slots = tensors->scalars;

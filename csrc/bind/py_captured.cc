@@ -29,8 +29,7 @@ class PyCapturedStep {
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
       tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
-    std::vector<PyObject*> unseen;
-    tensors_.settle(unseen);
+    tensors_.settle();
     tensors_.read();
     if (!std::ranges::any_of(tensors_.lists()[0].tensors, &TensorRef::on_cuda))
       throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");

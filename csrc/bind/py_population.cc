@@ -74,7 +74,7 @@ void apply_population(Arguments arguments) {
   tensors->add("params", params, Access::write);
   tensors->add("grads", grads, Access::read_or_none);
   add_states(*tensors, Taker::apply_population, population.programs, state);
-  plans().settle(*tensors);
+  tensors->settle();
   const auto slices = static_cast<uint32_t>(population.programs.size());
   const ReadyJob job = plans().get(*tensors, population.programs, {scalars.tensor_index(), slices, {}});
   const Rows rows(population.programs, scalars);

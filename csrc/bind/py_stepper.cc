@@ -198,7 +198,7 @@ class Stepper {
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
-      parts[k].plans.settle(*r.tensors);
+      r.tensors->settle();
     }
     bool gives_gil_away = false;
     for (size_t k = 0; k < parts.size(); ++k) {

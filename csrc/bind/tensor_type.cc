@@ -11,7 +11,7 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-TensorType g_known[4];  // Parameter and Tensor take turns
+TensorType g_known[16];  // some models have parameters of several classes
 
 // " (torch 2.13.0)" for messages about the framework of a type; empty when it does not say.
 std::string version_of(PyTypeObject* type) {
@@ -58,13 +58,13 @@ PyObject* increment_function() {
   return found = f.release().ptr();
 }
 
-}  // namespace
-
 const TensorType* known_type(PyTypeObject* type) {
   for (const TensorType& k : g_known)
     if (k.type == type) return &k;
   return nullptr;
 }
+
+}  // namespace
 
 const TensorType* tensor_type(PyTypeObject* type) {
   if (const TensorType* known = known_type(type)) return known;

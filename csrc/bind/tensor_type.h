@@ -28,8 +28,6 @@ struct TensorType {
 // The type of tensors that a Python type is, or null. torch >= 2.10 has an exchange table on torch.Tensor, which
 // subclasses inherit. The result is valid until a few other types have been asked for.
 const TensorType* tensor_type(PyTypeObject* type);
-// The same among those that have been asked for lately, without running Python code.
-const TensorType* known_type(PyTypeObject* type);
 
 // The current stream of a CUDA device, as the tensor's framework has it (a cudaStream_t).
 void* current_stream(PyObject* tensor, int device);

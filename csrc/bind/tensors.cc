@@ -196,14 +196,13 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
 
 // The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
 // here.) On the way, what an asynchronous collective stands for takes its place.
-void TensorLists::settle(std::vector<PyObject*>& seen) {
-  if (all_plain_) return seen.clear();
+void TensorLists::settle() {
+  if (all_plain_) return;
   static PyObject* const is_neg = interned("is_neg");
   size_t number = 0;
   for (const TensorList& list : lists()) {
     for (size_t i = 0; i < list.tensors.size(); ++i, ++number) {
       PyObject* item = objects_[number];
-      if (number < seen.size() && seen[number] == item) continue;
       const TensorType* type = item == Py_None ? nullptr : tensor_type(Py_TYPE(item));
       if (!type || type->direct) continue;
       if (type->has_to_arrive) {
@@ -220,11 +219,10 @@ void TensorLists::settle(std::vector<PyObject*>& seen) {
         negated({list.name, i});
     }
   }
-  if (seen != objects_) seen = objects_;
 }
 
 const void* TensorLists::first_address() const {
-  if (objects_.empty()) return nullptr;
+  if (lists_[0].tensors.empty()) return nullptr;
   PyObject* first = objects_[0];
   TensorRef out;
   if (const TensorType* known = tensor_type(Py_TYPE(first))) {

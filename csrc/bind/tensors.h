@@ -43,9 +43,8 @@ class TensorLists {
   void add(std::string_view name, pybind11::handle sequence, Access access);
   // Waits for tensors that have to arrive and refuses lazily negated views, whose memory holds the wrong sign: of
   // subclasses, which have to be asked through Python. That gives the GIL away, so it comes first: what is read after
-  // it stays true until the job runs, as long as no Python code runs. What an earlier call has taken is in `seen`, see
-  // objects(), and is not asked again.
-  void settle(std::vector<PyObject*>& seen);
+  // it stays true until the job runs, as long as no Python code runs.
+  void settle();
   // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index.
   void read();
   // Reads what is needed to compare the tensors with those of an earlier call. Of tensors that are `same`, lists() then
@@ -63,8 +62,7 @@ class TensorLists {
   void own_memory(const Snapshot& known);
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
-  // Of all lists, one after the other. Outside of the call they serve for identity only: they may be gone.
-  const std::vector<PyObject*>& objects() const { return objects_; }
+  // Numbered over all lists, one after the other.
   PyObject* object(size_t i) const { return objects_[i]; }
   size_t size() const { return objects_.size(); }
   Snapshot snapshot() const;            // after read()

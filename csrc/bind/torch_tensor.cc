@@ -30,15 +30,14 @@ uintptr_t address(const py::object& number) { return static_cast<uintptr_t>(numb
 bool TorchTensor::find_functions(const py::module_& torch) {
   const std::string path = py::str(torch.attr("_C").attr("__file__"));
   void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);  // never closed, as torch never is
+  int32_t (*dense)() = nullptr;
   if (!library || !find(library, "aoti_torch_get_data_ptr", data_ptr_) ||
-      !find(library, "aoti_torch_get_sizes", sizes_) ||
+      !find(library, "aoti_torch_get_sizes", sizes_) || !find(library, "aoti_torch_get_layout", layout_) ||
+      !find(library, "aoti_torch_layout_strided", dense) ||
       !find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_negated_))
     return false;
   find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", count_write_);
-  if (!find(library, "_ZNK3c1010TensorImpl4gradEv", grad_) ||
-      !find(library, "_Z16THPVariable_WrapRKN2at10TensorBaseE", wrap_) ||
-      !find(library, "_ZN2at4impl27torch_function_mode_enabledEv", in_mode_))
-    grad_ = nullptr;
+  dense_ = dense();
   return true;
 }
 
@@ -114,13 +113,7 @@ const char* TorchTensor::learn(const py::module_& torch) {
   if (!follow || !follows()) return "changes in place are kept elsewhere";
   if (!reads_right(torch.attr("_neg_view")(first))) return "a negated view does not say so";
 
-  const py::object leaf = make("float32", py::make_tuple(2)), its = make("float32", py::make_tuple(2));
-  leaf.attr("requires_grad_")();
-  if (gives_grads()) {
-    const bool none = py::reinterpret_steal<py::object>(grad(leaf.ptr())).is_none();
-    leaf.attr("grad") = its;
-    if (!none || !py::reinterpret_steal<py::object>(grad(leaf.ptr())).is(its)) grad_ = nullptr;
-  }
+  const py::object its = make("float32", py::make_tuple(2));
   const auto version = its.attr("_version").cast<int64_t>();
   if (count_write_ && (!count_write(its.ptr()) || its.attr("_version").cast<int64_t>() != version + 1))
     count_write_ = nullptr;
@@ -156,7 +149,17 @@ const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
       const py::object made = torch.attr("empty")(1, py::arg("device") = "cpu");
       *again = !py::type::of(made).is(torch.attr("Tensor"));  // a mode makes something else of it
       if (*again) return nullptr;
-      if (const char* found = learnt.learn(torch)) problem = found;
+      const py::object normal = torch.attr("inference_mode")(py::arg("mode") = false);  // whose tensors have versions
+      normal.attr("__enter__")();
+      const char* found = nullptr;
+      try {
+        found = learnt.learn(torch);
+      } catch (...) {
+        normal.attr("__exit__")(py::none(), py::none(), py::none());
+        throw;
+      }
+      normal.attr("__exit__")(py::none(), py::none(), py::none());
+      if (found) problem = found;
     } catch (py::error_already_set& error) {
       problem = first_line(error);
       error.restore();
@@ -175,8 +178,7 @@ const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
 std::string TorchTensor::status() {
   if (!g_learnt.done) return "not seen yet";
   if (!g_learnt.problem.empty()) return "exported at every call: " + g_learnt.problem;
-  return std::string("compared in place") + (g_way.count_write_ ? "" : ", writes counted through Python") +
-         (g_way.grad_ ? "" : ", gradients taken through Python");
+  return std::string("compared in place") + (g_way.count_write_ ? "" : ", writes counted through Python");
 }
 
 TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const {

@@ -1,5 +1,5 @@
 // Owns the short way to a torch.Tensor: whether it is what an earlier call has seen, in a quarter of the time of an
-// export through DLPack; its gradient, and the count of writes to it, without Python's attributes and arguments.
+// export through DLPack; and the count of writes to it, without Python's arguments.
 //
 // The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable. Other answers come from
 // C++ functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them, which
@@ -32,8 +32,6 @@ class TorchTensor {
   static const TorchTensor* of(PyTypeObject* type, bool* again);
   // For build_info(): whether the short way is open, or why not.
   static std::string status();
-  // Whether grad() can be used: not while a mode of torch is active, which may give attributes another meaning.
-  bool gives_grads() const { return grad_ && !in_mode_(); }
 
   // The facts of a tensor, with dims = its shape and strides, one after the other; none where they are not as given.
   Facts facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const;
@@ -45,15 +43,10 @@ class TorchTensor {
     if (!body || !fits(body, known.type, known.ndim, dims) || is_negated_(handle)) return Seen::other;
     void* address;  // of a sparse tensor and the like there is none
     if (data_ptr_(handle, &address) != 0) return Seen::other;
+    // another address is only taken of a dense tensor: opaque ones have none that is theirs
+    if (address != known.data && !is_dense(handle)) return Seen::other;
     *data = address;
     return address == known.data ? Seen::same : Seen::moved;
-  }
-
-  // tensor.grad, a new reference. Null, with a Python error, where that fails.
-  PyObject* grad(PyObject* tensor) const {
-    const char* body = body_of(handle_of(tensor));
-    if (!body) Py_RETURN_NONE;
-    return wrap_(grad_(body));
   }
 
   // Adds one to autograd's version counter. False where torch does not allow it: to inference tensors.
@@ -103,15 +96,19 @@ class TorchTensor {
     return true;
   }
 
+  bool is_dense(Handle handle) const {
+    int32_t layout;
+    return layout_(handle, &layout) == 0 && layout == dense_;
+  }
+
   size_t handle_at_ = 0;  // bytes from the Python object
   size_t sizes_at_ = 0;   // bytes from the C++ object
+  int32_t dense_ = 0;     // the number of the dense layout
   int32_t (*data_ptr_)(Handle, void**) = nullptr;
   int32_t (*sizes_)(Handle, int64_t**) = nullptr;
+  int32_t (*layout_)(Handle, int32_t*) = nullptr;
   bool (*is_negated_)(Handle) = nullptr;
   void (*count_write_)(Handle) = nullptr;
-  Handle (*grad_)(const char*) = nullptr;
-  PyObject* (*wrap_)(Handle) = nullptr;
-  bool (*in_mode_)() = nullptr;
 };
 
 }  // namespace nos::bind

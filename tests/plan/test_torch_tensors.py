@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import nos_ext
+import nos_ext.optim
 
 SOURCE = "def rule(p, g, m, *, lr):\n    m = m + g\n    return p - lr * m, m\n"
 
@@ -153,6 +154,71 @@ def test_a_sparse_gradient(program):
     with pytest.raises(ValueError, match=r"grads\[0\] has no memory to work on: .*sparse"):
         nos_ext.apply_rule(program, [p], [torch.ones(8).to_sparse()], [[m]], lr=0.5)
     step(program, p, torch.ones(8), m)
+
+
+def test_an_opaque_gradient_is_refused_as_in_a_first_call(program):
+    """A tensor of mkldnn's own layout has an address, and what lies there is its own affair."""
+    p, _, m = tensors(8)
+    for _ in range(2):
+        step(program, p, torch.ones(8), m)
+        with pytest.raises(ValueError, match=r"grads\[0\] has no memory to work on"):
+            nos_ext.apply_rule(program, [p], [torch.ones(8).to_mkldnn()], [[m]], lr=0.5)
+
+
+def test_a_subclass_is_asked_for_its_sign_at_every_call(program):
+    """The same object may be given other memory, and with it the mark of a negated view."""
+    p, g, m = (x.as_subclass(Watched) for x in tensors(8))
+    nos_ext.apply_rule(program, [p], [g], [[m]], lr=0.5)
+    g.data = torch._neg_view(torch.ones(8))
+    if not g.is_neg():
+        pytest.skip("this torch drops the mark")
+    with pytest.raises(ValueError, match=r"grads\[0\] is a lazily negated view"):
+        nos_ext.apply_rule(program, [p], [g], [[m]], lr=0.5)
+
+
+def test_lists_of_no_parameters(program):
+    """The list that is too long is named, whatever is in it."""
+    for _ in range(2):
+        nos_ext.apply_rule(program, [], [], [[]], lr=0.5)
+        for bad in (torch.ones(3), torch.ones(3, dtype=torch.int32), torch.ones(3).to_sparse()):
+            with pytest.raises(ValueError, match="grads"):
+                nos_ext.apply_rule(program, [], [bad], [[]], lr=0.5)
+
+
+def test_one_parameter_with_ever_new_states(program):
+    """More lists with one first parameter than a cache keeps of them."""
+    p, g, _ = tensors(4)
+    for k in range(40):
+        step(program, p, g, torch.full((4,), float(k)))
+    states = [torch.full((4,), float(k)) for k in range(20)]
+    for _ in range(2):
+        for m in states:
+            step(program, p, g, m)
+
+
+def test_a_gradient_that_parameter_defines_itself(monkeypatch):
+    """An attribute of the class is what it says, also for optimizers."""
+    p = torch.nn.Parameter(torch.zeros(3))
+    optimizer = nos_ext.optim.RuleOptimizer([p], "g", lr=1.0)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    monkeypatch.setattr(torch.nn.Parameter, "grad", property(lambda self: torch.full((3,), 5.0)), raising=False)
+    optimizer.step()
+    assert p.tolist() == [-6.0] * 3
+
+
+def test_first_seen_in_inference_mode():
+    """Tensors made there have no version counter, which the experiments with a new torch look at."""
+    script = (
+        "import torch, nos_ext\n"
+        "with torch.inference_mode():\n"
+        "    p = [torch.zeros(3)]\n"
+        "    nos_ext.apply_rule(nos_ext.compile_rule('g'), p, [torch.ones(3)], [], lr=1.0)\n"
+        "    assert p[0].tolist() == [-1.0] * 3 and torch.is_inference_mode_enabled()\n"
+        "print(nos_ext.build_info()['torch_tensors'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "compared in place", done.stderr
 
 
 def test_an_emptied_gradient_that_moves(program):
