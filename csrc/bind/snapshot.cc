@@ -50,7 +50,8 @@ Likeness TensorLists::read_like(const Snapshot& known) {
       }
       if (seen == TorchTensor::Seen::moved) {
         other_ = number;
-        if (l != bytecode::kG) return Likeness::different;
+        if (l != bytecode::kG || (type && type->direct && !type->direct->lies_inside(objects_[number], k.facts)))
+          return Likeness::different;
         moved = true;
       }
       dims += 2 * k.facts.ndim;
@@ -71,7 +72,8 @@ Snapshot TensorLists::snapshot() const {
       PyObject* object = objects_[number++];
       const TensorType* type = t.present ? tensor_type(Py_TYPE(object)) : nullptr;
       TorchTensor::Facts facts;
-      if (type && type->direct) facts = type->direct->facts(object, t.data, t.ndim, out.dims.data() + first);
+      if (type && type->direct)
+        facts = type->direct->facts(object, t.data, size_of(t.dtype), t.ndim, out.dims.data() + first);
       facts.data = t.data;
       facts.ndim = t.ndim;
       out.tensors.push_back({facts, kind_of(t)});

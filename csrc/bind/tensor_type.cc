@@ -78,14 +78,8 @@ const TensorType* tensor_type(PyTypeObject* type) {
   const auto has = [type](const char* name) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
-  bool again = false;
-  const TensorType made{
-      type, api, has("_version"), has("untyped_storage"), TorchTensor::of(type, &again), has("trigger_wait")};
-  if (made.versioned) increment_function();  // that it is missing must not be found after a write
-  if (again) {
-    static TensorType passing;
-    return &(passing = made);
-  }
+  const TensorType made{type, api, has("_version"), has("untyped_storage"), TorchTensor::of(type), has("trigger_wait")};
+  if (made.versioned) increment_function();                      // that it is missing must not be found after a write
   if (const TensorType* known = known_type(type)) return known;  // what ran meanwhile has asked, too
   Py_INCREF(type);  // a remembered type must not be freed and its address used again
   static unsigned next = 0;
@@ -143,9 +137,19 @@ Storage storage_of(const TensorType& type, PyObject* tensor) {
   return out;
 }
 
-void increment_versions(PyObject* tensors) {
-  const auto done = py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_function(), tensors));
-  if (!done) throw py::error_already_set();
+void increment_versions(const py::list& tensors) {
+  const auto increment = [](const py::handle& given) {
+    return py::reinterpret_steal<py::object>(PyObject_CallOneArg(increment_function(), given.ptr()));
+  };
+  if (increment(tensors)) return;
+  // Torch refuses all where one is an inference tensor, which has no counter and of which no graph keeps anything.
+  for (const py::handle tensor : tensors) {
+    forget_error();
+    py::list one;
+    one.append(tensor);
+    increment(one);
+  }
+  if (PyErr_Occurred()) forget_error();
 }
 
 std::string first_line(const py::error_already_set& error) {

@@ -46,8 +46,8 @@ Storage storage_of(const TensorType& type, PyObject* tensor);
 // The object alone, in a third of the time.
 pybind11::object storage_object(PyObject* tensor);
 
-// Adds one to autograd's version counter of every tensor of a sequence.
-void increment_versions(PyObject* tensors);
+// Adds one to autograd's version counter of every tensor that has one.
+void increment_versions(const pybind11::list& tensors);
 
 // The first line of an exception's message: torch's are followed by the frames of a C++ stack.
 std::string first_line(const pybind11::error_already_set& error);

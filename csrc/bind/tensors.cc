@@ -295,7 +295,7 @@ void TensorLists::mark_modified() const {
     if (!type || !type->versioned || (type->direct && type->direct->count_write(objects_[i]))) continue;
     if (PyList_Append(others.ptr(), objects_[i]) != 0) throw py::error_already_set();
   }
-  if (!others.empty()) increment_versions(others.ptr());
+  if (!others.empty()) increment_versions(others);
 }
 
 void TensorLists::clear() {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "arguments.h"
@@ -34,6 +36,7 @@ bool TorchTensor::find_functions(const py::module_& torch) {
   if (!library || !find(library, "aoti_torch_get_data_ptr", data_ptr_) ||
       !find(library, "aoti_torch_get_sizes", sizes_) || !find(library, "aoti_torch_get_layout", layout_) ||
       !find(library, "aoti_torch_layout_strided", dense) ||
+      !find(library, "aoti_torch_get_storage_size", storage_size_) ||
       !find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_negated_))
     return false;
   find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", count_write_);
@@ -67,6 +70,7 @@ bool TorchTensor::reads_right(const py::handle& tensor) const {
   if (sizes[-1] != ndim) return false;
   if (is_negated_(handle) != tensor.attr("is_neg")().cast<bool>()) return false;
   if (ndim > kMostDims) return true;
+  if (offset_of(body) != tensor.attr("storage_offset")().cast<int64_t>()) return false;
   auto dims = tensor.attr("shape").cast<std::vector<int64_t>>();
   for (const int64_t stride : tensor.attr("stride")().cast<std::vector<int64_t>>()) dims.push_back(stride);
   if (!fits(body, type_of(sizes), ndim, dims.data())) return false;
@@ -133,8 +137,22 @@ Learnt g_learnt;
 
 TorchTensor TorchTensor::g_way;
 
-const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
-  *again = false;
+void TorchTensor::experiment() {
+  TorchTensor learnt;
+  std::string problem;
+  try {
+    if (const char* found = learnt.learn(py::module_::import("torch"))) problem = found;
+  } catch (py::error_already_set& error) {
+    problem = first_line(error);
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  if (g_learnt.done) return;  // another thread was faster
+  g_way = learnt;
+  g_learnt = {true, problem};
+}
+
+const TorchTensor* TorchTensor::of(PyTypeObject* type) {
   const py::dict modules = py::module_::import("sys").attr("modules");
   const auto* object = reinterpret_cast<PyObject*>(type);
   const auto is = [&](const char* module, const char* name) {
@@ -142,34 +160,16 @@ const TorchTensor* TorchTensor::of(PyTypeObject* type, bool* again) {
   };
   if (!is("torch", "Tensor") && !is("torch.nn.parameter", "Parameter")) return nullptr;
   if (!g_learnt.done) {
-    TorchTensor learnt;
-    std::string problem;
+    // What changes torch's answers (inference mode, transforms of torch.func, Python's modes and default device)
+    // belongs to a thread, and a new thread has none of it.
+    const py::gil_scoped_release release;
     try {
-      const auto torch = py::module_::import("torch");
-      const py::object made = torch.attr("empty")(1, py::arg("device") = "cpu");
-      *again = !py::type::of(made).is(torch.attr("Tensor"));  // a mode makes something else of it
-      if (*again) return nullptr;
-      const py::object normal = torch.attr("inference_mode")(py::arg("mode") = false);  // whose tensors have versions
-      normal.attr("__enter__")();
-      const char* found = nullptr;
-      try {
-        found = learnt.learn(torch);
-      } catch (...) {
-        normal.attr("__exit__")(py::none(), py::none(), py::none());
-        throw;
-      }
-      normal.attr("__exit__")(py::none(), py::none(), py::none());
-      if (found) problem = found;
-    } catch (py::error_already_set& error) {
-      problem = first_line(error);
-      error.restore();
-      forget_error();
-    } catch (const py::cast_error&) {
-      problem = "torch gives other answers than expected";
-    }
-    if (!g_learnt.done) {  // no other thread was faster
-      g_way = learnt;
-      g_learnt = {true, problem};
+      std::thread([] {
+        const py::gil_scoped_acquire acquire;
+        experiment();
+      }).join();
+    } catch (const std::system_error&) {
+      return nullptr;  // there is no thread to be had
     }
   }
   return g_learnt.problem.empty() ? &g_way : nullptr;
@@ -181,7 +181,8 @@ std::string TorchTensor::status() {
   return std::string("compared in place") + (g_way.count_write_ ? "" : ", writes counted through Python");
 }
 
-TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const {
+TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_t itemsize, int32_t ndim,
+                                      const int64_t* dims) const {
   if (ndim > kMostDims) return {};
   const Handle handle = handle_of(tensor);
   const char* body = body_of(handle);
@@ -189,7 +190,9 @@ TorchTensor::Facts TorchTensor::facts(PyObject* tensor, const void* data, int32_
   if (!body || data_ptr_(handle, &address) != 0 || address != data) return {};
   const uint64_t type = type_of(sizes_of(body));
   if (!fits(body, type, ndim, dims)) return {};
-  return {data, true, type, ndim};
+  int64_t last = 0;
+  for (int32_t d = 0; d < ndim; ++d) last += (dims[d] - 1) * dims[ndim + d];
+  return {data, true, type, ndim, itemsize, last + 1};
 }
 
 }  // namespace nos::bind

@@ -24,17 +24,19 @@ class TorchTensor {
     bool known = false;  // false where the short way is closed
     uint64_t type = 0;   // dtype and device, as torch packs them
     int32_t ndim = 0;
+    int32_t itemsize = 0;
+    int64_t extent = 0;  // elements from the first one to the last one in memory
   };
   enum class Seen { other, moved, same };
 
   // The short way for objects of exactly this type, or null. Runs Python code and gives the GIL away when it is first
-  // asked for torch's types. *again: whether the experiments could not be made now, but may be later.
-  static const TorchTensor* of(PyTypeObject* type, bool* again);
+  // asked for torch's types.
+  static const TorchTensor* of(PyTypeObject* type);
   // For build_info(): whether the short way is open, or why not.
   static std::string status();
 
   // The facts of a tensor, with dims = its shape and strides, one after the other; none where they are not as given.
-  Facts facts(PyObject* tensor, const void* data, int32_t ndim, const int64_t* dims) const;
+  Facts facts(PyObject* tensor, const void* data, int32_t itemsize, int32_t ndim, const int64_t* dims) const;
 
   // Compares a tensor with facts of an earlier call. moved: only its address is another, *data.
   Seen compare(PyObject* tensor, const Facts& known, const int64_t* dims, const void** data) const {
@@ -43,10 +45,18 @@ class TorchTensor {
     if (!body || !fits(body, known.type, known.ndim, dims) || is_negated_(handle)) return Seen::other;
     void* address;  // of a sparse tensor and the like there is none
     if (data_ptr_(handle, &address) != 0) return Seen::other;
-    // another address is only taken of a dense tensor: opaque ones have none that is theirs
-    if (address != known.data && !is_dense(handle)) return Seen::other;
     *data = address;
-    return address == known.data ? Seen::same : Seen::moved;
+    if (address == known.data) return Seen::same;
+    // another address is only taken of a dense tensor: opaque ones have none that is theirs
+    return is_dense(handle) ? Seen::moved : Seen::other;
+  }
+
+  // Whether a tensor that has only moved since `known` lies inside its storage, which may have been made smaller.
+  bool lies_inside(PyObject* tensor, const Facts& known) const {
+    const Handle handle = handle_of(tensor);
+    int64_t bytes;
+    return storage_size_(handle, &bytes) == 0 &&
+           (offset_of(body_of(handle)) + known.extent) * int64_t{known.itemsize} <= bytes;
   }
 
   // Adds one to autograd's version counter. False where torch does not allow it: to inference tensors.
@@ -72,6 +82,7 @@ class TorchTensor {
 
   static TorchTensor g_way;  // for all
   TorchTensor() = default;
+  static void experiment();  // in a thread of its own, with the GIL
   bool find_functions(const pybind11::module_& torch);
   const char* learn(const pybind11::module_& torch);  // null, or what is not as expected
   bool find_body(const pybind11::handle& tensor);
@@ -83,7 +94,7 @@ class TorchTensor {
   static const char* body_of(Handle handle) { return *handle; }
   const int64_t* sizes_of(const char* body) const { return reinterpret_cast<const int64_t*>(body + sizes_at_); }
   // Dimensions, shape, strides, offset, elements, then dtype and device in the lower bytes of a word.
-  static constexpr int kStrides = kMostDims, kType = 2 * kMostDims + 2;
+  static constexpr int kStrides = kMostDims, kOffset = 2 * kMostDims, kType = kOffset + 2;
   static uint64_t type_of(const int64_t* sizes) {
     constexpr uint64_t kTypeBits = (uint64_t{1} << 40) - 1;
     return static_cast<uint64_t>(sizes[kType]) & kTypeBits;
@@ -96,6 +107,7 @@ class TorchTensor {
     return true;
   }
 
+  int64_t offset_of(const char* body) const { return sizes_of(body)[kOffset]; }
   bool is_dense(Handle handle) const {
     int32_t layout;
     return layout_(handle, &layout) == 0 && layout == dense_;
@@ -107,6 +119,7 @@ class TorchTensor {
   int32_t (*data_ptr_)(Handle, void**) = nullptr;
   int32_t (*sizes_)(Handle, int64_t**) = nullptr;
   int32_t (*layout_)(Handle, int32_t*) = nullptr;
+  int32_t (*storage_size_)(Handle, int64_t*) = nullptr;
   bool (*is_negated_)(Handle) = nullptr;
   void (*count_write_)(Handle) = nullptr;
 };

@@ -7,6 +7,7 @@ bytecode, reference values) is made of its Definition by a file below this one.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,8 +30,9 @@ class _Formula:
 
     __slots__ = ()
 
+    @abstractmethod
     def _definition(self) -> Definition:
-        raise NotImplementedError
+        """Returns what the printers read."""
 
     def to_text(self) -> str:
         """Writes the rule as the source of a function that compiles to the same program.

@@ -207,18 +207,58 @@ def test_a_gradient_that_parameter_defines_itself(monkeypatch):
     assert p.tolist() == [-6.0] * 3
 
 
-def test_first_seen_in_inference_mode():
-    """Tensors made there have no version counter, which the experiments with a new torch look at."""
+@pytest.mark.parametrize(
+    "where",
+    [
+        "with torch.inference_mode(): call()",
+        "torch.func.vmap(lambda x: (call(), x)[1])(torch.ones(2))",
+        "torch.func.grad(lambda x: (call(), x)[1])(torch.tensor(1.0))",
+        "with torch.overrides.BaseTorchFunctionMode(): call()",
+        "with torch.device('meta'): call()",
+        "with torch._subclasses.FakeTensorMode(): call()",
+    ],
+)
+def test_first_seen_where_torch_answers_otherwise(where: str) -> None:
+    """The experiments with a new torch see nothing of the modes and transforms around the first call."""
     script = (
-        "import torch, nos_ext\n"
-        "with torch.inference_mode():\n"
-        "    p = [torch.zeros(3)]\n"
-        "    nos_ext.apply_rule(nos_ext.compile_rule('g'), p, [torch.ones(3)], [], lr=1.0)\n"
-        "    assert p[0].tolist() == [-1.0] * 3 and torch.is_inference_mode_enabled()\n"
+        "import torch, torch.overrides, torch._subclasses, numpy, nos_ext\n"
+        "program = nos_ext.compile_rule('g')\n"
+        "p, g = (torch.from_numpy(numpy.full(3, x, numpy.float32)) for x in (0, 1))\n"
+        "def call(): nos_ext.apply_rule(program, [p], [g], [], lr=1.0)\n"
+        f"{where}\n"
+        "assert p.tolist() == [-1.0] * 3, p\n"
         "print(nos_ext.build_info()['torch_tensors'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "compared in place", done.stderr
+
+
+def test_a_moved_gradient_that_reaches_beyond_its_storage(program):
+    """Only where tensors are compared in place: an export says nothing of the storage."""
+    p, _, m = tensors(8)
+    step(program, p, torch.ones(8), m)
+    if nos_ext.build_info()["torch_tensors"] != "compared in place":
+        return
+    short = torch.ones(16)[8:]
+    short.untyped_storage().resize_(4 * 12)
+    kept = p.clone()
+    with pytest.raises(ValueError, match=r"grads\[0\] has 8 elements, which reach beyond its storage of 48 bytes"):
+        nos_ext.apply_rule(program, [p], [short], [[m]], lr=0.5)
+    assert torch.equal(p, kept)
+
+
+def test_inference_tensors_with_other_data_have_no_writes_to_count(program):
+    """Torch refuses to count writes to them; the call must not fail after it has written."""
+    with torch.inference_mode():
+        p = torch.zeros(8)
+    p.data = torch.zeros(8)
+    other, g, m = tensors(8)
+    version, kept = other._version, other.clone()
+    for _ in range(2):
+        nos_ext.apply_rule(program, [p, other], [g, g], [[m, m.clone()]], lr=0.5)
+    assert p.abs().min() > 0
+    assert not torch.equal(other, kept)
+    assert other._version >= version + 2
 
 
 def test_an_emptied_gradient_that_moves(program):
