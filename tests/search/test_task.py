@@ -20,8 +20,10 @@ from nos_search.task import Task, charlm, fashion, load, patch10, translate
 from nos_search.task._make_bible_subsets import read_module
 from nos_search.task.base import IGNORED, Split
 from nos_search.task.fashion import SUBSET, read_idx
+from nos_search.train.seeds import derive_seed
+from nos_search.train.training import Batches
 
-CARRIED = ["digits", "fashion", "patch10", "charlm", "translate"]  # without a data folder
+CARRIED = ["charmlp", "digits", "fashion", "patch10", "charlm", "translate"]  # without a data folder
 
 
 def load_or_skip(name: str) -> Task:
@@ -40,7 +42,7 @@ def test_every_task(name: str) -> None:
         assert asked.min() >= 0
         assert asked.max() < task.classes
     # no example of one split is in another
-    if name not in ("charlm", "translate"):
+    if name not in ("charmlp", "charlm", "translate"):
         seen = [{x.numpy().tobytes() for x in split.x} for split in (task.train, task.val, task.test)]
         assert not seen[0] & seen[1]
         assert not seen[0] & seen[2]
@@ -140,7 +142,7 @@ def test_broken_idx_files_are_refused(tmp_path: Path) -> None:
 
 def test_wrong_tasks_and_options() -> None:
     with pytest.raises(
-        UsageError, match="--task 'cifar' is not known; choose one of: digits, fashion, fashion-full, patch10"
+        UsageError, match="--task 'cifar' is not known; choose one of: charmlp, digits, fashion, fashion-full, patch10"
     ):
         load("cifar")
     with pytest.raises(UsageError, match="--data-dir /no/such/folder is not a folder"):
@@ -218,6 +220,49 @@ def test_characters_are_windows_of_the_text() -> None:
     assert [len(split) for split in (task.train, task.val, task.test)] == [14062, 781, 781]
     first = "".join(order[k] for k in task.val.x[0].tolist())
     assert text.index(first) == 64 * 14062
+
+
+def test_contexts_are_of_the_text_and_of_one_part_of_it() -> None:
+    """Eight characters and the next one, as they stand in the text; training positions are all different."""
+    task = load("charmlp")
+    text = lzma.decompress(charlm.TEXT.read_bytes()).decode()
+    order = [symbol for symbol, _ in Counter(text).most_common()]
+    assert [len(split) for split in (task.train, task.val, task.test)] == [1 << 19, 3846, 7142]
+    parts = (text[:900_000], text[900_000:950_000], text[950_000:])
+    for split, part in zip((task.train, task.val, task.test), parts, strict=True):
+        start = 0
+        for k in range(0, 200):  # in order of the text
+            window = "".join(order[number] for number in [*split.x[k].tolist(), int(split.y[k])])
+            start = part.index(window, start) + 1
+    with pytest.raises(UsageError, match="charmlp wants that file"):
+        load("charmlp", data_dir=Path(__file__).parent)
+
+
+def test_a_single_pass_repeats_nothing() -> None:
+    """Ten times the task's own training is less than a pass."""
+    task = load("charmlp")
+    steps = 10 * task.budget.train_steps
+    assert steps < task.epoch
+    seen = [torch.cat([batches.next() for _ in range(steps)]) for batches in (Batches(task, 1), Batches(task, 2))]
+    for order in seen:
+        assert len(order.unique()) == len(order) == steps * 128
+        assert order.min() >= 0
+        assert order.max() < len(task.train)
+        assert abs(float(order.double().mean()) / len(task.train) - 0.5) < 0.01  # from everywhere
+    assert not torch.equal(*seen)
+    assert torch.equal(seen[0][:128], Batches(task, 1).next())
+
+
+def test_orders_are_shuffles_of_one_generator() -> None:
+    """Whoever asks first, and whoever else has asked meanwhile."""
+    task = load("digits")
+    shuffle = torch.Generator().manual_seed(derive_seed(7, "order"))
+    want = [torch.randperm(1100, generator=shuffle) for _ in range(3)]
+    for _ in range(2):
+        batches, other = Batches(task, 7), Batches(task, 7)
+        for epoch in want:
+            assert torch.equal(torch.cat([batches.next() for _ in range(11)]), epoch)
+        assert torch.equal(other.next(), want[0][:100])
 
 
 def test_wrong_texts(tmp_path: Path) -> None:

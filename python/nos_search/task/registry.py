@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError, choose
-from . import charlm, cifar10, digits, fashion, patch10, translate
+from . import charlm, charmlp, cifar10, digits, fashion, patch10, translate
 from .base import Task, TaskLoader
 
 TASKS: dict[str, TaskLoader] = {
+    "charmlp": charmlp.load,
     "digits": digits.load,
     "fashion": fashion.load,
     "fashion-full": fashion.load_full,
