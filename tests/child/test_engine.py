@@ -50,9 +50,10 @@ def test_the_first_steps_agree_to_rounding(net: str | None, rule: str) -> None:
         assert one.loss == pytest.approx(two.loss, rel=2e-3)
 
 
+@pytest.mark.parametrize("name", ["charmlp", "teacher"])
 @pytest.mark.parametrize("rule", RULES)
-def test_the_first_steps_on_tokens_agree_to_rounding(rule: str) -> None:
-    task = load("charmlp")
+def test_the_first_steps_of_single_passes_agree_to_rounding(rule: str, name: str) -> None:
+    task = load(name)
     task = replace(task, val=task.val.first(500))
     theirs, ours = (
         kind(compile_rule(rule), task, lr=0.03, total_steps=12, seed=3) for kind in (Training, NativeTraining)

@@ -6,7 +6,19 @@ them.
 
 from __future__ import annotations
 
-TASKS = ("charmlp", "digits", "fashion", "fashion-full", "patch10", "cifar10", "charlm", "translate")
+TASKS = (
+    "charmlp",
+    "teacher",
+    "mnist1d",
+    "digits",
+    "fashion",
+    "fashion14",
+    "fashion-full",
+    "patch10",
+    "cifar10",
+    "charlm",
+    "translate",
+)
 STRATEGIES = ("controller", "evolution", "random", "optuna")
 SPACES = ("nos", "program")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
