@@ -234,7 +234,7 @@ WRONG = [
         "--gpus-per-trial 0.5 with --device cpu",
     ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
-    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead, tasks"),
     (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
@@ -295,10 +295,12 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
     "--trials": (["run"], ["bench", "overhead"]),
     "--children": (["run"],),
     **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
-    "--seeds": (["evaluate", "g"],),
+    "--seeds": (["evaluate", "g"], ["bench", "tasks"]),
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),
     "--rounds": (["bench", "child"],),
+    "--rules": (["bench", "tasks"],),
+    "--times": (["bench", "tasks"],),
 }
 
 
