@@ -62,6 +62,7 @@ def run_digits(job: Job) -> dict[str, Any]:
 
     folder = Path(job.folder)
     config = RunConfig(
+        task="digits",
         strategy=job.strategy,
         strategy_options=job.options,
         seed=job.seed,

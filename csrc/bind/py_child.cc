@@ -103,7 +103,7 @@ class PyChild {
     program_ = std::move(program);
   }
 
-  // Examples [first, first + n) are never read beyond the arrays: numbers in `order` and classes are checked here.
+  // Sizes and types. What the examples hold is checked where it is known which of them are read.
   child::Examples read(const py::array& x, const Integers& y) const {
     child::Examples out;
     out.count = y.size();
@@ -118,29 +118,34 @@ class PyChild {
     } else {
       if (!py::isinstance<Integers>(x)) throw py::type_error("x is not a contiguous int32 array");
       out.tokens = static_cast<const int32_t*>(x.data());
-      for (int64_t i = 0; i < x.size(); ++i)
-        if (out.tokens[i] < 0 || out.tokens[i] >= input_.vocabulary)
-          throw std::invalid_argument("x[" + std::to_string(i) + "] is " + std::to_string(out.tokens[i]) +
-                                      "; tokens are below " + std::to_string(input_.vocabulary));
     }
     out.classes = y.data();
-    for (int64_t i = 0; i < out.count; ++i)
-      if (out.classes[i] >= child_.classes())
-        throw std::invalid_argument("y[" + std::to_string(i) + "] is " + std::to_string(out.classes[i]) +
-                                    "; classes are below " + std::to_string(child_.classes()));
     return out;
   }
-  static void check_order(const Order& order, int64_t count) {
-    for (int64_t i = 0; i < order.size(); ++i)
-      if (order.data()[i] < 0 || order.data()[i] >= count)
-        throw std::invalid_argument("order[" + std::to_string(i) + "] is " + std::to_string(order.data()[i]) +
-                                    "; there are " + std::to_string(count) + " examples");
+  void check_example(const child::Examples& data, int64_t example) const {
+    for (int64_t i = example * input_.tokens; i < (example + 1) * input_.tokens; ++i)
+      if (data.tokens[i] < 0 || data.tokens[i] >= input_.vocabulary)
+        throw std::invalid_argument("x[" + std::to_string(i) + "] is " + std::to_string(data.tokens[i]) +
+                                    "; tokens are below " + std::to_string(input_.vocabulary));
+    if (data.classes[example] >= child_.classes())
+      throw std::invalid_argument("y[" + std::to_string(example) + "] is " + std::to_string(data.classes[example]) +
+                                  "; classes are below " + std::to_string(child_.classes()));
+  }
+  // Only what will be read is looked at: a stretch of training is short beside all examples of a large task.
+  void check_order(const Order& order, const child::Examples& data) const {
+    for (int64_t i = 0; i < order.size(); ++i) {
+      const int64_t example = order.data()[i];
+      if (example < 0 || example >= data.count)
+        throw std::invalid_argument("order[" + std::to_string(i) + "] is " + std::to_string(example) + "; there are " +
+                                    std::to_string(data.count) + " examples");
+      check_example(data, example);
+    }
   }
 
   py::tuple run(const py::array& x, const Integers& y, const Order& order, double limit) {
     if (!training_) throw std::logic_error("call begin() first");
     const child::Examples data = read(x, y);
-    check_order(order, data.count);
+    check_order(order, data);
     child::Training::Progress progress;
     {
       const py::gil_scoped_release release;
@@ -150,6 +155,7 @@ class PyChild {
   }
   py::tuple evaluate(const py::array& x, const Integers& y) {
     const child::Examples data = read(x, y);
+    for (int64_t i = 0; i < data.count; ++i) check_example(data, i);
     child::Loss loss;
     {
       const py::gil_scoped_release release;
@@ -159,7 +165,7 @@ class PyChild {
   }
   double loss(const py::array& x, const Integers& y, const Order& index, float momentum) {
     const child::Examples data = read(x, y);
-    check_order(index, data.count);
+    check_order(index, data);
     if (index.size() < 1 || index.size() > child_.batch()) throw std::invalid_argument("index: 1 to batch examples");
     const child::Loss out = child_.gradients(data, {index.data(), static_cast<size_t>(index.size())}, momentum);
     return out.sum / static_cast<double>(std::max<int64_t>(out.counted, 1));

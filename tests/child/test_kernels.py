@@ -205,7 +205,7 @@ def test_same_bits_on_every_instruction_set() -> None:
     [
         ({"x": np.zeros((107, 63), np.float32)}, "x has 6741 numbers; 107 examples need 6848"),
         ({"x": np.zeros((107, 64))}, "x is not a contiguous float32 array"),
-        ({"y": np.full(107, 10, np.int32)}, r"y\[0\] is 10; classes are below 10"),
+        ({"y": np.full(107, 10, np.int32)}, r"y\[12\] is 10; classes are below 10"),
         ({"order": np.full(100, 107)}, r"order\[0\] is 107; there are 107 examples"),
         ({"order": np.full(100, -1)}, r"order\[0\] is -1"),
     ],
@@ -217,6 +217,22 @@ def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: st
     with pytest.raises((ValueError, TypeError), match=message):
         child.run(given["x"], given["y"], given["order"], 1e4)
     assert all(map(np.array_equal, child.weights(), weights))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"), [("text", "x", "tokens are below 60"), ("digits", "y", "classes are below 10")]
+)
+def test_what_is_read_is_looked_at_and_nothing_else(name: str, wrong: str, message: str) -> None:
+    """A stretch of training is short beside the examples of a large task. Evaluation reads all."""
+    child, _, x, y, index = make(name)
+    child.begin(nos_ext.compile_rule("g"), 0.1, None, 0)
+    unread = min(set(range(len(y))) - set(index.tolist()))
+    {"x": x, "y": y}[wrong][unread] = 77
+    assert child.run(x, y, index, 1e4)[2]
+    with pytest.raises(ValueError, match=message):
+        child.evaluate(x, y)
+    with pytest.raises(ValueError, match=message):
+        child.run(x, y, np.append(index[1:], unread), 1e4)
 
 
 @pytest.mark.parametrize(

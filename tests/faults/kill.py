@@ -17,7 +17,7 @@ from tests.waiting import HUNG, wait_until
 from .store import checked, copy_of, seen
 
 # Random search proposes the same rules whatever came of the earlier ones, and however many workers train.
-RUN: list[object] = ["run", "--trials", 240, "--strategy", "random", "--seed", 7]
+RUN: list[object] = ["run", "--task", "digits", "--trials", 240, "--strategy", "random", "--seed", 7]
 RUN += ["--sweep-steps", 4, "--train-steps", 20, "--width", 4]
 
 

@@ -126,5 +126,5 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
-    assert main(["run", "--trials", "40", "--seed", "3", "--out", str(folder), *small]) == 0
+    assert main(["run", "--task", "digits", "--trials", "40", "--seed", "3", "--out", str(folder), *small]) == 0
     return folder

@@ -127,7 +127,7 @@ def test_divergence_scores_nothing_and_stops_at_once(tiny: Task, text: str) -> N
     training = Training(compile_rule(text), tiny, lr=0.1, total_steps=50, seed=1)
     assert not training.run(50)
     assert training.step <= 2
-    assert training.accuracy(tiny.val) == 0.0
+    assert training.measure(tiny.val).accuracy == 0.0
 
 
 def test_divergence_in_the_longer_training(tiny: Task) -> None:

@@ -14,6 +14,7 @@ from nos_search.net.transformer import positions
 
 INPUTS = {
     "image": Inputs("image", channels=3, size=(16, 16)),
+    "context": Inputs("context", vocabulary=11, length=9),
     "text": Inputs("text", vocabulary=11, length=9),
     "pair": Inputs("pair", vocabulary=12, length=6, source=7, source_vocabulary=10),
 }
@@ -29,7 +30,7 @@ def batch(kind: str, n: int = 4) -> torch.Tensor:
     generator = torch.Generator().manual_seed(7)
     if kind == "image":
         return torch.randn(n, 3, 16, 16, generator=generator)
-    if kind == "text":
+    if kind in ("context", "text"):
         return torch.randint(0, 11, (n, 9), generator=generator)
     x = torch.randint(1, 10, (n, 13), generator=generator)
     x[:, 5:7] = 0  # two padded places of the source
@@ -41,7 +42,7 @@ def test_shapes_seeds_and_gradients(name: str, kind: str) -> None:
     net, x = make(name, kind), batch(kind)
     weights = net.init(torch.Generator().manual_seed(1))
     out = net.logits(weights, x, training=True)
-    assert out.shape == {"image": (4, 5), "text": (4, 9, 5), "pair": (4, 6, 5)}[kind]
+    assert out.shape == {"image": (4, 5), "context": (4, 5), "text": (4, 9, 5), "pair": (4, 6, 5)}[kind]
     grads = torch.autograd.grad(out.square().sum(), weights.params)  # every parameter has a part
     assert all(g.abs().max() > 0 for g in grads)
     again = net.init(torch.Generator().manual_seed(1))
@@ -155,6 +156,19 @@ def test_gru_against_module() -> None:
     assert torch.allclose(net.logits(weights, x, training=True), want, atol=1e-6)
 
 
+def test_perceptron_of_tokens_against_modules() -> None:
+    net, x = make("mlp", "context"), batch("context")
+    weights = net.init(torch.Generator().manual_seed(1))
+    module = torch.nn.Sequential(
+        torch.nn.Embedding(11, 16), torch.nn.Flatten(), torch.nn.Linear(9 * 16, 8), torch.nn.ReLU(),
+        torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5),
+    )  # fmt: skip
+    with torch.no_grad():
+        for mine, theirs in zip(weights.params, module.parameters(), strict=True):
+            theirs.copy_(mine)
+    assert torch.allclose(net.logits(weights, x, training=True), module(x), atol=1e-6)
+
+
 def test_positions() -> None:
     """sin and cos of place / 10000^(2k / width), as in the paper."""
     table = positions(5, 6, torch.zeros(1, dtype=torch.float64))
@@ -167,6 +181,7 @@ def test_positions() -> None:
 
 def test_names() -> None:
     assert fitting("image") == ("convnet", "wrn", "mlp")
+    assert fitting("context") == ("mlp",)
     assert fitting("text") == fitting("pair") == ("gru", "transformer")
     assert str(parse("wrn-16-4", "image")) == "wrn-16-4"
     assert str(parse("gru", "text")) == "gru-1-96"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 import nos_ext
 from nos_search.rules import compile_rule
 from nos_search.task import Task, load
+from nos_search.task.score import DIVERGED
 from nos_search.train.allocator import keep_freed_memory
 from nos_search.train.child import ScoringProtocol, score
 from nos_search.train.graph import Graphs, GraphStack, NoRoomError, StepGraph
@@ -52,7 +52,9 @@ def test_stack_is_its_children_in_double(net: str) -> None:
             assert torch.allclose(stacked[k], single, rtol=0, atol=1e-10)
     assert stack.steps() == [10] * 4
     assert stack.losses() == pytest.approx([training.loss for training in singles], abs=1e-10)
-    assert stack.accuracies(task.val) == [training.accuracy(task.val) for training in singles]
+    for ours, theirs in zip(stack.measure(task.val), [training.measure(task.val) for training in singles], strict=True):
+        assert ours.accuracy == theirs.accuracy
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_dead_child_takes_nobody_along() -> None:
     stack.run(3)
     assert stack.alive() == [True, False, True]
     assert stack.steps() == [3, 1, 3]
-    assert stack.accuracies(task.val)[1] == 0.0
+    assert stack.measure(task.val)[1] is DIVERGED
     kept = stack.keep([2, 0])
     kept.run(6)
     for k, text in enumerate(("m_hat", "g")):
@@ -99,7 +101,7 @@ def test_all_dead_stop_at_once() -> None:
     stack.run(50)
     assert stack.alive() == [False] * 3
     assert max(stack.steps()) == 1
-    assert stack.accuracies(task.val) == [0.0] * 3
+    assert stack.measure(task.val) == [DIVERGED] * 3
 
 
 @pytest.mark.parametrize("sweep", ["halving", "full"])
@@ -133,8 +135,7 @@ def test_singles_are_trainings() -> None:
     training.run(4)
     kept = cohort.keep([1])
     assert (kept.lrs, kept.steps(), kept.losses(), kept.alive()) == ([0.2], [4], [training.loss], [True])
-    assert kept.accuracies(task.val) == [training.accuracy(task.val)]
-    assert math.isfinite(training.val_loss)
+    assert kept.measure(task.val) == [training.measure(task.val)]
 
 
 def test_keeping_memory_changes_no_bit() -> None:
@@ -209,7 +210,9 @@ def test_a_captured_stack_is_a_stack(net: str) -> None:
                 assert torch.allclose(one, two, rtol=0, atol=1e-10)
             assert ours.losses() == pytest.approx(theirs.losses(), abs=1e-10)
             assert (ours.steps(), ours.alive()) == (theirs.steps(), theirs.alive())
-            assert ours.accuracies(task.val) == theirs.accuracies(task.val)
+            for one, two in zip(ours.measure(task.val), theirs.measure(task.val), strict=True):
+                assert one.accuracy == two.accuracy
+                assert one.loss == pytest.approx(two.loss, abs=1e-9)
             if which is not None:
                 ours, theirs = ours.keep(which), theirs.keep(which)
     assert Replayed.made - before == 3  # for 4, 2 and 1 children, whatever the rules

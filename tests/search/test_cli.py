@@ -40,7 +40,7 @@ def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, s
 
 def test_run_show_report_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    status, out, err = call(capsys, "run", "--trials", 30, "--seed", 3, "--out", folder, *SMALL)
+    status, out, err = call(capsys, "run", "--task", "digits", "--trials", 30, "--seed", 3, "--out", folder, *SMALL)
     assert status == 0
     assert "trials 30: trained" in out
     with Store.open(folder) as store:
@@ -74,7 +74,7 @@ def test_run_show_report_export(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_run_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(
-        capsys, "run", "--strategy", "random", "--trials", 5, "--out", tmp_path / "r", "--json", *SMALL,
+        capsys, "run", "--task", "digits", "--strategy", "random", "--trials", 5, "--out", tmp_path / "r", "--json", *SMALL,
         "--groups", 1, "--vocabulary", "icml", "--sweep", "full",
     )  # fmt: skip
     assert status == 0
@@ -94,14 +94,17 @@ def test_same_seed_same_leaderboard(small_run: Path, tmp_path: Path, capsys: pyt
             return [repeatable(trial) for trial in store.trials()]
 
     for name, seed in (("same", 3), ("other", 4)):
-        assert call(capsys, "run", "--trials", 40, "--seed", seed, "--out", tmp_path / name, *SMALL)[0] == 0
+        assert (
+            call(capsys, "run", "--task", "digits", "--trials", 40, "--seed", seed, "--out", tmp_path / name, *SMALL)[0]
+            == 0
+        )
     assert rows(tmp_path / "same") == rows(small_run)
     assert rows(tmp_path / "other") != rows(small_run)
 
 
 def test_resume_adds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    call(capsys, "run", "--trials", 4, "--out", folder, *SMALL)
+    call(capsys, "run", "--task", "digits", "--trials", 4, "--out", folder, *SMALL)
     status, out, err = call(capsys, "resume", folder, "--trials", 9)
     assert status == 0
     assert "trials 9:" in out
@@ -118,7 +121,7 @@ def test_promote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rungs of real trainings, in another process too: what a direct call gives."""
     folder, ladder = tmp_path / "run", ["--promote", "digits:mlp-1-4*0.2, digits*0.1@0.5", "--promote-eta", 2]
     status, out, err = call(
-        capsys, "run", "--trials", 60, "--seed", 3, "--out", folder, *SMALL, *ladder, "--workers", 2
+        capsys, "run", "--task", "digits", "--trials", 60, "--seed", 3, "--out", folder, *SMALL, *ladder, "--workers", 2
     )
     assert status == 0, err
     assert "rank reward digits:mlp-1-4*0.2 digits*0.1@0.5 lr" in " ".join(out.split())
@@ -143,7 +146,7 @@ def test_promote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("ladder", "message"),
     [
-        (["--promote", "mnist"], "--promote 'mnist' is not known; choose one of: digits"),
+        (["--promote", "mnist"], "--promote 'mnist' is not known; choose one of: charmlp"),
         (["--promote", "digits*0"], "--promote: '0' in 'digits*0' is not a number above 0"),
         (["--promote", "digits*2", "--promote-eta", 1], "--promote-eta 1 is below 2; one rule in so many is promoted"),
     ],
@@ -158,7 +161,7 @@ def test_ladders_that_cannot_be_had_are_said_before_there_is_a_folder(
 
 def test_resume_says_when_versions_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    call(capsys, "run", "--trials", 2, "--out", folder, *SMALL)
+    call(capsys, "run", "--task", "digits", "--trials", 2, "--out", folder, *SMALL)
     with Store.open(folder) as store:
         forge(folder, "meta", {"value": json.dumps({**store.versions, "torch": "1.0"})}, "name = 'versions'")
     status, _, err = call(capsys, "resume", folder, "--trials", 3)
@@ -171,7 +174,7 @@ def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert "evaluating sgd on digits (convnet-2-4), 2 seed(s)" in err
     lines = out.splitlines()
-    assert lines[0].split() == ["task", "validation", "test", "loss", "lr", "diverged", "rule"]
+    assert lines[0].split() == ["task", "score", "validation", "test", "loss", "lr", "diverged", "rule"]
     assert {line.split()[-1] for line in lines[1:]} == {"sgd", "g*exp(sign(g)*sign(m))"}
     assert "±: half width of the 95% Student t interval over 2 seeds" in err
     sgd = next(line for line in lines if line.endswith(" sgd"))
@@ -231,7 +234,7 @@ WRONG = [
         "--gpus-per-trial 0.5 with --device cpu",
     ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
-    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead, tasks"),
     (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
@@ -292,10 +295,12 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
     "--trials": (["run"], ["bench", "overhead"]),
     "--children": (["run"],),
     **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
-    "--seeds": (["evaluate", "g"],),
+    "--seeds": (["evaluate", "g"], ["bench", "tasks"]),
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),
     "--rounds": (["bench", "child"],),
+    "--rules": (["bench", "tasks"],),
+    "--times": (["bench", "tasks"],),
 }
 
 
@@ -442,7 +447,7 @@ def test_display(stream: io.StringIO) -> None:
 @pytest.mark.slow
 def test_the_installed_command(tmp_path: Path) -> None:
     """As a process of its own: exit status, streams, and no traceback when the reader goes away."""
-    done = nos_search("run", "--trials", 3, "--out", tmp_path / "run", *SMALL)
+    done = nos_search("run", "--task", "digits", "--trials", 3, "--out", tmp_path / "run", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "trials 3:" in done.stdout
     done = nos_search("show", tmp_path / "run", "--json")

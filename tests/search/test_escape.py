@@ -33,6 +33,7 @@ from nos_search.show.primitives import usage
 from nos_search.show.simplified import formula, simplified
 from nos_search.show.surfaces import Paths, figure_of
 from nos_search.store import Trial
+from nos_search.task.score import SCORES as KINDS
 from nos_search.train.evaluate import Comparison
 
 from .conftest import Clock
@@ -154,7 +155,7 @@ def test_drawings(text: str) -> None:
     positions = np.stack([np.broadcast_to(start_vector(), (1, len(LEARNING_RATES), len(start_vector())))] * 3)
     for drawing in (
         charts.rewards(dots, [(0, 0.5)], [], window=2),
-        charts.learning([charts.Curve(text, charts.found_look(0), [(1, 0.5)])]),
+        charts.learning([charts.Curve(text, charts.found_look(0), [(1, 0.5)])], KINDS["accuracy"]),
         charts.primitives([text], [[0.5]], evaluations=1),
         charts.funnel([charts.Stage(text, 1, text)]),
         replace(charts.swatch({}), title=text),

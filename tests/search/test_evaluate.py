@@ -208,11 +208,14 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert "sweeping the learning rate of adam on digits (mlp-1-16)" in err
     lines = out.splitlines()
-    assert lines[0].split() == ["step", "training", "loss", "validation", "validation", "loss"]
+    assert lines[0].split() == ["step", "training", "loss", "validation", "accuracy", "validation", "loss"]
     assert [line.split()[0] for line in lines[1:4]] == ["11", "22", "33"]
     status, out, _ = call(capsys, *args, "--json")
     data = json.loads(out)
-    assert lines[-1] == f"lr {data['lr']:g}: validation {data['reward']:.4f}, test {data['test']:.4f}"
+    assert (
+        lines[-1]
+        == f"lr {data['lr']:g}: accuracy {data['reward']:.4f} on validation data, {data['test']:.4f} on test data"
+    )
     assert data["reward"] == data["curve"]["accuracy"][-1] > 0.5
     assert len(data["sweep"]) == 7
     assert {"training step", "loss (nats)", "accuracy (share of examples)", "training", "validation"} <= set(
@@ -238,7 +241,8 @@ def test_train_on_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     data = json.loads(out)
     assert data["curve"]["val_loss"][-1] < math.log(63) - 0.5  # better than uniform
-    assert data["reward"] > 0.15  # the share of spaces is 0.19
+    assert data["curve"]["accuracy"][-1] > 0.15  # the share of spaces is 0.19
+    assert data["reward"] == data["curve"]["score"][-1] > 0.03
     status, out, _ = call(capsys, "train", "adam", *args[:-1])
     assert f"{data['curve']['val_loss'][-1] / math.log(2):.3f} bits" in out
 

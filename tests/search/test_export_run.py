@@ -78,7 +78,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 
     small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
     folder = tmp_path / "run"
-    assert main(["run", "--trials", "12", "--out", str(folder), "--tensorboard", *small]) == 0
+    assert main(["run", "--task", "digits", "--trials", "12", "--out", str(folder), "--tensorboard", *small]) == 0
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     with Store.open(folder) as store:

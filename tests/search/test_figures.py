@@ -16,11 +16,13 @@ from nos_search.show import charts
 from nos_search.show.figure import FORMATS, PALETTE, SERIES, Drawing, form_of, words
 from nos_search.show.inline import inline
 from nos_search.show.plot import comparison
+from nos_search.task import SCORES
 from nos_search.train.evaluate import Comparison
 
 from .conftest import environment
 from .test_command_line import without
 
+ACCURACY = SCORES["accuracy"]
 MAGIC = {"svg": b"<?xml", "png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-"}
 
 
@@ -160,17 +162,17 @@ def test_dots_of_a_long_run_are_few_elements() -> None:
 
 
 def test_drawings_of_nothing() -> None:
-    assert charts.learning([]) is None
-    assert charts.learning([charts.Curve("a", {}, [(1, float("nan"))])]) is None
+    assert charts.learning([], ACCURACY) is None
+    assert charts.learning([charts.Curve("a", {}, [(1, float("nan"))])], ACCURACY) is None
     assert charts.primitives([], [], evaluations=0) is None
-    assert charts.spark([0.5]) is None
+    assert charts.spark([0.5], ACCURACY) is None
     for drawing in (charts.funnel([]), charts.funnel([charts.Stage("proposed", 0, "")]), rewards(1)):
         ElementTree.fromstring(inline(drawing, "x"))
 
 
 def test_the_legend_of_curves_has_their_order() -> None:
     curves = [charts.Curve(name, charts.known_look(k), [(1, 0.1), (2, last)]) for k, (name, last) in enumerate((("a", 0.3), ("b", 0.9), ("c", 0.6)))]  # fmt: skip
-    drawing = charts.learning(curves)
+    drawing = charts.learning(curves, ACCURACY)
     assert drawing is not None
     names = [text.text for text in ElementTree.fromstring(inline(drawing, "x")).iter("text")]
     assert [name for name in names if name in ("a", "b", "c")] == ["b", "c", "a"]

@@ -23,7 +23,21 @@ from .conftest import command, environment, nos_search, table
 pytestmark = pytest.mark.slow
 
 TRIALS = 48
-RUN = ["run", "--trials", TRIALS, "--seed", 7, "--sweep-steps", 4, "--train-steps", 20, "--width", 4]
+RUN = [
+    "run",
+    "--task",
+    "digits",
+    "--trials",
+    TRIALS,
+    "--seed",
+    7,
+    "--sweep-steps",
+    4,
+    "--train-steps",
+    20,
+    "--width",
+    4,
+]
 
 
 @pytest.fixture(scope="module")

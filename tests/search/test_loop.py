@@ -199,7 +199,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "mnist"}, "--task 'mnist' is not known; choose one of: digits, fashion"),
+        ({"task": "mnist"}, "--task 'mnist' is not known; choose one of: charmlp, teacher, mnist1d, digits"),
         ({"strategy": "luck"}, "--strategy 'luck' is not known; choose one of: controller, evolution, random"),
         ({"workers": 0}, "--workers 0 is below 1"),
         ({"workers": 4, "executor": "inprocess"}, "--workers 4 with --executor inprocess: it has one"),

@@ -106,7 +106,7 @@ def test_encodings_without_the_characters(
 def test_closed_streams(tmp_path: Path, closed: str) -> None:
     """A closed stream's number must not become the database's: what libraries print would go into it."""
     folder = tmp_path / "run"
-    words = command("run", "--trials", 3, "--seed", 3, "--out", folder, *TINY)
+    words = command("run", "--task", "digits", "--trials", 3, "--seed", 3, "--out", folder, *TINY)
     done = subprocess.run(
         ["bash", "-c", f'"$@" {closed}', "x", *words], capture_output=True, text=True, env=environment(), timeout=HUNG
     )
@@ -140,7 +140,10 @@ def test_progress_that_cannot_be_shown_is_dropped(
         if name == "closed":
             stream.close()
         monkeypatch.setattr(sys, "stderr", stream)
-        assert main(["run", "--trials", "3", "--seed", "3", "--out", str(tmp_path / str(k)), *TINY]) == 0
+        assert (
+            main(["run", "--task", "digits", "--trials", "3", "--seed", "3", "--out", str(tmp_path / str(k)), *TINY])
+            == 0
+        )
         assert "trials 3:" in capsys.readouterr().out
     assert Quiet(sys.stderr).write("abc") == 3
 
@@ -230,7 +233,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 def test_suggested_commands_are_quoted_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a 'run' & more"
-    assert main(["run", "--trials", "2", "--seed", "3", "--out", str(folder), *TINY]) == 0
+    assert main(["run", "--task", "digits", "--trials", "2", "--seed", "3", "--out", str(folder), *TINY]) == 0
     line = capsys.readouterr().err.splitlines()[-1]
     said = line.partition("continue with: ")[2].removesuffix(" --trials N")
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {said}"], capture_output=True, text=True, check=True).stdout

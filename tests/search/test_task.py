@@ -16,17 +16,32 @@ import pytest
 import torch
 
 from nos_search.errors import SearchError, UsageError
-from nos_search.task import Task, charlm, fashion, load, patch10, translate
+from nos_search.task import Task, charlm, fashion, load, mnist1d, patch10, teacher, translate
 from nos_search.task._make_bible_subsets import read_module
 from nos_search.task.base import IGNORED, Split
 from nos_search.task.fashion import SUBSET, read_idx
+from nos_search.task.score import Measured
+from nos_search.train.seeds import derive_seed
+from nos_search.train.training import Batches
 
-CARRIED = ["digits", "fashion", "patch10", "charlm", "translate"]  # without a data folder
+CARRIED = [
+    "charmlp",
+    "teacher",
+    "mnist1d",
+    "digits",
+    "fashion",
+    "fashion14",
+    "patch10",
+    "charlm",
+    "translate",
+]  # without a data folder
 
 
 def load_or_skip(name: str) -> Task:
     if name == "patch10":
         pytest.importorskip("skimage")
+    if name == "mnist1d":
+        pytest.importorskip("mnist1d")
     return load(name)
 
 
@@ -40,7 +55,7 @@ def test_every_task(name: str) -> None:
         assert asked.min() >= 0
         assert asked.max() < task.classes
     # no example of one split is in another
-    if name not in ("charlm", "translate"):
+    if name not in ("charmlp", "charlm", "translate"):
         seen = [{x.numpy().tobytes() for x in split.x} for split in (task.train, task.val, task.test)]
         assert not seen[0] & seen[1]
         assert not seen[0] & seen[2]
@@ -53,7 +68,7 @@ def test_every_task(name: str) -> None:
     assert logits.shape == (*task.train.y[:3].shape, task.classes)
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion", "patch10"])
+@pytest.mark.parametrize("name", ["mnist1d", "digits", "fashion", "fashion14", "patch10"])
 def test_image_tasks_are_standardised_and_know_every_class(name: str) -> None:
     task = load_or_skip(name)
     assert abs(float(task.train.x.mean())) < 1e-4
@@ -140,7 +155,7 @@ def test_broken_idx_files_are_refused(tmp_path: Path) -> None:
 
 def test_wrong_tasks_and_options() -> None:
     with pytest.raises(
-        UsageError, match="--task 'cifar' is not known; choose one of: digits, fashion, fashion-full, patch10"
+        UsageError, match="--task 'cifar' is not known; choose one of: charmlp, teacher, mnist1d, digits, fashion"
     ):
         load("cifar")
     with pytest.raises(UsageError, match="--data-dir /no/such/folder is not a folder"):
@@ -218,6 +233,116 @@ def test_characters_are_windows_of_the_text() -> None:
     assert [len(split) for split in (task.train, task.val, task.test)] == [14062, 781, 781]
     first = "".join(order[k] for k in task.val.x[0].tolist())
     assert text.index(first) == 64 * 14062
+
+
+def test_contexts_are_of_the_text_and_of_one_part_of_it() -> None:
+    """Eight characters and the next one, as they stand in the text; training positions are all different."""
+    task = load("charmlp")
+    text = lzma.decompress(charlm.TEXT.read_bytes()).decode()
+    order = [symbol for symbol, _ in Counter(text).most_common()]
+    assert [len(split) for split in (task.train, task.val, task.test)] == [1 << 19, 3846, 7142]
+    parts = (text[:900_000], text[900_000:950_000], text[950_000:])
+    for split, part in zip((task.train, task.val, task.test), parts, strict=True):
+        start = 0
+        for k in range(0, 200):  # in order of the text
+            window = "".join(order[number] for number in [*split.x[k].tolist(), int(split.y[k])])
+            start = part.index(window, start) + 1
+    with pytest.raises(UsageError, match="charmlp wants that file"):
+        load("charmlp", data_dir=Path(__file__).parent)
+
+
+def test_a_single_pass_repeats_nothing() -> None:
+    """Ten times the task's own training is less than a pass."""
+    task = load("charmlp")
+    steps = 10 * task.budget.train_steps
+    assert steps < task.epoch
+    seen = [torch.cat([batches.next() for _ in range(steps)]) for batches in (Batches(task, 1), Batches(task, 2))]
+    for order in seen:
+        assert len(order.unique()) == len(order) == steps * 128
+        assert order.min() >= 0
+        assert order.max() < len(task.train)
+        assert abs(float(order.double().mean()) / len(task.train) - 0.5) < 0.01  # from everywhere
+    assert not torch.equal(*seen)
+    assert torch.equal(seen[0][:128], Batches(task, 1).next())
+
+
+def test_orders_are_shuffles_of_one_generator() -> None:
+    """Whoever asks first, and whoever else has asked meanwhile."""
+    task = load("digits")
+    shuffle = torch.Generator().manual_seed(derive_seed(7, "order"))
+    want = [torch.randperm(1100, generator=shuffle) for _ in range(3)]
+    for _ in range(2):
+        batches, other = Batches(task, 7), Batches(task, 7)
+        for epoch in want:
+            assert torch.equal(torch.cat([batches.next() for _ in range(11)]), epoch)
+        assert torch.equal(other.next(), want[0][:100])
+
+
+def test_small_fashion_is_means_of_pixels() -> None:
+    large, small = load("fashion"), load("fashion14")
+    assert small.test.x.shape[1:] == (1, 14, 14)
+    assert torch.equal(small.test.y, large.test.y)
+    means = large.test.x.reshape(-1, 14, 2, 14, 2).mean((2, 4))
+    fitted = np.polyfit(means.flatten().numpy(), small.test.x.flatten().numpy(), 1)
+    assert np.abs(np.polyval(fitted, means.numpy()) - small.test.x[:, 0].numpy()).max() < 1e-4
+
+
+def test_a_teacher_draws_its_classes() -> None:
+    """By the class frequencies in a hundred groups of examples that the teacher takes for alike, and by its own loss,
+    which is the ceiling that the docs name."""
+    task = load("teacher")
+    random = np.random.RandomState(teacher._SEED)
+    master = teacher.Teacher(random)
+    scales = 1 / np.arange(1, 33)
+    numbers = task.test.x[:, 0, 0].double().numpy() / (scales / np.sqrt((scales**2).mean()))
+    assert abs(numbers.mean()) < 0.01
+    assert numbers.std(0) == pytest.approx(np.ones(32), abs=0.05)
+    logits = master.logits(numbers)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert logits.std() == pytest.approx(3.0, abs=0.1)
+    drawn = task.test.y.numpy()
+    counts, expected = np.bincount(drawn, minlength=10), shares.sum(0)
+    spread = np.sqrt((shares * (1 - shares)).sum(0))
+    assert (np.abs(counts - expected) < 4.5 * spread).all()
+    loss = -np.log(shares[np.arange(len(drawn)), drawn])
+    entropy = -(shares * np.log(shares)).sum(1)
+    assert loss.mean() == pytest.approx(entropy.mean(), abs=4.5 * loss.std() / np.sqrt(len(loss)))
+    assert task.reward(Measured(0.0, float(loss.mean()))) == pytest.approx(0.57, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["teacher", "mnist1d"])
+def test_ten_times_the_training_sees_nothing_twice(name: str) -> None:
+    task = load_or_skip(name)
+    assert 10 * task.budget.train_steps * task.budget.batch_size <= len(task.train)
+    assert len(task.train.x[:, 0, 0, :2].unique(dim=0)) == len(task.train)
+
+
+def test_signals_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step against mnist1d.transform, which draws the same numbers one by one."""
+    pytest.importorskip("mnist1d")
+    from mnist1d.data import get_dataset_args, get_templates
+    from mnist1d.transform import transform
+
+    args, templates = get_dataset_args(), get_templates()
+    draws = mnist1d.Draws.of(np.random.RandomState(3), 40, args)
+    shapes = templates["x"][np.arange(40) % 10]
+    draws.pad[:3], draws.move[:3] = (0.0, 0.5, 1 - 1e-12), (0, 1, 47)
+    ours = mnist1d.signals(shapes, draws, args)
+    for k in range(40):
+        numbers = iter([draws.pad[k], draws.scale[k], draws.shear[k]])
+        noise = iter([draws.smooth[k], draws.rough[k]])
+        monkeypatch.setattr(np.random, "rand", lambda numbers=numbers: next(numbers))
+        monkeypatch.setattr(np.random, "randn", lambda *shape, noise=noise: next(noise))
+        monkeypatch.setattr(np.random, "choice", lambda most, k=k: int(draws.move[k]))
+        theirs, _ = transform(shapes[k], templates["t"], args)
+        np.testing.assert_allclose(ours[k], theirs, rtol=0, atol=1e-12)
+
+
+def test_without_the_package_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mnist1d", None)
+    monkeypatch.setitem(sys.modules, "mnist1d.data", None)
+    with pytest.raises(UsageError, match=r"install it with: pip install 'nos-ext\[mnist1d\]'"):
+        load("mnist1d")
 
 
 def test_wrong_texts(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Bench(Protocol):
 BENCHES: dict[str, tuple[str, str]] = {
     "child": ("child", "rules per hour, and the update's share of a child's step, against eager updates"),
     "overhead": ("overhead", "time of loop, store and executor per trial"),
+    "tasks": ("tasks", "what rewards say: spread over rules and seeds, and the order after a long training"),
 }
 
 

@@ -17,7 +17,9 @@ def _run(p: argparse.ArgumentParser) -> None:
     child(p)
     space_words(p)
     workers(p)
-    p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="what children train on (default digits)")
+    p.add_argument(
+        "--task", default="charmlp", metavar="|".join(TASKS), help="what children train on (default charmlp)"
+    )
     p.add_argument(
         "--strategy",
         default="controller",
@@ -145,7 +147,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "show": ("print the leaderboard of a run", _show),
     "report": ("write one self-contained HTML page about a run", _report),
     "evaluate": (
-        "compare rules, each with its own learning-rate sweep, over several seeds by validation and test accuracy",
+        "compare rules, each with its own learning-rate sweep, over several seeds by validation and test score",
         _evaluate,
     ),
     "train": ("train a child with one rule and print its learning curve", _train),
@@ -179,7 +181,7 @@ def _top() -> Parser:
         usage="nos-search [--help] [--version] COMMAND ...",
         description="Search for optimizer update rules (Bello et al., ICML 2017), look at runs, compare rules.\n\n"
         f"commands, each with a --help of its own:\n{rows}",
-        epilog="example: nos-search run --task digits --strategy controller --trials 200 --seed 1 --out runs/first",
+        epilog="example: nos-search run --task charmlp --engine auto --trials 200 --seed 1 --out runs/first",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=Version, nargs=0, help="print versions and exit")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from ..bench import BENCHES, load_bench
 from ..errors import choose
 from ..run import versions
-from .output import as_json, emit, note, table
+from .output import as_json, emit, markdown, note, table
 from .parser import Parser
 
 
@@ -21,6 +21,7 @@ def call(args: argparse.Namespace) -> int:
     chosen = load_bench(args.name)
     parser = Parser(prog=f"nos-search bench {args.name}", description=BENCHES[args.name][1])
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs")
     chosen.arguments(parser)
     options = parser.parse_args(args.rest)
     result = chosen.run(options, note=note)
@@ -28,5 +29,6 @@ def call(args: argparse.Namespace) -> int:
         document = {"format": 1, "bench": args.name, "versions": versions(), **asdict(result)}
         emit(as_json(document), keep=True)
         return 0
-    emit("\n".join([result.title, table(result.columns, result.rows), *result.notes]), keep=True)
+    form = markdown if options.markdown else table
+    emit("\n".join([result.title, form(result.columns, result.rows), *result.notes]), keep=True)
     return 0

@@ -20,7 +20,8 @@ from ..show import plot
 from ..show.leaderboard import best_rows
 from ..store import Store, files
 from ..store.record import Record
-from ..task import Task
+from ..task import SCORES, Task
+from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.seeds import derive_seed
@@ -105,6 +106,7 @@ def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Seque
             "net": str(task.spec),
             "sweep_steps": task.budget.sweep_steps,
             "train_steps": task.budget.train_steps,
+            **({} if task.score == ACCURACY else {"score": task.score}),  # records that are older have none
         }
         for task in tasks
     }
@@ -152,7 +154,7 @@ def _results(
             found = [record.get(task.name, rule.text, seed) for seed in seeds]
             outcomes = [outcome for outcome in found if outcome is not None]
             if len(outcomes) == len(seeds):
-                rows[rule.text] = summarise(rule.label, task.name, outcomes)
+                rows[rule.text] = summarise(rule.label, task.name, outcomes, score=task.score)
         base = rows.get(args.baseline)
         results += [row if base is None else row.against(base) for row in rows.values()]
     return results
@@ -186,13 +188,14 @@ def _show(args: argparse.Namespace, tasks: Sequence[Task], results: Sequence[Com
 
 
 def _table(results: Sequence[Comparison], units: dict[str, str], baseline: str | None) -> str:
-    header = ["task", "validation", "test", "loss", "lr", "diverged", "rule"]
+    header = ["task", "score", "validation", "test", "loss", "lr", "diverged", "rule"]
     if baseline is not None:
-        header.insert(3, f"test - {baseline}")
+        header.insert(4, f"test - {baseline}")
     rows = []
     for r in sorted(results, key=lambda r: (list(units).index(r.task), -r.test_mean)):
         row = [
             r.task,
+            SCORES[r.score].label,
             _spread(r.val_mean, r.val_ci),
             _spread(r.test_mean, r.test_ci),
             shown_loss(units[r.task], r.loss),
@@ -201,7 +204,7 @@ def _table(results: Sequence[Comparison], units: dict[str, str], baseline: str |
             r.rule,
         ]
         if baseline is not None:
-            row.insert(3, _spread(*r.difference, digits="+.4f") if r.difference is not None else "")
+            row.insert(4, _spread(*r.difference, digits="+.4f") if r.difference is not None else "")
         rows.append(row)
     return table(header, rows)
 

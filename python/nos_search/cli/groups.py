@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, SPACES, SWEEPS, VOCABULARIES
+from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, SCORES, SPACES, SWEEPS, VOCABULARIES
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -32,6 +32,12 @@ def child(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
+    )
+    group.add_argument(
+        "--score",
+        metavar="|".join(SCORES),
+        help="what a child is scored by: its share of right guesses, or of a blind guess's bits that it saves "
+        "(default: the task's)",
     )
     group.add_argument(
         "--data-dir",

@@ -6,11 +6,24 @@ them.
 
 from __future__ import annotations
 
-TASKS = ("digits", "fashion", "fashion-full", "patch10", "cifar10", "charlm", "translate")
+TASKS = (
+    "charmlp",
+    "teacher",
+    "mnist1d",
+    "digits",
+    "fashion",
+    "fashion14",
+    "fashion-full",
+    "patch10",
+    "cifar10",
+    "charlm",
+    "translate",
+)
 STRATEGIES = ("controller", "evolution", "random", "optuna")
 SPACES = ("nos", "program")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
 NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
+SCORES = ("accuracy", "bits-saved")
 SWEEPS = ("halving", "full")
 ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "loky", "ray")

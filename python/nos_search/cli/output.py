@@ -150,6 +150,13 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table as Markdown, between empty lines."""
+    cells = [[line(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    first, *rest = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join(["", first, "|" + "---|" * len(header), *rest, ""])
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, most: int | None = None) -> str:
     """Returns plain text in columns. Numbers are set right, the last column is not padded, and each cell is one line.
 

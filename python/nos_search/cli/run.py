@@ -30,6 +30,7 @@ def call(args: argparse.Namespace) -> int:
         width=task.width,
         sweep_steps=task.budget.sweep_steps,
         train_steps=task.budget.train_steps,
+        score=task.score,
     )
     with (  # what cannot be had is said before there is a folder
         open_executor(args, config, task) as executor,
@@ -53,6 +54,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         gates=_gates(args.gate).to_json(),
         sweep=args.sweep,
         engine=args.engine,
+        score=args.score,
         net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,

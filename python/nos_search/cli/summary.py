@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..escape import line
+from ..task import SCORES
 from .output import as_json, emit, number, table
 
 
@@ -12,8 +13,10 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
     """Prints `data`, which `show.leaderboard.summary` gives. The table has `top` rows at most; JSON has all."""
     if json:
         return emit(as_json(data))
+    saved = data["score"] == "bits-saved"
     head = (
-        f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}",
+        f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}"
+        f"; the reward is {SCORES[data['score']].reward}",
         f"trials {data['trials']}: trained {data['trained']} (diverged {data['diverged']}), "
         f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
         + (f", in flight {data['running']}" if data["running"] and data["going_on"] else ""),
@@ -25,6 +28,7 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
             f"{row['reward']:.4f}",
             *(f"{reward:.4f}" for reward in row["promoted"]),
             *[""] * (len(higher) - len(row["promoted"])),
+            *(["-" if row["bits"] is None else f"{row['bits']:.3f}"] if saved else []),
             number(row["lr"]),
             str(row["trials"]),
             str(row["duplicates"]),
@@ -32,6 +36,6 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
         ]
         for row in data["leaderboard"][:top]
     ]
-    columns = ["rank", "reward", *higher, "lr", "trials", "duplicates", "rule"]
+    columns = ["rank", "reward", *higher, *(["bits"] if saved else []), "lr", "trials", "duplicates", "rule"]
     body = table(columns, rows) if rows else "no rule has been trained to the end yet"
     return emit("\n".join([*map(line, head), body]))

@@ -12,6 +12,8 @@ import torch
 from ..errors import SearchError, UsageError
 from ..rules import parse_rule_argument
 from ..show import plot
+from ..task import SCORES
+from ..task.score import scores
 from ..train.child import ScoringProtocol, best_rate
 from ..train.child import train as train_child
 from ..train.engine import kind_of
@@ -43,19 +45,28 @@ def call(args: argparse.Namespace) -> int:
     outcome = train_child(rule, task, lr=lr, seed=seed, test=True, kind=kind_of(args.engine, task))
     curve = outcome.curve
     if args.json:
-        data = {"format": 1, "rule": rule.label, "task": task.name, "net": str(task.spec), "seed": args.seed}
+        data = {
+            "format": 1,
+            "rule": rule.label,
+            "task": task.name,
+            "net": str(task.spec),
+            "score": task.score,
+            "seed": args.seed,
+        }
         emit(as_json(data | {"sweep": sweep} | asdict(outcome)), keep=True)
     else:
         rows = [
-            [str(step), f"{loss:.4f}", f"{accuracy:.4f}", shown_loss(task.loss_name, val_loss)]
-            for step, loss, accuracy, val_loss in zip(
-                *(curve[k] for k in ("steps", "loss", "accuracy", "val_loss")), strict=True
+            [str(step), f"{loss:.4f}", f"{value:.4f}", shown_loss(task.loss_name, val_loss)]
+            for step, loss, value, val_loss in zip(
+                curve["steps"], curve["loss"], scores(curve), curve["val_loss"], strict=True
             )
         ]
-        end = f"lr {lr:g}: validation {outcome.reward:.4f}, test {outcome.test or 0.0:.4f}"
+        label = SCORES[task.score].label
+        end = f"lr {lr:g}: {label} {outcome.reward:.4f} on validation data, {outcome.test or 0.0:.4f} on test data"
         if outcome.status == "diverged":
             end = f"diverged at lr {lr:g}"
-        emit(f"{table(['step', 'training loss', 'validation', 'validation loss'], rows)}\n{end}", keep=True)
+        header = ["step", "training loss", f"validation {label}", "validation loss"]
+        emit(f"{table(header, rows)}\n{end}", keep=True)
     if args.plot is not None:
-        draw(args.plot, plot.training(rule.label, task.name, lr, curve))
+        draw(args.plot, plot.training(rule.label, task.name, lr, curve, score=task.score))
     return 0

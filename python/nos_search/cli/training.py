@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..run.trainings import TaskRecipe
 from ..task import TASKS
 from ..task.download import download
+from ..task.score import bits
 from ..train.device import check_device
 from ..train.seeds import check_seed
 from .plots import check_plot
@@ -47,6 +48,7 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
         "width": args.width,
         "sweep_steps": args.sweep_steps,
         "train_steps": args.train_steps,
+        "score": args.score,
     }
     return [TaskRecipe(name, folder, tuple(options.items()), check_device(args.device), argument) for name in chosen]
 
@@ -56,7 +58,7 @@ def shown_loss(name: str, nats: float | None) -> str:
     if nats is None:
         return "-"
     if name == "bits":
-        return f"{nats / math.log(2):.3f} bits"
+        return f"{bits(nats):.3f} bits"
     if name == "perplexity":
         return f"{math.exp(min(nats, 700.0)):.4g} ppl"
     return f"{nats:.4f} nats"

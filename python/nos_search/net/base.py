@@ -10,17 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-InputKind = Literal["image", "text", "pair"]
+InputKind = Literal["image", "context", "text", "pair"]
 
 
 @dataclass(frozen=True)
 class Inputs:
     """This describes what a task feeds to its network.
 
-    Of the kind "image" x is (n, channels, *size) float32. Of the kind "text" x is (n, length) int64 tokens below
-    `vocabulary`, and the network sees position t and those before it. Of the kind "pair" x is (n, source + length)
-    int64: the source sentence, whose tokens are below `source_vocabulary`, and then what the decoder reads; 0 pads
-    both.
+    Of the kind "image" x is (n, channels, *size) float32. Of the kinds "context" and "text" x is (n, length) int64
+    tokens below `vocabulary`: the network answers once for all of a context, and at each token of a text, where it sees
+    position t and those before it. Of the kind "pair" x is (n, source + length) int64: the source sentence, whose
+    tokens are below `source_vocabulary`, and then what the decoder reads; 0 pads both.
     """
 
     kind: InputKind
@@ -67,7 +67,7 @@ class Net(ABC):
 
     @abstractmethod
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
-        """Returns (n, classes), or (n, length, classes) for tokens."""
+        """Returns (n, classes), or (n, length, classes) where a network answers at each token."""
 
 
 class Draw:

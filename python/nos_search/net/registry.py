@@ -14,7 +14,7 @@ from ..errors import UsageError, choose
 from .base import InputKind, Inputs, Net
 from .convnet import ConvNet
 from .gru import GruModel, GruPair
-from .mlp import Mlp
+from .mlp import EMBEDDING, ContextMlp, Mlp
 from .transformer import TransformerModel, TransformerPair
 from .wrn import WideResNet
 
@@ -69,10 +69,13 @@ NETS: dict[str, NetEntry] = {
     "convnet": NetEntry({"image": _convnet}, 2, 32, "the paper's child: conv, ReLU, batch norm, pooling; 2 blocks"),
     "wrn": NetEntry({"image": _wrn}, 16, 2, "Wide ResNet of depth 6n + 4 and a widening factor"),
     "mlp": NetEntry(
-        {"image": lambda i, c, s: Mlp(i.channels * math.prod(i.size), s.width, s.depth, c)},
+        {
+            "image": lambda i, c, s: Mlp(i.channels * math.prod(i.size), s.width, s.depth, c),
+            "context": lambda i, c, s: ContextMlp(i.vocabulary, Mlp(i.length * EMBEDDING, s.width, s.depth, c)),
+        },
         2,
         128,
-        "hidden layers of ReLU units",
+        f"hidden layers of ReLU units; tokens are embedded in {EMBEDDING} dimensions",
     ),
     "gru": NetEntry(
         {

@@ -12,6 +12,7 @@ import torch
 from ..known import REPORTED, RULES
 from ..rules import compile_rule
 from ..store import Score, Store
+from ..task.score import ACCURACY
 from ..train.child import score
 from ..train.device import check_device
 from .config import RunConfig
@@ -22,10 +23,10 @@ BASELINE = "baseline"
 def budget(config: RunConfig) -> dict[str, Any]:
     """Returns what decides a score besides rule, task and seed. Scores of other budgets cannot be compared with it."""
     names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads")
-    device = (
-        {} if config.device_name == "cpu" else {"device": config.device_name}
-    )  # not written by runs that had no choice
-    return {name: getattr(config, name) for name in names} | device
+    # not written by runs that had no choice
+    device = {} if config.device_name == "cpu" else {"device": config.device_name}
+    paid = {} if config.score in (None, ACCURACY) else {"score": config.score}
+    return {name: getattr(config, name) for name in names} | device | paid
 
 
 def stored(store: Store) -> dict[str, Score]:

@@ -20,7 +20,8 @@ from ..executor import EXECUTORS
 from ..gate import Gates
 from ..space import SearchSpace, Space, make_space
 from ..strategy import STRATEGIES, Strategy, create
-from ..task import TASKS, Task, load
+from ..task import SCORES, TASKS, Task, load
+from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
 from ..train.engine import Engine
@@ -47,17 +48,19 @@ class RunConfig:
     `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
     `engine` trains the children: the kernels of nos_ext ("native"), torch, or what is faster ("auto"); they differ in
     rounding. A run of an older version has torch.
-    `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has what was in
-    force.
+    `score` says what rewards are (task/score.py); those of a run of an older version are accuracies.
+    `score`, `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has
+    what was in force.
     """
 
-    task: str = "digits"
+    task: str = "charmlp"
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
     sweep: Sweep = "halving"
     engine: Engine = "torch"
+    score: str | None = None
     net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
@@ -82,6 +85,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise choose("--task", self.task, tuple(TASKS))
+        if self.score is not None and self.score not in SCORES:
+            raise choose("--score", self.score, tuple(SCORES))
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -118,7 +123,7 @@ class RunConfig:
         if self.seconds == math.inf:
             raise UsageError("--seconds inf is no limit; leave it out")
         if self.target is not None and not 0 < self.target <= 1:
-            raise UsageError(f"--target {self.target:g} is outside (0, 1]; rewards are validation accuracies")
+            raise UsageError(f"--target {self.target:g} is outside (0, 1], as rewards are")
         check_count("--promote-eta", self.promote_eta, "one rule in so many is promoted", least=2)
         self.make_protocol()
         self.make_gates()
@@ -135,7 +140,11 @@ class RunConfig:
     def make_task(self) -> Task:
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
         return task.with_options(
-            net=self.net, width=self.width, sweep_steps=self.sweep_steps, train_steps=self.train_steps
+            net=self.net,
+            width=self.width,
+            sweep_steps=self.sweep_steps,
+            train_steps=self.train_steps,
+            score=self.score,
         )
 
     def make_protocol(self) -> ScoringProtocol:
@@ -174,7 +183,7 @@ class RunConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        return cls(**{"score": ACCURACY} | {name: value for name, value in data.items() if name in known})
 
 
 def versions() -> dict[str, str]:

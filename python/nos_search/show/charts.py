@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..task.score import ScoreKind
 from .figure import Drawing, colour, legend_above, room, series, whole_steps, words
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 12.0  # inches: the page is 864 points wide at most
 _REWARD: Final = "reward (0 to 1)"
-_ACCURACY: Final = "validation accuracy (share of examples)"
 _DOTS: Final = 1500  # beyond, a mark of its own with a title for each dot would make the page too big
 _POINTS: Final = 1000  # of a line; the page has fewer pixels
 
@@ -125,7 +125,7 @@ def _padded(count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A Curve is a learning curve: its name, how it is drawn, and (step, accuracy) of its points."""
+    """A Curve is a learning curve: its name, how it is drawn, and (step, score) of its points."""
 
     name: str
     look: Mapping[str, Any]
@@ -147,9 +147,9 @@ def known_look(k: int) -> dict[str, Any]:
     }
 
 
-def learning(curves: Sequence[Curve]) -> Drawing | None:
-    """Draws validation accuracy over the steps of a training. The legend has the order of the last accuracies. There is
-    no drawing when there is no point."""
+def learning(curves: Sequence[Curve], score: ScoreKind) -> Drawing | None:
+    """Draws the score on validation data over the steps of a training. The legend has the order of the last scores.
+    There is no drawing when there is no point."""
     drawn = [
         Curve(
             curve.name,
@@ -168,16 +168,16 @@ def learning(curves: Sequence[Curve]) -> Drawing | None:
             steps, values = zip(*curve.points, strict=True)
             alone: dict[str, Any] = {"marker": "o"} if len(steps) == 1 else {}
             axes.plot(steps, values, label=words(curve.name, 28), gid="curve", **alone, **curve.look)
-        axes.set(xlabel="training step", ylabel=_ACCURACY)
+        axes.set(xlabel="training step", ylabel=f"validation {score.axis}")
         axes.margins(x=0.01)
         whole_steps(axes)
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(
-            handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), title="by last accuracy",
+            handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), title=f"by last {score.label}",
             alignment="left",
         )  # fmt: skip
 
-    return Drawing("Validation accuracy while a child trains, by rule", (WIDTH, 4.4), paint)
+    return Drawing(f"Validation {score.label} while a child trains, by rule", (WIDTH, 4.4), paint)
 
 
 def swatch(look: Mapping[str, Any]) -> Drawing:
@@ -192,8 +192,8 @@ def swatch(look: Mapping[str, Any]) -> Drawing:
     return Drawing("how this rule is drawn", (0.5, 0.14), paint)
 
 
-def spark(values: Sequence[float]) -> Drawing | None:
-    """Draws a small curve of accuracies in [0, 1] without axes. There is none for fewer than two."""
+def spark(values: Sequence[float], score: ScoreKind) -> Drawing | None:
+    """Draws a small curve of scores in [0, 1] without axes. There is none for fewer than two."""
     if len(values) < 2:
         return None
 
@@ -203,7 +203,7 @@ def spark(values: Sequence[float]) -> Drawing | None:
         axes.set_axis_off()
         axes.plot(range(len(values)), values, color=colour("best"), linewidth=1.5)
 
-    return Drawing("accuracy while training, 0 to 1", (1.0, 0.3), paint)
+    return Drawing(f"{score.label} while training, 0 to 1", (1.0, 0.3), paint)
 
 
 # --- gates and primitives --------------------------------------------------------------------------------------------

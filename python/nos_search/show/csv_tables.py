@@ -15,6 +15,7 @@ from ..run import RunConfig
 from ..run.climbing import climbed, rungs
 from ..space import make_space
 from ..store import Store, Trial
+from ..task.score import scores
 
 _COLUMNS: tuple[str, ...] = ("id", "told", "status", "reward", "lr", "seed", "rule", "key", "fingerprint")
 _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker")
@@ -55,12 +56,12 @@ def curves_csv(store: Store) -> str:
     def points() -> Iterable[list[object]]:
         for trial in _answered(store):
             for row in trial.curve.get("sweep", []):
-                yield [trial.id, "sweep", row.get("lr"), row.get("steps"), None, row.get("accuracy")]
-            curve = (trial.curve.get(name, []) for name in ("steps", "loss", "accuracy"))
-            for step, loss, accuracy in zip(*curve, strict=False):
-                yield [trial.id, "training", trial.lr, step, loss, accuracy]
+                yield [trial.id, "sweep", row.get("lr"), row.get("steps"), None, row.get("accuracy"), row.get("score")]
+            curve = [trial.curve.get(name, []) for name in ("steps", "loss", "accuracy")]
+            for step, loss, accuracy, value in zip(*curve, scores(trial.curve), strict=False):
+                yield [trial.id, "training", trial.lr, step, loss, accuracy, value]
 
-    return _text(["id", "part", "lr", "step", "loss", "accuracy"], points())
+    return _text(["id", "part", "lr", "step", "loss", "accuracy", "score"], points())
 
 
 def _answered(store: Store) -> list[Trial]:

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import SearchError
 from ..space import make_space
 from ..store import Store, Trial
+from ..task.score import scores
 
 
 def write_journal(store: Store, path: Path) -> None:
@@ -63,13 +64,13 @@ def write_journal(store: Store, path: Path) -> None:
 
 def _frozen(optuna: Any, trial: Trial, params: dict[str, str], choices: dict[str, Any]) -> Any:
     failed = trial.reward is None
-    curve = zip(trial.curve.get("steps", []), trial.curve.get("accuracy", []), strict=True)
+    curve = zip(trial.curve.get("steps", []), scores(trial.curve), strict=True)
     frozen = optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
         value=None if failed else trial.reward,
         params=params,
         distributions=choices,
-        intermediate_values={int(step): float(accuracy) for step, accuracy in curve},
+        intermediate_values={int(step): float(value) for step, value in curve},
         user_attrs={
             "rule": trial.rule,
             "status": trial.status,

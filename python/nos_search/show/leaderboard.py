@@ -11,13 +11,15 @@ from typing import Any
 from ..run import RunConfig
 from ..run.climbing import climbed, order, rungs
 from ..store import STATUSES, Store, Trial
+from ..task.score import ACCURACY, bits
 
 
 @dataclass(frozen=True)
 class Row:
     """One rule of the leaderboard, which was first trained in the trial `trial`. It, or a rule equal to it by algebra,
     was proposed `trials` times; `duplicates` of these, all but one, were not trained. `promoted` has its rewards on the
-    rungs of --promote that it reached."""
+    rungs of --promote that it reached. `bits` is the loss of its child on validation data at the end, in bits per
+    target; an old run may not have it."""
 
     rank: int
     reward: float
@@ -27,6 +29,7 @@ class Row:
     trials: int
     duplicates: int
     promoted: tuple[float, ...] = ()
+    bits: float | None = None
 
 
 def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]] | None = None) -> list[Row]:
@@ -50,9 +53,15 @@ def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]]
             1 + duplicates[t.id],
             duplicates[t.id],
             tuple(climbs.get(t.id, ())),
+            _bits(t),
         )
         for rank, t in enumerate(done, start=1)
     ]
+
+
+def _bits(trial: Trial) -> float | None:
+    losses = trial.curve.get("val_loss")
+    return bits(losses[-1]) if losses else None
 
 
 def standing(trial: Trial, promoted: Sequence[float]) -> tuple[float, float, int]:
@@ -84,6 +93,7 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
     trials = store.trials()
     rows = leaderboard(trials, climbed(store))
     config, going_on = store.config, store.being_written()
+    settings = RunConfig.from_json(config)
     total = counts(trials)
     total["interrupted"] = 0 if going_on else total["running"]
     total["running"] -= total["interrupted"]
@@ -91,12 +101,13 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
         "format": 1,
         "folder": str(store.folder),
         "task": config["task"],
+        "score": settings.score or ACCURACY,
         "strategy": config["strategy"],
         "seed": config["seed"],
         "state": store.state,
         "going_on": going_on,
         **total,
-        "rungs": rungs(RunConfig.from_json(config)),
+        "rungs": rungs(settings),
         "best": asdict(rows[0]) if rows else None,
         "leaderboard": [asdict(row) for row in rows[:top]],
     }

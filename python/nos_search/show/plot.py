@@ -1,4 +1,4 @@
-"""Owns the drawings of evaluate and train: accuracies of rules side by side, and the curves of one training."""
+"""Owns the drawings of evaluate and train: scores of rules side by side, and the curves of one training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..task.score import ACCURACY, SCORES, scores
 from ..train.evaluate import CONFIDENCE, Comparison
 from .figure import Drawing, colour, legend_above, whole_steps, words
 
@@ -19,7 +20,7 @@ _LABEL: Final = 46  # characters of a rule
 
 
 def comparison(results: Sequence[Comparison]) -> Drawing:
-    """Draws test accuracies, one panel per task, one row per rule, the best on top: the mean, its interval, each
+    """Draws scores on test data, one panel per task, one row per rule, the best on top: the mean, its interval, each
     run."""
     tasks = list(dict.fromkeys(result.task for result in results))
     panels = {task: sorted((r for r in results if r.task == task), key=lambda r: -r.test_mean) for task in tasks}
@@ -38,7 +39,7 @@ def comparison(results: Sequence[Comparison]) -> Drawing:
             _compare(axes, task, rows)
             above += high
 
-    return Drawing("Test accuracy of rules", (10.0, sum(heights)), paint)
+    return Drawing("Test scores of rules", (10.0, sum(heights)), paint)
 
 
 def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
@@ -64,7 +65,7 @@ def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
     axes.set(
         xlim=(low - margin, high + margin),
         ylim=(len(rows) - 0.4, -0.6),
-        xlabel="test accuracy (share of examples)",
+        xlabel=f"test {SCORES[rows[0].score].axis}",
     )
     axes.set_yticks(places, [words(row.rule, _LABEL) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=colour("ink"), labelsize=10)
@@ -79,34 +80,34 @@ def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
     legend_above(axes)
 
 
-def training(rule: str, task: str, lr: float, curve: Mapping[str, Sequence[Any]]) -> Drawing:
-    """Draws the curves of one training over its steps: the losses above, the validation accuracy below."""
-    steps = curve["steps"]
+def training(rule: str, task: str, lr: float, curve: Mapping[str, Sequence[Any]], *, score: str = ACCURACY) -> Drawing:
+    """Draws the curves of one training over its steps: the losses above, the score on validation data below."""
+    steps, kind = curve["steps"], SCORES[score]
 
     def paint(figure: Figure) -> None:
-        loss, accuracy = figure.subplots(
+        loss, scored = figure.subplots(
             2, 1, sharex=True, height_ratios=(1, 1),
             gridspec_kw={"left": 0.1, "right": 0.97, "top": 0.88, "bottom": 0.1, "hspace": 0.22},
         )  # fmt: skip
         lines = (
             (loss, curve["loss"], "training", {"color": colour("s0"), "linestyle": (0, (5, 2))}),
             (loss, curve["val_loss"], "validation", {"color": colour("s1")}),
-            (accuracy, curve["accuracy"], "validation", {"color": colour("s1")}),
+            (scored, scores(curve), "validation", {"color": colour("s1")}),
         )
         for axes, values, name, look in lines:
             points = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
             points = [(step, value) for step, value in points if math.isfinite(value)]
             axes.plot(
                 [step for step, _ in points], [value for _, value in points], marker="o", markersize=4, label=name,
-                gid=f"{'accuracy' if axes is accuracy else f'{name}-loss'}", **look,
+                gid=score if axes is scored else f"{name}-loss", **look,
             )  # fmt: skip
         loss.set(ylabel="loss (nats)")
-        accuracy.set(xlabel="training step", ylabel="accuracy (share of examples)", ylim=(-0.02, 1.02))
-        whole_steps(accuracy)
-        for axes in (loss, accuracy):
+        scored.set(xlabel="training step", ylabel=kind.axis, ylim=(-0.02, 1.02))
+        whole_steps(scored)
+        for axes in (loss, scored):
             legend_above(axes)
         figure.suptitle(
             f"{words(rule, 48)} on {words(task)} at lr {lr:g}", x=0.1, ha="left", fontsize=11, weight="bold"
         )
 
-    return Drawing(f"Training of {rule} on {task} at lr {lr:g}: losses and validation accuracy", (8.0, 6.0), paint)
+    return Drawing(f"Training of {rule} on {task} at lr {lr:g}: losses and validation {kind.label}", (8.0, 6.0), paint)

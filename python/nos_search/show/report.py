@@ -26,6 +26,7 @@ from ..run import RunConfig, baselines
 from ..run.climbing import climbs, rungs
 from ..space import SearchSpace, make_space
 from ..store import PROMOTION, Score, Store, Trial
+from ..task.score import ACCURACY, SCORES, scores
 from . import charts
 from .figure import PALETTE, Drawing
 from .inline import inline
@@ -50,12 +51,14 @@ def render(store: Store) -> str:
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
     config = dict(store.config)
+    score = SCORES[RunConfig.from_json(config).score or ACCURACY]
     space = make_space(config["space"])
     known = baselines.stored(store)
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
     curves = _curves(rows, by_id, known)
     return _template().render(
         config=config,
+        score=score,
         palette=PALETTE,
         best=_Shown.of(rows[0], block=True) if rows else None,
         counts=counts(trials),
@@ -63,12 +66,12 @@ def render(store: Store) -> str:
         reward_chart=_svg(_rewards(trials) if trials else None, "rewards"),
         funnel=_svg(charts.funnel(_funnel(trials, higher, promotions)), "funnel"),
         meanings=GATES,
-        learning=_svg(charts.learning([line.curve for line in curves]), "learning"),
+        learning=_svg(charts.learning([line.curve for line in curves], score), "learning"),
         legend=sorted(curves, key=lambda line: -line.reward),
         baselines_missing=[RULES[name].label for name in REPORTED if name not in known],
         primitives=_svg(charts.primitives(names, shares, evaluations=len(trials)), "primitives"),
         rows=[
-            _Shown.of(row, spark=_svg(charts.spark(by_id[row.trial].curve.get("accuracy", [])), f"spark{row.rank}"))
+            _Shown.of(row, spark=_svg(charts.spark(scores(by_id[row.trial].curve), score), f"spark{row.rank}"))
             for row in rows[:TABLE_ROWS]
         ],
         rungs=[
@@ -224,7 +227,7 @@ def _curves(rows: Sequence[Row], trials: Mapping[int, Trial], known: Mapping[str
 
 
 def _points(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return list(zip(curve.get("steps", []), curve.get("accuracy", []), strict=False))
+    return list(zip(curve.get("steps", []), scores(curve), strict=False))
 
 
 def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ CREATE TABLE trial (
   rule TEXT NOT NULL,          -- rule text
   key TEXT NOT NULL,           -- canonical form
   status TEXT NOT NULL CHECK (status IN {STATUSES}),
-  reward REAL,                 -- validation accuracy; 0 when diverged or rejected
+  reward REAL,                 -- the score that the configuration names (task/score.py); 0 when diverged or rejected
   lr REAL,
   seed INTEGER NOT NULL,       -- of the child
   duplicate_of INTEGER REFERENCES trial (id),

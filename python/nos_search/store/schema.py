@@ -28,8 +28,8 @@ _PRINT = re.compile(r"[0-9a-f]{16}|")
 # Control characters, what turns the direction of writing, and halves of characters.
 _FOREIGN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FOREIGN_LINES = re.compile("(?![\t\n])" + _FOREIGN.pattern)
-_POINTS = ("steps", "loss", "accuracy", "val_loss")  # of a learning curve
-_SWEEP, _GATE = {"lr", "steps", "accuracy"}, {"passed", "seconds", "value"}
+_POINTS = ("steps", "loss", "accuracy", "score", "val_loss")  # of a learning curve
+_SWEEPS, _GATE = ({"lr", "steps", "accuracy"}, {"lr", "steps", "accuracy", "score"}), {"passed", "seconds", "value"}
 _MOST_TEXT = 65536  # characters
 _DEEPEST = 8
 
@@ -140,7 +140,7 @@ def _curve(value: Any) -> bool:
 
 
 def _rate(row: Any) -> bool:
-    return isinstance(row, dict) and row.keys() == _SWEEP and _numbers(list(row.values()))
+    return isinstance(row, dict) and row.keys() in _SWEEPS and _numbers(list(row.values()))
 
 
 def _gate(name: Any, entry: Any) -> bool:
@@ -229,6 +229,7 @@ CONFIG: dict[str, ValueKind] = {  # a row for each field of run.RunConfig, which
     "gates": _json("thresholds by gate", _gates),
     "sweep": _WORD,
     "engine": _WORD,
+    "score": _maybe(_text("a name", _NAME.fullmatch)),
     "net": _maybe(_LINE),
     "width": _MANY,
     "sweep_steps": _MANY,

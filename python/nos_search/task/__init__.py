@@ -2,5 +2,6 @@
 
 from .base import Budget, Split, Task
 from .registry import TASKS, load
+from .score import SCORES
 
-__all__ = ["TASKS", "Budget", "Split", "Task", "load"]
+__all__ = ["SCORES", "TASKS", "Budget", "Split", "Task", "load"]

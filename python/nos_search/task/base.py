@@ -1,11 +1,12 @@
 """Owns what a task is: examples in three fixed splits, the child network to train on them, and the budgets.
 
-Every task is a classification, of images or of the next token, so that one loss (cross-entropy) and one reward
-(accuracy, in [0, 1]) serve all of them.
+Every task is a classification, of images or of the next token, so that one loss (cross-entropy) serves all of them. Its
+score, which is the reward of a search, is a number in [0, 1] that score.py computes from accuracy and loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..bounds import check_count
-from ..errors import UsageError
+from ..errors import UsageError, choose
 from ..net import Inputs, Net, Spec, build, parse
+from .score import ACCURACY, SCORES, Measured
 
 IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
 
@@ -26,7 +28,8 @@ class Split:
 
     `x` is images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
     network computes in the type of the images, which is float32, or float64 for a reference. `y` is class numbers
-    int64, (n,) for images and (n, targets) for tokens; it is IGNORED where nothing is asked.
+    int64: (n,) where an example has one target, (n, targets) where it has one for each of its tokens. It is IGNORED
+    where nothing is asked.
     """
 
     x: Tensor
@@ -34,10 +37,10 @@ class Split:
 
     def __post_init__(self) -> None:
         image = self.x.is_floating_point() and self.x.dim() == 4 and self.y.dim() == 1
-        tokens = self.x.dtype == torch.int64 and self.x.dim() == 2 and self.y.dim() == 2
+        tokens = self.x.dtype == torch.int64 and self.x.dim() == 2 and self.y.dim() in (1, 2)
         if self.y.dtype != torch.int64 or not (image or tokens):
             raise ValueError(
-                "split: want x (n, c, h, w) of floats and y (n,) int64, or x (n, length) and y (n, targets) int64; "
+                "split: want x (n, c, h, w) of floats and y (n,), or tokens x (n, length) and y (n,) or (n, targets); "
                 f"got x {tuple(self.x.shape)} {self.x.dtype}, y {tuple(self.y.shape)} {self.y.dtype}"
             )
         if len(self.x) != len(self.y) or len(self.y) == 0:
@@ -71,7 +74,10 @@ class Task:
 
     Targets have `classes` classes. `width`, `net` and `depth` are those of the child network (net/). `inputs` is None
     for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per
-    character, or as "perplexity".
+    target, or as "perplexity".
+
+    `score` is the name of the task's score (score.py). `blind_loss` is the mean loss in nats of a guess that knows how
+    frequent each class is and nothing else; None takes the frequencies in the training split.
     """
 
     name: str
@@ -85,6 +91,17 @@ class Task:
     depth: int = 2
     inputs: Inputs | None = None
     loss_name: str = "loss"
+    score: str = ACCURACY
+    blind_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.blind_loss is None:
+            object.__setattr__(self, "blind_loss", class_entropy(self.train.y))
+
+    def reward(self, measured: Measured) -> float:
+        """Returns the score of a child in [0, 1]. It is 0 where the loss is not finite."""
+        assert self.blind_loss is not None
+        return SCORES[self.score].of(measured, self.blind_loss) if math.isfinite(measured.loss) else 0.0
 
     @property
     def shape(self) -> Inputs:
@@ -126,28 +143,45 @@ class Task:
         width: int | None = None,
         sweep_steps: int | None = None,
         train_steps: int | None = None,
+        score: str | None = None,
     ) -> Task:
-        """Returns the task with another child network (NAME[-DEPTH[-WIDTH]]), width or budget; None keeps the task's
-        own.
+        """Returns the task with another child network (NAME[-DEPTH[-WIDTH]]), width, budget or score; None keeps the
+        task's own.
 
         Raises UsageError for a value out of bounds and for a network that does not fit the task.
         """
         for name, value in (("--width", width), ("--sweep-steps", sweep_steps), ("--train-steps", train_steps)):
             if value is not None:
                 check_count(name, value, "leave it out for the task's own")
+        if score is not None and score not in SCORES:
+            raise choose("--score", score, tuple(SCORES))
         spec = self.spec if net is None or net == self.net else parse(net, self.shape.kind)
         budget = replace(
             self.budget,
             sweep_steps=sweep_steps or self.budget.sweep_steps,
             train_steps=train_steps or self.budget.train_steps,
         )
-        changed = replace(self, net=spec.name, depth=spec.depth, width=width or spec.width, budget=budget)
+        changed = replace(
+            self,
+            net=spec.name,
+            depth=spec.depth,
+            width=width or spec.width,
+            budget=budget,
+            score=score or self.score,
+        )
         changed.model()  # sizes that do not fit together are an error here, before any training
         return changed
 
 
 # Loads a task; the argument is the user's --data-dir or None.
 TaskLoader = Callable[[Path | None], Task]
+
+
+def class_entropy(y: Tensor) -> float:
+    """Returns the mean loss in nats, over the targets that count, of a guess that knows their frequencies alone."""
+    counts = y[y != IGNORED].bincount().double()
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * shares.log()).sum()) + 0.0  # no -0.0
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

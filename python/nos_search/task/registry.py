@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError, choose
-from . import charlm, cifar10, digits, fashion, patch10, translate
+from . import charlm, charmlp, cifar10, digits, fashion, mnist1d, patch10, teacher, translate
 from .base import Task, TaskLoader
 
 TASKS: dict[str, TaskLoader] = {
+    "charmlp": charmlp.load,
+    "teacher": teacher.load,
+    "mnist1d": mnist1d.load,
     "digits": digits.load,
     "fashion": fashion.load,
+    "fashion14": fashion.load_small,
     "fashion-full": fashion.load_full,
     "patch10": patch10.load,
     "cifar10": cifar10.load,

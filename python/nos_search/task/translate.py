@@ -3,9 +3,9 @@ the public domain.
 
 The package carries the 6689 pairs with at most 16 words a side (see _make_bible_subsets.py). A --data-dir with a file
 `pairs.tsv` (UTF-8, lines "source TAB target") gives other pairs. Words and punctuation marks are tokens, in lower case;
-the most frequent ones of the training pairs make the vocabularies. The reward is the share of next target tokens that
-are guessed right when the true ones before are given (teacher forcing); a target outside of the vocabulary does not
-count. The loss is shown as perplexity.
+the most frequent ones of the training pairs make the vocabularies. Next target tokens are guessed
+when the true ones before are given (teacher forcing); a target outside of the vocabulary does not count. The score is
+the share of bits that is saved of those that a guess by frequency alone costs; the loss is shown as perplexity.
 """
 
 from __future__ import annotations
@@ -94,4 +94,5 @@ def load(data_dir: Path | None) -> Task:
         depth=1,
         inputs=Inputs("pair", vocabulary=sizes[1], length=_LENGTH, source=_LENGTH, source_vocabulary=sizes[0]),
         loss_name="perplexity",
+        score="bits-saved",
     )

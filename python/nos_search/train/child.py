@@ -1,9 +1,9 @@
-"""Owns the score of a rule: the task's child network is trained with it, and the score is the validation accuracy.
+"""Owns the reward of a rule: the task's child network is trained with it and scored on validation data.
 
 The paper's protocol is a sweep over learning rates in powers of ten with a short training each, then a longer training
-from fresh weights at the best one; the reward is its final validation accuracy. A loss that is not finite stops a
-training at once; if that happens at every learning rate of the sweep, or in the longer training, the rule has diverged
-and its reward is 0.
+from fresh weights at the best one; the reward is its final score (in the paper the validation accuracy; here what the
+task says, task/score.py). A loss that is not finite stops a training at once; if that happens at every learning rate of
+the sweep, or in the longer training, the rule has diverged and its reward is 0.
 
 Sweep and longer training start from the same weights and see the same order of examples, so a rate that the sweep found
 stable is not undone by other luck.
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..errors import UsageError
 from ..rules import CompiledRule
 from ..task.base import Task
+from ..task.score import ACCURACY, DIVERGED, Measured
 from .allocator import keep_freed_memory
 from .engine import Engine, check_engine, kind_of
 from .graph import GraphStack, NoRoomError
@@ -28,7 +29,7 @@ from .stack import Stack, pays
 from .training import Cohort, Singles, Training
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # as in the paper's replicas
-_MIN_RUNG = 5  # steps; accuracies after fewer are mostly chance
+_MIN_RUNG = 5  # steps; scores after fewer are mostly chance
 _POINTS = 5  # of a curve shorter than an epoch
 
 Sweep = Literal["halving", "full"]
@@ -62,11 +63,12 @@ class ScoringProtocol:
 class Outcome:
     """An outcome says what became of a rule.
 
-    `reward` is the final validation accuracy in [0, 1], and 0.0 when it diverged. `lr` is the best rate of the sweep,
-    or None if all diverged. `test` is the accuracy on the test split, if it was asked for.
+    `reward` is the final score on validation data in [0, 1] (task/score.py), and 0.0 when it diverged. `lr` is the best
+    rate of the sweep, or None if all diverged. `test` is the score on the test split, if it was asked for.
 
     `curve` is fit for JSON. It has "sweep", with rows {lr, steps, accuracy}, and of the longer training "steps", "loss"
-    (the mean training loss up to there, in nats), "accuracy" and "val_loss" (of validation).
+    (the mean training loss up to there, in nats), "accuracy" and "val_loss" (of validation). Where the accuracy is not
+    the task's score both have "score", too.
     """
 
     status: Literal["done", "diverged"]
@@ -95,25 +97,33 @@ def _cohort(
     return Singles.start(rules, task, lrs=lrs, total_steps=steps, seed=seed, kind=kind)
 
 
+def _figures(task: Task, measured: Measured) -> dict[str, float]:
+    """Returns what a curve keeps of how well a child guesses: the accuracy, and the score where that is another
+    number."""
+    figures = {"accuracy": measured.accuracy}
+    return figures if task.score == ACCURACY else {**figures, "score": task.reward(measured)}
+
+
 def best_rate(
     rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] | None = None
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """Returns the best learning rate by validation accuracy (then by lower loss, then the lower rate), and one row per
-    rate. `kind` is the class that trains, in the place of the protocol's."""
+    """Returns the best learning rate by the score on validation data (then by lower loss, then the lower rate), and one
+    row per rate. `kind` is the class that trains, in the place of the protocol's."""
     kind = kind or kind_of(protocol.engine, task)
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep == "halving"]
     running = _cohort(rule, task, protocol, sorted(protocol.learning_rates), steps, seed, kind)
-    rows: dict[float, dict[str, Any]] = {lr: {"lr": lr, "steps": 0, "accuracy": 0.0} for lr in running.lrs}
+    rows: dict[float, dict[str, Any]] = {lr: {"lr": lr, "steps": 0, **_figures(task, DIVERGED)} for lr in running.lrs}
     for stop in [*rungs, steps]:
         running.run(stop)
-        accuracies = running.accuracies(task.val)
-        for lr, taken, accuracy in zip(running.lrs, running.steps(), accuracies, strict=True):
-            rows[lr].update(steps=taken, accuracy=accuracy)
+        measured = running.measure(task.val)
+        scores = [task.reward(each) for each in measured]
+        for lr, taken, each in zip(running.lrs, running.steps(), measured, strict=True):
+            rows[lr].update(steps=taken, **_figures(task, each))
         scored = sorted(
-            (-accuracy, loss, lr, k)
-            for k, (accuracy, loss, lr, alive) in enumerate(
-                zip(accuracies, running.losses(), running.lrs, running.alive(), strict=True)
+            (-reward, loss, lr, k)
+            for k, (reward, loss, lr, alive) in enumerate(
+                zip(scores, running.losses(), running.lrs, running.alive(), strict=True)
             )
             if alive
         )
@@ -133,17 +143,16 @@ def train(
     steps = task.budget.train_steps
     training = kind(rule, task, lr=lr, total_steps=steps, seed=seed)
     every = task.epoch if task.epoch <= steps else -(-steps // _POINTS)
-    curve: dict[str, Any] = {"steps": [], "loss": [], "accuracy": [], "val_loss": []}
+    curve: dict[str, Any] = {name: [] for name in ("steps", "loss", *_figures(task, DIVERGED), "val_loss")}
     for stop in [*range(every, steps, every), steps]:
         training.run(stop)
-        accuracy = training.accuracy(task.val)
+        measured = training.measure(task.val)
         if not training.alive:
             return Outcome("diverged", 0.0, lr, curve)
-        curve["steps"].append(training.step)
-        curve["loss"].append(training.loss)
-        curve["accuracy"].append(accuracy)
-        curve["val_loss"].append(training.val_loss)
-    return Outcome("done", curve["accuracy"][-1], lr, curve, training.accuracy(task.test) if test else None)
+        point = {"steps": training.step, "loss": training.loss, "val_loss": measured.loss, **_figures(task, measured)}
+        for name, value in point.items():
+            curve[name].append(value)
+    return Outcome("done", task.reward(measured), lr, curve, task.reward(training.measure(task.test)) if test else None)
 
 
 def score(

@@ -1,5 +1,5 @@
-"""Owns the comparison of rules over several seeds, by the mean and the confidence interval of validation and test
-accuracy.
+"""Owns the comparison of rules over several seeds, by mean and confidence interval of their scores on validation and
+test data.
 
 Each run has its own learning-rate sweep, so a comparison is between tuned rules. Equal seeds mean equal first weights
 and equal batches for every rule, which makes differences between rules less noisy than the rules' own spreads.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..rules import CompiledRule
 from ..task import Task
+from ..task.score import ACCURACY
 from .child import Outcome, ScoringProtocol, score
 
 CONFIDENCE = 0.95
@@ -22,11 +23,12 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Comparison:
     """One rule on one task over `seeds` runs. It has means, standard deviations (n - 1; 0 for one seed) and half widths
-    of the 95 % Student t interval (None for one seed) of accuracies in [0, 1]; a diverged run counts as 0.
+    of the 95 % Student t interval (None for one seed) of scores in [0, 1], which are of the kind `score`
+    (task/score.py); a diverged run counts as 0.
 
     `loss` is the mean validation loss in nats of the runs that did not diverge, or None if all did. `lrs` are the
-    learning rates that each run's sweep chose, None if all diverged. `vals` and `tests` are the accuracies of each run.
-    `difference` has the mean, and the half width of the interval, of the test accuracy minus the baseline's on the same
+    learning rates that each run's sweep chose, None if all diverged. `vals` and `tests` are the scores of each run.
+    `difference` has the mean, and the half width of the interval, of the test score minus the baseline's on the same
     seed.
     """
 
@@ -45,6 +47,7 @@ class Comparison:
     vals: tuple[float, ...]
     tests: tuple[float, ...]
     difference: tuple[float, float | None] | None = None
+    score: str = ACCURACY
 
     def against(self, baseline: Comparison) -> Comparison:
         """Returns the comparison with the difference to a baseline that was run on the same seeds."""
@@ -63,8 +66,8 @@ def half_width(values: Sequence[float]) -> float | None:
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
-    """Returns the comparison that several outcomes of one rule on one task make."""
+def summarise(rule: str, task: str, outcomes: Sequence[Outcome], *, score: str = ACCURACY) -> Comparison:
+    """Returns the comparison that several outcomes of one rule on one task make. `score` is the task's."""
     val = [outcome.reward for outcome in outcomes]
     test = [outcome.test or 0.0 for outcome in outcomes]
     losses = [outcome.curve["val_loss"][-1] for outcome in outcomes if outcome.status == "done"]
@@ -83,10 +86,11 @@ def summarise(rule: str, task: str, outcomes: Sequence[Outcome]) -> Comparison:
         tuple(outcome.lr for outcome in outcomes),
         tuple(val),
         tuple(test),
+        score=score,
     )
 
 
 def compare(rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seeds: Sequence[int]) -> Comparison:
     """Scores the rule once per seed; the sweep is repeated each time, so its choice is part of the spread."""
     outcomes = [score(rule, task, protocol, seed=seed, test=True) for seed in seeds]
-    return summarise(rule.label, task.name, outcomes)
+    return summarise(rule.label, task.name, outcomes, score=task.score)

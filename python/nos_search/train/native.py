@@ -17,6 +17,7 @@ from nos_ext import _C
 from ..errors import UsageError
 from ..rules import CompiledRule
 from ..task.base import Split, Task
+from ..task.score import DIVERGED, Measured
 from .seeds import derive_seed
 from .training import LOSS_LIMIT, Batches, Training, fresh_weights
 
@@ -65,7 +66,7 @@ class NativeTraining(Training):
         self.child.set_running([running.numpy() for running in weights.running])
         self.child.begin(rule.program, lr, total_steps, derive_seed(seed, "rule"))
         self.step = 0
-        self.loss = self.val_loss = math.nan
+        self.loss = math.nan
         self.alive = True
 
     def run(self, until: int) -> bool:
@@ -78,10 +79,9 @@ class NativeTraining(Training):
         self.loss = loss / max(1, steps)
         return self.alive
 
-    def accuracy(self, split: Split) -> float:
+    def measure(self, split: Split) -> Measured:
         if not self.alive:
-            return 0.0
+            return DIVERGED
         loss, right, targets = self.child.evaluate(*arrays(split))
-        self.val_loss = loss / targets
-        self.alive = math.isfinite(self.val_loss)
-        return right / targets if self.alive else 0.0
+        self.alive = math.isfinite(loss)
+        return Measured(right / targets, loss / targets) if self.alive else DIVERGED

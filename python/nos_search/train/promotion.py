@@ -26,7 +26,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung has tasks. A rule is scored on each, and its reward is the mean accuracy. `text` is as the user wrote
+    """A rung has tasks. A rule is scored on each, and its reward is the mean of the scores. `text` is as the user wrote
     it."""
 
     text: str

@@ -21,6 +21,7 @@ import nos_ext
 from ..net import Weights
 from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
+from ..task.score import DIVERGED, Measured
 from .seeds import derive_seed
 from .training import LOSS_LIMIT, Batches, cross_entropy, eval_batch, fresh_weights, loss_is_due
 
@@ -101,9 +102,9 @@ class Stack:
         return losses.detach()
 
     @torch.no_grad()
-    def accuracies(self, split: Split) -> list[float]:
-        """Returns the accuracy of each child. It is 0.0 for the dead, and for those whose loss is not finite, which are
-        dead from then on."""
+    def measure(self, split: Split) -> list[Measured]:
+        """Returns how well each child guesses. It is DIVERGED for the dead, and for those whose loss is not finite,
+        which are dead from then on."""
         size, count = eval_batch(split), len(self.lrs)
         right = torch.zeros(count, dtype=torch.int64, device=split.x.device)
         loss = torch.zeros(count, dtype=torch.float64, device=split.x.device)
@@ -119,7 +120,11 @@ class Stack:
             right += (out.argmax(-1) == y).flatten(1).sum(1)
         finite = (loss.isfinite()).tolist()
         self._alive = [a and b for a, b in zip(self._alive, finite, strict=True)]
-        return [n / targets if a else 0.0 for n, a in zip(right.tolist(), self._alive, strict=True)]
+        means = (loss / targets).tolist()
+        return [
+            Measured(n / targets, mean) if a else DIVERGED
+            for n, mean, a in zip(right.tolist(), means, self._alive, strict=True)
+        ]
 
     def alive(self) -> list[bool]:
         return list(self._alive)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -21,6 +22,7 @@ import nos_ext
 from ..net import Weights
 from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
+from ..task.score import DIVERGED, Measured
 from .seeds import derive_seed
 
 LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3 for ten
@@ -51,14 +53,24 @@ def fresh_weights(task: Task, seed: int) -> Weights:
     return Weights(params, [running.to(device, dtype) for running in drawn.running])
 
 
+@lru_cache(maxsize=4)
+def _first_order(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the first shuffle of `count` examples, and the state of its generator after it. All trainings of a rule
+    share it, and on a large task it would cost more than a sweep's steps."""
+    shuffle = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=shuffle), shuffle.get_state()
+
+
 class Batches:
     """This is the order of the examples: every one comes once per epoch, in a new shuffle each time, the same for equal
     seeds."""
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
-        self._shuffle = torch.Generator().manual_seed(derive_seed(seed, "order"))
-        self._order = torch.empty(0, dtype=torch.long)
+        first, state = _first_order(len(task.train), derive_seed(seed, "order"))
+        self._order = first.to(task.train.x.device)
+        self._shuffle = torch.Generator()
+        self._shuffle.set_state(state)
 
     def next(self) -> Tensor:
         """Returns the indices of the next batch."""
@@ -73,7 +85,7 @@ class Batches:
 class Training:
     """One training of one rule at one learning rate, which is taken in pieces.
 
-    `loss` is the mean over the last call of run(), in nats; `val_loss` is that of the last accuracy().
+    `loss` is the mean over the last call of run(), in nats.
     """
 
     def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
@@ -86,7 +98,7 @@ class Training:
         self._batches = Batches(task, seed)
         self._odd: list[int] | None = None  # parameters whose gradients come in another layout
         self.step = 0
-        self.loss = self.val_loss = math.nan
+        self.loss = math.nan
         self.alive = True
 
     def _gradients(self, loss: Tensor) -> list[Tensor]:
@@ -129,11 +141,11 @@ class Training:
         )
 
     @torch.no_grad()
-    def accuracy(self, split: Split) -> float:
-        """Returns the share of the targets of `split` that are guessed right. If the loss is not finite it is 0.0, and
-        the training has ended."""
+    def measure(self, split: Split) -> Measured:
+        """Returns how well the child guesses the targets of `split`. If the loss is not finite it is DIVERGED, and the
+        training has ended."""
         if not self.alive:
-            return 0.0
+            return DIVERGED
         right = torch.zeros((), dtype=torch.int64, device=split.x.device)
         loss = torch.zeros((), dtype=torch.float64, device=split.x.device)
         size = eval_batch(split)
@@ -143,9 +155,9 @@ class Training:
             loss += cross_entropy(logits, y, reduction="sum")
             right += (logits.argmax(-1) == y).sum()
         targets = int((split.y != IGNORED).sum())
-        self.val_loss = float(loss) / targets
-        self.alive = math.isfinite(self.val_loss)
-        return int(right) / targets if self.alive else 0.0
+        mean = float(loss) / targets
+        self.alive = math.isfinite(mean)
+        return Measured(int(right) / targets, mean) if self.alive else DIVERGED
 
 
 class Cohort(Protocol):
@@ -157,7 +169,7 @@ class Cohort(Protocol):
     def run(self, until: int) -> None:
         """Takes all that are alive up to step `until`."""
 
-    def accuracies(self, split: Split) -> Sequence[float]: ...
+    def measure(self, split: Split) -> Sequence[Measured]: ...
 
     def alive(self) -> Sequence[bool]: ...
 
@@ -199,8 +211,8 @@ class Singles:
         for training in self._trainings:
             training.run(until)
 
-    def accuracies(self, split: Split) -> list[float]:
-        return [training.accuracy(split) for training in self._trainings]
+    def measure(self, split: Split) -> list[Measured]:
+        return [training.measure(split) for training in self._trainings]
 
     def alive(self) -> list[bool]:
         return [training.alive for training in self._trainings]
