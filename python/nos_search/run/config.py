@@ -36,7 +36,8 @@ class RunConfig:
 
     `trials`, `children` and `seconds` limit the proposals, the trained children and the time; None is no limit. The run
     also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
-    `batch` rules are asked for at a time.
+    `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
+    thirty.
     `executor` None is "inprocess" with one worker and "loky" with more. With several workers answers come in the order
     of the clock, so such a run does not repeat exactly, though each reward does.
     `threads` are torch's while a child trains. Results are equal bit for bit only for equal numbers of threads.
@@ -64,7 +65,7 @@ class RunConfig:
     train_steps: int | None = None
     data_dir: str | None = None
     seed: int = 1
-    batch: int = 8
+    batch: int = 32
     executor: str | None = None
     workers: int = 1
     threads: int = 1

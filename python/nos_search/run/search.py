@@ -9,6 +9,7 @@ depend on whether the run was stopped, killed or resumed in between; with one wo
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,7 +27,10 @@ from .config import RunConfig
 from .resume import restore, result_of
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
-_CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a second
+_CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes a moment
+# Answers are committed in groups: a commit costs as much as the rest of the loop.
+_GROUP = 64  # answers at most
+_GROUP_SECONDS = 0.05  # and so long at most, save while a child trains that takes longer than the one before it
 
 
 class Listener(Protocol):
@@ -36,7 +40,7 @@ class Listener(Protocol):
         """A trial's child was handed to the executor, or its rule for a higher rung."""
 
     def on_trial(self, trial: Trial) -> None:
-        """A trial was answered and written."""
+        """A trial was answered and written, and a kill does not lose it any more."""
 
     def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
         """A trial's rule was scored on a rung above 0, and that was written."""
@@ -81,6 +85,9 @@ class Search:
         self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
         self._checkpointed = resumed.known
+        self._unsaid: list[Trial] = []  # answered since the last commit; listeners do not know of them yet
+        self._committed = 0.0  # when, by the clock
+        self._pace = math.inf  # seconds that the last child took
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -103,9 +110,11 @@ class Search:
                 elif reason != "seconds":
                     self._promote()
                 if self._flying or self._promoted:
+                    self._commit_group(ahead=self._pace)
                     for answer in self.executor.wait():
                         self._land(answer)
-                    self._commit()
+                        self._pace = answer.seconds
+                    self._commit_group()
                 elif reason is not None:
                     self._commit(checkpoint=True)
                     state = "finished"
@@ -149,7 +158,7 @@ class Search:
                 self._launch(*self._ready.popleft())
             else:
                 self._ask()
-        self._commit()
+            self._commit_group()
 
     def _wanted(self) -> bool:
         """Tells whether the limits leave room for one more answer, should all that are in flight be answered well."""
@@ -278,16 +287,24 @@ class Search:
         self.store.put(trial)
         self._answered += 1
         self._best = max(self._best, trial.reward or 0.0)
-        for listener in self.listeners:
-            listener.on_trial(trial)
+        self._unsaid.append(trial)
+
+    def _commit_group(self, *, ahead: float = 0.0) -> None:
+        """Commits when that is due, or will be in `ahead` seconds, for which nothing else is going to happen."""
+        if len(self._unsaid) >= _GROUP or self.clock() + ahead - self._committed >= _GROUP_SECONDS:
+            self._commit()
 
     def _commit(self, *, checkpoint: bool = False) -> None:
-        """Commits the state of the run, so that resume finds it. There is no wait between two commits, so a crash loses
-        little work."""
+        """Commits the state of the run, so that resume finds it, and tells the listeners what has come of it."""
         if self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
             self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
             self._checkpointed = self._answered
         self.store.commit()
+        self._committed = self.clock()
+        unsaid, self._unsaid = self._unsaid, []
+        for trial in unsaid:
+            for listener in self.listeners:
+                listener.on_trial(trial)
 
 
 def _names(trial: Trial) -> list[str]:
