@@ -293,7 +293,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
         ({"target": 2.0}, "--target 2 is outside"),
         ({"threads": 0}, "--threads 0 is below 1"),
         ({"seed": -1}, "--seed -1 is outside"),
-        ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: halving, full"),
+        ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: fine, halving, full"),
     ],
 )
 def test_wrong_configurations(changes: dict[str, object], message: str) -> None:

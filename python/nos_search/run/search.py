@@ -73,6 +73,8 @@ class Search:
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
         self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
         self._ready: deque[tuple[Trial, CompiledRule]] = deque()  # not yet handed to the executor
+        self._trained_since: set[str] = set()  # names of what was trained since the first of `_judged` was judged
+        self._ahead = executor.slots > 1
         self._flying: dict[int, Trial] = {}
         self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
         self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
@@ -145,17 +147,19 @@ class Search:
         return None
 
     def _fill(self, start: float) -> None:
-        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted."""
+        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted. While others train,
+        the next rules are asked for and judged already, but not answered: so answers come about in the order of
+        proposals, and a limit on trials does not fall on those that are answered quickly."""
         self._promote()
         while self._wanted() and self._limit(self.clock() - start) is None:
-            if self._judged:
+            if self._full and not (self._ahead and (self._open or not (self._judged or self._ready))):
+                break
+            if self._ready and not self._full:
+                self._launch(*self._ready.popleft())
+            elif self._judged and not self._full:
                 self._admit(*self._judged.popleft())
             elif self._open:
                 self._judge()
-            elif self._full:
-                break
-            elif self._ready:
-                self._launch(*self._ready.popleft())
             else:
                 self._ask()
             self._commit_group()
@@ -208,6 +212,8 @@ class Search:
 
     def _judge(self) -> None:
         """Takes what is open through the gates."""
+        if not self._judged:
+            self._trained_since.clear()
         self._judged.extend(self._verdicts(list(self._open)))
         self._open.clear()
 
@@ -225,6 +231,10 @@ class Search:
         """Answers a trial that the gates stopped, lets it wait for an equal one, or makes it ready."""
         if verdict.status == "rejected":
             return self._answer(replace(trial, status="rejected", reward=0.0))
+        news = self._trained_since.intersection(_names(trial))
+        if news:  # an equal one was trained after this one was judged
+            self._trained_since -= news
+            return self._judged.extendleft(self._verdicts([trial]))
         twin = verdict.duplicate_of
         if twin is None:
             twin = next((self._leaders[name] for name in _names(trial) if name in self._leaders), None)
@@ -259,6 +269,7 @@ class Search:
                 self._failures = 0
                 self._trained[trial.id] = done
                 self.funnel.record(trial.id, trial.tokens)
+                self._trained_since.update(_names(trial))
                 self._answer(done)
                 return self._climb.add(done)
             reason = f"the outcome cannot be stored: {fault}"
