@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from nos_ext import _C
 from nos_search.cli import main
 from nos_search.errors import UsageError
 from nos_search.rules import compile_rule
+from nos_search.run import trainings
 from nos_search.run.config import RunConfig
 from nos_search.store import Store
 from nos_search.task import Task, load
-from nos_search.train.child import ScoringProtocol, score
+from nos_search.train import side
+from nos_search.train.child import Outcome, ScoringProtocol, Sweep, score
 from nos_search.train.engine import kind_of
 from nos_search.train.native import NativeTraining
 from nos_search.train.training import Training
@@ -95,6 +99,51 @@ def test_rewards_agree_over_seeds() -> None:
     assert abs(differences.mean()) < 5.84 * differences.std(ddof=1) / 2 + 1e-9  # t of 99 %, three degrees
 
 
+@pytest.mark.parametrize("sweep", ["fine", "full"])
+def test_rates_side_by_side_have_the_same_bits(sweep: Sweep) -> None:
+    task = digits()
+    for text in ("adam", "drop(m_hat, 0.3) * exp(noise)", "1e30 * g"):
+        one, *more = (
+            score(compile_rule(text), task, ScoringProtocol(sweep, engine="native", threads=threads), seed=3, test=True)
+            for threads in (1, 2, 5)
+        )
+        assert more == [one, one]
+
+
+def test_seeds_side_by_side_have_the_same_bits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: list[int] = []
+    inside = threading.Semaphore(0)
+    real = trainings.score
+
+    def watched(*args: Any, **more: Any) -> Outcome:
+        inside.release()
+        most.append(inside._value)
+        try:
+            return real(*args, **more)
+        finally:
+            inside.acquire()
+
+    monkeypatch.setattr(trainings, "score", watched)
+    words = ["evaluate", "adam", "m_hat", "--seeds", "4", "--sweep-steps", "8", "--train-steps", "40", "--json"]
+    printed = []
+    for threads in ("1", "3"):
+        most.clear()
+        assert main([*words, "--threads", threads]) == 0
+        printed.append(json.loads(capsys.readouterr().out))
+        assert max(most) <= int(threads)
+    assert printed[0] == printed[1]
+    assert printed[0]["engine"] == "native"  # of auto
+
+
+def test_threads_leave_each_worker_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side, "cores", lambda: 8)
+    assert [RunConfig(workers=n).make_protocol().threads for n in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert RunConfig(threads=3).make_protocol().threads == 3
+    assert (RunConfig().torch_threads, RunConfig(threads=3).torch_threads) == (1, 3)
+
+
 def test_auto_takes_torch_where_there_are_no_kernels() -> None:
     assert kind_of("auto", digits()) is NativeTraining
     assert kind_of("torch", digits()) is Training
@@ -128,6 +177,18 @@ def test_a_run_keeps_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[st
         shown.append(json.loads(capsys.readouterr().out))
     assert shown[0]["leaderboard"] == shown[1]["leaderboard"]
     assert any(row["reward"] > 0 for row in shown[0]["leaderboard"])
+
+
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [([], "native"), (["--net", "wrn-10-1"], "torch"), (["--promote", "digits:wrn-10-1"], "auto")],
+)
+def test_a_run_writes_down_what_auto_came_to(options: list[str], engine: str, tmp_path: Path) -> None:
+    few = ["--sweep-steps", "2", "--train-steps", "2", "--trials", "1", "--strategy", "random"]
+    assert main(["run", *few, *options, "--out", str(tmp_path / "run")]) == 0
+    with Store.open(tmp_path / "run") as store:
+        assert store.config["engine"] == engine
+        assert (store.config["sweep"], store.config["protocol"]) == ("fine", "default")
 
 
 def test_a_configuration_without_an_engine_is_torch_s() -> None:

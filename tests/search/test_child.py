@@ -12,7 +12,8 @@ from nos_search.errors import UsageError
 from nos_search.net import ConvNet
 from nos_search.rules import compile_rule, parse_rule_argument
 from nos_search.task import Task, load
-from nos_search.train.child import LEARNING_RATES, ScoringProtocol, score
+from nos_search.train.child import LEARNING_RATES, ScoringProtocol, best_rate, score
+from nos_search.train.engine import Engine, kind_of
 from nos_search.train.evaluate import compare
 from nos_search.train.seeds import derive_seed
 from nos_search.train.training import Training
@@ -81,7 +82,7 @@ def test_every_example_is_seen_once_an_epoch(tiny: Task) -> None:
         assert len(epoch.unique()) == 1100
 
 
-@pytest.mark.parametrize("sweep", ["halving", "full"])
+@pytest.mark.parametrize("sweep", ["fine", "halving", "full"])
 def test_equal_seeds_give_equal_bits(tiny: Task, sweep: str) -> None:
     rule = compile_rule("drop(m_hat, 0.3) * exp(noise)")
     protocol = ScoringProtocol(sweep=sweep)  # type: ignore[arg-type]
@@ -109,12 +110,35 @@ def test_curve(tiny: Task) -> None:
 
 def test_halving_stops_the_worse_half(tiny: Task) -> None:
     task = tiny.with_options(sweep_steps=20)
-    outcome = score(compile_rule("clip(g, 0.001)"), task, ScoringProtocol(), seed=1)
+    outcome = score(compile_rule("clip(g, 0.001)"), task, ScoringProtocol("halving"), seed=1)
     assert sorted(row["steps"] for row in outcome.curve["sweep"]) == [5, 5, 5, 10, 10, 20, 20]
     chosen = next(row for row in outcome.curve["sweep"] if row["lr"] == outcome.lr)
     assert chosen["steps"] == 20
-    short = score(compile_rule("clip(g, 0.001)"), tiny.with_options(sweep_steps=8), ScoringProtocol(), seed=1)
+    short = score(compile_rule("clip(g, 0.001)"), tiny.with_options(sweep_steps=8), ScoringProtocol("halving"), seed=1)
     assert [row["steps"] for row in short.curve["sweep"]] == [8] * 7
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_the_fine_sweep_goes_on_around_the_best_decade(tiny: Task, engine: Engine) -> None:
+    """By the same criterion: score, then the lower loss, then the lower rate."""
+    task = tiny.with_options(sweep_steps=20)
+    for text in ("m_hat", "adam", "sign(g)"):
+        rule = compile_rule(text)
+        coarse, first = best_rate(rule, task, ScoringProtocol("halving", engine=engine), seed=2)
+        chosen, rows = best_rate(rule, task, ScoringProtocol("fine", engine=engine), seed=2)
+        assert coarse is not None
+        around = [coarse / 4, coarse / 2, coarse * 2, coarse * 4]
+        assert [row for row in rows if row["lr"] not in around] == first
+        assert [row["lr"] for row in rows] == sorted([*LEARNING_RATES, *around])
+        ends = {}
+        for lr in (coarse, *around):
+            training = kind_of(engine, task)(rule, task, lr=lr, total_steps=20, seed=2)
+            for stop in (5, 10, 20) if lr == coarse else (20,):
+                training.run(stop)
+            ends[lr] = (-training.measure(task.val).accuracy, training.loss, lr)
+        assert chosen == min(ends.values())[2]
+    bad = score(compile_rule("log(-1 - g * g)"), tiny, ScoringProtocol("fine", engine=engine), seed=1)
+    assert (bad.status, len(bad.curve["sweep"])) == ("diverged", 7)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +157,8 @@ def test_divergence_scores_nothing_and_stops_at_once(tiny: Task, text: str) -> N
 def test_divergence_in_the_longer_training(tiny: Task) -> None:
     """Fine for as many steps as the sweep has, then out of bounds."""
     task = tiny.with_options(sweep_steps=2, train_steps=40)
-    blown = score(compile_rule("-g * exp(m / m_hat * 60)"), task, ScoringProtocol(learning_rates=(1e-5,)), seed=1)
+    protocol = ScoringProtocol("full", learning_rates=(1e-5,))
+    blown = score(compile_rule("-g * exp(m / m_hat * 60)"), task, protocol, seed=1)
     assert (blown.status, blown.reward, blown.lr) == ("diverged", 0.0, 1e-5)
 
 
@@ -173,7 +198,7 @@ def test_derived_seeds() -> None:
 
 
 def test_protocol_and_rule_errors() -> None:
-    with pytest.raises(UsageError, match="--sweep 'binary' is not known; choose one of: halving, full"):
+    with pytest.raises(UsageError, match="--sweep 'binary' is not known; choose one of: fine, halving, full"):
         ScoringProtocol(sweep="binary")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="learning rates"):
         ScoringProtocol(learning_rates=(0.1, math.nan))

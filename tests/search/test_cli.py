@@ -239,7 +239,7 @@ WRONG = [
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
     (["run", "--vocabulary", "x"], "vocabulary 'x' is not known; choose one of: icml, arxiv, arxiv-decay"),
-    (["run", "--sweep", "x"], "--sweep 'x' is not known; choose one of: halving, full"),
+    (["run", "--sweep", "x"], "--sweep 'x' is not known; choose one of: fine, halving, full"),
     (["run", "--width", "0"], "--width 0 is below 1"),
     (["run", "--target", "7"], "--target 7 is outside (0, 1]"),
     (["run", "--data-dir", "/no/where", "--task", "fashion"], "/no/where is not a folder"),

@@ -127,12 +127,15 @@ def test_what_is_not_committed_is_not_there(tmp_path: Path) -> None:
 def test_wrong_rows_are_refused(tmp_path: Path) -> None:
     with create(tmp_path / "run") as store:
         store.put(TRIAL)
+        store.commit()
         with pytest.raises(TypeError):
             store.put_checkpoint({"n": object()}, told=1)
         with pytest.raises(ValueError, match="status 'lost' is not one of running, done"):
             store.put(replace(TRIAL, id=1, told=1, status="lost"))
+        store.put(replace(TRIAL, id=1))
         with pytest.raises(sqlite3.IntegrityError, match="told"):  # two trials cannot be the same answer
-            store.put(replace(TRIAL, id=1))
+            store.commit()
+        store.rollback()
         assert store.trials() == [TRIAL]
 
 

@@ -43,7 +43,7 @@ def test_what_is_finished_is_shown_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[object], fault: BaseException, status: int
 ) -> None:
     path = tmp_path / "night.json"
-    words = ["evaluate", *RULES, "--seeds", "2", "--baseline", "adam", "--json", *SMALL]
+    words = ["evaluate", *RULES, "--seeds", "2", "--baseline", "adam", "--json", "--threads", "1", *SMALL]
     assert main(words) == 0
     whole = json.loads(capsys.readouterr().out)
     trained[:] = [(4, fault)]  # after the second rule's first seed
@@ -71,7 +71,7 @@ def test_what_is_finished_is_shown_and_kept(
 
 def test_nothing_finished_and_nothing_kept(capsys: pytest.CaptureFixture[str], trained: list[object]) -> None:
     trained[:] = [(2, KeyboardInterrupt())]
-    assert main(["evaluate", "g", "--seeds", "2", *SMALL]) == 130
+    assert main(["evaluate", "g", "--seeds", "2", "--threads", "1", *SMALL]) == 130
     out, err = capsys.readouterr()
     assert out == ""
     assert "1 of 2 trainings are finished, and not kept: see --out" in err
@@ -94,7 +94,7 @@ def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*words, *SMALL]) == 0
     before = Path(path).read_bytes()
     for more, said in (
-        (["--sweep", "full", *SMALL], "has trainings with sweep halving, not full"),
+        (["--sweep", "full", *SMALL], "has trainings with sweep fine, not full"),
         (["--threads", "2", *SMALL], "has trainings with threads 1, not 2"),
         ([*SMALL[:2], "--train-steps", "7", "--width", "4"], "has trainings with digits train-steps 6, not 7"),
     ):

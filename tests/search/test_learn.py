@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from nos_search.space import Space
+from nos_search.space import ProgramSpace, SearchSpace, Space
 from nos_search.strategy import ControllerStrategy, Result
 from nos_search.strategy.learn import (
     conjugate_gradient,
     fisher_product,
     mean_kl,
-    ppo_objective,
-    reinforce_objective,
+    ppo_slope,
+    reinforce_slope,
     trpo_step,
 )
 from nos_search.strategy.policy import Policy
+from nos_search.strategy.unrolled import Unrolled
 
 from .conftest import evaluated
 
@@ -33,25 +35,73 @@ CLIPPED = [
 ]
 
 
+def clipped(log_prob: torch.Tensor, old: torch.Tensor, advantage: torch.Tensor, clip: float) -> torch.Tensor:
+    """PPO's objective as Schulman et al. 2017 write it, eq. 7."""
+    ratio = torch.exp(log_prob - old)
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+
+
 @pytest.mark.parametrize(("difference", "advantage", "gradient"), CLIPPED)
 def test_ppo_gradient(difference: float, advantage: float, gradient: float) -> None:
-    log_prob = torch.tensor([difference - 7.0], dtype=torch.float64, requires_grad=True)
-    old = torch.tensor([-7.0], dtype=torch.float64)
-    value = ppo_objective(log_prob, old, torch.tensor([advantage], dtype=torch.float64), 0.2)
-    (slope,) = torch.autograd.grad(value, log_prob)
-    assert float(slope) == pytest.approx(gradient, abs=1e-12)
-    ratio = math.exp(difference)
-    clipped = min(max(ratio, 0.8), 1.2)
-    assert value.item() == pytest.approx(min(ratio * advantage, clipped * advantage))
+    log_prob, old, advantages = (np.array([x], np.float64) for x in (difference - 7.0, -7.0, advantage))
+    slope = ppo_slope(log_prob, old, advantages, 0.2)
+    assert slope[0] == pytest.approx(gradient, abs=1e-12)
+    leaf = torch.from_numpy(log_prob).requires_grad_()
+    value = clipped(leaf, torch.from_numpy(old), torch.from_numpy(advantages), 0.2)
+    assert slope[0] == pytest.approx(float(torch.autograd.grad(value, leaf)[0]), abs=1e-12)
 
 
 def test_ppo_starts_as_the_policy_gradient() -> None:
-    log_prob = torch.tensor([-3.0, -4.0], requires_grad=True)
-    advantage = torch.tensor([1.0, -0.5])
-    (ppo,) = torch.autograd.grad(ppo_objective(log_prob, log_prob.detach(), advantage, 0.2), log_prob)
-    (plain,) = torch.autograd.grad(reinforce_objective(log_prob, advantage), log_prob)
-    assert torch.allclose(ppo, plain)
-    assert torch.allclose(plain, advantage / 2)
+    log_prob, advantage = np.array([-3.0, -4.0], np.float32), np.array([1.0, -0.5], np.float32)
+    plain = reinforce_slope(advantage)
+    assert np.allclose(ppo_slope(log_prob, log_prob, advantage, 0.2), plain)
+    assert np.allclose(plain, advantage / 2)
+
+
+@pytest.mark.parametrize("space", [Space(groups=2), ProgramSpace(lines=3)], ids=["nos", "program"])
+def test_the_gradient_by_hand_is_that_of_autograd(space: SearchSpace) -> None:
+    """Of PPO's objective and the entropy bonus, for every weight of the policy, away from the old policy."""
+    generator = torch.Generator().manual_seed(3)
+    policy = Policy(space, hidden=5, embedding=4, generator=generator)
+    with torch.no_grad():
+        policy.flat.mul_(12)
+    network = Unrolled(policy, 9)
+    strings, drawn = network.sample(generator)
+    with torch.no_grad():
+        policy.flat.mul_(1.1)
+    advantage, old = torch.randn(9, generator=generator), torch.tensor(drawn)
+    network.strings(strings)
+    network.forward()
+    gradients = [torch.full_like(parameter, math.nan) for parameter in policy.parameters()]
+    slope = ppo_slope(network.log_prob(), old.numpy(), advantage.numpy(), 0.2)
+    network.backward(network.slope(slope, 0.05), gradients)
+
+    policy.double()
+    batch = policy.batch(strings)
+    log_p = policy.distributions(batch)
+    log_prob = policy.log_prob(log_p, batch)
+    value = clipped(log_prob, old.double(), advantage.double(), 0.2) + 0.05 * policy.entropy(log_p, batch).mean()
+    wanted = torch.autograd.grad(value, list(policy.parameters()))
+    assert np.allclose(network.log_prob(), log_prob.detach().numpy(), rtol=1e-5)
+    entropies = (network.entropies() * network.live).sum(axis=0)
+    assert np.allclose(entropies, policy.entropy(log_p, batch).detach().numpy(), rtol=1e-4, atol=1e-5)
+    for mine, other in zip(gradients, wanted, strict=True):
+        assert (mine - other).abs().max() < 2e-5 * other.abs().max()
+
+
+def test_a_step_is_that_of_torch_s_adam() -> None:
+    strategy = ControllerStrategy(Space(groups=1), seed=1, hidden=8, embedding=4, lr=0.03)
+    twin = strategy.policy.flat.clone().requires_grad_()
+    adam = torch.optim.Adam([twin], lr=0.03, maximize=True)
+    for k in range(4):
+        strategy._gradient.copy_(torch.randn(twin.shape, generator=torch.Generator().manual_seed(k)) * 0.1**k)
+        twin.grad = strategy._gradient.clone()
+        strategy._ascend()
+        adam.step()
+    assert torch.allclose(strategy.policy.flat, twin, rtol=1e-5, atol=1e-6)
+    moments = strategy.state_dict()["adam"]
+    assert torch.allclose(torch.cat([entry["exp_avg"].flatten() for entry in moments]), adam.state[twin]["exp_avg"])
+    assert {float(entry["step"]) for entry in moments} == {4.0}
 
 
 def test_conjugate_gradient_is_the_dense_solve() -> None:
@@ -73,7 +123,7 @@ def policy_and_batch(n: int = 12, seed: int = 1) -> tuple[Policy, list[tuple[int
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(10)  # away from uniform
-    strings, log_prob = policy.sample(n, generator)
+    strings, log_prob = Unrolled(policy, n).sample(generator)
     return policy, strings, torch.tensor(log_prob)
 
 
@@ -83,7 +133,7 @@ def test_sampling_and_evaluation_agree() -> None:
     assert torch.allclose(log_prob, sampled, atol=1e-4)
     assert (entropy > 0).all()
     # one position, by hand: the frequencies of first tokens follow the softmax
-    many, _ = policy.sample(4000, torch.Generator().manual_seed(5))
+    many, _ = Unrolled(policy, 4000).sample(torch.Generator().manual_seed(5))
     first = policy.distributions(policy.batch(strings[:1]))[0, 0].exp()[:17]
     counted = torch.bincount(torch.tensor([string[0] for string in many]), minlength=17) / 4000
     assert (counted - first).abs().max() < 0.03

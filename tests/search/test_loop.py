@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from nos_search.errors import SearchError, UsageError
-from nos_search.executor import Job
+from nos_search.executor import Answer, Job
 from nos_search.gate import GATES, Gates, gate_counts
 from nos_search.run.climbing import climbed, order
-from nos_search.run.config import RunConfig
+from nos_search.run.config import RunConfig, versions
 from nos_search.run.search import Search
 from nos_search.show.leaderboard import counts, leaderboard, summary
 from nos_search.space import ProgramSpace, Space
-from nos_search.store import Store
+from nos_search.store import Score, Store, Trial, schema
 from nos_search.strategy import create
 from nos_search.train.promotion import due
 
-from .conftest import Clock, StubExecutor, stub_outcome, stub_search, table
+from .conftest import Clock, StubExecutor, repeatable, stub_outcome, stub_search, table
 
 ONE_GROUP = Space(groups=1).config()
 OPEN = {"descent": None, "screen": None}
@@ -28,7 +28,7 @@ SMALL_CONTROLLER = {"hidden": 8, "embedding": 4}
 
 def config(**changes: object) -> RunConfig:
     """Without the two gates that judge by numbers, so that most candidates reach the executor."""
-    defaults = {"trials": 120, "strategy_options": SMALL_CONTROLLER, "space": ONE_GROUP, "gates": OPEN}
+    defaults = {"trials": 120, "batch": 8, "strategy_options": SMALL_CONTROLLER, "space": ONE_GROUP, "gates": OPEN}
     return RunConfig(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
@@ -138,6 +138,85 @@ def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> 
     assert table(tmp_path / "broken") == table(tmp_path / "whole")
 
 
+class Quick(StubExecutor):
+    """Answers as fast as the kernels train, so that answers are committed in groups."""
+
+    def wait(self) -> list[Answer]:
+        return [replace(answer, seconds=1e-4) for answer in super().wait()]
+
+
+def test_answers_are_committed_in_groups_and_nobody_hears_of_them_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    heard: list[int] = []
+
+    class Reader:
+        def on_start(self, trial: Trial, rung: int) -> None: ...
+        def on_promotion(self, trial: Trial, rung: int, score: Score) -> None: ...
+        def on_trial(self, trial: Trial) -> None:
+            if trial.id not in heard:  # the first of its group: all of it must be there for another reader
+                with Store.open(tmp_path / "run") as store:
+                    heard.extend(t.id for t in store.trials() if t.told is not None and t.id not in heard)
+            assert trial.id in heard
+
+    commit = Store.commit
+
+    def counted(store: Store) -> None:
+        groups.append(sum(row[columns.index("told")] is not None for row in store._waiting.values()))
+        commit(store)
+
+    columns = list(schema.TRIAL)
+    monkeypatch.setattr(Store, "commit", counted)
+    chosen = config(trials=400, batch=32)
+    with Store.create(tmp_path / "run", chosen.to_json(), versions()) as store:
+        clock = Clock(tick=1e-4)
+        assert Search(store, chosen, Quick(), listeners=[Reader()], clock=clock, wall=clock).run() == "trials"
+    assert len(heard) == 400
+    assert max(groups) <= 64 + 1
+    assert sum(n > 1 for n in groups) > 5
+    assert len(groups) < 100
+    stub_search(tmp_path / "one by one", chosen, StubExecutor())
+    assert [replace(t, seconds=0.0) for t in repeatables(tmp_path / "run")] == [
+        replace(t, seconds=0.0) for t in repeatables(tmp_path / "one by one")
+    ]
+
+
+def repeatables(folder: Path) -> list[Trial]:
+    with Store.open(folder) as store:
+        return [repeatable(trial) for trial in store.trials()]
+
+
+def test_a_crash_between_two_commits_changes_nothing(tmp_path: Path) -> None:
+    """What was answered and not committed is asked for and answered again."""
+    chosen = config(trials=200)
+    stub_search(tmp_path / "whole", chosen, StubExecutor())
+
+    class CrashError(Exception):
+        pass
+
+    def crash(job: Job) -> None:
+        if len(executor.jobs) == 23:
+            raise CrashError
+
+    lost = 0
+    for attempt in range(20):
+        executor = Quick(crash)
+        clock = Clock(tick=5e-4)
+        folder = tmp_path / "broken"
+        with Store.open(folder, write=True) if attempt else Store.create(folder, chosen.to_json(), versions()) as store:
+            search = Search(store, chosen, executor, clock=clock, wall=clock)
+            try:
+                assert search.run() == "trials"
+                break
+            except CrashError:
+                lost += len(search._unsaid)
+    assert lost > 5
+    assert [replace(t, seconds=0.0) for t in repeatables(tmp_path / "broken")] == [
+        replace(t, seconds=0.0) for t in repeatables(tmp_path / "whole")
+    ]
+
+
 def test_candidates_that_were_open_are_taken_up_again(tmp_path: Path) -> None:
     """With several slots, a crash leaves candidates that the stored state has asked for and nobody answered."""
 
@@ -214,7 +293,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
         ({"target": 2.0}, "--target 2 is outside"),
         ({"threads": 0}, "--threads 0 is below 1"),
         ({"seed": -1}, "--seed -1 is outside"),
-        ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: halving, full"),
+        ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: fine, halving, full"),
     ],
 )
 def test_wrong_configurations(changes: dict[str, object], message: str) -> None:
@@ -312,8 +391,14 @@ def test_a_promotion_that_cannot_be_run_counts_zero(tmp_path: Path) -> None:
     found_out = [row["trial"] for row in data["leaderboard"] if 0.0 in row["promoted"]]
     assert failed[0] in found_out
     assert found_out == [row["trial"] for row in data["leaderboard"][-len(found_out) :]]
+    rungs: list[int] = []
+
+    def all_from_the_first_on(job: Job) -> str | None:
+        rungs.append(job.rung)
+        return "disk full" if any(rungs) else None
+
     with pytest.raises(SearchError, match="5 trainings in a row could not be run; the last said: disk full"):
-        stub_search(tmp_path / "all", config(**LADDER), StubExecutor(lambda job: "disk full" if job.rung else None, 6))
+        stub_search(tmp_path / "all", config(**LADDER), StubExecutor(all_from_the_first_on, 6))
 
 
 def climbed_rewards(folder: Path) -> dict[int, list[float]]:

@@ -48,7 +48,7 @@ def _run(p: argparse.ArgumentParser) -> None:
         help="score the best again on TASK[:NET][*TIMES][@PART][+TASK...]: longer, with more data, on other tasks",
     )
     p.add_argument("--promote-eta", type=int, default=4, metavar="N", help="one rule in N goes up a rung (default 4)")
-    p.add_argument("--batch", type=int, default=8, metavar="N", help="rules asked for at a time (default 8)")
+    p.add_argument("--batch", type=int, default=32, metavar="N", help="rules asked for at a time (default 32)")
     seed(p, "decides the whole run")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
     p.add_argument("--json", action="store_true", help="print the result as JSON")

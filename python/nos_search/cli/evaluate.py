@@ -23,21 +23,23 @@ from ..store.record import Record
 from ..task import SCORES, Task
 from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol
+from ..train.engine import engine_of, kind_of
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
+from ..train.native import NativeTraining
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, recipes, shown_loss
+from .training import check_common, recipes, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
     _check(args)
     rules = _rules(args)
-    protocol = ScoringProtocol(sweep=args.sweep, engine=args.engine)
+    protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
-    record = _record(args, chosen, tasks)
+    record = _record(args, protocol, chosen, tasks)
     wanted = [Wanted(rule, k, seed) for k in range(len(tasks)) for rule in rules for seed in seeds]
     fault: BaseException | None = None
     try:
@@ -49,7 +51,7 @@ def call(args: argparse.Namespace) -> int:
         note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
     results = _results(args, rules, tasks, seeds, record)
     if results or fault is None:
-        _show(args, tasks, results)
+        _show(args, protocol, tasks, results)
     if fault is not None:
         raise fault
     return 0
@@ -91,13 +93,14 @@ def _rules_of(source: str, top: int) -> list[str]:
     return found
 
 
-def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Sequence[Task]) -> Record:
+def _record(
+    args: argparse.Namespace, protocol: ScoringProtocol, chosen: Sequence[TaskRecipe], tasks: Sequence[Task]
+) -> Record:
     """Returns what is finished already, from --out, under everything that decides a result besides rule, task and
     seed."""
     common = {
-        "sweep": args.sweep,
-        **({} if args.engine == "torch" else {"engine": args.engine}),  # records that are older have none
-        "threads": args.threads,
+        "sweep": protocol.sweep,
+        "threads": args.threads or 1,  # of torch
         "device": args.device,
         "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
     }
@@ -107,6 +110,7 @@ def _record(args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Seque
             "sweep_steps": task.budget.sweep_steps,
             "train_steps": task.budget.train_steps,
             **({} if task.score == ACCURACY else {"score": task.score}),  # records that are older have none
+            "engine": "native" if kind_of(protocol.engine, task) is NativeTraining else None,  # None: torch, as of old
         }
         for task in tasks
     }
@@ -137,7 +141,7 @@ def _train(
             note(f"evaluating {each.rule.label} on {task.name} ({task.spec}), {args.seeds} seed(s)")
 
     with make_tasks_executor(
-        loader, tasks, workers=args.workers, threads=args.threads, clock=time.perf_counter
+        loader, tasks, workers=args.workers, threads=args.threads or 1, clock=time.perf_counter
     ) as executor:
         for each, outcome in run_all(executor, missing, started=started):
             record.add(tasks[each.task].name, each.rule.text, each.seed, outcome)
@@ -163,13 +167,15 @@ def _results(
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def _show(args: argparse.Namespace, tasks: Sequence[Task], results: Sequence[Comparison]) -> None:
+def _show(
+    args: argparse.Namespace, protocol: ScoringProtocol, tasks: Sequence[Task], results: Sequence[Comparison]
+) -> None:
     if args.json:
         document = {
             "format": 2,
             "seed": args.seed,
-            "sweep": args.sweep,
-            "engine": args.engine,
+            "sweep": protocol.sweep,
+            "engine": engine_of(protocol.engine, tasks),
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
             "baseline": args.baseline,
             "nets": {task.name: str(task.spec) for task in tasks},

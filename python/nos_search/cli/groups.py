@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, SCORES, SPACES, SWEEPS, VOCABULARIES
+from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, SCORES, SPACES, SWEEPS, VOCABULARIES
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -12,16 +12,22 @@ _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 def child(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training of children")
     group.add_argument(
+        "--protocol",
+        default="default",
+        metavar="|".join(PROTOCOLS),
+        help="paper: its ConvNet, an epoch at every rate, then five epochs, on digits, fashion or cifar10",
+    )
+    group.add_argument(
         "--sweep",
-        default="halving",
         metavar="|".join(SWEEPS),
-        help="learning-rate sweep: halving stops bad rates early, full is the paper's (default halving)",
+        help="learning-rate sweep: halving stops bad rates early, fine also tries factors of 2 around the best, full "
+        "is the paper's (default fine; full with --protocol paper)",
     )
     group.add_argument(
         "--engine",
-        default="torch",
+        default="auto",
         metavar="|".join(ENGINES),
-        help="what trains: own kernels (convnet and mlp on the CPU) or torch; auto: own where they can (default torch)",
+        help="what trains: own kernels (convnet and mlp on the CPU) or torch; auto: own where they can (default auto)",
     )
     group.add_argument(
         "--net",
@@ -47,7 +53,11 @@ def child(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
     group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
     group.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="torch threads; part of what makes runs repeat (default 1)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
+        "(default: all cores, divided by the workers)",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..run import RunConfig, versions
 from ..store import Store
 from .search import WORKERS, given, open_executor, print_result, search
 from .space import space_of
-from .training import fetch
+from .training import fetch, sweep_of
 
 _DEFAULT_TRIALS = 200
 
@@ -23,15 +22,7 @@ _DEFAULT_TRIALS = 200
 def call(args: argparse.Namespace) -> int:
     config = _config(args)
     task = config.make_task()
-    config = replace(  # the values in force, should a later release change a default
-        config,
-        strategy_options=config.make_strategy().options(),
-        net=str(task.spec),
-        width=task.width,
-        sweep_steps=task.budget.sweep_steps,
-        train_steps=task.budget.train_steps,
-        score=task.score,
-    )
+    config = config.in_force(task)
     with (  # what cannot be had is said before there is a folder
         open_executor(args, config, task) as executor,
         Store.create(Path(args.out), config.to_json(), versions()) as store,
@@ -52,9 +43,10 @@ def _config(args: argparse.Namespace) -> RunConfig:
         strategy_options=_options(args.strategy_option),
         space=space_of(args).config(),
         gates=_gates(args.gate).to_json(),
-        sweep=args.sweep,
+        sweep=sweep_of(args, [args.task], "--task"),
         engine=args.engine,
         score=args.score,
+        protocol=args.protocol,
         net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,

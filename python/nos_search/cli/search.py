@@ -54,7 +54,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
     """Searches until a limit or Ctrl-C, and returns the exit status."""
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.torch_threads)
     place = files.inside(store.folder, "tensorboard", remedy="remove it, or search without --tensorboard")
     run = Search(store, config, executor)
     if run.strangers:

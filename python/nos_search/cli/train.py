@@ -14,13 +14,13 @@ from ..rules import parse_rule_argument
 from ..show import plot
 from ..task import SCORES
 from ..task.score import scores
-from ..train.child import ScoringProtocol, best_rate
+from ..train.child import best_rate
 from ..train.child import train as train_child
 from ..train.engine import kind_of
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, table
 from .plots import draw
-from .training import check_common, recipes, shown_loss
+from .training import check_common, recipes, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -28,11 +28,11 @@ def call(args: argparse.Namespace) -> int:
     if args.lr is not None and not 0 < args.lr < math.inf:
         raise UsageError(f"--lr {args.lr:g} is not a positive number; leave it out for a sweep")
     rule = parse_rule_argument(args.rule)
-    protocol = ScoringProtocol(sweep=args.sweep, engine=args.engine)
     if "," in args.task:
         raise UsageError(f"--task {args.task!r}: train takes one task; evaluate takes several")
+    protocol = scoring(args, args.task, "--task")
     task = recipes(args, args.task, "--task")[0].load()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or 1)
     seed = derive_seed(args.seed, "train")
     lr: float | None = args.lr
     sweep: list[dict[str, Any]] = []

@@ -13,9 +13,14 @@ from ..run.trainings import TaskRecipe
 from ..task import TASKS
 from ..task.download import download
 from ..task.score import bits
+from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_device
+from ..train.protocols import check_protocol
 from ..train.seeds import check_seed
+from ..train.side import side_by_side
 from .plots import check_plot
+
+_DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps")  # by --protocol paper
 
 
 def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
@@ -34,14 +39,35 @@ def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:
 def check_common(args: argparse.Namespace) -> None:
     """Raises UsageError for what is wrong with the options of groups.child and groups.drawn."""
     check_seed(args.seed)
-    check_count("--threads", args.threads)
+    if args.threads is not None:
+        check_count("--threads", args.threads)
     check_plot(args.plot)
+
+
+def sweep_of(args: argparse.Namespace, names: Sequence[str], argument: str) -> Sweep:
+    """Returns the learning-rate sweep. Raises UsageError for a --protocol that does not fit the other options or these
+    tasks."""
+    decided = {f"--{name}": getattr(args, name.replace("-", "_")) for name in _DECIDED}
+    for name in names:
+        check_protocol(args.protocol, name, argument, decided)
+    sweep: Sweep = args.sweep or ("full" if args.protocol == "paper" else "fine")
+    return sweep
+
+
+def scoring(args: argparse.Namespace, names: str, argument: str) -> ScoringProtocol:
+    """Returns how rules are scored on the tasks that a command line names."""
+    together = side_by_side(args.threads, getattr(args, "workers", 1))
+    return ScoringProtocol(sweep_of(args, _names(names), argument), engine=args.engine, threads=together)
+
+
+def _names(names: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in names.split(",")))
 
 
 def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRecipe]:
     """Returns how to load the tasks that a command line names, with their data fetched if it says so."""
     folder = Path(args.data_dir) if args.data_dir else None
-    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    chosen = _names(names)
     fetch(args, chosen)
     options = {
         "net": args.net,
@@ -50,7 +76,8 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
         "train_steps": args.train_steps,
         "score": args.score,
     }
-    return [TaskRecipe(name, folder, tuple(options.items()), check_device(args.device), argument) for name in chosen]
+    device, by_paper = check_device(args.device), args.protocol == "paper"
+    return [TaskRecipe(name, folder, tuple(options.items()), device, argument, by_paper) for name in chosen]
 
 
 def shown_loss(name: str, nats: float | None) -> str:

@@ -1,42 +1,61 @@
-"""Owns the executor that trains one child at a time in the calling process. Its runs are equal bit for bit."""
+"""Owns the executor that trains in the calling process. With one child at a time its runs are equal bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import torch
 
+from ..train.side import pool
 from .base import Answer, Executor, Job, Scorer
-from .worker import attempt
+from .worker import Reply, attempt
 
 
 class InProcess(Executor):
     """This executor trains in the calling process. It sets torch's number of threads for the whole process, because the
-    bits of a training depend on it.
+    bits of a training by torch depend on it.
 
+    With `together` above 1 it trains so many children at once, in threads; that is for trainings by own kernels.
     `clock` gives seconds from any start, as time.perf_counter does; they are only reported.
     """
 
-    slots = 1
-
-    def __init__(self, scorer: Scorer, *, threads: int, clock: Callable[[], float]) -> None:
+    def __init__(self, scorer: Scorer, *, threads: int, clock: Callable[[], float], together: int = 1) -> None:
+        self.slots = together
         self._scorer, self._clock = scorer, clock
-        self._job: Job | None = None
+        self._jobs: list[Job] = []  # with one slot: the job that wait() is going to train
+        self._flying: dict[Future[Reply], Job] = {}
         self._closed = False
         torch.set_num_threads(threads)
 
     def submit(self, job: Job) -> None:
-        if self._closed or self._job is not None:
-            raise RuntimeError(f"job {job.number}: the executor is closed, or its only slot is taken; call wait()")
-        self._job = job
+        if self._closed or len(self._jobs) + len(self._flying) >= self.slots:
+            slots = "its only slot is" if self.slots == 1 else f"all {self.slots} slots are"
+            raise RuntimeError(f"job {job.number}: the executor is closed, or {slots} taken; call wait()")
+        if self.slots == 1:
+            self._jobs.append(job)
+        else:
+            self._flying[pool(self.slots).submit(self._train, job)] = job
+
+    def _train(self, job: Job) -> Reply:
+        return attempt(self._scorer, job.rule, job.seed, job.rung, self._clock)
 
     def wait(self) -> list[Answer]:
-        job = self._job
-        if job is None:
+        if self._jobs:
+            job = self._jobs[0]
+            reply = self._train(job)
+            self._jobs.clear()
+            return [_answer(job, reply)]
+        if not self._flying:
             raise RuntimeError("wait: no job is held")
-        outcome, reason, seconds = attempt(self._scorer, job.rule, job.seed, job.rung, self._clock)
-        self._job = None
-        return [Answer(job.number, outcome, reason, seconds)]
+        done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+        return [_answer(self._flying.pop(future), future.result()) for future in done]
 
     def close(self) -> None:
-        self._job, self._closed = None, True
+        for future in self._flying:
+            future.cancel()
+        self._jobs, self._flying, self._closed = [], {}, True
+
+
+def _answer(job: Job, reply: Reply) -> Answer:
+    return Answer(job.number, reply.outcome, reply.reason, reply.seconds)

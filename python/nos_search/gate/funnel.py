@@ -87,6 +87,7 @@ class Funnel:
         self._judge = judge_of(space)
         self._fingerprints: dict[int, int] = {}  # of what was trained
         self._keys: dict[str, int] = {}
+        self._passed: dict[Tokens, tuple[int | None, str]] = {}  # fingerprint, where it tells, and key of what passed
         self._prints_now: dict[int, int] = {}  # of the batch at hand
         self._keys_now: dict[str, int] = {}
 
@@ -94,7 +95,10 @@ class Funnel:
 
     def record(self, number: int, tokens: Tokens) -> None:
         """Takes note that candidate `number` has been trained: equal ones are duplicates of it from now on."""
-        self.restore([(number, tokens)])
+        known = self._passed.pop(tuple(tokens), None)
+        if known is None:
+            return self.restore([(number, tokens)])
+        return self._remember(*known, number)
 
     def restore(self, trained: Sequence[tuple[int, Tokens]]) -> None:
         """Records many at once, as after a resume. Of equal ones the first counts."""
@@ -104,10 +108,14 @@ class Funnel:
             rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
             prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist() if rows else []
             for row, print_ in zip(rows, prints, strict=True):
-                self._remember(row, int(print_), self._judge.key(row), part[row][0])
+                self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
 
-    def _remember(self, row: int, print_: int, key: str, number: int) -> None:
-        if self._judge.comparable(row):
+    def _telling(self, row: int, print_: int | None) -> int | None:
+        """Returns the fingerprint where it tells this candidate from others."""
+        return print_ if self._judge.comparable(row) else None
+
+    def _remember(self, print_: int | None, key: str, number: int) -> None:
+        if print_ is not None:
             self._fingerprints.setdefault(print_, number)
         self._keys.setdefault(key, number)
 
@@ -144,6 +152,7 @@ class Funnel:
         for row, case in enumerate(cases):
             if not case.done:
                 case.rule = judge.rule(row, case.key)
+                self._passed[case.tokens] = self._telling(row, case.fingerprint), case.key
         return [case.verdict() for case in cases]
 
     @contextmanager

@@ -22,11 +22,11 @@ BASELINE = "baseline"
 
 def budget(config: RunConfig) -> dict[str, Any]:
     """Returns what decides a score besides rule, task and seed. Scores of other budgets cannot be compared with it."""
-    names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads")
+    names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir")
     # not written by runs that had no choice
     device = {} if config.device_name == "cpu" else {"device": config.device_name}
     paid = {} if config.score in (None, ACCURACY) else {"score": config.score}
-    return {name: getattr(config, name) for name in names} | device | paid
+    return {name: getattr(config, name) for name in names} | {"threads": config.torch_threads} | device | paid
 
 
 def stored(store: Store) -> dict[str, Score]:
@@ -47,7 +47,7 @@ def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
     if not missing:
         return
     task, protocol = config.make_task().to(check_device(config.device_name)), config.make_protocol()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.torch_threads)
     for name in missing:
         note(f"training {RULES[name].label} on {config.task} with the run's seed, to compare")
         rule = compile_rule(name)

@@ -56,7 +56,11 @@ def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) 
     """Returns the executor that the configuration asks for. `task` is loaded already, for trainings in this process."""
     name, loader = config.executor_name, _loader(config, task)
     workers = Workers(
-        config.workers, config.threads, config.trial_timeout, gpus=config.gpus_per_trial, address=config.ray_address
+        config.workers,
+        config.torch_threads,
+        config.trial_timeout,
+        gpus=config.gpus_per_trial,
+        address=config.ray_address,
     )
     return create(name, loader, workers, clock=clock)
 

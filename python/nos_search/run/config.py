@@ -24,10 +24,13 @@ from ..task import SCORES, TASKS, Task, load
 from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
-from ..train.engine import Engine
+from ..train.engine import Engine, engine_of
 from ..train.promotion import Promotion, Rung
+from ..train.protocols import Protocol, check_protocol, paper
 from ..train.seeds import check_seed, derive_seed
+from ..train.side import side_by_side
 
+_OLDER = {"engine": "torch", "score": ACCURACY}  # what releases did that did not write it down
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
 
@@ -37,17 +40,20 @@ class RunConfig:
 
     `trials`, `children` and `seconds` limit the proposals, the trained children and the time; None is no limit. The run
     also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
-    `batch` rules are asked for at a time.
+    `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
+    thirty.
     `executor` None is "inprocess" with one worker and "loky" with more. With several workers answers come in the order
     of the clock, so such a run does not repeat exactly, though each reward does.
-    `threads` are torch's while a child trains. Results are equal bit for bit only for equal numbers of threads.
+    `threads` are torch's while a child trains, None for one; results of torch are equal bit for bit only for equal
+    numbers of threads. Own kernels train so many children side by side, None for as many as leave each worker its share
+    of the cores; that changes no bit.
     After `trial_timeout` seconds a worker is taken for hung; trainings in this process are never.
     `gpus_per_trial` and `ray_address` are for the executor "ray".
     `device` is where children train, "cpu" or "cuda"; None is "cuda" with gpus_per_trial and "cpu" without. The gates
     stay on the CPU.
     `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
-    `engine` trains the children: the kernels of nos_ext ("native"), torch, or what is faster ("auto"); they differ in
-    rounding. A run of an older version has torch.
+    `engine` trains the children: the kernels of nos_ext ("native"), torch, or the kernels where they can ("auto"); they
+    differ in rounding. A run of an older version has torch. `protocol` is "default" or "paper" (train/protocols.py).
     `score` says what rewards are (task/score.py); those of a run of an older version are accuracies.
     `score`, `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has
     what was in force.
@@ -58,8 +64,9 @@ class RunConfig:
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
-    sweep: Sweep = "halving"
-    engine: Engine = "torch"
+    sweep: Sweep = "fine"
+    engine: Engine = "auto"
+    protocol: Protocol = "default"
     score: str | None = None
     net: str | None = None
     width: int | None = None
@@ -67,10 +74,10 @@ class RunConfig:
     train_steps: int | None = None
     data_dir: str | None = None
     seed: int = 1
-    batch: int = 8
+    batch: int = 32
     executor: str | None = None
     workers: int = 1
-    threads: int = 1
+    threads: int | None = None
     trial_timeout: float = 3600.0
     ray_address: str | None = None
     gpus_per_trial: float = 0.0
@@ -112,7 +119,9 @@ class RunConfig:
         if self.trial_timeout > _LONGEST:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is above {_LONGEST:g} seconds; choose less")
         check_count("--batch", self.batch, "say how many rules to ask for at a time")
-        check_count("--threads", self.threads)
+        if self.threads is not None:
+            check_count("--threads", self.threads)
+        check_protocol(self.protocol, self.task, "--task", {})
         check_seed(self.seed)
         if self.trials is not None:
             check_count("--trials", self.trials, "say how many rules to propose")
@@ -139,6 +148,8 @@ class RunConfig:
 
     def make_task(self) -> Task:
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
+        if self.protocol == "paper":
+            task = paper(task)
         return task.with_options(
             net=self.net,
             width=self.width,
@@ -148,7 +159,24 @@ class RunConfig:
         )
 
     def make_protocol(self) -> ScoringProtocol:
-        return ScoringProtocol(sweep=self.sweep, engine=self.engine)
+        together = side_by_side(self.threads, self.workers)
+        return ScoringProtocol(sweep=self.sweep, engine=self.engine, threads=together)
+
+    def in_force(self, task: Task) -> RunConfig:
+        """Returns the configuration with the values of `task` and of this machine in the place of defaults, so that the
+        run is the same after another release has changed a default, or on another machine."""
+        ladder = self.make_ladder(task)
+        trained = [task] if ladder is None else [each for rung in ladder.rungs for each in rung.tasks]
+        return replace(
+            self,
+            strategy_options=self.make_strategy().options(),
+            engine=engine_of(self.engine, trained),
+            net=str(task.spec),
+            width=task.width,
+            sweep_steps=task.budget.sweep_steps,
+            train_steps=task.budget.train_steps,
+            score=task.score,
+        )
 
     def make_ladder(self, task: Task) -> Promotion | None:
         """Returns a ladder with its data loaded: rung 0, which is `task`, and those of --promote. Without --promote it
@@ -168,6 +196,10 @@ class RunConfig:
         return self.executor or ("inprocess" if self.workers == 1 else "loky")
 
     @property
+    def torch_threads(self) -> int:
+        return self.threads or 1
+
+    @property
     def device_name(self) -> str:
         return self.device or ("cuda" if self.gpus_per_trial else "cpu")
 
@@ -183,7 +215,7 @@ class RunConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         known = {entry.name for entry in fields(cls)}
-        return cls(**{"score": ACCURACY} | {name: value for name, value in data.items() if name in known})
+        return cls(**{name: value for name, value in {**_OLDER, **data}.items() if name in known})
 
 
 def versions() -> dict[str, str]:

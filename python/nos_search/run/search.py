@@ -9,6 +9,7 @@ depend on whether the run was stopped, killed or resumed in between; with one wo
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,7 +27,10 @@ from .config import RunConfig
 from .resume import restore, result_of
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
-_CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes about a second
+_CHECKPOINT_EVERY = 64  # answers; to repeat so many at a resume takes a moment
+# Answers are committed in groups: a commit costs as much as the rest of the loop.
+_GROUP = 64  # answers at most
+_GROUP_SECONDS = 0.05  # and so long at most, save while a child trains that takes longer than the one before it
 
 
 class Listener(Protocol):
@@ -36,7 +40,7 @@ class Listener(Protocol):
         """A trial's child was handed to the executor, or its rule for a higher rung."""
 
     def on_trial(self, trial: Trial) -> None:
-        """A trial was answered and written."""
+        """A trial was answered and written, and a kill does not lose it any more."""
 
     def on_promotion(self, trial: Trial, rung: int, score: Score) -> None:
         """A trial's rule was scored on a rung above 0, and that was written."""
@@ -69,6 +73,8 @@ class Search:
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
         self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
         self._ready: deque[tuple[Trial, CompiledRule]] = deque()  # not yet handed to the executor
+        self._trained_since: set[str] = set()  # names of what was trained since the first of `_judged` was judged
+        self._ahead = executor.slots > 1
         self._flying: dict[int, Trial] = {}
         self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
         self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
@@ -81,6 +87,9 @@ class Search:
         self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
         self._checkpointed = resumed.known
+        self._unsaid: list[Trial] = []  # answered since the last commit; listeners do not know of them yet
+        self._committed = 0.0  # when, by the clock
+        self._pace = math.inf  # seconds that the last child took
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -103,9 +112,11 @@ class Search:
                 elif reason != "seconds":
                     self._promote()
                 if self._flying or self._promoted:
+                    self._commit_group(ahead=self._pace)
                     for answer in self.executor.wait():
                         self._land(answer)
-                    self._commit()
+                        self._pace = answer.seconds
+                    self._commit_group()
                 elif reason is not None:
                     self._commit(checkpoint=True)
                     state = "finished"
@@ -136,20 +147,22 @@ class Search:
         return None
 
     def _fill(self, start: float) -> None:
-        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted."""
+        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted. While others train,
+        the next rules are asked for and judged already, but not answered: so answers come about in the order of
+        proposals, and a limit on trials does not fall on those that are answered quickly."""
         self._promote()
         while self._wanted() and self._limit(self.clock() - start) is None:
-            if self._judged:
+            if self._full and not (self._ahead and (self._open or not (self._judged or self._ready))):
+                break
+            if self._ready and not self._full:
+                self._launch(*self._ready.popleft())
+            elif self._judged and not self._full:
                 self._admit(*self._judged.popleft())
             elif self._open:
                 self._judge()
-            elif self._full:
-                break
-            elif self._ready:
-                self._launch(*self._ready.popleft())
             else:
                 self._ask()
-        self._commit()
+            self._commit_group()
 
     def _wanted(self) -> bool:
         """Tells whether the limits leave room for one more answer, should all that are in flight be answered well."""
@@ -199,6 +212,8 @@ class Search:
 
     def _judge(self) -> None:
         """Takes what is open through the gates."""
+        if not self._judged:
+            self._trained_since.clear()
         self._judged.extend(self._verdicts(list(self._open)))
         self._open.clear()
 
@@ -216,6 +231,10 @@ class Search:
         """Answers a trial that the gates stopped, lets it wait for an equal one, or makes it ready."""
         if verdict.status == "rejected":
             return self._answer(replace(trial, status="rejected", reward=0.0))
+        news = self._trained_since.intersection(_names(trial))
+        if news:  # an equal one was trained after this one was judged
+            self._trained_since -= news
+            return self._judged.extendleft(self._verdicts([trial]))
         twin = verdict.duplicate_of
         if twin is None:
             twin = next((self._leaders[name] for name in _names(trial) if name in self._leaders), None)
@@ -250,6 +269,7 @@ class Search:
                 self._failures = 0
                 self._trained[trial.id] = done
                 self.funnel.record(trial.id, trial.tokens)
+                self._trained_since.update(_names(trial))
                 self._answer(done)
                 return self._climb.add(done)
             reason = f"the outcome cannot be stored: {fault}"
@@ -278,16 +298,24 @@ class Search:
         self.store.put(trial)
         self._answered += 1
         self._best = max(self._best, trial.reward or 0.0)
-        for listener in self.listeners:
-            listener.on_trial(trial)
+        self._unsaid.append(trial)
+
+    def _commit_group(self, *, ahead: float = 0.0) -> None:
+        """Commits when that is due, or will be in `ahead` seconds, for which nothing else is going to happen."""
+        if len(self._unsaid) >= _GROUP or self.clock() + ahead - self._committed >= _GROUP_SECONDS:
+            self._commit()
 
     def _commit(self, *, checkpoint: bool = False) -> None:
-        """Commits the state of the run, so that resume finds it. There is no wait between two commits, so a crash loses
-        little work."""
+        """Commits the state of the run, so that resume finds it, and tells the listeners what has come of it."""
         if self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
             self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
             self._checkpointed = self._answered
         self.store.commit()
+        self._committed = self.clock()
+        unsaid, self._unsaid = self._unsaid, []
+        for trial in unsaid:
+            for listener in self.listeners:
+                listener.on_trial(trial)
 
 
 def _names(trial: Trial) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import SearchError
-from ..executor import Executor, Job, Workers, create
+from ..executor import Executor, InProcess, Job, Workers, create
 from ..rules import CompiledRule
 from ..task import Task, load
 from ..train.child import Outcome, ScoringProtocol, score
+from ..train.engine import kind_of
+from ..train.native import NativeTraining
+from ..train.protocols import paper
 
 _PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
 
@@ -20,17 +23,20 @@ _PATIENCE = 1e8  # seconds, three years: how long a training may take is the use
 @dataclass(frozen=True)
 class TaskRecipe:
     """A recipe says how to load a task, and travels to worker processes. `options` are those of Task.with_options;
-    `argument` is the option that named the task."""
+    `argument` is the option that named the task. With `paper` the child is the paper's (train/protocols.py)."""
 
     name: str
     data_dir: Path | None = None
     options: tuple[tuple[str, Any], ...] = ()
     device: str = "cpu"
     argument: str = "--tasks"
+    paper: bool = False
 
     def load(self) -> Task:
-        task = load(self.name, data_dir=self.data_dir, argument=self.argument).with_options(**dict(self.options))
-        return task.to(self.device)
+        task = load(self.name, data_dir=self.data_dir, argument=self.argument)
+        if self.paper:
+            task = paper(task)
+        return task.with_options(**dict(self.options)).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,16 @@ class LoadTasks:
 def make_tasks_executor(
     loader: LoadTasks, tasks: Sequence[Task], *, workers: int, threads: int, clock: Callable[[], float]
 ) -> Executor:
-    """Returns what trains: this process, which has loaded the tasks already, or `workers` others with equal results."""
-    crew = Workers(workers, threads, _PATIENCE)
-    if workers == 1:
-        return create("inprocess", lambda: ScoreTasks(tuple(tasks), loader.protocol), crew, clock=clock)
-    return create("loky", loader, crew, clock=clock)
+    """Returns what trains: this process, which has loaded the tasks already, or `workers` others with equal results.
+    `threads` are torch's. Trainings by own kernels go on in this process side by side, each with its own rule or
+    seed."""
+    if workers > 1:
+        return create("loky", loader, Workers(workers, threads, _PATIENCE), clock=clock)
+    protocol, together = loader.protocol, loader.protocol.threads
+    if together > 1 and all(kind_of(protocol.engine, task) is NativeTraining for task in tasks):
+        scorer = ScoreTasks(tuple(tasks), replace(protocol, threads=1))
+        return InProcess(scorer, threads=threads, clock=clock, together=together)
+    return InProcess(ScoreTasks(tuple(tasks), protocol), threads=threads, clock=clock)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Store:
         self.folder = folder
         self._tables = tables
         self._lock = handle
+        self._waiting: dict[int, list[Any]] = {}  # rows of trials to write with the next commit, by id
         self.config: dict[str, Any] = {}
         self.versions: dict[str, str] = {}
 
@@ -147,7 +148,13 @@ class Store:
     def put(self, trial: Trial) -> None:
         """Writes a trial, which may be there already. It persists, and readers see it, after commit(). Raises
         ValueError for one that could not be read back (schema.py)."""
-        self._tables.put("trial", schema.row(trial))
+        self._waiting[trial.id] = schema.row(trial)  # most are put twice before a commit, asked and answered
+
+    def _write(self) -> None:
+        """Brings the trials that wait into the transaction."""
+        for row in self._waiting.values():
+            self._tables.put("trial", row)
+        self._waiting = {}
 
     def put_checkpoint(self, state: dict[str, Any], *, told: int) -> None:
         """Writes the strategy's state after `told` answers, in place of the one before. It persists after commit()."""
@@ -161,10 +168,12 @@ class Store:
     def commit(self) -> None:
         """Commits all that was put since the last commit, or nothing of it: a process that is killed afterwards loses
         none of it. Raises StoreError also when the folder was removed or renamed."""
+        self._write()
         self._tables.commit()
 
     def rollback(self) -> None:
         """Forgets what was put since the last commit(). It never fails."""
+        self._waiting = {}
         self._tables.rollback()
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -179,6 +188,7 @@ class Store:
 
     def trials(self) -> list[Trial]:
         """Returns all trials by id."""
+        self._write()
         trials = []
         for values in self._records("trial", schema.TRIAL):
             if self._tables.version == 1:

@@ -12,14 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+
+import nos_ext
+from nos_ext.optim import library
 
 from ..errors import UsageError, choose
 from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
-from .learn import ALGORITHMS, ppo_objective, reinforce_objective, trpo_step
+from .learn import ALGORITHMS, ppo_slope, reinforce_slope, trpo_step
 from .policy import Policy
+from .unrolled import Unrolled
 
 _Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, log-probability when it was drawn
 
@@ -94,7 +98,13 @@ class ControllerStrategy(Strategy):
         self.decay = baseline_decay
         self.discount = duplicate_discount
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
+        self.lr = lr
+        self._network = Unrolled(self.policy, batch)
+        self._adam = nos_ext.compile_rule(library.get("adam"))
+        self._gradient = torch.zeros_like(self.policy.flat)
+        self._gradients = self.policy.views(self._gradient)
+        self._moments = {name: [torch.zeros_like(self.policy.flat)] for name in self._adam.state_names}
+        self._steps = 0  # of Adam
         self.baseline = 0.0  # average of rewards, and of their squared distance from it; bias-corrected by `weight`
         self.spread = 0.0
         self.weight = 0.0
@@ -110,7 +120,7 @@ class ControllerStrategy(Strategy):
 
     def propose(self, n: int) -> Iterable[Tokens]:
         while len(self._drawn) < n:
-            self._drawn += zip(*self.policy.sample(self.batch, self.generator), strict=True)
+            self._drawn += zip(*self._network.sample(self.generator), strict=True)
         taken, self._drawn = self._drawn[:n], self._drawn[n:]
         self._old.update((self.asked + k, log_prob) for k, (_, log_prob) in enumerate(taken))
         return [tokens for tokens, _ in taken]
@@ -141,9 +151,9 @@ class ControllerStrategy(Strategy):
         return result.reward - self.discount * abs(result.reward)
 
     def _update(self, rows: Sequence[_Row]) -> None:
-        rewards = torch.tensor([reward for _, reward, _, _ in rows])
+        rewards = np.array([reward for _, reward, _, _ in rows], np.float32)
         # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
-        fresh = torch.tensor([reward for _, reward, duplicate, _ in rows if not duplicate])
+        fresh = np.array([reward for _, reward, duplicate, _ in rows if not duplicate], np.float32)
         # The baseline of a batch comes from the batches before it; the first has only itself.
         baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
         if len(fresh):
@@ -152,31 +162,35 @@ class ControllerStrategy(Strategy):
             self.baseline = self.decay * self.baseline + (1 - self.decay) * float(fresh.mean())
             self.spread = self.decay * self.spread + (1 - self.decay) * squared
         spread = self.spread / self.weight if self.weight else 1.0
-        advantage = (rewards - baseline) / max(spread**0.5, 1e-3)
-        policy = self.policy
-        batch = policy.batch([tokens for tokens, *_ in rows])
-        with torch.no_grad():
-            log_p = policy.distributions(batch)
-            now = policy.log_prob(log_p, batch)
-            self.last_entropy = float(policy.entropy(log_p, batch).mean())
-        known = torch.tensor([float("nan") if old is None else old for *_, old in rows])
-        old = torch.where(known.isnan(), now, known)
+        advantage = (rewards - np.float32(baseline)) / np.float32(max(spread**0.5, 1e-3))
+        network = self._network if len(rows) == self.batch else Unrolled(self.policy, len(rows))
+        strings = [tokens for tokens, *_ in rows]
+        network.strings(strings)
+        network.forward()
+        self.last_entropy = float((network.entropies() * network.live).sum(axis=0).mean())
+        now = network.log_prob()
+        known = np.array([np.nan if old is None else old for *_, old in rows], np.float32)
+        old = np.where(np.isnan(known), now, known)
         if self.algorithm == "trpo":
-            trpo_step(policy, batch, old, advantage, entropy=self.entropy_weight, limit=self.kl)
+            given = torch.from_numpy(old), torch.from_numpy(advantage)
+            trpo_step(self.policy, self.policy.batch(strings), *given, entropy=self.entropy_weight, limit=self.kl)
             return
-        for _ in range(self.epochs if self.algorithm == "ppo" else 1):
-            log_p = policy.distributions(batch)
-            log_prob = policy.log_prob(log_p, batch)
-            gain = self._objective(log_prob, old, advantage)
-            loss = -gain - self.entropy_weight * policy.entropy(log_p, batch).mean()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+        for epoch in range(self.epochs if self.algorithm == "ppo" else 1):
+            if epoch:
+                network.forward()
+            if self.algorithm == "ppo":
+                slope = ppo_slope(network.log_prob(), old, advantage, self.clip)
+            else:
+                slope = reinforce_slope(advantage)
+            network.backward(network.slope(slope, self.entropy_weight), self._gradients)
+            self._ascend()
 
-    def _objective(self, log_prob: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
-        if self.algorithm == "ppo":
-            return ppo_objective(log_prob, old, advantage, self.clip)
-        return reinforce_objective(log_prob, advantage)
+    def _ascend(self) -> None:
+        """Makes one step of Adam up the gradient."""
+        self._steps += 1
+        nos_ext.apply_rule(
+            self._adam, [self.policy.flat], [self._gradient], self._moments, lr=self.lr, step=self._steps, maximize=True
+        )
 
     def metrics(self) -> dict[str, float]:
         """Returns the average reward as "baseline" (once there was an update), the "entropy" of the last batch in nats
@@ -186,11 +200,13 @@ class ControllerStrategy(Strategy):
         return {"baseline": self.baseline / self.weight, "entropy": self.last_entropy, "updates": float(self.updates)}
 
     def state_dict(self) -> State:
-        moments = self.optimizer.state_dict()["state"]
+        moments = zip(*(self.policy.views(flat.clone()) for (flat,) in self._moments.values()), strict=True)
+        steps = torch.tensor(float(self._steps))
         return {
             **super().state_dict(),
             "policy": {name: tensor.clone() for name, tensor in self.policy.state_dict().items()},
-            "adam": [{name: value.clone() for name, value in moments[k].items()} for k in sorted(moments)],
+            # as torch.optim.Adam has it, one entry for each parameter, and none before the first step
+            "adam": [{"step": steps, "exp_avg": m, "exp_avg_sq": v} for m, v in moments] if self._steps else [],
             "scalars": {name: getattr(self, name) for name in self._SCALARS},
             "waiting": [[number, list(row[0]), *row[1:]] for number, row in sorted(self._waiting.items())],
             "drawn": [[list(tokens), log_prob] for tokens, log_prob in self._drawn],
@@ -201,8 +217,11 @@ class ControllerStrategy(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.policy.load_state_dict(state["policy"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": dict(enumerate(state["adam"])), "param_groups": groups})
+        self._steps = int(state["adam"][0]["step"]) if state["adam"] else 0
+        for (flat,), name in zip(self._moments.values(), ("exp_avg", "exp_avg_sq"), strict=True):
+            flat.zero_()
+            for view, entry in zip(self.policy.views(flat), state["adam"], strict=False):
+                view.copy_(entry[name])
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state["scalars"][name]))
         self._waiting = {int(number): (tuple(row[0]), row[1], row[2]) for number, *row in state["waiting"]}

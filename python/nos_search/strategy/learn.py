@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .policy import Batch, Policy
 
 ALGORITHMS = ("ppo", "trpo", "reinforce")
+_Floats = NDArray[np.float32]
 
 
-def reinforce_objective(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """Returns the mean of log p * A, whose gradient is the policy gradient (Williams 1992)."""
-    return (log_prob * advantage).mean()
+def reinforce_slope(advantage: _Floats) -> _Floats:
+    """Returns the gradient by log p, (n,), of the mean of log p * A, which is the policy gradient (Williams 1992)."""
+    return np.asarray(advantage / np.float32(len(advantage)))
 
 
-def ppo_objective(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """Returns the mean of min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old (Schulman et al. 2017, eq. 7)."""
-    ratio = torch.exp(log_prob - old)
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+def ppo_slope(log_prob: _Floats, old: _Floats, advantage: _Floats, clip: float) -> _Floats:
+    """Returns the gradient by log p, (n,), of the mean of min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old
+    (Schulman et al. 2017, eq. 7)."""
+    ratio = np.exp(log_prob - old)
+    gain = ratio * advantage
+    held = np.clip(ratio, 1 - clip, 1 + clip) * advantage < gain  # the clip is the lower one, and does not move
+    return np.asarray(np.where(held, np.float32(0), gain / np.float32(len(gain))))
 
 
 def mean_kl(old: Tensor, new: Tensor) -> Tensor:
@@ -105,14 +111,20 @@ def trpo_step(
     here = nn.utils.parameters_to_vector(parameters).detach().clone()
     with torch.no_grad():
         for halvings in range(10):
-            nn.utils.vector_to_parameters(here + step * 0.5**halvings, parameters)
+            _write(here + step * 0.5**halvings, parameters)
             log_p = policy.distributions(batch)
             kl = float(mean_kl(before, log_p))
             if kl <= limit and float(objective(log_p)) >= float(start):
                 return kl
-        nn.utils.vector_to_parameters(here, parameters)
+        _write(here, parameters)
     return 0.0
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _write(vector: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Copies the vector into the memory that the parameters have."""
+    for parameter, part in zip(parameters, torch.split(vector, [p.numel() for p in parameters]), strict=True):
+        parameter.copy_(part.view_as(parameter))

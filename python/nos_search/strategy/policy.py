@@ -1,21 +1,28 @@
-"""Owns the controller's network, an LSTM that writes a string one token at a time.
+"""Owns the controller's network, an LSTM that writes a string one token at a time: its weights, its masks, and its
+distributions as torch computes them.
 
 Each token goes in through an embedding of its own (one row per position and token) and each position has its own
 softmax over its own vocabulary, as in the paper and its patents. Weights start uniform in [-0.08, 0.08].
+
+TRPO, which needs second derivatives, differentiates this network by autograd. Everything else goes through
+unrolled.py, which computes the same numbers several times as fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..space import SearchSpace, Tokens
 
 _INIT = 0.08
-_NEVER = -1e30  # logit of a masked token: probability 0, and no NaN in any derivative
+NEVER = -1e30  # logit of a masked token: probability 0, and no NaN in any derivative
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,10 @@ class Batch:
 
 
 class Policy(nn.Module):
-    """A policy is p(tokens) over the strings of a space; masked tokens have probability 0."""
+    """A policy is p(tokens) over the strings of a space; masked tokens have probability 0.
+
+    All weights lie in `flat`, one after the other, in the order of parameters().
+    """
 
     def __init__(self, space: SearchSpace, *, hidden: int, embedding: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -38,34 +48,52 @@ class Policy(nn.Module):
         self.hidden = hidden
         # Row 0 of the embedding starts a string; then one block of rows per position.
         self.offsets = torch.tensor([1 + sum(self.sizes[:k]) for k in range(len(self.sizes))])
+        shapes = (
+            (1 + sum(self.sizes), embedding),
+            (embedding, 4 * hidden),
+            (hidden, 4 * hidden),
+            (4 * hidden,),
+            (len(self.sizes), hidden, self.widest),
+            (len(self.sizes), 1, self.widest),
+        )
+        self._shapes = [torch.Size(shape) for shape in shapes]
+        self.flat = torch.empty(sum(shape.numel() for shape in self._shapes))
+        weights = [nn.Parameter(view) for view in self.views(self.flat)]
+        for weight in weights:
+            weight.data.uniform_(-_INIT, _INIT, generator=generator)
+        self.embedding, self.input_weight, self.state_weight, self.bias, self.head_weight, self.head_bias = weights
+        self._rows: dict[Hashable, int] = {}  # by what a mask depends on: its row of `penalties`
+        # What a mask adds to the logits: NEVER for each token that may not stand, and else 0.
+        self.penalties: NDArray[np.float32] = np.empty((0, self.widest), np.float32)
 
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape).uniform_(-_INIT, _INIT, generator=generator))
-
-        self.embedding = uniform(1 + sum(self.sizes), embedding)
-        self.input_weight = uniform(embedding, 4 * hidden)
-        self.state_weight = uniform(hidden, 4 * hidden)
-        self.bias = uniform(4 * hidden)
-        self.head_weight = uniform(len(self.sizes), hidden, self.widest)
-        self.head_bias = uniform(len(self.sizes), 1, self.widest)
-        self._rows: dict[Hashable, Tensor] = {}  # mask rows by what they depend on
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Returns the parts of a vector as long as `flat` that belong to each of parameters(), in their shapes."""
+        ends = list(accumulate(shape.numel() for shape in self._shapes))
+        return [flat[end - shape.numel() : end].view(shape) for end, shape in zip(ends, self._shapes, strict=True)]
 
     # --- masks -----------------------------------------------------------------------------------------------------
 
-    def _mask(self, prefix: Sequence[int]) -> Tensor:
+    def mask_row(self, prefix: Sequence[int]) -> int:
+        """Returns the row of `penalties` for the token that follows a prefix."""
         key = self.space.mask_key(prefix)
         row = self._rows.get(key)
         if row is None:
-            allowed = self.space.mask(prefix)
-            row = self._rows[key] = torch.tensor(allowed + [False] * (self.widest - len(allowed)))
+            mask = self.space.mask(prefix)
+            allowed = np.array(mask + [False] * (self.widest - len(mask)))
+            row = self._rows[key] = len(self.penalties)
+            self.penalties = np.vstack([self.penalties, np.where(allowed, np.float32(0), np.float32(NEVER))])
         return row
 
+    def mask_rows(self, strings: Sequence[Tokens]) -> NDArray[np.int64]:
+        """Returns (n, L) rows of `penalties`: one for each string's prefix before each position."""
+        where = range(len(self.sizes))
+        return np.array([[self.mask_row(string[:k]) for k in where] for string in strings], np.int64)
+
     def batch(self, strings: Sequence[Tokens]) -> Batch:
-        length = len(self.sizes)
-        masks = [self._mask(string[:where]) for string in strings for where in range(length)]
+        rows = self.mask_rows(strings)  # before `penalties`, which grow by those that are new
         return Batch(
             torch.tensor(strings),
-            torch.stack(masks).view(len(strings), length, self.widest),
+            torch.from_numpy(self.penalties[rows] == 0),
             torch.tensor([self.space.live(string) for string in strings]),
         )
 
@@ -77,26 +105,6 @@ class Policy(nn.Module):
         i, f, o = torch.sigmoid(gates[:, : 3 * self.hidden]).chunk(3, 1)
         c = f * c + i * torch.tanh(gates[:, 3 * self.hidden :])
         return o * torch.tanh(c), c
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
-        """Draws n strings token by token, and returns them with their log-probabilities in nats."""
-        h = c = self.bias.new_zeros(n, self.hidden)
-        table = torch.addmm(self.bias, self.embedding, self.input_weight)
-        row = torch.zeros(n, dtype=torch.long)
-        strings: list[list[int]] = [[] for _ in range(n)]
-        total = torch.zeros(n)
-        for where in range(len(self.sizes)):
-            h, c = self._cell(table[row], h, c)
-            logits = torch.addmm(self.head_bias[where], h, self.head_weight[where])
-            mask = torch.stack([self._mask(string) for string in strings])
-            log_p = torch.log_softmax(logits.masked_fill(~mask, _NEVER), 1)
-            drawn = torch.multinomial(log_p.exp(), 1, generator=generator)
-            total += log_p.gather(1, drawn).squeeze(1)
-            row = drawn.squeeze(1) + self.offsets[where]
-            for string, index in zip(strings, drawn.squeeze(1).tolist(), strict=True):
-                string.append(index)
-        return [tuple(string) for string in strings], total.tolist()
 
     def distributions(self, batch: Batch) -> Tensor:
         """Returns (n, L, V) log-probabilities of every token after each string's own prefix; they are -1e30 where it is
@@ -110,7 +118,7 @@ class Policy(nn.Module):
             h, c = self._cell(x[:, where], h, c)
             states.append(h)
         logits = torch.baddbmm(self.head_bias, torch.stack(states), self.head_weight).transpose(0, 1)
-        return torch.log_softmax(logits.masked_fill(~batch.masks, _NEVER), 2)
+        return torch.log_softmax(logits.masked_fill(~batch.masks, NEVER), 2)
 
     @staticmethod
     def log_prob(log_p: Tensor, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import choose
@@ -17,6 +18,12 @@ def check_engine(name: str) -> None:
     """Raises UsageError for a name that is no engine."""
     if name not in ENGINES:
         raise choose("--engine", name, ENGINES)
+
+
+def engine_of(engine: Engine, tasks: Sequence[Task]) -> Engine:
+    """Returns the engine that "auto" comes to on this machine, where it is the same for all these tasks."""
+    found: set[Engine] = {"native" if kind_of(engine, task) is NativeTraining else "torch" for task in tasks}
+    return found.pop() if engine == "auto" and len(found) == 1 else engine
 
 
 def kind_of(engine: Engine, task: Task) -> type[Training]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import torch
@@ -24,6 +24,7 @@ from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
 from ..task.score import DIVERGED, Measured
 from .seeds import derive_seed
+from .side import each
 
 LOSS_LIMIT = 1e4  # cross-entropy in nats; a guess at random costs log(classes), about 2.3 for ten
 _EVAL_IMAGES, _EVAL_SENTENCES = 500, 250  # examples at a time
@@ -184,10 +185,10 @@ class Cohort(Protocol):
 
 
 class Singles:
-    """A cohort of separate trainings, which are run one after the other."""
+    """A cohort of separate trainings, of which `threads` are run at once."""
 
-    def __init__(self, trainings: Sequence[Training]) -> None:
-        self._trainings = list(trainings)
+    def __init__(self, trainings: Sequence[Training], threads: int = 1) -> None:
+        self._trainings, self._threads = list(trainings), threads
 
     @classmethod
     def start(
@@ -199,20 +200,20 @@ class Singles:
         total_steps: int,
         seed: int,
         kind: type[Training] = Training,
+        threads: int = 1,
     ) -> Singles:
         pairs = zip(rules, lrs, strict=True)
-        return cls([kind(rule, task, lr=lr, total_steps=total_steps, seed=seed) for rule, lr in pairs])
+        return cls([kind(rule, task, lr=lr, total_steps=total_steps, seed=seed) for rule, lr in pairs], threads)
 
     @property
     def lrs(self) -> list[float]:
         return [training.lr for training in self._trainings]
 
     def run(self, until: int) -> None:
-        for training in self._trainings:
-            training.run(until)
+        each([partial(training.run, until) for training in self._trainings], self._threads)
 
     def measure(self, split: Split) -> list[Measured]:
-        return [training.measure(split) for training in self._trainings]
+        return each([partial(training.measure, split) for training in self._trainings], self._threads)
 
     def alive(self) -> list[bool]:
         return [training.alive for training in self._trainings]
@@ -224,4 +225,4 @@ class Singles:
         return [training.step for training in self._trainings]
 
     def keep(self, which: Sequence[int]) -> Singles:
-        return Singles([self._trainings[k] for k in which])
+        return Singles([self._trainings[k] for k in which], self._threads)
