@@ -106,7 +106,11 @@ class PyChild {
   // Examples [first, first + n) are never read beyond the arrays: numbers in `order` and classes are checked here.
   child::Examples read(const py::array& x, const Integers& y) const {
     child::Examples out;
-    out.count = y.size();
+    const int targets = child_.targets();
+    out.count = y.size() / targets;
+    if (y.size() % targets)
+      throw std::invalid_argument("y has " + std::to_string(y.size()) + " classes; an example needs " +
+                                  std::to_string(targets));
     const bool image = input_.tokens == 0;
     const int64_t per_example = image ? int64_t{1} * input_.channels * input_.height * input_.width : input_.tokens;
     if (x.size() != out.count * per_example)
@@ -124,7 +128,7 @@ class PyChild {
                                       "; tokens are below " + std::to_string(input_.vocabulary));
     }
     out.classes = y.data();
-    for (int64_t i = 0; i < out.count; ++i)
+    for (int64_t i = 0; i < y.size(); ++i)
       if (out.classes[i] >= child_.classes())
         throw std::invalid_argument("y[" + std::to_string(i) + "] is " + std::to_string(out.classes[i]) +
                                     "; classes are below " + std::to_string(child_.classes()));

@@ -10,7 +10,7 @@ class Embedding final : public Layer {
  public:
   Embedding(const LayerPlace& place, int width)
       : tokens_(place.input.tokens), vocabulary_(place.input.vocabulary), width_(width) {}
-  Image shape() const override { return {nullptr, 1, 1, tokens_ * width_, 0, 0}; }
+  Image shape() const override { return {nullptr, 1, tokens_, width_, 0, 0}; }
   std::vector<std::vector<int64_t>> weights() const override { return {{vocabulary_, width_}}; }
 
   void forward(const Pass& pass) override {

@@ -66,6 +66,9 @@ class GruModel(Net):
         draw.linear(self.width, self.classes)
         return draw.weights()
 
+    def layers(self) -> list[tuple[str, int]]:
+        return [("embedding", self.width), *[("gru", self.width)] * self.depth, ("position_linear", self.classes)]
+
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         embedding, *layers, matrix, bias = weights.params
         h = F.embedding(x, embedding)
