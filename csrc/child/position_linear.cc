@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <stdexcept>
 
 #include "sequence.h"
 
@@ -16,15 +15,17 @@ class PositionLinear final : public Layer {
         lanes_(place.lanes),
         forward_(inputs_, outputs),
         back_(outputs, inputs_),
-        start_(size((std::max(inputs_, outputs) + kPanel - 1) / kPanel * kPanel)),
-        turned_(size(kTurned) * size(row_of(inputs_))),
-        products_(size(outputs) * size(row_of(inputs_))) {}
+        start_(in_panels(outputs)),
+        zeros_(in_panels(inputs_)),
+        turned_(floats(kTurned, row_of(inputs_))),
+        products_(floats(outputs, row_of(inputs_))) {}
 
   Image shape() const override { return {nullptr, 1, length_, outputs_, 0, 0}; }
   std::vector<std::vector<int64_t>> weights() const override { return {{outputs_, inputs_}, {outputs_}}; }
   double multiply_adds() const override { return 1.0 * length_ * inputs_ * outputs_; }
   size_t memory() const override {
-    return (forward_.size() + back_.size() + start_.size() + turned_.size() + products_.size()) * sizeof(float);
+    return (forward_.size() + back_.size() + start_.size() + zeros_.size() + turned_.size() + products_.size()) *
+           sizeof(float);
   }
 
   void forward(const Pass& pass) override {
@@ -43,26 +44,21 @@ class PositionLinear final : public Layer {
     kernels_.sum_rows(gradient, outputs_, length_, lanes_, pass.weights[1].gradient);
     if (!pass.in_gradient.data) return;
     back_.pack(pass.weights[0].value, [this](int c, int k) { return k * inputs_ + c; });
-    std::fill_n(start_.data(), start_.size(), 0.0f);
-    kernels_.multiply(back_.data(), start_.data(), outputs_, inputs_, gradient, strip(pass.in_gradient), length_,
+    kernels_.multiply(back_.data(), zeros_.data(), outputs_, inputs_, gradient, strip(pass.in_gradient), length_,
                       lanes_);
   }
 
  private:
-  static size_t size(int n) { return static_cast<size_t>(n); }
-  Strip strip(const Image& image) const { return {image.data, ptrdiff_t{1} * image.channels * lanes_}; }
-
   const SequenceKernels& kernels_;
   const int length_, inputs_, outputs_, lanes_;
   Panels forward_, back_;
-  Floats start_, turned_, products_;
+  Floats start_, zeros_, turned_, products_;
 };
 
 }  // namespace
 
 std::unique_ptr<Layer> make_position_linear(const LayerPlace& place, int outputs) {
-  if (!place.input.tokens || place.in.width != place.input.tokens)
-    throw std::invalid_argument("position_linear: wants a text, as embedding and gru give it");
+  require_text(place, "position_linear");
   return std::make_unique<PositionLinear>(place, outputs);
 }
 

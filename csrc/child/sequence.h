@@ -1,6 +1,9 @@
 // Owns what the layers of texts have in common: the kernels that treat every position alike, and the order of weights
 // that they want. The activation of a text is an image of one row: [position][channel][lane].
 #pragma once
+#include <stdexcept>
+#include <string>
+
 #include "layer.h"
 
 namespace nos::child {
@@ -30,6 +33,12 @@ struct SequenceKernels {
   // sums[filter] = sum over positions and lanes of gradient[filter].
   void (*sum_rows)(Strip gradient, int filters, int positions, int lanes, float* sums);
 
+  // out[filter] = table[filter][the token there]. A row of the table has `row` numbers.
+  void (*take)(const float* table, int row, int filters, const int32_t* tokens, Strip out, int positions, int lanes);
+  // table[filter][token] = sum of gradient[filter] over the positions and examples that have the token.
+  void (*collect)(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters, int row,
+                  float* table);
+
   // One position of gated recurrent units. gates: [n r z q][unit][lane]. Forward they come as sums of products, q that
   // of the state that r gates, and become the gates; backward they become their gradients. before, state: [unit][lane].
   void (*gate)(float* gates, const float* before, float* state, ptrdiff_t count);
@@ -41,13 +50,28 @@ struct SequenceKernels {
 // Numbers of a row in which channels lie in lanes.
 NOS_CHILD_INLINE int row_of(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
 
+inline size_t in_panels(int filters) { return static_cast<size_t>((filters + kPanel - 1) / kPanel * kPanel); }
+template <class... Sizes>
+size_t floats(Sizes... sizes) {
+  return (size_t{1} * ... * static_cast<size_t>(sizes));
+}
+
+// The activation of a text, all channels.
+inline Strip strip(const Image& image) { return {image.data, ptrdiff_t{1} * image.channels * image.lanes}; }
+
+// Throws where a layer is not given a text.
+inline void require_text(const LayerPlace& place, const std::string& layer) {
+  if (!place.input.tokens || place.in.width != place.input.tokens)
+    throw std::invalid_argument(layer + ": wants a text, as embedding gives it");
+}
+
 // A matrix in panels.
 class Panels {
  public:
   Panels(int channels, int filters)
-      : channels_(channels),
-        filters_(filters),
-        floats_(static_cast<size_t>((filters + kPanel - 1) / kPanel * kPanel) * static_cast<size_t>(channels)) {}
+      : channels_(channels), filters_(filters), floats_(in_panels(filters) * static_cast<size_t>(channels)) {}
+  int channels() const { return channels_; }
+  int filters() const { return filters_; }
   const float* data() { return floats_.data(); }
   size_t size() const { return floats_.size(); }
 

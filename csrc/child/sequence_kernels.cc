@@ -153,21 +153,52 @@ void sum_rows(Strip gradient, int filters, int positions, int lanes, float* sums
   }
 }
 
+// ---- tokens ---------------------------------------------------------------------------------------------------------
+
+void take(const float* table, int row, int filters, const int32_t* tokens, Strip out, int positions, int lanes) {
+  for (int p = 0; p < positions; ++p)
+    for (int v = 0; v < lanes; v += kLanes) {
+      const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes + v;
+      for (int f = 0; f < filters; ++f) {
+        const float* from = table + static_cast<ptrdiff_t>(f) * row;
+        float* to = out.at(p) + static_cast<ptrdiff_t>(f) * lanes + v;
+        for (int l = 0; l < kLanes; ++l) to[l] = from[here[l]];
+      }
+    }
+}
+
+void collect(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters, int row,
+             float* table) {
+  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(filters) * row; ++i) table[i] = 0;
+  for (int p = 0; p < positions; ++p)
+    for (int f = 0; f < filters; ++f) {
+      const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes;
+      const float* from = gradient.at(p) + static_cast<ptrdiff_t>(f) * lanes;
+      float* to = table + static_cast<ptrdiff_t>(f) * row;
+      for (int e = 0; e < examples; ++e) to[here[e]] += from[e];
+    }
+}
+
 // ---- gated recurrent units ------------------------------------------------------------------------------------------
 
 NOS_CHILD_INLINE float sigmoid(float x) { return 1.0f / (1.0f + math::exp<float>(-x)); }
 
+// In short loops over a logical vector, which the compiler turns into vectors.
 void gate(float* gates, const float* before, float* state, ptrdiff_t count) {
-  float* __restrict n = gates, * __restrict r = n + count, * __restrict z = r + count;
-  const float* __restrict q = z + count, * __restrict h = before;
-  float* __restrict to = state;
-  for (ptrdiff_t i = 0; i < count; ++i) {
-    const float open = sigmoid(r[i]), keep_old = sigmoid(z[i]);
-    const float fresh = math::tanh<float>(fused(open, q[i], n[i]));
-    r[i] = open;
-    z[i] = keep_old;
-    n[i] = fresh;
-    to[i] = fused(keep_old, h[i] - fresh, fresh);
+  for (ptrdiff_t i = 0; i < count; i += kLanes) {
+    float *n = gates + i, *r = n + count, *z = r + count, *q = z + count;
+    alignas(64) float open[kLanes], keep_old[kLanes], fresh[kLanes];
+    for (int l = 0; l < kLanes; ++l) open[l] = sigmoid(r[l]);
+    for (int l = 0; l < kLanes; ++l) keep_old[l] = sigmoid(z[l]);
+    for (int l = 0; l < kLanes; ++l) fresh[l] = fused(open[l], q[l], n[l]);
+    for (int l = 0; l < kLanes; ++l) fresh[l] = math::tanh<float>(fresh[l]);
+    for (int l = 0; l < kLanes; l += kWidth) {
+      const M old = load(keep_old + l), of_n = load(fresh + l);
+      store(r + l, load(open + l));
+      store(z + l, old);
+      store(n + l, of_n);
+      store(state + i + l, fma(old, load(before + i + l) - of_n, of_n));
+    }
   }
 }
 
@@ -189,6 +220,6 @@ void gate_input(float* gates, const float* before, const float* gradient, float*
 }  // namespace
 
 extern const SequenceKernels g_sequence_kernels;
-const SequenceKernels g_sequence_kernels = {multiply, multiply_weights, sum_rows, gate, gate_input};
+const SequenceKernels g_sequence_kernels = {multiply, multiply_weights, sum_rows, take, collect, gate, gate_input};
 
 }  // namespace nos::child::NOS_CHILD_ISA

@@ -30,7 +30,7 @@ TEXT: Layers = [("embedding", 16), ("linear", 64), ("relu", 0), ("linear", 60)]
 
 
 def language(depth: int, width: int, vocabulary: int) -> Layers:
-    return [("embedding", width), *[("gru", width)] * depth, ("position_linear", vocabulary)]
+    return [("text_gru", width), *[("gru", width)] * (depth - 1), ("position_linear", vocabulary)]
 
 
 # layers, input, sizes, batch: whole vectors and parts of one, odd images, channels and filters that fit no tile

@@ -27,6 +27,7 @@ LAYERS: dict[str, Callable[[Tensor, Weights, Weights], Tensor]] = {
     "relu": lambda h, *_: F.relu(h),
     "embedding": lambda h, w, _: F.embedding(h, next(w)),
     "gru": lambda h, w, _: gru(h, [next(w) for _ in range(4)]),
+    "text_gru": lambda h, w, _: gru(F.embedding(h, next(w)), [next(w) for _ in range(4)]),
     "position_linear": lambda h, w, _: F.linear(h, next(w), next(w)),
 }
 

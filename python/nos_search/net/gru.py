@@ -67,7 +67,8 @@ class GruModel(Net):
         return draw.weights()
 
     def layers(self) -> list[tuple[str, int]]:
-        return [("embedding", self.width), *[("gru", self.width)] * self.depth, ("position_linear", self.classes)]
+        deeper = [("gru", self.width)] * (self.depth - 1)
+        return [("text_gru", self.width), *deeper, ("position_linear", self.classes)]
 
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         embedding, *layers, matrix, bias = weights.params
