@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,22 @@ def test_the_first_steps_agree_to_rounding(net: str | None, rule: str) -> None:
         assert ours.step == theirs.step == until
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
         assert ours.accuracy(task.val) == pytest.approx(theirs.accuracy(task.val), abs=0.02)
+        assert ours.val_loss == pytest.approx(theirs.val_loss, rel=2e-3)
+
+
+@pytest.mark.parametrize("net", ["gru-1-96", "gru-2-20"])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_first_steps_of_a_language_model_agree_to_rounding(net: str, rule: str) -> None:
+    task = load("charlm").with_options(net=net)
+    task = replace(task, val=task.val.first(70))
+    theirs, ours = (
+        kind(compile_rule(rule), task, lr=0.03, total_steps=12, seed=3) for kind in (Training, NativeTraining)
+    )
+    for until in (1, 2, 4):
+        assert theirs.run(until)
+        assert ours.run(until)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+        assert ours.accuracy(task.val) == pytest.approx(theirs.accuracy(task.val), abs=0.01)
         assert ours.val_loss == pytest.approx(theirs.val_loss, rel=2e-3)
 
 
@@ -127,5 +144,7 @@ def test_evaluate_and_train(capsys: pytest.CaptureFixture[str]) -> None:
     theirs = json.loads(capsys.readouterr().out)
     assert native["steps" if "steps" in native else "curve"] is not None
     assert native != theirs
-    assert main(["train", "adam", "--task", "charlm", *few]) == 2
-    assert "--engine native: there are no kernels for --net gru" in capsys.readouterr().err
+    assert main(["train", "adam", "--task", "charlm", "--net", "gru-1-8", *few]) == 0
+    assert json.loads(capsys.readouterr().out)["test"] > 0.1
+    assert main(["train", "adam", "--task", "charlm", "--net", "transformer", *few]) == 2
+    assert "--engine native: there are no kernels for --net transformer" in capsys.readouterr().err

@@ -110,6 +110,22 @@ def test_gradients(name: str, ignored: int) -> None:
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["language", "deep language", "widths"])
+def test_gradients_by_finite_differences(name: str) -> None:
+    """Along the gradient of one tensor the loss must rise by as much as it says; no other implementation is asked."""
+    child, weights, x, y, index = make(name, seed=2)
+    child.loss(x, y, index)
+    for k, gradient in enumerate(child.gradients()):
+        length = float(np.linalg.norm(gradient))
+        losses = []
+        for step in (1e-2, -1e-2):
+            moved = list(weights)
+            moved[k] = weights[k] + (step / length) * gradient
+            child.set_weights(moved)
+            losses.append(child.loss(x, y, index))
+        assert (losses[0] - losses[1]) / 2e-2 == pytest.approx(length, rel=0.02, abs=1e-4)
+
+
 def test_a_scale_of_zero_and_equal_pixels() -> None:
     """Where a square holds its maximum more than once, the first one gets the gradient, as in torch."""
     child, weights, x, y, index = make("digits")
@@ -124,17 +140,18 @@ def test_a_scale_of_zero_and_equal_pixels() -> None:
         assert np.abs(got - want).max() <= error_bound(want, rough)
 
 
-def test_fewer_examples_than_a_batch() -> None:
+@pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("deep language", 5), ("wide language", 33)])
+def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     """What lies in the lanes of an earlier batch does not count."""
-    child, _, x, y, index = make("digits")
+    child, _, x, y, index = make(name)
     child.loss(x, y, index, MOMENTUM)
-    alone, *_ = make("digits")
+    alone, *_ = make(name)
     alone.set_running(child.running())
-    assert child.loss(x, y, index[:37], MOMENTUM) == alone.loss(x, y, index[:37], MOMENTUM)
+    assert child.loss(x, y, index[:fewer], MOMENTUM) == alone.loss(x, y, index[:fewer], MOMENTUM)
     assert all(map(np.array_equal, child.gradients(), alone.gradients()))
 
 
-@pytest.mark.parametrize("name", ["digits", "text"])
+@pytest.mark.parametrize("name", ["digits", "text", "deep language"])
 def test_steps_are_those_of_apply_rule(name: str) -> None:
     """Gradients of the child, update by apply_rule on the side: the same bits, noise and states included."""
     program = nos_ext.compile_rule(
@@ -178,6 +195,22 @@ def test_evaluation() -> None:
         float(torch.nn.functional.cross_entropy(logits[keep], targets, reduction="sum")), rel=1e-5
     )
     assert right == int((logits[keep].argmax(-1) == targets).sum())
+
+
+def test_evaluation_of_texts() -> None:
+    """A class at every position, some of them ignored, and a last batch that is not full."""
+    name = "deep language"
+    child, weights, x, y, _ = make(name)
+    y[3:5] = -100
+    y[:, 7] = -1
+    loss, right, counted = child.evaluate(x, y)
+    exact, _, _ = loss_and_gradients(CASES[name][0], weights, [], x, y)
+    assert counted == (y >= 0).sum() == 8 * (len(y) - 2)
+    assert loss / counted == pytest.approx(exact, rel=1e-5)
+    alone = [child.evaluate(x[e : e + 1], y[e : e + 1]) for e in range(len(y))]
+    assert (right, counted) == (sum(one[1] for one in alone), sum(one[2] for one in alone))
+    y[:] = (y + 1) % 13
+    assert child.evaluate(x, y)[1] != right
 
 
 def test_a_loss_beyond_the_limit_ends_the_training() -> None:
@@ -244,6 +277,12 @@ def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: st
         ([("norm_pool", 0)], "image", (1, 1, 4), "below 2x2"),
         ([("embedding", 3)], "image", (1, 2, 2), "wants tokens"),
         ([("convolution", 3)], "tokens", (4, 5), "wants images"),
+        ([("gru", 3)], "image", (1, 2, 2), "gru: wants a text"),
+        ([("gru", 3)], "tokens", (4, 5), "gru: wants a text"),
+        ([("embedding", 3), ("linear", 4), ("gru", 3)], "tokens", (4, 5), "gru: wants a text"),
+        ([("position_linear", 3)], "image", (1, 1, 4), "position_linear: wants a text"),
+        ([("text_gru", 3)], "image", (1, 2, 2), "text_gru: wants tokens"),
+        ([("embedding", 3), ("text_gru", 3)], "tokens", (4, 5), "text_gru: wants tokens"),
         ([("linear", 3)], "sound", (4,), "input is"),
     ],
 )
