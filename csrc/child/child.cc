@@ -99,6 +99,11 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
   for (const LayerSpec& spec : layers) {
     layers_.push_back(make_layer(spec, {kernels_, input_, shape, lanes_}));
     Layer& layer = *layers_.back();
+    const bool given_tokens = input.tokens && layers_.size() == 1;
+    if (layer.reads_tokens() != given_tokens)
+      throw std::invalid_argument(std::string(layer_table()[spec.kind].name) +
+                                  (given_tokens ? ": cannot read tokens; begin with embedding or text_gru"
+                                                : ": wants tokens, which only the first layer of a text is given"));
     activations_.back().border = layer.border();
     shape = layer.shape();
     shape.lanes = lanes_;

@@ -1,5 +1,3 @@
-#include <stdexcept>
-
 #include "recurrence.h"
 
 namespace nos::child {

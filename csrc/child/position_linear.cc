@@ -29,7 +29,7 @@ class PositionLinear final : public Layer {
   }
 
   void forward(const Pass& pass) override {
-    forward_.pack(pass.weights[0].value, [this](int k, int c) { return k * inputs_ + c; });
+    forward_.pack(pass.weights[0].value, [this](int k, int c) { return at(k, inputs_, c); });
     std::copy_n(pass.weights[1].value, outputs_, start_.data());
     kernels_.multiply(forward_.data(), start_.data(), inputs_, outputs_, strip(pass.in), strip(pass.out), length_,
                       lanes_);
@@ -40,10 +40,10 @@ class PositionLinear final : public Layer {
     kernels_.multiply_weights(strip(pass.in), inputs_, gradient, outputs_, length_, lanes_, pass.examples,
                               turned_.data(), products_.data());
     for (int k = 0; k < outputs_; ++k)
-      std::copy_n(products_.data() + k * row_of(inputs_), inputs_, pass.weights[0].gradient + k * inputs_);
+      std::copy_n(products_.data() + at(k, row_of(inputs_), 0), inputs_, pass.weights[0].gradient + at(k, inputs_, 0));
     kernels_.sum_rows(gradient, outputs_, length_, lanes_, pass.weights[1].gradient);
     if (!pass.in_gradient.data) return;
-    back_.pack(pass.weights[0].value, [this](int c, int k) { return k * inputs_ + c; });
+    back_.pack(pass.weights[0].value, [this](int c, int k) { return at(k, inputs_, c); });
     kernels_.multiply(back_.data(), zeros_.data(), outputs_, inputs_, gradient, strip(pass.in_gradient), length_,
                       lanes_);
   }

@@ -33,11 +33,14 @@ struct SequenceKernels {
   // sums[filter] = sum over positions and lanes of gradient[filter].
   void (*sum_rows)(Strip gradient, int filters, int positions, int lanes, float* sums);
 
-  // out[filter] = table[filter][the token there]. A row of the table has `row` numbers.
-  void (*take)(const float* table, int row, int filters, const int32_t* tokens, Strip out, int positions, int lanes);
-  // table[filter][token] = sum of gradient[filter] over the positions and examples that have the token.
-  void (*collect)(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters, int row,
-                  float* table);
+  // to[column][row] = from[row][column]. Rows in memory are those of row_of().
+  void (*turn)(const float* from, int from_row, int rows, int columns, float* to, int to_row);
+
+  // out[filter] = table[the token there][filter]. A row of the table has row_of(filters) numbers.
+  void (*take)(const float* table, int filters, const int32_t* tokens, Strip out, int positions, int lanes);
+  // table[token][filter] = sum of gradient[filter] over the positions and examples that have the token.
+  void (*collect)(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters,
+                  int vocabulary, float* table);
 
   // One position of gated recurrent units. gates: [n r z q][unit][lane]. Forward they come as sums of products, q that
   // of the state that r gates, and become the gates; backward they become their gradients. before, state: [unit][lane].
@@ -55,6 +58,9 @@ template <class... Sizes>
 size_t floats(Sizes... sizes) {
   return (size_t{1} * ... * static_cast<size_t>(sizes));
 }
+
+// Where a number lies in a matrix.
+inline ptrdiff_t at(int row, int columns, int column) { return ptrdiff_t{1} * row * columns + column; }
 
 // The activation of a text, all channels.
 inline Strip strip(const Image& image) { return {image.data, ptrdiff_t{1} * image.channels * image.lanes}; }

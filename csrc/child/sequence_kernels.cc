@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "../ops/math.h"
-#include "lanes.h"
 #include "sequence.h"
+#include "turn.h"
 
 namespace nos::child::NOS_CHILD_ISA {
 namespace {
@@ -70,6 +70,34 @@ void multiply(const float* panels, const float* start, int channels, int filters
                      out.at(p) + static_cast<ptrdiff_t>(f) * lanes, lanes);
 }
 
+// ---- turning --------------------------------------------------------------------------------------------------------
+
+// The rows of a square, of which `used` are there.
+NOS_CHILD_INLINE void get_rows(M* square, const float* from, ptrdiff_t step, int used) {
+  if (used >= kWidth)
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) square[i] = load(from + i * step);
+  else
+    for (int i = 0; i < kWidth; ++i) square[i] = i < used ? load(from + i * step) : zero();
+}
+NOS_CHILD_INLINE void put_rows(const M* square, float* to, ptrdiff_t step, int used) {
+  if (used >= kWidth)
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) store(to + i * step, square[i]);
+  else
+    for (int i = 0; i < used; ++i) store(to + i * step, square[i]);
+}
+
+void turn_all(const float* from, int from_row, int rows, int columns, float* to, int to_row) {
+  for (int y = 0; y < rows; y += kWidth)
+    for (int x = 0; x < columns; x += kWidth) {
+      M square[kWidth];
+      get_rows(square, from + static_cast<ptrdiff_t>(y) * from_row + x, from_row, rows - y);
+      turn(square);
+      put_rows(square, to + static_cast<ptrdiff_t>(x) * to_row + y, to_row, columns - x);
+    }
+}
+
 // ---- gradients of weights -------------------------------------------------------------------------------------------
 
 // products[Filters][Vectors] += sum over examples of gradient[filter][example] * turned[example].
@@ -120,13 +148,11 @@ void multiply_weights(Strip in, int channels, Strip gradient, int filters, int p
                       float* turned, float* products) {
   const int row = row_of(channels);
   for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(filters) * row; ++i) products[i] = 0;
-  for (int i = 0; i < kTurned * row; ++i) turned[i] = 0;
   for (int p = 0; p < positions; ++p)
     for (int first = 0; first < examples; first += kTurned) {
       const int count = examples - first < kTurned ? examples - first : kTurned;
       const float *x = in.at(p) + first, *g = gradient.at(p) + first;
-      for (int c = 0; c < channels; ++c)
-        for (int e = 0; e < count; ++e) turned[e * row + c] = x[static_cast<ptrdiff_t>(c) * lanes + e];
+      turn_all(x, lanes, channels, count, turned, row);
       int f = 0;
       for (; filters - f >= 4; f += 4)
         weights_filters<4>(turned, row, g + static_cast<ptrdiff_t>(f) * lanes, lanes, count,
@@ -137,45 +163,59 @@ void multiply_weights(Strip in, int channels, Strip gradient, int filters, int p
     }
 }
 
+// A few filters at a time, so that memory is read by more than a line.
 void sum_rows(Strip gradient, int filters, int positions, int lanes, float* sums) {
-  for (int f = 0; f < filters; ++f) {
-    M all[kParts];
-    for (int part = 0; part < kParts; ++part) {
-      all[part] = zero();
-      for (int p = 0; p < positions; ++p) {
-        const float* g = gradient.at(p) + static_cast<ptrdiff_t>(f) * lanes + part * kWidth;
-        M here = load(g);
-        for (int v = kLanes; v < lanes; v += kLanes) here = here + load(g + v);
-        all[part] = all[part] + here;
-      }
-    }
-    sums[f] = sum(all);
+  constexpr int kRows = 8;
+  for (int f = 0; f < filters; f += kRows) {
+    const int count = filters - f < kRows ? filters - f : kRows;
+    M all[kRows][kParts];
+    for (int i = 0; i < kRows; ++i)
+      for (int part = 0; part < kParts; ++part) all[i][part] = zero();
+    for (int p = 0; p < positions; ++p)
+      for (int i = 0; i < count; ++i)
+        for (int part = 0; part < kParts; ++part) {
+          const float* g = gradient.at(p) + static_cast<ptrdiff_t>(f + i) * lanes + part * kWidth;
+          M here = load(g);
+          for (int v = kLanes; v < lanes; v += kLanes) here = here + load(g + v);
+          all[i][part] = all[i][part] + here;
+        }
+    for (int i = 0; i < count; ++i) sums[f + i] = sum(all[i]);
   }
 }
 
 // ---- tokens ---------------------------------------------------------------------------------------------------------
 
-void take(const float* table, int row, int filters, const int32_t* tokens, Strip out, int positions, int lanes) {
+void take(const float* table, int filters, const int32_t* tokens, Strip out, int positions, int lanes) {
+  const int row = row_of(filters);
   for (int p = 0; p < positions; ++p)
-    for (int v = 0; v < lanes; v += kLanes) {
+    for (int v = 0; v < lanes; v += kWidth) {
       const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes + v;
-      for (int f = 0; f < filters; ++f) {
-        const float* from = table + static_cast<ptrdiff_t>(f) * row;
-        float* to = out.at(p) + static_cast<ptrdiff_t>(f) * lanes + v;
-        for (int l = 0; l < kLanes; ++l) to[l] = from[here[l]];
+      for (int f = 0; f < filters; f += kWidth) {
+        M square[kWidth];
+#pragma GCC unroll 16
+        for (int l = 0; l < kWidth; ++l) square[l] = load(table + static_cast<ptrdiff_t>(here[l]) * row + f);
+        turn(square);
+        put_rows(square, out.at(p) + static_cast<ptrdiff_t>(f) * lanes + v, lanes, filters - f);
       }
     }
 }
 
-void collect(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters, int row,
+void collect(Strip gradient, int positions, int lanes, int examples, const int32_t* tokens, int filters, int vocabulary,
              float* table) {
-  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(filters) * row; ++i) table[i] = 0;
+  const int row = row_of(filters);
+  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(vocabulary) * row; ++i) table[i] = 0;
   for (int p = 0; p < positions; ++p)
-    for (int f = 0; f < filters; ++f) {
-      const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes;
-      const float* from = gradient.at(p) + static_cast<ptrdiff_t>(f) * lanes;
-      float* to = table + static_cast<ptrdiff_t>(f) * row;
-      for (int e = 0; e < examples; ++e) to[here[e]] += from[e];
+    for (int v = 0; v < examples; v += kWidth) {
+      const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes + v;
+      for (int f = 0; f < filters; f += kWidth) {
+        M square[kWidth];
+        get_rows(square, gradient.at(p) + static_cast<ptrdiff_t>(f) * lanes + v, lanes, filters - f);
+        turn(square);
+        for (int l = 0; l < kWidth && l < examples - v; ++l) {
+          float* to = table + static_cast<ptrdiff_t>(here[l]) * row + f;
+          store(to, load(to) + square[l]);
+        }
+      }
     }
 }
 
@@ -220,6 +260,7 @@ void gate_input(float* gates, const float* before, const float* gradient, float*
 }  // namespace
 
 extern const SequenceKernels g_sequence_kernels;
-const SequenceKernels g_sequence_kernels = {multiply, multiply_weights, sum_rows, take, collect, gate, gate_input};
+const SequenceKernels g_sequence_kernels = {multiply, multiply_weights, sum_rows, turn_all,
+                                            take,     collect,          gate,     gate_input};
 
 }  // namespace nos::child::NOS_CHILD_ISA

@@ -1,5 +1,3 @@
-#include <stdexcept>
-
 #include "recurrence.h"
 
 namespace nos::child {
@@ -23,20 +21,24 @@ class TextGru final : public Layer {
         start_(in_panels(3 * units)),
         zeros_(in_panels(units)),
         rows_(floats(units, tokens_)),
-        table_(floats(3 * units, tokens_)),
+        sums_(floats(3 * units, tokens_)),
+        table_(floats(tokens_, row_of(3 * units))),
         turned_(floats(kTurned, row_of(units))),
         products_(floats(3 * units, row_of(units))) {}
 
   Image shape() const override { return {nullptr, 1, length_, units_, 0, 0}; }
+  bool reads_tokens() const override { return true; }
   std::vector<std::vector<int64_t>> weights() const override {
     auto all = Recurrence::weights(units_, units_);
     all.insert(all.begin(), {vocabulary_, units_});
     return all;
   }
-  double multiply_adds() const override { return recurrence_.multiply_adds(); }
+  // Of a first layer a step is counted as twice its forward pass; but what a state is multiplied with comes three
+  // times.
+  double multiply_adds() const override { return 1.5 * recurrence_.multiply_adds(); }
   size_t memory() const override {
     return recurrence_.memory() + (forward_.size() + back_.size() + start_.size() + zeros_.size() + rows_.size() +
-                                   table_.size() + turned_.size() + products_.size()) *
+                                   sums_.size() + table_.size() + turned_.size() + products_.size()) *
                                       sizeof(float);
   }
 
@@ -44,47 +46,47 @@ class TextGru final : public Layer {
     const auto weights = pass.weights.subspan(1);
     recurrence_.pack_input(weights, forward_, start_.data());
     visit(pass.weights[0].value, [](float& theirs, float& ours) { ours = theirs; });
-    kernels_.multiply(forward_.data(), start_.data(), units_, 3 * units_, rows(), table(), 1, tokens_);
-    kernels_.take(table_.data(), tokens_, 3 * units_, pass.tokens, recurrence_.input(), length_, lanes_);
+    kernels_.multiply(forward_.data(), start_.data(), units_, 3 * units_, rows(), sums(), 1, tokens_);
+    kernels_.turn(sums_.data(), tokens_, 3 * units_, vocabulary_, table_.data(), row_of(3 * units_));
+    kernels_.take(table_.data(), 3 * units_, pass.tokens, recurrence_.input(), length_, lanes_);
     recurrence_.forward(weights, strip(pass.out));
   }
 
   void backward(const Pass& pass) override {
     const auto weights = pass.weights.subspan(1);
     recurrence_.backward(weights, strip(pass.out), strip(pass.out_gradient), pass.examples);
-    kernels_.collect(recurrence_.input(), length_, lanes_, pass.examples, pass.tokens, 3 * units_, tokens_,
+    kernels_.collect(recurrence_.input(), length_, lanes_, pass.examples, pass.tokens, 3 * units_, vocabulary_,
                      table_.data());
-    kernels_.multiply_weights(rows(), units_, table(), 3 * units_, 1, tokens_, vocabulary_, turned_.data(),
+    kernels_.turn(table_.data(), row_of(3 * units_), vocabulary_, 3 * units_, sums_.data(), tokens_);
+    kernels_.multiply_weights(rows(), units_, sums(), 3 * units_, 1, tokens_, vocabulary_, turned_.data(),
                               products_.data());
     recurrence_.unpack_input(products_.data(), units_, weights[0].gradient);
     recurrence_.pack_input_back(weights, back_);
-    kernels_.multiply(back_.data(), zeros_.data(), 3 * units_, units_, table(), rows(), 1, tokens_);
+    kernels_.multiply(back_.data(), zeros_.data(), 3 * units_, units_, sums(), rows(), 1, tokens_);
     visit(pass.weights[0].gradient, [](float& theirs, float& ours) { theirs = ours; });
   }
 
  private:
-  Strip rows() { return {rows_.data(), 0}; }    // of the embedding, [unit][token]
-  Strip table() { return {table_.data(), 0}; }  // [row of Recurrence::input][token]
+  Strip rows() { return {rows_.data(), 0}; }  // of the embedding, [unit][token]
+  Strip sums() { return {sums_.data(), 0}; }  // [row of Recurrence::input][token]
 
   // work(a number of an embedding [token][unit], the same in rows())
   template <class Work>
   void visit(float* embedding, const Work& work) {
     for (int token = 0; token < vocabulary_; ++token)
-      for (int u = 0; u < units_; ++u) work(embedding[token * units_ + u], rows_.data()[u * tokens_ + token]);
+      for (int u = 0; u < units_; ++u) work(embedding[at(token, units_, u)], rows_.data()[at(u, tokens_, token)]);
   }
 
   const SequenceKernels& kernels_;
   const int length_, vocabulary_, units_, lanes_, tokens_;
   Recurrence recurrence_;
   Panels forward_, back_;
-  Floats start_, zeros_, rows_, table_, turned_, products_;
+  Floats start_, zeros_, rows_, sums_, table_, turned_, products_;
 };
 
 }  // namespace
 
 std::unique_ptr<Layer> make_text_gru(const LayerPlace& place, int units) {
-  if (!place.input.tokens || place.in.channels != place.input.tokens || place.in.width != 1)
-    throw std::invalid_argument("text_gru: wants tokens");
   return std::make_unique<TextGru>(place, units);
 }
 

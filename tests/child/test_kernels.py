@@ -267,6 +267,14 @@ def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: st
     assert all(map(np.array_equal, child.weights(), weights))
 
 
+def test_classes_of_half_an_example_are_refused() -> None:
+    child, _, x, y, index = make("deep language")
+    with pytest.raises(ValueError, match="y has 10 classes; an example needs 9"):
+        child.loss(x, y.ravel()[:10].copy(), index)
+    with pytest.raises(ValueError, match="x has 234 numbers; 25 examples need 225"):
+        child.loss(x, y[:25], index)
+
+
 @pytest.mark.parametrize(
     ("layers", "kind", "sizes", "message"),
     [
@@ -282,6 +290,10 @@ def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: st
         ([("embedding", 3), ("linear", 4), ("gru", 3)], "tokens", (4, 5), "gru: wants a text"),
         ([("position_linear", 3)], "image", (1, 1, 4), "position_linear: wants a text"),
         ([("text_gru", 3)], "image", (1, 2, 2), "text_gru: wants tokens"),
+        ([("linear", 3)], "tokens", (4, 5), "linear: cannot read tokens; begin with embedding or text_gru"),
+        ([("embedding", 3), ("embedding", 3)], "tokens", (4, 5), "embedding: wants tokens, which only the first"),
+        ([("embedding", 1), ("text_gru", 3)], "tokens", (1, 5), "text_gru: wants tokens"),
+        ([("gru", 3)], "tokens", (1, 5), "gru: cannot read tokens"),
         ([("embedding", 3), ("text_gru", 3)], "tokens", (4, 5), "text_gru: wants tokens"),
         ([("linear", 3)], "sound", (4,), "input is"),
     ],
