@@ -106,7 +106,11 @@ class PyChild {
   // Sizes and types. What the examples hold is checked where it is known which of them are read.
   child::Examples read(const py::array& x, const Integers& y) const {
     child::Examples out;
-    out.count = y.size();
+    const int targets = child_.targets();
+    out.count = y.size() / targets;
+    if (y.size() % targets)
+      throw std::invalid_argument("y has " + std::to_string(y.size()) + " classes; an example needs " +
+                                  std::to_string(targets));
     const bool image = input_.tokens == 0;
     const int64_t per_example = image ? int64_t{1} * input_.channels * input_.height * input_.width : input_.tokens;
     if (x.size() != out.count * per_example)
@@ -127,9 +131,10 @@ class PyChild {
       if (data.tokens[i] < 0 || data.tokens[i] >= input_.vocabulary)
         throw std::invalid_argument("x[" + std::to_string(i) + "] is " + std::to_string(data.tokens[i]) +
                                     "; tokens are below " + std::to_string(input_.vocabulary));
-    if (data.classes[example] >= child_.classes())
-      throw std::invalid_argument("y[" + std::to_string(example) + "] is " + std::to_string(data.classes[example]) +
-                                  "; classes are below " + std::to_string(child_.classes()));
+    for (int64_t i = example * child_.targets(); i < (example + 1) * child_.targets(); ++i)
+      if (data.classes[i] >= child_.classes())
+        throw std::invalid_argument("y[" + std::to_string(i) + "] is " + std::to_string(data.classes[i]) +
+                                    "; classes are below " + std::to_string(child_.classes()));
   }
   // Only what will be read is looked at: a stretch of training is short beside all examples of a large task.
   void check_order(const Order& order, const child::Examples& data) const {

@@ -99,6 +99,11 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
   for (const LayerSpec& spec : layers) {
     layers_.push_back(make_layer(spec, {kernels_, input_, shape, lanes_}));
     Layer& layer = *layers_.back();
+    const bool given_tokens = input.tokens && layers_.size() == 1;
+    if (layer.reads_tokens() != given_tokens)
+      throw std::invalid_argument(std::string(layer_table()[spec.kind].name) +
+                                  (given_tokens ? ": cannot read tokens; begin with embedding or text_gru"
+                                                : ": wants tokens, which only the first layer of a text is given"));
     activations_.back().border = layer.border();
     shape = layer.shape();
     shape.lanes = lanes_;
@@ -108,7 +113,7 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
     for (auto& w : layer.weights()) shapes_.push_back(std::move(w));
     for (const int64_t n : layer.running()) running_sizes_.push_back(n);
   }
-  if (shape.height != 1 || shape.width != 1)
+  if (shape.height != 1 || (shape.width != 1 && !input.tokens))
     throw std::invalid_argument("layers: the last one must give one number per class");
   if (input_.tokens) activations_[0].channels = 0;  // tokens are no activation
   gradient_images_ = activations_;
@@ -144,12 +149,13 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
   const std::vector<float*> values = place(sizes, values_), gradients = place(sizes, gradients_);
   for (size_t i = 0; i < sizes.size(); ++i) weights_.push_back({values[i], gradients[i]});
   running_ = place(running_sizes_, running_memory_);
-  probabilities_ = Floats(static_cast<size_t>(classes()) * static_cast<size_t>(lanes_));
+  probabilities_ = Floats(floats_of(activations_.back()));
   tokens_.resize(static_cast<size_t>(input_.tokens) * static_cast<size_t>(lanes_));
-  classes_.resize(static_cast<size_t>(lanes_));
+  classes_.resize(static_cast<size_t>(targets()) * static_cast<size_t>(lanes_));
 }
 
 int Child::classes() const { return activations_.back().channels; }
+int Child::targets() const { return activations_.back().width; }
 
 size_t Child::memory() const {
   size_t bytes = (values_.size() + gradients_.size() + running_memory_.size() + probabilities_.size()) * sizeof(float) +
@@ -171,7 +177,8 @@ void Child::gather(const Examples& data, const int64_t* index, int64_t first, in
   for (int lane = 0; lane < lanes_; ++lane) {
     const bool used = lane < examples;
     const int64_t e = !used ? 0 : index ? index[lane] : first + lane;
-    classes_[static_cast<size_t>(lane)] = used ? data.classes[e] : -1;
+    for (int t = 0; t < targets(); ++t)
+      classes_[static_cast<size_t>(t * lanes_ + lane)] = used ? data.classes[e * targets() + t] : -1;
     if (input_.tokens) {
       for (int p = 0; p < input_.tokens; ++p)
         tokens_[static_cast<size_t>(p * lanes_ + lane)] = used ? data.tokens[e * input_.tokens + p] : 0;

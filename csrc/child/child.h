@@ -13,7 +13,7 @@
 namespace nos::child {
 
 // Examples in the caller's memory. images: [example][channel][row][column], or tokens: [example][position]. classes:
-// one per example; a negative one does not count.
+// [example][target]; a negative one does not count.
 struct Examples {
   const float* images = nullptr;
   const int32_t* tokens = nullptr;
@@ -31,6 +31,7 @@ class Child {
 
   int batch() const { return batch_; }
   int classes() const;
+  int targets() const;  // of an example: 1, or where every position of a text is asked one each
   const std::vector<std::vector<int64_t>>& shapes() const { return shapes_; }  // of the weights
   std::span<const Weight> weights() const { return weights_; }
   std::span<float* const> running() const { return running_; }

@@ -42,8 +42,11 @@ struct Loss {
   int64_t counted;  // targets
 };
 
+struct SequenceKernels;  // sequence.h
+
 struct Kernels {
   const char* name;
+  const SequenceKernels* sequence;
 
   // out = sum over the 3x3 neighbours and channels of weights * in; its positive part with relu.
   void (*convolve)(const Matrix& m, const Image& in, const Image& out, bool relu);
@@ -70,8 +73,8 @@ struct Kernels {
   void (*relu)(const float* in, float* out, ptrdiff_t count);
   void (*relu_input)(const float* out, const float* gradient, float* to, ptrdiff_t count);
 
-  // logits: [class][lane]; classes: of the first `examples` lanes, negative ones do not count. probabilities: becomes
-  // the softmax, then, with a gradient, the gradient of the mean loss.
+  // logits: [position][class][lane]; classes: [position][lane], of the first `examples` lanes, negative ones do not
+  // count. probabilities: becomes the softmax, then, with a gradient, the gradient of the mean loss.
   Loss (*cross_entropy)(const Image& logits, const int32_t* classes, int examples, bool gradient, float* probabilities);
 };
 

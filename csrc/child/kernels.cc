@@ -367,13 +367,19 @@ void relu_input(const float* out, const float* gradient, float* to, ptrdiff_t co
 Loss cross_entropy(const Image& logits, const int32_t* classes, int examples, bool gradient, float* probabilities) {
   const int n = logits.channels, lanes = logits.lanes;
   Loss loss{0, 0, 0};
-  for (int e = 0; e < examples; ++e) loss.counted += classes[e] >= 0;
+  for (int p = 0; p < logits.width; ++p)
+    for (int e = 0; e < examples; ++e) loss.counted += classes[static_cast<ptrdiff_t>(p) * lanes + e] >= 0;
   const float share = loss.counted ? static_cast<float>(1 / static_cast<double>(loss.counted)) : 0;
-  for (int first = 0; first < (gradient ? lanes : examples); first += kLanes) {
+  for (int at = 0; at < logits.width * lanes; at += kLanes) {
+    const int first = at % lanes;
+    if (!gradient && first >= examples) continue;
     float highest[kLanes], total[kLanes], its[kLanes];
     int32_t best[kLanes];
-    const float* x = logits.data + first;
-    float* p = probabilities + first;
+    const ptrdiff_t place = static_cast<ptrdiff_t>(at / lanes) * n * lanes + first;
+    const float* x = logits.data + place;
+    float* p = probabilities + place;
+    const int32_t* wanted = classes + at;  // only of lanes below `used`
+    const int used = examples - first;
     for (int l = 0; l < kLanes; ++l) highest[l] = x[l], best[l] = 0, total[l] = 0;
     for (int k = 1; k < n; ++k)
       for (int l = 0; l < kLanes; ++l) {
@@ -389,24 +395,23 @@ Loss cross_entropy(const Image& logits, const int32_t* classes, int examples, bo
         total[l] += p[i];
       }
     for (int l = 0; l < kLanes; ++l) {
-      const int e = first + l;
-      const int32_t wanted = e < examples ? classes[e] : -1;
-      its[l] = wanted >= 0 ? x[static_cast<ptrdiff_t>(wanted) * lanes + l] : 0;
+      const int32_t k = l < used ? wanted[l] : -1;
+      its[l] = k >= 0 ? x[static_cast<ptrdiff_t>(k) * lanes + l] : 0;
     }
     float nats[kLanes];
     for (int l = 0; l < kLanes; ++l) nats[l] = math::log<float>(total[l]) + (highest[l] - its[l]);
-    for (int l = 0; l < kLanes && first + l < examples; ++l) {
-      if (classes[first + l] < 0) continue;
+    for (int l = 0; l < kLanes && l < used; ++l) {
+      if (wanted[l] < 0) continue;
       loss.sum += static_cast<double>(nats[l]);
-      loss.right += best[l] == classes[first + l];
+      loss.right += best[l] == wanted[l];
     }
     if (!gradient) continue;
     float weight[kLanes];
-    for (int l = 0; l < kLanes; ++l) weight[l] = first + l < examples && classes[first + l] >= 0 ? share / total[l] : 0;
+    for (int l = 0; l < kLanes; ++l) weight[l] = l < used && wanted[l] >= 0 ? share / total[l] : 0;
     for (int k = 0; k < n; ++k)
       for (int l = 0; l < kLanes; ++l) p[static_cast<ptrdiff_t>(k) * lanes + l] *= weight[l];
-    for (int l = 0; l < kLanes && first + l < examples; ++l)
-      if (classes[first + l] >= 0) p[static_cast<ptrdiff_t>(classes[first + l]) * lanes + l] -= share;
+    for (int l = 0; l < kLanes && l < used; ++l)
+      if (wanted[l] >= 0) p[static_cast<ptrdiff_t>(wanted[l]) * lanes + l] -= share;
   }
   return loss;
 }
@@ -415,9 +420,20 @@ Loss cross_entropy(const Image& logits, const int32_t* classes, int examples, bo
 
 #define NOS_STRING_OF(x) #x
 #define NOS_STRING(x) NOS_STRING_OF(x)
+extern const SequenceKernels g_sequence_kernels;
 extern const Kernels g_kernels;
-const Kernels g_kernels = {NOS_STRING(NOS_CHILD_ISA), convolve,     convolve_weights, multiply,
-                           multiply_weights,          sum_channels, norm_pool,        norm_pool_sums,
-                           norm_pool_input,           relu,         relu_input,       cross_entropy};
+const Kernels g_kernels = {NOS_STRING(NOS_CHILD_ISA),
+                           &g_sequence_kernels,
+                           convolve,
+                           convolve_weights,
+                           multiply,
+                           multiply_weights,
+                           sum_channels,
+                           norm_pool,
+                           norm_pool_sums,
+                           norm_pool_input,
+                           relu,
+                           relu_input,
+                           cross_entropy};
 
 }  // namespace nos::child::NOS_CHILD_ISA

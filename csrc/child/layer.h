@@ -56,6 +56,7 @@ class Layer {
   virtual Image shape() const = 0;  // of its result: without data, border and lanes
   virtual std::vector<std::vector<int64_t>> weights() const { return {}; }
   virtual std::vector<int64_t> running() const { return {}; }  // numbers that evaluation uses in place of the batch's
+  virtual bool reads_tokens() const { return false; }          // in place of an activation
   virtual int border() const { return 0; }  // that it reads around its input, and around its result's gradient
   virtual double multiply_adds() const { return 0; }  // forward, of one example
   virtual size_t memory() const { return 0; }         // bytes of its own

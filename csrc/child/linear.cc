@@ -5,12 +5,14 @@
 namespace nos::child {
 namespace {
 
-// The numbers of an example are counted as the framework flattens an image: channels outermost.
+// The numbers of an example are counted as the framework flattens them: of an image channels outermost, of a text
+// positions.
 class Linear final : public Layer {
  public:
   Linear(const LayerPlace& place, int outputs)
       : kernels_(place.kernels),
         in_(place.in),
+        in_order_(place.input.tokens || in_.height * in_.width == 1),
         outputs_(outputs),
         inputs_(in_.height * in_.width * in_.channels),
         packed_(static_cast<size_t>(inputs_) * static_cast<size_t>(outputs)) {}
@@ -27,24 +29,21 @@ class Linear final : public Layer {
 
   void backward(const Pass& pass) override {
     const Weight& w = pass.weights[0];
-    kernels_.multiply_weights(flat(pass.in), pass.out_gradient, is_list() ? w.gradient : packed_.data(),
+    kernels_.multiply_weights(flat(pass.in), pass.out_gradient, in_order_ ? w.gradient : packed_.data(),
                               pass.weights[1].gradient);
-    if (!is_list()) over_weights([&](int i, int k, int at) { w.gradient[at] = packed_.data()[k * inputs_ + i]; });
+    if (!in_order_) over_weights([&](int i, int k, int at) { w.gradient[at] = packed_.data()[k * inputs_ + i]; });
     if (!pass.in_gradient.data) return;
-    if (!is_list()) over_weights([&](int i, int k, int at) { packed_.data()[k * inputs_ + i] = w.value[at]; });
-    kernels_.multiply({is_list() ? w.value : packed_.data(), nullptr, outputs_, inputs_}, pass.out_gradient,
+    if (!in_order_) over_weights([&](int i, int k, int at) { packed_.data()[k * inputs_ + i] = w.value[at]; });
+    kernels_.multiply({in_order_ ? w.value : packed_.data(), nullptr, outputs_, inputs_}, pass.out_gradient,
                       flat(pass.in_gradient));
   }
 
  private:
   Image flat(const Image& image) const { return {image.data, 1, 1, inputs_, 0, image.lanes}; }
 
-  // Whether inputs lie in memory as the framework counts them.
-  bool is_list() const { return in_.height * in_.width == 1; }
-
   // The framework's [output][input] as [input][output], square by square for the cache.
   void pack(const float* matrix) {
-    if (!is_list()) return over_weights([&](int i, int k, int at) { packed_.data()[i * outputs_ + k] = matrix[at]; });
+    if (!in_order_) return over_weights([&](int i, int k, int at) { packed_.data()[i * outputs_ + k] = matrix[at]; });
     constexpr int kSquare = 16;
     for (int k0 = 0; k0 < outputs_; k0 += kSquare)
       for (int i0 = 0; i0 < inputs_; i0 += kSquare)
@@ -64,6 +63,7 @@ class Linear final : public Layer {
 
   const Kernels& kernels_;
   const Image in_;
+  const bool in_order_;  // inputs lie in memory as the framework counts them
   const int outputs_, inputs_;
   Floats packed_;
 };

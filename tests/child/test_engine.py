@@ -71,6 +71,24 @@ def test_the_first_steps_of_single_passes_agree_to_rounding(rule: str, name: str
         assert task.reward(one) == pytest.approx(task.reward(two), abs=1e-3)
 
 
+@pytest.mark.parametrize("net", ["gru-1-96", "gru-2-20"])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_first_steps_of_a_language_model_agree_to_rounding(net: str, rule: str) -> None:
+    task = load("charlm").with_options(net=net)
+    task = replace(task, val=task.val.first(70))
+    theirs, ours = (
+        kind(compile_rule(rule), task, lr=0.03, total_steps=12, seed=3) for kind in (Training, NativeTraining)
+    )
+    for until in (1, 2, 4):
+        assert theirs.run(until)
+        assert ours.run(until)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+        one, two = ours.measure(task.val), theirs.measure(task.val)
+        assert one.accuracy == pytest.approx(two.accuracy, abs=0.01)
+        assert one.loss == pytest.approx(two.loss, rel=2e-3)
+
+
+
 def test_taken_in_pieces_or_as_a_whole() -> None:
     task, rule = digits(), compile_rule("drop(m_hat, 0.2) + 0.01 * noise")
     whole, pieces = (NativeTraining(rule, task, lr=0.01, total_steps=12, seed=5) for _ in range(2))
@@ -181,7 +199,7 @@ def test_a_run_keeps_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("options", "engine"),
-    [([], "native"), (["--net", "wrn-10-1"], "torch"), (["--promote", "digits:wrn-10-1"], "auto")],
+    [([], "native"), (["--task", "digits", "--net", "wrn-10-1"], "torch"), (["--promote", "digits:wrn-10-1"], "auto")],
 )
 def test_a_run_writes_down_what_auto_came_to(options: list[str], engine: str, tmp_path: Path) -> None:
     few = ["--sweep-steps", "2", "--train-steps", "2", "--trials", "1", "--strategy", "random"]
@@ -207,5 +225,7 @@ def test_evaluate_and_train(capsys: pytest.CaptureFixture[str]) -> None:
     theirs = json.loads(capsys.readouterr().out)
     assert native["steps" if "steps" in native else "curve"] is not None
     assert native != theirs
-    assert main(["train", "adam", "--task", "charlm", *few]) == 2
-    assert "--engine native: there are no kernels for --net gru" in capsys.readouterr().err
+    assert main(["train", "adam", "--task", "charlm", "--net", "gru-1-8", *few]) == 0
+    assert json.loads(capsys.readouterr().out)["test"] > 0.1
+    assert main(["train", "adam", "--task", "charlm", "--net", "transformer", *few]) == 2
+    assert "--engine native: there are no kernels for --net transformer" in capsys.readouterr().err

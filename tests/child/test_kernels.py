@@ -27,6 +27,12 @@ def convnet(depth: int, width: int, classes: int) -> Layers:
 
 MLP: Layers = [("linear", 32), ("relu", 0), ("linear", 10)]
 TEXT: Layers = [("embedding", 16), ("linear", 64), ("relu", 0), ("linear", 60)]
+
+
+def language(depth: int, width: int, vocabulary: int) -> Layers:
+    return [("text_gru", width), *[("gru", width)] * (depth - 1), ("position_linear", vocabulary)]
+
+
 # layers, input, sizes, batch: whole vectors and parts of one, odd images, channels and filters that fit no tile
 CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "digits": (convnet(2, 8, 10), "image", (1, 8, 8), 100),
@@ -36,6 +42,12 @@ CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "one": (convnet(1, 1, 2), "image", (1, 2, 2), 1),
     "mlp": (MLP, "image", (1, 8, 8), 100),
     "text": (TEXT, "tokens", (8, 60), 128),
+    "language": (language(1, 96, 60), "tokens", (64, 60), 32),
+    "deep language": (language(2, 21, 13), "tokens", (9, 13), 19),
+    "wide language": (language(1, 40, 260), "tokens", (5, 260), 113),
+    "one position": (language(3, 3, 5), "tokens", (1, 5), 1),
+    "widths": ([("embedding", 7), ("gru", 18), ("gru", 5), ("position_linear", 9)], "tokens", (12, 30), 50),
+    "a class for a text": ([("embedding", 8), ("gru", 20), ("linear", 4)], "tokens", (6, 11), 16),
     "only a matrix": ([("linear", 7)], "image", (2, 3, 3), 20),
 }
 
@@ -60,7 +72,8 @@ def make(name: str, seed: int = 0) -> tuple[Any, list[np.ndarray], np.ndarray, n
         x = random.normal(size=(count, *sizes)).astype(np.float32)
     else:
         x = random.integers(0, sizes[1], size=(count, sizes[0])).astype(np.int32)
-    y = random.integers(0, layers[-1][1], size=count).astype(np.int32)
+    targets = (count, sizes[0]) if layers[-1][0] == "position_linear" else count
+    y = random.integers(0, layers[-1][1], size=targets).astype(np.int32)
     return child, weights, x, y, random.permutation(count)[:batch].astype(np.int64)
 
 
@@ -81,7 +94,9 @@ def error_bound(exact: np.ndarray, single: np.ndarray) -> float:
 def test_gradients(name: str, ignored: int) -> None:
     child, weights, x, y, index = make(name)
     y[index[:ignored]] = -100
-    if name == "one" and ignored:
+    if ignored and y.ndim == 2:
+        y[:, 1::3] = -1
+    if (y[index] < 0).all():
         return
     running = child.running()
     loss = child.loss(x, y, index, MOMENTUM)
@@ -93,6 +108,22 @@ def test_gradients(name: str, ignored: int) -> None:
         assert np.abs(got - want).max() <= error_bound(want, rough)
     for got, want in zip(child.running(), after, strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["language", "deep language", "widths"])
+def test_gradients_by_finite_differences(name: str) -> None:
+    """Along the gradient of one tensor the loss must rise by as much as it says; no other implementation is asked."""
+    child, weights, x, y, index = make(name, seed=2)
+    child.loss(x, y, index)
+    for k, gradient in enumerate(child.gradients()):
+        length = float(np.linalg.norm(gradient))
+        losses = []
+        for step in (1e-2, -1e-2):
+            moved = list(weights)
+            moved[k] = weights[k] + (step / length) * gradient
+            child.set_weights(moved)
+            losses.append(child.loss(x, y, index))
+        assert (losses[0] - losses[1]) / 2e-2 == pytest.approx(length, rel=0.02, abs=1e-4)
 
 
 def test_a_scale_of_zero_and_equal_pixels() -> None:
@@ -109,17 +140,18 @@ def test_a_scale_of_zero_and_equal_pixels() -> None:
         assert np.abs(got - want).max() <= error_bound(want, rough)
 
 
-def test_fewer_examples_than_a_batch() -> None:
+@pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("deep language", 5), ("wide language", 33)])
+def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     """What lies in the lanes of an earlier batch does not count."""
-    child, _, x, y, index = make("digits")
+    child, _, x, y, index = make(name)
     child.loss(x, y, index, MOMENTUM)
-    alone, *_ = make("digits")
+    alone, *_ = make(name)
     alone.set_running(child.running())
-    assert child.loss(x, y, index[:37], MOMENTUM) == alone.loss(x, y, index[:37], MOMENTUM)
+    assert child.loss(x, y, index[:fewer], MOMENTUM) == alone.loss(x, y, index[:fewer], MOMENTUM)
     assert all(map(np.array_equal, child.gradients(), alone.gradients()))
 
 
-@pytest.mark.parametrize("name", ["digits", "text"])
+@pytest.mark.parametrize("name", ["digits", "text", "deep language"])
 def test_steps_are_those_of_apply_rule(name: str) -> None:
     """Gradients of the child, update by apply_rule on the side: the same bits, noise and states included."""
     program = nos_ext.compile_rule(
@@ -163,6 +195,22 @@ def test_evaluation() -> None:
         float(torch.nn.functional.cross_entropy(logits[keep], targets, reduction="sum")), rel=1e-5
     )
     assert right == int((logits[keep].argmax(-1) == targets).sum())
+
+
+def test_evaluation_of_texts() -> None:
+    """A class at every position, some of them ignored, and a last batch that is not full."""
+    name = "deep language"
+    child, weights, x, y, _ = make(name)
+    y[3:5] = -100
+    y[:, 7] = -1
+    loss, right, counted = child.evaluate(x, y)
+    exact, _, _ = loss_and_gradients(CASES[name][0], weights, [], x, y)
+    assert counted == (y >= 0).sum() == 8 * (len(y) - 2)
+    assert loss / counted == pytest.approx(exact, rel=1e-5)
+    alone = [child.evaluate(x[e : e + 1], y[e : e + 1]) for e in range(len(y))]
+    assert (right, counted) == (sum(one[1] for one in alone), sum(one[2] for one in alone))
+    y[:] = (y + 1) % 13
+    assert child.evaluate(x, y)[1] != right
 
 
 def test_a_loss_beyond_the_limit_ends_the_training() -> None:
@@ -219,6 +267,14 @@ def test_what_does_not_fit_is_refused(change: dict[str, np.ndarray], message: st
     assert all(map(np.array_equal, child.weights(), weights))
 
 
+def test_classes_of_half_an_example_are_refused() -> None:
+    child, _, x, y, index = make("deep language")
+    with pytest.raises(ValueError, match="y has 10 classes; an example needs 9"):
+        child.loss(x, y.ravel()[:10].copy(), index)
+    with pytest.raises(ValueError, match="x has 234 numbers; 25 examples need 225"):
+        child.loss(x, y[:25], index)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "message"), [("text", "x", "tokens are below 60"), ("digits", "y", "classes are below 10")]
 )
@@ -245,6 +301,16 @@ def test_what_is_read_is_looked_at_and_nothing_else(name: str, wrong: str, messa
         ([("norm_pool", 0)], "image", (1, 1, 4), "below 2x2"),
         ([("embedding", 3)], "image", (1, 2, 2), "wants tokens"),
         ([("convolution", 3)], "tokens", (4, 5), "wants images"),
+        ([("gru", 3)], "image", (1, 2, 2), "gru: wants a text"),
+        ([("gru", 3)], "tokens", (4, 5), "gru: wants a text"),
+        ([("embedding", 3), ("linear", 4), ("gru", 3)], "tokens", (4, 5), "gru: wants a text"),
+        ([("position_linear", 3)], "image", (1, 1, 4), "position_linear: wants a text"),
+        ([("text_gru", 3)], "image", (1, 2, 2), "text_gru: wants tokens"),
+        ([("linear", 3)], "tokens", (4, 5), "linear: cannot read tokens; begin with embedding or text_gru"),
+        ([("embedding", 3), ("embedding", 3)], "tokens", (4, 5), "embedding: wants tokens, which only the first"),
+        ([("embedding", 1), ("text_gru", 3)], "tokens", (1, 5), "text_gru: wants tokens"),
+        ([("gru", 3)], "tokens", (1, 5), "gru: cannot read tokens"),
+        ([("embedding", 3), ("text_gru", 3)], "tokens", (4, 5), "text_gru: wants tokens"),
         ([("linear", 3)], "sound", (4,), "input is"),
     ],
 )

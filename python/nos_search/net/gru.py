@@ -66,6 +66,10 @@ class GruModel(Net):
         draw.linear(self.width, self.classes)
         return draw.weights()
 
+    def layers(self) -> list[tuple[str, int]]:
+        deeper = [("gru", self.width)] * (self.depth - 1)
+        return [("text_gru", self.width), *deeper, ("position_linear", self.classes)]
+
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
         embedding, *layers, matrix, bias = weights.params
         h = F.embedding(x, embedding)
