@@ -55,6 +55,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         sweep=args.sweep,
         engine=args.engine,
         score=args.score,
+        rung_score=args.score,
         net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,

@@ -48,7 +48,8 @@ class RunConfig:
     `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
     `engine` trains the children: the kernels of nos_ext ("native"), torch, or what is faster ("auto"); they differ in
     rounding. A run of an older version has torch.
-    `score` says what rewards are (task/score.py); those of a run of an older version are accuracies.
+    `score` says what rewards are (task/score.py), and `rung_score` the same of the rungs above the search's own task,
+    where None is each task's own; those of a run of an older version are accuracies.
     `score`, `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has
     what was in force.
     """
@@ -61,6 +62,7 @@ class RunConfig:
     sweep: Sweep = "halving"
     engine: Engine = "torch"
     score: str | None = None
+    rung_score: str | None = None
     net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
@@ -85,8 +87,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise choose("--task", self.task, tuple(TASKS))
-        if self.score is not None and self.score not in SCORES:
-            raise choose("--score", self.score, tuple(SCORES))
+        for name in (self.score, self.rung_score):
+            if name is not None and name not in SCORES:
+                raise choose("--score", name, tuple(SCORES))
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -160,6 +163,7 @@ class RunConfig:
             data_dir=Path(self.data_dir) if self.data_dir else None,
             eta=self.promote_eta,
             protocol=self.make_protocol(),
+            score=self.rung_score,
         )
         return replace(above, rungs=(Rung(task.name, (task,)), *above.rungs))
 
@@ -183,7 +187,8 @@ class RunConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         known = {entry.name for entry in fields(cls)}
-        return cls(**{"score": ACCURACY} | {name: value for name, value in data.items() if name in known})
+        older = {"score": ACCURACY, "rung_score": ACCURACY} if "score" not in data else {}
+        return cls(**older | {name: value for name, value in data.items() if name in known})
 
 
 def versions() -> dict[str, str]:
