@@ -88,7 +88,6 @@ def test_the_first_steps_of_a_language_model_agree_to_rounding(net: str, rule: s
         assert one.loss == pytest.approx(two.loss, rel=2e-3)
 
 
-
 def test_taken_in_pieces_or_as_a_whole() -> None:
     task, rule = digits(), compile_rule("drop(m_hat, 0.2) + 0.01 * noise")
     whole, pieces = (NativeTraining(rule, task, lr=0.01, total_steps=12, seed=5) for _ in range(2))

@@ -102,7 +102,7 @@ def test_reading_a_ladder() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "--promote '' is not known; choose one of: digits"),
+        ("", "--promote '' is not known; choose one of: charmlp"),
         ("digits,,digits", "--promote '' is not known"),
         ("mnist", "--promote 'mnist' is not known"),
         ("digits*x", "--promote: 'x' in 'digits\\*x' is not a number above 0"),

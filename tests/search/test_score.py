@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -140,13 +140,40 @@ def test_a_run_remembers_its_score(folder: Path, tmp_path: Path, capsys: pytest.
 def test_a_run_without_a_score_is_of_accuracies(folder: Path) -> None:
     """What a release wrote that knew no other score: it must not go on by another."""
     config = replace(RunConfig(task="charmlp"), data_dir=str(folder)).to_json()
-    del config["score"]
+    del config["score"], config["rung_score"]
     old = RunConfig.from_json(config)
-    assert old.score == "accuracy"
+    assert (old.score, old.rung_score) == ("accuracy", "accuracy")
     assert old.make_task().score == "accuracy"
     assert RunConfig(task="charmlp", data_dir=str(folder)).make_task().score == "bits-saved"
     with pytest.raises(UsageError, match="--score 'x' is not known"):
         RunConfig(score="x")
+
+
+def test_an_old_run_goes_on_with_accuracies(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made as the release before made it, which had no name for a score; its rungs, too."""
+    out = tmp_path / "run"
+
+    def old(config: RunConfig) -> dict[str, object]:
+        return {name: value for name, value in asdict(config).items() if name not in ("score", "rung_score")}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunConfig, "to_json", old)
+        options = ["--strategy", "evolution", "--trials", "6", "--data-dir", folder, "--task", "charmlp", "--out", out]
+        ladder = ["--promote", "charmlp", "--promote-eta", "3"]
+        assert main(["run", *few(*options, *ladder, "--score", "accuracy")]) == 0
+    with Store.open(out) as store:
+        assert "score" not in store.config
+    assert main(["resume", str(out), "--trials", "12"]) == 0
+    assert SCORES["accuracy"].reward in capsys.readouterr().out
+    with Store.open(out) as store:
+        trained = [trial for trial in store.trials() if trial.status == "done"]
+        climbed = [score for score in store.scores("promotion") if score.status == "done"]
+    assert max(trial.id for trial in trained) >= 6
+    assert all(trial.reward == trial.curve["accuracy"][-1] for trial in trained)
+    assert len(climbed) >= 2
+    assert all(score.reward == score.curve["tasks"][0]["accuracy"][-1] for score in climbed)
 
 
 def test_evaluate_and_train_say_what_they_show(

@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from nos_search.errors import SearchError, UsageError
+from nos_search.rules import compile_rule
 from nos_search.task import Task, charlm, fashion, load, mnist1d, patch10, teacher, translate
 from nos_search.task._make_bible_subsets import read_module
 from nos_search.task.base import IGNORED, Split
 from nos_search.task.fashion import SUBSET, read_idx
 from nos_search.task.score import Measured
+from nos_search.train.child import ScoringProtocol, score
 from nos_search.train.seeds import derive_seed
 from nos_search.train.training import Batches
 
@@ -315,6 +317,16 @@ def test_ten_times_the_training_sees_nothing_twice(name: str) -> None:
     task = load_or_skip(name)
     assert 10 * task.budget.train_steps * task.budget.batch_size <= len(task.train)
     assert len(task.train.x[:, 0, 0, :2].unique(dim=0)) == len(task.train)
+
+
+@pytest.mark.parametrize(("name", "least"), [("charmlp", 0.3), ("teacher", 0.3), ("mnist1d", 0.35), ("fashion14", 0.7)])
+def test_a_network_learns_and_learning_by_chance_scores_nothing(name: str, least: float) -> None:
+    """Adam in the task's own budget; a rule that does not move leaves a guess that is no better than the blind one."""
+    task = load_or_skip(name)
+    protocol = ScoringProtocol(engine="auto", learning_rates=(0.01,))
+    assert score(compile_rule("adam"), task, protocol, seed=1).reward > least
+    still = score(compile_rule("0 * g"), task, protocol, seed=1)
+    assert still.reward < (0.25 if task.score == "accuracy" else 1e-9)
 
 
 def test_signals_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

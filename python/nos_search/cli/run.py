@@ -47,6 +47,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         engine=args.engine,
         score=args.score,
         protocol=args.protocol,
+        rung_score=args.score,
         net=args.net,
         width=args.width,
         sweep_steps=args.sweep_steps,

@@ -30,7 +30,7 @@ from ..train.protocols import Protocol, check_protocol, paper
 from ..train.seeds import check_seed, derive_seed
 from ..train.side import side_by_side
 
-_OLDER = {"engine": "torch", "score": ACCURACY}  # what releases did that did not write it down
+_OLDER = {"engine": "torch", "score": ACCURACY, "rung_score": ACCURACY}  # what releases did that did not write it down
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
 
@@ -54,7 +54,8 @@ class RunConfig:
     `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
     `engine` trains the children: the kernels of nos_ext ("native"), torch, or the kernels where they can ("auto"); they
     differ in rounding. A run of an older version has torch. `protocol` is "default" or "paper" (train/protocols.py).
-    `score` says what rewards are (task/score.py); those of a run of an older version are accuracies.
+    `score` says what rewards are (task/score.py), and `rung_score` the same of the rungs above the search's own task,
+    where None is each task's own; those of a run of an older version are accuracies.
     `score`, `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has
     what was in force.
     """
@@ -68,6 +69,7 @@ class RunConfig:
     engine: Engine = "auto"
     protocol: Protocol = "default"
     score: str | None = None
+    rung_score: str | None = None
     net: str | None = None
     width: int | None = None
     sweep_steps: int | None = None
@@ -92,8 +94,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise choose("--task", self.task, tuple(TASKS))
-        if self.score is not None and self.score not in SCORES:
-            raise choose("--score", self.score, tuple(SCORES))
+        for name in (self.score, self.rung_score):
+            if name is not None and name not in SCORES:
+                raise choose("--score", name, tuple(SCORES))
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -188,6 +191,7 @@ class RunConfig:
             data_dir=Path(self.data_dir) if self.data_dir else None,
             eta=self.promote_eta,
             protocol=self.make_protocol(),
+            score=self.rung_score,
         )
         return replace(above, rungs=(Rung(task.name, (task,)), *above.rungs))
 

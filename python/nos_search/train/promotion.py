@@ -55,17 +55,24 @@ class Promotion:
 
     @classmethod
     def parse(
-        cls, text: str, *, data_dir: Path | None = None, eta: int = 4, protocol: ScoringProtocol | None = None
+        cls,
+        text: str,
+        *,
+        data_dir: Path | None = None,
+        eta: int = 4,
+        protocol: ScoringProtocol | None = None,
+        score: str | None = None,
     ) -> Promotion:
         """Reads rungs, set apart by commas, of tasks joined by "+", each of which is TASK[:NET][*TIMES][@PART].
 
         NET is NAME[-DEPTH[-WIDTH]] (net/). TIMES multiplies the steps of the task's longer training, and PART is the
-        share of its training data. Raises UsageError, which names the part that cannot be read.
+        share of its training data. `score` is that of all tasks; None is each one's own. Raises UsageError, which names
+        the part that cannot be read.
         """
         rungs = []
         for rung in split(text):
             parts = [part.strip() for part in rung.split("+")]
-            rungs.append(Rung(rung, tuple(_task(part, data_dir) for part in parts)))
+            rungs.append(Rung(rung, tuple(_task(part, data_dir, score) for part in parts)))
         return cls(tuple(rungs), eta, protocol or ScoringProtocol())
 
 
@@ -100,12 +107,12 @@ def _number(text: str, part: str) -> float:
     return value
 
 
-def _task(part: str, data_dir: Path | None) -> Task:
+def _task(part: str, data_dir: Path | None, score: str | None) -> Task:
     """Loads TASK[:NET][*TIMES][@PART]."""
     rest, at, fraction = part.partition("@")
     rest, star, times = rest.partition("*")
     name, colon, net = rest.partition(":")
-    task = load(name.strip(), data_dir=data_dir, argument=_ARGUMENT)
+    task = load(name.strip(), data_dir=data_dir, argument=_ARGUMENT).with_options(score=score)
     if colon:
         task = task.with_options(net=net.strip())
     if at:
