@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "sequence.h"
+#include "panels.h"
 
 namespace nos::child {
 namespace {

@@ -2,7 +2,7 @@
 //   n = tanh(W x + b + r * (U h + c)),  h' = n + z * (h - n).
 // What W x + b is of is its owner's business: an activation (gru.cc) or a token (text_gru.cc).
 #pragma once
-#include "sequence.h"
+#include "panels.h"
 
 namespace nos::child {
 

@@ -306,3 +306,6 @@ def test_networks_that_cannot_be(layers: Layers, kind: str, sizes: tuple[int, ..
 def test_memory_is_bounded_and_told() -> None:
     child = _C.Child(convnet(2, 32, 10), "image", (1, 28, 28), 100)
     assert 20e6 < child.memory < 40e6
+    gates = 64 * 4 * 96 * 32 * 4  # positions, gates, units, examples, bytes
+    child = _C.Child(language(1, 96, 60), "tokens", (64, 60), 32)
+    assert 2 * gates < child.memory < 3 * gates
