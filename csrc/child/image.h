@@ -42,37 +42,12 @@ struct Loss {
   int64_t counted;  // targets
 };
 
+// The kernels of one instruction set.
 struct Kernels {
   const char* name;
-
-  // out = sum over the 3x3 neighbours and channels of weights * in; its positive part with relu.
-  void (*convolve)(const Matrix& m, const Image& in, const Image& out, bool relu);
-  // The gradient of weights [filter][channel][tap] and of the bias. sums: memory for 9 * channels * filters vectors.
-  void (*convolve_weights)(const Image& in, const Image& gradient, float* sums, float* weights, float* bias);
-
-  // out[filter] = sum over channels of weights * in[channel], of one pixel.
-  void (*multiply)(const Matrix& m, const Image& in, const Image& out);
-  // products[filter][channel] = sum over examples of gradient * in; bias[filter] that of gradient.
-  void (*multiply_weights)(const Image& in, const Image& gradient, float* products, float* bias);
-
-  // Per channel: the sum of x, or with `channels` of its squared distance from their mean. valid: 1 per example, else
-  // 0.
-  void (*sum_channels)(const Image& in, const Channel* channels, const float* valid, float* sums, float* out);
-  // Normalises and takes the maxima of 2x2 squares.
-  void (*norm_pool)(const Image& in, const Channel* channels, const Image& out);
-  // Per channel: the sum of the gradient, and of the gradient times the distance from the mean.
-  void (*norm_pool_sums)(const Image& in, const Channel* channels, const Image& out, const Image& gradient, float* sums,
-                         float* of_gradient, float* of_product);
-  // The gradient of the input, and through the ReLU that the input is the result of.
-  void (*norm_pool_input)(const Image& in, const Channel* channels, const Image& out, const Image& gradient,
-                          const float* valid, const Image& to);
-
-  void (*relu)(const float* in, float* out, ptrdiff_t count);
-  void (*relu_input)(const float* out, const float* gradient, float* to, ptrdiff_t count);
-
-  // logits: [class][lane]; classes: of the first `examples` lanes, negative ones do not count. probabilities: becomes
-  // the softmax, then, with a gradient, the gradient of the mean loss.
-  Loss (*cross_entropy)(const Image& logits, const int32_t* classes, int examples, bool gradient, float* probabilities);
+#define NOS_KERNEL(result, name, arguments) result(*name) arguments;
+#include "kernels/kernels.def"
+#undef NOS_KERNEL
 };
 
 }  // namespace nos::child

@@ -90,4 +90,11 @@ NOS_CHILD_INLINE float sum(const M* a) {
 
 inline constexpr int kParts = kLanes / kWidth;  // machine vectors of a logical one
 
+// The sum over the lanes of one logical vector in memory.
+NOS_CHILD_INLINE float sum_of(const float* lanes) {
+  M parts[kParts];
+  for (int part = 0; part < kParts; ++part) parts[part] = load(lanes + part * kWidth);
+  return sum(parts);
+}
+
 }  // namespace nos::child::NOS_CHILD_ISA
