@@ -90,6 +90,16 @@ NOS_CHILD_INLINE float sum(const M* a) {
 
 inline constexpr int kParts = kLanes / kWidth;  // machine vectors of a logical one
 
+// x in a register of its own: a compiler loads again for every use what it can, and loads are as scarce as products.
+NOS_CHILD_INLINE M pinned(M x) {
+#if defined(__ARM_NEON)
+  asm("" : "+w"(x));
+#else
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
 // The sum over the lanes of one logical vector in memory.
 NOS_CHILD_INLINE float sum_of(const float* lanes) {
   M parts[kParts];

@@ -24,7 +24,7 @@ void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptr
         for (int t = 0; t < 3; ++t) taps[t] = load(from + t * in_step + v);
 #pragma GCC unroll 8
         for (int f = 0; f < Filters; ++f) {
-          const M gf = load(g + f * lanes + v);
+          const M gf = pinned(load(g + f * lanes + v));
 #pragma GCC unroll 3
           for (int t = 0; t < 3; ++t) s[t][f] = fma(taps[t], gf, s[t][f]);
         }
@@ -56,7 +56,7 @@ NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int 
       for (int i = 0; i < Inputs; ++i) x[i] = load(in + i * lanes + v);
 #pragma GCC unroll 4
       for (int k = 0; k < Outputs; ++k) {
-        const M g = load(gradient + k * lanes + v);
+        const M g = pinned(load(gradient + k * lanes + v));
 #pragma GCC unroll 4
         for (int i = 0; i < Inputs; ++i) s[i][k] = fma(x[i], g, s[i][k]);
       }
