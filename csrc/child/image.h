@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #define NOS_CHILD_INLINE inline __attribute__((always_inline))
+#define NOS_CHILD_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace nos::child {
 
@@ -27,6 +28,12 @@ struct Matrix {
   const float* weights;
   const float* start;  // per filter: what the sums begin with; null: 0
   int channels, filters;
+};
+
+// Which lanes hold examples: all below `whole`, and of those from there on the ones where `lanes` is 1 and not 0.
+struct Valid {
+  int whole;  // a multiple of kLanes
+  const float* lanes;
 };
 
 // What normalisation knows of one channel.

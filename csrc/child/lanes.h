@@ -26,11 +26,8 @@ NOS_CHILD_INLINE M max(M a, M b) { return _mm512_max_ps(a, b); }
 using Mask = __mmask16;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return static_cast<Mask>(a & ~b); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
-NOS_CHILD_INLINE Mask all() { return static_cast<Mask>(0xffff); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm512_maskz_mov_ps(m, a); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm512_mask_mov_ps(b, m, a); }
 // ((i + i+8) + 4) + 2) + 1
 NOS_CHILD_INLINE float sum(const M* a) {
   __m256 v =
@@ -52,11 +49,8 @@ NOS_CHILD_INLINE M max(M a, M b) { return _mm256_max_ps(a, b); }
 using Mask = __m256;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm256_cmp_ps(a, zero(), _CMP_GT_OQ); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return _mm256_andnot_ps(b, a); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
-NOS_CHILD_INLINE Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm256_and_ps(m, a); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm256_blendv_ps(b, a, m); }
 NOS_CHILD_INLINE float sum(const M* a) {
   const __m256 v = _mm256_add_ps(a[0], a[1]);
   __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -76,11 +70,8 @@ NOS_CHILD_INLINE M max(M a, M b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  /
 using Mask = uint32x4_t;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return vceqq_f32(a, b); }
 NOS_CHILD_INLINE Mask positive(M a) { return vcgtq_f32(a, zero()); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return vbicq_u32(a, b); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return vandq_u32(a, b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return vorrq_u32(a, b); }
-NOS_CHILD_INLINE Mask all() { return vdupq_n_u32(0xffffffffu); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return vbslq_f32(m, a, b); }
 NOS_CHILD_INLINE float sum(const M* a) {
   const M w = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
   const float32x2_t h = vadd_f32(vget_low_f32(w), vget_high_f32(w));
