@@ -36,6 +36,24 @@ NOS_CHILD_INLINE float sum(const M* a) {
   w = _mm_add_ps(w, _mm_movehl_ps(w, w));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
 }
+// Lane n: the sum over the lanes of vector n, added up in the order of sum().
+NOS_CHILD_INLINE M sums_of(const M (*a)[1]) {
+  M octets[8], quads[4], pairs[2];
+#pragma GCC unroll 8
+  for (int k = 0; k < 8; ++k) {  // vectors n and n + 4 for the order of the results
+    const M x = a[k / 4 * 8 + k % 4][0], y = a[k / 4 * 8 + k % 4 + 4][0];
+    octets[k] = _mm512_shuffle_f32x4(x, y, 0x44) + _mm512_shuffle_f32x4(x, y, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k)
+    quads[k] =
+        _mm512_shuffle_f32x4(octets[k], octets[k + 4], 0x88) + _mm512_shuffle_f32x4(octets[k], octets[k + 4], 0xdd);
+#pragma GCC unroll 2
+  for (int k = 0; k < 2; ++k)
+    pairs[k] = _mm512_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0x44) +
+               _mm512_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0xee);
+  return _mm512_shuffle_ps(pairs[0], pairs[1], 0x88) + _mm512_shuffle_ps(pairs[0], pairs[1], 0xdd);
+}
 #elif defined(__AVX2__)
 using M = __m256;
 inline constexpr int kWidth = 8;
@@ -57,6 +75,19 @@ NOS_CHILD_INLINE float sum(const M* a) {
   w = _mm_add_ps(w, _mm_movehl_ps(w, w));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
 }
+NOS_CHILD_INLINE M sums_of(const M (*a)[2]) {
+  M quads[4], pairs[2];
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const M x = a[k][0] + a[k][1], y = a[k + 4][0] + a[k + 4][1];
+    quads[k] = _mm256_permute2f128_ps(x, y, 0x20) + _mm256_permute2f128_ps(x, y, 0x31);
+  }
+#pragma GCC unroll 2
+  for (int k = 0; k < 2; ++k)
+    pairs[k] = _mm256_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0x44) +
+               _mm256_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0xee);
+  return _mm256_shuffle_ps(pairs[0], pairs[1], 0x88) + _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd);
+}
 #elif defined(__ARM_NEON)
 using M = float32x4_t;
 inline constexpr int kWidth = 4;
@@ -76,6 +107,14 @@ NOS_CHILD_INLINE float sum(const M* a) {
   const M w = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
   const float32x2_t h = vadd_f32(vget_low_f32(w), vget_high_f32(w));
   return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
+}
+NOS_CHILD_INLINE M sums_of(const M (*a)[4]) {
+  float32x2_t pairs[4];
+  for (int k = 0; k < 4; ++k) {
+    const M w = (a[k][0] + a[k][2]) + (a[k][1] + a[k][3]);
+    pairs[k] = vadd_f32(vget_low_f32(w), vget_high_f32(w));
+  }
+  return vpaddq_f32(vcombine_f32(pairs[0], pairs[1]), vcombine_f32(pairs[2], pairs[3]));
 }
 #endif
 

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "odd": (convnet(2, 5, 10), "image", (3, 7, 9), 33),
     "deep": (convnet(3, 16, 4), "image", (2, 14, 14), 16),
     "wide": (convnet(1, 23, 3), "image", (1, 6, 5), 65),
+    "many channels": (convnet(2, 19, 3), "image", (1, 13, 8), 37),
     "one": (convnet(1, 1, 2), "image", (1, 2, 2), 1),
     "mlp": (MLP, "image", (1, 8, 8), 100),
     "text": (TEXT, "tokens", (8, 60), 128),

@@ -1,6 +1,7 @@
 // Gradients of weights: products of activations and gradients, summed over the batch.
 #include "../lanes.h"
 #include "kernels.h"
+#include "weight_products.h"
 
 namespace nos::child::NOS_CHILD_ISA {
 namespace {
@@ -40,34 +41,39 @@ void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptr
   }
 }
 
-// products[k0 + k][i0 + i] for a square of inputs and outputs.
+// Adds to products[k][i], of a tile of inputs and outputs. row: between outputs.
 template <int Inputs, int Outputs>
 NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int lanes, float* products, int row) {
-  alignas(64) float sums[Inputs][Outputs][kLanes];
+  constexpr int kTile = (Inputs * Outputs + kWidth - 1) / kWidth * kWidth;
+  M sums[kTile][kParts];
+  for (int n = Inputs * Outputs; n < kTile; ++n)
+    for (int part = 0; part < kParts; ++part) sums[n][part] = zero();
   for (int part = 0; part < kParts; ++part) {
-    M s[Inputs][Outputs];
+    M s[Outputs][Inputs];
 #pragma GCC unroll 4
-    for (int i = 0; i < Inputs; ++i)
-#pragma GCC unroll 4
-      for (int k = 0; k < Outputs; ++k) s[i][k] = zero();
+    for (int k = 0; k < Outputs; ++k)
+#pragma GCC unroll 16
+      for (int i = 0; i < Inputs; ++i) s[k][i] = zero();
     for (int v = part * kWidth; v < lanes; v += kLanes) {
       M x[Inputs];
-#pragma GCC unroll 4
-      for (int i = 0; i < Inputs; ++i) x[i] = load(in + i * lanes + v);
+#pragma GCC unroll 16
+      for (int i = 0; i < Inputs; ++i) x[i] = pinned(load(in + i * lanes + v));
 #pragma GCC unroll 4
       for (int k = 0; k < Outputs; ++k) {
         const M g = pinned(load(gradient + k * lanes + v));
-#pragma GCC unroll 4
-        for (int i = 0; i < Inputs; ++i) s[i][k] = fma(x[i], g, s[i][k]);
+#pragma GCC unroll 16
+        for (int i = 0; i < Inputs; ++i) s[k][i] = fma(x[i], g, s[k][i]);
       }
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < Inputs; ++i)
-#pragma GCC unroll 4
-      for (int k = 0; k < Outputs; ++k) store(sums[i][k] + part * kWidth, s[i][k]);
+    for (int k = 0; k < Outputs; ++k)
+#pragma GCC unroll 16
+      for (int i = 0; i < Inputs; ++i) sums[k * Inputs + i][part] = s[k][i];
   }
+  alignas(64) float out[kTile];
+  for (int n = 0; n < kTile; n += kWidth) store(out + n, sums_of(sums + n));
   for (int k = 0; k < Outputs; ++k)
-    for (int i = 0; i < Inputs; ++i) products[k * row + i] = sum_of(sums[i][k]);
+    for (int i = 0; i < Inputs; ++i) products[k * row + i] += out[k * Inputs + i];
 }
 
 }  // namespace
@@ -75,7 +81,7 @@ NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int 
 // A few columns at a time, whose gradients stay in the first cache while all channels and rows of taps pass over them.
 // Their sums are added to those of the columns before: short sums round less than one long one.
 // sums: [tap][channel][filter][lane].
-void convolve_weights(const Image& in, const Image& gradient, float* sums, float* weights, float* bias) {
+void convolve_weights(const Image& in, const Image& gradient, float* sums, float* weights) {
   constexpr int kFilters = kWidth == 16 ? 8 : 4;
   constexpr int kCached = 6 * 1024;  // floats
   const int channels = in.channels, filters = gradient.channels, lanes = in.lanes;
@@ -103,36 +109,31 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
       for (int tap = 0; tap < 9; ++tap)
         weights[(f * channels + c) * 9 + tap] =
             sum_of(sums + tap * tap_step + (static_cast<ptrdiff_t>(c) * filters + f) * kLanes);
-  for (int i = 0; i < filters * kLanes; ++i) sums[i] = 0;
-  for (int y = 0; y < gradient.height; ++y)
-    for (int x = 0; x < gradient.width; ++x)
-      for (int f = 0; f < filters; ++f) {
-        const float* g = gradient.at(y, x) + f * lanes;
-        for (int part = 0; part < kParts; ++part) {
-          M s = load(g + part * kWidth);
-          for (int v = part * kWidth + kLanes; v < lanes; v += kLanes) s = s + load(g + v);
-          store(sums + f * kLanes + part * kWidth, load(sums + f * kLanes + part * kWidth) + s);
-        }
-      }
-  for (int f = 0; f < filters; ++f) bias[f] = sum_of(sums + f * kLanes);
+}
+
+void add_products(const Image& in, const Image& gradient, float* products) {
+  constexpr int kInputs = kWidth == 16 ? 4 : 2, kOutputs = 4;
+  const int inputs = in.channels, outputs = gradient.channels, lanes = in.lanes;
+  // a row of tiles of Inputs x Outputs from output k and input i on; returns the input after it
+  const auto tiles = [&]<int Inputs, int Outputs>(int i, int k) {
+    for (; inputs - i >= Inputs; i += Inputs)
+      products_tile<Inputs, Outputs>(in.data + static_cast<ptrdiff_t>(i) * lanes,
+                                     gradient.data + static_cast<ptrdiff_t>(k) * lanes, lanes,
+                                     products + static_cast<ptrdiff_t>(k) * inputs + i, inputs);
+    return i;
+  };
+  int k = 0;
+  for (; outputs - k >= kOutputs; k += kOutputs) {
+    const int rest = tiles.template operator()<kInputs, kOutputs>(0, k);
+    for (int b = 0; b < kOutputs; ++b) tiles.template operator()<1, 1>(rest, k + b);
+  }
+  for (; k < outputs; ++k) tiles.template operator()<1, 1>(tiles.template operator()<kWidth, 1>(0, k), k);
 }
 
 void multiply_weights(const Image& in, const Image& gradient, float* products, float* bias) {
-  constexpr int kInputs = kWidth == 16 ? 4 : 2, kOutputs = 4;
-  const int n = in.channels, outputs = gradient.channels, lanes = in.lanes;
-  for (int i = 0; i < n; i += kInputs)
-    for (int k = 0; k < outputs; k += kOutputs) {
-      const float *x = in.data + static_cast<ptrdiff_t>(i) * lanes,
-                  *g = gradient.data + static_cast<ptrdiff_t>(k) * lanes;
-      float* to = products + static_cast<ptrdiff_t>(k) * n + i;
-      if (n - i >= kInputs && outputs - k >= kOutputs) {
-        products_tile<kInputs, kOutputs>(x, g, lanes, to, n);
-        continue;
-      }
-      for (int b = 0; b < kOutputs && k + b < outputs; ++b)
-        for (int a = 0; a < kInputs && i + a < n; ++a)
-          products_tile<1, 1>(x + a * lanes, g + b * lanes, lanes, to + b * n + a, n);
-    }
+  const int outputs = gradient.channels, lanes = in.lanes;
+  for (ptrdiff_t i = 0; i < ptrdiff_t{1} * outputs * in.channels; ++i) products[i] = 0;
+  add_products(in, gradient, products);
   for (int k = 0; k < outputs; ++k) {
     const float* g = gradient.data + static_cast<ptrdiff_t>(k) * lanes;
     M parts[kParts];
