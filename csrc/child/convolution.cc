@@ -43,7 +43,7 @@ class Convolution final : public Layer {
         filters_(filters),
         by_points_(std::min(channels_, filters) >= kManyChannels && std::min(height_, width_) >= 2),
         packed_(pairs() * (by_points_ ? 16 : 9)),
-        sums_(by_points_ ? size_t{32} * static_cast<size_t>((channels_ + filters) * place.lanes + kLanes)
+        sums_(by_points_ ? size_t{16} * static_cast<size_t>((channels_ + filters) * place.lanes + 2 * kLanes)
                          : packed_.size() * kLanes),
         bias_sums_(static_cast<size_t>(filters * kLanes)) {}
 

@@ -9,7 +9,6 @@ namespace nos::child::NOS_CHILD_ISA {
 namespace {
 
 constexpr int kPoints = 16;
-constexpr int kSquares = 2;  // side by side in the sums over the batch, which so grow longer before lanes are added up
 
 // Numbers between points of `count` lists of lanes. A vector more than they take: at multiples of a large power of two
 // the sixteen would share a few lines of the first cache.
@@ -17,12 +16,12 @@ NOS_CHILD_INLINE ptrdiff_t between_points(int count, ptrdiff_t lanes) { return c
 
 NOS_CHILD_INLINE int last_start(int start, int size) { return start < size - 2 ? start : size - 2; }
 
-// The points of the patch whose square starts at (y, x), of all channels. step: between channels of the points.
-void patch_points(const Image& in, int y, int x, float* points, ptrdiff_t step) {
+// The points of the patch whose square starts at (y, x), of all channels.
+void patch_points(const Image& in, int y, int x, float* points) {
   const float* from[16];
   for (int k = 0; k < 16; ++k) from[k] = in.at(y - 1 + k / 4, x - 1 + k % 4);
-  const ptrdiff_t next = between_points(in.channels, step);
-  for (int c = 0; c < in.channels; ++c, points += step)
+  const ptrdiff_t next = between_points(in.channels, in.lanes);
+  for (int c = 0; c < in.channels; ++c, points += in.lanes)
     for (int v = 0; v < in.lanes; v += kWidth) {
       const ptrdiff_t i = static_cast<ptrdiff_t>(c) * in.lanes + v;
       M rows[4][4];
@@ -74,12 +73,12 @@ void square_of(const float* points, const float* start, const Image& out, int y,
 }
 
 // The points of the gradient of a square. Of its pixels those above row y1 and left of column x1 lie in another one.
-void gradient_points(const Image& gradient, int y, int x, int y1, int x1, float* points, ptrdiff_t step) {
+void gradient_points(const Image& gradient, int y, int x, int y1, int x1, float* points) {
   const float* from[4];
   for (int k = 0; k < 4; ++k)
     from[k] = y + k / 2 >= y1 && x + k % 2 >= x1 ? gradient.at(y + k / 2, x + k % 2) : nullptr;
-  const ptrdiff_t next = between_points(gradient.channels, step);
-  for (int f = 0; f < gradient.channels; ++f, points += step)
+  const ptrdiff_t next = between_points(gradient.channels, gradient.lanes);
+  for (int f = 0; f < gradient.channels; ++f, points += gradient.lanes)
     for (int v = 0; v < gradient.lanes; v += kWidth) {
       M g[4];
 #pragma GCC unroll 4
@@ -104,7 +103,7 @@ void convolve_squares(const Matrix& m, const Image& in, const Image& out, float*
   for (int y = 0; y < out.height; y += 2)
     for (int x = 0; x < out.width; x += 2) {
       const int y0 = last_start(y, out.height), x0 = last_start(x, out.width);
-      patch_points(in, y0, x0, memory, in.lanes);
+      patch_points(in, y0, x0, memory);
       for (int k = 0; k < kPoints; ++k)
         multiply({m.weights + static_cast<ptrdiff_t>(k) * m.channels * m.filters, nullptr, m.channels, m.filters},
                  {memory + k * in_step, 1, 1, m.channels, 0, in.lanes},
@@ -121,23 +120,18 @@ void winograd(const Matrix& m, const Image& in, const Image& out, bool relu, flo
 
 void winograd_weights(const Image& in, const Image& gradient, float* memory, float* points) {
   const int channels = in.channels, filters = gradient.channels, lanes = in.lanes;
-  float* const patches = memory;
-  float* const gradients = patches + kPoints * between_points(channels, kSquares * lanes);
-  const int across = (gradient.width + 1) / 2, squares = across * ((gradient.height + 1) / 2);
+  const ptrdiff_t in_step = between_points(channels, lanes), gradient_step = between_points(filters, lanes);
+  float* const of_gradient = memory + kPoints * in_step;
   for (int i = 0; i < kPoints * channels * filters; ++i) points[i] = 0;
-  for (int first = 0, n; first < squares; first += n) {
-    n = squares - first < kSquares ? squares - first : kSquares;
-    for (int s = 0; s < n; ++s) {
-      const int y = (first + s) / across * 2, x = (first + s) % across * 2;
+  for (int y = 0; y < gradient.height; y += 2)
+    for (int x = 0; x < gradient.width; x += 2) {
       const int y0 = last_start(y, gradient.height), x0 = last_start(x, gradient.width);
-      patch_points(in, y0, x0, patches + s * lanes, static_cast<ptrdiff_t>(n) * lanes);
-      gradient_points(gradient, y0, x0, y, x, gradients + s * lanes, static_cast<ptrdiff_t>(n) * lanes);
+      patch_points(in, y0, x0, memory);
+      gradient_points(gradient, y0, x0, y, x, of_gradient);
+      for (ptrdiff_t k = 0; k < kPoints; ++k)
+        add_products({memory + k * in_step, 1, 1, channels, 0, lanes},
+                     {of_gradient + k * gradient_step, 1, 1, filters, 0, lanes}, points + k * channels * filters);
     }
-    for (ptrdiff_t k = 0; k < kPoints; ++k)
-      add_products({patches + k * between_points(channels, n * lanes), 1, 1, channels, 0, n * lanes},
-                   {gradients + k * between_points(filters, n * lanes), 1, 1, filters, 0, n * lanes},
-                   points + k * channels * filters);
-  }
 }
 
 }  // namespace nos::child::NOS_CHILD_ISA
