@@ -4,7 +4,6 @@
 #include <string>
 
 #include "layer.h"
-#include "sequence.h"
 
 namespace nos::child {
 

@@ -37,7 +37,7 @@ class Recurrence {
     return {gates_.data() + (ptrdiff_t{4} * units_ * position + row) * lanes_, 4 * count()};
   }
 
-  const SequenceKernels& kernels_;
+  const Kernels& kernels_;
   const int length_, units_, lanes_;
   Panels forward_, back_;
   Floats gates_, zeros_, carry_, sums_, turned_, products_;
