@@ -40,7 +40,7 @@ class Linear final : public Layer {
   Image flat(const Image& image) const { return {image.data, 1, 1, inputs_, 0, image.lanes}; }
 
   // Whether inputs lie in memory as the framework counts them.
-  bool is_list() const { return in_.height * in_.width == 1; }
+  bool is_list() const { return in_.height * in_.width == 1 || in_.channels == 1; }
 
   // The framework's [output][input] as [input][output], square by square for the cache.
   void pack(const float* matrix) {
