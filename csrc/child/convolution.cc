@@ -43,15 +43,14 @@ class Convolution final : public Layer {
         filters_(filters),
         by_points_(std::min(channels_, filters) >= kManyChannels && std::min(height_, width_) >= 2),
         packed_(pairs() * (by_points_ ? 16 : 9)),
-        sums_(by_points_ ? size_t{16} * static_cast<size_t>((channels_ + filters) * place.lanes + 2 * kLanes)
-                         : packed_.size() * kLanes),
-        bias_sums_(static_cast<size_t>(filters * kLanes)) {}
+        sums_(by_points_ ? size_t{16} * static_cast<size_t>((channels_ + filters) * place.lanes + 2 * kLanes + filters)
+                         : (packed_.size() + static_cast<size_t>(filters)) * kLanes) {}
 
   Image shape() const override { return {nullptr, height_, width_, filters_, 0, 0}; }
   std::vector<std::vector<int64_t>> weights() const override { return {{filters_, channels_, 3, 3}, {filters_}}; }
   int border() const override { return 1; }
   double multiply_adds() const override { return 9.0 * height_ * width_ * channels_ * filters_; }
-  size_t memory() const override { return (packed_.size() + sums_.size() + bias_sums_.size()) * sizeof(float); }
+  size_t memory() const override { return (packed_.size() + sums_.size()) * sizeof(float); }
 
   void forward(const Pass& pass) override {
     const float* weights = pass.weights[0].value;
@@ -63,13 +62,12 @@ class Convolution final : public Layer {
   // The gradient has passed through the positive part already: see norm_pool.
   void backward(const Pass& pass) override {
     const Image& gradient = pass.out_gradient;
-    kernels_.sum_channels(gradient, nullptr, {gradient.lanes, nullptr}, bias_sums_.data(), pass.weights[1].gradient);
     if (by_points_) {
-      kernels_.winograd_weights(pass.in, gradient, sums_.data(), packed_.data());
+      kernels_.winograd_weights(pass.in, gradient, sums_.data(), packed_.data(), pass.weights[1].gradient);
       for (int i = 0; i < filters_ * channels_; ++i)
         kernel_of(packed_.data() + i, filters_ * channels_, pass.weights[0].gradient + 9 * i);
     } else {
-      kernels_.convolve_weights(pass.in, gradient, sums_.data(), pass.weights[0].gradient);
+      kernels_.convolve_weights(pass.in, gradient, sums_.data(), pass.weights[0].gradient, pass.weights[1].gradient);
     }
     if (!pass.in_gradient.data) return;
     for (int f = 0; f < filters_; ++f)
@@ -100,7 +98,7 @@ class Convolution final : public Layer {
   const Kernels& kernels_;
   const int channels_, height_, width_, filters_;
   const bool by_points_;
-  Floats packed_, sums_, bias_sums_;
+  Floats packed_, sums_;
 };
 
 }  // namespace

@@ -137,4 +137,30 @@ NOS_CHILD_INLINE float sum_of(const float* lanes) {
   return sum(parts);
 }
 
+// out[n]: the sum over the lanes of logical vector n in memory. out may be where the vectors begin.
+NOS_CHILD_INLINE void sum_lanes(const float* vectors, int count, float* out) {
+  int n = 0;
+  for (; count - n >= kWidth; n += kWidth) {
+    M all[kWidth][kParts];
+#pragma GCC unroll 16
+    for (int k = 0; k < kWidth; ++k)
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) all[k][part] = load(vectors + (n + k) * kLanes + part * kWidth);
+    store(out + n, sums_of(all));
+  }
+  for (; n < count; ++n) out[n] = sum_of(vectors + n * kLanes);
+}
+
+// sums += x, in memory.
+NOS_CHILD_INLINE void add(float* sums, M x) { store(sums, load(sums) + x); }
+
+// Adds the vectors of a list of lanes to one logical vector in memory.
+NOS_CHILD_INLINE void add_list(const float* list, int lanes, float* sums) {
+  for (int part = 0; part < kLanes; part += kWidth) {
+    M s = load(list + part);
+    for (int v = part + kLanes; v < lanes; v += kLanes) s = s + load(list + v);
+    add(sums + part, s);
+  }
+}
+
 }  // namespace nos::child::NOS_CHILD_ISA

@@ -141,6 +141,18 @@ def test_a_scale_of_zero_and_equal_pixels() -> None:
         assert np.abs(got - want).max() <= error_bound(want, rough)
 
 
+def test_a_mean_of_many_deviations() -> None:
+    """Squares of distances from zero would cancel here: 100 times the variance's error, and more."""
+    child, weights, x, y, index = make("digits")
+    weights[1][:] = 1000.0
+    child.set_weights(weights)
+    running = child.running()
+    child.loss(x, y, index, MOMENTUM)
+    _, _, after = loss_and_gradients(CASES["digits"][0], weights, running, x[index], y[index])
+    for got, want in zip(child.running()[:2], after[:2], strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5)
+
+
 @pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("deep language", 5), ("wide language", 33)])
 def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     """What lies in the lanes of an earlier batch does not count."""

@@ -16,28 +16,6 @@ NOS_CHILD_INLINE void for_lanes(int first, int step, const Valid& valid, int lan
   for (; v < lanes; v += step) work(v, std::false_type());
 }
 
-NOS_CHILD_INLINE void add(float* sums, M s) { store(sums, load(sums) + s); }
-
-template <bool Squares>
-void sum_pixels(const Image& in, const Channel* channels, const Valid& valid, float* sums) {
-  for (int y = 0; y < in.height; ++y)
-    for (int x = 0; x < in.width; ++x)
-      for (int f = 0; f < in.channels; ++f) {
-        const float* from = in.at(y, x) + f * in.lanes;
-        const M mean = Squares ? splat(channels[f].mean) : zero();
-        for (int part = 0; part < kParts; ++part) {
-          M s = zero();
-          for_lanes(part * kWidth, kLanes, valid, in.lanes, [&](int v, auto whole) NOS_CHILD_INLINE_LAMBDA {
-            M a = load(from + v);
-            if constexpr (Squares) a = a - mean;
-            if constexpr (!whole) a = a * load(valid.lanes + v);
-            s = Squares ? fma(a, a, s) : s + a;
-          });
-          add(sums + f * kLanes + part * kWidth, s);
-        }
-      }
-}
-
 // The four pixels of a square, by rows.
 struct Square {
   float* at[4];
@@ -47,10 +25,28 @@ struct Square {
 
 }  // namespace
 
-void sum_channels(const Image& in, const Channel* channels, const Valid& valid, float* sums, float* out) {
-  for (int i = 0; i < in.channels * kLanes; ++i) sums[i] = 0;
-  channels ? sum_pixels<true>(in, channels, valid, sums) : sum_pixels<false>(in, channels, valid, sums);
-  for (int f = 0; f < in.channels; ++f) out[f] = sum_of(sums + f * kLanes);
+void sum_channels(const Image& in, const Channel* channels, const Valid& valid, float* sums, float* of_distance,
+                  float* of_square) {
+  for (int i = 0; i < 2 * in.channels * kLanes; ++i) sums[i] = 0;
+  for (int y = 0; y < in.height; ++y)
+    for (int x = 0; x < in.width; ++x)
+      for (int f = 0; f < in.channels; ++f) {
+        const float* from = in.at(y, x) + f * in.lanes;
+        const M center = splat(channels[f].mean);
+        for (int part = 0; part < kParts; ++part) {
+          M distances = zero(), squares = zero();
+          for_lanes(part * kWidth, kLanes, valid, in.lanes, [&](int v, auto whole) NOS_CHILD_INLINE_LAMBDA {
+            M a = load(from + v) - center;
+            if constexpr (!whole) a = a * load(valid.lanes + v);
+            distances = distances + a;
+            squares = fma(a, a, squares);
+          });
+          add(sums + f * kLanes + part * kWidth, distances);
+          add(sums + (in.channels + f) * kLanes + part * kWidth, squares);
+        }
+      }
+  sum_lanes(sums, in.channels, of_distance);
+  sum_lanes(sums + in.channels * kLanes, in.channels, of_square);
 }
 
 void norm_pool(const Image& in, const Channel* channels, const Image& out) {
@@ -94,16 +90,13 @@ void norm_pool_sums(const Image& in, const Channel* channels, const Image& out, 
             s = s + gi;
             product = fma(gi, at_best - mean, product);
           }
-          float* to = sums + 2 * f * kLanes + part * kWidth;
-          add(to, s);
-          add(to + kLanes, product);
+          add(sums + f * kLanes + part * kWidth, s);
+          add(sums + (in.channels + f) * kLanes + part * kWidth, product);
         }
       }
     }
-  for (int f = 0; f < in.channels; ++f) {
-    of_gradient[f] = sum_of(sums + 2 * f * kLanes);
-    of_product[f] = sum_of(sums + (2 * f + 1) * kLanes);
-  }
+  sum_lanes(sums, in.channels, of_gradient);
+  sum_lanes(sums + in.channels * kLanes, in.channels, of_product);
 }
 
 void norm_pool_input(const Image& in, const Channel* channels, const Image& out, const Image& gradient,

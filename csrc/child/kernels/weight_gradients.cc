@@ -80,35 +80,38 @@ NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int 
 
 // A few columns at a time, whose gradients stay in the first cache while all channels and rows of taps pass over them.
 // Their sums are added to those of the columns before: short sums round less than one long one.
-// sums: [tap][channel][filter][lane].
-void convolve_weights(const Image& in, const Image& gradient, float* sums, float* weights) {
+// sums: [tap][channel][filter][lane], then the bias's [filter][lane].
+void convolve_weights(const Image& in, const Image& gradient, float* sums, float* weights, float* bias) {
   constexpr int kFilters = kWidth == 16 ? 8 : 4;
   constexpr int kCached = 6 * 1024;  // floats
-  const int channels = in.channels, filters = gradient.channels, lanes = in.lanes;
+  const int channels = in.channels, filters = gradient.channels, lanes = in.lanes, pairs = channels * filters;
   const int columns = kCached / (8 * lanes) > 1 ? kCached / (8 * lanes) : 1;  // the same on every instruction set
-  const ptrdiff_t tap_step = static_cast<ptrdiff_t>(channels) * filters * kLanes;
-  for (ptrdiff_t i = 0; i < 9 * tap_step; ++i) sums[i] = 0;
+  const ptrdiff_t tap_step = static_cast<ptrdiff_t>(pairs) * kLanes;
+  float* const bias_sums = sums + 9 * tap_step;
+  for (ptrdiff_t i = 0; i < 9 * tap_step + filters * kLanes; ++i) sums[i] = 0;
   for (int y = 0; y < gradient.height; ++y)
     for (int f = 0, n; f < filters; f += n) {
       n = filters - f >= kFilters ? kFilters : filters - f >= 4 ? 4 : filters - f >= 2 ? 2 : 1;
-      for (int x = 0; x < gradient.width; x += columns)
+      const auto add_tile = n == 8   ? &add_products<8>
+                            : n == 4 ? &add_products<4>
+                            : n == 2 ? &add_products<2>
+                                     : &add_products<1>;
+      for (int first = 0, end; first < gradient.width; first = end) {
+        end = gradient.width - first < columns ? gradient.width : first + columns;
+        for (int x = first; x < end; ++x)
+          for (int k = f; k < f + n; ++k) add_list(gradient.at(y, x) + k * lanes, lanes, bias_sums + k * kLanes);
         for (int dy = 0; dy < 3; ++dy)
-          for (int c = 0; c < channels; ++c) {
-            const auto add = n == 8   ? &add_products<8>
-                             : n == 4 ? &add_products<4>
-                             : n == 2 ? &add_products<2>
-                                      : &add_products<1>;
-            add(in.at(y + dy - 1, x - 1) + c * lanes, gradient.at(y, x) + f * lanes,
-                static_cast<ptrdiff_t>(channels) * lanes, static_cast<ptrdiff_t>(filters) * lanes,
-                gradient.width - x < columns ? gradient.width - x : columns, lanes,
-                sums + 3 * dy * tap_step + (static_cast<ptrdiff_t>(c) * filters + f) * kLanes, tap_step);
-          }
+          for (int c = 0; c < channels; ++c)
+            add_tile(in.at(y + dy - 1, first - 1) + c * lanes, gradient.at(y, first) + f * lanes,
+                     static_cast<ptrdiff_t>(channels) * lanes, static_cast<ptrdiff_t>(filters) * lanes, end - first,
+                     lanes, sums + 3 * dy * tap_step + (c * filters + f) * kLanes, tap_step);
+      }
     }
+  sum_lanes(bias_sums, filters, bias);
+  sum_lanes(sums, 9 * pairs, sums);
   for (int f = 0; f < filters; ++f)
     for (int c = 0; c < channels; ++c)
-      for (int tap = 0; tap < 9; ++tap)
-        weights[(f * channels + c) * 9 + tap] =
-            sum_of(sums + tap * tap_step + (static_cast<ptrdiff_t>(c) * filters + f) * kLanes);
+      for (int tap = 0; tap < 9; ++tap) weights[(f * channels + c) * 9 + tap] = sums[tap * pairs + c * filters + f];
 }
 
 void add_products(const Image& in, const Image& gradient, float* products) {
@@ -135,13 +138,9 @@ void multiply_weights(const Image& in, const Image& gradient, float* products, f
   for (ptrdiff_t i = 0; i < ptrdiff_t{1} * outputs * in.channels; ++i) products[i] = 0;
   add_products(in, gradient, products);
   for (int k = 0; k < outputs; ++k) {
-    const float* g = gradient.data + static_cast<ptrdiff_t>(k) * lanes;
-    M parts[kParts];
-    for (int part = 0; part < kParts; ++part) {
-      parts[part] = load(g + part * kWidth);
-      for (int v = part * kWidth + kLanes; v < lanes; v += kLanes) parts[part] = parts[part] + load(g + v);
-    }
-    bias[k] = sum(parts);
+    alignas(64) float sums[kLanes] = {};
+    add_list(gradient.data + static_cast<ptrdiff_t>(k) * lanes, lanes, sums);
+    bias[k] = sum_of(sums);
   }
 }
 

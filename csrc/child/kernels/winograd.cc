@@ -118,10 +118,12 @@ void winograd(const Matrix& m, const Image& in, const Image& out, bool relu, flo
   relu ? convolve_squares<true>(m, in, out, memory) : convolve_squares<false>(m, in, out, memory);
 }
 
-void winograd_weights(const Image& in, const Image& gradient, float* memory, float* points) {
+void winograd_weights(const Image& in, const Image& gradient, float* memory, float* points, float* bias) {
   const int channels = in.channels, filters = gradient.channels, lanes = in.lanes;
   const ptrdiff_t in_step = between_points(channels, lanes), gradient_step = between_points(filters, lanes);
   float* const of_gradient = memory + kPoints * in_step;
+  float* const bias_sums = of_gradient + kPoints * gradient_step;
+  for (int i = 0; i < filters * kLanes; ++i) bias_sums[i] = 0;
   for (int i = 0; i < kPoints * channels * filters; ++i) points[i] = 0;
   for (int y = 0; y < gradient.height; y += 2)
     for (int x = 0; x < gradient.width; x += 2) {
@@ -131,7 +133,11 @@ void winograd_weights(const Image& in, const Image& gradient, float* memory, flo
       for (ptrdiff_t k = 0; k < kPoints; ++k)
         add_products({memory + k * in_step, 1, 1, channels, 0, lanes},
                      {of_gradient + k * gradient_step, 1, 1, filters, 0, lanes}, points + k * channels * filters);
+      // point 5 is the sum of the square's pixels
+      for (int f = 0; f < filters; ++f)
+        add_list(of_gradient + 5 * gradient_step + f * lanes, lanes, bias_sums + f * kLanes);
     }
+  sum_lanes(bias_sums, filters, bias);
 }
 
 }  // namespace nos::child::NOS_CHILD_ISA
