@@ -35,7 +35,9 @@ foreach(isa IN LISTS NOS_ISAS)
   target_compile_options(nos_kernels_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
   target_sources(nos_engine PRIVATE $<TARGET_OBJECTS:nos_kernels_${isa}>)
   if(NOS_FLAGS_${isa} MATCHES "-mfma")  # a child's numbers are those of fused multiply-adds
-    add_library(nos_child_${isa} OBJECT csrc/child/kernels.cc csrc/child/sequence_kernels.cc)
+    add_library(nos_child_${isa} OBJECT csrc/child/kernels/table.cc csrc/child/kernels/product.cc
+      csrc/child/kernels/weight_gradients.cc csrc/child/kernels/winograd.cc csrc/child/kernels/norm_pool.cc csrc/child/kernels/relu.cc
+      csrc/child/kernels/loss.cc csrc/child/kernels/positions.cc csrc/child/kernels/tokens.cc csrc/child/kernels/gates.cc)
     target_compile_definitions(nos_child_${isa} PRIVATE NOS_CHILD_ISA=${isa})
     target_compile_options(nos_child_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # falsely of GCC 12's own intrinsics (GCC bug 105593)

@@ -118,13 +118,15 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
   if (input_.tokens) activations_[0].channels = 0;  // tokens are no activation
   gradient_images_ = activations_;
   for (size_t i = 0; i < activations_.size(); ++i) {
-    memory_.emplace_back(floats_of(activations_[i]));
-    activations_[i].data = memory_.back().data();
-    Image& g = gradient_images_[i];
+    Image &a = activations_[i], &g = gradient_images_[i];
     // a layer's result's gradient has the border that the layer reads around it; nobody reads that of the input
     g.border = i > 0 ? layers_[i - 1]->border() : 0;
     if (i == 0) g.channels = 0;
-    memory_.emplace_back(floats_of(g));
+    const bool shared = i > 0 && i < layers_.size() && layers_[i]->in_place();
+    if (shared) a.border = g.border = std::max(a.border, g.border);
+    memory_.emplace_back(floats_of(a));
+    a.data = memory_.back().data();
+    if (!shared) memory_.emplace_back(floats_of(g));
     g.data = memory_.back().data();
   }
   // every tensor starts at a cache line

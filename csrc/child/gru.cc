@@ -6,7 +6,7 @@ namespace {
 class Gru final : public Layer {
  public:
   Gru(const LayerPlace& place, int units)
-      : kernels_(*place.kernels.sequence),
+      : kernels_(place.kernels),
         length_(place.in.width),
         inputs_(place.in.channels),
         units_(units),
@@ -30,23 +30,23 @@ class Gru final : public Layer {
 
   void forward(const Pass& pass) override {
     recurrence_.pack_input(pass.weights, forward_, start_.data());
-    kernels_.multiply(forward_.data(), start_.data(), inputs_, 3 * units_, strip(pass.in), recurrence_.input(), length_,
-                      lanes_);
+    kernels_.multiply_positions(forward_.data(), start_.data(), inputs_, 3 * units_, strip(pass.in),
+                                recurrence_.input(), length_, lanes_);
     recurrence_.forward(pass.weights, strip(pass.out));
   }
 
   void backward(const Pass& pass) override {
     recurrence_.backward(pass.weights, strip(pass.out), strip(pass.out_gradient), pass.examples);
-    kernels_.multiply_weights(strip(pass.in), inputs_, recurrence_.input(), 3 * units_, length_, lanes_, pass.examples,
+    kernels_.position_weights(strip(pass.in), inputs_, recurrence_.input(), 3 * units_, length_, lanes_, pass.examples,
                               turned_.data(), products_.data());
     recurrence_.unpack_input(products_.data(), inputs_, pass.weights[0].gradient);
     recurrence_.pack_input_back(pass.weights, back_);
-    kernels_.multiply(back_.data(), zeros_.data(), 3 * units_, inputs_, recurrence_.input(), strip(pass.in_gradient),
-                      length_, lanes_);
+    kernels_.multiply_positions(back_.data(), zeros_.data(), 3 * units_, inputs_, recurrence_.input(),
+                                strip(pass.in_gradient), length_, lanes_);
   }
 
  private:
-  const SequenceKernels& kernels_;
+  const Kernels& kernels_;
   const int length_, inputs_, units_, lanes_;
   Recurrence recurrence_;
   Panels forward_, back_;

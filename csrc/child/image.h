@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #define NOS_CHILD_INLINE inline __attribute__((always_inline))
+#define NOS_CHILD_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace nos::child {
 
@@ -22,11 +23,32 @@ struct Image {
   }
 };
 
+// Some neighbouring channels at the positions of a text, which is an image of one row. step: from a position to the
+// next, in floats.
+struct Strip {
+  float* data;
+  ptrdiff_t step;
+
+  NOS_CHILD_INLINE float* at(int position) const { return data + position * step; }
+};
+
+inline constexpr int kPanel = 8;    // filters side by side in the weights of products with strips
+inline constexpr int kTurned = 32;  // examples below one another while gradients of weights are summed over strips
+
+// Numbers of a row in which channels lie in lanes.
+NOS_CHILD_INLINE int row_of(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
+
 // Weights of a product, in the order in which a kernel takes them: [tap][channel][filter].
 struct Matrix {
   const float* weights;
   const float* start;  // per filter: what the sums begin with; null: 0
   int channels, filters;
+};
+
+// Which lanes hold examples: all below `whole`, and of those from there on the ones where `lanes` is 1 and not 0.
+struct Valid {
+  int whole;  // a multiple of kLanes
+  const float* lanes;
 };
 
 // What normalisation knows of one channel.
@@ -42,40 +64,12 @@ struct Loss {
   int64_t counted;  // targets
 };
 
-struct SequenceKernels;  // sequence.h
-
+// The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  const SequenceKernels* sequence;
-
-  // out = sum over the 3x3 neighbours and channels of weights * in; its positive part with relu.
-  void (*convolve)(const Matrix& m, const Image& in, const Image& out, bool relu);
-  // The gradient of weights [filter][channel][tap] and of the bias. sums: memory for 9 * channels * filters vectors.
-  void (*convolve_weights)(const Image& in, const Image& gradient, float* sums, float* weights, float* bias);
-
-  // out[filter] = sum over channels of weights * in[channel], of one pixel.
-  void (*multiply)(const Matrix& m, const Image& in, const Image& out);
-  // products[filter][channel] = sum over examples of gradient * in; bias[filter] that of gradient.
-  void (*multiply_weights)(const Image& in, const Image& gradient, float* products, float* bias);
-
-  // Per channel: the sum of x, or with `channels` of its squared distance from their mean. valid: 1 per example, else
-  // 0.
-  void (*sum_channels)(const Image& in, const Channel* channels, const float* valid, float* sums, float* out);
-  // Normalises and takes the maxima of 2x2 squares.
-  void (*norm_pool)(const Image& in, const Channel* channels, const Image& out);
-  // Per channel: the sum of the gradient, and of the gradient times the distance from the mean.
-  void (*norm_pool_sums)(const Image& in, const Channel* channels, const Image& out, const Image& gradient, float* sums,
-                         float* of_gradient, float* of_product);
-  // The gradient of the input, and through the ReLU that the input is the result of.
-  void (*norm_pool_input)(const Image& in, const Channel* channels, const Image& out, const Image& gradient,
-                          const float* valid, const Image& to);
-
-  void (*relu)(const float* in, float* out, ptrdiff_t count);
-  void (*relu_input)(const float* out, const float* gradient, float* to, ptrdiff_t count);
-
-  // logits: [position][class][lane]; classes: [position][lane], of the first `examples` lanes, negative ones do not
-  // count. probabilities: becomes the softmax, then, with a gradient, the gradient of the mean loss.
-  Loss (*cross_entropy)(const Image& logits, const int32_t* classes, int examples, bool gradient, float* probabilities);
+#define NOS_KERNEL(result, name, arguments) result(*name) arguments;
+#include "kernels/kernels.def"
+#undef NOS_KERNEL
 };
 
 }  // namespace nos::child

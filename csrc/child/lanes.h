@@ -26,11 +26,8 @@ NOS_CHILD_INLINE M max(M a, M b) { return _mm512_max_ps(a, b); }
 using Mask = __mmask16;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return static_cast<Mask>(a & ~b); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
-NOS_CHILD_INLINE Mask all() { return static_cast<Mask>(0xffff); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm512_maskz_mov_ps(m, a); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm512_mask_mov_ps(b, m, a); }
 // ((i + i+8) + 4) + 2) + 1
 NOS_CHILD_INLINE float sum(const M* a) {
   __m256 v =
@@ -38,6 +35,24 @@ NOS_CHILD_INLINE float sum(const M* a) {
   __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   w = _mm_add_ps(w, _mm_movehl_ps(w, w));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
+}
+// Lane n: the sum over the lanes of vector n, added up in the order of sum().
+NOS_CHILD_INLINE M sums_of(const M (*a)[1]) {
+  M octets[8], quads[4], pairs[2];
+#pragma GCC unroll 8
+  for (int k = 0; k < 8; ++k) {  // vectors n and n + 4 for the order of the results
+    const M x = a[k / 4 * 8 + k % 4][0], y = a[k / 4 * 8 + k % 4 + 4][0];
+    octets[k] = _mm512_shuffle_f32x4(x, y, 0x44) + _mm512_shuffle_f32x4(x, y, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k)
+    quads[k] =
+        _mm512_shuffle_f32x4(octets[k], octets[k + 4], 0x88) + _mm512_shuffle_f32x4(octets[k], octets[k + 4], 0xdd);
+#pragma GCC unroll 2
+  for (int k = 0; k < 2; ++k)
+    pairs[k] = _mm512_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0x44) +
+               _mm512_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0xee);
+  return _mm512_shuffle_ps(pairs[0], pairs[1], 0x88) + _mm512_shuffle_ps(pairs[0], pairs[1], 0xdd);
 }
 #elif defined(__AVX2__)
 using M = __m256;
@@ -52,16 +67,26 @@ NOS_CHILD_INLINE M max(M a, M b) { return _mm256_max_ps(a, b); }
 using Mask = __m256;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm256_cmp_ps(a, zero(), _CMP_GT_OQ); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return _mm256_andnot_ps(b, a); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
-NOS_CHILD_INLINE Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm256_and_ps(m, a); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm256_blendv_ps(b, a, m); }
 NOS_CHILD_INLINE float sum(const M* a) {
   const __m256 v = _mm256_add_ps(a[0], a[1]);
   __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   w = _mm_add_ps(w, _mm_movehl_ps(w, w));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
+}
+NOS_CHILD_INLINE M sums_of(const M (*a)[2]) {
+  M quads[4], pairs[2];
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const M x = a[k][0] + a[k][1], y = a[k + 4][0] + a[k + 4][1];
+    quads[k] = _mm256_permute2f128_ps(x, y, 0x20) + _mm256_permute2f128_ps(x, y, 0x31);
+  }
+#pragma GCC unroll 2
+  for (int k = 0; k < 2; ++k)
+    pairs[k] = _mm256_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0x44) +
+               _mm256_shuffle_ps(quads[2 * k], quads[2 * k + 1], 0xee);
+  return _mm256_shuffle_ps(pairs[0], pairs[1], 0x88) + _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd);
 }
 #elif defined(__ARM_NEON)
 using M = float32x4_t;
@@ -76,18 +101,66 @@ NOS_CHILD_INLINE M max(M a, M b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  /
 using Mask = uint32x4_t;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return vceqq_f32(a, b); }
 NOS_CHILD_INLINE Mask positive(M a) { return vcgtq_f32(a, zero()); }
-NOS_CHILD_INLINE Mask without(Mask a, Mask b) { return vbicq_u32(a, b); }
-NOS_CHILD_INLINE Mask both(Mask a, Mask b) { return vandq_u32(a, b); }
-NOS_CHILD_INLINE Mask either(Mask a, Mask b) { return vorrq_u32(a, b); }
-NOS_CHILD_INLINE Mask all() { return vdupq_n_u32(0xffffffffu); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
+NOS_CHILD_INLINE M select(Mask m, M a, M b) { return vbslq_f32(m, a, b); }
 NOS_CHILD_INLINE float sum(const M* a) {
   const M w = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
   const float32x2_t h = vadd_f32(vget_low_f32(w), vget_high_f32(w));
   return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
 }
+NOS_CHILD_INLINE M sums_of(const M (*a)[4]) {
+  float32x2_t pairs[4];
+  for (int k = 0; k < 4; ++k) {
+    const M w = (a[k][0] + a[k][2]) + (a[k][1] + a[k][3]);
+    pairs[k] = vadd_f32(vget_low_f32(w), vget_high_f32(w));
+  }
+  return vpaddq_f32(vcombine_f32(pairs[0], pairs[1]), vcombine_f32(pairs[2], pairs[3]));
+}
 #endif
 
 inline constexpr int kParts = kLanes / kWidth;  // machine vectors of a logical one
+
+// x in a register of its own: a compiler loads again for every use what it can, and loads are as scarce as products.
+NOS_CHILD_INLINE M pinned(M x) {
+#if defined(__ARM_NEON)
+  asm("" : "+w"(x));
+#else
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
+// The sum over the lanes of one logical vector in memory.
+NOS_CHILD_INLINE float sum_of(const float* lanes) {
+  M parts[kParts];
+  for (int part = 0; part < kParts; ++part) parts[part] = load(lanes + part * kWidth);
+  return sum(parts);
+}
+
+// out[n]: the sum over the lanes of logical vector n in memory. out may be where the vectors begin.
+NOS_CHILD_INLINE void sum_lanes(const float* vectors, int count, float* out) {
+  int n = 0;
+  for (; count - n >= kWidth; n += kWidth) {
+    M all[kWidth][kParts];
+#pragma GCC unroll 16
+    for (int k = 0; k < kWidth; ++k)
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) all[k][part] = load(vectors + (n + k) * kLanes + part * kWidth);
+    store(out + n, sums_of(all));
+  }
+  for (; n < count; ++n) out[n] = sum_of(vectors + n * kLanes);
+}
+
+// sums += x, in memory.
+NOS_CHILD_INLINE void add(float* sums, M x) { store(sums, load(sums) + x); }
+
+// Adds the vectors of a list of lanes to one logical vector in memory.
+NOS_CHILD_INLINE void add_list(const float* list, int lanes, float* sums) {
+  for (int part = 0; part < kLanes; part += kWidth) {
+    M s = load(list + part);
+    for (int v = part + kLanes; v < lanes; v += kLanes) s = s + load(list + v);
+    add(sums + part, s);
+  }
+}
 
 }  // namespace nos::child::NOS_CHILD_ISA

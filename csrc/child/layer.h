@@ -41,7 +41,7 @@ struct Input {
 struct Pass {
   Image in, out;       // activations
   Image out_gradient;  // backward: read; its border is zero
-  Image in_gradient;   // backward: written; no data where nobody reads it
+  Image in_gradient;   // backward: written; no data where nobody reads it; for in_place() the memory of `in`
   std::span<const Weight> weights;
   std::span<float* const> running;
   const int32_t* tokens;  // [position][lane]; of texts
@@ -58,6 +58,8 @@ class Layer {
   virtual std::vector<int64_t> running() const { return {}; }  // numbers that evaluation uses in place of the batch's
   virtual bool reads_tokens() const { return false; }          // in place of an activation
   virtual int border() const { return 0; }  // that it reads around its input, and around its result's gradient
+  // Whether the gradient of its input may lie in the memory of the input, which nobody reads after its backward pass.
+  virtual bool in_place() const { return false; }
   virtual double multiply_adds() const { return 0; }  // forward, of one example
   virtual size_t memory() const { return 0; }         // bytes of its own
   virtual void forward(const Pass& pass) = 0;

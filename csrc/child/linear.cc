@@ -12,7 +12,7 @@ class Linear final : public Layer {
   Linear(const LayerPlace& place, int outputs)
       : kernels_(place.kernels),
         in_(place.in),
-        in_order_(place.input.tokens || in_.height * in_.width == 1),
+        in_order_(place.input.tokens || in_.height * in_.width == 1 || in_.channels == 1),
         outputs_(outputs),
         inputs_(in_.height * in_.width * in_.channels),
         packed_(static_cast<size_t>(inputs_) * static_cast<size_t>(outputs)) {}

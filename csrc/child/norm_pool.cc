@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -11,7 +12,7 @@ class NormPool final : public Layer {
   explicit NormPool(const LayerPlace& place)
       : kernels_(place.kernels),
         in_(place.in),
-        valid_(static_cast<size_t>(place.lanes)),
+        lanes_(static_cast<size_t>(place.lanes)),
         sums_(2 * n() * kLanes),
         of_gradient_(n()),
         of_product_(n()),
@@ -20,10 +21,12 @@ class NormPool final : public Layer {
   Image shape() const override { return {nullptr, in_.height / 2, in_.width / 2, in_.channels, 0, 0}; }
   std::vector<std::vector<int64_t>> weights() const override { return {{in_.channels}, {in_.channels}}; }
   std::vector<int64_t> running() const override { return {in_.channels, in_.channels}; }
-  size_t memory() const override { return (valid_.size() + sums_.size() + 2 * n()) * sizeof(float); }
+  bool in_place() const override { return true; }
+  size_t memory() const override { return (lanes_.size() + sums_.size() + 2 * n()) * sizeof(float); }
 
   void forward(const Pass& pass) override {
-    for (int l = 0; l < pass.in.lanes; ++l) valid_.data()[l] = l < pass.examples ? 1.0f : 0.0f;
+    for (int l = 0; l < pass.in.lanes; ++l) lanes_.data()[l] = l < pass.examples ? 1.0f : 0.0f;
+    valid_ = {pass.examples / kLanes * kLanes, lanes_.data()};
     if (pass.training) take_statistics(pass);
     for (size_t f = 0; f < n(); ++f) {
       Channel& c = channels_[f];
@@ -47,7 +50,7 @@ class NormPool final : public Layer {
       c.slope = scale_gradient * c.inverse / places;
     }
     if (pass.in_gradient.data)
-      kernels_.norm_pool_input(pass.in, channels_.data(), pass.out, pass.out_gradient, valid_.data(), pass.in_gradient);
+      kernels_.norm_pool_input(pass.in, channels_.data(), pass.out, pass.out_gradient, valid_, pass.in_gradient);
   }
 
  private:
@@ -60,17 +63,22 @@ class NormPool final : public Layer {
     c.inverse = static_cast<float>(1 / std::sqrt(variance + kEps));
   }
 
-  // The mean, then the mean of squared distances from it: in one pass large means would cancel.
+  // In one pass over the distances from the mean of the first row: those from 0 would cancel where the mean is large.
+  // One of n rows holds a share 1 / n of the variance's squares, so the mean lies within sqrt(n) standard deviations.
   void take_statistics(const Pass& pass) {
-    const double places = count(pass);
-    float* sums = of_gradient_.data();
-    kernels_.sum_channels(pass.in, nullptr, valid_.data(), sums_.data(), sums);
-    for (size_t f = 0; f < n(); ++f) channels_[f].mean = static_cast<float>(static_cast<double>(sums[f]) / places);
-    kernels_.sum_channels(pass.in, channels_.data(), valid_.data(), sums_.data(), sums);
+    Image first_row = pass.in;
+    first_row.height = 1;
+    float *const distances = of_gradient_.data(), *const squares = of_product_.data();
+    for (Channel& c : channels_) c.mean = 0;
+    kernels_.sum_channels(first_row, channels_.data(), valid_, sums_.data(), distances, squares);
+    const double places = count(pass), in_row = places / in_.height;
+    for (size_t f = 0; f < n(); ++f) channels_[f].mean = static_cast<float>(static_cast<double>(distances[f]) / in_row);
+    kernels_.sum_channels(pass.in, channels_.data(), valid_, sums_.data(), distances, squares);
     for (size_t f = 0; f < n(); ++f) {
-      const double squares = static_cast<double>(sums[f]);
-      set(channels_[f], channels_[f].mean, squares / places);
-      const auto unbiased = static_cast<float>(squares / std::max(places - 1, 1.0));
+      const double distance = static_cast<double>(distances[f]) / places;
+      const double sum = std::max(static_cast<double>(squares[f]) - distance * distance * places, 0.0);
+      set(channels_[f], static_cast<float>(static_cast<double>(channels_[f].mean) + distance), sum / places);
+      const auto unbiased = static_cast<float>(sum / std::max(places - 1, 1.0));
       pass.running[0][f] += pass.momentum * (channels_[f].mean - pass.running[0][f]);
       pass.running[1][f] += pass.momentum * (unbiased - pass.running[1][f]);
     }
@@ -78,7 +86,8 @@ class NormPool final : public Layer {
 
   const Kernels& kernels_;
   const Image in_;
-  Floats valid_, sums_, of_gradient_, of_product_;
+  Floats lanes_, sums_, of_gradient_, of_product_;
+  Valid valid_{};
   std::vector<Channel> channels_;
 };
 

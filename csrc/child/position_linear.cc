@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "sequence.h"
+#include "panels.h"
 
 namespace nos::child {
 namespace {
@@ -8,7 +8,7 @@ namespace {
 class PositionLinear final : public Layer {
  public:
   PositionLinear(const LayerPlace& place, int outputs)
-      : kernels_(*place.kernels.sequence),
+      : kernels_(place.kernels),
         length_(place.in.width),
         inputs_(place.in.channels),
         outputs_(outputs),
@@ -31,25 +31,25 @@ class PositionLinear final : public Layer {
   void forward(const Pass& pass) override {
     forward_.pack(pass.weights[0].value, [this](int k, int c) { return at(k, inputs_, c); });
     std::copy_n(pass.weights[1].value, outputs_, start_.data());
-    kernels_.multiply(forward_.data(), start_.data(), inputs_, outputs_, strip(pass.in), strip(pass.out), length_,
-                      lanes_);
+    kernels_.multiply_positions(forward_.data(), start_.data(), inputs_, outputs_, strip(pass.in), strip(pass.out),
+                                length_, lanes_);
   }
 
   void backward(const Pass& pass) override {
     const Strip gradient = strip(pass.out_gradient);
-    kernels_.multiply_weights(strip(pass.in), inputs_, gradient, outputs_, length_, lanes_, pass.examples,
+    kernels_.position_weights(strip(pass.in), inputs_, gradient, outputs_, length_, lanes_, pass.examples,
                               turned_.data(), products_.data());
     for (int k = 0; k < outputs_; ++k)
       std::copy_n(products_.data() + at(k, row_of(inputs_), 0), inputs_, pass.weights[0].gradient + at(k, inputs_, 0));
-    kernels_.sum_rows(gradient, outputs_, length_, lanes_, pass.weights[1].gradient);
+    kernels_.sum_positions(gradient, outputs_, length_, lanes_, pass.weights[1].gradient);
     if (!pass.in_gradient.data) return;
     back_.pack(pass.weights[0].value, [this](int c, int k) { return at(k, inputs_, c); });
-    kernels_.multiply(back_.data(), zeros_.data(), outputs_, inputs_, gradient, strip(pass.in_gradient), length_,
-                      lanes_);
+    kernels_.multiply_positions(back_.data(), zeros_.data(), outputs_, inputs_, gradient, strip(pass.in_gradient),
+                                length_, lanes_);
   }
 
  private:
-  const SequenceKernels& kernels_;
+  const Kernels& kernels_;
   const int length_, inputs_, outputs_, lanes_;
   Panels forward_, back_;
   Floats start_, zeros_, turned_, products_;

@@ -5,7 +5,7 @@
 namespace nos::child {
 
 Recurrence::Recurrence(const LayerPlace& place, int units)
-    : kernels_(*place.kernels.sequence),
+    : kernels_(place.kernels),
       length_(place.input.tokens),
       units_(units),
       lanes_(place.lanes),
@@ -47,7 +47,8 @@ void Recurrence::forward(std::span<const Weight> weights, Strip out) {
     float* q = gates(3 * units_, p).data;
     for (int u = 0; u < units_; ++u) std::fill_n(q + u * lanes_, lanes_, weights[3].value[2 * units_ + u]);
     if (p)
-      kernels_.multiply(forward_.data(), nullptr, units_, 3 * units_, {out.at(p - 1), 0}, gates(units_, p), 1, lanes_);
+      kernels_.multiply_positions(forward_.data(), nullptr, units_, 3 * units_, {out.at(p - 1), 0}, gates(units_, p), 1,
+                                  lanes_);
     kernels_.gate(gates(0, p).data, p ? out.at(p - 1) : zeros_.data(), out.at(p), count());
   }
 }
@@ -59,13 +60,14 @@ void Recurrence::backward(std::span<const Weight> weights, Strip out, Strip grad
   for (int p = length_ - 1; p >= 0; --p) {
     kernels_.gate_input(gates(0, p).data, p ? out.at(p - 1) : zeros_.data(), gradient.at(p), carry_.data(), count());
     if (p)
-      kernels_.multiply(back_.data(), nullptr, 3 * units_, units_, gates(units_, p), {carry_.data(), 0}, 1, lanes_);
+      kernels_.multiply_positions(back_.data(), nullptr, 3 * units_, units_, gates(units_, p), {carry_.data(), 0}, 1,
+                                  lanes_);
   }
-  kernels_.multiply_weights(out, units_, gates(units_, 1), 3 * units_, length_ - 1, lanes_, examples, turned_.data(),
+  kernels_.position_weights(out, units_, gates(units_, 1), 3 * units_, length_ - 1, lanes_, examples, turned_.data(),
                             products_.data());
   for (int row = 0; row < 3 * units_; ++row)
     std::copy_n(products_.data() + at(row, row_of(units_), 0), units_, weights[1].gradient + at(row, units_, 0));
-  kernels_.sum_rows(gates(0, 0), 4 * units_, length_, lanes_, sums_.data());
+  kernels_.sum_positions(gates(0, 0), 4 * units_, length_, lanes_, sums_.data());
   for (int row = 0; row < 3 * units_; ++row) weights[2].gradient[theirs(row)] = sums_.data()[row];
   std::copy_n(sums_.data() + units_, 3 * units_, weights[3].gradient);
 }

@@ -2,7 +2,7 @@
 //   n = tanh(W x + b + r * (U h + c)),  h' = n + z * (h - n).
 // What W x + b is of is its owner's business: an activation (gru.cc) or a token (text_gru.cc).
 #pragma once
-#include "sequence.h"
+#include "panels.h"
 
 namespace nos::child {
 
@@ -37,7 +37,7 @@ class Recurrence {
     return {gates_.data() + (ptrdiff_t{4} * units_ * position + row) * lanes_, 4 * count()};
   }
 
-  const SequenceKernels& kernels_;
+  const Kernels& kernels_;
   const int length_, units_, lanes_;
   Panels forward_, back_;
   Floats gates_, zeros_, carry_, sums_, turned_, products_;

@@ -9,7 +9,7 @@ namespace {
 class TextGru final : public Layer {
  public:
   TextGru(const LayerPlace& place, int units)
-      : kernels_(*place.kernels.sequence),
+      : kernels_(place.kernels),
         length_(place.input.tokens),
         vocabulary_(place.input.vocabulary),
         units_(units),
@@ -46,8 +46,8 @@ class TextGru final : public Layer {
     const auto weights = pass.weights.subspan(1);
     recurrence_.pack_input(weights, forward_, start_.data());
     visit(pass.weights[0].value, [](float& theirs, float& ours) { ours = theirs; });
-    kernels_.multiply(forward_.data(), start_.data(), units_, 3 * units_, rows(), sums(), 1, tokens_);
-    kernels_.turn(sums_.data(), tokens_, 3 * units_, vocabulary_, table_.data(), row_of(3 * units_));
+    kernels_.multiply_positions(forward_.data(), start_.data(), units_, 3 * units_, rows(), sums(), 1, tokens_);
+    kernels_.turn_matrix(sums_.data(), tokens_, 3 * units_, vocabulary_, table_.data(), row_of(3 * units_));
     kernels_.take(table_.data(), 3 * units_, pass.tokens, recurrence_.input(), length_, lanes_);
     recurrence_.forward(weights, strip(pass.out));
   }
@@ -57,12 +57,12 @@ class TextGru final : public Layer {
     recurrence_.backward(weights, strip(pass.out), strip(pass.out_gradient), pass.examples);
     kernels_.collect(recurrence_.input(), length_, lanes_, pass.examples, pass.tokens, 3 * units_, vocabulary_,
                      table_.data());
-    kernels_.turn(table_.data(), row_of(3 * units_), vocabulary_, 3 * units_, sums_.data(), tokens_);
-    kernels_.multiply_weights(rows(), units_, sums(), 3 * units_, 1, tokens_, vocabulary_, turned_.data(),
+    kernels_.turn_matrix(table_.data(), row_of(3 * units_), vocabulary_, 3 * units_, sums_.data(), tokens_);
+    kernels_.position_weights(rows(), units_, sums(), 3 * units_, 1, tokens_, vocabulary_, turned_.data(),
                               products_.data());
     recurrence_.unpack_input(products_.data(), units_, weights[0].gradient);
     recurrence_.pack_input_back(weights, back_);
-    kernels_.multiply(back_.data(), zeros_.data(), 3 * units_, units_, sums(), rows(), 1, tokens_);
+    kernels_.multiply_positions(back_.data(), zeros_.data(), 3 * units_, units_, sums(), rows(), 1, tokens_);
     visit(pass.weights[0].gradient, [](float& theirs, float& ours) { theirs = ours; });
   }
 
@@ -77,7 +77,7 @@ class TextGru final : public Layer {
       for (int u = 0; u < units_; ++u) work(embedding[at(token, units_, u)], rows_.data()[at(u, tokens_, token)]);
   }
 
-  const SequenceKernels& kernels_;
+  const Kernels& kernels_;
   const int length_, vocabulary_, units_, lanes_, tokens_;
   Recurrence recurrence_;
   Panels forward_, back_;
