@@ -147,14 +147,19 @@ class PyChild {
     }
   }
 
-  py::tuple run(const py::array& x, const Integers& y, const Order& order, double limit) {
+  py::tuple run(const py::array& x, const Integers& y, const Order& order, double limit,
+                const std::vector<double>& rates) {
     if (!training_) throw std::logic_error("call begin() first");
+    const int64_t steps = order.size() / child_.batch();
+    if (!rates.empty() && static_cast<int64_t>(rates.size()) != steps)
+      throw std::invalid_argument("rates has " + std::to_string(rates.size()) + " learning rates; order has " +
+                                  std::to_string(steps) + " batches");
     const child::Examples data = read(x, y);
     check_order(order, data);
     child::Training::Progress progress;
     {
       const py::gil_scoped_release release;
-      progress = training_->run(data, {order.data(), static_cast<size_t>(order.size())}, limit);
+      progress = training_->run(data, {order.data(), static_cast<size_t>(order.size())}, rates, limit);
     }
     return py::make_tuple(progress.steps, progress.loss, progress.alive);
   }
@@ -213,7 +218,8 @@ void bind_child(py::module_& m) {
       .def("set_running", &PyChild::set_running, py::arg("running"))
       .def("running", &PyChild::running)
       .def("begin", &PyChild::begin, py::arg("program"), py::arg("lr"), py::arg("total_steps"), py::arg("seed"))
-      .def("run", &PyChild::run, py::arg("x"), py::arg("y"), py::arg("order"), py::arg("limit"))
+      .def("run", &PyChild::run, py::arg("x"), py::arg("y"), py::arg("order"), py::arg("limit"),
+           py::arg("rates") = std::vector<double>())
       .def("evaluate", &PyChild::evaluate, py::arg("x"), py::arg("y"))
       .def("loss", &PyChild::loss, py::arg("x"), py::arg("y"), py::arg("index"), py::arg("momentum") = 1.0f);
   m.def(

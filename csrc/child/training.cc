@@ -48,7 +48,8 @@ Training::Training(Child& child, const Program& program, std::vector<double> hyp
   job_ = cpu_backend().prepare(make_plan(lists, 0), programs, {});
 }
 
-Training::Progress Training::run(const Examples& data, std::span<const int64_t> order, double limit) {
+Training::Progress Training::run(const Examples& data, std::span<const int64_t> order, std::span<const double> rates,
+                                 double limit) {
   const auto batch = static_cast<size_t>(child_.batch());
   Progress out{0, 0, true};
   const double* rows[] = {scalars_.data()};
@@ -64,6 +65,9 @@ Training::Progress Training::run(const Examples& data, std::span<const int64_t> 
       out.alive = false;
       break;
     }
+    if (!rates.empty())
+      for (size_t h = 0; h < hypers_.size(); ++h)
+        if (program_.hypers()[h].name == "lr") hypers_[h] = rates[static_cast<size_t>(out.steps)];
     ++step_;
     ++out.steps;
     out.loss += mean;

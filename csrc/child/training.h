@@ -20,8 +20,9 @@ class Training {
     double loss;    // sum over them of the mean loss of the batch, nats
     bool alive;     // false where a loss was not below the limit, NaN among them: that step was not taken
   };
-  // order: numbers of examples, a batch after the other, as many as child.batch() each. Allocates nothing.
-  Progress run(const Examples& data, std::span<const int64_t> order, double limit);
+  // order: numbers of examples, a batch after the other, as many as child.batch() each. rates: the learning rate of
+  // each of these steps; empty for that of `hypers`. Allocates nothing.
+  Progress run(const Examples& data, std::span<const int64_t> order, std::span<const double> rates, double limit);
 
   int64_t steps() const { return step_; }
   size_t memory() const { return states_.size() * sizeof(float); }  // bytes beside the child's
@@ -29,7 +30,7 @@ class Training {
  private:
   Child& child_;
   const Program& program_;
-  const std::vector<double> hypers_;
+  std::vector<double> hypers_;
   const double total_steps_;
   const uint64_t seed_;
   Floats states_;

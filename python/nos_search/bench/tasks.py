@@ -99,11 +99,6 @@ def random_rules(count: int, seed: int) -> list[CompiledRule]:
     return found[:count]
 
 
-def decayed(rule: str) -> CompiledRule:
-    """Returns the rule with a learning rate that falls to a thousandth, as LinearCosineDecay does."""
-    return compile_rule(f"({rule}) * (ld * cd + 0.001)")
-
-
 @dataclass(frozen=True)
 class _Scored:
     """A rule with the outcomes of its short trainings, one for each seed."""
@@ -153,11 +148,14 @@ def _short(text: str, task: Task, protocol: ScoringProtocol, seed: int) -> Outco
 def _long(each: _Scored, task: Task, options: argparse.Namespace) -> float:
     """Returns the test score after the long training, at the rate that is best on validation data."""
     longer = replace(task, budget=replace(task.budget, train_steps=options.times * task.budget.train_steps))
-    rule, seed, kind = decayed(each.rule), derive_seed(options.seed, "long"), kind_of(options.engine, task)
-    rate = each.outcomes[0].lr
+    rate, rule = each.outcomes[0].lr, compile_rule(f"({each.rule})")
     if rate is None:
         raise SearchError(f"{each.rule} has a reward and no learning rate")
-    ends = [train(rule, longer, lr=rate * factor, seed=seed, test=True, kind=kind) for factor in (1 / _NEAR, 1, _NEAR)]
+    seed, kind = derive_seed(options.seed, "long"), kind_of(options.engine, task)
+    ends = [
+        train(rule, longer, lr=rate * near, seed=seed, test=True, kind=kind, decay="linear_cosine")
+        for near in (1 / _NEAR, 1, _NEAR)
+    ]
     return max(ends, key=lambda outcome: outcome.reward).test or 0.0
 
 

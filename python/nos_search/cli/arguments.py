@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
-from .groups import child, drawn, plot, seed, space_words, workers
+from .groups import child, decay, drawn, plot, seed, space_words, workers
 from .names import FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
@@ -84,6 +84,7 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
     child(p)
+    decay(p)
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
     p.add_argument("--top", type=int, default=5, metavar="N", help="of each run folder (default 5)")
@@ -101,6 +102,7 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
 
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
+    decay(p)
     drawn(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)
     p.add_argument("--task", default="digits", metavar="|".join(TASKS), help="default digits")

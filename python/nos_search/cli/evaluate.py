@@ -100,6 +100,7 @@ def _record(
     seed."""
     common = {
         "sweep": protocol.sweep,
+        **({} if protocol.decay == "none" else {"decay": protocol.decay}),  # records that are older have none
         "threads": args.threads or 1,  # of torch
         "device": args.device,
         "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
@@ -176,6 +177,7 @@ def _show(
             "seed": args.seed,
             "sweep": protocol.sweep,
             "engine": engine_of(protocol.engine, tasks),
+            "decay": protocol.decay,
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
             "baseline": args.baseline,
             "nets": {task.name: str(task.spec) for task in tasks},
@@ -189,6 +191,10 @@ def _show(
                 f"±: half width of the {CONFIDENCE:.0%} Student t interval over {args.seeds} seeds; "
                 "a sweep for each run"
             )
+        for task in tasks:
+            verdict = _verdict([each for each in results if each.task == task.name], args.baseline)
+            if verdict is not None:
+                emit(verdict, keep=True)
     if args.plot is not None and results:
         draw(args.plot, plot.comparison(results))
 
@@ -213,6 +219,25 @@ def _table(results: Sequence[Comparison], units: dict[str, str], baseline: str |
             row.insert(4, _spread(*r.difference, digits="+.4f") if r.difference is not None else "")
         rows.append(row)
     return table(header, rows)
+
+
+def _verdict(results: Sequence[Comparison], baseline: str | None) -> str | None:
+    """Says whether the rule that is best on validation data beats the baseline on test data. The choice is not made by
+    the test data, which would favour the rule that was lucky there. Returns None where there is no difference with an
+    interval."""
+    rivals = [each for each in results if each.difference is not None and each.rule != baseline]
+    if not rivals:
+        return None
+    best = max(rivals, key=lambda each: each.val_mean)
+    assert best.difference is not None
+    mean, half = best.difference
+    if half is None:
+        return None
+    found = "no difference shown" if abs(mean) <= half else "better" if mean > 0 else "worse"
+    return (
+        f"{best.task}: {best.rule} against {baseline} on test data, paired over {best.seeds} seeds: "
+        f"{SCORES[best.score].label} {mean:+.4f} ± {half:.4f}: {found}"
+    )
 
 
 def _spread(mean: float, half: float | None, digits: str = ".4f") -> str:

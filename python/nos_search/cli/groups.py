@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, SCORES, SPACES, SWEEPS, VOCABULARIES
+from .names import DECAYS, DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, SCORES, SPACES, SWEEPS, VOCABULARIES
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -58,6 +58,15 @@ def child(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
         "(default: all cores, divided by the workers)",
+    )
+
+
+def decay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decay",
+        default="none",
+        metavar="|".join(DECAYS),
+        help="how the learning rate of the longer training falls; those of the sweep stay as they are (default none)",
     )
 
 

@@ -42,7 +42,7 @@ def call(args: argparse.Namespace) -> int:
         if lr is None:
             raise SearchError(f"{rule.label} diverges on {task.name} at every learning rate from 1e-5 to 10")
     note(f"training {task.budget.train_steps} steps at lr {lr:g}")
-    outcome = train_child(rule, task, lr=lr, seed=seed, test=True, kind=kind_of(args.engine, task))
+    outcome = train_child(rule, task, lr=lr, seed=seed, test=True, kind=kind_of(args.engine, task), decay=args.decay)
     curve = outcome.curve
     if args.json:
         data = {

@@ -57,7 +57,8 @@ def sweep_of(args: argparse.Namespace, names: Sequence[str], argument: str) -> S
 def scoring(args: argparse.Namespace, names: str, argument: str) -> ScoringProtocol:
     """Returns how rules are scored on the tasks that a command line names."""
     together = side_by_side(args.threads, getattr(args, "workers", 1))
-    return ScoringProtocol(sweep_of(args, _names(names), argument), engine=args.engine, threads=together)
+    sweep = sweep_of(args, _names(names), argument)
+    return ScoringProtocol(sweep, engine=args.engine, threads=together, decay=args.decay)
 
 
 def _names(names: str) -> list[str]:

@@ -22,6 +22,7 @@ from ..rules import CompiledRule
 from ..task.base import Task
 from ..task.score import ACCURACY, DIVERGED, Measured
 from .allocator import keep_freed_memory
+from .decay import Decay, check_decay
 from .engine import Engine, check_engine, kind_of
 from .graph import GraphStack, NoRoomError
 from .native import NativeTraining
@@ -47,7 +48,7 @@ class ScoringProtocol:
     for 96 % of rules and seeds. "fine" does the same, and then trains a quarter, half, twice and four times the best of
     them for all steps. With `stack` the rates of the sweep train as one stacked network; None does so where that is
     faster. `engine` is what trains, train/engine.py. Own kernels train `threads` rates side by side, which changes no
-    bit.
+    bit. The learning rate of the longer training falls by `decay` (train/decay.py); those of the sweep stay as they are.
     """
 
     sweep: Sweep = "fine"
@@ -55,9 +56,11 @@ class ScoringProtocol:
     stack: bool | None = None
     engine: Engine = "auto"
     threads: int = 1
+    decay: Decay = "none"
 
     def __post_init__(self) -> None:
         check_engine(self.engine)
+        check_decay(self.decay)
         if self.sweep not in SWEEPS:
             raise UsageError(f"--sweep {self.sweep!r} is not known; choose one of: {', '.join(SWEEPS)}")
         if not self.learning_rates or not all(0 < lr < math.inf for lr in self.learning_rates):
@@ -157,13 +160,20 @@ def _race(
 
 
 def train(
-    rule: CompiledRule, task: Task, *, lr: float, seed: int, test: bool = False, kind: type[Training] = Training
+    rule: CompiledRule,
+    task: Task,
+    *,
+    lr: float,
+    seed: int,
+    test: bool = False,
+    kind: type[Training] = Training,
+    decay: Decay = "none",
 ) -> Outcome:
-    """Makes the longer training alone, at a given learning rate. The outcome is a function of (rule, task, lr,
-    seed)."""
+    """Makes the longer training alone, at a learning rate that begins at `lr`. The outcome is a function of (rule, task,
+    lr, seed, decay)."""
     keep_freed_memory()
     steps = task.budget.train_steps
-    training = kind(rule, task, lr=lr, total_steps=steps, seed=seed)
+    training = kind(rule, task, lr=lr, total_steps=steps, seed=seed, decay=decay)
     every = task.epoch if task.epoch <= steps else -(-steps // _POINTS)
     curve: dict[str, Any] = {name: [] for name in ("steps", "loss", *_figures(task, DIVERGED), "val_loss")}
     for stop in [*range(every, steps, every), steps]:
@@ -195,5 +205,5 @@ def score(
     lr, rows = best_rate(rule, task, protocol, seed=seed, kind=kind)
     if lr is None:
         return Outcome("diverged", 0.0, None, {"sweep": rows})
-    outcome = train(rule, task, lr=lr, seed=seed, test=test, kind=kind)
+    outcome = train(rule, task, lr=lr, seed=seed, test=test, kind=kind, decay=protocol.decay)
     return Outcome(outcome.status, outcome.reward, lr, {"sweep": rows, **outcome.curve}, outcome.test)

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..rules import CompiledRule
 from ..task.base import Split, Task
 from ..task.score import DIVERGED, Measured
+from .decay import Decay, factor
 from .seeds import derive_seed
 from .training import LOSS_LIMIT, Batches, Training, fresh_weights
 
@@ -49,11 +50,14 @@ def why_not(task: Task) -> str | None:
 class NativeTraining(Training):
     """A training by the kernels of nos_ext, with the attributes and methods of `Training`."""
 
-    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+    def __init__(
+        self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int, decay: Decay = "none"
+    ) -> None:
         reason = why_not(task)
         if reason is not None:
             raise UsageError(f"--engine native: {reason}; use --engine auto or torch")
         self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
+        self._factor = factor(decay, total_steps)
         self._batches = Batches(task, seed)
         layers, shape = task.model().layers(), task.shape
         assert layers is not None
@@ -74,7 +78,8 @@ class NativeTraining(Training):
             self.loss = 0.0
             return self.alive
         order = torch.cat([self._batches.next() for _ in range(until - self.step)]).numpy()
-        steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT)
+        rates = [self.lr * self._factor(step) for step in range(self.step, until)]
+        steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT, rates)
         self.step += steps
         self.loss = loss / max(1, steps)
         return self.alive

@@ -23,6 +23,7 @@ from ..net import Weights
 from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
 from ..task.score import DIVERGED, Measured
+from .decay import Decay, factor
 from .seeds import derive_seed
 from .side import each
 
@@ -89,8 +90,11 @@ class Training:
     `loss` is the mean over the last call of run(), in nats.
     """
 
-    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int) -> None:
+    def __init__(
+        self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int, decay: Decay = "none"
+    ) -> None:
         self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
+        self._factor = factor(decay, total_steps)
         self.model = task.model()
         self.weights = fresh_weights(task, seed)
         self._raw = [param.detach() for param in self.weights.params]  # same memory, outside of autograd
@@ -135,7 +139,7 @@ class Training:
             self._raw,
             grads,
             self.state,
-            lr=self.lr,
+            lr=self.lr * self._factor(self.step - 1),
             step=self.step,
             total_steps=self.total_steps,
             seed=self._rule_seed,
