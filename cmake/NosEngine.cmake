@@ -4,7 +4,7 @@ add_library(nos_engine STATIC
   csrc/program/analysis.cc
   csrc/plan/plan.cc
   csrc/child/child.cc csrc/child/training.cc csrc/child/convolution.cc csrc/child/norm_pool.cc csrc/child/linear.cc
-  csrc/child/relu.cc csrc/child/embedding.cc
+  csrc/child/relu.cc csrc/child/embedding.cc csrc/child/peak.cc
   csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc csrc/backend/cpu/interpreter/lower.cc
   csrc/backend/cpu/native/graph.cc csrc/backend/cpu/native/expand.cc csrc/backend/cpu/native/schedule.cc
   csrc/backend/cpu/native/stages.cc csrc/backend/cpu/native/allocate.cc csrc/backend/cpu/native/assemble.cc
@@ -34,7 +34,7 @@ foreach(isa IN LISTS NOS_ISAS)
   target_compile_options(nos_kernels_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
   target_sources(nos_engine PRIVATE $<TARGET_OBJECTS:nos_kernels_${isa}>)
   if(NOS_FLAGS_${isa} MATCHES "-mfma")  # a child's numbers are those of fused multiply-adds
-    add_library(nos_child_${isa} OBJECT csrc/child/kernels.cc)
+    add_library(nos_child_${isa} OBJECT csrc/child/kernels.cc csrc/child/peak_loop.cc)
     target_compile_definitions(nos_child_${isa} PRIVATE NOS_CHILD_ISA=${isa})
     target_compile_options(nos_child_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # falsely of GCC 12's own intrinsics (GCC bug 105593)

@@ -24,6 +24,7 @@ MOST = {  # option -> its largest value
     "--samples": 1_000_000,
     "--steps": 100_000,  # of the surfaces; a figure keeps 100 KB for each
     "--rounds": 1_000_000,
+    "--rules": 1_000_000,
     "gate steps": 100_000,
     "strategy option": 1_000_000,  # of any name; sizes of a network, of a batch, of a population
 }

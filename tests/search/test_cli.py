@@ -296,6 +296,7 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),
     "--rounds": (["bench", "child"],),
+    "--rules": (["bench", "agreement"],),
 }
 
 

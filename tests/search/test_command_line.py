@@ -95,11 +95,12 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.train.child import SWEEPS
     from nos_search.train.device import DEVICES
     from nos_search.train.engine import ENGINES
+    from nos_search.train.protocols import PROTOCOLS
 
-    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, ENGINES, EXECUTORS, DEVICES, FORMATS)
+    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, PROTOCOLS, ENGINES, EXECUTORS, DEVICES, FORMATS)
     shown = (
-        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.ENGINES, names.EXECUTORS,
-        names.DEVICES, names.PLOTS,
+        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.PROTOCOLS, names.ENGINES,
+        names.EXECUTORS, names.DEVICES, names.PLOTS,
     )  # fmt: skip
     assert [tuple(table) for table in there] == list(shown)
 
