@@ -223,7 +223,7 @@ WRONG = [
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
     (["run", "--workers", "0"], "--workers 0 is below 1"),
     (["run", "--workers", "4", "--executor", "inprocess"], "--workers 4 with --executor inprocess: it has one"),
-    (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+    (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"),
     (["run", "--device", "tpu"], "--device 'tpu' is not known; choose one of: cpu, cuda"),
     (["run", "--executor", "ray", "--device", "cuda"], "--device cuda with --executor ray needs --gpus-per-trial"),
     (
@@ -232,7 +232,10 @@ WRONG = [
     ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
     (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
-    (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
+    (
+        ["bench", "overhead", "--executors", "x"],
+        "--executors 'x' is not known; choose from: inprocess, fork, loky, ray",
+    ),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
     (["run", "--vocabulary", "x"], "vocabulary 'x' is not known; choose one of: icml, arxiv, arxiv-decay"),

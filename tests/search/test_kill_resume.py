@@ -23,7 +23,8 @@ from .conftest import command, environment, nos_search, table
 pytestmark = pytest.mark.slow
 
 TRIALS = 48
-RUN = ["run", "--trials", TRIALS, "--seed", 7, "--sweep-steps", 4, "--train-steps", 20, "--width", 4]
+# long trainings: there must be time to kill the process before it is done
+RUN = ["run", "--trials", TRIALS, "--seed", 7, "--sweep-steps", 4, "--train-steps", 3000, "--width", 4]
 
 
 @pytest.fixture(scope="module")
