@@ -14,7 +14,7 @@ import pytest
 
 from nos_search.bounds import MOST
 from nos_search.cli import main
-from nos_search.rules import compile_rule
+from nos_search.rules import parse_stored_rule
 from nos_search.run.config import RunConfig
 from nos_search.show.live import Display
 from nos_search.show.outlook import Limits
@@ -129,7 +129,8 @@ def test_promote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert promotion is not None
     assert {score.budget["rung"] for score in scores} == {1, 2}
     for score in scores:
-        outcome = promote(compile_rule(score.name), promotion, score.budget["rung"], seed=score.seed)
+        rule = parse_stored_rule(score.name, folder, score.budget["trial"])
+        outcome = promote(rule, promotion, score.budget["rung"], seed=score.seed)
         assert (outcome.status, outcome.reward, outcome.lr) == (score.status, score.reward, score.lr)
         assert outcome.curve == score.curve
     status, out, _ = call(capsys, "export", folder, "--format", "csv")
@@ -231,7 +232,7 @@ WRONG = [
         "--gpus-per-trial 0.5 with --device cpu",
     ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
-    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, agreement, overhead"),
     (
         ["bench", "overhead", "--executors", "x"],
         "--executors 'x' is not known; choose from: inprocess, fork, loky, ray",

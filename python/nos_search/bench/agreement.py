@@ -74,6 +74,7 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
                 str(figures["diverged_alone"]),
             ]
         )
+        note("  ".join(result.rows[-1]))  # the next task may take an hour
     return result
 
 
