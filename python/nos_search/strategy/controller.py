@@ -102,7 +102,6 @@ class ControllerStrategy(Strategy):
         self._network = Unrolled(self.policy, batch)
         self._adam = nos_ext.compile_rule(library.get("adam"))
         self._gradient = torch.zeros_like(self.policy.flat)
-        self._gradients = self.policy.views(self._gradient)
         self._moments = {name: [torch.zeros_like(self.policy.flat)] for name in self._adam.state_names}
         self._steps = 0  # of Adam
         self.baseline = 0.0  # average of rewards, and of their squared distance from it; bias-corrected by `weight`
@@ -182,7 +181,7 @@ class ControllerStrategy(Strategy):
                 slope = ppo_slope(network.log_prob(), old, advantage, self.clip)
             else:
                 slope = reinforce_slope(advantage)
-            network.backward(network.slope(slope, self.entropy_weight), self._gradients)
+            network.backward(network.slope(slope, self.entropy_weight), self._gradient)
             self._ascend()
 
     def _ascend(self) -> None:
