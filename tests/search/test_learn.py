@@ -72,9 +72,8 @@ def test_the_gradient_by_hand_is_that_of_autograd(space: SearchSpace) -> None:
     advantage, old = torch.randn(9, generator=generator), torch.tensor(drawn)
     network.strings(strings)
     network.forward()
-    gradient = torch.full_like(policy.flat, math.nan)
     slope = ppo_slope(network.log_prob(), old.numpy(), advantage.numpy(), 0.2)
-    network.backward(network.slope(slope, 0.05), gradient)
+    gradient = network.backward(network.slope(slope, 0.05))
 
     policy.double()
     batch = policy.batch(strings)
@@ -94,9 +93,8 @@ def test_a_step_is_that_of_torch_s_adam() -> None:
     twin = strategy.policy.flat.clone().requires_grad_()
     adam = torch.optim.Adam([twin], lr=0.03, maximize=True)
     for k in range(4):
-        strategy._gradient.copy_(torch.randn(twin.shape, generator=torch.Generator().manual_seed(k)) * 0.1**k)
-        twin.grad = strategy._gradient.clone()
-        strategy._ascend()
+        twin.grad = torch.randn(twin.shape, generator=torch.Generator().manual_seed(k)) * 0.1**k
+        strategy._ascend(twin.grad.clone())
         adam.step()
     assert torch.allclose(strategy.policy.flat, twin, rtol=1e-5, atol=1e-6)
     moments = strategy.state_dict()["adam"]

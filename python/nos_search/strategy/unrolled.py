@@ -45,6 +45,8 @@ class Unrolled:
             weight.detach() for weight in (policy.embedding, policy.bias, policy.head_weight, policy.head_bias)
         )
         self._weight = policy.gate_weight(policy.flat)
+        self._gradient = torch.zeros_like(policy.flat)
+        self._by_weights, self._by_gate_weight = policy.views(self._gradient), policy.gate_weight(self._gradient)
         # What a step reads: the token's row of the embedding, and the state before it.
         self._reads, reads_np = _pair(length + 1, n, width + hidden)
         self._inputs = self._reads[:length, :, :width]
@@ -61,7 +63,8 @@ class Unrolled:
         self._logits, self.log_p = _pair(length, n, widest)
         self.p = np.zeros((length, n, widest), np.float32)
         self._rows = torch.zeros(length, n, dtype=torch.int64)  # of the embedding, 0 before the first token
-        self._tokens = np.zeros((length, n, 1), np.int64)
+        self._chosen = np.zeros((length, n), np.int64)  # where the strings' own tokens are in a flat (L, n, V)
+        self._starts = (np.arange(length * n) * widest).reshape(length, n)
         self._masked = np.zeros((length, n, widest), np.float32)  # NEVER where a token may not stand, and else 0
         self.live = np.zeros((length, n), np.float32)
         # Views of each position, made once: to make one costs as much as to work on it.
@@ -126,13 +129,12 @@ class Unrolled:
         """Takes n strings."""
         policy = self.policy
         tokens = np.array(strings, np.int64).T
-        self._tokens[:, :, 0] = tokens
+        np.add(self._starts, tokens, out=self._chosen)
         self._rows[1:] = torch.from_numpy(tokens[:-1]) + policy.offsets[:-1, None]
         rows = policy.mask_rows(strings).T
         policy.penalties.take(rows, axis=0, out=self._masked)
         self.live[...] = np.array([policy.space.live(string) for string in strings], np.float32).T
 
-    @torch.inference_mode()
     def forward(self) -> None:
         self._inputs.copy_(self._embedding[self._rows])
         for where in range(len(self._rows)):
@@ -143,14 +145,12 @@ class Unrolled:
 
     def log_prob(self) -> _Floats:
         """Returns the (n,) log-probabilities of the strings themselves."""
-        chosen: _Floats = np.take_along_axis(self.log_p, self._tokens, 2)[:, :, 0].sum(axis=0)
-        return chosen
+        return np.asarray(self.log_p.reshape(-1)[self._chosen].sum(axis=0))
 
     def entropies(self) -> _Floats:
         """Returns (L, n) nats, those of choices that do not change the rule among them. See Policy.entropy."""
         return np.asarray(-(self.p * self.log_p).sum(axis=2))
 
-    @torch.inference_mode()
     def sample(self, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
         """Draws n strings token by token, and returns them with their log-probabilities in nats."""
         policy, length = self.policy, len(self._rows)
@@ -167,7 +167,7 @@ class Unrolled:
             masks = [policy.mask_row(string) for string in strings]  # before `penalties`, which grow
             np.add(logits, policy.penalties[masks], out=logits)
             drawn = np.add(logits, gumbel[where], out=gumbel[where]).argmax(axis=1)
-            self._tokens[where, :, 0] = drawn
+            np.add(self._starts[where], drawn, out=self._chosen[where])
             rows = torch.from_numpy(drawn + offsets[where])
             for string, token in zip(strings, drawn.tolist(), strict=True):
                 string.append(token)
@@ -182,16 +182,14 @@ class Unrolled:
         entropy = self.entropies()[:, :, None]
         share = np.float32(by_entropy / self.n) * self.live[:, :, None]
         out = -self.p * (by_log_prob[:, None] + share * (self.log_p + entropy))
-        chosen = np.take_along_axis(out, self._tokens, 2) + by_log_prob[:, None]
-        np.put_along_axis(out, self._tokens, chosen, 2)
+        out.reshape(-1)[self._chosen] += by_log_prob
         return torch.from_numpy(out)
 
-    @torch.inference_mode()
-    def backward(self, slope: Tensor, out: Tensor) -> None:
-        """Writes the gradient by the policy's weights, as they lie in `Policy.flat`, to `out`. `slope` is that by the
-        logits."""
+    def backward(self, slope: Tensor) -> Tensor:
+        """Returns the gradient by the policy's weights, as they lie in `Policy.flat`, in memory that the next call uses
+        again. `slope` is that by the logits."""
         policy, length = self.policy, len(self._rows)
-        by_embedding, _, _, by_bias, by_head, by_head_bias = policy.views(out)
+        by_embedding, _, _, by_bias, by_head, by_head_bias = self._by_weights
         torch.bmm(self._states.transpose(1, 2), slope, out=by_head)
         torch.sum(slope, 1, keepdim=True, out=by_head_bias)
         torch.bmm(slope, self._head_weight.transpose(1, 2), out=self._by_h)
@@ -218,7 +216,8 @@ class Unrolled:
             torch.mm(by_gates, back, out=by_reads)
             by_state = before
         flat = self._by_gates.view(length * self.n, -1)
-        torch.mm(self._reads[:length].view(length * self.n, -1).T, flat, out=policy.gate_weight(out))
+        torch.mm(self._reads[:length].view(length * self.n, -1).T, flat, out=self._by_gate_weight)
         torch.sum(flat, 0, out=by_bias)
         rows, width = self._rows.view(-1), by_embedding.shape[1]
         by_embedding.zero_().index_add_(0, rows, self._by_reads[:, :, :width].reshape(len(rows), width))
+        return self._gradient
