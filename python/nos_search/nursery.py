@@ -20,6 +20,7 @@ from .errors import SearchError
 
 AVAILABLE = sys.platform == "linux"  # where a process that has imported torch can be forked
 LENGTH, PROCESS = struct.Struct("!Q"), struct.Struct("!q")  # of a message; a worker's number
+_BEFOREHAND = ("nos_search.run.children",)  # modules that loaders come from, to import before there is one
 _GOOD_BYE = 5.0  # seconds that the nursery has for ending its workers
 
 
@@ -37,7 +38,7 @@ class Nursery:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # a loader may be from anywhere
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nos_search.executor.hatchery", str(theirs.fileno())],
+                [sys.executable, "-m", "nos_search.executor.hatchery", str(theirs.fileno()), *_BEFOREHAND],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **counts, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,

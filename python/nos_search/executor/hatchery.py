@@ -15,11 +15,11 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 
 import torch
 
-from .. import gate, run, train  # noqa: F401  what loaders come from
 from ..nursery import LENGTH, PROCESS
 from . import worker
 from .base import Loader, Scorer
@@ -108,4 +108,6 @@ def _work(connection: Connection, ready: Loader, threads: int, version: str, par
 
 
 if __name__ == "__main__":
+    for _module in sys.argv[2:]:
+        import_module(_module)
     main(socket.socket(fileno=int(sys.argv[1])))
