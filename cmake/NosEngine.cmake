@@ -5,7 +5,7 @@ add_library(nos_engine STATIC
   csrc/plan/plan.cc
   csrc/child/child.cc csrc/child/training.cc csrc/child/convolution.cc csrc/child/norm_pool.cc csrc/child/linear.cc
   csrc/child/relu.cc csrc/child/embedding.cc csrc/child/recurrence.cc csrc/child/gru.cc csrc/child/text_gru.cc
-  csrc/child/position_linear.cc
+  csrc/child/position_linear.cc csrc/child/peak.cc
   csrc/backend/cpu/engine.cc csrc/backend/cpu/isa.cc csrc/backend/cpu/interpreter/lower.cc
   csrc/backend/cpu/native/graph.cc csrc/backend/cpu/native/expand.cc csrc/backend/cpu/native/schedule.cc
   csrc/backend/cpu/native/stages.cc csrc/backend/cpu/native/allocate.cc csrc/backend/cpu/native/assemble.cc
@@ -37,7 +37,8 @@ foreach(isa IN LISTS NOS_ISAS)
   if(NOS_FLAGS_${isa} MATCHES "-mfma")  # a child's numbers are those of fused multiply-adds
     add_library(nos_child_${isa} OBJECT csrc/child/kernels/table.cc csrc/child/kernels/product.cc
       csrc/child/kernels/weight_gradients.cc csrc/child/kernels/winograd.cc csrc/child/kernels/norm_pool.cc csrc/child/kernels/relu.cc
-      csrc/child/kernels/loss.cc csrc/child/kernels/positions.cc csrc/child/kernels/tokens.cc csrc/child/kernels/gates.cc)
+      csrc/child/kernels/loss.cc csrc/child/kernels/positions.cc csrc/child/kernels/tokens.cc csrc/child/kernels/gates.cc
+      csrc/child/peak_loop.cc)
     target_compile_definitions(nos_child_${isa} PRIVATE NOS_CHILD_ISA=${isa})
     target_compile_options(nos_child_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # falsely of GCC 12's own intrinsics (GCC bug 105593)

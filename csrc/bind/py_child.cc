@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "../child/peak.h"
 #include "../child/training.h"
 #include "bind.h"
 #include "instances.h"
@@ -229,6 +230,9 @@ void bind_child(py::module_& m) {
         return found ? std::optional<std::string>(found->name) : std::nullopt;
       },
       "The instruction set of the kernels of children, or None where this machine has none.");
+  m.def("peak_gflops", &child::peak_gflops, py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),
+        "What one core does at most with these kernels' instructions: 1e9 operations per second of independent fused "
+        "multiply-adds, measured for so many seconds; 0 without kernels.");
   m.def(
       "layer_table",
       [] {

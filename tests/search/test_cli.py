@@ -227,7 +227,7 @@ WRONG = [
     (["run", "--seconds", "0"], "--seconds 0 is not above 0"),
     (["run", "--workers", "0"], "--workers 0 is below 1"),
     (["run", "--workers", "4", "--executor", "inprocess"], "--workers 4 with --executor inprocess: it has one"),
-    (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+    (["run", "--executor", "slurm"], "--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"),
     (["run", "--device", "tpu"], "--device 'tpu' is not known; choose one of: cpu, cuda"),
     (["run", "--executor", "ray", "--device", "cuda"], "--device cuda with --executor ray needs --gpus-per-trial"),
     (
@@ -235,8 +235,11 @@ WRONG = [
         "--gpus-per-trial 0.5 with --device cpu",
     ),
     (["run", "--ray-address", "auto"], "--ray-address and --gpus-per-trial need --executor ray"),
-    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, overhead, tasks"),
-    (["bench", "overhead", "--executors", "x"], "--executors 'x' is not known; choose from: inprocess, loky, ray"),
+    (["bench", "speed"], "bench 'speed' is not known; choose one of: child, agreement, overhead, tasks"),
+    (
+        ["bench", "overhead", "--executors", "x"],
+        "--executors 'x' is not known; choose from: inprocess, fork, loky, ray",
+    ),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),
     (["run", "--vocabulary", "x"], "vocabulary 'x' is not known; choose one of: icml, arxiv, arxiv-decay"),
@@ -300,7 +303,7 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),
     "--rounds": (["bench", "child"],),
-    "--rules": (["bench", "tasks"],),
+    "--rules": (["bench", "agreement"], ["bench", "tasks"]),
     "--times": (["bench", "tasks"],),
 }
 

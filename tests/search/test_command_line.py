@@ -96,11 +96,14 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.train.decay import DECAYS
     from nos_search.train.device import DEVICES
     from nos_search.train.engine import ENGINES
+    from nos_search.train.protocols import PROTOCOLS
 
-    there = (TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, DECAYS, ENGINES, EXECUTORS, DEVICES, FORMATS)
+    there = (
+        TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, DECAYS, PROTOCOLS, ENGINES, EXECUTORS, DEVICES, FORMATS
+    )  # fmt: skip
     shown = (
-        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.DECAYS, names.ENGINES, names.EXECUTORS,
-        names.DEVICES, names.PLOTS,
+        names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.DECAYS, names.PROTOCOLS,
+        names.ENGINES, names.EXECUTORS, names.DEVICES, names.PLOTS,
     )  # fmt: skip
     assert [tuple(table) for table in there] == list(shown)
 

@@ -13,7 +13,7 @@ import pytest
 from nos_search.cli import main
 from nos_search.cli.training import shown_loss
 from nos_search.known import EVALUATED
-from nos_search.rules import compile_rule
+from nos_search.rules import compile_rule, parse_stored_rule
 from nos_search.show import plot
 from nos_search.show.leaderboard import best_rows
 from nos_search.store import Store
@@ -217,7 +217,7 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         == f"lr {data['lr']:g}: accuracy {data['reward']:.4f} on validation data, {data['test']:.4f} on test data"
     )
     assert data["reward"] == data["curve"]["accuracy"][-1] > 0.5
-    assert len(data["sweep"]) == 7
+    assert len(data["sweep"]) == 7 + 4  # decades, then around the best
     assert {"training step", "loss (nats)", "accuracy (share of examples)", "training", "validation"} <= set(
         texts(path)
     )
@@ -297,7 +297,7 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
 
 def test_the_best_rules_of_a_run(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Store.open(small_run) as store:
-        best = [row.rule for row in best_rows(store)]
+        best = [parse_stored_rule(row.rule, small_run, row.trial).text for row in best_rows(store)]
     status, out, err = call(capsys, "evaluate", small_run, "sgd", "--top", "2", "--seeds", "1", "--json", *SMALL)
     assert status == 0, err
     assert [result["rule"] for result in json.loads(out)["results"]] == [*best[:2], "sgd"]

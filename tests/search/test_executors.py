@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from nos_search import nursery
 from nos_search.errors import UsageError
 from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create
+from nos_search.executor.forked import Forked
 from nos_search.executor.local import Local
 from nos_search.rules import compile_rule
 from nos_search.testing.executor import (
@@ -20,6 +23,7 @@ from nos_search.testing.executor import (
     WorkerExecutorCase,
     trained_with_one_thread,
 )
+from tests.waiting import wait_until
 
 
 class TestInProcess(ExecutorCase):
@@ -35,6 +39,46 @@ class TestLocal(WorkerExecutorCase):
         self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
     ) -> Executor:
         return Local(loader, workers=workers, threads=threads, timeout=timeout, retries=retries, clock=clock)
+
+
+needs_fork = pytest.mark.skipif(not nursery.AVAILABLE, reason="no fork of a process with torch here")
+
+
+@pytest.mark.slow
+@needs_fork
+class TestForked(WorkerExecutorCase):
+    def make(
+        self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
+    ) -> Executor:
+        return Forked(loader, workers=workers, threads=threads, timeout=timeout, retries=retries, clock=clock)
+
+    def test_data_are_loaded_once_for_all_workers(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, dies_once=(2, 3))
+            with self.started(fault) as executor:
+                got = self.answers(executor, range(8))
+            assert len({answer.worker for answer in got.values()}) > 2
+            assert fault.marks("load") == 1
+
+    def test_no_process_is_left(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder)) as executor:
+            assert isinstance(executor, Forked)
+            workers = {int(answer.worker.partition(":")[2]) for answer in self.answers(executor, range(6)).values()}
+            assert executor._home is not None
+            workers.add(executor._home._process.pid)
+        assert not [process for process in workers if Path(f"/proc/{process}").exists()]
+
+    def test_a_lost_nursery_is_replaced(self) -> None:
+        rule = compile_rule(RULE)
+        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1, retries=2) as executor:
+            assert isinstance(executor, Forked)
+            worker = int(self.answers(executor, (1,))[1].worker.partition(":")[2])
+            assert executor._home is not None
+            executor._home._process.kill()
+            wait_until(lambda: not Path(f"/proc/{worker}").exists())  # it leaves with the nursery
+            executor.submit(Job(2, rule, 2))
+            (answer,) = executor.wait()
+            assert answer.outcome == trained_with_one_thread(rule, 2)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +119,20 @@ class TestCluster(WorkerExecutorCase):
 
 
 def test_every_registered_executor_has_a_case() -> None:
-    cases = {"inprocess": TestInProcess, "loky": TestLocal, "ray": TestCluster}
+    cases = {"inprocess": TestInProcess, "fork": TestForked, "loky": TestLocal, "ray": TestCluster}
     assert set(cases) == set(EXECUTORS)
     for name, case in cases.items():
         assert issubclass(case, WorkerExecutorCase) == EXECUTORS[name].processes
 
 
 @pytest.mark.parametrize(
-    "name", ["inprocess", pytest.param("loky", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
+    "name",
+    [
+        "inprocess",
+        pytest.param("fork", marks=[pytest.mark.slow, needs_fork]),
+        pytest.param("loky", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if EXECUTORS[name].cluster:
@@ -95,5 +145,5 @@ def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="--executor 'slurm' is not known; choose one of: inprocess, loky, ray"):
+    with pytest.raises(UsageError, match="--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"):
         create("slurm", Fault("."), Workers(1, 1, TIMEOUT), clock=Clock())

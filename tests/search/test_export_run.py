@@ -38,7 +38,7 @@ def test_curves_as_csv(small_run: Path) -> None:
     last = {int(row["id"]): row for row in rows if row["part"] == "training"}
     for trial in trials:
         assert float(last[trial.id]["accuracy"]) == trial.reward
-    assert len([row for row in rows if row["part"] == "sweep" and int(row["id"]) == trials[0].id]) == 7
+    assert len([row for row in rows if row["part"] == "sweep" and int(row["id"]) == trials[0].id]) == 7 + 4
 
 
 def test_wrong_exports(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,21 +23,9 @@ from .conftest import command, environment, nos_search, table
 pytestmark = pytest.mark.slow
 
 TRIALS = 48
-RUN = [
-    "run",
-    "--task",
-    "digits",
-    "--trials",
-    TRIALS,
-    "--seed",
-    7,
-    "--sweep-steps",
-    4,
-    "--train-steps",
-    20,
-    "--width",
-    4,
-]
+# long trainings: there must be time to kill the process before it is done
+RUN = ["run", "--task", "digits", "--trials", TRIALS, "--seed", 7]
+RUN += ["--sweep-steps", 4, "--train-steps", 3000, "--width", 4]
 
 
 @pytest.fixture(scope="module")

@@ -282,7 +282,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
         ({"strategy": "luck"}, "--strategy 'luck' is not known; choose one of: controller, evolution, random"),
         ({"workers": 0}, "--workers 0 is below 1"),
         ({"workers": 4, "executor": "inprocess"}, "--workers 4 with --executor inprocess: it has one"),
-        ({"executor": "slurm"}, "--executor 'slurm' is not known; choose one of: inprocess, loky, ray"),
+        ({"executor": "slurm"}, "--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"),
         ({"ray_address": "auto"}, "--ray-address and --gpus-per-trial need --executor ray"),
         ({"executor": "ray", "gpus_per_trial": -1.0}, "--gpus-per-trial -1 is below 0"),
         ({"trial_timeout": 0.0}, "--trial-timeout 0 is not above 0"),
@@ -293,6 +293,7 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
         ({"target": 2.0}, "--target 2 is outside"),
         ({"threads": 0}, "--threads 0 is below 1"),
         ({"seed": -1}, "--seed -1 is outside"),
+        ({"executor": "fork", "device": "cuda"}, "--executor fork with --device cuda: a GPU does not survive a fork"),
         ({"sweep": "grid"}, "--sweep 'grid' is not known; choose one of: fine, halving, full"),
     ],
 )

@@ -1,5 +1,6 @@
-"""Owns the bench of child training: rules per hour by the paper's protocol against the same child with eager updates,
-the share of the update in a step, and what it would bring to stack the rates of a sweep.
+"""Owns the bench of child training: a step and a whole search by own kernels and by torch, and on request torch's child
+against the same with eager updates, the share of the update in a step, and what it would bring to stack the rates of a
+sweep.
 
 The eager contender differs in one thing: its update is written op by op in torch, tensor by tensor, as search systems
 without an engine run a rule. Network, data, batches, sweep and evaluation are the same. The contenders take turns, and
@@ -9,6 +10,7 @@ ratios are medians over rounds.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +18,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from nos_ext import _C
+
 from ..bounds import check_count
+from ..errors import UsageError
 from ..rules import CompiledRule, compile_rule
 from ..task import Task, load
 from ..train.child import LEARNING_RATES, ScoringProtocol, score
+from ..train.engine import Engine
 from ..train.native import NativeTraining, why_not
 from ..train.stack import Stack
 from ..train.training import Singles, Training
 from .base import BenchResult
+from .whole import pace
 
+ENGINES: tuple[Engine, ...] = ("torch", "native")
+_TURN = 0.15  # seconds of a turn of an engine
 Update = Callable[[Tensor, Tensor, list[Tensor], float, int], Tensor]
 
 
@@ -118,80 +127,105 @@ def _stacked(rule: CompiledRule, task: Task, steps: int) -> tuple[float, float]:
     return times[0], times[1]
 
 
-def _engines(rule: CompiledRule, task: Task, steps: int, rounds: int) -> dict[str, float]:
-    """Returns the milliseconds of a step by torch and by own kernels, which take turns, and the median of their
-    ratios."""
-    trainings = {
-        name: kind(rule, task, lr=1e-3, total_steps=10**9, seed=1)
-        for name, kind in (("torch", Training), ("native", NativeTraining))
-    }
+def _engines(rule: CompiledRule, task: Task, rounds: int, *, with_native: bool) -> dict[str, float]:
+    """Returns the milliseconds of a step by each engine, which take turns: the median over turns of processor time."""
+    kinds: dict[str, type[Training]] = {"torch": Training} | ({"native": NativeTraining} if with_native else {})
+    trainings = {name: kind(rule, task, lr=1e-3, total_steps=10**9, seed=1) for name, kind in kinds.items()}
     times: dict[str, list[float]] = {name: [] for name in trainings}
     for turn in range(rounds + 1):
         for name, training in trainings.items():
-            start = time.process_time()
-            training.run(training.step + steps)
+            start, first = time.process_time(), training.step
+            while training.step == first or time.process_time() - start < _TURN:
+                training.run(training.step + 1 + (training.step - first))  # twice as many each time
             if turn:  # the first turn warms up
-                times[name].append((time.process_time() - start) / steps * 1e3)
-    return {
-        "torch_ms": statistics.median(times["torch"]),
-        "native_ms": statistics.median(times["native"]),
-        "native_ratio": _median_ratio(times["torch"], times["native"]),
-    }
+                times[name].append((time.process_time() - start) / (training.step - first) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="digits", metavar="NAME", help="default digits")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="children of each contender (default 7)")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, metavar="S", help="of a whole search with each engine (default 15)"
+    )
+    parser.add_argument("--eager", action="store_true", help="compare with updates in eager torch as well (minutes)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each contender (default 7)")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps for the shares (default 200)")
 
 
 def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchResult:
     check_count("--rounds", options.rounds)
     check_count("--steps", options.steps)
+    if not 0 < options.seconds < math.inf:
+        raise UsageError(f"--seconds {options.seconds:g} is not a positive number; say how long to search")
     task = load(options.task)
     torch.set_num_threads(1)
+    result = _compare_engines(task, options.rounds, options.seconds, note)
+    if options.eager:
+        _compare_with_eager(task, options.rounds, options.steps, result, note)
+    return result
+
+
+def _compare_engines(task: Task, rounds: int, seconds: float, note: Callable[[str], None]) -> BenchResult:
+    """Measures a step, and a whole search, by each engine."""
+    rule = compile_rule("adam")
+    note(f"measuring a step of {task.spec} on {task.name}")
+    missing = why_not(task)
+    ms = _engines(rule, task, rounds, with_native=missing is None)
+    ratio = ms["torch"] / ms["native"] if "native" in ms else None
+    note("measuring the peak of a core")
+    peak = _C.peak_gflops(0.5) or None
+    gflops = None
+    if missing is None:
+        child = NativeTraining(rule, task, lr=1e-3, total_steps=1, seed=1).child
+        gflops = 2 * child.multiply_adds / ms["native"] * 1e-6
+    paces = {name: pace(task, name, seconds=seconds, step_ms=ms[name], note=note) for name in ENGINES if name in ms}
     result = BenchResult(
-        f"children of task {task.name} ({task.spec}), one core, sweep of {len(LEARNING_RATES)} rates",
-        ["engine ms", "eager ms", "ratio", "halving ms", "rules/hour", "step us", "update", "eager update", "rule"],
-        notes=[
-            "engine, eager: one child by the paper's protocol (--sweep full); ratio: eager / engine",
-            "halving: the default sweep with the engine; rules/hour: with it, on one core",
-            "update: share of the update in a training step, by the engine and in eager torch",
-        ],
+        f"children of task {task.name} ({task.spec}), one core",
+        ["engine", "ms/step", "rules/hour", "GFLOP/s"],
+        notes=["rules/hour: trained rules of a whole search, with controller, gates, store and sweep"],
     )
+    for name, found in paces.items():
+        rate = f"{found.rules:.0f}{' (reckoned)' if found.reckoned else ''}"
+        result.rows.append([name, f"{ms[name]:.4f}", rate, f"{gflops:.1f}" if name == "native" else ""])
+    if missing is not None:
+        result.notes.append(f"no own kernels: {missing}")
+    else:
+        result.notes.append(f"torch / native: {ratio:.2f} a step; the peak of a core is {peak or 0:.0f} GFLOP/s")
+    if any(found.reckoned for found in paces.values()):
+        result.notes.append("reckoned: from the time of a step, as one child would take too long")
+    result.head = {
+        "task": task.name,
+        "net": str(task.spec),
+        "ms_per_step": {"native": ms.get("native"), "torch": ms["torch"]},
+        "ratio": ratio,
+        "rules_per_hour": {name: paces[name].rules if name in paces else None for name in ("native", "torch")},
+        "gflops": gflops,
+        "peak_gflops": peak,
+    }
+    return result
+
+
+def _compare_with_eager(task: Task, rounds: int, steps: int, result: BenchResult, note: Callable[[str], None]) -> None:
+    """Adds what torch's children cost with the engine's update, with an eager one, and as a stack."""
+    result.notes.append("")
     for text in EAGER:
         note(f"measuring {text}")
-        row = _rule(compile_rule(text), task, options.rounds, options.steps)
+        row = _rule(compile_rule(text), task, rounds, steps)
         result.figures[text] = row
-        result.rows.append(
-            [
-                f"{row['engine_ms']:.1f}",
-                f"{row['eager_ms']:.1f}",
-                f"{row['ratio']:.2f}",
-                f"{row['halving_ms']:.1f}",
-                f"{row['rules_per_hour']:.0f}",
-                f"{row['step_us']:.0f}",
-                f"{row['update_share']:.1%}",
-                f"{row['eager_update_share']:.1%}",
-                text,
-            ]
+        result.notes.append(
+            f"{text}: by torch with --sweep full {row['engine_ms']:.1f} ms, with eager updates {row['eager_ms']:.1f} "
+            f"({row['ratio']:.2f} times), with --sweep halving {row['halving_ms']:.1f}; of a step of "
+            f"{row['step_us']:.0f} us the update is {row['update_share']:.1%}, an eager one "
+            f"{row['eager_update_share']:.1%}"
         )
     for net in ("convnet", "mlp") if task.shape.kind == "image" else (task.net,):
         chosen = task if net == task.net else task.with_options(net=net)
-        one, stack = _stacked(compile_rule("adam"), chosen, options.steps)
+        one, stack = _stacked(compile_rule("adam"), chosen, steps)
         result.figures[f"stack of 7, {chosen.spec}"] = {"singles_ms": one * 1e3, "stack_ms": stack * 1e3}
         result.notes.append(
             f"seven children of {chosen.spec}: {one * 1e3:.2f} ms a step one after the other, {stack * 1e3:.2f} ms "
             f"as a stack ({stack / one:.2f})"
         )
-        if why_not(chosen) is None:
-            engines = _engines(compile_rule("adam"), chosen, max(1, options.steps // 10), options.rounds)
-            result.figures[f"engines, {chosen.spec}"] = engines
-            result.notes.append(
-                f"a step of {chosen.spec}: {engines['torch_ms']:.3f} ms by torch, {engines['native_ms']:.3f} ms by own "
-                f"kernels, {engines['native_ratio']:.1f} times as fast"
-            )
-    return result
 
 
 def _median_ratio(a: Sequence[float], b: Sequence[float]) -> float:

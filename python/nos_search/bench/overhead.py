@@ -64,9 +64,9 @@ class _Timed:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=2000, metavar="N", help="trials per row (default 2000)")
-    parser.add_argument("--workers", type=int, default=2, metavar="W", help="of loky and ray (default 2)")
+    parser.add_argument("--workers", type=int, default=2, metavar="W", help="of fork, loky and ray (default 2)")
     parser.add_argument(
-        "--executors", default="inprocess,loky", metavar="A,B", help="default inprocess,loky; ray if installed"
+        "--executors", default="inprocess,fork", metavar="A,B", help="default inprocess,fork; or loky, ray"
     )
 
 

@@ -25,7 +25,8 @@ class Bench(Protocol):
 
 
 BENCHES: dict[str, tuple[str, str]] = {
-    "child": ("child", "rules per hour, and the update's share of a child's step, against eager updates"),
+    "child": ("child", "a child's step and rules per hour, by own kernels and by torch"),
+    "agreement": ("agreement", "whether rewards by own kernels and by torch agree"),
     "overhead": ("overhead", "time of loop, store and executor per trial"),
     "tasks": ("tasks", "what rewards say: spread over rules and seeds, and the order after a long training"),
 }

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from .. import nursery
 from ..errors import SearchError
 from ..escape import line
 from .arguments import parse
@@ -30,6 +31,7 @@ _EXTRAS = {  # module -> extra of nos-ext that brings it
     "sklearn": "search",
     "scipy": "search",
     "loky": "search",
+    "cloudpickle": "search",
     "matplotlib": "plot",
 }
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = ""
     try:
         command, args = parse(sys.argv[1:] if argv is None else argv)
+        if (getattr(args, "workers", None) or 1) > 1 and getattr(args, "executor", None) in (None, "fork"):
+            # workers get ready while this process does
+            nursery.prepare(getattr(args, "threads", None) or 1)
         module = import_module(f".{command}", __name__)
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # from here on Ctrl-C is an exception: see __main__.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{line(error.filename)}: " if error.filename else ""
         what_to_do = _REMEDIES.get(error.errno or 0, "")
         return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)
+    finally:
+        nursery.discard()
 
 
 def _said(command: str, message: str, status: int) -> int:

@@ -26,7 +26,8 @@ def call(args: argparse.Namespace) -> int:
     options = parser.parse_args(args.rest)
     result = chosen.run(options, note=note)
     if options.json:
-        document = {"format": 1, "bench": args.name, "versions": versions(), **asdict(result)}
+        found = asdict(result)
+        document = {"format": 1, "bench": args.name, "versions": versions(), **found.pop("head"), **found}
         emit(as_json(document), keep=True)
         return 0
     form = markdown if options.markdown else table

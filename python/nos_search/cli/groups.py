@@ -93,7 +93,7 @@ def workers(parser: argparse.ArgumentParser) -> None:
         "--executor",
         metavar="|".join(EXECUTORS),
         help="what runs them: this process, processes of this machine, or a Ray cluster "
-        "(default inprocess for one worker, loky for more)",
+        "(default inprocess for one worker, fork or loky for more)",
     )
     group.add_argument("--device", metavar="|".join(DEVICES), help="where children train (default cpu)")
     group.add_argument(

@@ -20,7 +20,7 @@ from ..train.seeds import check_seed
 from ..train.side import side_by_side
 from .plots import check_plot
 
-_DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps")  # by --protocol paper
+_DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps", "score")  # by --protocol paper
 
 
 def fetch(args: argparse.Namespace, names: Sequence[str]) -> None:

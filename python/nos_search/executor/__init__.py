@@ -2,6 +2,6 @@
 
 from .base import Answer, Executor, Job, Loader, Scorer
 from .inprocess import InProcess
-from .registry import EXECUTORS, Workers, create
+from .registry import EXECUTORS, Workers, create, several
 
-__all__ = ["EXECUTORS", "Answer", "Executor", "InProcess", "Job", "Loader", "Scorer", "Workers", "create"]
+__all__ = ["EXECUTORS", "Answer", "Executor", "InProcess", "Job", "Loader", "Scorer", "Workers", "create", "several"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import choose
+from ..errors import UsageError, choose
+from ..nursery import AVAILABLE
 from .base import Executor, Loader
 from .inprocess import InProcess
 
@@ -53,6 +54,12 @@ def _loky(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Execu
     return Local(loader, workers=workers.count, threads=workers.threads, timeout=workers.timeout, clock=clock)
 
 
+def _fork(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
+    from .forked import Forked
+
+    return Forked(loader, workers=workers.count, threads=workers.threads, timeout=workers.timeout, clock=clock)
+
+
 def _ray(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Executor:
     from .cluster import Cluster
 
@@ -69,13 +76,22 @@ def _ray(loader: Loader, workers: Workers, clock: Callable[[], float]) -> Execut
 
 EXECUTORS: dict[str, ExecutorEntry] = {
     "inprocess": ExecutorEntry(_inprocess, processes=False),
+    "fork": ExecutorEntry(_fork),
     "loky": ExecutorEntry(_loky),
     "ray": ExecutorEntry(_ray, cluster=True),
 }
+
+
+def several(device: str) -> str:
+    """Returns the executor for several workers where the user names none. A process that has the GPU cannot be
+    forked."""
+    return "fork" if AVAILABLE and device == "cpu" else "loky"
 
 
 def create(name: str, loader: Loader, workers: Workers, *, clock: Callable[[], float]) -> Executor:
     """Returns the executor of that name. Raises UsageError for a name that is not in the list."""
     if name not in EXECUTORS:
         raise choose("--executor", name, tuple(EXECUTORS))
+    if name == "fork" and not AVAILABLE:
+        raise UsageError("--executor fork: this system cannot fork a process that has imported torch; use loky")
     return EXECUTORS[name].make(loader, workers, clock)

@@ -87,11 +87,11 @@ def start(loader: Loader, threads: int, version: str, parent: int) -> None:
     """Makes this process a worker of the process `parent`."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the search decides what to do
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
     _worker = Worker(loader, threads, version)
 
 
-def _leave_with(parent: int) -> None:
+def leave_with(parent: int) -> None:
     """Ends this process when its parent is gone: a search that was killed outright cannot stop its workers."""
     while os.getppid() == parent:
         time.sleep(_ORPHAN_CHECK)

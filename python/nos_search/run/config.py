@@ -16,7 +16,7 @@ import nos_ext
 
 from ..bounds import check_count
 from ..errors import UsageError, choose
-from ..executor import EXECUTORS
+from ..executor import EXECUTORS, several
 from ..gate import Gates
 from ..space import SearchSpace, Space, make_space
 from ..strategy import STRATEGIES, Strategy, create
@@ -42,8 +42,8 @@ class RunConfig:
     also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
     `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
     thirty.
-    `executor` None is "inprocess" with one worker and "loky" with more. With several workers answers come in the order
-    of the clock, so such a run does not repeat exactly, though each reward does.
+    `executor` None is "inprocess" with one worker, and with more "fork", or "loky" where that cannot be. With several
+    workers answers come in the order of the clock, so such a run does not repeat exactly, though each reward does.
     `threads` are torch's while a child trains, None for one; results of torch are equal bit for bit only for equal
     numbers of threads. Own kernels train so many children side by side, None for as many as leave each worker its share
     of the cores; that changes no bit.
@@ -105,7 +105,7 @@ class RunConfig:
         entry = EXECUTORS[self.executor_name]
         if self.workers > 1 and not entry.processes:
             raise UsageError(
-                f"--workers {self.workers} with --executor {self.executor}: it has one; use --executor loky or ray"
+                f"--workers {self.workers} with --executor {self.executor}: it has one; use fork, loky or ray"
             )
         if not entry.cluster and (self.ray_address is not None or self.gpus_per_trial):
             raise UsageError("--ray-address and --gpus-per-trial need --executor ray")
@@ -117,6 +117,8 @@ class RunConfig:
             raise UsageError(
                 "--device cuda with --executor ray needs --gpus-per-trial F: how much of a GPU a worker gets"
             )
+        if self.executor == "fork" and self.device_name != "cpu":
+            raise UsageError(f"--executor fork with --device {self.device}: a GPU does not survive a fork; use loky")
         if not self.trial_timeout > 0:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
         if self.trial_timeout > _LONGEST:
@@ -197,7 +199,7 @@ class RunConfig:
 
     @property
     def executor_name(self) -> str:
-        return self.executor or ("inprocess" if self.workers == 1 else "loky")
+        return self.executor or ("inprocess" if self.workers == 1 else several(self.device_name))
 
     @property
     def torch_threads(self) -> int:

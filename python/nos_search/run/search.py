@@ -147,9 +147,11 @@ class Search:
         return None
 
     def _fill(self, start: float) -> None:
-        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted. While others train,
-        the next rules are asked for and judged already, but not answered: so answers come about in the order of
-        proposals, and a limit on trials does not fall on those that are answered quickly."""
+        """Gates what is open and hands jobs to the executor, until it is full or no more are wanted.
+
+        While others train, the next rules are asked for and judged, but not answered: so answers come in about the
+        order of proposals, and a limit on trials does not fall on those that are answered quickly.
+        """
         self._promote()
         while self._wanted() and self._limit(self.clock() - start) is None:
             if self._full and not (self._ahead and (self._open or not (self._judged or self._ready))):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SearchError
-from ..executor import Executor, InProcess, Job, Workers, create
+from ..executor import Executor, InProcess, Job, Workers, create, several
 from ..rules import CompiledRule
 from ..task import Task, load
 from ..train.child import Outcome, ScoringProtocol, score
@@ -68,7 +68,7 @@ def make_tasks_executor(
     `threads` are torch's. Trainings by own kernels go on in this process side by side, each with its own rule or
     seed."""
     if workers > 1:
-        return create("loky", loader, Workers(workers, threads, _PATIENCE), clock=clock)
+        return create(several(loader.recipes[0].device), loader, Workers(workers, threads, _PATIENCE), clock=clock)
     protocol, together = loader.protocol, loader.protocol.threads
     if together > 1 and all(kind_of(protocol.engine, task) is NativeTraining for task in tasks):
         scorer = ScoreTasks(tuple(tasks), replace(protocol, threads=1))

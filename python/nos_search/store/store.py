@@ -6,7 +6,8 @@ strategy's state after so many answers (codec.py), and `seal` the checksums (sea
 asked for and in which order the answers came, so the state after any later answer is had by telling a restored strategy
 what came after its checkpoint (run/resume.py); a checkpoint is half a megabyte and is not written with every trial.
 
-A killed process loses nothing that was committed: that is what SQLite's write-ahead log with synchronous=NORMAL gives.
+Rows wait in memory until commit(); the search commits answers in groups (run/search.py), and tells nobody before. A
+killed process loses nothing that was committed: that is what SQLite's write-ahead log with synchronous=NORMAL gives.
 A power cut may lose the last commits, never the file; what is lost is a tail, and resume proposes and trains it again.
 FULL would wait for the disk at every commit and save that tail.
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import nos_ext
 from nos_ext.optim import library
@@ -101,8 +102,6 @@ class ControllerStrategy(Strategy):
         self.lr = lr
         self._network = Unrolled(self.policy, batch)
         self._adam = nos_ext.compile_rule(library.get("adam"))
-        self._gradient = torch.zeros_like(self.policy.flat)
-        self._gradients = self.policy.views(self._gradient)
         self._moments = {name: [torch.zeros_like(self.policy.flat)] for name in self._adam.state_names}
         self._steps = 0  # of Adam
         self.baseline = 0.0  # average of rewards, and of their squared distance from it; bias-corrected by `weight`
@@ -182,14 +181,13 @@ class ControllerStrategy(Strategy):
                 slope = ppo_slope(network.log_prob(), old, advantage, self.clip)
             else:
                 slope = reinforce_slope(advantage)
-            network.backward(network.slope(slope, self.entropy_weight), self._gradients)
-            self._ascend()
+            self._ascend(network.backward(network.slope(slope, self.entropy_weight)))
 
-    def _ascend(self) -> None:
+    def _ascend(self, gradient: Tensor) -> None:
         """Makes one step of Adam up the gradient."""
         self._steps += 1
         nos_ext.apply_rule(
-            self._adam, [self.policy.flat], [self._gradient], self._moments, lr=self.lr, step=self._steps, maximize=True
+            self._adam, [self.policy.flat], [gradient], self._moments, lr=self.lr, step=self._steps, maximize=True
         )
 
     def metrics(self) -> dict[str, float]:

@@ -19,6 +19,7 @@ from .policy import Policy
 
 _Floats = NDArray[np.float32]
 _HALF = np.float32(0.5)
+_LEAST_LOG = -100.0  # of a draw that rounding has made 0; so far from it that no other is touched
 
 
 def _pair(*shape: int) -> tuple[Tensor, _Floats]:
@@ -39,34 +40,60 @@ class Unrolled:
     def __init__(self, policy: Policy, n: int) -> None:
         self.policy, self.n = policy, n
         length, hidden, widest = len(policy.sizes), policy.hidden, policy.widest
-        self._weights = [weight.detach() for weight in policy.parameters()]
-        self._inputs = torch.zeros(length * n, self._weights[0].shape[1])  # rows of the embedding
-        self._gates, self._gates_np = _pair(length, n, 4 * hidden)  # i, f, o, then what they let in
-        self._h, self._h_np = _pair(length + 1, n, hidden)
+        width = policy.embedding.shape[1]
+        self._embedding, self._bias, self._head_weight, self._head_bias = (
+            weight.detach() for weight in (policy.embedding, policy.bias, policy.head_weight, policy.head_bias)
+        )
+        self._weight = policy.gate_weight(policy.flat)
+        self._gradient = torch.zeros_like(policy.flat)
+        self._by_weights, self._by_gate_weight = policy.views(self._gradient), policy.gate_weight(self._gradient)
+        # What a step reads: the token's row of the embedding, and the state before it.
+        self._reads, reads_np = _pair(length + 1, n, width + hidden)
+        self._inputs = self._reads[:length, :, :width]
+        self._states, states_np = self._reads[1:, :, width:], reads_np[1:, :, width:]
+        self._gates, gates_np = _pair(length, n, 4 * hidden)  # i, f, o, then what they let in
+        self._parts = [gates_np[:, :, k * hidden : (k + 1) * hidden] for k in range(4)]
         self._c = np.zeros((length + 1, n, hidden), np.float32)
         self._tanh_c = np.zeros((length, n, hidden), np.float32)
         self._part, self._by_c = np.zeros((n, hidden), np.float32), np.zeros((n, hidden), np.float32)
         self._by_gates, self._by_gates_np = _pair(length, n, 4 * hidden)
+        self._by_reads, by_reads_np = _pair(length, n, width + hidden)
         self._by_h, self._by_h_np = _pair(length, n, hidden)
-        self._parts = [self._gates_np[:, :, k * hidden : (k + 1) * hidden] for k in range(4)]
+        self._through = np.zeros((length, n, hidden), np.float32)
         self._logits, self.log_p = _pair(length, n, widest)
         self.p = np.zeros((length, n, widest), np.float32)
         self._rows = torch.zeros(length, n, dtype=torch.int64)  # of the embedding, 0 before the first token
-        self._tokens = np.zeros((length, n, 1), np.int64)
+        self._chosen = np.zeros((length, n), np.int64)  # where the strings' own tokens are in a flat (L, n, V)
+        self._starts = (np.arange(length * n) * widest).reshape(length, n)
         self._masked = np.zeros((length, n, widest), np.float32)  # NEVER where a token may not stand, and else 0
         self.live = np.zeros((length, n), np.float32)
         # Views of each position, made once: to make one costs as much as to work on it.
         self._cells = [
             (
+                self._reads[k],
                 self._gates[k],
-                self._h[k],
-                self._gates_np[k],
-                self._gates_np[k, :, : 3 * hidden],
+                gates_np[k],
+                gates_np[k, :, : 3 * hidden],
                 *(part[k] for part in self._parts),
                 self._c[k],
                 self._c[k + 1],
                 self._tanh_c[k],
-                self._h_np[k + 1],
+                states_np[k],
+            )
+            for k in range(length)
+        ]
+        by_parts = self._by_gates_np.reshape(length, n, 4, hidden)
+        self._back = [
+            (
+                self._by_gates[k],
+                self._by_reads[k],
+                by_reads_np[k, :, width:],
+                self._by_h_np[k],
+                self._through[k],
+                self._parts[1][k],
+                by_parts[k, :, :2],
+                by_parts[k, :, 2],
+                by_parts[k, :, 3],
             )
             for k in range(length)
         ]
@@ -76,9 +103,9 @@ class Unrolled:
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def _cell(self, where: int) -> None:
-        """Makes one LSTM step from the token's part of the gates."""
-        product, h, gates, logistic, i, f, o, g, before, c, tanh_c, after = self._cells[where]
-        product.addmm_(h, self._weights[2])
+        """Makes one LSTM step."""
+        reads, product, gates, logistic, i, f, o, g, before, c, tanh_c, after = self._cells[where]
+        torch.addmm(self._bias, reads, self._weight, out=product)
         np.multiply(gates, self._scale, out=gates)
         np.tanh(gates, out=gates)
         np.multiply(logistic, _HALF, out=logistic)
@@ -102,58 +129,50 @@ class Unrolled:
         """Takes n strings."""
         policy = self.policy
         tokens = np.array(strings, np.int64).T
-        self._tokens[:, :, 0] = tokens
+        np.add(self._starts, tokens, out=self._chosen)
         self._rows[1:] = torch.from_numpy(tokens[:-1]) + policy.offsets[:-1, None]
         rows = policy.mask_rows(strings).T
         policy.penalties.take(rows, axis=0, out=self._masked)
         self.live[...] = np.array([policy.space.live(string) for string in strings], np.float32).T
 
-    @torch.inference_mode()
     def forward(self) -> None:
-        embedding, input_weight, _, bias, head_weight, head_bias = self._weights
-        torch.index_select(embedding, 0, self._rows.view(-1), out=self._inputs)
-        torch.addmm(bias, self._inputs, input_weight, out=self._gates.view(len(self._inputs), -1))
+        self._inputs.copy_(self._embedding[self._rows])
         for where in range(len(self._rows)):
             self._cell(where)
-        torch.baddbmm(head_bias, self._h[1:], head_weight, out=self._logits)
+        torch.baddbmm(self._head_bias, self._states, self._head_weight, out=self._logits)
         np.add(self.log_p, self._masked, out=self.log_p)
         self._softmax(self.log_p, self.p)
 
     def log_prob(self) -> _Floats:
         """Returns the (n,) log-probabilities of the strings themselves."""
-        chosen: _Floats = np.take_along_axis(self.log_p, self._tokens, 2)[:, :, 0].sum(axis=0)
-        return chosen
+        return np.asarray(self.log_p.reshape(-1)[self._chosen].sum(axis=0))
 
     def entropies(self) -> _Floats:
         """Returns (L, n) nats, those of choices that do not change the rule among them. See Policy.entropy."""
         return np.asarray(-(self.p * self.log_p).sum(axis=2))
 
-    @torch.inference_mode()
     def sample(self, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
         """Draws n strings token by token, and returns them with their log-probabilities in nats."""
-        embedding, input_weight, _, bias, head_weight, head_bias = self._weights
         policy, length = self.policy, len(self._rows)
-        table = torch.addmm(bias, embedding, input_weight)
-        # Float32 numbers are at most 1 - 2^-24, so a draw in float64 stays below the last sum.
-        draws = torch.rand(length, self.n, 1, generator=generator).numpy().astype(np.float64)
+        # The largest of logits plus draws of the Gumbel distribution is a draw from their softmax.
+        noise = -torch.empty(self._logits.shape).exponential_(generator=generator).log_().clamp_(min=_LEAST_LOG)
+        gumbel, offsets = noise.numpy(), policy.offsets.tolist()
         strings: list[list[int]] = [[] for _ in range(self.n)]
-        total, rows = np.zeros(self.n, np.float64), torch.zeros(self.n, dtype=torch.int64)
-        every, offsets = np.arange(self.n), policy.offsets.tolist()
+        rows = torch.zeros(self.n, dtype=torch.int64)
         for where in range(length):
-            torch.index_select(table, 0, rows, out=self._gates[where])
+            self._inputs[where].copy_(self._embedding[rows])
             self._cell(where)
-            log_p, p = self.log_p[where], self.p[where]
-            torch.addmm(head_bias[where], self._h[where + 1], head_weight[where], out=self._logits[where])
+            logits = self.log_p[where]
+            torch.addmm(self._head_bias[where], self._states[where], self._head_weight[where], out=self._logits[where])
             masks = [policy.mask_row(string) for string in strings]  # before `penalties`, which grow
-            np.add(log_p, policy.penalties[masks], out=log_p)
-            self._softmax(log_p, p)
-            sums = np.add.accumulate(p, axis=1, dtype=np.float64)
-            drawn = np.add.reduce(sums <= draws[where] * sums[:, -1:], axis=1, dtype=np.int64)
-            total += log_p[every, drawn]
+            np.add(logits, policy.penalties[masks], out=logits)
+            drawn = np.add(logits, gumbel[where], out=gumbel[where]).argmax(axis=1)
+            np.add(self._starts[where], drawn, out=self._chosen[where])
             rows = torch.from_numpy(drawn + offsets[where])
             for string, token in zip(strings, drawn.tolist(), strict=True):
                 string.append(token)
-        return [tuple(string) for string in strings], total.tolist()
+        self._softmax(self.log_p, self.p)
+        return [tuple(string) for string in strings], self.log_prob().tolist()
 
     # --- backward --------------------------------------------------------------------------------------------------
 
@@ -163,42 +182,42 @@ class Unrolled:
         entropy = self.entropies()[:, :, None]
         share = np.float32(by_entropy / self.n) * self.live[:, :, None]
         out = -self.p * (by_log_prob[:, None] + share * (self.log_p + entropy))
-        chosen = np.take_along_axis(out, self._tokens, 2) + by_log_prob[:, None]
-        np.put_along_axis(out, self._tokens, chosen, 2)
+        out.reshape(-1)[self._chosen] += by_log_prob
         return torch.from_numpy(out)
 
-    @torch.inference_mode()
-    def backward(self, slope: Tensor, out: Sequence[Tensor]) -> None:
-        """Writes the gradient by the policy's parameters, in their order, to `out`. `slope` is that by the logits."""
-        _, input_weight, state_weight, _, head_weight, _ = self._weights
-        hidden, n, length = self.policy.hidden, self.n, len(self._rows)
-        by_embedding, by_input, by_state, by_bias, by_head, by_head_bias = out
-        torch.bmm(self._h[1:].transpose(1, 2), slope, out=by_head)
+    def backward(self, slope: Tensor) -> Tensor:
+        """Returns the gradient by the policy's weights, as they lie in `Policy.flat`, in memory that the next call uses
+        again. `slope` is that by the logits."""
+        policy, length = self.policy, len(self._rows)
+        by_embedding, _, _, by_bias, by_head, by_head_bias = self._by_weights
+        torch.bmm(self._states.transpose(1, 2), slope, out=by_head)
         torch.sum(slope, 1, keepdim=True, out=by_head_bias)
-        by_h, by_gates, by_c = self._by_h, self._by_gates, self._by_c
-        torch.bmm(slope, head_weight.transpose(1, 2), out=by_h)
+        torch.bmm(slope, self._head_weight.transpose(1, 2), out=self._by_h)
         # How each gate before its function moves c (i, f, g) or h (o), and how c moves h.
         i, f, o, g = self._parts
-        parts = self._by_gates_np.reshape(length, n, 4, hidden)
+        parts = self._by_gates_np.reshape(length, self.n, 4, policy.hidden)
         np.multiply(g, i * (1 - i), out=parts[:, :, 0])
         np.multiply(self._c[:-1], f * (1 - f), out=parts[:, :, 1])
         np.multiply(self._tanh_c, o * (1 - o), out=parts[:, :, 2])
         np.multiply(i, 1 - g * g, out=parts[:, :, 3])
-        through = o * (1 - self._tanh_c * self._tanh_c)
-        back = state_weight.T
+        np.multiply(o, 1 - self._tanh_c * self._tanh_c, out=self._through)
+        by_c, back = self._by_c, self._weight.T
         by_c.fill(0)
-        for where in reversed(range(length)):
-            if where + 1 < length:
-                by_h[where].addmm_(by_gates[where + 1], back)
-            of_h, part = self._by_h_np[where], parts[where]
-            np.multiply(of_h, through[where], out=self._part)
+        by_state: _Floats | None = None
+        for by_gates, by_reads, before, by_h, through, forget, of_i_f, of_o, of_g in reversed(self._back):
+            if by_state is not None:
+                np.add(by_h, by_state, out=by_h)
+            np.multiply(by_h, through, out=self._part)
             np.add(by_c, self._part, out=by_c)
-            part[:, 2] *= of_h
-            part[:, :2] *= by_c[:, None]
-            part[:, 3] *= by_c
-            by_c *= f[where]
-        flat = by_gates.view(length * n, 4 * hidden)
-        torch.mm(self._h[:-1].view(length * n, hidden).T, flat, out=by_state)
+            np.multiply(of_o, by_h, out=of_o)
+            np.multiply(of_i_f, by_c[:, None], out=of_i_f)
+            np.multiply(of_g, by_c, out=of_g)
+            np.multiply(by_c, forget, out=by_c)
+            torch.mm(by_gates, back, out=by_reads)
+            by_state = before
+        flat = self._by_gates.view(length * self.n, -1)
+        torch.mm(self._reads[:length].view(length * self.n, -1).T, flat, out=self._by_gate_weight)
         torch.sum(flat, 0, out=by_bias)
-        torch.mm(self._inputs.T, flat, out=by_input)
-        by_embedding.zero_().index_add_(0, self._rows.view(-1), flat @ input_weight.T)
+        rows, width = self._rows.view(-1), by_embedding.shape[1]
+        by_embedding.zero_().index_add_(0, rows, self._by_reads[:, :, :width].reshape(len(rows), width))
+        return self._gradient

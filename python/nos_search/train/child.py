@@ -169,8 +169,8 @@ def train(
     kind: type[Training] = Training,
     decay: Decay = "none",
 ) -> Outcome:
-    """Makes the longer training alone, at a learning rate that begins at `lr`. The outcome is a function of (rule, task,
-    lr, seed, decay)."""
+    """Makes the longer training alone, at a learning rate that begins at `lr`. The outcome is a function of the other
+    arguments."""
     keep_freed_memory()
     steps = task.budget.train_steps
     training = kind(rule, task, lr=lr, total_steps=steps, seed=seed, decay=decay)

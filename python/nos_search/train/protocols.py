@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..errors import UsageError, choose
 from ..task.base import Task
+from ..task.score import ACCURACY
 
 Protocol = Literal["default", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("default", "paper")
@@ -34,4 +35,4 @@ def paper(task: Task) -> Task:
     """Returns the task as the paper trains it: its ConvNet, an epoch at each learning rate, then five epochs. The
     reward is the accuracy on the validation split."""
     epoch = task.epoch
-    return task.with_options(net=_PAPER_NET, sweep_steps=epoch, train_steps=_PAPER_EPOCHS * epoch)
+    return task.with_options(net=_PAPER_NET, sweep_steps=epoch, train_steps=_PAPER_EPOCHS * epoch, score=ACCURACY)
