@@ -59,7 +59,13 @@ def test_stack_is_its_children_in_double(net: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "net"),
-    [("charlm", "gru-1-8"), ("charlm", "transformer-1-8"), ("translate", "gru-1-8"), ("translate", "transformer-1-8")],
+    [
+        ("charmlp", "mlp-1-8"),
+        ("charlm", "gru-1-8"),
+        ("charlm", "transformer-1-8"),
+        ("translate", "gru-1-8"),
+        ("translate", "transformer-1-8"),
+    ],
 )
 def test_stacks_of_token_networks(name: str, net: str) -> None:
     """Three steps in float32 from equal weights: parameters agree to 1e-5 of their size."""

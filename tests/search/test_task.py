@@ -301,7 +301,7 @@ def test_a_teacher_draws_its_classes() -> None:
     assert numbers.std(0) == pytest.approx(np.ones(32), abs=0.05)
     logits = master.logits(numbers)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert logits.std() == pytest.approx(3.0, abs=0.1)
+    assert logits.std() == pytest.approx(4.0, abs=0.1)
     drawn = task.test.y.numpy()
     counts, expected = np.bincount(drawn, minlength=10), shares.sum(0)
     spread = np.sqrt((shares * (1 - shares)).sum(0))
@@ -309,7 +309,7 @@ def test_a_teacher_draws_its_classes() -> None:
     loss = -np.log(shares[np.arange(len(drawn)), drawn])
     entropy = -(shares * np.log(shares)).sum(1)
     assert loss.mean() == pytest.approx(entropy.mean(), abs=4.5 * loss.std() / np.sqrt(len(loss)))
-    assert task.reward(Measured(0.0, float(loss.mean()))) == pytest.approx(0.57, abs=0.02)
+    assert task.reward(Measured(0.0, float(loss.mean()))) == pytest.approx(0.67, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["teacher", "mnist1d"])
@@ -319,7 +319,9 @@ def test_ten_times_the_training_sees_nothing_twice(name: str) -> None:
     assert len(task.train.x[:, 0, 0, :2].unique(dim=0)) == len(task.train)
 
 
-@pytest.mark.parametrize(("name", "least"), [("charmlp", 0.3), ("teacher", 0.3), ("mnist1d", 0.35), ("fashion14", 0.7)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("charmlp", 0.3), ("teacher", 0.25), ("mnist1d", 0.35), ("fashion14", 0.7)]
+)
 def test_a_network_learns_and_learning_by_chance_scores_nothing(name: str, least: float) -> None:
     """Adam in the task's own budget; a rule that does not move leaves a guess that is no better than the blind one."""
     task = load_or_skip(name)

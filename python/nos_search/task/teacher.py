@@ -1,10 +1,11 @@
 """Owns the teacher task: to guess the classes that a random network draws. There are new examples in every step, so
 nothing can be learned by heart, and what is measured is how fast a rule learns.
 
-An example is 32 independent normal numbers. The teacher, a perceptron with 32 hidden ReLU units and random weights,
-makes of them the probabilities of ten classes, and the class is drawn from these. The child sees the same numbers in
-scales that fall as 1, 1/2, ... 1/32: features in one unit of measurement, of which the small ones matter as much. A
-child that has become the teacher saves 0.57 of the bits, and none can save more; the rest is the draw.
+An example is 32 independent normal numbers. The teacher, a perceptron with two hidden layers of 64 ReLU units
+and random weights, makes of them the probabilities of ten classes, and the class is drawn from these. The child sees
+the same numbers in scales that fall as 1, 1/2, ... 1/32: features in one unit of measurement, of which the small ones
+matter as much. A child that has become the teacher saves 0.67 of the bits, and none can save more; the rest is the
+draw. (A teacher of one layer of 32 is learned to the end in ten times the steps, by every rule that learns at all.)
 
 The examples are a pool of 2^18, which is made once from a fixed seed: enough for 4096 steps of 64 (a longer training
 begins a second pass), and 36 MB.
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from .base import Budget, Split, Task
 
-_INPUTS, _HIDDEN, _CLASSES = 32, 32, 10
-_SHARPNESS = 3.0  # standard deviation of the teacher's logits over examples
+_INPUTS, _HIDDEN, _CLASSES = 32, 64, 10
+_SHARPNESS = 4.0  # standard deviation of the teacher's logits over examples
 _COUNTS = (1 << 18, 4096, 8192)  # to train, to validate and to test
 _BLOCK = 1 << 14  # examples that are made at a time
 _SEED = 20170806  # of teacher and examples; RandomState's stream is frozen by NumPy's policy
@@ -34,15 +35,19 @@ class Teacher:
     """A random network. Its logits have mean 0 and a standard deviation of _SHARPNESS, over `random` examples."""
 
     def __init__(self, random: np.random.RandomState) -> None:
-        self._hidden = random.standard_normal((_INPUTS, _HIDDEN)) * np.sqrt(2 / _INPUTS)
-        self._bias = random.standard_normal(_HIDDEN) / 2
+        self._layers = [
+            (random.standard_normal((inputs, _HIDDEN)) * np.sqrt(2 / inputs), random.standard_normal(_HIDDEN) / 2)
+            for inputs in (_INPUTS, _HIDDEN)
+        ]
         self._out = random.standard_normal((_HIDDEN, _CLASSES)) / np.sqrt(_HIDDEN)
         self._mean, self._scale = np.zeros(_CLASSES), 1.0
         logits = self.logits(random.standard_normal((_BLOCK, _INPUTS)))
         self._mean, self._scale = logits.mean(0), _SHARPNESS / (logits - logits.mean(0)).std()
 
     def logits(self, numbers: Numbers) -> Numbers:
-        raw: Numbers = np.maximum(numbers @ self._hidden + self._bias, 0) @ self._out
+        for matrix, bias in self._layers:
+            numbers = np.maximum(numbers @ matrix + bias, 0)
+        raw: Numbers = numbers @ self._out
         return (raw - self._mean) * self._scale
 
 
