@@ -163,7 +163,8 @@ int Child::classes() const { return activations_.back().channels; }
 
 size_t Child::memory() const {
   size_t bytes = (values_.size() + gradients_.size() + running_memory_.size() + probabilities_.size()) * sizeof(float) +
-                 (tokens_.size() + classes_.size()) * sizeof(int32_t);
+                 (tokens_.size() + classes_.size()) * sizeof(int32_t) + places_.size() * sizeof(ptrdiff_t) +
+                 rows_.size() * sizeof(float*) + nothing_.size() * sizeof(float);
   for (const Floats& m : memory_) bytes += m.size() * sizeof(float);
   for (const auto& layer : layers_) bytes += layer->memory();
   return bytes;

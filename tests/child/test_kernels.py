@@ -37,6 +37,7 @@ CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "one": (convnet(1, 1, 2), "image", (1, 2, 2), 1),
     "mlp": (MLP, "image", (1, 8, 8), 100),
     "text": (TEXT, "tokens", (8, 60), 128),
+    "narrow text": ([("embedding", 5), ("linear", 9)], "tokens", (3, 7), 21),
     "only a matrix": ([("linear", 7)], "image", (2, 3, 3), 20),
 }
 

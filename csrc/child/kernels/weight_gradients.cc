@@ -8,8 +8,8 @@ namespace {
 
 // Adds to sums[three taps of a row][Filters], of one channel, over `columns` pixels. tap_step: between taps in sums.
 template <int Filters>
-void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptrdiff_t gradient_step, int columns,
-                  int lanes, float* sums, ptrdiff_t tap_step) {
+void add_taps(const float* in, const float* gradient, ptrdiff_t in_step, ptrdiff_t gradient_step, int columns,
+              int lanes, float* sums, ptrdiff_t tap_step) {
   for (int part = 0; part < kParts; ++part) {
     M s[3][Filters];
 #pragma GCC unroll 3
@@ -92,10 +92,7 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
   for (int y = 0; y < gradient.height; ++y)
     for (int f = 0, n; f < filters; f += n) {
       n = filters - f >= kFilters ? kFilters : filters - f >= 4 ? 4 : filters - f >= 2 ? 2 : 1;
-      const auto add_tile = n == 8   ? &add_products<8>
-                            : n == 4 ? &add_products<4>
-                            : n == 2 ? &add_products<2>
-                                     : &add_products<1>;
+      const auto add_tile = n == 8 ? &add_taps<8> : n == 4 ? &add_taps<4> : n == 2 ? &add_taps<2> : &add_taps<1>;
       for (int first = 0, end; first < gradient.width; first = end) {
         end = gradient.width - first < columns ? gradient.width : first + columns;
         for (int x = first; x < end; ++x)
