@@ -72,8 +72,13 @@ NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int 
   }
   alignas(64) float out[kTile];
   for (int n = 0; n < kTile; n += kWidth) store(out + n, sums_of(sums + n));
+  constexpr int kFew = Inputs < 4 ? Inputs : 4;
+  using Few __attribute__((vector_size(4 * kFew), aligned(4), may_alias)) = float;
+#pragma GCC unroll 4
   for (int k = 0; k < Outputs; ++k)
-    for (int i = 0; i < Inputs; ++i) products[k * row + i] += out[k * Inputs + i];
+#pragma GCC unroll 4
+    for (int i = 0; i < Inputs; i += kFew)
+      *reinterpret_cast<Few*>(products + k * row + i) += *reinterpret_cast<const Few*>(out + k * Inputs + i);
 }
 
 }  // namespace
@@ -112,7 +117,7 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
 }
 
 void add_products(const Image& in, const Image& gradient, float* products) {
-  constexpr int kInputs = kWidth == 16 ? 4 : 2, kOutputs = 4;
+  constexpr int kInputs = 4, kOutputs = kWidth == 16 ? 4 : 2;
   const int inputs = in.channels, outputs = gradient.channels, lanes = in.lanes;
   // a row of tiles of Inputs x Outputs from output k and input i on; returns the input after it
   const auto tiles = [&]<int Inputs, int Outputs>(int i, int k) {
