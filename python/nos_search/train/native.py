@@ -72,7 +72,7 @@ class NativeTraining(Training):
         if not self.alive or self.step >= until:
             self.loss = 0.0
             return self.alive
-        order = torch.cat([self._batches.next() for _ in range(until - self.step)]).numpy()
+        order = self._batches.next(until - self.step).numpy()
         steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT)
         self.step += steps
         self.loss = loss / max(1, steps)
