@@ -37,8 +37,8 @@ foreach(isa IN LISTS NOS_ISAS)
   if(NOS_FLAGS_${isa} MATCHES "-mfma")  # a child's numbers are those of fused multiply-adds
     add_library(nos_child_${isa} OBJECT csrc/child/kernels/table.cc csrc/child/kernels/product.cc
       csrc/child/kernels/weight_gradients.cc csrc/child/kernels/winograd.cc csrc/child/kernels/norm_pool.cc csrc/child/kernels/relu.cc
-      csrc/child/kernels/loss.cc csrc/child/kernels/positions.cc csrc/child/kernels/tokens.cc csrc/child/kernels/gates.cc
-      csrc/child/peak_loop.cc)
+      csrc/child/kernels/loss.cc csrc/child/kernels/gather.cc csrc/child/kernels/positions.cc csrc/child/kernels/tokens.cc
+      csrc/child/kernels/gates.cc csrc/child/peak_loop.cc)
     target_compile_definitions(nos_child_${isa} PRIVATE NOS_CHILD_ISA=${isa})
     target_compile_options(nos_child_${isa} PRIVATE ${NOS_NUMERICS} ${NOS_FLAGS_${isa}} -O3 -Wall -Wextra)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # falsely of GCC 12's own intrinsics (GCC bug 105593)

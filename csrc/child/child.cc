@@ -129,6 +129,14 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
     if (!shared) memory_.emplace_back(floats_of(g));
     g.data = memory_.back().data();
   }
+  if (!input_.tokens) {
+    const Image& to = activations_[0];
+    for (int c = 0; c < to.channels; ++c)
+      for (int y = 0; y < to.height; ++y)
+        for (int x = 0; x < to.width; ++x) places_.push_back(to.at(y, x) + ptrdiff_t{c} * lanes_ - to.data);
+    rows_.resize(static_cast<size_t>(lanes_));
+    nothing_ = Floats(places_.size());
+  }
   // every tensor starts at a cache line
   const auto place = [](const auto& sizes, Floats& memory) {
     size_t total = 0;
@@ -161,7 +169,8 @@ int Child::targets() const { return activations_.back().width; }
 
 size_t Child::memory() const {
   size_t bytes = (values_.size() + gradients_.size() + running_memory_.size() + probabilities_.size()) * sizeof(float) +
-                 (tokens_.size() + classes_.size()) * sizeof(int32_t);
+                 (tokens_.size() + classes_.size()) * sizeof(int32_t) + places_.size() * sizeof(ptrdiff_t) +
+                 rows_.size() * sizeof(float*) + nothing_.size() * sizeof(float);
   for (const Floats& m : memory_) bytes += m.size() * sizeof(float);
   for (const auto& layer : layers_) bytes += layer->memory();
   return bytes;
@@ -177,24 +186,17 @@ double Child::multiply_adds() const {
 // Examples index[0], index[1], ..., or without index first, first + 1, ...
 void Child::gather(const Examples& data, const int64_t* index, int64_t first, int examples) {
   for (int lane = 0; lane < lanes_; ++lane) {
+    const auto l = static_cast<size_t>(lane);
     const bool used = lane < examples;
     const int64_t e = !used ? 0 : index ? index[lane] : first + lane;
     for (int t = 0; t < targets(); ++t)
       classes_[static_cast<size_t>(t * lanes_ + lane)] = used ? data.classes[e * targets() + t] : -1;
-    if (input_.tokens) {
-      for (int p = 0; p < input_.tokens; ++p)
-        tokens_[static_cast<size_t>(p * lanes_ + lane)] = used ? data.tokens[e * input_.tokens + p] : 0;
-      continue;
-    }
-    const Image& to = activations_[0];
-    const float* from = data.images + e * input_.channels * input_.height * input_.width;
-    for (int c = 0; c < input_.channels; ++c)
-      for (int y = 0; y < input_.height; ++y) {
-        float* row = to.at(y, 0) + c * lanes_ + lane;
-        const ptrdiff_t step = static_cast<ptrdiff_t>(to.channels) * lanes_;
-        for (int x = 0; x < input_.width; ++x) row[x * step] = used ? *from++ : 0.0f;
-      }
+    for (int p = 0; p < input_.tokens; ++p)
+      tokens_[static_cast<size_t>(p * lanes_ + lane)] = used ? data.tokens[e * input_.tokens + p] : 0;
+    if (!input_.tokens) rows_[l] = used ? data.images + e * static_cast<int64_t>(places_.size()) : nothing_.data();
   }
+  if (!input_.tokens)
+    kernels_.gather(rows_.data(), static_cast<int>(places_.size()), places_.data(), lanes_, activations_[0].data);
 }
 
 void Child::forward(int examples, bool training, float momentum) {

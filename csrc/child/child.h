@@ -63,6 +63,9 @@ class Child {
   std::vector<Image> gradient_images_;
   std::vector<size_t> first_weight_, first_running_;  // of each layer
   std::vector<int32_t> tokens_, classes_;
+  std::vector<ptrdiff_t> places_;   // of an image's numbers in the first activation
+  std::vector<const float*> rows_;  // the image in each lane
+  Floats nothing_;                  // the image in a lane without an example
 };
 
 }  // namespace nos::child

@@ -7,7 +7,7 @@ namespace nos::child {
 namespace {
 
 // Points of a 3x3 kernel for Winograd's algorithm: G kernel G^T with the rows of G (1, 0, 0), (1, 1, 1) / 2,
-// (1, -1, 1) / 2 and (0, 0, 1). steps: between numbers.
+// (1, -1, 1) / 2 and (0, 0, 1). step: between points.
 void kernel_points(const float* kernel, float* points, ptrdiff_t step) {
   const auto spread = [](float a, float b, float c, float* to, ptrdiff_t by) {
     to[0] = a;

@@ -23,6 +23,12 @@ NOS_CHILD_INLINE M splat(float x) { return _mm512_set1_ps(x); }
 NOS_CHILD_INLINE M zero() { return _mm512_setzero_ps(); }
 NOS_CHILD_INLINE M fma(M a, M b, M c) { return _mm512_fmadd_ps(a, b, c); }
 NOS_CHILD_INLINE M max(M a, M b) { return _mm512_max_ps(a, b); }
+NOS_CHILD_INLINE M zip_low(M a, M b) {  // a0 b0 a1 b1 ...; zip_high goes on where it ends
+  return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+NOS_CHILD_INLINE M zip_high(M a, M b) {
+  return _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
 using Mask = __mmask16;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ); }
@@ -64,6 +70,12 @@ NOS_CHILD_INLINE M splat(float x) { return _mm256_set1_ps(x); }
 NOS_CHILD_INLINE M zero() { return _mm256_setzero_ps(); }
 NOS_CHILD_INLINE M fma(M a, M b, M c) { return _mm256_fmadd_ps(a, b, c); }
 NOS_CHILD_INLINE M max(M a, M b) { return _mm256_max_ps(a, b); }
+NOS_CHILD_INLINE M zip_low(M a, M b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+NOS_CHILD_INLINE M zip_high(M a, M b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
 using Mask = __m256;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask positive(M a) { return _mm256_cmp_ps(a, zero(), _CMP_GT_OQ); }
@@ -98,6 +110,8 @@ NOS_CHILD_INLINE M splat(float x) { return vdupq_n_f32(x); }
 NOS_CHILD_INLINE M zero() { return vdupq_n_f32(0); }
 NOS_CHILD_INLINE M fma(M a, M b, M c) { return vfmaq_f32(c, a, b); }
 NOS_CHILD_INLINE M max(M a, M b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // b where one is NaN, as on x86
+NOS_CHILD_INLINE M zip_low(M a, M b) { return vzip1q_f32(a, b); }
+NOS_CHILD_INLINE M zip_high(M a, M b) { return vzip2q_f32(a, b); }
 using Mask = uint32x4_t;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return vceqq_f32(a, b); }
 NOS_CHILD_INLINE Mask positive(M a) { return vcgtq_f32(a, zero()); }

@@ -60,7 +60,7 @@ class Layer {
   virtual int border() const { return 0; }  // that it reads around its input, and around its result's gradient
   // Whether the gradient of its input may lie in the memory of the input, which nobody reads after its backward pass.
   virtual bool in_place() const { return false; }
-  virtual double multiply_adds() const { return 0; }  // forward, of one example
+  virtual double multiply_adds() const { return 0; }  // forward, of one example, without shortcuts
   virtual size_t memory() const { return 0; }         // bytes of its own
   virtual void forward(const Pass& pass) = 0;
   virtual void backward(const Pass& pass) = 0;

@@ -63,8 +63,9 @@ class NormPool final : public Layer {
     c.inverse = static_cast<float>(1 / std::sqrt(variance + kEps));
   }
 
-  // In one pass over the distances from the mean of the first row: those from 0 would cancel where the mean is large.
-  // One of n rows holds a share 1 / n of the variance's squares, so the mean lies within sqrt(n) standard deviations.
+  // In one pass over the distances from the mean of the first row: with those from 0 the variance would cancel where
+  // the mean is large. Here it cannot lose more than a factor of the rows and one: the first of n rows, which lies d
+  // off the mean, brings d^2 / n to the variance by itself.
   void take_statistics(const Pass& pass) {
     Image first_row = pass.in;
     first_row.height = 1;

@@ -24,7 +24,7 @@ from nos_search.train import side
 from nos_search.train.child import Outcome, ScoringProtocol, Sweep, score
 from nos_search.train.engine import kind_of
 from nos_search.train.native import NativeTraining
-from nos_search.train.training import Training
+from nos_search.train.training import Batches, Training
 
 pytestmark = pytest.mark.skipif(_C.child_kernels() is None, reason="needs fused multiply-adds")
 torch.set_num_threads(1)  # as in a run; more only slow such small networks down
@@ -96,6 +96,15 @@ def test_taken_in_pieces_or_as_a_whole() -> None:
         pieces.run(until)
         pieces.measure(task.val)
     assert all(map(np.array_equal, whole.child.weights(), pieces.child.weights()))
+
+
+def test_batches_at_once_are_those_one_by_one() -> None:
+    """Over the end of an epoch, whose last examples do not fill a batch."""
+    task = digits()
+    count = 3 * len(task.train) // task.budget.batch_size
+    one_by_one, at_once = Batches(task, 3), Batches(task, 3)
+    assert torch.equal(torch.cat([one_by_one.next() for _ in range(count)]), at_once.next(count))
+    assert torch.equal(one_by_one.next(), at_once.next())
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])

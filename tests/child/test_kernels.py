@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "one position": (language(3, 3, 5), "tokens", (1, 5), 1),
     "widths": ([("embedding", 7), ("gru", 18), ("gru", 5), ("position_linear", 9)], "tokens", (12, 30), 50),
     "a class for a text": ([("embedding", 8), ("relu", 0), ("gru", 20), ("linear", 4)], "tokens", (6, 11), 16),
+    "narrow text": ([("embedding", 5), ("linear", 9)], "tokens", (3, 7), 21),
     "only a matrix": ([("linear", 7)], "image", (2, 3, 3), 20),
 }
 

@@ -8,8 +8,8 @@ namespace {
 
 // Adds to sums[three taps of a row][Filters], of one channel, over `columns` pixels. tap_step: between taps in sums.
 template <int Filters>
-void add_products(const float* in, const float* gradient, ptrdiff_t in_step, ptrdiff_t gradient_step, int columns,
-                  int lanes, float* sums, ptrdiff_t tap_step) {
+void add_taps(const float* in, const float* gradient, ptrdiff_t in_step, ptrdiff_t gradient_step, int columns,
+              int lanes, float* sums, ptrdiff_t tap_step) {
   for (int part = 0; part < kParts; ++part) {
     M s[3][Filters];
 #pragma GCC unroll 3
@@ -72,8 +72,13 @@ NOS_CHILD_INLINE void products_tile(const float* in, const float* gradient, int 
   }
   alignas(64) float out[kTile];
   for (int n = 0; n < kTile; n += kWidth) store(out + n, sums_of(sums + n));
+  constexpr int kFew = Inputs < 4 ? Inputs : 4;
+  using Few __attribute__((vector_size(4 * kFew), aligned(4), may_alias)) = float;
+#pragma GCC unroll 4
   for (int k = 0; k < Outputs; ++k)
-    for (int i = 0; i < Inputs; ++i) products[k * row + i] += out[k * Inputs + i];
+#pragma GCC unroll 4
+    for (int i = 0; i < Inputs; i += kFew)
+      *reinterpret_cast<Few*>(products + k * row + i) += *reinterpret_cast<const Few*>(out + k * Inputs + i);
 }
 
 }  // namespace
@@ -92,10 +97,7 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
   for (int y = 0; y < gradient.height; ++y)
     for (int f = 0, n; f < filters; f += n) {
       n = filters - f >= kFilters ? kFilters : filters - f >= 4 ? 4 : filters - f >= 2 ? 2 : 1;
-      const auto add_tile = n == 8   ? &add_products<8>
-                            : n == 4 ? &add_products<4>
-                            : n == 2 ? &add_products<2>
-                                     : &add_products<1>;
+      const auto add_tile = n == 8 ? &add_taps<8> : n == 4 ? &add_taps<4> : n == 2 ? &add_taps<2> : &add_taps<1>;
       for (int first = 0, end; first < gradient.width; first = end) {
         end = gradient.width - first < columns ? gradient.width : first + columns;
         for (int x = first; x < end; ++x)
@@ -115,7 +117,7 @@ void convolve_weights(const Image& in, const Image& gradient, float* sums, float
 }
 
 void add_products(const Image& in, const Image& gradient, float* products) {
-  constexpr int kInputs = kWidth == 16 ? 4 : 2, kOutputs = 4;
+  constexpr int kInputs = 4, kOutputs = kWidth == 16 ? 4 : 2;
   const int inputs = in.channels, outputs = gradient.channels, lanes = in.lanes;
   // a row of tiles of Inputs x Outputs from output k and input i on; returns the input after it
   const auto tiles = [&]<int Inputs, int Outputs>(int i, int k) {

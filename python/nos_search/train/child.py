@@ -48,7 +48,7 @@ class ScoringProtocol:
     for 96 % of rules and seeds. "fine" does the same, and then trains a quarter, half, twice and four times the best of
     them for all steps. With `stack` the rates of the sweep train as one stacked network; None does so where that is
     faster. `engine` is what trains, train/engine.py. Own kernels train `threads` rates side by side, which changes no
-    bit. The learning rate of the longer training falls by `decay` (train/decay.py); those of the sweep stay as they are.
+    bit. The learning rate of the longer training falls by `decay` (train/decay.py); the sweep's stay as they are.
     """
 
     sweep: Sweep = "fine"

@@ -77,7 +77,7 @@ class NativeTraining(Training):
         if not self.alive or self.step >= until:
             self.loss = 0.0
             return self.alive
-        order = torch.cat([self._batches.next() for _ in range(until - self.step)]).numpy()
+        order = self._batches.next(until - self.step).numpy()
         rates = [self.lr * self._factor(step) for step in range(self.step, until)]
         steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT, rates)
         self.step += steps

@@ -74,14 +74,19 @@ class Batches:
         self._shuffle = torch.Generator()
         self._shuffle.set_state(state)
 
-    def next(self) -> Tensor:
-        """Returns the indices of the next batch."""
+    def next(self, batches: int = 1) -> Tensor:
+        """Returns the indices of the next batch, or of several ones, one after the other."""
         size = min(self._task.budget.batch_size, len(self._task.train))
-        if len(self._order) < size:
-            order = torch.randperm(len(self._task.train), generator=self._shuffle)
-            self._order = order.to(self._task.train.x.device)
-        index, self._order = self._order[:size], self._order[size:]
-        return index
+        parts = []
+        while batches:
+            if len(self._order) < size:
+                order = torch.randperm(len(self._task.train), generator=self._shuffle)
+                self._order = order.to(self._task.train.x.device)
+            taken = min(batches, len(self._order) // size)
+            parts.append(self._order[: taken * size])
+            self._order = self._order[taken * size :]
+            batches -= taken
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Training:
