@@ -22,7 +22,7 @@ void check(cudaError_t code, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code));
 }
 
-// 90 for sm_90.
+// The number of an architecture: 90 for sm_90.
 int arch_of(int device) {
   static std::array<std::atomic<int>, kMostDevices> known{};
   if (device < kMostDevices && known[static_cast<size_t>(device)]) return known[static_cast<size_t>(device)];
@@ -33,7 +33,8 @@ int arch_of(int device) {
   return 10 * major + minor;
 }
 
-// Loading may allocate, which another thread's stream capture would take as a mistake.
+// Loading may allocate memory. If another thread captures a stream, CUDA would otherwise refuse that and end the
+// capture.
 class RelaxedCapture {
  public:
   RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
