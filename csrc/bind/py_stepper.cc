@@ -200,15 +200,15 @@ class Stepper {
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
       r.tensors->settle();
     }
-    bool gives_gil_away = false;
+    bool releases_gil = false;
     for (size_t k = 0; k < parts.size(); ++k) {
       Ready& r = ready[k];
       r.job.emplace(parts[k].plans.get(*r.tensors, programs, {0, 0, watch_.group_of()}));
-      gives_gil_away |= r.job->is_long();
+      releases_gil |= r.job->is_long();
     }
     if (parts.size() > 1)  // making a job may have run Python code
       for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
-    if (gives_gil_away)  // while one part runs, the tensors of the others may change
+    if (releases_gil)  // while one part runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
     for (size_t k = 0; k < parts.size(); ++k) {
       Part& part = parts[k];
