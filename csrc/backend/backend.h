@@ -1,5 +1,5 @@
 // Owns the contract of a back-end: it makes a checked plan ready for the device that the tensors are on, and the result
-// runs it. Whoever adds a back-end implements these two classes in a folder of its own and adds a row to registry.cc;
+// runs it. Whoever adds a back-end implements these two classes in a folder of its own and names it in registry.cc;
 // nothing else knows a back-end by name.
 #pragma once
 #include <cstdint>
