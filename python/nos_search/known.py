@@ -53,7 +53,8 @@ RULES: dict[str, KnownRule] = {
     ),
 }
 
-# Those of each use, in its order. Evolution begins with the last two: their order is part of what a seed gives.
+# The names for each use, in its order. Evolution begins with the last two lists, so their order is part of what a seed
+# gives.
 EVALUATED = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # by evaluate --known
 REPORTED = ("adam", "rmsprop", "sgd", "momentum", "adamw", "lion", "powersign", "addsign")  # by a report
 OF_GROUPS = ("sgd", "momentum", "adam", "rmsprop", "signsgd", "signum", "powersign", "addsign")

@@ -70,7 +70,8 @@ class OptunaStrategy(Strategy):
                 else samplers.TPESampler(seed=seed, n_startup_trials=self._options["startup"], multivariate=True)
             )
         study.sampler = sampler
-        # The asked trial stays in the study as running, where samplers do not look; the next answer makes a new study.
+        # The trial that is asked for stays in the study as running, where samplers do not look. The next answer makes a
+        # new study.
         params = study.ask(fixed_distributions=dict(self._space)).params
         return self.space.repair([params[name] for name in self._space])
 
