@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(command, "out of memory; choose smaller sizes, or fewer workers", _FAILED)
     except sqlite3.Error as error:  # the store explains what it knows of; this is the rest
         return _said(command, f"the run's database failed: {error}", _FAILED)
-    except OSError as error:  # of files that no other message names
+    except OSError as error:  # an error about a file that no other message names
         place = f"{line(error.filename)}: " if error.filename else ""
         what_to_do = _REMEDIES.get(error.errno or 0, "")
         return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)

@@ -35,7 +35,7 @@ from .simplified import formula, simplified
 
 TOP_RULES = 8
 TABLE_ROWS = 50
-CURVES = 4  # of the best rules
+CURVES = 4  # so many of the best rules have a curve
 PERIODS, PRIMITIVES = 24, 24
 _MEAN_WINDOW = 25  # trials
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"

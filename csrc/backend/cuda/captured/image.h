@@ -44,7 +44,7 @@ class CapturedImage {
   static constexpr size_t step_at() { return sizeof(CapturedHead); }  // byte offset of row 0's number of its last step
 
   const std::vector<Batch>& batches() const { return batches_; }
-  const ProgramTable& job() const { return table_; }  // as bind/py_captured.cc calls the programs
+  const ProgramTable& job() const { return table_; }  // the name that bind/py_captured.cc has for the programs
   const Capacity& capacity() const { return capacity_; }
   uint32_t rows() const { return static_cast<uint32_t>(row_program_.size()); }
   uint32_t program_of(uint32_t r) const { return row_program_[r]; }

@@ -42,7 +42,7 @@ struct Decoded;
 template <>
 struct Decoded<float> {
   uint32_t op;
-  uint32_t bits;  // of the immediate, or arg
+  uint32_t bits;  // bits of the immediate, or arg
 };
 template <>
 struct alignas(16) Decoded<double> {
@@ -100,7 +100,7 @@ class Fetch {
 template <class T>
 struct Shared {
   char* data[kSlots];  // at the chunk's first element
-  int64_t begin;       // of the chunk, within the slice
+  int64_t begin;       // where the chunk begins in its slice
   uint64_t seed;
   T factor;
   int count;  // elements of the chunk
@@ -134,7 +134,7 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
 
 // Says which elements of a tile a thread holds.
 struct Quads {
-  int first;   // of quad 0, within the chunk
+  int first;   // where quad 0 begins in the chunk
   int stride;  // from quad to quad
   NOS_HD int at(int e) const { return first + (e >> 2) * stride + (e & 3); }
 };

@@ -35,7 +35,7 @@ uint64_t hash(std::string_view text, uint64_t h = 0xcbf29ce484222325u) {
 
 constexpr std::string_view kEnding = ".cubin", kUnfinishedEnding = ".part";
 constexpr auto kUnfinishedAge = std::chrono::hours(1);  // an older one was left by a process that died
-constexpr size_t kMostBytes = 64 << 20;                 // of an entry; what claims more is damaged
+constexpr size_t kMostBytes = 64 << 20;                 // bytes of an entry; one that claims more is damaged
 
 }  // namespace
 

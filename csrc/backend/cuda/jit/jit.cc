@@ -18,7 +18,7 @@ constexpr int kMostDevices = 64;
 
 void check(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
-  cudaGetLastError();  // it is reported here; a later launch must not see it
+  cudaGetLastError();  // clears the error, which is reported here, so that no later launch finds it
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code));
 }
 
