@@ -1,5 +1,5 @@
 // Owns the contract of a back-end: it makes a checked plan ready for the device that the tensors are on, and the result
-// runs it. Whoever adds a back-end implements these two classes in a folder of its own and adds a row to registry.cc;
+// runs it. Whoever adds a back-end implements these two classes in a folder of its own and names it in registry.cc;
 // nothing else knows a back-end by name.
 #pragma once
 #include <cstdint>
@@ -50,7 +50,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
   virtual bool has_streams() const = 0;  // whether a Place needs its stream
-  // Throws where no step can be run, whatever the tensors are: inside somebody's capture of a graph.
+  // Throws where no step can run at all, whatever the tensors are: while somebody else captures the stream into a CUDA
+  // graph, for example.
   virtual void check(const Place& place) const = 0;
   // programs[t.program + slice] is the program of a tensor's slice.
   virtual std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs,
@@ -62,13 +63,13 @@ const Backend& backend_of(bool on_cuda);
 
 // What a bug report needs to know of CUDA.
 struct CudaReport {
-  bool enabled = false;  // compiled
+  bool enabled = false;  // whether this build has the CUDA back-end
   std::string toolkit, architectures, status, jit;
-  std::vector<std::string> devices;  // one line each
+  std::vector<std::string> devices;  // a line of text for each device
 };
 CudaReport cuda_report();
 
 const Backend& cpu_backend();
-const Backend& cuda_backend();  // only where it was compiled
+const Backend& cuda_backend();  // defined only in a build that has it
 
 }  // namespace nos

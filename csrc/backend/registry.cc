@@ -1,4 +1,4 @@
-// The back-ends that this build has, by the kind of device.
+// Says which back-end serves which kind of device in this build.
 #include "backend.h"
 
 #ifdef NOS_HAVE_CUDA

@@ -1,4 +1,4 @@
-// The binders of the module; each adds one topic. Python and torch appear in this folder only.
+// The binders of the module, one for each topic. Python and torch appear in this folder only.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -1,6 +1,6 @@
-// Reading a tensor follows a chain of addresses, each a cache miss after a backward pass. Tensors of a list are fetched
-// a few ahead: first the Python object, then the body that one of its first two words points at in torch. These are
-// hints: for other objects they fetch something useless.
+// Owns the prefetching of tensors. Reading a tensor follows a chain of addresses, and after a backward pass each of
+// them is a cache miss. So tensors of a list are fetched a few ahead: first the Python object, then the body to which
+// one of its first two words points in torch. These are hints: for other objects they fetch something useless.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,5 @@
-// CapturedStep: a step that a CUDA graph can hold. nos_ext/captured.py is its public face and owns names and defaults.
+// Binds CapturedStep, a step that a CUDA graph can hold. nos_ext/captured.py is its public face, with names and
+// defaults.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -58,8 +59,8 @@ class PyCapturedStep {
     keep_ = py::make_tuple(params, grads, py::cast(states));
   }
 
-  // Row r's scalars: one value per hyperparameter of its program. sources: addresses of device memory that values are
-  // read from instead, or 0; wide: bit i where that is a double.
+  // Sets the scalars of row r, one value for each hyperparameter of its program. `sources` has addresses of device
+  // memory from which the values are read instead, or 0. Bit i of `wide` says that value i is a double there.
   void set_row(uint32_t r, uint64_t seed, double total_steps, const std::vector<double>& hypers,
                const std::vector<uintptr_t>& sources, uint64_t wide) {
     std::vector<const void*> from;
@@ -70,7 +71,7 @@ class PyCapturedStep {
       return std::vector{image.set_row(r, seed, total_steps, hypers, from, wide)};
     });
   }
-  // counter: address of a float64 in device memory that holds the number of the step, or 0.
+  // `counter` is the address of a float64 in device memory that holds the number of the step, or 0.
   void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, uintptr_t counter) {
     edit([&](cuda::CapturedImage& image) {
       return std::vector{
@@ -103,7 +104,8 @@ class PyCapturedStep {
         "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
         "inside");
   }
-  // Calls work(stream) with the stream that uploads go to: the current one, or beside a capture one of their own.
+  // Calls work(stream) with the stream for uploads: the current one, or one beside the capture while there is a
+  // capture.
   template <class F>
   void uploading(int device, const F& work) const {
     auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device));
@@ -132,10 +134,11 @@ class PyCapturedStep {
     });
   }
 
-  const bool in_capture_;  // may be made and set inside a capture; what is set then is there before the graph runs
+  const bool in_capture_;  // whether it may be made and set inside a capture; what is set there is on the device before
+                           // the graph runs
   TensorLists tensors_;
-  size_t first_ = 0;  // a parameter on the device
-  py::object keep_;   // the lists of tensors: the graph holds their addresses
+  size_t first_ = 0;  // index of a parameter on the device
+  py::object keep_;   // the lists of tensors, whose addresses are in the graph
   std::optional<cuda::CapturedStep> step_;
 };
 

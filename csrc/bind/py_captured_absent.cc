@@ -1,4 +1,4 @@
-// CapturedStep in a build without CUDA.
+// Binds CapturedStep in a build without CUDA.
 #include <stdexcept>
 
 #include "bind.h"

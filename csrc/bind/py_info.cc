@@ -47,7 +47,7 @@ py::dict build_info() {
   return out;
 }
 
-// FloatEnvironment for a `with` block of Python code.
+// A FloatEnvironment for a `with` block of Python code.
 class FloatBlock {
  public:
   void enter() {

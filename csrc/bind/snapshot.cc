@@ -1,4 +1,4 @@
-// Snapshots of TensorLists: whether the plan of an earlier call serves the tensors of this one.
+// Takes and compares snapshots of TensorLists. They tell whether the plan of an earlier call serves these tensors.
 #include "prefetch.h"
 #include "tensor_type.h"
 #include "tensors.h"

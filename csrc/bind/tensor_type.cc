@@ -11,9 +11,9 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-TensorType g_known[16];  // some models have parameters of several classes
+TensorType g_known[16];  // more than one, as some models have parameters of several classes
 
-// " (torch 2.13.0)" for messages about the framework of a type; empty when it does not say.
+// Returns " (torch 2.13.0)" for messages about the framework of a type, and nothing when it does not tell its version.
 std::string version_of(PyTypeObject* type) {
   const py::object name = py::getattr(reinterpret_cast<PyObject*>(type), "__module__", py::none());
   const std::string root = py::isinstance<py::str>(name) ? std::string(py::str(name)) : std::string();
@@ -24,7 +24,7 @@ std::string version_of(PyTypeObject* type) {
   return " (" + std::string(package) + " " + std::string(py::str(version)) + ")";
 }
 
-// A table of a later major version may point at one that this build can read.
+// A table of a later major version may point to an older one, which this build can read.
 const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
   const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
   if (capsule.is_none()) return nullptr;
@@ -45,7 +45,7 @@ py::object call(PyObject* object, PyObject* method) {
   return py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object, method));
 }
 
-// torch._C's function, which the public one calls after a look at the type of its argument; or else the public one.
+// Returns the function of torch._C, which the public one calls after checking its argument; or else the public one.
 PyObject* increment_function() {
   static PyObject* found = nullptr;
   if (found) return found;
@@ -68,7 +68,8 @@ const TensorType* known_type(PyTypeObject* type) {
 
 const TensorType* tensor_type(PyTypeObject* type) {
   if (const TensorType* known = known_type(type)) return known;
-  static const PyTypeObject* other = nullptr;  // a type in C, such as NumPy's array, which cannot become a tensor's
+  // A type made in C, such as NumPy's array, which is no tensor type and cannot become one.
+  static const PyTypeObject* other = nullptr;
   if (type == other) return nullptr;
   const DLPackExchangeAPI* api = exchange_api(type);
   if (!api) {
@@ -79,9 +80,9 @@ const TensorType* tensor_type(PyTypeObject* type) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
   const TensorType made{type, api, has("_version"), has("untyped_storage"), TorchTensor::of(type), has("trigger_wait")};
-  if (made.versioned) increment_function();                      // that it is missing must not be found after a write
-  if (const TensorType* known = known_type(type)) return known;  // what ran meanwhile has asked, too
-  Py_INCREF(type);  // a remembered type must not be freed and its address used again
+  if (made.versioned) increment_function();  // if it is missing, that must be found before the first write
+  if (const TensorType* known = known_type(type)) return known;  // Python code that ran meanwhile has asked, too
+  Py_INCREF(type);  // keeps the type alive, so that its address is not reused
   static unsigned next = 0;
   TensorType& slot = g_known[next++ % std::size(g_known)];
   PyTypeObject* forgotten = slot.type;
@@ -104,7 +105,7 @@ void* current_stream(PyObject* tensor, int device) {
 py::object arrived(PyObject* tensor) {
   const py::dict modules = py::module_::import("sys").attr("modules");
   const py::str name("torch.distributed._functional_collectives");
-  if (!modules.contains(name)) return {};  // nobody can have made one
+  if (!modules.contains(name)) return {};  // without the module nobody can have made one
   const py::object type = py::getattr(modules[name], "AsyncCollectiveTensor", py::none());
   if (type.is_none() || !py::isinstance(tensor, type)) return {};
   if (!py::hasattr(tensor, "wait"))
@@ -130,7 +131,7 @@ Storage storage_of(const TensorType& type, PyObject* tensor) {
     out.begin = static_cast<uintptr_t>(PyLong_AsUnsignedLongLong(begin.ptr()));
     out.bytes = static_cast<size_t>(PyLong_AsUnsignedLongLong(bytes.ptr()));
   }
-  if (PyErr_Occurred()) {  // a wrapper of other tensors, which has no storage of its own
+  if (PyErr_Occurred()) {  // wraps other tensors and has no storage of its own
     forget_error();
     out.object = {};
   }

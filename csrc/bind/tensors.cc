@@ -13,7 +13,7 @@ namespace {
 
 std::string type_name(py::handle h) { return py::str(py::type::handle_of(h).attr("__name__")); }
 
-// list[index] for messages; the text is made only when there is something to say.
+// Stands for list[index] in messages. The text is made only when there is something to say.
 struct Where {
   const std::string& list;
   size_t index;
@@ -42,7 +42,7 @@ DType dlpack_dtype(Where where, DLDataType t) {
   bad_dtype(where, t.code < std::size(kKinds) ? kKinds[t.code] + bits : "an unknown " + bits + "-bit type");
 }
 
-// reason: what its framework said, or nothing.
+// `reason` is what the tensor's framework said, or nothing.
 [[noreturn]] void no_memory(Where where, PyObject* tensor, const std::string& reason = {}) {
   const auto text = [tensor](const char* attribute) -> std::string {
     try {
@@ -80,7 +80,8 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   for (int i = 0; i < d.ndim; ++i) out.numel *= d.shape[i];
 }
 
-// Whether a tensor has elements but no memory: FakeTensor, wrappers of other tensors, emptied storages.
+// Whether a tensor has elements but no memory, as FakeTensors, wrappers of other tensors and emptied storages have
+// none.
 bool lacks_memory(const TensorRef& t, const TensorType& type, PyObject* tensor) {
   if (t.numel == 0 || reinterpret_cast<uintptr_t>(t.data) >= kLikelyAddress) return false;
   if (!t.data) return true;
@@ -88,7 +89,7 @@ bool lacks_memory(const TensorRef& t, const TensorType& type, PyObject* tensor) 
   return storage.object && storage.begin == 0;
 }
 
-// Elements from the first one to the last one in memory.
+// The number of elements from the first to the last one in memory.
 int64_t extent(const TensorRef& t) {
   int64_t last = 0;
   for (int d = 0; d < t.ndim; ++d) last += (t.shape[d] - 1) * t.strides[d];
@@ -129,13 +130,14 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
 
 void TensorLists::add(std::string_view name, py::handle sequence, Access access) {
   PyObject* given = sequence.ptr();
-  const bool plain = PyList_Check(given) || PyTuple_Check(given);  // spares the rule of looking up attributes
+  // For a plain sequence no attributes are looked up.
+  const bool plain = PyList_Check(given) || PyTuple_Check(given);
   if (!plain && (tensor_type(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
                  PyBytes_Check(given) || PyDict_Check(given)))
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {
-    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // what went wrong on the way
+    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // iterating over it has failed
     forget_error();
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
@@ -144,14 +146,14 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   access_.push_back(access);
   TensorList& list = lists_[count_++];
   list.name.assign(name);
-  list.tensors.resize(n);  // every field is set by read(): what an earlier call left does not matter
+  list.tensors.resize(n);  // read() sets every field, so what an earlier call left does not matter
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
   objects_.insert(objects_.end(), items, items + n);
   for (size_t i = 0; i < n; ++i) {
     if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
     Py_INCREF(items[i]);
   }
-  // A new type is asked in Python code, during which the list may change.
+  // Python code is asked about a new type, and may change the list meanwhile.
   const PyTypeObject* type = nullptr;
   for (size_t i = objects_.size() - n; i < objects_.size(); ++i) {
     if (Py_TYPE(objects_[i]) == type || objects_[i] == Py_None) continue;
@@ -194,8 +196,9 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
   }
 }
 
-// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
-// here.) On the way, what an asynchronous collective stands for takes its place.
+// Lazily negated views are refused, as the exchange API exports their raw memory. (A conjugated view is complex, and
+// that dtype is refused anyway.) A tensor that stands for an asynchronous collective is replaced by the collective's
+// result.
 void TensorLists::settle() {
   if (all_plain_) return;
   static PyObject* const is_neg = interned("is_neg");
@@ -214,7 +217,7 @@ void TensorLists::settle() {
       }
       const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
       if (!answer)
-        forget_error();  // not torch: such a type has no lazy negation
+        forget_error();  // the type is not torch's, so it has no lazy negation
       else if (answer.ptr() == Py_True)
         negated({list.name, i});
     }
@@ -312,11 +315,11 @@ namespace {
 
 constexpr size_t kPool = 4;
 
-// Not in use by a call, guarded by the GIL; leaked, as the interpreter may be gone at exit.
+// Objects that no call is using. Guarded by the GIL; never freed, as the interpreter may be gone at exit.
 std::vector<std::unique_ptr<TensorLists>>& pool() {
   static auto& lists = *[] {
     auto made = std::make_unique<std::vector<std::unique_ptr<TensorLists>>>();
-    made->reserve(kPool);  // a destructor adds to it, and must not fail
+    made->reserve(kPool);  // a destructor adds to it and must not fail
     return made.release();
   }();
   return lists;

@@ -15,7 +15,7 @@ std::string text(const int64_t* v, int n) {
 std::string shape(const TensorRef& t) { return text(t.shape, t.ndim); }
 std::string strides(const TensorRef& t) { return text(t.strides, t.ndim); }
 
-// Whether the elements fill one gap-free stretch of memory, in whatever order of the dimensions.
+// Whether the elements fill one stretch of memory without gaps, in whatever order of the dimensions.
 bool is_dense(const TensorRef& t) {
   int64_t expected = 1;
   int d = t.ndim - 1;
@@ -71,7 +71,7 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
                       at(list, i) + ")");
 }
 
-// Every slice of a population must be dense by itself: the leading dimension is the outermost in memory.
+// Every slice of a population must be dense by itself, so the leading dimension must be the outermost one in memory.
 void check_slices(const TensorList& params, size_t i, uint32_t population) {
   const TensorRef& p = params.tensors[i];
   if (p.ndim == 0 || p.shape[0] != population)
@@ -92,7 +92,7 @@ struct Interval {
 // Two tensors may share memory only when both are read-only.
 void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> lists) {
   std::sort(spans.begin(), spans.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
-  // furthest end so far, of any tensor and of a written one
+  // The tensors that reach furthest so far: of all, and of those that are written.
   const Interval *any = nullptr, *written = nullptr;
   for (const Interval& s : spans) {
     const Interval* clash = written && s.begin < written->end        ? written

@@ -47,7 +47,7 @@ struct TensorRef {
   bool present = true;  // false for a gradient that is None: the parameter is skipped
 };
 
-// One list of the caller, under the name that messages use: "params", "grads" or "state['m']".
+// One list of the caller's tensors, with the name that messages use: "params", "grads" or "state['m']".
 struct TensorList {
   std::string name;
   std::vector<TensorRef> tensors;

@@ -23,7 +23,7 @@ _DEFAULT_TRIALS = 200
 def call(args: argparse.Namespace) -> int:
     config = _config(args)
     task = config.make_task()
-    config = replace(  # the values in force, should a later release change a default
+    config = replace(  # stores the values in force, as a later release may change a default
         config,
         strategy_options=config.make_strategy().options(),
         net=str(task.spec),

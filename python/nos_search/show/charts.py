@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 WIDTH: Final = 12.0  # inches: the page is 864 points wide at most
 _REWARD: Final = "reward (0 to 1)"
 _ACCURACY: Final = "validation accuracy (share of examples)"
-_DOTS: Final = 1500  # beyond, a mark of its own with a title for each dot would make the page too big
-_POINTS: Final = 1000  # of a line; the page has fewer pixels
+_DOTS: Final = 1500  # with more dots, a mark and a title for each would make the page too big
+_POINTS: Final = 1000  # points of a line; the page has fewer pixels
 
 Points = Sequence[tuple[float, float]]
 
@@ -91,7 +91,7 @@ def _dots(axes: Axes, kind: tuple[str, ...], found: Sequence[Dot], *, whole: boo
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    # one path for all: a dot is a line of a fifth of a point with round ends; matplotlib drops lines of no length
+    # All dots are one path. A dot is a very short line with round ends, as matplotlib drops lines of no length.
     short = 3e-4 * max(1, found[-1].evaluation)
     places = [(d.evaluation + end, d.reward) for d in found for end in (0.0, short)]
     path = Path(places, [Path.MOVETO, Path.LINETO] * len(found))

@@ -1,4 +1,5 @@
-"""Owns the drawings of evaluate and train: accuracies of rules side by side, and the curves of one training."""
+"""Owns the drawings of the commands evaluate and train: accuracies of rules side by side, and the curves of one
+training."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _LABEL: Final = 46  # characters of a rule
 
 
 def comparison(results: Sequence[Comparison]) -> Drawing:
-    """Draws test accuracies, one panel per task, one row per rule, the best on top: the mean, its interval, each
-    run."""
+    """Draws test accuracies. Each task has a panel, and each rule a row in it, the best on top. A row shows the mean,
+    its interval, and each run."""
     tasks = list(dict.fromkeys(result.task for result in results))
     panels = {task: sorted((r for r in results if r.task == task), key=lambda r: -r.test_mean) for task in tasks}
     heights = [_TOP + _BOTTOM + _ROW * len(rows) for rows in panels.values()]
@@ -80,7 +81,7 @@ def _compare(axes: Axes, task: str, rows: Sequence[Comparison]) -> None:
 
 
 def training(rule: str, task: str, lr: float, curve: Mapping[str, Sequence[Any]]) -> Drawing:
-    """Draws the curves of one training over its steps: the losses above, the validation accuracy below."""
+    """Draws the curves of one training over its steps, with the losses above and the validation accuracy below."""
     steps = curve["steps"]
 
     def paint(figure: Figure) -> None:

@@ -95,12 +95,12 @@ class ControllerStrategy(Strategy):
         self.discount = duplicate_discount
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
-        self.baseline = 0.0  # average of rewards, and of their squared distance from it; bias-corrected by `weight`
+        self.baseline = 0.0  # averages of rewards and of their squared distance from it; bias-corrected by `weight`
         self.spread = 0.0
         self.weight = 0.0
         self.updates = 0
         self.last_entropy = 0.0
-        self._drawn: list[tuple[Tokens, float]] = []  # not yet asked for, with their log-probability
+        self._drawn: list[tuple[Tokens, float]] = []  # not asked for yet, with their log-probabilities
         self._old: dict[int, float] = {}  # log-probability of each candidate when it was drawn, until its update
         self._waiting: dict[int, tuple[Tokens, float | None, bool]] = {}  # ..., reward, whether it is a duplicate's
         self._foreign: list[tuple[Tokens, float, bool]] = []
@@ -144,7 +144,7 @@ class ControllerStrategy(Strategy):
         rewards = torch.tensor([reward for _, reward, _, _ in rows])
         # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
         fresh = torch.tensor([reward for _, reward, duplicate, _ in rows if not duplicate])
-        # The baseline of a batch comes from the batches before it; the first has only itself.
+        # The baseline of a batch comes from the batches before it. The first batch has only itself.
         baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
         if len(fresh):
             squared = float(((fresh - baseline) ** 2).mean())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..space import SearchSpace, Tokens
 
 _INIT = 0.08
-_NEVER = -1e30  # logit of a masked token: probability 0, and no NaN in any derivative
+_NEVER = -1e30  # logit of a masked token: its probability is 0, and no derivative is NaN
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Policy(nn.Module):
         self.sizes = [len(position.tokens) for position in space.positions]
         self.widest = max(self.sizes)
         self.hidden = hidden
-        # Row 0 of the embedding starts a string; then one block of rows per position.
+        # Row 0 of the embedding begins a string. After it comes one block of rows for each position.
         self.offsets = torch.tensor([1 + sum(self.sizes[:k]) for k in range(len(self.sizes))])
 
         def uniform(*shape: int) -> nn.Parameter:

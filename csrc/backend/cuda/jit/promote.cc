@@ -17,7 +17,7 @@
 
 namespace nos::cuda::jit {
 
-// The calls of a program, by dtypes and architecture. Guarded by g_calls_mutex.
+// Counts the calls of a program, by dtypes and architecture. Guarded by g_calls_mutex.
 struct Calls {
   struct Kind {
     std::array<DType, kMaxSlots> dtypes;
@@ -40,13 +40,14 @@ std::atomic<Mode>& the_mode() {
 }
 std::atomic<uint32_t> g_promote_after{kPromoteAfter};
 
-// What decides the machine code, for the disk cache. The prelude goes by its hash.
+// Everything that decides the machine code, as a key for the disk cache. The prelude is in it by its hash.
 std::string cache_key(const std::string& text, int arch, const Nvrtc& nvrtc) {
   return "nos_ext rule; prelude " + std::string(kPreludeHash) + "; NVRTC " + nvrtc.version() + " " +
          Nvrtc::options(arch) + "\n" + text;
 }
 
-// One thread that compiles what is queued, started at the first need. Leaked with its queue.
+// The one thread that compiles what is queued. It is started when it is first needed, and never freed, nor is its
+// queue.
 class Worker {
  public:
   static Worker& get() {

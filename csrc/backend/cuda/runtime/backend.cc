@@ -1,5 +1,4 @@
-// Owns the CUDA back-end behind the contract of back-ends: jobs whose records lie on a device, and their launches on
-// the stream of the call.
+// Owns the CUDA back-end: its jobs, whose records lie on a device, and their launches on the stream of the call.
 #include "../../backend.h"
 
 #include <algorithm>
@@ -18,15 +17,15 @@ namespace nos {
 namespace cuda {
 namespace {
 
-// Compiled kernels have blocks of one size, most of which would have nothing to do on smaller chunks.
+// A compiled kernel has blocks of one size. On smaller chunks most of its threads would have nothing to do.
 constexpr int64_t kLeastCompiledChunk = 1024;  // elements
 
-// A launch that needs more dynamic shared memory than this asks for it first; every kernel has 48 KB unasked.
+// A launch that needs more dynamic shared memory than this asks for it first. Every kernel gets 48 KB without asking.
 constexpr size_t kUnaskedShared = 40 * 1024;  // bytes
 
 cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
 
-// Counts the list in at the end of memory that has `bytes` so far, and returns where it begins.
+// Reserves room for the list at the end of memory of which `bytes` are taken so far. Returns where the list begins.
 template <class T>
 size_t append(size_t& bytes, const std::vector<T>& list) {
   const size_t at = bytes;
@@ -45,7 +44,8 @@ std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
   return out;
 }
 
-// Memory that is used in turn, so that the host need not wait for the last step before it writes the next.
+// Pieces of memory that are used in turn, so that the host need not wait for the last step before it writes the next
+// one.
 class Ring {
  public:
   Twin& next(int device, size_t bytes) {
@@ -64,7 +64,7 @@ class Ring {
   size_t turn_ = 0;
 };
 
-// A plan whose records are on a device. One launch serves each batch of its tensors.
+// A plan whose records are on a device. Each batch of its tensors is served by one launch.
 class DeviceJob final : public Job {
  public:
   DeviceJob(Plan made, std::span<const Program* const> programs, const Place& place)
@@ -101,7 +101,7 @@ class DeviceJob final : public Job {
     move_tensors(batches_, plan);
     upload_tensors(stream_of(place));
   }
-  int64_t busy() const override { return 0; }  // launching
+  int64_t busy() const override { return 0; }  // launching takes no time worth counting
   void get_ready(const StepArgs&) override {}
   void run(const StepArgs& args, std::span<const Program* const> programs, const Place& place) override {
     if (batches_.empty()) return;
@@ -112,7 +112,7 @@ class DeviceJob final : public Job {
   }
 
  private:
-  // Where the records of a batch lie, as byte offsets into tensors_ and into fixed_, and the blocks that work on it.
+  // Where the records of a batch lie, as byte offsets into tensors_ and fixed_, and how many blocks work on it.
   struct Placed {
     size_t tensors, chunks;
     Shape shape;
@@ -156,8 +156,8 @@ class DeviceJob final : public Job {
     launch_kernel(kernel, batch.chunks.size(), at.shape.threads, at.shape.shared, launch, stream);
   }
 
-  // The kernel that NVRTC has made of the rule, where there is one and it can serve the batch: it is for one program
-  // and one choice of dtypes, and rounds to nearest.
+  // The kernel that NVRTC has compiled for the rule, if there is one and it can serve the batch. Such a kernel serves
+  // one program with one choice of dtypes, and rounds to nearest.
   static const jit::Kernel* compiled(const Batch& batch, const StepArgs& args,
                                      std::span<const Program* const> programs) {
     const jit::Mode mode = jit::mode();

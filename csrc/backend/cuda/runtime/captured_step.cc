@@ -8,8 +8,9 @@
 namespace nos::cuda {
 namespace {
 
-// Memory of steps that are gone, by device. A graph may still be replaying them: that leaves no trace on any stream
-// that is known here, and waiting for the device would end a capture that happens to be under way.
+// Memory of captured steps that have been destroyed, by device. A graph may still be replaying such a step. That leaves
+// no trace on any stream that is known here, and waiting for the device would end a capture that happens to be under
+// way.
 std::vector<std::pair<int, std::shared_ptr<Twin>>>& replayed() {
   static auto& list = *new std::vector<std::pair<int, std::shared_ptr<Twin>>>();  // CUDA may be gone at exit
   return list;
@@ -25,7 +26,7 @@ CapturedStep::CapturedStep(const Plan& plan, std::span<const Program* const> pro
                                   batch.longest_chunk, properties(device).shared_limit));
     allow_shared(interpreter_of(batch.kind), device);  // not possible in a capture
   }
-  cudaFuncAttributes unused;  // has the kernel loaded, which may not be possible in a capture
+  cudaFuncAttributes unused;  // loads the kernel, which may not be possible in a capture
   check(cudaFuncGetAttributes(&unused, prologue_kernel()), "loading the kernel of a captured step");
   memory_ = take_twin(device, image_.bytes());
   image_.attach(memory_->host(), memory_->device());
@@ -69,7 +70,7 @@ void CapturedStep::launch(cudaStream_t stream) {
     launch_kernel(interpreter_of(batch.kind), batch.chunks.size(), shapes_[i].threads, shapes_[i].shared, launch,
                   stream);
   }
-  if (!is_capturing(stream)) (void)memory_->note();  // for an edit inside a later capture of this stream
+  if (!is_capturing(stream)) (void)memory_->note();  // an edit inside a later capture of this stream relies on it
 }
 
 uint32_t CapturedStep::steps_done(cudaStream_t stream) {

@@ -1,5 +1,5 @@
-// Owns CapturedStep: a step that a CUDA graph can hold, as its launches read everything that may change from device
-// memory. Callers hold the GIL.
+// Owns CapturedStep: a step that a CUDA graph can hold, because its launches read everything that may change from
+// device memory. Callers hold the GIL.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -39,7 +39,7 @@ std::map<int, std::vector<std::unique_ptr<Twin>>>& pool() {
   return twins;
 }
 constexpr size_t kPooled = 64;  // twins kept per device
-int g_beside = 0;               // uploads beside a capture that are under way: nothing may be freed
+int g_beside = 0;  // number of uploads beside a capture that are under way; while there is one, nothing may be freed
 
 }  // namespace
 
@@ -118,7 +118,7 @@ void Twin::free() {
 }
 
 unsigned char* Twin::host() {
-  check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event never recorded is complete
+  check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event that was never recorded counts as complete
   return host_;
 }
 
@@ -174,7 +174,7 @@ std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
               const OnDevice on(device);
               (void)owned->note();
               pool()[device].push_back(std::move(owned));
-            } catch (const std::exception&) {  // no context any more: its memory is gone with it
+            } catch (const std::exception&) {  // there is no CUDA context any more, and the memory went with it
               (void)owned.release();
             }
           }};
