@@ -3,7 +3,6 @@
 #include <pybind11/numpy.h>
 
 #include "arguments.h"
-#include "prefetch.h"
 #include "tensor_type.h"
 
 namespace py = pybind11;
@@ -147,10 +146,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   list.tensors.resize(n);  // every field is set by read(): what an earlier call left does not matter
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
   objects_.insert(objects_.end(), items, items + n);
-  for (size_t i = 0; i < n; ++i) {
-    if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
-    Py_INCREF(items[i]);
-  }
+  for (size_t i = 0; i < n; ++i) Py_INCREF(items[i]);
   // A new type is asked in Python code, during which the list may change.
   const PyTypeObject* type = nullptr;
   for (size_t i = objects_.size() - n; i < objects_.size(); ++i) {
@@ -165,10 +161,7 @@ void TensorLists::read() {
   array_strides_.clear();
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
-    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
-      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
-      read_one(l, i, number);
-    }
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) read_one(l, i, number);
 }
 
 void TensorLists::read_one(size_t list, size_t index, size_t number) {
