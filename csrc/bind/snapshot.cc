@@ -6,8 +6,8 @@ namespace nos::bind {
 namespace {
 
 uint64_t kind_of(const TensorRef& t) {
-  return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.on_cuda) << 8 |
-         static_cast<uint64_t>(t.present) << 9 | static_cast<uint64_t>(t.device) << 16;
+  return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.present) << 8 |
+         static_cast<uint64_t>(t.device.kind) << 16 | static_cast<uint64_t>(t.device.number) << 32;
 }
 
 bool same_dims(const TensorRef& t, const int64_t* dims) {

@@ -6,7 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "../plan/tensor_ref.h"
 #include "dlpack.h"
 #include "torch_tensor.h"
 
@@ -29,8 +31,11 @@ struct TensorType {
 // subclasses inherit. The result is valid until a few other types have been asked for.
 const TensorType* tensor_type(PyTypeObject* type);
 
-// The current stream of a CUDA device, as the tensor's framework has it (a cudaStream_t).
-void* current_stream(PyObject* tensor, int device);
+// The device of that back-ends know, by DLPack's name for it, or nothing.
+std::optional<Device> device_of(DLDevice device);
+
+// The current stream of a device, as the tensor's framework has it (of a CUDA device a cudaStream_t).
+void* current_stream(PyObject* tensor, Device device);
 
 // What an asynchronous collective of torch.distributed stands for, once it has arrived; null for other tensors.
 pybind11::object arrived(PyObject* tensor);

@@ -66,12 +66,11 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   out.dtype = dlpack_dtype(where, d.dtype);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
   out.present = true;
-  out.on_cuda = d.device.device_type == kDLCUDA;
-  out.device = out.on_cuda ? d.device.device_id : 0;
-  if (!out.on_cuda && d.device.device_type != kDLCPU && d.device.device_type != kDLCUDAHost) {
+  const std::optional<Device> device = device_of(d.device);
+  if (!device)
     throw TensorError(where + " is on device " + std::string(py::str(py::handle(tensor).attr("device"))) +
                       "; supported are the CPU and CUDA devices");
-  }
+  out.device = *device;
   out.shape = d.shape;
   out.strides = d.strides;
   out.ndim = d.ndim;
@@ -227,6 +226,16 @@ const void* TensorLists::first_address() const {
   return out.data;
 }
 
+Snapshot TensorLists::read_anew() {
+  read();
+  Snapshot known = snapshot();
+  check_storage();
+  check_unmoved(known);
+  read();
+  return known;
+}
+
+// Refuses tensors that reach beyond their storage, which somebody has made smaller.
 void TensorLists::check_storage() const {
   struct Reach {
     const TensorRef& tensor;
@@ -277,6 +286,10 @@ void TensorLists::own_memory(const Snapshot& known) {
     storages_.push_back(std::move(storage));
   }
   check_unmoved(known);
+}
+
+Place TensorLists::place(const Backend& backend, Device device) const {
+  return {device.number, backend.has_streams() ? current_stream(objects_[0], device) : nullptr};
 }
 
 void TensorLists::mark_modified() const {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../backend/backend.h"
 #include "../plan/plan.h"
 #include "torch_tensor.h"
 
@@ -39,22 +40,21 @@ class TensorLists {
   TensorLists(const TensorLists&) = delete;
   TensorLists& operator=(const TensorLists&) = delete;
 
-  // Takes a sequence of tensors, to be read by read(). Throws py::type_error for what is none.
+  // Takes a sequence of tensors, to be read later. Throws py::type_error for what is none.
   void add(std::string_view name, pybind11::handle sequence, Access access);
   // Waits for tensors that have to arrive and refuses lazily negated views, whose memory holds the wrong sign: of
   // subclasses, which have to be asked through Python. That gives the GIL away, so it comes first: what is read after
   // it stays true until the job runs, as long as no Python code runs.
   void settle();
-  // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index.
-  void read();
+  // Reads the tensors of all lists for a plan that is made anew, and refuses those that reach beyond their storage.
+  // That asks each storage, in Python, so that it is made sure then that the tensors are the same still. Throws
+  // TensorError or py::type_error naming list and index.
+  Snapshot read_anew();
   // Reads what is needed to compare the tensors with those of an earlier call. Of tensors that are `same`, lists() then
-  // says nothing; of those whose gradients `moved`, the addresses of all gradients. Throws as read() does.
+  // says nothing; of those whose gradients `moved`, the addresses of all gradients. Throws as read_anew() does.
   Likeness read_like(const Snapshot& known);
   // Of the first parameter, before it is read; null where it has none.
   const void* first_address() const;
-  // Refuses tensors that reach beyond their storage, which somebody has made smaller. For a plan that is made anew: it
-  // asks each storage, in Python, so that the tensors may be others afterwards.
-  void check_storage() const;
   // Refuses tensors that are not those of the snapshot any more, where Python code may have run since.
   void check_unmoved(const Snapshot& known);
   // Keeps the memory itself alive, which a tensor object does not: another thread may give it another storage (`w.data
@@ -62,10 +62,8 @@ class TensorLists {
   void own_memory(const Snapshot& known);
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
-  // Numbered over all lists, one after the other.
-  PyObject* object(size_t i) const { return objects_[i]; }
-  size_t size() const { return objects_.size(); }
-  Snapshot snapshot() const;            // after read()
+  // Where and when work on the device of all tensors is done: in its framework's current stream.
+  Place place(const Backend& backend, Device device) const;
   void refresh(Snapshot& known) const;  // gives it the addresses of the gradients, which have `moved`
 
   // Tells autograd that torch parameters were written, as torch's own in-place operations do: a backward pass that
@@ -80,7 +78,10 @@ class TensorLists {
   std::vector<TensorList> lists_;  // the first count_ are in use
   std::vector<Access> access_;     // of each list
   size_t count_ = 0;
+  void read();
   void read_one(size_t list, size_t index, size_t number);
+  Snapshot snapshot() const;  // after read()
+  void check_storage() const;
 
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
   std::vector<pybind11::object> storages_;          // of own_memory

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nos_ext
+
 from tests.backend.conformance.backends import (
     BACKENDS,
     NOT_TAKEN,
@@ -65,6 +67,7 @@ def test_same_bits(name: str) -> None:
 
 def test_every_back_end_is_in_the_suite() -> None:
     folders = {path.name for path in (ROOT / "csrc/backend").iterdir() if path.is_dir()}
+    assert folders <= {*nos_ext.build_info()}, "a folder has no row in csrc/plan/devices.def"
     assert {backend.folder for backend in BACKENDS.values()} == folders
 
 

@@ -66,10 +66,5 @@ struct Prepared final : Job {
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
 void set_tuning(const Tuning& tuning);
-const Tuning& tuning();  // what prepare() uses
-
-const char* native_status();  // of the native tier on this machine: its instruction set, or "off: " and why
-
-int max_threads();  // what OpenMP (and so torch.set_num_threads) allows; 1 in a forked child
 
 }  // namespace nos::cpu

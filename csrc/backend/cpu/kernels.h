@@ -52,6 +52,6 @@ struct Isa {
 };
 
 const Isa& isa();                        // the one in use: the best of this machine, or $NOS_ISA
-std::vector<const char*> usable_isas();  // built in and runnable here, best last
+std::vector<std::string> usable_isas();  // built in and runnable here, best last
 
 }  // namespace nos::cpu

@@ -163,7 +163,7 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
     copy(image.load(number, next));
     copy({image.set_head(0, s->factor)});
     for (uint32_t r = 0; r < image.rows(); ++r)
-      if (image.program_of(r) == number)
+      if (row_program[r] == number)
         copy({image.set_row(r, s->seeds[r], s->total_steps, {later_hypers, next.hypers().size()})});
     run(after);
   });

@@ -45,6 +45,16 @@ def test_a_rule_loaded_in_place_runs_as_if_it_had_been_captured(dtypes: tuple[st
     assert_same(lists, copies)
 
 
+def test_the_cpu_has_no_graphs() -> None:
+    p, g = ([np.ones(3, np.float32)] for _ in range(2))
+    with pytest.raises(
+        ValueError, match="params are on the CPU, which has no CUDA graphs; use apply_rule, or move the"
+    ):
+        nos_ext.CapturedStep("g", p, g, [], lr=0.1)
+    with pytest.raises(ValueError, match="no parameter has a gradient and elements; there is nothing to capture"):
+        nos_ext.CapturedStep("g", [], [], [], lr=0.1)
+
+
 def test_numbers_of_steps_end_at_32_bits() -> None:
     """A replay has nobody to tell: the last number stays, and does not start again at 0."""
     rule = nos_ext.compile_rule("def f(p, g, *, lr):\n    return p - lr * where(t > 4294967294, g, -g) + normal(0.1)\n")

@@ -1,6 +1,7 @@
 #include "promote.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <map>

@@ -16,6 +16,7 @@
 #include "../interpreter/program_table.h"
 #include "../interpreter/shape.h"
 #include "../jit/jit.h"
+#include "captured_step.h"
 #include "kernels.h"
 #include "launch.h"
 #include "runtime.h"
@@ -178,7 +179,6 @@ class DeviceJob final : public Job {
 
 class Cuda final : public Backend {
  public:
-  const char* name() const override { return "cuda"; }
   bool has_streams() const override { return true; }
   void check(const Place& place) const override {
     const OnDevice on(place.device);
@@ -191,6 +191,12 @@ class Cuda final : public Backend {
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
     const OnDevice on(place.device);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
+  }
+  std::unique_ptr<nos::CapturedStep> capture(const Plan& plan, std::span<const Program* const> programs,
+                                             std::span<const uint32_t> row_program, Capacity capacity, bool in_capture,
+                                             const Place& place) const override {
+    const OnDevice on(place.device);
+    return std::make_unique<CapturedStep>(plan, programs, row_program, capacity, in_capture, place);
   }
 };
 
