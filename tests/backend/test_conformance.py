@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import nos_ext
-
 from tests.backend.conformance.backends import (
     BACKENDS,
     NOT_TAKEN,
