@@ -47,8 +47,8 @@ class CapturedStep:
             instructions each, and temporaries beyond the registers (each takes 8 KB of shared memory per block).
 
     Raises:
-        ValueError, TypeError: an argument that does not fit.
-        RuntimeError: no CUDA in this build; a call but `step()` itself inside a capture; a CUDA error.
+        ValueError, TypeError: an argument that does not fit; tensors on the CPU, or a build without CUDA.
+        RuntimeError: a call but `step()` itself inside a capture; a CUDA error.
     """
 
     def __init__(

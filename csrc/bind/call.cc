@@ -1,7 +1,5 @@
 #include "call.h"
 
-#include "arguments.h"
-
 namespace py = pybind11;
 
 namespace nos::bind {

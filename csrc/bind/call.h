@@ -3,11 +3,9 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
-#include <memory>
 #include <new>
-#include <span>
 #include <stdexcept>
+#include <string_view>
 
 #include "../program/program.h"
 

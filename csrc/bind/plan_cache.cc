@@ -4,8 +4,6 @@
 #include <iterator>
 #include <optional>
 
-#include "tensor_type.h"
-
 namespace nos::bind {
 namespace {
 
@@ -49,8 +47,7 @@ PlanCache::Fit PlanCache::fit(const Entry& entry, TensorLists& tensors, std::spa
 }
 
 Place PlanCache::place_of(const Entry& entry, const TensorLists& tensors) {
-  Place place{entry.device, nullptr};
-  if (entry.backend->has_streams()) place.stream = current_stream(tensors.object(entry.on_device), entry.device);
+  const Place place = tensors.place(*entry.backend, entry.device);
   entry.backend->check(place);
   return place;
 }
@@ -72,16 +69,10 @@ bool PlanCache::move(Entry& entry, const TensorLists& tensors, const Place& plac
 std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::span<const Program* const> programs,
                                                   const CallShape& shape) {
   auto made = std::make_shared<Entry>();
-  tensors.read();
-  made->snapshot = tensors.snapshot();
-  tensors.check_storage();
-  tensors.check_unmoved(made->snapshot);
-  tensors.read();
+  made->snapshot = tensors.read_anew();
   const auto& params = tensors.lists()[0].tensors;
-  const auto there = std::ranges::find(params, true, &TensorRef::on_cuda);
-  made->backend = &backend_of(there != params.end());
-  made->on_device = there == params.end() ? 0 : static_cast<size_t>(there - params.begin());
-  made->device = there == params.end() ? 0 : there->device;
+  if (!params.empty()) made->device = params[0].device;  // make_plan refuses others
+  made->backend = &backend_of(made->device.kind);
   const Place place = place_of(*made, tensors);
   Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population);
   if (!shape.row_of.empty())

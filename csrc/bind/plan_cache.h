@@ -27,8 +27,7 @@ class PlanCache {
     uint32_t tensor_index, population;
     size_t programs;
     const Backend* backend;
-    int device;
-    size_t on_device;  // index of a tensor that is on the device
+    Device device;
     std::shared_ptr<Job> job;
     const void* key = nullptr;
     uint64_t last_use = 0;

@@ -12,7 +12,6 @@
 #include "../program/program.h"
 #include "arguments.h"
 #include "bind.h"
-#include "call.h"
 #include "instances.h"
 #include "plan_cache.h"
 #include "scalars.h"

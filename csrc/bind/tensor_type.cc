@@ -1,5 +1,6 @@
 #include "tensor_type.h"
 
+#include <algorithm>
 #include <iterator>
 #include <stdexcept>
 #include <string>
@@ -58,6 +59,13 @@ PyObject* increment_function() {
   return found = f.release().ptr();
 }
 
+// By DeviceKind.
+constexpr DLDeviceType kDLPack[] = {
+#define NOS_DEVICE(name, dlpack) dlpack,
+#include "../plan/devices.def"
+#undef NOS_DEVICE
+};
+
 const TensorType* known_type(PyTypeObject* type) {
   for (const TensorType& k : g_known)
     if (k.type == type) return &k;
@@ -91,13 +99,21 @@ const TensorType* tensor_type(PyTypeObject* type) {
   return &slot;
 }
 
-void* current_stream(PyObject* tensor, int device) {
+std::optional<Device> device_of(DLDevice device) {
+  if (device.device_type == kDLCPU || device.device_type == kDLCUDAHost) return Device{};
+  const auto* found = std::ranges::find(kDLPack, device.device_type);
+  if (found == std::end(kDLPack)) return {};
+  return Device{static_cast<DeviceKind>(found - kDLPack), device.device_id};
+}
+
+void* current_stream(PyObject* tensor, Device device) {
   const TensorType* type = tensor_type(Py_TYPE(tensor));
   void* stream = nullptr;
-  if (!type || !type->api->current_work_stream || type->api->current_work_stream(kDLCUDA, device, &stream) != 0) {
+  const DLDeviceType kind = kDLPack[static_cast<size_t>(device.kind)];
+  if (!type || !type->api->current_work_stream || type->api->current_work_stream(kind, device.number, &stream) != 0) {
     if (PyErr_Occurred()) throw py::error_already_set();
     throw std::runtime_error("the framework of " + std::string(Py_TYPE(tensor)->tp_name) + version_of(Py_TYPE(tensor)) +
-                             " does not tell its current CUDA stream; use torch >= 2.10");
+                             " does not tell its current stream; use torch >= 2.10");
   }
   return stream;
 }

@@ -6,7 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "../plan/tensor_ref.h"
 #include "dlpack.h"
 #include "torch_tensor.h"
 
@@ -29,8 +31,11 @@ struct TensorType {
 // subclasses inherit. The result is valid until a few other types have been asked for.
 const TensorType* tensor_type(PyTypeObject* type);
 
-// Returns the current stream of a CUDA device, a cudaStream_t, as the tensor's framework has it.
-void* current_stream(PyObject* tensor, int device);
+// Returns the device that DLPack names so, or nothing where no back-end knows it.
+std::optional<Device> device_of(DLDevice device);
+
+// Returns the current stream of a device, as the tensor's framework has it (of a CUDA device a cudaStream_t).
+void* current_stream(PyObject* tensor, Device device);
 
 // Waits for an asynchronous collective of torch.distributed and returns its result. Returns null for other tensors.
 pybind11::object arrived(PyObject* tensor);

@@ -3,7 +3,6 @@
 #include <pybind11/numpy.h>
 
 #include "arguments.h"
-#include "prefetch.h"
 #include "tensor_type.h"
 
 namespace py = pybind11;
@@ -67,12 +66,11 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   out.dtype = dlpack_dtype(where, d.dtype);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
   out.present = true;
-  out.on_cuda = d.device.device_type == kDLCUDA;
-  out.device = out.on_cuda ? d.device.device_id : 0;
-  if (!out.on_cuda && d.device.device_type != kDLCPU && d.device.device_type != kDLCUDAHost) {
+  const std::optional<Device> device = device_of(d.device);
+  if (!device)
     throw TensorError(where + " is on device " + std::string(py::str(py::handle(tensor).attr("device"))) +
                       "; supported are the CPU and CUDA devices");
-  }
+  out.device = *device;
   out.shape = d.shape;
   out.strides = d.strides;
   out.ndim = d.ndim;
@@ -149,10 +147,7 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   list.tensors.resize(n);  // read() sets every field, so what an earlier call left does not matter
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
   objects_.insert(objects_.end(), items, items + n);
-  for (size_t i = 0; i < n; ++i) {
-    if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
-    Py_INCREF(items[i]);
-  }
+  for (size_t i = 0; i < n; ++i) Py_INCREF(items[i]);
   // Python code is asked about a new type, and may change the list meanwhile.
   const PyTypeObject* type = nullptr;
   for (size_t i = objects_.size() - n; i < objects_.size(); ++i) {
@@ -167,10 +162,7 @@ void TensorLists::read() {
   array_strides_.clear();
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
-    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
-      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
-      read_one(l, i, number);
-    }
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) read_one(l, i, number);
 }
 
 void TensorLists::read_one(size_t list, size_t index, size_t number) {
@@ -237,6 +229,16 @@ const void* TensorLists::first_address() const {
   return out.data;
 }
 
+Snapshot TensorLists::read_anew() {
+  read();
+  Snapshot known = snapshot();
+  check_storage();
+  check_unmoved(known);
+  read();
+  return known;
+}
+
+// Refuses tensors that reach beyond their storage, which somebody has made smaller.
 void TensorLists::check_storage() const {
   struct Reach {
     const TensorRef& tensor;
@@ -287,6 +289,10 @@ void TensorLists::own_memory(const Snapshot& known) {
     storages_.push_back(std::move(storage));
   }
   check_unmoved(known);
+}
+
+Place TensorLists::place(const Backend& backend, Device device) const {
+  return {device.number, backend.has_streams() ? current_stream(objects_[0], device) : nullptr};
 }
 
 void TensorLists::mark_modified() const {

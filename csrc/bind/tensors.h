@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../backend/backend.h"
 #include "../plan/plan.h"
 #include "torch_tensor.h"
 
@@ -40,22 +41,21 @@ class TensorLists {
   TensorLists(const TensorLists&) = delete;
   TensorLists& operator=(const TensorLists&) = delete;
 
-  // Takes a sequence of tensors, which read() will read. Throws py::type_error for anything else.
+  // Takes a sequence of tensors, to be read later. Throws py::type_error for anything else.
   void add(std::string_view name, pybind11::handle sequence, Access access);
   // Waits for tensors that stand for asynchronous collectives, and refuses lazily negated views, whose memory holds the
   // wrong sign. Subclasses have to be asked about this through Python, which may release the GIL, so this comes first.
   // What is read afterwards stays true until the job runs, as long as no Python code runs.
   void settle();
-  // Reads the tensors of all lists. Throws TensorError or py::type_error naming list and index.
-  void read();
+  // Reads the tensors of all lists for a plan that is made anew, and refuses those that reach beyond their storage.
+  // Each storage is asked through Python, so it is made sure afterwards that the tensors are still the same. Throws
+  // TensorError or py::type_error naming list and index.
+  Snapshot read_anew();
   // Reads only what is needed to compare the tensors with those of an earlier call. If they are the `same`, lists()
-  // says nothing of them; if gradients have `moved`, it has the addresses of all gradients. Throws as read() does.
+  // says nothing of them; if gradients have `moved`, it has the addresses of all gradients. Throws as read_anew() does.
   Likeness read_like(const Snapshot& known);
   // Returns the address of the first parameter, before it is read; null where it has none.
   const void* first_address() const;
-  // Refuses tensors that reach beyond their storage, which somebody has made smaller. This is for a plan that is made
-  // anew: it asks each storage through Python, and afterwards the tensors may be others.
-  void check_storage() const;
   // Refuses tensors that differ from the snapshot, where Python code may have run since it was taken.
   void check_unmoved(const Snapshot& known);
   // Keeps the memory itself alive until clear(), which a tensor object does not do: while a call runs without the GIL,
@@ -63,10 +63,8 @@ class TensorLists {
   void own_memory(const Snapshot& known);
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
-  // The tensors are numbered over all lists, one after the other.
-  PyObject* object(size_t i) const { return objects_[i]; }
-  size_t size() const { return objects_.size(); }
-  Snapshot snapshot() const;            // after read()
+  // Says where and when work on the device of all tensors is done: in its framework's current stream.
+  Place place(const Backend& backend, Device device) const;
   void refresh(Snapshot& known) const;  // puts the addresses of the gradients, which have `moved`, into it
 
   // Tells autograd that torch's parameters were written, as torch's own in-place operations do. A backward pass that
@@ -81,7 +79,10 @@ class TensorLists {
   std::vector<TensorList> lists_;  // the first count_ are in use
   std::vector<Access> access_;     // of each list
   size_t count_ = 0;
+  void read();
   void read_one(size_t list, size_t index, size_t number);
+  Snapshot snapshot() const;  // after read()
+  void check_storage() const;
 
   std::vector<PyObject*> objects_;                  // of all lists, one after the other; owned
   std::vector<pybind11::object> storages_;          // what own_memory() holds

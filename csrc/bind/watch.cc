@@ -1,6 +1,5 @@
 #include "watch.h"
 
-#include <stdexcept>
 #include <string>
 #include <utility>
 

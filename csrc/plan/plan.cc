@@ -53,7 +53,7 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
   if (!same_shape(t, p))
     throw TensorError(at(list, i) + " has shape " + shape(t) + " but " + at(params, i) + " has " + shape(p) +
                       "; pass tensors of equal shape");
-  if (t.on_cuda != p.on_cuda || t.device != p.device)
+  if (t.device != p.device)
     throw TensorError(at(list, i) + " is on another device than " + at(params, i) + "; move it there first");
   if ((t.dtype == DType::f64) != (p.dtype == DType::f64))
     throw TensorError(at(list, i) + " is " + std::string(name_of(t.dtype)) + " but " + at(params, i) + " is " +
@@ -124,7 +124,7 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
   for (size_t i = 0; i < n; ++i) {
     if (!grads.tensors[i].present) continue;
     const TensorRef& p = params.tensors[i];
-    if (p.on_cuda != params.tensors[0].on_cuda || p.device != params.tensors[0].device)
+    if (p.device != params.tensors[0].device)
       throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
     PlannedTensor t{};
     for (size_t s = 0; s < lists.size(); ++s) {

@@ -1,6 +1,5 @@
 #include "program.h"
 
-#include <bit>
 #include <cstring>
 
 #include "../ops/float_environment.h"

@@ -75,6 +75,16 @@ std::atomic<bool> g_forked{false};
 const bool g_watched = pthread_atfork(nullptr, nullptr, [] { g_forked.store(true, std::memory_order_relaxed); }) == 0;
 bool is_forked() { return !g_watched || g_forked.load(std::memory_order_relaxed); }
 
+// As many threads as OpenMP (and so torch.set_num_threads) allows; 1 in a forked child.
+int max_threads() {
+#ifdef _OPENMP
+  if (is_forked()) return 1;
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
 // As many threads as the work is worth now. The answer may change between two runs, as torch.set_num_threads may be
 // called in between.
 int threads_of(const Prepared& job) {
@@ -179,18 +189,6 @@ class Rows32 {
 }  // namespace
 
 void set_tuning(const Tuning& tuning) { g_tuning = tuning; }
-const Tuning& tuning() { return g_tuning; }
-
-const char* native_status() { return native::status(); }
-
-int max_threads() {
-#ifdef _OPENMP
-  if (is_forked()) return 1;
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
 
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
   const FloatEnvironment environment;  // constants are rounded to fp32 in here
@@ -314,11 +312,14 @@ namespace {
 
 class Cpu final : public Backend {
  public:
-  const char* name() const override { return "cpu"; }
   bool has_streams() const override { return false; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
     return cpu::prepare(std::move(plan), programs);
+  }
+  std::unique_ptr<CapturedStep> capture(const Plan&, std::span<const Program* const>, std::span<const uint32_t>,
+                                        Capacity, bool, const Place&) const override {
+    throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
   }
 };
 
@@ -327,6 +328,19 @@ class Cpu final : public Backend {
 const Backend& cpu_backend() {
   static const Cpu backend;
   return backend;
+}
+
+Facts cpu_facts() {
+#ifdef _OPENMP
+  constexpr bool kOpenMp = true;
+#else
+  constexpr bool kOpenMp = false;
+#endif
+  return {{"isa", cpu::isa().name},
+          {"isas", cpu::usable_isas()},
+          {"openmp", kOpenMp},
+          {"threads", cpu::max_threads()},
+          {"native", cpu::native::status()}};
 }
 
 }  // namespace nos

@@ -68,10 +68,5 @@ struct Prepared final : Job {
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
 void set_tuning(const Tuning& tuning);
-const Tuning& tuning();  // the settings that prepare() uses
-
-const char* native_status();  // what build_info() says of the native tier: its instruction set, or "off: " and why
-
-int max_threads();  // as many as OpenMP (and so torch.set_num_threads) allows; 1 in a forked child
 
 }  // namespace nos::cpu

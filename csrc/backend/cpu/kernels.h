@@ -53,6 +53,6 @@ struct Isa {
 };
 
 const Isa& isa();                        // the one in use: the best that this machine runs, or what NOS_ISA names
-std::vector<const char*> usable_isas();  // those that this build has and this machine runs, the best last
+std::vector<std::string> usable_isas();  // those that this build has and this machine runs, the best last
 
 }  // namespace nos::cpu

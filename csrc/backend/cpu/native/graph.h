@@ -8,7 +8,6 @@
 //   entry    0    1    2    3    4    5    6    7      = bits >> 29
 //   product  +0   +1    .   NaN  -0   -1    .   NaN
 #pragma once
-#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>

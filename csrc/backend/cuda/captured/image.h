@@ -9,19 +9,12 @@
 #include <span>
 #include <vector>
 
+#include "../../captured.h"
 #include "../common/batches.h"
 #include "../interpreter/program_table.h"
 #include "prologue.h"
 
 namespace nos::cuda {
-
-// The room that later rules may use. 0 instructions stand for as many as the first rules need, for a step that will
-// load no other.
-struct Capacity {
-  uint32_t instructions = 512;  // instructions of device code per program
-  uint32_t scalars = 128;    // constants, and as many scalar instructions, per program; at most what a program can have
-  uint32_t temporaries = 4;  // overflow slots
-};
 
 class CapturedImage {
  public:
@@ -44,10 +37,9 @@ class CapturedImage {
   static constexpr size_t step_at() { return sizeof(CapturedHead); }  // byte offset of row 0's number of its last step
 
   const std::vector<Batch>& batches() const { return batches_; }
-  const ProgramTable& job() const { return table_; }  // the name that bind/py_captured.cc has for the programs
+  uint32_t programs() const { return static_cast<uint32_t>(table_.programs.size()); }
   const Capacity& capacity() const { return capacity_; }
   uint32_t rows() const { return static_cast<uint32_t>(row_program_.size()); }
-  uint32_t program_of(uint32_t r) const { return row_program_[r]; }
   Prologue prologue() const;
   Launch launch(size_t batch, size_t code_room) const;
 

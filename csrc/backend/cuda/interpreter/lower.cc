@@ -87,7 +87,8 @@ class Lowering {
   // ---- emission -----------------------------------------------------------------------------------------------------
   void emit(uint32_t op, uint32_t arg = 0) { out_.code.push_back({op, arg}); }
   void emit_scalar(uint32_t op, Operand o) { emit(op | kScalarFlag, static_cast<uint32_t>(o.id())); }
-  static uint32_t slotted(uint32_t op, int slot) { return on_slot(op, static_cast<uint32_t>(slot)); }
+  // The opcode of a slot op, given by that of slot 0, for a register slot.
+  static uint32_t slotted(uint32_t op, int slot) { return op + static_cast<uint32_t>(slot); }
   void emit_place(Opcode in_register, Opcode in_overflow, int place) {
     if (place < kOverflow)
       emit(slotted(in_register, place));

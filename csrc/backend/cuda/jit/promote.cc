@@ -1,6 +1,7 @@
 #include "promote.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -114,7 +115,6 @@ Mode read_mode(std::string_view what, std::string_view text) {
 Mode mode() { return the_mode().load(std::memory_order_relaxed); }
 void set_mode(Mode mode) { the_mode() = mode; }
 void finish_builds() { Worker::get().finish(); }
-uint32_t promote_after() { return g_promote_after; }
 void set_promote_after(uint32_t calls) { g_promote_after = calls; }
 
 void Build::run() {
@@ -160,7 +160,7 @@ Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtyp
     });
     if (use == list.end()) use = list.insert(use, {dtypes, arch});
     if (!use->build) {
-      if (mode == Mode::automatic && ++use->calls < promote_after()) return nullptr;
+      if (mode == Mode::automatic && ++use->calls < g_promote_after) return nullptr;
       std::string text = source_of(program, dtypes);
       if (text.empty()) return nullptr;
       use->build = build_of(std::move(text), arch);

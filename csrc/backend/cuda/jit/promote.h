@@ -3,7 +3,6 @@
 #pragma once
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -21,7 +20,6 @@ Mode read_mode(std::string_view what, std::string_view text);
 // long as a thousand launches save on small models, so short trainings, as those of a search, never pay for one.
 inline constexpr uint32_t kPromoteAfter = 1000;
 void set_promote_after(uint32_t calls);
-uint32_t promote_after();
 
 // The machine code of one text for one architecture. It is made once per process and kept until the process ends.
 class Build {

@@ -1,8 +1,5 @@
 #include "source.h"
 
-#include <stdexcept>
-#include <vector>
-
 #include "../../../program/analysis.h"
 
 namespace nos::cuda::jit {

@@ -2,13 +2,20 @@
 #include "../../backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <vector>
 
 #include "../common/batches.h"
+#include "../common/cursor.h"
 #include "../common/step_block.h"
 #include "../interpreter/program_table.h"
 #include "../interpreter/shape.h"
 #include "../jit/jit.h"
+#include "captured_step.h"
 #include "kernels.h"
 #include "launch.h"
 #include "runtime.h"
@@ -24,14 +31,6 @@ constexpr int64_t kLeastCompiledChunk = 1024;  // elements
 constexpr size_t kUnaskedShared = 40 * 1024;  // bytes
 
 cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
-
-// Reserves room for the list at the end of memory of which `bytes` are taken so far. Returns where the list begins.
-template <class T>
-size_t append(size_t& bytes, const std::vector<T>& list) {
-  const size_t at = bytes;
-  bytes = (bytes + list.size() * sizeof(T) + 15) / 16 * 16;
-  return at;
-}
 
 template <class T>
 void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
@@ -73,21 +72,21 @@ class DeviceJob final : public Job {
         batches_(batches_of(plan, blocks_at_once(device_))),
         table_(program_table(programs)) {
     if (batches_.empty()) return;
-    size_t bytes = 0;
-    programs_at_ = append(bytes, table_.programs);
-    code_at_ = append(bytes, table_.code);
+    Cursor cursor;
+    programs_at_ = cursor.array<ProgramRec>(table_.programs.size());
+    code_at_ = cursor.array<Ins>(table_.code.size());
     for (const Batch& batch : batches_) {
       const Shape shape = block_shape(batch.kind, table_.longest, table_.overflow, batch.longest_chunk,
                                       properties(device_).shared_limit);
-      placed_.push_back({0, append(bytes, batch.chunks), shape});
+      placed_.push_back({0, cursor.array<ChunkRec>(batch.chunks.size()), shape});
     }
-    fixed_ = take_twin(device_, bytes);
+    fixed_ = take_twin(device_, cursor.bytes());
     unsigned char* host = fixed_->host();
     put(host, programs_at_, table_.programs);
     put(host, code_at_, table_.code);
     for (size_t i = 0; i < placed_.size(); ++i) put(host, placed_[i].chunks, batches_[i].chunks);
     fixed_->use_on(stream_of(place));
-    fixed_->upload(0, bytes, stream_of(place));
+    fixed_->upload(0, cursor.bytes(), stream_of(place));
     upload_tensors(stream_of(place));
   }
 
@@ -119,12 +118,13 @@ class DeviceJob final : public Job {
   };
 
   void upload_tensors(cudaStream_t stream) {
-    size_t bytes = 0;
-    for (size_t i = 0; i < placed_.size(); ++i) placed_[i].tensors = append(bytes, batches_[i].tensors);
-    tensors_ = &tensors_ring_.next(device_, bytes);
+    Cursor cursor;
+    for (size_t i = 0; i < placed_.size(); ++i)
+      placed_[i].tensors = cursor.array<TensorRec>(batches_[i].tensors.size());
+    tensors_ = &tensors_ring_.next(device_, cursor.bytes());
     for (size_t i = 0; i < placed_.size(); ++i) put(tensors_->host(), placed_[i].tensors, batches_[i].tensors);
     tensors_->use_on(stream);
-    tensors_->upload(0, bytes, stream);
+    tensors_->upload(0, cursor.bytes(), stream);
   }
 
   void run_batch(const Batch& batch, const Placed& at, const StepArgs& args, std::span<const Program* const> programs,
@@ -179,7 +179,6 @@ class DeviceJob final : public Job {
 
 class Cuda final : public Backend {
  public:
-  const char* name() const override { return "cuda"; }
   bool has_streams() const override { return true; }
   void check(const Place& place) const override {
     const OnDevice on(place.device);
@@ -192,6 +191,12 @@ class Cuda final : public Backend {
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
     const OnDevice on(place.device);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
+  }
+  std::unique_ptr<nos::CapturedStep> capture(const Plan& plan, std::span<const Program* const> programs,
+                                             std::span<const uint32_t> row_program, Capacity capacity, bool in_capture,
+                                             const Place& place) const override {
+    const OnDevice on(place.device);
+    return std::make_unique<CapturedStep>(plan, programs, row_program, capacity, in_capture, place);
   }
 };
 

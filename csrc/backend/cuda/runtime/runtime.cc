@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <vector>
 
 namespace nos::cuda {
 namespace {
@@ -178,23 +179,6 @@ std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
               (void)owned.release();
             }
           }};
-}
-
-std::vector<std::string> device_names(std::string& problem) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  std::vector<std::string> out;
-  if (status != cudaSuccess) {
-    (void)cudaGetLastError();
-    problem = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
-    return out;
-  }
-  for (int d = 0; d < count; ++d) {
-    cudaDeviceProp p;
-    if (cudaGetDeviceProperties(&p, d) != cudaSuccess) continue;
-    out.push_back(std::string(p.name) + ", sm_" + std::to_string(p.major) + std::to_string(p.minor));
-  }
-  return out;
 }
 
 }  // namespace nos::cuda

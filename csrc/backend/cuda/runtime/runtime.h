@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <memory>
 #include <stdexcept>
-#include <string>
-#include <vector>
 
 namespace nos::cuda {
 
@@ -91,8 +89,5 @@ class Twin {
 // whose gradients move allocates nothing. Putting one back is allowed anywhere, also inside somebody's capture, since
 // the garbage collector chooses the moment.
 std::shared_ptr<Twin> take_twin(int device, size_t bytes);
-
-// For build_info(): one line per device, or why there is none.
-std::vector<std::string> device_names(std::string& problem);
 
 }  // namespace nos::cuda
