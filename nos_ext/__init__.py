@@ -1,4 +1,4 @@
-"""Update rules of neural optimizers as formulas, compiled to bytecode and applied in one fused pass.
+"""Applies update rules of neural optimizers: formulas, compiled to bytecode, that run in one fused pass.
 
     >>> import nos_ext
     >>> program = nos_ext.compile_rule("g * exp(sign(g) * sign(m))")

@@ -1,4 +1,5 @@
-"""Owns what counts as a number among arguments: Python's and NumPy's, stored as Python's; text and all else is refused.
+"""Owns what counts as a number among arguments: Python's and NumPy's numbers. They are stored as Python's. Text and
+everything else is refused.
 
 Works without torch and without NumPy: NumPy's scalars are registered as `numbers.Real`.
 """
@@ -10,14 +11,13 @@ import numbers
 import sys
 from typing import Any, Final
 
-# What a step number can be: random draws are keyed by 32 bits of it.
+# The largest number of a step, as random draws are keyed by 32 bits of it.
 LAST_STEP: Final = 2**32 - 1
 
 
 def shown(value: Any) -> str:
-    """repr(value) for messages: in one line, and shortened where it is long. Of a tensor its kind and no values: there
-    may be no memory that torch could read.
-    """
+    """Writes a value for messages, in one line and shortened where it is long. Of a tensor it writes the kind and no
+    values, as there may be no memory that torch could read."""
     text = " ".join(_text(value).split())
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
@@ -41,7 +41,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether a list, tuple, set or dict has a tensor in it, at any depth."""
+    """Tells whether a list, tuple, set or dict has a tensor in it, at any depth."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
@@ -55,7 +55,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The Python number that `value` stands for; anything that is not a number comes back as it is."""
+    """Returns the Python number that `value` stands for. Anything that is not a number comes back as it is."""
     if type(value) in (int, float, bool):
         return value
     if isinstance(value, numbers.Integral):
@@ -66,7 +66,7 @@ def plain(value: Any) -> Any:
 
 
 def number(name: str, value: Any, wanted: str = "a number") -> float:
-    """The float that `value` is.
+    """Returns `value` as a float.
 
     Args:
         name: of the argument, for the message.
@@ -86,7 +86,7 @@ def number(name: str, value: Any, wanted: str = "a number") -> float:
 
 
 def positive(name: str, value: Any, wanted: str = "a positive number") -> float:
-    """The float that `value` is, above 0 and finite. As `number` otherwise."""
+    """Returns `value` as a float, which must be above 0 and finite. Everything else is as in `number`."""
     found = number(name, value, wanted)
     if not (found > 0 and math.isfinite(found)):
         raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
@@ -94,7 +94,7 @@ def positive(name: str, value: Any, wanted: str = "a positive number") -> float:
 
 
 def integer(name: str, value: Any, low: int, high: int, wanted: str | None = None) -> int:
-    """The int that `value` is, from `low` to `high`; 3.0 will do for 3. As `number` otherwise.
+    """Returns `value` as an int from `low` to `high`; 3.0 is accepted for 3. Everything else is as in `number`.
 
     Raises:
         TypeError: it is no number.
@@ -110,7 +110,7 @@ def integer(name: str, value: Any, low: int, high: int, wanted: str | None = Non
 
 
 def flag(name: str, value: Any) -> bool:
-    """The bool that `value` is; 0 and 1 and NumPy's bools will do. TypeError for anything else."""
+    """Returns `value` as a bool. 0, 1 and NumPy's bools are accepted; TypeError tells of anything else."""
     if isinstance(value, bool):
         return value
     scalar = isinstance(value, numbers.Integral) or (type(value).__module__ == "numpy" and value.shape == ())
@@ -120,7 +120,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def _spelt(value: Any) -> str:
-    """A remedy for text that spells a number, as configuration files give it."""
+    """Returns a remedy for text that spells a number, which configuration files produce."""
     if not isinstance(value, str):
         return ""
     try:

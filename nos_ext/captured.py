@@ -14,7 +14,8 @@ __all__ = ["CapturedStep"]
 
 
 class CapturedStep:
-    """One step of a rule whose launches read rule, hyperparameters, seed and step number from device memory.
+    """A CapturedStep is one step of a rule that reads the rule, hyperparameters, seed and step number from device
+    memory.
 
     Capture it once in a CUDA graph; `set` and `load` then change what the next replay does, without a new capture:
 
@@ -46,8 +47,8 @@ class CapturedStep:
             instructions each, and temporaries beyond the registers (each takes 8 KB of shared memory per block).
 
     Raises:
-        ValueError, TypeError: an argument that does not fit.
-        RuntimeError: no CUDA in this build; a call but `step()` itself inside a capture; a CUDA error.
+        ValueError, TypeError: an argument that does not fit; tensors on the CPU, or a build without CUDA.
+        RuntimeError: a call but `step()` itself inside a capture; a CUDA error.
     """
 
     def __init__(
@@ -95,16 +96,16 @@ class CapturedStep:
             self._write_row(k)
 
     def __call__(self) -> None:
-        """Launch one step on the current stream; inside a capture, add it to the graph."""
+        """Launches one step on the current stream; inside a capture, adds it to the graph."""
         self._step.launch()
 
     @property
     def step(self) -> int:
-        """Number of the next step. Waits for the current stream."""
+        """This is the number of the next step. Reading it waits for the current stream."""
         return int(self._step.steps_done()) + 1
 
     def set(self, *, step: int | None = None, seed: Any = None, total_steps: float | None = None, **hyper: Any) -> None:
-        """Change the step number, the seed, the length of the training or hyperparameters; what is not named stays.
+        """Changes the step number, the seed, the length of the training or hyperparameters. What is not named stays.
 
         A hyperparameter of a population is one number or K of them, and reaches the programs that have it.
         """
@@ -126,7 +127,7 @@ class CapturedStep:
     def load(
         self, rule: Any, *, index: int = 0, step: int | None = None, lr: float | None = None, **hyperparameters: Any
     ) -> None:
-        """Put another rule in the place of rule `index`; graphs that were captured run it from their next replay on.
+        """Puts another rule in the place of rule `index`. Graphs that were captured run it from their next replay on.
 
         lr stays unless given; the other hyperparameters take the new rule's defaults. The states are left as they are:
         fill them with zeros for a fresh start.
@@ -155,7 +156,7 @@ class CapturedStep:
         return {n: _number(n, _per_row(n, v, len(self._programs))[k]) for n, v in given.items()}
 
     def _values(self, k: int, given: Mapping[str, Any]) -> dict[str, float]:
-        """One value per hyperparameter of program k: the given ones and its defaults."""
+        """Returns one value for each hyperparameter of program k: the one that is given, or else its default."""
         known = self._programs[k].hyperparameters
         for name in given:
             if name not in known and not (self._population and any(name in p.hyperparameters for p in self._programs)):
@@ -178,7 +179,8 @@ class CapturedStep:
         self._step.set_row(k, self._seeds[k], total, values)
 
 
-# Arguments of its own, beside which hyperparameters are passed by name. Those of apply_rule no program has.
+# Names of arguments of CapturedStep, which no hyperparameter may have. (The compiler refuses the names of
+# apply_rule's.)
 _OWN: Final = frozenset(("rule", "index", "max_instructions", "max_scalars", "max_temporaries"))
 
 
@@ -198,7 +200,7 @@ def _program(rule: Any) -> Program:
 
 
 def _per_row(name: str, value: Any, rows: int) -> list[Any]:
-    """A value for every row: one for all, or as many as there are rows."""
+    """Returns a value for every row, given one for all or as many as there are rows."""
     if not isinstance(value, list | tuple):
         return [value] * rows
     if len(value) != rows:
@@ -207,7 +209,7 @@ def _per_row(name: str, value: Any, rows: int) -> list[Any]:
 
 
 def _number(name: str, value: Any) -> float:
-    """The number that a hyperparameter is; a tensor of one element gives its own."""
+    """Returns a hyperparameter as a number. A tensor of one element gives its element."""
     if not isinstance(plain(value), int | float) and hasattr(value, "item"):
         try:
             value = value.item()

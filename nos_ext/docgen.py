@@ -12,7 +12,7 @@ from .rule.shorthand import HYPERS, OPERANDS
 from .rule.table import OPS
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
-_ARGUMENTS: Final = {"clip": "a, lo, hi", "drop": "a, prob", "normal": "std"}  # as their doc calls them
+_ARGUMENTS: Final = {"clip": "a, lo, hi", "drop": "a, prob", "normal": "std"}  # as the ops' own docs call them
 _NOTE: Final = "<!-- Written by `python -m nos_ext.docgen`. Do not edit. -->"
 
 

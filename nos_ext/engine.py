@@ -14,8 +14,8 @@ __all__ = ["apply_population", "apply_rule", "build_info", "init_population_stat
 apply_rule = _C.apply_rule
 apply_population = _C.apply_population
 
-# Where the wheels that torch's CUDA builds bring, or `pip install nvidia-cuda-nvrtc`, put libnvrtc. Looked into at the
-# first compilation only.
+# The folders in which the wheels that torch's CUDA builds bring, or `pip install nvidia-cuda-nvrtc`, put libnvrtc. They
+# are looked into only at the first compilation.
 _C.set_nvrtc_folders([f"{p}/nvidia/{part}/lib" for p in sys.path if p for part in ("cu13", "cuda_nvrtc")])
 
 

@@ -21,21 +21,22 @@ __all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDe
 
 
 class _FactorLR(LRScheduler, ABC):
-    """lr times a factor of the step. Subclasses hold plain numbers and say what the factor is."""
+    """A _FactorLR sets lr to the initial lr times a factor of the step. Subclasses hold plain numbers and say what the
+    factor is."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int, **numbers: Any) -> None:
         for name, value in numbers.items():
             number(name, value)
             setattr(self, name, plain(value))
-        self._factor()  # refuses what has no meaning before anything is written into the optimizer
+        self._factor()  # raises before anything is written into the optimizer
         super().__init__(optimizer, last_epoch)
 
     @abstractmethod
     def _factor(self) -> Factor:
-        """The factor as a function of the step, made of the numbers held."""
+        """Returns the factor as a function of the step, made of the numbers that the object holds."""
 
     def get_lr(self) -> list[float | torch.Tensor]:
-        """The lr of each group at `last_epoch`."""
+        """Returns the lr of each group at `last_epoch`."""
         factor = self._factor()
         now = factor(self.last_epoch)
         before = factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
@@ -51,7 +52,7 @@ class _FactorLR(LRScheduler, ABC):
 
 
 class LinearCosineDecay(_FactorLR):
-    """Linear cosine decay, which the search found: (alpha + linear) * cosine + beta.
+    """Decays lr by the linear cosine decay, which the search found: (alpha + linear) * cosine + beta.
 
     With s = min(step, D): linear = (D - s) / D, cosine = 0.5 * (1 + cos(2 pi num_periods s / D)). It is more aggressive
     than cosine decay, so that a larger initial learning rate is usual. As TensorFlow's linear_cosine_decay.
@@ -88,7 +89,7 @@ class LinearCosineDecay(_FactorLR):
 
 
 class NoisyLinearCosineDecay(_FactorLR):
-    """Linear cosine decay with Gaussian noise beside the linear part: (alpha + linear + noise) * cosine + beta.
+    """Decays lr by the linear cosine decay with Gaussian noise: (alpha + linear + noise) * cosine + beta.
 
     The variance at step s is initial_variance / (1 + s) ** variance_decay. The noise is a function of (seed, step): a
     resumed run draws what the uninterrupted one would have. As in TensorFlow's noisy_linear_cosine_decay nothing stops
@@ -135,7 +136,7 @@ class NoisyLinearCosineDecay(_FactorLR):
 
 
 class CosineDecay(_FactorLR):
-    """Half a cosine from the initial lr down to `alpha` times it.
+    """Decays lr by half a cosine, from the initial lr to `alpha` times it.
 
     Args:
         optimizer: whose learning rates are scheduled.
@@ -155,7 +156,7 @@ class CosineDecay(_FactorLR):
 
 
 class StepDecay(_FactorLR):
-    """lr times `gamma` after every `step_size` steps.
+    """Multiplies lr by `gamma` after every `step_size` steps.
 
     Args:
         optimizer: whose learning rates are scheduled.

@@ -1,4 +1,4 @@
-"""The vocabulary of rules as Python names: `from nos_ext.ops import exp, sign, where, e, pi`.
+"""Has the vocabulary of rules as Python names: `from nos_ext.ops import exp, sign, where, e, pi`.
 
 Every op of the table csrc/ops/ops.def is a function here. On plain numbers an op whose result IEEE 754 fixes gives a
 number; everything else gives an `Expr`. `clip(x, l)` is short for `clip(x, -l, l)`, `t` is the step (from 1), `T` the

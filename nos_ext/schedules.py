@@ -32,7 +32,7 @@ def _check(decay_steps: float, num_periods: float = 1.0, zero_after: float | Non
 
 
 def linear_decay(decay_steps: float) -> Decay:
-    """1 at step 0, falling linearly to 0 at `decay_steps`, 0 from then on."""
+    """Returns a decay that falls linearly from 1 at step 0 to 0 at `decay_steps`, and stays 0."""
     _check(decay_steps)
 
     def decay(step: float) -> float:
@@ -42,7 +42,7 @@ def linear_decay(decay_steps: float) -> Decay:
 
 
 def cosine_decay(decay_steps: float, num_periods: float = 0.5, zero_after: float | None = None) -> Decay:
-    """0.5 * (1 + cos(2 pi num_periods step / decay_steps)).
+    """Returns the decay 0.5 * (1 + cos(2 pi num_periods step / decay_steps)).
 
     Args:
         decay_steps: steps of the whole decay.
@@ -61,7 +61,7 @@ def cosine_decay(decay_steps: float, num_periods: float = 0.5, zero_after: float
 
 
 def restart_decay(decay_steps: float, num_periods: float = 1.0, zero_after: float | None = None) -> Decay:
-    """0.5 * (1 + cos(pi * (num_periods * step mod decay_steps) / decay_steps)): cosines that restart at 1.
+    """Returns cosines that restart at 1: 0.5 * (1 + cos(pi * (num_periods * step mod decay_steps) / decay_steps)).
 
     Args:
         decay_steps: steps of the whole decay.

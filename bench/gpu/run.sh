@@ -88,9 +88,10 @@ build() {
 run_tests() { "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short --maxfail=12 --durations=8 "$@"; }
 # On a GPU in processes of their own: a fault of the device spoils the rest of the process that it happens in.
 tests() {
-  local here=tests/backend/cuda rc=0
+  local here=tests/backend/cuda rc=0 bits=tests/backend/test_conformance.py
   local apart='out_of_memory or fault_of_the_device or more_elements'
-  if [ -n "$host" ]; then run_tests $here -m "not slow"; return; fi
+  if [ -n "$host" ]; then run_tests $here $bits -m "not slow"; return; fi
+  run_tests $bits -k "CUDA and (interpreted or compiled)" || rc=1
   run_tests $here/test_device.py -k "not ($apart)" || rc=1
   run_tests $here/test_device_jit.py || rc=1
   run_tests $here/test_device.py -k "$apart" || rc=1

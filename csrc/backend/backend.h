@@ -1,25 +1,22 @@
 // Owns the contract of a back-end: it makes a checked plan ready for the device that the tensors are on, and the result
-// runs it. Whoever adds a back-end implements these two classes in a folder of its own and adds a row to registry.cc;
-// nothing else knows a back-end by name.
+// runs it. Whoever adds a back-end implements these two classes in a folder of its own and adds a row to
+// plan/devices.def; nothing else knows a back-end by name.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "../plan/plan.h"
 #include "../plan/step.h"
 #include "../program/program.h"
+#include "captured.h"
+#include "place.h"
 
 namespace nos {
-
-// Where and when a call's work is done.
-struct Place {
-  int device = 0;          // number of the device among those of its kind
-  void* stream = nullptr;  // the queue of the framework's work on it (a cudaStream_t); null where there is none
-};
 
 // A plan that has been made ready. It may be run many times, as long as the pointers in the plan stay valid. One thread
 // at a time makes, changes and asks it: the one that holds the GIL.
@@ -48,27 +45,34 @@ class Job {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual const char* name() const = 0;
   virtual bool has_streams() const = 0;  // whether a Place needs its stream
-  // Throws where no step can be run, whatever the tensors are: inside somebody's capture of a graph.
+  // Throws where no step can run at all, whatever the tensors are: while somebody else captures the stream into a CUDA
+  // graph, for example.
   virtual void check(const Place& place) const = 0;
   // programs[t.program + slice] is the program of a tensor's slice.
   virtual std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs,
                                        const Place& place) const = 0;
+  // A step that a graph of the device can hold. row_program[r]: the program whose scalars row r holds; in_capture: it
+  // may be made and set inside a capture. Throws TensorError where the device has no graphs.
+  virtual std::unique_ptr<CapturedStep> capture(const Plan& plan, std::span<const Program* const> programs,
+                                                std::span<const uint32_t> row_program, Capacity capacity,
+                                                bool in_capture, const Place& place) const = 0;
 };
 
-// The back-end of tensors on the CPU, or on a CUDA device. Throws TensorError where this build has none.
-const Backend& backend_of(bool on_cuda);
+// What a bug report needs to know of a back-end, also of one that this build lacks: names and values.
+using Facts = std::vector<std::pair<std::string, std::variant<bool, int, std::string, std::vector<std::string>>>>;
 
-// What a bug report needs to know of CUDA.
-struct CudaReport {
-  bool enabled = false;  // compiled
-  std::string toolkit, architectures, status, jit;
-  std::vector<std::string> devices;  // one line each
-};
-CudaReport cuda_report();
+// The back-end of a kind of device. Throws TensorError where this build has none.
+const Backend& backend_of(DeviceKind kind);
+// Of every kind of device, by its name.
+std::vector<std::pair<std::string, Facts>> facts_of_backends();
 
-const Backend& cpu_backend();
-const Backend& cuda_backend();  // only where it was compiled
+// What a folder <name> defines: <name>_backend(), which throws TensorError where it is not compiled, and
+// <name>_facts().
+#define NOS_DEVICE(name, dlpack)   \
+  const Backend& name##_backend(); \
+  Facts name##_facts();
+#include "../plan/devices.def"
+#undef NOS_DEVICE
 
 }  // namespace nos

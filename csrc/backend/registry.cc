@@ -1,36 +1,25 @@
-// The back-ends that this build has, by the kind of device.
+// Says which back-end serves which kind of device: the one of its row in devices.def.
 #include "backend.h"
-
-#ifdef NOS_HAVE_CUDA
-#include "cuda/jit/jit.h"
-#include "cuda/runtime/runtime.h"
-#endif
 
 namespace nos {
 
-#ifdef NOS_HAVE_CUDA
-
-const Backend& backend_of(bool on_cuda) { return on_cuda ? cuda_backend() : cpu_backend(); }
-
-CudaReport cuda_report() {
-  CudaReport out{true, NOS_CUDA_TOOLKIT, NOS_CUDA_ARCHITECTURES, "on", cuda::jit::status(), {}};
-  std::string problem;
-  out.devices = cuda::device_names(problem);
-  if (!problem.empty()) out.status = "built, but there is no device to use: " + problem;
-  return out;
+const Backend& backend_of(DeviceKind kind) {
+  switch (kind) {
+#define NOS_DEVICE(name, dlpack) \
+  case DeviceKind::name:         \
+    return name##_backend();
+#include "../plan/devices.def"
+#undef NOS_DEVICE
+  }
+  throw std::logic_error("a device of no kind");
 }
 
-#else
-
-const Backend& backend_of(bool on_cuda) {
-  if (on_cuda)
-    throw TensorError("params are on a CUDA device and this build has no CUDA back-end (" NOS_CUDA_STATUS
-                      "); move the tensors to the CPU");
-  return cpu_backend();
+std::vector<std::pair<std::string, Facts>> facts_of_backends() {
+  return {
+#define NOS_DEVICE(name, dlpack) {#name, name##_facts()},
+#include "../plan/devices.def"
+#undef NOS_DEVICE
+  };
 }
-
-CudaReport cuda_report() { return {false, NOS_CUDA_TOOLKIT, "", NOS_CUDA_STATUS, "off: no CUDA", {}}; }
-
-#endif
 
 }  // namespace nos

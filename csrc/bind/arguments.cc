@@ -56,7 +56,7 @@ uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint
                                  std::to_string(low) + " to " + std::to_string(high));
   };
   py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(value));
-  if (!integer) {  // 3.0 and a tensor holding 3 will do
+  if (!integer) {  // 3.0 and a tensor that holds 3 are accepted, too
     forget_error();
     const double number = read_number(name, value);
     if (number != std::floor(number) || std::isinf(number)) throw bad();

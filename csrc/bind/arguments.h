@@ -1,5 +1,4 @@
-// Owns the reading of scalar arguments: numbers, integers and keyword names, each with an error that names the
-// argument.
+// Owns the reading of scalar arguments: numbers, integers and keyword names. Every error names the argument.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -9,33 +8,37 @@
 
 namespace nos::bind {
 
-// Forgets the Python error that is set, to report another in its place; throws it instead where it is not about the
-// value at hand: memory has run out, or the user has interrupted.
+// Clears the Python error that is set, so that another can be reported in its place. If the error is not about the
+// value at hand, because memory has run out or the user has interrupted, it is thrown instead.
 void forget_error();
 
-// An interned string, which the caller keeps for good or releases.
+// Returns an interned string. The caller keeps it for good or releases it.
 PyObject* interned(const char* text);
 
-// A double from a number or a one-element tensor. Text is refused. py::type_error names the argument.
+// Reads a double from a number or a one-element tensor. Text is refused. Throws py::type_error, which names the
+// argument.
 double read_number(std::string_view name, PyObject* value);
 
-// An integer (or a number that is one) from low to high. py::type_error or std::invalid_argument.
+// Reads an integer, or a number that is one, from low to high. Throws py::type_error or std::invalid_argument.
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high);
 
-// True or False, also as 0 or 1 or NumPy's. py::type_error names the argument: text and the like is no answer.
+// Reads True or False, also as 0 or 1 or as NumPy's. Throws py::type_error, which names the argument, for text and the
+// like.
 bool read_flag(std::string_view name, PyObject* value);
 
-// What was given, for messages: nos_ext._numbers.shown.
+// Returns what was given, in the form that messages use: nos_ext._numbers.shown.
 std::string shown(PyObject* value);
 
-// The arguments of a METH_FASTCALL | METH_KEYWORDS call: positional by place or name, then keywords by name.
+// The arguments of a METH_FASTCALL | METH_KEYWORDS call. Positional ones may be given by position or by name, the
+// others by name.
 class Arguments {
  public:
   Arguments(PyObject* const* args, Py_ssize_t count, PyObject* names) : args_(args), count_(count), names_(names) {}
 
-  // Positional argument number i, also under its name. Throws py::type_error when it is missing or given twice.
+  // Returns positional argument number i, which may also be given by name. Throws py::type_error when it is missing or
+  // given twice.
   PyObject* positional(Py_ssize_t i, std::string_view name);
-  // Refuses more than n positional arguments.
+  // Throws py::type_error for more than n positional arguments.
   void at_most(Py_ssize_t n, std::string_view function) const;
   // Calls visit(name, value) for every keyword that positional() has not taken.
   template <class Visit>
@@ -51,7 +54,7 @@ class Arguments {
   PyObject* const* args_;
   Py_ssize_t count_;
   PyObject* names_;
-  // Keywords that stood for positional arguments; as many can as there are of these.
+  // How many keywords may stand for positional arguments: as many as there are of these.
   static constexpr size_t kMostTaken = 4;
   bool is_taken(Py_ssize_t k) const { return std::find(taken_, taken_ + num_taken_, k) != taken_ + num_taken_; }
   Py_ssize_t taken_[kMostTaken];

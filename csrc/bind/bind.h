@@ -1,4 +1,6 @@
-// The binders of the module; each adds one topic. Python and torch appear in this folder only.
+// The binders of the module; each adds one topic. Python and torch appear in this folder only. It knows no back-end by
+// name but in two places, for functions that no other back-end could have: py_jit.cc binds the compiled tier of CUDA,
+// and set_tuning in py_apply.cc the CPU's cutting of the work.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -1,14 +1,12 @@
 #include "call.h"
 
-#include "arguments.h"
-
 namespace py = pybind11;
 
 namespace nos::bind {
 namespace {
 
-// The Program in a pybind11 object, in a tenth of the time of py::cast, which looks the type up twice. The only use of
-// pybind11's private parts; what it gives is compared with py::cast's result before it is relied on.
+// Returns the Program in a pybind11 object, in a tenth of the time of py::cast, which looks the type up twice. Nothing
+// else here uses pybind11's private parts. What they give is compared with py::cast's result before it is relied on.
 static_assert(PYBIND11_VERSION_MAJOR == 3, "nos_ext builds with pybind11 3: see how this version lays out an instance");
 const Program* value_of(PyObject* source) {
   const auto* instance = reinterpret_cast<const py::detail::instance*>(source);
@@ -19,7 +17,8 @@ const Program* value_of(PyObject* source) {
 
 const Program& read_program(std::string_view name, PyObject* source, py::object& keep) {
   if (PyBytes_Check(source) || PyByteArray_Check(source) || PyMemoryView_Check(source)) {
-    static py::dict& known = *new py::dict();  // bytecode -> Program; leaked, as the interpreter may be gone at exit
+    // bytecode -> Program. Never freed, as the interpreter may be gone at exit.
+    static py::dict& known = *new py::dict();
     auto key = py::reinterpret_steal<py::object>(PyBytes_FromObject(source));
     if (!key) throw py::error_already_set();
     if (!known.contains(key)) {
@@ -29,7 +28,7 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
     keep = known[key];
     source = keep.ptr();
   }
-  static PyTypeObject* known = nullptr;  // a type whose instances value_of has been seen to read right
+  static PyTypeObject* known = nullptr;  // a type for whose instances value_of has been seen to read correctly
   if (Py_TYPE(source) == known)
     if (const Program* program = value_of(source)) return *program;
   if (!py::isinstance<Program>(source))

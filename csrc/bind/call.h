@@ -1,19 +1,17 @@
-// Owns what apply_rule and apply_population share: programs from Python objects, and the way of C++ exceptions into
-// Python.
+// Owns what apply_rule and apply_population share: how programs come out of Python objects, and how C++ exceptions get
+// into Python.
 #pragma once
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
-#include <memory>
 #include <new>
-#include <span>
 #include <stdexcept>
+#include <string_view>
 
 #include "../program/program.h"
 
 namespace nos::bind {
 
-// The program of a nos_ext.Program or of bytes; `keep` owns it. `name` is the argument's name in messages.
+// Returns the program of a nos_ext.Program or of bytes; `keep` owns it. `name` is what messages call the argument.
 const Program& read_program(std::string_view name, PyObject* source, pybind11::object& keep);
 
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
@@ -22,7 +20,7 @@ inline PyCFunction fast_function(FastFunction f) {
 }
 void add_function(pybind11::module_& m, PyMethodDef& definition);
 
-// Calls f and returns None; turns C++ exceptions into Python's, as pybind11 does for its own functions.
+// Calls f and returns None. C++ exceptions become Python's, as pybind11 does it for its own functions.
 template <class F>
 PyObject* guarded(const F& f) {
   try {

@@ -2,8 +2,8 @@
 
 namespace {
 
-// pybind11 throws its own std::runtime_error where Python cannot make a list or a tuple; Python's MemoryError is set
-// already and is the one to report.
+// pybind11 throws its own std::runtime_error where Python cannot make a list or a tuple. Python's MemoryError is
+// already set by then, and is the one to report.
 void translate_memory_error(std::exception_ptr error) {
   try {
     std::rethrow_exception(error);
@@ -14,7 +14,7 @@ void translate_memory_error(std::exception_ptr error) {
 
 }  // namespace
 
-// Everything but the check below; the module's name, nos_ext._C, is the importer's.
+// Fills the module. The function below checks the interpreter first, and the name nos_ext._C comes from the importer.
 PYBIND11_MODULE(nos_ext_core, m) {
   pybind11::register_local_exception_translator(&translate_memory_error);
   m.doc() = "Compiled core of nos_ext: programs, the plan and the back-ends.";
@@ -28,8 +28,9 @@ PYBIND11_MODULE(nos_ext_core, m) {
   nos::bind::bind_child(m);
 }
 
-// What the module keeps for its whole life (types, interned names, programs) belongs to one interpreter. pybind11's own
-// start already waits for ever in another one, so this comes before it.
+// What the module keeps for its whole life (types, interned names, programs) belongs to one interpreter, so it refuses
+// to be imported into another one. pybind11's own initialisation would wait there for ever, so the check comes before
+// it.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__C() {
   if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit_nos_ext_core();
   PyErr_SetString(

@@ -4,22 +4,20 @@
 #include <iterator>
 #include <optional>
 
-#include "tensor_type.h"
-
 namespace nos::bind {
 namespace {
 
-// A cache is for lists that take turns: the tensors of a few networks, or the parameters of one, each in a call of its
-// own. Beyond this many tensors, or programs (whose machine code a job of a population keeps), the half that was used
-// longest ago is forgotten: some ten megabytes.
+// A cache serves lists that take turns: the tensors of a few networks, or the parameters of one network, each in a call
+// of its own. When there are more tensors than this, or more programs (a job of a population keeps their machine code),
+// the half that was not used for longest is dropped. The limit amounts to some ten megabytes.
 constexpr size_t kMostTensors = size_t{1} << 17, kMostPrograms = 4096;
 
-// Of lists with one first parameter, as many are kept as can be looked through while a job is made.
+// At most so many entries have the same first parameter: as many as can be searched in the time in which a job is made.
 constexpr std::ptrdiff_t kMostOfOneKey = 8;
 
-// Below this much work (Job::busy) handing the GIL over and back costs more than it gives.
+// With less work than this (Job::busy, in ns) it costs more to release and take back the GIL than it gives.
 constexpr int64_t kReleaseGil = 6'000;
-// The same for every tensor, whose memory has to be owned then: about thirty times what that costs.
+// The same per tensor, since then the call has to own the memory of every tensor. It is thirty times what that costs.
 constexpr int64_t kOwnTensor = 4'000;
 
 }  // namespace
@@ -32,7 +30,7 @@ void ReadyJob::run(const StepArgs& args, TensorLists& lists) const {
   Job& job = *entry_->job;
   if (!is_long()) return job.run(args, programs_, place_);
   lists.own_memory(entry_->snapshot);
-  job.get_ready(args);  // here, as it takes a lock that a child forked meanwhile would find taken
+  job.get_ready(args);  // now, as it takes a lock, which a child that is forked meanwhile would find locked for ever
   const pybind11::gil_scoped_release release;
   job.run(args, programs_, place_);
 }
@@ -49,20 +47,19 @@ PlanCache::Fit PlanCache::fit(const Entry& entry, TensorLists& tensors, std::spa
 }
 
 Place PlanCache::place_of(const Entry& entry, const TensorLists& tensors) {
-  Place place{entry.device, nullptr};
-  if (entry.backend->has_streams()) place.stream = current_stream(tensors.object(entry.on_device), entry.device);
+  const Place place = tensors.place(*entry.backend, entry.device);
   entry.backend->check(place);
   return place;
 }
 
-// False where the job has to be made anew.
+// Returns false where the job has to be made anew.
 bool PlanCache::move(Entry& entry, const TensorLists& tensors, const Place& place) {
   if (entry.users > 0 || !move_gradients(entry.job->plan, tensors.lists()[bytecode::kG], entry.tensor_index))
     return false;
   try {
     entry.job->move(place);
   } catch (...) {
-    forget(&entry);  // its plan and its snapshot disagree
+    forget(&entry);  // its plan and its snapshot no longer agree
     throw;
   }
   tensors.refresh(entry.snapshot);
@@ -72,16 +69,10 @@ bool PlanCache::move(Entry& entry, const TensorLists& tensors, const Place& plac
 std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::span<const Program* const> programs,
                                                   const CallShape& shape) {
   auto made = std::make_shared<Entry>();
-  tensors.read();
-  made->snapshot = tensors.snapshot();
-  tensors.check_storage();
-  tensors.check_unmoved(made->snapshot);
-  tensors.read();
+  made->snapshot = tensors.read_anew();
   const auto& params = tensors.lists()[0].tensors;
-  const auto there = std::ranges::find(params, true, &TensorRef::on_cuda);
-  made->backend = &backend_of(there != params.end());
-  made->on_device = there == params.end() ? 0 : static_cast<size_t>(there - params.begin());
-  made->device = there == params.end() ? 0 : there->device;
+  if (!params.empty()) made->device = params[0].device;  // make_plan refuses others
+  made->backend = &backend_of(made->device.kind);
   const Place place = place_of(*made, tensors);
   Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population);
   if (!shape.row_of.empty())
@@ -94,8 +85,8 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
   return made;
 }
 
-// Python code may run, and with it other calls that use this cache, wherever tensors are read: entries are owned here
-// while they are looked at.
+// Wherever tensors are read, Python code may run, and with it other calls that use this cache. So entries are owned
+// here while they are looked at.
 ReadyJob PlanCache::get(TensorLists& tensors, std::span<const Program* const> programs, const CallShape& shape) {
   std::shared_ptr<Entry> replaced;
   const auto place_in = [&](const std::shared_ptr<Entry>& entry) -> std::optional<Place> {

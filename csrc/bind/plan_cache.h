@@ -1,5 +1,5 @@
-// Owns the jobs of earlier calls, whatever their back-end: a job is used again while its tensors are the same, and
-// pointed elsewhere while only gradients have moved. Guarded by the GIL.
+// Owns the jobs of earlier calls, whatever their back-end. A job is used again while its tensors are the same; if only
+// gradients have moved, it is pointed at their new addresses. Guarded by the GIL.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,11 +13,11 @@
 
 namespace nos::bind {
 
-// What a job depends on beside tensors and programs.
+// What a job depends on besides tensors and programs.
 struct CallShape {
   uint32_t tensor_index = 0;           // number of the first parameter in the key of random draws
-  uint32_t population = 0;             // slices along the leading dimension; 0: none
-  std::span<const uint32_t> row_of{};  // row of the scalars for every parameter; empty: all have the first
+  uint32_t population = 0;             // slices along the leading dimension; 0 for none
+  std::span<const uint32_t> row_of{};  // of each parameter: the row of its scalars; empty if all have the first
 };
 
 class PlanCache {
@@ -27,16 +27,15 @@ class PlanCache {
     uint32_t tensor_index, population;
     size_t programs;
     const Backend* backend;
-    int device;
-    size_t on_device;  // number of a tensor that is on the device
+    Device device;
     std::shared_ptr<Job> job;
     const void* key = nullptr;
     uint64_t last_use = 0;
-    int users = 0;  // ReadyJobs: while there is one, the job stays as it is
+    int users = 0;  // number of ReadyJobs; while there is one, the job is not changed
   };
 
  public:
-  // A job for the tensors of one call, which nobody points elsewhere meanwhile.
+  // A job for the tensors of one call. Nobody points it at other gradients while this object lives.
   class ReadyJob {
    public:
     ReadyJob(std::shared_ptr<Entry> entry, std::span<const Program* const> programs, const Place& place)
@@ -49,12 +48,12 @@ class PlanCache {
       if (entry_) --entry_->users;
     }
 
-    // Whether run() gives the GIL away.
+    // Whether run() releases the GIL.
     bool is_long() const;
-    // What the tensors must still be when it runs.
+    // The tensors must still be like this when the job runs.
     const Snapshot& tensors() const { return entry_->snapshot; }
-    // Runs the job; without the GIL where that pays, and then as an owner of the tensors' memory. Throws before the
-    // first write or not at all.
+    // Runs the job. Where it pays, it releases the GIL and owns the tensors' memory meanwhile. Throws before the first
+    // write or not at all.
     void run(const StepArgs& args, TensorLists& tensors) const;
 
    private:
@@ -63,8 +62,8 @@ class PlanCache {
     Place place_;
   };
 
-  // Reads the tensors, which have been settled (TensorLists::settle), and finds or makes their job. programs must live
-  // until it has run. Throws TensorError and what the back-end throws; nothing has been written by then.
+  // Reads the tensors and finds or makes their job. TensorLists::settle has been called before, and the programs live
+  // until the job has run. Throws TensorError and what the back-end throws; nothing has been written by then.
   ReadyJob get(TensorLists& tensors, std::span<const Program* const> programs, const CallShape& shape);
 
  private:
@@ -81,7 +80,7 @@ class PlanCache {
   std::unordered_multimap<const void*, std::shared_ptr<Entry>> entries_;  // by the address of the first parameter
   std::shared_ptr<Entry> last_;                                           // the one that was used last
   uint64_t uses_ = 0;
-  size_t tensors_ = 0, programs_ = 0;  // in all entries
+  size_t tensors_ = 0, programs_ = 0;  // their numbers in all entries
 };
 
 using ReadyJob = PlanCache::ReadyJob;

@@ -1,4 +1,5 @@
-// apply_rule as a METH_FASTCALL function: in the steady state nothing is allocated per tensor and no Python code runs.
+// Binds apply_rule as a METH_FASTCALL function. In the steady state it allocates nothing per tensor and runs no Python
+// code.
 #include <pybind11/stl.h>
 
 #include "../backend/cpu/engine.h"

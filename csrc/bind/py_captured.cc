@@ -1,15 +1,13 @@
-// CapturedStep: a step that a CUDA graph can hold. nos_ext/captured.py is its public face and owns names and defaults.
+// Binds CapturedStep, a step that a graph of the device can hold. nos_ext/captured.py is its public face, with names
+// and defaults.
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <optional>
+#include <memory>
 
-#include "../backend/cuda/runtime/captured_step.h"
+#include "../backend/backend.h"
 #include "arguments.h"
 #include "bind.h"
-#include "call.h"
 #include "instances.h"
-#include "tensor_type.h"
 #include "tensors.h"
 
 namespace py = pybind11;
@@ -23,23 +21,16 @@ class PyCapturedStep {
   PyCapturedStep(const py::list& programs, bool population, py::object params, py::object grads,
                  const std::vector<py::object>& states, const std::vector<uint32_t>& group_of, uint32_t rows,
                  uint32_t tensor_index, uint32_t max_instructions, uint32_t max_scalars, uint32_t max_temporaries,
-                 bool in_capture)
-      : in_capture_(in_capture) {
+                 bool in_capture) {
     tensors_.add("params", params, Access::write);
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
       tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
     tensors_.settle();
-    tensors_.read();
-    if (!std::ranges::any_of(tensors_.lists()[0].tensors, &TensorRef::on_cuda))
-      throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
+    tensors_.read_anew();
     std::vector<const Program*> list;
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
-    const Snapshot known = tensors_.snapshot();
-    tensors_.check_storage();
-    tensors_.check_unmoved(known);
-    tensors_.read();
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
     Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
     if (!population)
@@ -48,74 +39,37 @@ class PyCapturedStep {
       throw TensorError("no parameter has a gradient and elements; there is nothing to capture");
     std::vector<uint32_t> row_program(rows, 0);
     for (uint32_t r = 0; population && r < rows; ++r) row_program[r] = r;
-    first_ = plan.tensors[0].index - tensor_index;
-    const int device = tensors_.lists()[0].tensors[first_].device;
-    const cuda::OnDevice on(device);
-    uploading(device, [&](cudaStream_t stream) {
-      step_.emplace(plan, list, row_program, cuda::Capacity{max_instructions, max_scalars, max_temporaries}, device,
-                    stream);
-    });
+    device_ = tensors_.lists()[0].tensors[0].device;  // make_plan refuses others
+    const Capacity capacity{max_instructions, max_scalars, max_temporaries};
+    backend_ = &backend_of(device_.kind);
+    step_ = backend_->capture(plan, list, row_program, capacity, in_capture, place());
     keep_ = py::make_tuple(params, grads, py::cast(states));
   }
 
-  // Row r's scalars: one value per hyperparameter of its program. sources: addresses of device memory that values are
-  // read from instead, or 0; wide: bit i where that is a double.
+  // Sets the scalars of row r, one value for each hyperparameter of its program. `sources` has addresses of device
+  // memory from which the values are read instead, or 0. Bit i of `wide` says that value i is a double there.
   void set_row(uint32_t r, uint64_t seed, double total_steps, const std::vector<double>& hypers,
                const std::vector<uintptr_t>& sources, uint64_t wide) {
     std::vector<const void*> from;
     for (const uintptr_t address : sources) from.push_back(reinterpret_cast<const void*>(address));
-    edit([&](cuda::CapturedImage& image) {
-      if (r >= image.rows() || std::max(hypers.size(), from.size()) > cuda::kRowHypers)
-        throw std::out_of_range("row or hyperparameters");
-      return std::vector{image.set_row(r, seed, total_steps, hypers, from, wide)};
-    });
+    step_->set_row(r, seed, total_steps, hypers, from, wide, place());
   }
-  // counter: address of a float64 in device memory that holds the number of the step, or 0.
+  // `counter` is the address of a float64 in device memory that holds the number of the step, or 0.
   void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, uintptr_t counter) {
-    edit([&](cuda::CapturedImage& image) {
-      return std::vector{
-          image.set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const double*>(counter))};
-    });
+    step_->set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const double*>(counter), place());
   }
   void load(uint32_t k, const Program& program) {
     check_states(program);
-    edit([&](cuda::CapturedImage& image) {
-      if (k >= image.job().programs.size()) throw std::out_of_range("program number");
-      return image.load(k, program);
-    });
+    step_->load(k, program, place());
   }
   void launch() {
-    const cuda::OnDevice on(step_->device());
-    step_->launch(static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device())));
+    step_->launch(place());
     tensors_.mark_modified();
   }
-  uint32_t steps_done() {
-    const cuda::OnDevice on(step_->device());
-    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device()));
-    if (cuda::is_capturing(stream)) refuse_capture();
-    return step_->steps_done(stream);
-  }
+  uint32_t steps_done() { return step_->steps_done(place()); }
 
  private:
-  int device() const { return tensors_.lists()[0].tensors[first_].device; }
-  [[noreturn]] static void refuse_capture() {
-    throw std::runtime_error(
-        "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "
-        "inside");
-  }
-  // Calls work(stream) with the stream that uploads go to: the current one, or beside a capture one of their own.
-  template <class F>
-  void uploading(int device, const F& work) const {
-    auto* stream = static_cast<cudaStream_t>(current_stream(tensors_.object(first_), device));
-    if (!cuda::is_capturing(stream)) {
-      cuda::CapturedStep::settle();
-      return work(stream);
-    }
-    if (!in_capture_) refuse_capture();
-    cuda::BesideCapture beside(device);
-    work(beside.stream());
-    beside.finish();
-  }
+  Place place() const { return tensors_.place(*backend_, device_); }
   void check_states(const Program& program) const {
     const size_t lists = tensors_.lists().size() - 2;
     if (program.states().size() > lists)
@@ -123,20 +77,12 @@ class PyCapturedStep {
                                   " states but state has " + std::to_string(lists) +
                                   " lists; make the captured step with as many as its largest rule needs");
   }
-  template <class F>
-  void edit(const F& change) {
-    const cuda::OnDevice on(step_->device());
-    uploading(step_->device(), [&](cudaStream_t stream) {
-      step_->begin_edit();
-      step_->upload(change(step_->image()), stream);
-    });
-  }
 
-  const bool in_capture_;  // may be made and set inside a capture; what is set then is there before the graph runs
   TensorLists tensors_;
-  size_t first_ = 0;  // a parameter on the device
-  py::object keep_;   // the lists of tensors: the graph holds their addresses
-  std::optional<cuda::CapturedStep> step_;
+  Device device_;
+  const Backend* backend_;
+  py::object keep_;  // the lists of tensors: the graph holds their addresses
+  std::unique_ptr<CapturedStep> step_;
 };
 
 }  // namespace

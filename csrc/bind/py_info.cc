@@ -4,8 +4,6 @@
 #include <stdexcept>
 
 #include "../backend/backend.h"
-#include "../backend/cpu/engine.h"
-#include "../backend/cpu/kernels.h"
 #include "../ops/float_environment.h"
 #include "../ops/philox.h"
 #include "../program/bytecode.h"
@@ -19,35 +17,20 @@ namespace nos::bind {
 namespace {
 
 py::dict build_info() {
-  py::dict cpu;
-  cpu["isa"] = cpu::isa().name;
-  cpu["isas"] = cpu::usable_isas();
-#ifdef _OPENMP
-  cpu["openmp"] = true;
-#else
-  cpu["openmp"] = false;
-#endif
-  cpu["threads"] = cpu::max_threads();
-  cpu["native"] = cpu::native_status();
   py::dict out;
   out["version"] = NOS_VERSION;
   out["bytecode_version"] = bytecode::kVersion;
   out["compiler"] = "g++ " __VERSION__;
-  out["cpu"] = cpu;
-  const CudaReport report = cuda_report();
-  py::dict cuda;
-  cuda["enabled"] = report.enabled;
-  cuda["toolkit"] = report.toolkit;
-  cuda["architectures"] = report.architectures;
-  cuda["devices"] = report.devices;
-  cuda["status"] = report.status;
-  cuda["jit"] = report.jit;
-  out["cuda"] = cuda;
+  for (const auto& [backend, facts] : facts_of_backends()) {
+    py::dict about;
+    for (const auto& [name, value] : facts) about[py::str(name)] = value;
+    out[py::str(backend)] = about;
+  }
   out["torch_tensors"] = TorchTensor::status();
   return out;
 }
 
-// FloatEnvironment for a `with` block of Python code.
+// A FloatEnvironment for a `with` block of Python code.
 class FloatBlock {
  public:
   void enter() {

@@ -1,4 +1,4 @@
-// The compiled tier of the CUDA back-end: its settings, and what tests, benches and the curious look into.
+// Binds the compiled tier of the CUDA back-end: its settings, and what tests, benches and curious users look into.
 #include <pybind11/stl.h>
 
 #include "../backend/cuda/jit/nvrtc.h"
@@ -13,7 +13,7 @@ namespace {
 
 namespace jit = cuda::jit;
 
-// One name per slot.
+// `names` has the name of a dtype for each slot.
 std::array<DType, kMaxSlots> read_dtypes(const Program& program, const std::vector<std::string>& names) {
   const size_t slots = bytecode::kFirstState + program.states().size();
   if (names.size() != slots)

@@ -1,4 +1,4 @@
-// apply_population: K programs on K slices of stacked tensors, in one call.
+// Binds apply_population: K programs run on K slices of stacked tensors, in one call.
 #include "bind.h"
 #include "call.h"
 #include "plan_cache.h"
@@ -20,7 +20,7 @@ Population read_programs(PyObject* source) {
     throw py::type_error("programs is one program; pass a list of programs (nos_ext.apply_rule takes one)");
   if (!py::hasattr(source, "__iter__") && !PySequence_Check(source))
     throw py::type_error("programs is " + shown(source) + "; pass a list of programs");
-  // its own: reading a program may run Python code
+  // A copy, as reading a program may run Python code.
   const auto items = py::reinterpret_steal<py::object>(PySequence_Tuple(source));
   if (!items) throw py::error_already_set();
   const auto n = static_cast<size_t>(PyTuple_GET_SIZE(items.ptr()));
@@ -36,7 +36,7 @@ Population read_programs(PyObject* source) {
   return out;
 }
 
-// The scalars of all slices, as the engine takes them.
+// The scalars of all slices, in the form that the engine takes.
 struct Rows {
   Rows(std::span<const Program* const> programs, const CallScalars& scalars) {
     size_t total = 0;
@@ -58,7 +58,7 @@ struct Rows {
   std::vector<uint64_t> seeds;
 };
 
-PlanCache& plans() {  // guarded by the GIL; leaked, as the interpreter may be gone at exit
+PlanCache& plans() {  // guarded by the GIL; never freed, as the interpreter may be gone at exit
   static PlanCache& cache = *new PlanCache();
   return cache;
 }

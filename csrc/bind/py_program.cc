@@ -151,7 +151,7 @@ void bind_program(py::module_& m) {
                                           "' takes " + std::to_string(p.hypers().size()));
             std::vector<double> slots(static_cast<size_t>(p.num_scalars()));
             p.eval_scalars(step, total_steps, hypers, slots);
-            py::list out;  // by hand: pybind11 reports a MemoryError in a vector as a TypeError
+            py::list out;  // not by pybind11, which reports a MemoryError in a vector as a TypeError
             for (const double x : slots) out.append(py::float_(x));
             return out;
           },

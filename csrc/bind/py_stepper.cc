@@ -1,5 +1,5 @@
-// Stepper: what the optimizers of nos_ext.optim keep between steps. In the steady state a step is one call: it sees
-// that nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
+// Binds Stepper, which holds what an optimizer of nos_ext.optim keeps between steps. In the steady state a step is one
+// call. It sees that nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,7 +12,6 @@
 #include "../program/program.h"
 #include "arguments.h"
 #include "bind.h"
-#include "call.h"
 #include "instances.h"
 #include "plan_cache.h"
 #include "scalars.h"
@@ -27,19 +26,19 @@ namespace {
 // The parameters that go into one engine call: those with the same step number and flags.
 struct Part {
   std::vector<uint32_t> members;
-  uint64_t step;  // taken so far
+  uint64_t step;  // number of steps taken so far
   double total_steps;
   bool maximize, stochastic_rounding;
-  std::vector<uint64_t> seeds;  // one per group, all the same
+  std::vector<uint64_t> seeds;  // one for each group, all equal
   std::vector<size_t> row_sizes;
   PlanCache plans;
 };
 
 class Stepper {
  public:
-  // tensors, states: what the engine gets for every parameter; read at every step. counts: the memory of `steps`, a
-  // float64 tensor with the number of steps that every parameter has taken, which counts exactly far beyond the last
-  // step that there can be.
+  // `tensors` and `states` are what the engine gets for every parameter; they are read at every step. `counts` is the
+  // memory of `steps`, a float64 tensor with the number of steps that every parameter has taken. float64 counts exactly
+  // far beyond the last step that there can be.
   Stepper(py::object program, py::list groups, py::dict state, py::tuple hypers, py::tuple flags, py::list tensors,
           py::list states, py::object steps, uintptr_t counts)
       : program_object_(std::move(program)),
@@ -52,8 +51,8 @@ class Stepper {
     for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
   }
 
-  // parts: (members, steps taken, maximize, seed, total_steps, stochastic_rounding) for each engine call. read: as in
-  // step().
+  // Each of `parts` is (members, steps taken, maximize, seed, total_steps, stochastic_rounding) for one engine call.
+  // `read` is what step() gets.
   void divide(const py::list& parts, const py::object& read) {
     watch_.remember();
     if (watch_.params().size() != num_params_)
@@ -89,7 +88,7 @@ class Stepper {
     if (grads.is_none()) grads = gradients();
     if (static_cast<size_t>(PyList_GET_SIZE(grads.ptr())) != watch_.params().size()) return Change::structure;
     if (present_.size() != watch_.params().size() || !same_counts() || !same_presence(grads.ptr()) || at_the_end())
-      change = Change::division;  // which checks the numbers of steps
+      change = Change::division;  // the caller then checks the numbers of steps
     if (change != Change::none) return change;
     take(values, read);
     run(std::move(grads), std::move(scale));
@@ -98,7 +97,7 @@ class Stepper {
 
   py::list gradients() const {
     static PyObject* const grad = interned("grad");
-    const std::vector<py::object> params = watch_.params();  // a property `grad` may change param_groups
+    const std::vector<py::object> params = watch_.params();  // a copy, as a property `grad` may change param_groups
     py::list out(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       PyObject* value = PyObject_GetAttr(params[i].ptr(), grad);
@@ -130,7 +129,7 @@ class Stepper {
     return true;
   }
 
-  // The next step has no number: it keys random draws with 32 bits.
+  // Whether some parameter has taken the last step that has a number: random draws are keyed by 32 bits of it.
   bool at_the_end() const {
     return std::any_of(parts_->begin(), parts_->end(), [](const Part& part) { return part.step >= UINT32_MAX; });
   }
@@ -141,8 +140,8 @@ class Stepper {
     return true;
   }
 
-  // Puts numbers into the rows. read(group, hyper, value) says what a value that is not a float stands for: a float, or
-  // a tensor or function of the step, which is evaluated at every step.
+  // Puts numbers into the rows. read(group, hyper, value) says what a value that is not a float means: a float, or a
+  // tensor or function of the step, which is then evaluated at every step.
   void take(const std::vector<Watch::NewValue>& values, const py::object& read) {
     for (const Watch::NewValue& v : values) {
       const py::object meaning = PyFloat_CheckExact(v.value.ptr()) ? v.value : read(v.group, v.hyper, v.value);
@@ -157,15 +156,15 @@ class Stepper {
 
   void reread(uint64_t steps) {
     if (reread_.empty()) return;
-    const std::vector<Watch::NewValue> values = reread_;  // a function may well call step()
+    const std::vector<Watch::NewValue> values = reread_;  // a copy, as a function may call step()
     for (const Watch::NewValue& r : values) {
       const py::object value = PyCallable_Check(r.value.ptr()) ? r.value(steps) : r.value;
       rows_[r.group * width() + r.hyper] = read_number(program_.hypers()[r.hyper].name, value.ptr());
     }
   }
 
-  // Everything for all parts is made before the first one runs: an error changes nothing. Python code runs only before
-  // the tensors are read, as it may change what they are.
+  // Makes everything for all parts before the first one runs, so that an error changes nothing. Python code runs only
+  // before the tensors are read, since it may change what they are.
   void run(py::object grads, py::object scale) {
     struct Ready {
       CallTensors tensors;
@@ -177,7 +176,7 @@ class Stepper {
     const double grad_scale = read_grad_scale(scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
-    // Functions of the step, and other threads while the engine runs, may come here and divide anew.
+    // A function of the step, or another thread while the engine runs, may call divide() and replace parts_.
     const std::shared_ptr<std::deque<Part>> kept = parts_;
     std::deque<Part>& parts = *kept;
     for (const Part& part : parts) {
@@ -200,15 +199,15 @@ class Stepper {
         r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
       r.tensors->settle();
     }
-    bool gives_gil_away = false;
+    bool releases_gil = false;
     for (size_t k = 0; k < parts.size(); ++k) {
       Ready& r = ready[k];
       r.job.emplace(parts[k].plans.get(*r.tensors, programs, {0, 0, watch_.group_of()}));
-      gives_gil_away |= r.job->is_long();
+      releases_gil |= r.job->is_long();
     }
     if (parts.size() > 1)  // making a job may have run Python code
       for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
-    if (gives_gil_away)  // while one part runs, the tensors of the others may change
+    if (releases_gil)  // while one part runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
     for (size_t k = 0; k < parts.size(); ++k) {
       Part& part = parts[k];
@@ -243,14 +242,14 @@ class Stepper {
   double* const counts_;
   const size_t num_params_ = watch_.params().size();
   std::vector<double> known_counts_;
-  std::vector<bool> present_;  // which parameters had a gradient
-  std::vector<double> rows_;   // hyperparameters of every group
+  std::vector<bool> present_;  // of each parameter: whether it had a gradient
+  std::vector<double> rows_;   // the hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
-  std::vector<std::string> labels_;  // of the lists of states, for messages
+  std::vector<std::string> labels_;  // what messages call the lists of states
   std::shared_ptr<std::deque<Part>> parts_ = std::make_shared<std::deque<Part>>();
 };
 
-// A function in a param group may well refer to the optimizer, so the garbage collector has to see what is held here.
+// A function in a param group may refer to the optimizer, so the garbage collector has to see what a Stepper holds.
 void collectable(PyHeapTypeObject* heap_type) {
   checked_new(heap_type);
   PyTypeObject* type = &heap_type->ht_type;

@@ -98,7 +98,8 @@ std::span<double> CallScalars::hypers(size_t k) {
   return {first, programs_[k]->hypers().size()};
 }
 
-// Calls put(k, read(value)) for every slice k. In a population the value may be a sequence with one item each.
+// Calls put(k, read(value)) for every slice k. In a population the value may be a sequence with one item for each
+// slice.
 template <class Read, class Put>
 void CallScalars::each_slice(std::string_view name, PyObject* value, const Read& read, const Put& put) const {
   const size_t n = programs_.size();
@@ -107,7 +108,8 @@ void CallScalars::each_slice(std::string_view name, PyObject* value, const Read&
     for (size_t k = 0; k < n; ++k) put(k, one);
     return;
   }
-  const auto items = py::reinterpret_steal<py::object>(PySequence_Tuple(value));  // its own: read() may run Python code
+  // A copy, as read() may run Python code.
+  const auto items = py::reinterpret_steal<py::object>(PySequence_Tuple(value));
   if (!items) throw py::error_already_set();
   const auto count = static_cast<size_t>(PyTuple_GET_SIZE(items.ptr()));
   if (count != n)

@@ -1,5 +1,5 @@
-// Owns the keyword arguments of apply_rule and apply_population, rows of program/arguments.def: their reading, their
-// errors, and what the signatures and docstrings say of them.
+// Owns the keyword arguments of apply_rule and apply_population, which are rows of program/arguments.def: how they are
+// read, their errors, and what signatures and docstrings say of them.
 #pragma once
 #include <array>
 #include <cmath>
@@ -14,7 +14,7 @@ namespace nos::bind {
 
 enum class Taker { apply_rule, apply_population };
 
-// The arguments that are no hyperparameters.
+// The arguments that are not hyperparameters.
 enum class Option : uint8_t {
 #define NOS_PLACE(id, taker)
 #define NOS_LR(id, doc)
@@ -25,7 +25,7 @@ enum class Option : uint8_t {
 #undef NOS_OPTION
 };
 
-// A value of each slice of a population, or one for all.
+// One value for each slice of a population, or one for all.
 template <class T>
 class PerSlice {
  public:
@@ -42,13 +42,13 @@ class PerSlice {
   std::vector<T> each_;
 };
 
-// What every gradient is multiplied by: sign (-1 or 1) over the loss scale, whatever the caller's rounding.
+// The factor of every gradient: the sign (-1 or 1) divided by the loss scale, whatever the caller's rounding mode.
 double gradient_factor(double sign, double scale);
 
-// The keyword arguments of one call. programs: one for apply_rule, one for each slice of a population.
+// The keyword arguments of one call. `programs` has one program for apply_rule, and one for each slice of a population.
 class CallScalars {
  public:
-  // Throws py::type_error or std::invalid_argument with the argument, its value and the remedy.
+  // Throws py::type_error or std::invalid_argument, which name the argument, its value and the remedy.
   CallScalars(Taker taker, std::span<const Program* const> programs, const Arguments& arguments);
 
   uint32_t step() const { return static_cast<uint32_t>(step_); }
@@ -57,7 +57,7 @@ class CallScalars {
   double factor() const { return gradient_factor(sign_, scale_); }
   uint64_t seed(size_t k) const { return seed_[k]; }
 
-  // The scalars of slice k: Program::eval_scalars.
+  // Computes the scalars of slice k, as Program::eval_scalars does.
   void evaluate(size_t k, std::span<double> slots) const;
 
  private:
@@ -81,11 +81,11 @@ class CallScalars {
   std::vector<size_t> first_hyper_;     // of each slice
 };
 
-double read_grad_scale(PyObject* value);  // None: 1
+double read_grad_scale(PyObject* value);  // None means 1
 
-// "apply_rule(bytecode_or_program, ..., **hyperparameters)" as inspect.signature reads it.
+// Returns "apply_rule(bytecode_or_program, ..., **hyperparameters)", as inspect.signature reads it.
 std::string signature(Taker taker);
-// The lines of the docstring's "Args" for lr and what follows it.
+// Returns the lines of the docstring's "Args" for lr and the arguments after it.
 std::string option_docs(Taker taker);
 
 }  // namespace nos::bind

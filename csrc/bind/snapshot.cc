@@ -1,5 +1,4 @@
-// Snapshots of TensorLists: whether the plan of an earlier call serves the tensors of this one.
-#include "prefetch.h"
+// Takes and compares snapshots of TensorLists. They tell whether the plan of an earlier call serves these tensors.
 #include "tensor_type.h"
 #include "tensors.h"
 
@@ -7,8 +6,8 @@ namespace nos::bind {
 namespace {
 
 uint64_t kind_of(const TensorRef& t) {
-  return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.on_cuda) << 8 |
-         static_cast<uint64_t>(t.present) << 9 | static_cast<uint64_t>(t.device) << 16;
+  return static_cast<uint64_t>(t.dtype) | static_cast<uint64_t>(t.present) << 8 |
+         static_cast<uint64_t>(t.device.kind) << 16 | static_cast<uint64_t>(t.device.number) << 32;
 }
 
 bool same_dims(const TensorRef& t, const int64_t* dims) {
@@ -29,7 +28,6 @@ Likeness TensorLists::read_like(const Snapshot& known) {
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
     for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
-      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
       TensorRef& out = lists_[l].tensors[i];
       const Snapshot::Tensor& k = known.tensors[number];
       const TensorType* type = k.facts.known ? tensor_type(Py_TYPE(objects_[number])) : nullptr;

@@ -7,7 +7,7 @@
 namespace py = pybind11;
 
 namespace nos::bind {
-// What a program keeps from call to call.
+// The keys of a program's states, which are kept with the program from call to call.
 struct StateKeys {
   explicit StateKeys(const Program& program) {
     for (const std::string& name : program.states()) {
@@ -15,8 +15,8 @@ struct StateKeys {
       labels.push_back("state['" + name + "']");
     }
   }
-  std::vector<py::object> names;    // as keys of dicts
-  std::vector<std::string> labels;  // of their lists, for messages
+  std::vector<py::object> names;    // the names as keys of dicts
+  std::vector<std::string> labels;  // what messages call their lists
 };
 
 namespace {
@@ -60,7 +60,7 @@ void add_by_name(TensorLists& tensors, Taker taker, std::span<const Program* con
                                   joined(programs[k]->states()) +
                                   "; pass the lists in slot order (nos_ext.init_population_state makes them)");
   const StateKeys& keys = keys_of(first);
-  std::array<py::object, bytecode::kMaxStates> lists;  // owned: reading one may run Python code
+  std::array<py::object, bytecode::kMaxStates> lists;  // owned, as reading one may run Python code
   bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == keys.names.size();
   for (size_t s = 0; s < keys.names.size(); ++s) {
     lists[s] = py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(state, keys.names[s].ptr()));
@@ -92,7 +92,7 @@ void add_states(TensorLists& tensors, Taker taker, std::span<const Program* cons
   for (size_t s = 0; s < found; ++s) {
     const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));
     if (!list) throw py::error_already_set();
-    // slices of a population may call a slot differently
+    // Slices of a population may have different names for a slot.
     if (taker == Taker::apply_rule)
       tensors.add(keys_of(*programs[0]).labels[s], list, Access::write);
     else

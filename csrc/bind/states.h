@@ -1,4 +1,5 @@
-// Owns the `state` argument of apply_rule and apply_population: a dict of lists by name, or the lists in slot order.
+// Owns the `state` argument of apply_rule and apply_population, which is a dict of lists by name, or the lists in slot
+// order.
 #pragma once
 #include <span>
 
@@ -8,8 +9,9 @@
 
 namespace nos::bind {
 
-// Adds the lists to those of the call. programs: one for apply_rule, one for each slice of a population, whose slices
-// have the states of their own program. Throws py::type_error or std::invalid_argument with what was given.
+// Adds the lists to those of the call. `programs` has one program for apply_rule, and one for each slice of a
+// population, whose slices have the states of their own programs. Throws py::type_error or std::invalid_argument, which
+// say what was given.
 void add_states(TensorLists& tensors, Taker taker, std::span<const Program* const> programs, PyObject* state);
 
 }  // namespace nos::bind

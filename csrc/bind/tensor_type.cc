@@ -1,5 +1,6 @@
 #include "tensor_type.h"
 
+#include <algorithm>
 #include <iterator>
 #include <stdexcept>
 #include <string>
@@ -11,9 +12,9 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-TensorType g_known[16];  // some models have parameters of several classes
+TensorType g_known[16];  // more than one, as some models have parameters of several classes
 
-// " (torch 2.13.0)" for messages about the framework of a type; empty when it does not say.
+// Returns " (torch 2.13.0)" for messages about the framework of a type, and nothing when it does not tell its version.
 std::string version_of(PyTypeObject* type) {
   const py::object name = py::getattr(reinterpret_cast<PyObject*>(type), "__module__", py::none());
   const std::string root = py::isinstance<py::str>(name) ? std::string(py::str(name)) : std::string();
@@ -24,7 +25,7 @@ std::string version_of(PyTypeObject* type) {
   return " (" + std::string(package) + " " + std::string(py::str(version)) + ")";
 }
 
-// A table of a later major version may point at one that this build can read.
+// A table of a later major version may point to an older one, which this build can read.
 const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
   const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
   if (capsule.is_none()) return nullptr;
@@ -45,7 +46,7 @@ py::object call(PyObject* object, PyObject* method) {
   return py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object, method));
 }
 
-// torch._C's function, which the public one calls after a look at the type of its argument; or else the public one.
+// Returns the function of torch._C, which the public one calls after checking its argument; or else the public one.
 PyObject* increment_function() {
   static PyObject* found = nullptr;
   if (found) return found;
@@ -58,6 +59,13 @@ PyObject* increment_function() {
   return found = f.release().ptr();
 }
 
+// By DeviceKind.
+constexpr DLDeviceType kDLPack[] = {
+#define NOS_DEVICE(name, dlpack) dlpack,
+#include "../plan/devices.def"
+#undef NOS_DEVICE
+};
+
 const TensorType* known_type(PyTypeObject* type) {
   for (const TensorType& k : g_known)
     if (k.type == type) return &k;
@@ -68,7 +76,8 @@ const TensorType* known_type(PyTypeObject* type) {
 
 const TensorType* tensor_type(PyTypeObject* type) {
   if (const TensorType* known = known_type(type)) return known;
-  static const PyTypeObject* other = nullptr;  // a type in C, such as NumPy's array, which cannot become a tensor's
+  // A type made in C, such as NumPy's array, which is no tensor type and cannot become one.
+  static const PyTypeObject* other = nullptr;
   if (type == other) return nullptr;
   const DLPackExchangeAPI* api = exchange_api(type);
   if (!api) {
@@ -79,9 +88,9 @@ const TensorType* tensor_type(PyTypeObject* type) {
     return PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name) == 1;
   };
   const TensorType made{type, api, has("_version"), has("untyped_storage"), TorchTensor::of(type), has("trigger_wait")};
-  if (made.versioned) increment_function();                      // that it is missing must not be found after a write
-  if (const TensorType* known = known_type(type)) return known;  // what ran meanwhile has asked, too
-  Py_INCREF(type);  // a remembered type must not be freed and its address used again
+  if (made.versioned) increment_function();  // if it is missing, that must be found before the first write
+  if (const TensorType* known = known_type(type)) return known;  // Python code that ran meanwhile has asked, too
+  Py_INCREF(type);  // keeps the type alive, so that its address is not reused
   static unsigned next = 0;
   TensorType& slot = g_known[next++ % std::size(g_known)];
   PyTypeObject* forgotten = slot.type;
@@ -90,13 +99,21 @@ const TensorType* tensor_type(PyTypeObject* type) {
   return &slot;
 }
 
-void* current_stream(PyObject* tensor, int device) {
+std::optional<Device> device_of(DLDevice device) {
+  if (device.device_type == kDLCPU || device.device_type == kDLCUDAHost) return Device{};
+  const auto* found = std::ranges::find(kDLPack, device.device_type);
+  if (found == std::end(kDLPack)) return {};
+  return Device{static_cast<DeviceKind>(found - kDLPack), device.device_id};
+}
+
+void* current_stream(PyObject* tensor, Device device) {
   const TensorType* type = tensor_type(Py_TYPE(tensor));
   void* stream = nullptr;
-  if (!type || !type->api->current_work_stream || type->api->current_work_stream(kDLCUDA, device, &stream) != 0) {
+  const DLDeviceType kind = kDLPack[static_cast<size_t>(device.kind)];
+  if (!type || !type->api->current_work_stream || type->api->current_work_stream(kind, device.number, &stream) != 0) {
     if (PyErr_Occurred()) throw py::error_already_set();
     throw std::runtime_error("the framework of " + std::string(Py_TYPE(tensor)->tp_name) + version_of(Py_TYPE(tensor)) +
-                             " does not tell its current CUDA stream; use torch >= 2.10");
+                             " does not tell its current stream; use torch >= 2.10");
   }
   return stream;
 }
@@ -104,7 +121,7 @@ void* current_stream(PyObject* tensor, int device) {
 py::object arrived(PyObject* tensor) {
   const py::dict modules = py::module_::import("sys").attr("modules");
   const py::str name("torch.distributed._functional_collectives");
-  if (!modules.contains(name)) return {};  // nobody can have made one
+  if (!modules.contains(name)) return {};  // without the module nobody can have made one
   const py::object type = py::getattr(modules[name], "AsyncCollectiveTensor", py::none());
   if (type.is_none() || !py::isinstance(tensor, type)) return {};
   if (!py::hasattr(tensor, "wait"))
@@ -130,7 +147,7 @@ Storage storage_of(const TensorType& type, PyObject* tensor) {
     out.begin = static_cast<uintptr_t>(PyLong_AsUnsignedLongLong(begin.ptr()));
     out.bytes = static_cast<size_t>(PyLong_AsUnsignedLongLong(bytes.ptr()));
   }
-  if (PyErr_Occurred()) {  // a wrapper of other tensors, which has no storage of its own
+  if (PyErr_Occurred()) {  // wraps other tensors and has no storage of its own
     forget_error();
     out.object = {};
   }

@@ -3,7 +3,6 @@
 #include <pybind11/numpy.h>
 
 #include "arguments.h"
-#include "prefetch.h"
 #include "tensor_type.h"
 
 namespace py = pybind11;
@@ -13,7 +12,7 @@ namespace {
 
 std::string type_name(py::handle h) { return py::str(py::type::handle_of(h).attr("__name__")); }
 
-// list[index] for messages; the text is made only when there is something to say.
+// Stands for list[index] in messages. The text is made only when there is something to say.
 struct Where {
   const std::string& list;
   size_t index;
@@ -42,7 +41,7 @@ DType dlpack_dtype(Where where, DLDataType t) {
   bad_dtype(where, t.code < std::size(kKinds) ? kKinds[t.code] + bits : "an unknown " + bits + "-bit type");
 }
 
-// reason: what its framework said, or nothing.
+// `reason` is what the tensor's framework said, or nothing.
 [[noreturn]] void no_memory(Where where, PyObject* tensor, const std::string& reason = {}) {
   const auto text = [tensor](const char* attribute) -> std::string {
     try {
@@ -67,12 +66,11 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   out.dtype = dlpack_dtype(where, d.dtype);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
   out.present = true;
-  out.on_cuda = d.device.device_type == kDLCUDA;
-  out.device = out.on_cuda ? d.device.device_id : 0;
-  if (!out.on_cuda && d.device.device_type != kDLCPU && d.device.device_type != kDLCUDAHost) {
+  const std::optional<Device> device = device_of(d.device);
+  if (!device)
     throw TensorError(where + " is on device " + std::string(py::str(py::handle(tensor).attr("device"))) +
                       "; supported are the CPU and CUDA devices");
-  }
+  out.device = *device;
   out.shape = d.shape;
   out.strides = d.strides;
   out.ndim = d.ndim;
@@ -80,7 +78,8 @@ void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRe
   for (int i = 0; i < d.ndim; ++i) out.numel *= d.shape[i];
 }
 
-// Whether a tensor has elements but no memory: FakeTensor, wrappers of other tensors, emptied storages.
+// Whether a tensor has elements but no memory, as FakeTensors, wrappers of other tensors and emptied storages have
+// none.
 bool lacks_memory(const TensorRef& t, const TensorType& type, PyObject* tensor) {
   if (t.numel == 0 || reinterpret_cast<uintptr_t>(t.data) >= kLikelyAddress) return false;
   if (!t.data) return true;
@@ -88,7 +87,7 @@ bool lacks_memory(const TensorRef& t, const TensorType& type, PyObject* tensor) 
   return storage.object && storage.begin == 0;
 }
 
-// Elements from the first one to the last one in memory.
+// The number of elements from the first to the last one in memory.
 int64_t extent(const TensorRef& t) {
   int64_t last = 0;
   for (int d = 0; d < t.ndim; ++d) last += (t.shape[d] - 1) * t.strides[d];
@@ -129,13 +128,14 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
 
 void TensorLists::add(std::string_view name, py::handle sequence, Access access) {
   PyObject* given = sequence.ptr();
-  const bool plain = PyList_Check(given) || PyTuple_Check(given);  // spares the rule of looking up attributes
+  // For a plain sequence no attributes are looked up.
+  const bool plain = PyList_Check(given) || PyTuple_Check(given);
   if (!plain && (tensor_type(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
                  PyBytes_Check(given) || PyDict_Check(given)))
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
   if (!fast) {
-    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // what went wrong on the way
+    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // iterating over it has failed
     forget_error();
     throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
   }
@@ -144,14 +144,11 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   access_.push_back(access);
   TensorList& list = lists_[count_++];
   list.name.assign(name);
-  list.tensors.resize(n);  // every field is set by read(): what an earlier call left does not matter
+  list.tensors.resize(n);  // read() sets every field, so what an earlier call left does not matter
   PyObject* const* items = PySequence_Fast_ITEMS(fast.ptr());
   objects_.insert(objects_.end(), items, items + n);
-  for (size_t i = 0; i < n; ++i) {
-    if (i + kFetchObject < n) prefetch_object(items[i + kFetchObject]);
-    Py_INCREF(items[i]);
-  }
-  // A new type is asked in Python code, during which the list may change.
+  for (size_t i = 0; i < n; ++i) Py_INCREF(items[i]);
+  // Python code is asked about a new type, and may change the list meanwhile.
   const PyTypeObject* type = nullptr;
   for (size_t i = objects_.size() - n; i < objects_.size(); ++i) {
     if (Py_TYPE(objects_[i]) == type || objects_[i] == Py_None) continue;
@@ -165,10 +162,7 @@ void TensorLists::read() {
   array_strides_.clear();
   size_t number = 0;
   for (size_t l = 0; l < count_; ++l)
-    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) {
-      if (number + kFetchBody < objects_.size()) prefetch_body(objects_[number + kFetchBody]);
-      read_one(l, i, number);
-    }
+    for (size_t i = 0; i < lists_[l].tensors.size(); ++i, ++number) read_one(l, i, number);
 }
 
 void TensorLists::read_one(size_t list, size_t index, size_t number) {
@@ -194,8 +188,9 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
   }
 }
 
-// The exchange API exports the raw memory of a lazily negated view. (A conjugated one is complex, which has no dtype
-// here.) On the way, what an asynchronous collective stands for takes its place.
+// Lazily negated views are refused, as the exchange API exports their raw memory. (A conjugated view is complex, and
+// that dtype is refused anyway.) A tensor that stands for an asynchronous collective is replaced by the collective's
+// result.
 void TensorLists::settle() {
   if (all_plain_) return;
   static PyObject* const is_neg = interned("is_neg");
@@ -214,7 +209,7 @@ void TensorLists::settle() {
       }
       const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, is_neg));
       if (!answer)
-        forget_error();  // not torch: such a type has no lazy negation
+        forget_error();  // the type is not torch's, so it has no lazy negation
       else if (answer.ptr() == Py_True)
         negated({list.name, i});
     }
@@ -234,6 +229,16 @@ const void* TensorLists::first_address() const {
   return out.data;
 }
 
+Snapshot TensorLists::read_anew() {
+  read();
+  Snapshot known = snapshot();
+  check_storage();
+  check_unmoved(known);
+  read();
+  return known;
+}
+
+// Refuses tensors that reach beyond their storage, which somebody has made smaller.
 void TensorLists::check_storage() const {
   struct Reach {
     const TensorRef& tensor;
@@ -286,6 +291,10 @@ void TensorLists::own_memory(const Snapshot& known) {
   check_unmoved(known);
 }
 
+Place TensorLists::place(const Backend& backend, Device device) const {
+  return {device.number, backend.has_streams() ? current_stream(objects_[0], device) : nullptr};
+}
+
 void TensorLists::mark_modified() const {
   const auto &params = lists_[0].tensors, &grads = lists_[1].tensors;
   py::list others;
@@ -312,11 +321,11 @@ namespace {
 
 constexpr size_t kPool = 4;
 
-// Not in use by a call, guarded by the GIL; leaked, as the interpreter may be gone at exit.
+// Objects that no call is using. Guarded by the GIL; never freed, as the interpreter may be gone at exit.
 std::vector<std::unique_ptr<TensorLists>>& pool() {
   static auto& lists = *[] {
     auto made = std::make_unique<std::vector<std::unique_ptr<TensorLists>>>();
-    made->reserve(kPool);  // a destructor adds to it, and must not fail
+    made->reserve(kPool);  // a destructor adds to it and must not fail
     return made.release();
   }();
   return lists;

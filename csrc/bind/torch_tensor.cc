@@ -18,7 +18,7 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// Sets `function` to the one of this name. Searches the libraries that torch's module has loaded.
+// Sets `function` to the one with this name, which is searched in the libraries that torch's module has loaded.
 template <class Function>
 bool find(void* library, const char* name, Function& function) {
   function = reinterpret_cast<Function>(dlsym(library, name));
@@ -44,7 +44,7 @@ bool TorchTensor::find_functions(const py::module_& torch) {
   return true;
 }
 
-// Finds the C++ object in the Python object, and the shape in the C++ object.
+// Finds where the Python object points to the C++ object, and where the C++ object keeps the shape.
 bool TorchTensor::find_body(const py::handle& tensor) {
   const uintptr_t body = address(tensor.attr("_cdata"));
   const auto size = static_cast<size_t>(Py_TYPE(tensor.ptr())->tp_basicsize);
@@ -53,14 +53,14 @@ bool TorchTensor::find_body(const py::handle& tensor) {
   if (handle_at_ + sizeof(void*) > size) return false;
   int64_t* sizes = nullptr;
   if (sizes_(handle_of(tensor.ptr()), &sizes) != 0) return false;
-  constexpr uintptr_t kMostBytes = 256;  // that such an object has
+  constexpr uintptr_t kMostBytes = 256;  // such an object has no more bytes
   const uintptr_t at = reinterpret_cast<uintptr_t>(sizes) - body;
   if (at < 2 * sizeof(void*) || at > kMostBytes - (kType + 1) * sizeof(int64_t)) return false;
   sizes_at_ = at;
   return true;
 }
 
-// Whether what is read agrees with what Python says.
+// Whether what is read here agrees with what Python says.
 bool TorchTensor::reads_right(const py::handle& tensor) const {
   const Handle handle = handle_of(tensor.ptr());
   const char* body = body_of(handle);
@@ -87,7 +87,8 @@ const char* TorchTensor::learn(const py::module_& torch) {
   const py::object first = make("float32", py::make_tuple(5, 7));
   if (!find_body(first) || !reads_right(first)) return "a tensor is laid out otherwise";
 
-  // every dtype of the engine and others have numbers of their own, whatever the shape, and so has another device
+  // Every dtype, the engine's and others, must have a number of its own whatever the shape, and another one on another
+  // device.
   std::set<uint64_t> types;
   const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16", "int32", "int16", "bool"};
   for (const char* dtype : dtypes) {
@@ -101,7 +102,7 @@ const char* TorchTensor::learn(const py::module_& torch) {
   }
   if (types.size() != 2 * std::size(dtypes)) return "dtype or device are kept otherwise";
 
-  // what is changed in place is seen where it was
+  // Changes in place must show in the same places.
   const py::object changing = make("float32", py::make_tuple(3, 4));
   const char* const body = body_of(handle_of(changing.ptr()));
   const auto follows = [&] { return body_of(handle_of(changing.ptr())) == body && reads_right(changing); };
@@ -126,10 +127,10 @@ const char* TorchTensor::learn(const py::module_& torch) {
 
 namespace {
 
-// What has been learnt of this process's torch. Guarded by the GIL; written once.
+// What has been learnt of this process's torch. Guarded by the GIL, and written once.
 struct Learnt {
   bool done = false;
-  std::string problem;  // empty: the short way is open
+  std::string problem;  // empty if the short way is open
 };
 Learnt g_learnt;
 

@@ -1,10 +1,10 @@
-// Owns the short way to a torch.Tensor: whether it is what an earlier call has seen, in a quarter of the time of an
-// export through DLPack; and the count of writes to it, without Python's arguments.
+// Owns the short way to a torch.Tensor. It tells whether a tensor is what an earlier call has seen, in a quarter of the
+// time of an export through DLPack, and counts a write to a tensor without a call through Python.
 //
-// The address comes from aoti_torch_get_data_ptr, of the C interface that torch keeps stable. Other answers come from
-// C++ functions of libtorch, by their names. Shape, strides, dtype and device are read where torch keeps them, which
-// torch does not promise: learn() finds the place by experiments with this torch. What is not there or cannot be
-// confirmed is asked for in the long way, with the same results.
+// The address comes from aoti_torch_get_data_ptr, which belongs to the C interface that torch keeps stable. Other
+// answers come from C++ functions of libtorch, which are looked up by name. Shape, strides, dtype and device are read
+// where torch keeps them. torch does not promise that place, so learn() finds it by experiments with this torch. What
+// is missing or cannot be confirmed is asked for in the long way, with the same results.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -16,9 +16,9 @@ namespace nos::bind {
 
 class TorchTensor {
  public:
-  static constexpr int kMostDims = 5;  // of more, torch keeps shape and strides elsewhere
+  static constexpr int kMostDims = 5;  // torch keeps shape and strides elsewhere when there are more
 
-  // What a call has seen of a tensor.
+  // What an earlier call has seen of a tensor.
   struct Facts {
     const void* data = nullptr;
     bool known = false;  // false where the short way is closed
@@ -29,25 +29,26 @@ class TorchTensor {
   };
   enum class Seen { other, moved, same };
 
-  // The short way for objects of exactly this type, or null. Runs Python code and gives the GIL away when it is first
-  // asked for torch's types.
+  // Returns the short way for objects of exactly this type, or null. When it is first asked for torch's types it runs
+  // Python code and releases the GIL.
   static const TorchTensor* of(PyTypeObject* type);
-  // For build_info(): whether the short way is open, or why not.
+  // For build_info(): says whether the short way is open, or why not.
   static std::string status();
 
-  // The facts of a tensor, with dims = its shape and strides, one after the other; none where they are not as given.
+  // Returns the facts of a tensor. `dims` holds its shape and strides, one after the other. If it does not have these,
+  // the facts are not known.
   Facts facts(PyObject* tensor, const void* data, int32_t itemsize, int32_t ndim, const int64_t* dims) const;
 
-  // Compares a tensor with facts of an earlier call. moved: only its address is another, *data.
+  // Compares a tensor with the facts of an earlier call. `moved` means that only its address, *data, is another.
   Seen compare(PyObject* tensor, const Facts& known, const int64_t* dims, const void** data) const {
     const Handle handle = handle_of(tensor);
     const char* body = body_of(handle);
     if (!body || !fits(body, known.type, known.ndim, dims) || is_negated_(handle)) return Seen::other;
-    void* address;  // of a sparse tensor and the like there is none
+    void* address;  // sparse tensors and the like have none
     if (data_ptr_(handle, &address) != 0) return Seen::other;
     *data = address;
     if (address == known.data) return Seen::same;
-    // another address is only taken of a dense tensor: opaque ones have none that is theirs
+    // A new address is accepted for dense tensors only, as that of an opaque one is not its own.
     return is_dense(handle) ? Seen::moved : Seen::other;
   }
 
@@ -59,7 +60,7 @@ class TorchTensor {
            (offset_of(body_of(handle)) + known.extent) * int64_t{known.itemsize} <= bytes;
   }
 
-  // Adds one to autograd's version counter. False where torch does not allow it: to inference tensors.
+  // Adds one to autograd's version counter. Returns false where torch does not allow that, as for inference tensors.
   bool count_write(PyObject* tensor) const {
     if (!count_write_) return false;
     try {
@@ -70,21 +71,21 @@ class TorchTensor {
     return true;
   }
 
-  // Whether it is a lazily negated view, whose memory holds the wrong sign.
+  // Whether a tensor is a lazily negated view, whose memory holds the wrong sign.
   bool is_negated(PyObject* tensor) const {
     const Handle handle = handle_of(tensor);
     return body_of(handle) && is_negated_(handle);
   }
 
  private:
-  // An at::Tensor*, which points at the address of the C++ object. It lies inside the Python object.
+  // An at::Tensor*. It lies inside the Python object and points to the address of the C++ object.
   using Handle = const char* const*;
 
-  static TorchTensor g_way;  // for all
+  static TorchTensor g_way;  // the same for all tensors
   TorchTensor() = default;
   static void experiment();  // in a thread of its own, with the GIL
   bool find_functions(const pybind11::module_& torch);
-  const char* learn(const pybind11::module_& torch);  // null, or what is not as expected
+  const char* learn(const pybind11::module_& torch);  // returns null, or what is not as expected
   bool find_body(const pybind11::handle& tensor);
   bool reads_right(const pybind11::handle& tensor) const;
 
@@ -93,7 +94,8 @@ class TorchTensor {
   }
   static const char* body_of(Handle handle) { return *handle; }
   const int64_t* sizes_of(const char* body) const { return reinterpret_cast<const int64_t*>(body + sizes_at_); }
-  // Dimensions, shape, strides, offset, elements, then dtype and device in the lower bytes of a word.
+  // The words from `sizes` on: shape, strides, offset, number of elements, then dtype and device in the lower bytes of
+  // one.
   static constexpr int kStrides = kMostDims, kOffset = 2 * kMostDims, kType = kOffset + 2;
   static uint64_t type_of(const int64_t* sizes) {
     constexpr uint64_t kTypeBits = (uint64_t{1} << 40) - 1;
@@ -113,9 +115,9 @@ class TorchTensor {
     return layout_(handle, &layout) == 0 && layout == dense_;
   }
 
-  size_t handle_at_ = 0;  // bytes from the Python object
-  size_t sizes_at_ = 0;   // bytes from the C++ object
-  int32_t dense_ = 0;     // the number of the dense layout
+  size_t handle_at_ = 0;  // offset in the Python object, in bytes
+  size_t sizes_at_ = 0;   // offset in the C++ object, in bytes
+  int32_t dense_ = 0;     // the number of torch's dense layout
   int32_t (*data_ptr_)(Handle, void**) = nullptr;
   int32_t (*sizes_)(Handle, int64_t**) = nullptr;
   int32_t (*layout_)(Handle, int32_t*) = nullptr;

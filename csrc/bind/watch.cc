@@ -1,6 +1,5 @@
 #include "watch.h"
 
-#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -34,7 +33,7 @@ void Watch::remember() {
     kept.push_back(py::reinterpret_borrow<py::object>(object));
     return object;
   };
-  // destroyed at the end: a finalizer may look at the optimizer
+  // These are destroyed when the function ends, since a finalizer may look at the optimizer.
   const std::vector<Group> old_groups = std::exchange(groups_, {});
   const std::vector<py::object> old_params = std::exchange(params_, {});
   group_of_.clear();
@@ -76,7 +75,8 @@ bool Watch::same_state(PyObject* state) const {
     if (!is_next(key) || !is_next(entry)) return false;
     if (!PyDict_Check(entry)) continue;
     Py_ssize_t i = 0;
-    for (Py_ssize_t left = PyDict_GET_SIZE(entry); left > 0; --left)  // spares the call that finds the end
+    // Counting spares the call of PyDict_Next that would find the end.
+    for (Py_ssize_t left = PyDict_GET_SIZE(entry); left > 0; --left)
       if (!PyDict_Next(entry, &i, &name, &value) || !is_next(value)) return false;
   }
   return n == entries_.size();
@@ -118,7 +118,7 @@ Change Watch::look(PyObject* groups, PyObject* state, std::vector<NewValue>& val
 }
 
 void Watch::keep(const std::vector<NewValue>& values) {
-  std::vector<py::object> old;  // destroyed at the end, as in remember()
+  std::vector<py::object> old;  // destroyed when the function ends, as in remember()
   for (const NewValue& v : values) {
     if (v.group >= groups_.size()) continue;
     for (Item& item : groups_[v.group].items)

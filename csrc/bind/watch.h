@@ -1,5 +1,5 @@
 // Owns the question whether an optimizer's param_groups and state hold the same objects as when they were last looked
-// at. Everything that is remembered is kept alive, so that an identity means what it says.
+// at. Everything that is remembered is kept alive, so that equal addresses mean the same object.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -7,39 +7,39 @@
 
 namespace nos::bind {
 
-// What has changed since the last look, in the order of the work it makes.
+// What has changed since the last look. A larger value means more work for the optimizer.
 enum class Change : int {
   none = 0,
-  division = 1,   // which parameters go into which engine call: presence of gradients, step numbers, flags
+  division = 1,   // which parameters go into which engine call: gradients that are there or not, step numbers, flags
   structure = 2,  // parameters, states, groups
 };
 
 class Watch {
  public:
-  // hypers: the names of the hyperparameters; flags: the keys of a group whose change is a Change::division.
+  // `hypers` has the names of the hyperparameters. `flags` has the keys of a group whose change is a Change::division.
   Watch(pybind11::list groups, pybind11::dict state, pybind11::tuple hypers, pybind11::tuple flags);
 
-  void remember();  // makes what is there now the base of later comparisons
+  void remember();  // later looks compare with what is there now
 
   struct NewValue {
     size_t group, hyper;
     pybind11::object value;
   };
-  // Values of hyperparameters that have been replaced are added to `values`; the next look finds them again unless
+  // Adds the values of hyperparameters that have been replaced to `values`. The next look finds them again unless
   // keep() is called.
   Change look(PyObject* groups, PyObject* state, std::vector<NewValue>& values) const;
   void keep(const std::vector<NewValue>& values);
 
-  const std::vector<pybind11::object>& params() const { return params_; }  // of all groups
-  const std::vector<uint32_t>& group_of() const { return group_of_; }      // of every parameter
+  const std::vector<pybind11::object>& params() const { return params_; }  // of all groups, in order
+  const std::vector<uint32_t>& group_of() const { return group_of_; }      // of each parameter: the number of its group
   size_t num_groups() const { return groups_.size(); }
-  std::vector<NewValue> values() const;  // of all hyperparameters, as remembered
+  std::vector<NewValue> values() const;  // the values of all hyperparameters, as remembered
 
   int traverse(visitproc visit, void* arg) const;
   void clear();
 
  private:
-  enum Kind : int { ignored = -1, flag = -2, params_key = -3 };  // or the number of a hyperparameter
+  enum Kind : int { ignored = -1, flag = -2, params_key = -3 };  // otherwise the number of a hyperparameter
   struct Item {
     PyObject* key;
     pybind11::object value;
@@ -59,7 +59,7 @@ class Watch {
   std::vector<Group> groups_;
   std::vector<pybind11::object> params_;
   std::vector<uint32_t> group_of_;
-  std::vector<PyObject*> entries_;      // of the state: each key, its entry, the values of the entry
+  std::vector<PyObject*> entries_;      // of the state: each key, its entry, and the values in the entry
   std::vector<pybind11::object> kept_;  // owns what the plain pointers above point to
 };
 

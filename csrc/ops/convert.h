@@ -1,8 +1,8 @@
 // Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even, or stochastic).
 //
-// Integer formulations without a branch, independent of flush-to-zero modes. Overflow goes to infinity, underflow
-// through the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes quiet, which
-// is also what F16C, AVX512-BF16 and aarch64 do.
+// The formulas use integers and no branches, so flush-to-zero modes do not matter. Overflow goes to infinity, and
+// underflow through the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes
+// quiet, as it does with F16C, AVX512-BF16 and on aarch64.
 #pragma once
 #include "portable.h"
 
@@ -45,9 +45,9 @@ NOS_HD uint16_t f32_to_f16(float x) {
   return static_cast<uint16_t>(h | sign);
 }
 
-// Stochastic rounding: to one of the two neighbours of x, to the upper one with the probability (x - lower) / (upper -
-// lower), so that the mean of many results is x. w: 32 random bits. What the target can hold comes back exactly; the
-// neighbour above the largest finite number is infinity; infinities and NaN as above.
+// Stochastic rounding chooses one of the two neighbours of x, the upper one with the probability (x - lower) / (upper -
+// lower), so that the mean of many results is x. `w` is 32 random bits. A value that the target can hold comes back
+// exactly, the neighbour above the largest finite number is infinity, and infinities and NaN are converted as above.
 NOS_HD uint16_t f32_to_bf16_stochastic(float x, uint32_t w) {
   const uint32_t u = bits_as<uint32_t>(x);
   const int32_t a = static_cast<int32_t>(u & 0x7fffffffu);
@@ -55,7 +55,7 @@ NOS_HD uint16_t f32_to_bf16_stochastic(float x, uint32_t w) {
   return a >= 0x7f800000 ? f32_to_bf16(x) : static_cast<uint16_t>(rounded);
 }
 
-// The probability is exact from 2^-14 on, and rounded down to a multiple of 2^-31 below, where a half is subnormal.
+// The probability is exact from 2^-14 on. Below, where a half is subnormal, it is rounded down to a multiple of 2^-31.
 NOS_HD uint16_t f32_to_f16_stochastic(float x, uint32_t w) {
   const uint32_t u = bits_as<uint32_t>(x);
   const uint32_t m = u & 0x7fffffffu;

@@ -1,4 +1,4 @@
-// Owns FloatEnvironment: the rounding and subnormal handling that the engine's bits are promised for.
+// Owns FloatEnvironment, which sets the rounding and the handling of subnormals for which the engine promises its bits.
 #pragma once
 #if defined(__SSE2__)
 #include <xmmintrin.h>
@@ -7,12 +7,13 @@
 
 namespace nos {
 
-// While one lives, this thread rounds to nearest, keeps subnormals, and traps nothing; then the caller's setting is
-// back. A caller may have changed it: fesetround, torch.set_flush_denormal, or a library built with -ffast-math. Each
-// thread has its own. (Exception flags are raised as by any arithmetic.)
+// While such an object lives, its thread rounds to nearest, keeps subnormals, and does not trap. Afterwards the
+// caller's setting is back. A caller may have changed it by fesetround, by torch.set_flush_denormal, or by loading a
+// library built with -ffast-math, and every thread has a setting of its own. (Exception flags are raised as by any
+// arithmetic.)
 //
-// A compiler may move arithmetic over the change of a setting that it does not model: keep the arithmetic in a function
-// of its own (NOS_NOINLINE) that is called while the object lives.
+// A compiler does not model the change of the setting and may move arithmetic across it. So put the arithmetic into a
+// function of its own (NOS_NOINLINE), and call that while the object lives.
 class FloatEnvironment {
  public:
   FloatEnvironment() : callers_(get()) {

@@ -1,9 +1,10 @@
-// Owns the scalar functions: nos::math::id<T>(T...) for every op of ops.def that is not random, T = float or double,
-// host and device. Edge cases (NaN, infinities, signed zeros, subnormals) and error bounds: docs/numerics.md.
+// Owns the scalar functions: nos::math::id<T>(T...) for every op of ops.def that is not random, with T = float or
+// double, for host and device. docs/numerics.md has the error bounds and the edge cases (NaN, infinities, signed zeros,
+// subnormals).
 //
-// float: the same bits on every back-end, no branch, no library call, nothing that stops auto-vectorisation. The host
-// build needs -ffp-contract=off -fno-math-errno -fno-trapping-math, the device build --fmad=false and no
-// --use_fast_math. double: the C library.
+// The float functions give the same bits on every back-end. They have no branch, no library call and nothing else that
+// stops auto-vectorisation. The host build needs -ffp-contract=off -fno-math-errno -fno-trapping-math; the device build
+// needs --fmad=false and no --use_fast_math. The double functions call the C library.
 #pragma once
 #include <type_traits>
 
@@ -74,10 +75,11 @@ NOS_HD T floor(T a) {
 }
 
 // ---- order ----------------------------------------------------------------------------------------------------------
-// IEEE 754-2019 minimum and maximum: a NaN wins, -0 < +0, so that both commute. A select alone returns its second
-// operand for a NaN and for zeros of opposite sign. The two orders differ in these cases only; OR keeps a NaN a NaN and
-// makes two zeros -0, and subtracting the difference in bits turns that into +0 (or is NaN - x, or x - 0). PTX's
-// min.NaN and max.NaN are that operation.
+// The minimum and maximum of IEEE 754-2019: a NaN wins and -0 < +0, so both commute. A select alone returns its second
+// operand for a NaN and for zeros of opposite sign, so the two orders of operands differ in these cases only. In both,
+// OR gives the minimum: it keeps a NaN a NaN and makes zeros of opposite sign -0. For the maximum, subtracting the
+// difference in bits turns that -0 into +0 (otherwise it computes NaN - x or x - 0). PTX's min.NaN and max.NaN are
+// these operations.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define NOS_PTX_ORDER(name)                                      \
   if constexpr (is_f32<T>) {                                     \
@@ -136,7 +138,7 @@ NOS_HD T ne(T a, T b) {
 template <class T>
 NOS_HD T where(T a, T b, T c) {
   return a != T(0) ? b : c;
-}  // true for a NaN
+}  // a NaN counts as true
 template <class T>
 NOS_HD T sign(T a) {
   T s;
@@ -190,7 +192,7 @@ NOS_HD T sin(T a) {
   static_assert(!is_f32<T>, "scalars are double");
   return ::sin(a);
 }
-// The sign of b, as Python's %; NaN for b = 0 or an infinite a.
+// The result has the sign of b, as that of Python's % has. It is NaN for b = 0 and for an infinite a.
 template <class T>
 NOS_HD T mod(T a, T b) {
   static_assert(!is_f32<T>, "scalars are double");

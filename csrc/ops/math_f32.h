@@ -1,11 +1,11 @@
-// Owns the fp32 transcendentals exp, log, tanh and pow: one branch-free source for host vectors and the device, so that
-// every back-end returns the same bits (NaN payloads aside).
+// Owns the fp32 functions exp, log, tanh, pow and rsqrt. One branch-free source serves host vectors and the device, so
+// that every back-end returns the same bits (NaN payloads aside).
 //
-// Written for an auto-vectoriser: selects instead of branches, one select per statement (nested ternaries stop GCC 12),
-// 32-bit integers where there is a choice, no 64-bit arithmetic shift (AVX2 has none) and no float -> integer
-// conversion that could leave the range (x86, aarch64 and CUDA disagree there). Every fused multiply-add is explicit.
-// Coefficients: own minimax fits (Remez in 50 digits, then rounded). The bounds are proven over all inputs:
-// docs/numerics.md.
+// The code is written for an auto-vectoriser. It has selects instead of branches and one select per statement (nested
+// ternaries stop GCC 12). Integers have 32 bits where there is a choice, no 64-bit integer is shifted arithmetically
+// (AVX2 cannot), and no float is converted to an integer that may not hold it (x86, aarch64 and CUDA give different
+// results). Every fused multiply-add is explicit. The coefficients are our own minimax fits (Remez in 50 digits, then
+// rounded). The bounds are proven over all inputs: docs/numerics.md.
 #pragma once
 #include <limits>
 
@@ -16,8 +16,8 @@ namespace nos::math::f32 {
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves it in the low bits of the sum;
-// with the exponent bias added too, shifting those bits left by 23 gives 2^n without another operation.
+// Adding 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer (ties to even) and leaves it in the low bits of the sum.
+// If the exponent bias is added too, shifting those bits left by 23 gives 2^n without another operation.
 inline constexpr float kRound = 12582912.0f;
 inline constexpr float kLog2e = 1.44269504f;
 
@@ -49,8 +49,8 @@ NOS_HD float exp(float x) {
   return p * s1 * s2;
 }
 
-// 1 / sqrt(x) carries two roundings, up to 1.5 ulp. One Newton step in fused arithmetic leaves little more than the
-// last: with x y = h + l exactly, the residual 1 - x y^2 = (1 - h y) - l y is all but exact.
+// 1 / sqrt(x) is rounded twice and may be off by 1.5 ulp. One Newton step in fused arithmetic leaves little more than
+// the last rounding: with x y = h + l exactly, the residual 1 - x y^2 = (1 - h y) - l y is almost exact.
 NOS_HD float rsqrt(float x) {
   const float y = divide(1.0f, square_root(x));
   const float h = x * y;
@@ -107,7 +107,7 @@ NOS_HD float tanh(float x) {
   return __builtin_copysignf(y, x);
 }
 
-// 2^(y log2|x|) in double, rounded to fp32 once, then the sign and the special cases of C's pow.
+// Computes 2^(y log2|x|) in double and rounds it to fp32 once. Then come the sign and the special cases of C's pow.
 NOS_HD float pow(float x, float y) {
   const float a = __builtin_fabsf(x);
   const bool tiny = a < 0x1p-126f;
@@ -132,8 +132,8 @@ NOS_HD float pow(float x, float y) {
   double w = static_cast<double>(y) * l;
   w = w < -1000.0 ? -1000.0 : w;  // beyond: 0 or infinity in fp32 anyway
   w = w > 1000.0 ? 1000.0 : w;
-  // 2^w = 2^i 2^r. 1.5 * 2^52 + 1023 rounds to an integer and leaves i + 1023, the exponent field, in the low bits. A
-  // NaN makes that factor garbage, and garbage times NaN is NaN.
+  // 2^w = 2^i 2^r. Adding 1.5 * 2^52 + 1023 rounds w to an integer and leaves i + 1023, the exponent field, in the low
+  // bits. For a NaN that factor is garbage, and garbage times NaN is NaN.
   const double t = w + (0x1.8p52 + 1023.0);
   const double r = w - (t - (0x1.8p52 + 1023.0));
   double u = 0x1.fde65be218afcp-17;
@@ -145,7 +145,7 @@ NOS_HD float pow(float x, float y) {
   u = fused(u, r, 0x1.62e42ff0e1b73p-1);
   u = fused(u, r, 1.0);
   float v = static_cast<float>(u * bits_as<double>(bits_as<uint64_t>(t) << 52));
-  // An odd integer y takes the sign of x; a y that is no integer makes x < 0 NaN.
+  // If y is an odd integer the result takes the sign of x; if y is not an integer, x < 0 gives NaN.
   const float half = 0.5f * y;
   const bool integer = __builtin_truncf(y) == y;
   const bool odd = integer & (__builtin_truncf(half) != half);

@@ -12,8 +12,8 @@ enum class Op : uint8_t {
 #undef NOS_OP
 };
 
-// The ops that one place of a program can hold, as enums of their own, with the values of Op. A switch over such an
-// enum has no default: while it lacks a row of ops.def it does not compile (-Werror=switch).
+// The ops that can stand in one part of a program, as enums of their own with the values of Op. A switch over such an
+// enum has no default, so it does not compile while it lacks a row of ops.def (-Werror=switch).
 #define NOS_ONE(id) id = static_cast<uint8_t>(Op::id),
 #define NOS_NONE(id)
 #define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id)

@@ -56,18 +56,18 @@ NOS_HD Words element_words(uint64_t seed, uint32_t step, uint32_t tensor, uint32
 
 inline constexpr uint32_t kRoundingSite = 4095;
 
-// The q of the words that round output `output` of elements 4 q .. 4 q + 3.
+// The q from which the words for rounding output number `output` of elements 4 q .. 4 q + 3 are drawn.
 NOS_HD uint64_t rounding_q(uint64_t q, uint32_t output) { return q | static_cast<uint64_t>(output) << 48; }
 
-// In [0, 1), a multiple of 2^-24.
+// A uniform draw in [0, 1), a multiple of 2^-24.
 NOS_HD float uniform(uint32_t w) { return static_cast<float>(static_cast<int32_t>(w >> 8)) * 0x1p-24f; }
 
 NOS_HD void uniform4(const Words& w, float out[4]) {
   for (int lane = 0; lane < 4; ++lane) out[lane] = uniform(w.w[lane]);
 }
 
-// Sine and cosine of the angle 2 pi w / 2^32. The turn is cut into quadrants centred on 0, pi/2, pi, 3 pi/2 exactly, in
-// integers; what remains, |x| <= pi/4, is rounded to fp32 twice (conversion, scale).
+// Sine and cosine of the angle 2 pi w / 2^32. Integer arithmetic cuts the turn exactly into quadrants centred on 0,
+// pi/2, pi and 3 pi/2. What remains, |x| <= pi/4, is rounded to fp32 twice: when it is converted and when it is scaled.
 NOS_HD void sincos_turn(uint32_t w, float& sine, float& cosine) {
   const uint32_t quadrant = (w + 0x20000000u) >> 30;
   const float x = static_cast<float>(static_cast<int32_t>(w - (quadrant << 30))) * 0x1.921fb6p-30f;  // 2 pi / 2^32
@@ -90,7 +90,7 @@ NOS_HD void sincos_turn(uint32_t w, float& sine, float& cosine) {
   cosine = bits_as<float>(bits_as<uint32_t>(b) ^ sign_b);
 }
 
-// Box-Muller: two independent N(0, 1) of two words. |result| <= sqrt(66 ln 2) = 6.77.
+// Box-Muller makes two independent N(0, 1) draws of two words. |result| <= sqrt(66 ln 2) = 6.77.
 NOS_HD void normal2(uint32_t w0, uint32_t w1, float& even, float& odd) {
   const float u = fused(static_cast<float>(w0), 0x1p-32f, 0x1p-33f);  // in [2^-33, 1]
   const float r = square_root(-2.0f * math::f32::log(u));

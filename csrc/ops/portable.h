@@ -1,4 +1,4 @@
-// Owns the few spellings that differ between g++ and nvcc: NOS_HD, bit casts, explicit fused multiply-adds, IEEE
+// Owns the few things that g++ and nvcc spell differently: NOS_HD, bit casts, explicit fused multiply-adds, IEEE
 // division.
 #pragma once
 #include <cmath>
@@ -19,7 +19,7 @@ NOS_HD To bits_as(From x) {
   return __builtin_bit_cast(To, x);
 }
 
-// a * b + c rounded once. The only fused operation anywhere: contraction is off in every build.
+// a * b + c with one rounding. This is the only fused operation anywhere, as contraction is off in every build.
 NOS_HD float fused(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __fmaf_rn(a, b, c);
@@ -35,7 +35,7 @@ NOS_HD double fused(double a, double b, double c) {
 #endif
 }
 
-// Correctly rounded whatever -prec-div and -prec-sqrt say.
+// These are correctly rounded, whatever -prec-div and -prec-sqrt say.
 NOS_HD float divide(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fdiv_rn(a, b);

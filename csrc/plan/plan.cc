@@ -15,7 +15,7 @@ std::string text(const int64_t* v, int n) {
 std::string shape(const TensorRef& t) { return text(t.shape, t.ndim); }
 std::string strides(const TensorRef& t) { return text(t.strides, t.ndim); }
 
-// Whether the elements fill one gap-free stretch of memory, in whatever order of the dimensions.
+// Whether the elements fill one stretch of memory without gaps, in whatever order of the dimensions.
 bool is_dense(const TensorRef& t) {
   int64_t expected = 1;
   int d = t.ndim - 1;
@@ -53,7 +53,7 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
   if (!same_shape(t, p))
     throw TensorError(at(list, i) + " has shape " + shape(t) + " but " + at(params, i) + " has " + shape(p) +
                       "; pass tensors of equal shape");
-  if (t.on_cuda != p.on_cuda || t.device != p.device)
+  if (t.device != p.device)
     throw TensorError(at(list, i) + " is on another device than " + at(params, i) + "; move it there first");
   if ((t.dtype == DType::f64) != (p.dtype == DType::f64))
     throw TensorError(at(list, i) + " is " + std::string(name_of(t.dtype)) + " but " + at(params, i) + " is " +
@@ -71,7 +71,7 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
                       at(list, i) + ")");
 }
 
-// Every slice of a population must be dense by itself: the leading dimension is the outermost in memory.
+// Every slice of a population must be dense by itself, so the leading dimension must be the outermost one in memory.
 void check_slices(const TensorList& params, size_t i, uint32_t population) {
   const TensorRef& p = params.tensors[i];
   if (p.ndim == 0 || p.shape[0] != population)
@@ -92,7 +92,7 @@ struct Interval {
 // Two tensors may share memory only when both are read-only.
 void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> lists) {
   std::sort(spans.begin(), spans.end(), [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
-  // furthest end so far, of any tensor and of a written one
+  // The tensors that reach furthest so far: of all, and of those that are written.
   const Interval *any = nullptr, *written = nullptr;
   for (const Interval& s : spans) {
     const Interval* clash = written && s.begin < written->end        ? written
@@ -124,7 +124,7 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
   for (size_t i = 0; i < n; ++i) {
     if (!grads.tensors[i].present) continue;
     const TensorRef& p = params.tensors[i];
-    if (p.on_cuda != params.tensors[0].on_cuda || p.device != params.tensors[0].device)
+    if (p.device != params.tensors[0].device)
       throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
     PlannedTensor t{};
     for (size_t s = 0; s < lists.size(); ++s) {

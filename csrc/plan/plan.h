@@ -1,11 +1,10 @@
-// Owns Plan: the checked work list of one call. make_plan is the only home of the checks on tensors; whoever holds a
-// Plan may write through its pointers. Pure host code, shared by all back-ends.
+// Owns Plan: the checked work list of one call. All checks on tensors are in make_plan and nowhere else, so whoever
+// holds a Plan may write through its pointers. It is pure host code that all back-ends share.
 #pragma once
 #include <array>
 #include <cstdint>
 #include <span>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "../program/bytecode.h"
@@ -15,14 +14,14 @@ namespace nos {
 
 inline constexpr int kMaxSlots = 2 + bytecode::kMaxStates;  // p, g, states: numbered as the program's value ids
 
-// Tensors that a call cannot work on. The message names the list and the index.
+// Thrown for tensors that a call cannot work on. The message names the list and the index.
 class TensorError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
 
-// One parameter with its gradient and states: dense memory of slices * numel elements each, in the same order. Slice k
-// runs the call's program `program + k` with the scalar row `row + k`; outside a population there is one slice.
+// One parameter with its gradient and states. Each is dense memory of slices * numel elements, all in the same order.
+// Slice k runs the call's program `program + k` with the scalar row `row + k`. Outside a population there is one slice.
 struct PlannedTensor {
   std::array<void*, kMaxSlots> data;
   std::array<DType, kMaxSlots> dtype;
@@ -34,23 +33,23 @@ struct PlannedTensor {
 };
 
 struct Plan {
-  std::vector<PlannedTensor> tensors;  // without the empty ones and those that have no gradient
+  std::vector<PlannedTensor> tensors;  // without empty tensors and parameters that have no gradient
   int num_slots = 2;                   // 2 + states
 
   struct Span {
     uintptr_t begin, end;  // bytes
   };
-  std::vector<Span> written;  // memory of parameters and states, sorted; disjoint
+  std::vector<Span> written;  // the memory of parameters and states, sorted; no two overlap
 };
 
-// lists: params, grads, then one per state. Throws TensorError; nothing has been written by then.
-// first_index: tensor number of params[0] in the key of random draws.
-// population: number of slices along the leading dimension of every tensor; 0 outside a population.
+// `lists` holds params, grads, then one list for each state. `first_index` is the number of params[0] in the key of
+// random draws. `population` is the number of slices along the leading dimension of every tensor, or 0 outside a
+// population. Throws TensorError, and nothing has been written by then.
 Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0);
 
-// Points a plan at gradients that differ from those it was made of in their addresses only, all that is read of
-// `grads`. False, with the plan as it was, if one of them shares memory with a parameter or state: make_plan then says
-// which.
+// Points a plan at new gradients that differ from the old ones in their addresses only; nothing else of `grads` is
+// read. Returns false and leaves the plan as it was if one of them shares memory with a parameter or state. make_plan
+// then says which.
 bool move_gradients(Plan& plan, const TensorList& grads, uint32_t first_index);
 
 }  // namespace nos

@@ -1,4 +1,4 @@
-// Owns StepArgs: what changes from step to step, beside the tensors. Every back-end takes it.
+// Owns StepArgs: what changes from step to step, besides the tensors. Every back-end takes it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,8 +11,8 @@ struct StepArgs {
   size_t num_rows;
   const uint64_t* seeds;             // one per row
   uint32_t step;                     // 1-based; the step of the random key
-  double factor;                     // multiplies every gradient: -1 for maximize, 1 / grad_scale
-  bool stochastic_rounding = false;  // of results in half precision
+  double factor;                     // every gradient is multiplied by it: -1 for maximize, 1 / grad_scale
+  bool stochastic_rounding = false;  // whether results in half precision are rounded stochastically
 };
 
 }  // namespace nos

@@ -35,19 +35,29 @@ constexpr std::string_view name_of(DType t) {
   return "";
 }
 
+enum class DeviceKind : uint8_t {
+#define NOS_DEVICE(name, dlpack) name,
+#include "devices.def"
+#undef NOS_DEVICE
+};
+struct Device {
+  DeviceKind kind = DeviceKind::cpu;
+  int32_t number = 0;  // among those of its kind
+  bool operator==(const Device&) const = default;
+};
+
 struct TensorRef {
   void* data = nullptr;
   const int64_t* shape = nullptr;    // ndim extents
   const int64_t* strides = nullptr;  // ndim strides in elements
   int64_t numel = 0;
   int32_t ndim = 0;
-  int32_t device = 0;  // number of the CUDA device
+  Device device;
   DType dtype = DType::f32;
-  bool on_cuda = false;
   bool present = true;  // false for a gradient that is None: the parameter is skipped
 };
 
-// One list of the caller, under the name that messages use: "params", "grads" or "state['m']".
+// One list of the caller's tensors, with the name that messages use: "params", "grads" or "state['m']".
 struct TensorList {
   std::string name;
   std::vector<TensorRef> tensors;

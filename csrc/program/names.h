@@ -10,16 +10,16 @@ namespace nos {
 
 enum class NameOf : uint8_t { rule, state, hyperparameter, value };
 
-// What is wrong with a name, as the end of a sentence that begins with the name; empty when nothing is.
+// Says what is wrong with a name, as the end of a sentence that begins with the name. It is empty if nothing is wrong.
 std::string name_problem(NameOf of, std::string_view name);
 
-// Names that are taken: by Python's grammar; by the rule language, for all but rules; by the arguments of apply_rule
-// and apply_population, for hyperparameters.
+// Names that are taken. Python's grammar takes the first for everything, the rule language the second for everything
+// but rules, and the arguments of apply_rule and apply_population the third for hyperparameters.
 std::span<const std::string_view> python_names();
 std::span<const std::string_view> language_names();
 std::span<const std::string_view> argument_names();
 
-// A name of unknown origin between quotes: ASCII, other bytes as \x..
+// Puts a name of unknown origin between quotes. Bytes that are not printable ASCII are shown as \x..
 std::string quoted(std::string_view name);
 
 }  // namespace nos

@@ -1,6 +1,5 @@
 #include "program.h"
 
-#include <bit>
 #include <cstring>
 
 #include "../ops/float_environment.h"
@@ -12,7 +11,7 @@ static_assert(std::endian::native == std::endian::little, "bytecode is little en
 namespace nos {
 namespace {
 
-// Bounds-checked cursor over the bytes; every overrun is a BytecodeError.
+// A cursor over the bytes that checks bounds. Every attempt to read past the end is a BytecodeError.
 class Reader {
  public:
   explicit Reader(std::span<const uint8_t> bytes) : bytes_(bytes) {}

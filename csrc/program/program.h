@@ -27,14 +27,14 @@ struct Hyper {
   double value;
 };
 
-// Bytes that are not a valid program. The message says where and why.
+// Thrown for bytes that are not a valid program. The message says where they are wrong and why.
 class BytecodeError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
 
-// What later stages derive from a program and keep with it, so that it is made once. Empty at first; each is guarded by
-// the stage that makes it.
+// What later stages derive from a program. It is kept with the program, so that it is made only once. All of it is
+// empty at first, and each stage guards what it makes.
 namespace cpu {
 struct Lowered;
 namespace native {
@@ -83,14 +83,14 @@ class Program {
   bool uses_random() const { return uses_random_; }
   int cost() const { return cost_; }  // sum of OpInfo::cost over the per-element code
 
-  // Fills slots[0 .. num_scalars()): t, T, hyperparameters (one value per hyper, in order), constants, results. The
-  // caller's floating-point environment does not matter.
+  // Fills slots[0 .. num_scalars()) with t, T, the hyperparameters (one value each, in order), the constants, and the
+  // results of the scalar code. The caller's floating-point environment does not matter.
   void eval_scalars(double step, double total_steps, std::span<const double> hypers, std::span<double> slots) const;
 
   std::string disassemble() const;  // listing for people and golden tests
   mutable Kept kept;
 
-  // The bytes that decide what the program computes: all of bytes() but the rule's name.
+  // The bytes that decide what the program computes: all of bytes() except the rule's name.
   std::vector<uint8_t> identity() const;
 
  private:

@@ -1,4 +1,4 @@
-// Every rule that a program must satisfy beyond the shape of its bytes. docs/validation.md points here.
+// Checks everything that a program must satisfy beyond the layout of its bytes. docs/validation.md points here.
 #include <cmath>
 #include <set>
 #include <string>

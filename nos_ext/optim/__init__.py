@@ -1,4 +1,4 @@
-"""Optimizers for torch, and the library of named rules.
+"""Has optimizers for torch, and the library of named rules.
 
 `library` works without torch. The classes need it and are imported when they are first asked for.
 """

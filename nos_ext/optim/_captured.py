@@ -1,4 +1,4 @@
-"""Owns the step of optimizers with capturable=True: launches that a CUDA graph can hold.
+"""Owns the step of optimizers with capturable=True, whose launches a CUDA graph can hold.
 
 Every launch reads its scalars and the number of the step from device memory, so replays count, and follow a learning
 rate that is a tensor. A step outside a capture uses the same launches; their tables are made again when tensors move.
@@ -20,24 +20,26 @@ from ..rule import Program
 from ._lists import FLAGS, Group, Resolve, States, StepLists
 from ._values import check_capturable, to_number
 
-_KEPT: Final = 4  # tables of eager steps: gradients made anew go round a few places
+_KEPT: Final = 4  # tables of eager steps that are kept: gradients that are made anew take turns in a few places
 _READABLE: Final = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Parameters that go into one launch. mask: 1.0 where a step counts, float64 on the device."""
+    """A _Part has the parameters of one launch. Element i of `mask`, in float64 on the device, is 1.0 if the launch
+    counts a step of parameter i."""
 
     members: list[int]
-    flags: tuple[Any, ...]  # as FLAGS
+    flags: tuple[Any, ...]  # their values, in the order of FLAGS
     mask: torch.Tensor
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What the launch gets for a param group: numbers, or the memory that they are read from.
+    """A _Row is what the launch gets for a param group: numbers, or the memory from which they are read.
 
-    sources: addresses, 0 for none; wide: bit i where the number lies as float64.
+    `sources` has an address for each hyperparameter, or 0 for none. Bit i of `wide` says that the number at source i is
+    a float64.
     """
 
     values: tuple[float, ...]
@@ -46,7 +48,7 @@ class _Row:
 
 
 class _Tables:
-    """A `_C.CapturedStep` and what was last put into it."""
+    """_Tables are a `_C.CapturedStep`, with what was last put into it."""
 
     def __init__(self, step: Any, key: Any) -> None:
         self.step, self.key = step, key
@@ -66,15 +68,15 @@ class _Tables:
 
 
 class CapturedLists(StepLists):
-    """As `StepLists`, on one CUDA device, with launches that can be captured."""
+    """CapturedLists are `StepLists` on one CUDA device, whose launches can be captured."""
 
     def __init__(self, program: Program, groups: list[Group], state: States, owner: str) -> None:
         self._parts: list[_Part] = []
         self._division: Any = None
-        self._eager: list[_Tables] = []  # the latest first
-        self._held: list[_Tables] = []  # by graphs
+        self._eager: list[_Tables] = []  # the latest ones first
+        self._held: list[_Tables] = []  # those that graphs read
         super().__init__(program, groups, state, owner)
-        self._kept_groups = list(groups)  # while they are kept, no other object has their id
+        self._kept_groups = list(groups)  # keeps the groups alive, so that no other object gets their id
         self._shape = self._shape_of(groups, state)
 
     def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
@@ -88,7 +90,7 @@ class CapturedLists(StepLists):
         return None, torch.zeros(number, dtype=torch.float64, device=device)
 
     def settle(self) -> bool:
-        return False  # every step compares addresses
+        return False  # nothing to do: every step compares addresses
 
     def _piece(self, i: int) -> torch.UntypedStorage:
         size = self._steps.element_size()
@@ -100,7 +102,7 @@ class CapturedLists(StepLists):
 
     @property
     def in_graphs(self) -> bool:
-        """Whether a step was captured."""
+        """Tells whether a step was captured."""
         return bool(self._held)
 
     # -- one step -----------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class CapturedLists(StepLists):
         factor = 1.0 if scale is None else 1.0 / to_number("grad_scale", scale)
         try:
             ready = self._ready(grads, rows, factor, capturing)
-        except (TypeError, ValueError):  # nothing has been launched
+        except (TypeError, ValueError):  # nothing has been launched by then
             if not self._repair(grads):
                 raise
             ready = self._ready(grads, rows, factor, capturing)
@@ -144,10 +146,11 @@ class CapturedLists(StepLists):
     # -- what has changed ---------------------------------------------------------------------------------------------
 
     def _shape_of(self, groups: list[Group], state: States) -> Any:
-        """Equal while groups, parameters and states are the objects that the lists were made of."""
+        """Returns a value that stays equal while groups, parameters and states are the objects of which the lists were
+        made."""
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
-        counts = [cell.data_ptr() for cell in self._cells.values()]  # moved ones count no more
+        counts = [cell.data_ptr() for cell in self._cells.values()]  # steps in other memory are not counted any more
         return id(groups), id(state), [id(group) for group in groups], params, entries, counts
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
@@ -155,7 +158,7 @@ class CapturedLists(StepLists):
         return [g is not None for g in grads], flags
 
     def _divide_by_counts(self, grads: Sequence[Any]) -> None:
-        """The launches, by flags and numbers of steps; waits for the device."""
+        """Divides the parameters into launches by their flags and numbers of steps. It waits for the device."""
         self._make_missing(grads)
         parts = []
         for _, *flags, members in self._division_by(grads, self._steps.tolist()):
@@ -190,7 +193,7 @@ class CapturedLists(StepLists):
         return _Row(tuple(values), tuple(sources), wide)
 
     def _ready(self, grads: list[Any], rows: list[_Row], factor: float, capturing: bool) -> list[_Tables]:
-        """The tables of every part, made or found, with this step's scalars in them."""
+        """Returns the tables of every part, found or made anew, with the scalars of this step in them."""
         out = []
         for part in self._parts:
             tables = self._tables(part, grads, capturing)
@@ -200,7 +203,7 @@ class CapturedLists(StepLists):
                 tables.set_row(number, seed, total_steps, row)
             out.append(tables)
         if capturing:
-            self._held += out  # graphs read their memory
+            self._held += out  # graphs read their memory, so they are kept
         return out
 
     def _tables(self, part: _Part, grads: list[Any], capturing: bool) -> _Tables:
@@ -215,7 +218,7 @@ class CapturedLists(StepLists):
                     self._eager.remove(tables)
                     self._eager.insert(0, tables)
                     return tables
-        # room for the rule and no other: it is not exchanged
+        # There is room for this rule and no other, as it is never exchanged.
         step = _C.CapturedStep(
             [self._program], False, tuple(self._tensors), tuple(chosen), [tuple(s) for s in self._states],
             self._group_of, len(self._groups), 0, 0, 0, 0, True,

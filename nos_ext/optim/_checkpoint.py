@@ -1,5 +1,5 @@
-"""Owns what goes into a state_dict and how it comes back: plain values, checked when they are read, and every tensor in
-its own dtype.
+"""Owns what goes into a state_dict and how it comes back: values of plain types, which are checked when they are read,
+and every tensor in its own dtype.
 
 torch's `load_state_dict` casts state to the dtype of the parameter, which would round float32 state of bfloat16
 parameters, and the number of steps to float32, which stops at 2**24. Here the state travels around that cast.
@@ -24,8 +24,8 @@ from ._values import FUNCTION, same_rule, step_count
 
 _STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-# Rules of the library whose hyperparameters had other names once: name -> the text then, today's names of its
-# hyperparameters, and values of those that are new.
+# Rules of the library whose hyperparameters have been renamed. A name is mapped to the old text of the rule, today's
+# names of its hyperparameters, and values for those that are new.
 _RENAMED: Final[Mapping[str, tuple[str, Mapping[str, str], Mapping[str, float]]]] = {
     "powersign": (
         """
@@ -49,7 +49,8 @@ def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
 
 
 def make_plain(groups: Iterable[Group], names: Iterable[str]) -> None:
-    """Replace, in packed groups, NumPy's numbers by Python's and functions by a text: a checkpoint has plain types."""
+    """Replaces NumPy's numbers in packed groups by Python's, and functions by a text, as a checkpoint has plain types
+    only."""
     for group in groups:
         group.update({name: plain(value) for name, value in group.items()})
         for name in names:
@@ -59,7 +60,7 @@ def make_plain(groups: Iterable[Group], names: Iterable[str]) -> None:
 
 
 def check_form(saved: Any) -> None:
-    """ValueError unless `saved` has the outer form of a state_dict."""
+    """Raises ValueError unless `saved` has the outer form of a state_dict."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"the checkpoint is a {type(saved).__name__}; pass what optimizer.state_dict() returned")
     for key, kind in (("state", Mapping), ("param_groups", list | tuple)):
@@ -76,7 +77,8 @@ def check_form(saved: Any) -> None:
 
 
 def renamed(group: Mapping[str, Any], mine: str) -> Group:
-    """A saved group with today's names, where `mine` is a rule of the library that had others when it was saved."""
+    """Returns a saved group with today's names, if `mine` is a rule of the library that had others when the group was
+    saved."""
     out = dict(group)
     if "rule" not in out or same_rule(out["rule"], mine):
         return out
@@ -88,7 +90,7 @@ def renamed(group: Mapping[str, Any], mine: str) -> Group:
 
 
 def check_rule(saved: Iterable[Group], text: str) -> None:
-    """ValueError if a checkpoint was made with another rule."""
+    """Raises ValueError if a checkpoint was made with another rule."""
     for group in saved:
         if "rule" in group and not same_rule(group["rule"], text):
             raise ValueError(
@@ -99,9 +101,9 @@ def check_rule(saved: Iterable[Group], text: str) -> None:
 
 
 def with_functions(saved: Iterable[Group], groups: Iterable[Group], names: Iterable[str]) -> list[Group]:
-    """Saved groups, with the optimizer's own functions put back where the checkpoint had some."""
+    """Returns saved groups in which the optimizer's own functions stand where the checkpoint had some."""
     out = [dict(group) for group in saved]
-    for group, own in zip(out, groups, strict=False):  # torch compares the numbers of groups next
+    for group, own in zip(out, groups, strict=False):  # torch compares their lengths next
         for name in names:
             if isinstance(group.get(name), str) and group[name] == FUNCTION:
                 if not callable(own[name]):
@@ -114,12 +116,12 @@ def with_functions(saved: Iterable[Group], groups: Iterable[Group], names: Itera
 
 
 def sizes(groups: Iterable[Group]) -> list[int]:
-    """The numbers of parameters in groups."""
+    """Returns the number of parameters in each group."""
     return [len(group["params"]) for group in groups]
 
 
 def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program) -> dict[Any, Any]:
-    """The state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters."""
+    """Returns the state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters."""
     ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
     if len(set(ids)) != len(ids):
         raise ValueError("the checkpoint has the same number in 'params' of its param_groups twice")
@@ -127,7 +129,7 @@ def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program
     state: dict[Any, Any] = {}
     for key, entry in saved["state"].items():
         if key not in param_of:
-            state[key] = entry  # belongs to no parameter: as it is, like torch
+            state[key] = entry  # it belongs to no parameter and stays as it is, as in torch
             continue
         if not isinstance(entry, Mapping):
             raise ValueError(f"the checkpoint's state of parameter {key} is a {type(entry).__name__}, not a dict")
@@ -153,7 +155,7 @@ def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: P
         return torch.tensor(step_count(where, value), dtype=torch.float64, device="cpu")
     if name in program.state_names:
         return _restored_state(where, value, param)
-    if isinstance(value, torch.Tensor):  # not a state of the rule; somebody else's
+    if isinstance(value, torch.Tensor):  # somebody else's, as it is no state of the rule
         return value.to(device=param.device, copy=True)
     return value
 

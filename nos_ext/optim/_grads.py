@@ -1,4 +1,4 @@
-"""Owns gradients that the engine cannot take as they are: sparse and complex ones are refused, others copied.
+"""Owns gradients that the engine cannot take as they are. Sparse and complex ones are refused, and others are copied.
 
 A gradient whose strides differ from those of the tensor that the engine updates is copied into that tensor's layout.
 """
@@ -15,7 +15,7 @@ from ._shards import local_grad
 
 
 def check_param(owner: str, index: int, param: torch.Tensor) -> None:
-    """RuntimeError for a parameter that is complex, nested, quantized or sparse."""
+    """Raises RuntimeError for a parameter that is complex, nested, quantized or sparse."""
     if param.is_complex():
         raise RuntimeError(
             f"{owner} does not support complex parameters (parameter {index} is {param.dtype}); optimize its real "
@@ -30,7 +30,7 @@ def check_param(owner: str, index: int, param: torch.Tensor) -> None:
 
 
 def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
-    """RuntimeError for a gradient that is sparse, nested or complex, in torch's words."""
+    """Raises RuntimeError for a gradient that is sparse, nested or complex, in torch's words."""
     if grad.is_nested:
         raise RuntimeError(
             f"{owner} does not support nested gradients (parameter {index}); optimize dense tensors of floats"
@@ -45,7 +45,7 @@ def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
 
 
 def check_writable(owner: str, index: int, grad: torch.Tensor) -> None:
-    """RuntimeError for a gradient that cannot be unscaled in place."""
+    """Raises RuntimeError for a gradient that cannot be unscaled in place."""
     why = ""
     if grad.is_inference() and not torch.is_inference_mode_enabled():
         why = "it was made in inference mode"
@@ -59,7 +59,7 @@ def check_writable(owner: str, index: int, grad: torch.Tensor) -> None:
 
 
 class Gradients:
-    """The gradients of `params`, made fit for the engine.
+    """Gradients makes the gradients of `params` fit for the engine.
 
     Args:
         owner: name of the optimizer, for messages.
@@ -73,10 +73,10 @@ class Gradients:
         self._params = params
         self._tensors = tensors
         self._sharded = sharded
-        self.odd: set[int] = set()  # had other strides than their parameters at some step
+        self.odd: set[int] = set()  # those whose strides differed from their parameters' at some step
 
     def prepare(self, grads: list[Any]) -> None:
-        """Replace, in the list, shards by their memory and gradients of known odd strides by copies."""
+        """Replaces shards in the list by their memory, and gradients whose strides are known to differ by copies."""
         for i in self._sharded:
             if grads[i] is not None:
                 grads[i] = local_grad(self._params[i], grads[i])
@@ -85,7 +85,7 @@ class Gradients:
                 grads[i] = self._fitting(i, grads[i])
 
     def repair(self, grads: list[Any]) -> bool:
-        """After an error of the engine: copy gradients of odd strides. False if there are none."""
+        """Copies gradients whose strides differ, after an error of the engine. Returns False if there are none."""
         repaired = False
         for i, grad in enumerate(grads):
             if grad is None:

@@ -1,6 +1,6 @@
-"""Owns the steps of parameters without memory: on the meta device, or fake. States are made, steps counted, no data is
-touched, as torch's optimizers do: programs plan their memory so before anything is allocated.
-"""
+"""Owns the steps of parameters without memory, which are on the meta device or fake. States are made and steps are
+counted, but no data is touched, as in torch's optimizers: so programs plan their memory before anything is
+allocated."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ._torch import is_fake
 
 
 def is_hollow(param: Any) -> bool:
-    """Whether `param` has shape, dtype and device, but no memory by its nature."""
+    """Tells whether `param` is of a kind that has shape, dtype and device, but never memory."""
     return param.is_meta or is_fake(param)
 
 
 def state_dtype(param: torch.Tensor) -> torch.dtype:
-    """float64 beside float64 parameters, float32 beside all others."""
+    """Returns float64 for float64 parameters, and float32 for all others."""
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
 def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
-    """The rule's states at the start, in the layout that belongs to `param`."""
+    """Returns the rule's states at the start, in the layout that belongs to `param`."""
     dtype, layout = state_dtype(param), torch.preserve_format
     return {name: torch.zeros_like(param, dtype=dtype, memory_format=layout) for name in program.state_names}
 
 
 def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iterable[tuple[int, Any, bool]]) -> None:
-    """One step of each of `params` that is hollow and has a gradient.
+    """Takes one step with each of `params` that is hollow and has a gradient.
 
     A real one among them, under FakeTensorMode, is what the mode takes it for: an error, or with allow_non_fake_inputs
     something that is left alone.
@@ -49,7 +49,7 @@ def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iter
     with torch.inference_mode(False), torch.no_grad():
         for _, param, _ in given:
             if not is_hollow(param):
-                torch.zeros_like(param)  # refused by the mode, in its own words
+                torch.zeros_like(param)  # the mode refuses it, in its own words
         for _, param, on_device in given:
             if not is_hollow(param):
                 continue

@@ -1,4 +1,4 @@
-"""Owns parameters that have gaps in memory, as slices of larger tensors have: the engine updates a dense copy of each.
+"""Owns parameters that have gaps in memory, as slices of larger tensors have. The engine updates a dense copy of each.
 
 The copy has the layout that torch gives `zeros_like(param)`, and so have the states. A parameter that has several
 elements in one place, as an expanded one has, is refused, as torch refuses to write to it.
@@ -14,12 +14,12 @@ import torch
 
 
 def like(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """New memory of the layout that belongs to `tensor`: its own where it is dense."""
+    """Returns new memory in the layout that belongs to `tensor`, which is its own layout where it is dense."""
     return torch.empty_like(tensor, dtype=dtype, memory_format=torch.preserve_format)
 
 
 def has_gaps(tensor: torch.Tensor) -> bool:
-    """Whether the elements do not fill one stretch of memory, in whatever order of the dimensions."""
+    """Tells whether the elements do not fill one stretch of memory, in whatever order of the dimensions."""
     if tensor.layout != torch.strided or tensor.is_contiguous() or tensor.numel() == 0:
         return False
     expected = 1
@@ -31,9 +31,8 @@ def has_gaps(tensor: torch.Tensor) -> bool:
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
-    """Whether the elements of a dense tensor are in its storage: where that was resized to 0 torch would read all the
-    same. What has no memory is left to the engine, which refuses it by name.
-    """
+    """Tells whether the elements of a dense tensor are in its storage. From a storage that was resized to 0, torch
+    would read all the same. A tensor without memory is left to the engine, which refuses it by name."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return False
     if tensor.numel() == 0:
@@ -43,15 +42,14 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 def is_emptied(tensor: torch.Tensor) -> bool:
-    """Whether a plain tensor's storage has been resized to less than its elements need: torch would read all the same,
-    memory that is not there.
-    """
+    """Tells whether a plain tensor's storage has been resized to less than its elements need. torch would then read
+    memory that is not there."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
     return plain and not tensor.is_meta and not has_memory(tensor)
 
 
 def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
-    """RuntimeError if several elements of parameter `index` are in one place."""
+    """Raises RuntimeError if several elements of parameter `index` are in one place."""
     if overlaps_itself(tensor):
         raise RuntimeError(
             f"{owner} cannot write to parameter {index}: its shape {tuple(tensor.shape)} with strides "
@@ -61,8 +59,8 @@ def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
 
 
 def overlaps_itself(tensor: torch.Tensor) -> bool:
-    """Whether several elements of a dense tensor are in one place."""
-    reach = 0  # of the dimensions so far, from the first element to the last
+    """Tells whether several elements of a dense tensor are in one place."""
+    reach = 0  # distance from the first to the last element over the dimensions so far
     for stride, size in _dimensions(tensor):
         if stride <= reach:
             return True
@@ -71,12 +69,12 @@ def overlaps_itself(tensor: torch.Tensor) -> bool:
 
 
 def _dimensions(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    """(stride, size) of the dimensions that have more than one element, the innermost first."""
+    """Returns (stride, size) of the dimensions that have more than one element, the innermost first."""
     return sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
 
 
 class DenseCopies:
-    """The dense copies of those parameters that have gaps, by their numbers.
+    """DenseCopies has a dense copy of each parameter that has gaps.
 
     Args:
         owner: name of the optimizer, for messages.
@@ -84,10 +82,11 @@ class DenseCopies:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number -> parameter, copy
+        self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number of the parameter -> parameter, copy
 
     def dense(self, i: int, param: torch.Tensor) -> torch.Tensor:
-        """What the engine gets for parameter i: the parameter itself where it has no gaps, else its copy, filled."""
+        """Returns what the engine gets for parameter i: the parameter itself where it has no gaps, or else its copy,
+        filled."""
         if not has_gaps(param) or not has_memory(param):
             self.pairs.pop(i, None)
             return param
@@ -98,7 +97,8 @@ class DenseCopies:
         return copy
 
     def check_shared(self, params: Iterable[tuple[int, torch.Tensor]]) -> None:
-        """ValueError if a parameter that has gaps shares memory with another one: one update would be lost."""
+        """Raises ValueError if a parameter that has gaps shares memory with another one, since one update would be
+        lost."""
         by_memory = defaultdict(list)
         for i, param in params:
             if type(param) in (torch.Tensor, torch.nn.Parameter) and param.numel() and has_memory(param):
@@ -108,7 +108,8 @@ class DenseCopies:
                 self._check_elements(sharing)
 
     def _check_elements(self, sharing: Sequence[tuple[int, torch.Tensor]]) -> None:
-        """Marks the bytes of every parameter in a picture of their memory: views of one buffer may differ in dtype."""
+        """Marks the bytes of every parameter in a map of their memory. Bytes are marked, as views of one buffer may
+        differ in dtype."""
         first = sharing[0][1]
         taken = torch.zeros(first.untyped_storage().nbytes(), dtype=torch.bool, device=first.device)
         for i, param in sharing:
@@ -124,7 +125,8 @@ class DenseCopies:
             own.fill_(True)
 
     def fill(self, grads: Sequence[Any]) -> bool:
-        """Copy the parameters in that have a gradient. False if one has become another tensor: make the lists anew."""
+        """Copies the parameters that have a gradient in. Returns False if one has become another tensor, so that the
+        lists must be made anew."""
         with torch.no_grad():
             for i, (param, copy) in self.pairs.items():
                 same_kind = param.shape == copy.shape and param.dtype == copy.dtype and param.device == copy.device
@@ -135,7 +137,7 @@ class DenseCopies:
         return True
 
     def write_back(self, grads: Iterable[Any]) -> None:
-        """Copy the updated values of those that have a gradient out, as in-place operations of torch do."""
+        """Copies the updated values of those that have a gradient back, as in-place operations of torch do."""
         given = list(grads)
         with torch.no_grad():
             for i, (param, copy) in self.pairs.items():

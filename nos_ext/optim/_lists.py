@@ -1,4 +1,5 @@
-"""Owns what a step needs, laid out for the engine and kept between steps: tensors, step numbers, engine calls.
+"""Owns what a step needs: tensors, step numbers and engine calls. They are laid out for the engine and kept between
+steps.
 
 In the steady state a step is one call of `_C.Stepper`, which sees in C++ that nothing has been replaced and makes one
 engine call for all param groups. More calls are made when step numbers or flags differ. What a user changes - groups,
@@ -22,9 +23,9 @@ from ._layout import DenseCopies, has_memory, like
 from ._shards import check_draws, is_sharded, local
 from ._values import Scalar, check_group_rule, check_tensor, checked_flags, needs_reading, step_count, to_number
 
-# Keys of a param group that the engine takes once for a call; in the order of `_C.Stepper.divide`.
+# Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
-_DONE, _DIVISION = 0, 1  # what _C.Stepper.step returns; any other number: new lists are needed
+_DONE, _DIVISION = 0, 1  # what _C.Stepper.step returns; any other number says that new lists are needed
 
 Group = dict[str, Any]
 States = dict[Any, Any]
@@ -32,7 +33,7 @@ Resolve = Callable[[str, Any, Group], Scalar]
 
 
 class StepLists:
-    """The lists for `groups` and `state` of an optimizer as they are now.
+    """StepLists are the lists for `groups` and `state` of an optimizer as they are now.
 
     Args:
         program: the rule.
@@ -52,7 +53,7 @@ class StepLists:
         self._group_of = [i for i, group in enumerate(groups) for _ in group["params"]]
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
         self._hollow = [i for i, p in enumerate(self._params) if is_hollow(p)]
-        # Parameters that never had a gradient have no state and stand aside: they may be of any dtype and kind.
+        # A parameter that never had a gradient has no state and is not looked at. It may be of any dtype and kind.
         nothing = torch.empty(0, device="cpu")
         self._tensors: list[Any] = [nothing] * len(self._params)
         self._states: list[list[Any]] = [[nothing] * len(self._params) for _ in program.state_names]
@@ -61,10 +62,10 @@ class StepLists:
         self._copies = DenseCopies(owner)
         self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
         self._cells: dict[int, torch.Tensor] = {}  # the `step` of every parameter that has a state
-        self._seen: dict[int, float] = {}  # what each was when it last was looked at
+        self._seen: dict[int, float] = {}  # how many steps each had taken when it was last looked at
         with torch.inference_mode(False), torch.no_grad():
             self._memory, self._steps = self._counters(len(self._params))
-            self._own_holders = sys.getrefcount(self._memory)  # as _is_whole() sees it where there are no cells
+            self._own_holders = sys.getrefcount(self._memory)  # what _is_whole() counts while there are no cells
             for i in set(range(len(self._params))).difference(self._hollow):
                 if state.get(self._params[i]):
                     self._adopt(i)
@@ -72,9 +73,8 @@ class StepLists:
         self._stepper = self._make_stepper()
 
     def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
-        """Where the numbers of steps are kept: memory that each tensor in it holds one reference to, and all of it as
-        one tensor. float64 counts on where float32 stops, at 2**24.
-        """
+        """Makes the memory for the numbers of steps. Returns the memory, to which each tensor in it holds one
+        reference, and all of it as one tensor. It is float64, which counts on where float32 stops, at 2**24."""
         memory = bytearray(8 * number)
         if not number:
             return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
@@ -87,9 +87,9 @@ class StepLists:
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
-        """Take one step with every parameter that has a gradient.
+        """Takes one step with every parameter that has a gradient.
 
-        False, with nothing done, if `groups` and `state` are not what the lists were made of any more.
+        Returns False, with nothing done, if `groups` and `state` are not what the lists were made of any more.
 
         Args:
             groups, state: of the optimizer.
@@ -116,14 +116,14 @@ class StepLists:
         while True:
             try:
                 outcome = self._stepper.step(groups, state, read, scale, grads)
-            except (TypeError, ValueError):  # the engine has changed nothing
+            except (TypeError, ValueError):  # the engine has changed nothing by then
                 grads = grads or self._stepper.gradients()
                 if repaired or not self._repair(grads):
                     raise
                 repaired = True
                 continue
             if outcome == _DONE:
-                if grads is not None:  # always so where there is something left to do
+                if grads is not None:  # always true when something is left to do
                     self._finish(grads)
                 return True
             if outcome != _DIVISION or divided or self.settle():
@@ -135,7 +135,8 @@ class StepLists:
             self._divide(grads, read)
 
     def settle(self) -> bool:
-        """Look whether a `step` in the state has other memory than the engine counts in. Whether one has.
+        """Looks whether a `step` in the state has other memory than that in which the engine counts. Returns whether
+        one has.
 
         share_memory_(), an assignment to .data and set_() do that. Every step notices it, and takes the number that
         stands there for the one that counts, unless the old memory stays in use elsewhere. Then a number that the
@@ -155,22 +156,23 @@ class StepLists:
         return bool(moved)
 
     def _is_whole(self) -> bool:
-        """Whether all steps' memory is in use: each holds one reference to it."""
+        """Tells whether the memory of every step is in use: each holds one reference to it."""
         return sys.getrefcount(self._memory) == self._own_holders + len(self._cells)
 
     def forget_new(self) -> None:
-        """Drop the states that a step made which then was refused: it has changed nothing."""
+        """Drops the states that were made in a step that was then refused, so that it has changed nothing."""
         for param in self._new:
             self._state.pop(param, None)
         self._new.clear()
 
     def _prepared(self) -> list[Any] | None:
-        """The gradients, and the lists, fit for the engine. None if a parameter has become another tensor."""
+        """Makes the lists and the gradients fit for the engine. Returns the gradients, or None if a parameter has
+        become another tensor."""
         grads: list[Any] = [p.grad for p in self._params]
         for i in self._sharded:
             if grads[i] is not None and self._state.get(self._params[i]):
                 self._localise(i)
-        for i in self._hollow:  # not the engine's
+        for i in self._hollow:  # the engine does not take these
             if grads[i] is not None:
                 check_grad(self._owner, i, grads[i])
                 check_param(self._owner, i, self._params[i])
@@ -181,13 +183,14 @@ class StepLists:
         return grads
 
     def _repair(self, grads: list[Any]) -> bool:
-        """After an error of the engine: give parameters, states and gradients layouts that agree. False if they do."""
+        """After an error of the engine, gives parameters, states and gradients layouts that agree. Returns False if
+        they do already."""
         realigned = [self._realign(i) for i, grad in enumerate(grads) if grad is not None and i in self._placed]
         self._check_shared()
         return self._gradients.repair(grads) or any(realigned)
 
     def _realign(self, i: int) -> bool:
-        """Bring the states into the layout of parameter i, which `model.to(memory_format=...)` may have changed."""
+        """Brings the states into the layout of parameter i, which `model.to(memory_format=...)` may have changed."""
         param = self._params[i]
         if i in self._sharded:
             return False
@@ -197,7 +200,7 @@ class StepLists:
         for states in self._states:
             value = states[i]
             if not isinstance(value, torch.Tensor):
-                continue  # the engine has refused it by name
+                continue  # the engine refuses it by name
             if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
                 with torch.inference_mode(False), torch.no_grad():
                     value.data = like(dense, value.dtype).copy_(value)
@@ -205,7 +208,7 @@ class StepLists:
         return changed
 
     def _finish(self, grads: Sequence[Any]) -> None:
-        """What is left to do when the engine has done its part."""
+        """Does what is left to do after the engine's part."""
         self._new.clear()
         self._copies.write_back(grads)
         if self._hollow:
@@ -213,15 +216,15 @@ class StepLists:
             take_steps(self._owner, self._program, self._state, members)
 
     def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
-        """Make states where there are none yet, and divide the parameters with gradients into engine calls."""
+        """Makes states where there are none yet, and divides the parameters that have gradients into engine calls."""
         self._make_missing(grads)
         parts = self._division_by(grads, self._steps.tolist())
         self._stepper.divide([(members, *key) for *key, members in parts], read)
 
     def _make_missing(self, grads: Sequence[Any]) -> None:
-        """States of parameters that have a gradient for the first time."""
+        """Makes the states of parameters that have a gradient for the first time."""
         new = [i for i, g in enumerate(grads) if g is not None and not self._state.get(self._params[i])]
-        for i in new:  # before anything is made
+        for i in new:  # checks come before anything is made
             check_grad(self._owner, i, grads[i])
             check_param(self._owner, i, self._params[i])
         for i in new:
@@ -230,7 +233,7 @@ class StepLists:
             self._check_shared()
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
-        """For each engine call: steps taken, the FLAGS, and the parameters."""
+        """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group in self._groups:
             check_group_rule(group, self._program.to_text())
         flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
@@ -244,7 +247,7 @@ class StepLists:
         return [(*key, members) for key, members in parts.items()]
 
     def _checked_count(self, i: int, value: Any) -> int:
-        """The steps that parameter i has taken, checked: another one is possible."""
+        """Returns how many steps parameter i has taken, after a check that another one is possible."""
         count = step_count(f"state of parameter {i}: step", value)
         if count == LAST_STEP:
             raise OverflowError(
@@ -254,7 +257,7 @@ class StepLists:
         return count
 
     def _make(self, i: int) -> None:
-        """A new state for parameter i, and its place in the lists."""
+        """Makes a new state for parameter i and puts it into the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
             entry = {"step": self._cell(i, 0), **zero_states(self._program, param)}
@@ -263,7 +266,7 @@ class StepLists:
         self._place(i, entry)
 
     def _adopt(self, i: int) -> None:
-        """The existing state of parameter i; its step becomes a piece of `_steps`."""
+        """Puts the existing state of parameter i into the lists. Its step becomes a piece of `_steps`."""
         entry = self._state[self._params[i]]
         missing = [name for name in ("step", *self._program.state_names) if name not in entry]
         if missing:
@@ -275,14 +278,15 @@ class StepLists:
         self._place(i, entry)
 
     def _cell(self, i: int, count: int) -> torch.Tensor:
-        """Element i of `_steps` as a tensor with a storage of its own: saving it saves 8 bytes, not all numbers."""
+        """Returns element i of `_steps` as a tensor with a storage of its own, so that saving it saves 8 bytes and not
+        all numbers."""
         self._steps[i] = count
         cell = torch.empty(0, dtype=self._steps.dtype, device=self._steps.device).set_(self._piece(i), 0, (), ())
         self._cells[i], self._seen[i] = cell, count
         return cell
 
     def _piece(self, i: int) -> torch.UntypedStorage:
-        """The storage of element i."""
+        """Returns the storage of element i."""
         return torch.frombuffer(self._memory, dtype=torch.float64, count=1, offset=8 * i).untyped_storage()
 
     def _place(self, i: int, entry: dict[str, Any]) -> None:
@@ -301,7 +305,7 @@ class StepLists:
             self._copies.check_shared((i, self._params[i]) for i in sorted(self._placed))
 
     def _localise(self, i: int) -> None:
-        """Shards are looked up at every step: FSDP may move them."""
+        """Looks up the shards of parameter i. This is done at every step, as FSDP may move them."""
         param = self._params[i]
         self._tensors[i] = local(param)
         entry = self._state[param]

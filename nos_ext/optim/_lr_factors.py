@@ -1,4 +1,4 @@
-"""Owns the learning-rate decays as plain functions: the factor of the learning rate at a step counted from 0.
+"""Owns the learning-rate decays as plain functions, which give the factor of the learning rate at a step from 0 on.
 
 The formulas and defaults of the linear cosine decays are TensorFlow's. Works without torch.
 """
@@ -21,7 +21,7 @@ def linear_cosine(
     beta: float = 0.001,
     noise: Factor = lambda step: 0.0,
 ) -> Factor:
-    """(alpha + linear + noise) * cosine + beta, held from `decay_steps` on."""
+    """Returns (alpha + linear + noise) * cosine + beta, held from `decay_steps` on."""
     positive("decay_steps", decay_steps)
     positive("num_periods", num_periods)
 
@@ -35,7 +35,8 @@ def linear_cosine(
 
 
 def gaussian(initial_variance: float = 1.0, variance_decay: float = 0.55, seed: int = 0) -> Factor:
-    """Normal numbers of variance initial_variance / (1 + step) ** variance_decay, drawn from (seed, step) alone."""
+    """Returns normal numbers of variance initial_variance / (1 + step) ** variance_decay, drawn from (seed, step)
+    alone."""
     if not initial_variance >= 0:
         raise ValueError(f"initial_variance is {initial_variance!r}; pass a number that is not negative")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
@@ -51,7 +52,7 @@ def gaussian(initial_variance: float = 1.0, variance_decay: float = 0.55, seed: 
 
 
 def cosine(decay_steps: float, alpha: float = 0.0) -> Factor:
-    """Half a cosine from 1 to alpha, held from `decay_steps` on."""
+    """Returns half a cosine from 1 to alpha, held from `decay_steps` on."""
     positive("decay_steps", decay_steps)
 
     def factor(step: int) -> float:
@@ -62,7 +63,7 @@ def cosine(decay_steps: float, alpha: float = 0.0) -> Factor:
 
 
 def stepwise(step_size: int, gamma: float = 0.1) -> Factor:
-    """gamma ** (number of whole step_sizes so far)."""
+    """Returns gamma ** (number of whole step_sizes so far)."""
     positive("step_size", step_size)
 
     def factor(step: int) -> float:

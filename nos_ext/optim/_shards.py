@@ -1,4 +1,4 @@
-"""Owns the way from DTensor to the memory of this process: local shards of parameters, gradients and states.
+"""Owns the way from a DTensor to its local shard: the part of a parameter, gradient or state that this process holds.
 
 Rules are elementwise, so a shard can be updated by itself: no communication takes place.
 """
@@ -12,7 +12,7 @@ import torch
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether `tensor` is a DTensor. Does not import torch.distributed."""
+    """Tells whether `tensor` is a DTensor. This does not import torch.distributed."""
     if type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter:
         return False
     module = sys.modules.get("torch.distributed.tensor")
@@ -20,7 +20,7 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def local(tensor: Any) -> torch.Tensor:
-    """The memory of this process."""
+    """Returns the shard that is in the memory of this process."""
     with torch.no_grad():
         shard: torch.Tensor = tensor.to_local()
         if hasattr(shard, "wait"):  # a collective may still be under way
@@ -29,7 +29,7 @@ def local(tensor: Any) -> torch.Tensor:
 
 
 def local_grad(param: Any, grad: Any) -> torch.Tensor:
-    """The part of the gradient that belongs to this process's part of the parameter."""
+    """Returns the part of the gradient that belongs to this process's part of the parameter."""
     if not is_sharded(grad):
         raise RuntimeError(
             f"a parameter is a DTensor with placements {param.placements} but its gradient is a plain tensor; "
@@ -42,7 +42,8 @@ def local_grad(param: Any, grad: Any) -> torch.Tensor:
 
 
 def check_draws(name: str, index: int, param: Any) -> None:
-    """Random numbers are keyed by the element's number in the tensor, which a shard does not know."""
+    """Refuses rules that draw random numbers. These are keyed by an element's number in the tensor, which a shard does
+    not know."""
     if any(not placement.is_replicate() for placement in param.placements):
         raise RuntimeError(
             f"rule '{name}' draws random numbers, but parameter {index} is a DTensor with placements "

@@ -1,4 +1,4 @@
-"""Owns what PowerSign and AddSign share beside their rules: the ranges of their hyperparameters."""
+"""Owns what PowerSign and AddSign share besides their rules: the ranges of their hyperparameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _RANGES: Final = {
 
 
 class SignOptimizer(RuleOptimizer):
-    """Base of the two optimizers. Their rules, `library.powersign` and `library.addsign`, work without it, too."""
+    """SignOptimizer is the base of the two optimizers. Their rules, `library.powersign` and `library.addsign`, also
+    work without it."""
 
     def _check_ranges(self, group: Group) -> None:
         super()._check_ranges(group)

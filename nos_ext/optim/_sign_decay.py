@@ -1,4 +1,4 @@
-"""Owns what `sign_decay` may be in PowerSign and AddSign, as classes and as rules of the library: the internal decay f.
+"""Owns the internal decay f: what `sign_decay` may be in PowerSign and AddSign, as classes and as rules of the library.
 
 f multiplies the sign term. It is None for the rule's default, a name, a function of the step, a number or a tensor.
 """
@@ -22,7 +22,8 @@ _NAMED: Final[dict[str, Callable[[float], Callable[[float], float]]]] = {
 
 
 def sign_decay(value: Any, default: float | None, total_steps: Any) -> Scalar:
-    """The number, tensor or function that `value` stands for. ValueError for a name that is none, or lacks its length.
+    """Returns the number, tensor or function that `value` stands for. Raises ValueError for a name that is unknown, or
+    that lacks its length.
 
     Args:
         value: what the param group has.

@@ -1,5 +1,5 @@
-"""Owns every name of torch's that torch does not promise to keep, and what is done with them: the way around torch's
-wrapper of step(), a division of many tensors, and the recognition of fake ones.
+"""Owns every name of torch's that torch does not promise to keep, and what is done with them. They serve to get around
+torch's wrapper of step(), to divide many tensors at once, and to recognise fake ones.
 
 Each is checked where it is used. No right answer depends on one of them: where a later torch lacks a name, a warning
 names the versions, once, and the optimizers go the long way round.
@@ -34,15 +34,15 @@ def _lacks(name: str, consequence: str) -> None:
 
 
 def hooked(step: Step) -> Step:
-    """`step` with torch's hooks and profiler label where there is somebody to see them: the wrapper that torch puts
-    around the step() of every class that does not say that it is hooked costs microseconds even where there is nobody.
+    """Returns `step` with torch's hooks and profiler label, which cost nothing while nobody uses them. torch itself
+    wraps the step() of every class that does not say that it is hooked, and that wrapper always costs microseconds.
 
     A class whose step() is another one, which torch wraps itself, says so in `_step_is_wrapped`.
     """
     wrap = getattr(torch.optim.Optimizer, "profile_hook_step", None)
     if wrap is None:
         _lacks("torch.optim.Optimizer.profile_hook_step", _SLOWER)
-        return step  # torch wraps it
+        return step  # as torch then wraps it
     in_full = wrap(step)
 
     @functools.wraps(step)
@@ -74,12 +74,12 @@ def _no_modes() -> int:
     return 0
 
 
-# How many modes, of which FakeTensorMode is one, are active; in some 50 ns.
+# Returns how many modes of torch are active, of which FakeTensorMode is one. It takes some 50 ns.
 active_modes: Final[Callable[[], int]] = getattr(torch._C, "_len_torch_dispatch_stack", _no_modes)
 
 
 def divide_all(tensors: Sequence[torch.Tensor], divisor: float) -> None:
-    """Divide all tensors in place, in few launches on a GPU."""
+    """Divides all tensors in place, in few launches on a GPU."""
     together = getattr(torch, "_foreach_div_", None)
     if together is None:
         _lacks("torch._foreach_div_", _SLOWER)
@@ -90,7 +90,8 @@ def divide_all(tensors: Sequence[torch.Tensor], divisor: float) -> None:
 
 
 def is_fake(tensor: Any) -> bool:
-    """Whether `tensor` is a FakeTensor: shape, dtype and device without memory. Does not import their module.
+    """Tells whether `tensor` is a FakeTensor, which has shape, dtype and device but no memory. This does not import its
+    module.
 
     The engine refuses a tensor without memory that is not recognised here.
     """
@@ -105,5 +106,5 @@ def is_fake(tensor: Any) -> bool:
 
 
 def in_fake_mode() -> bool:
-    """Whether new tensors are fake: FakeTensorMode is active."""
+    """Tells whether FakeTensorMode is active, so that new tensors are fake."""
     return active_modes() > 0 and is_fake(torch.empty(0, device="cpu"))

@@ -1,4 +1,4 @@
-"""Owns the values of a param group: what a hyperparameter may be, what a rule may be, and the flags that are refused.
+"""Owns the values of a param group: what a hyperparameter and a rule may be, and which flags are refused.
 
 A hyperparameter is a number, a tensor of one element (read at every step), or, but for lr, a function of the step
 counted from 0. Functions do not go into checkpoints.
@@ -22,9 +22,9 @@ from ._torch import in_fake_mode
 Scalar = float | torch.Tensor | Callable[[int], float]
 RuleSource = str | Callable[..., Any] | Expr | Rule | Program
 
-# What stands in a checkpoint for a hyperparameter that is a function.
+# The text that stands in a checkpoint for a hyperparameter that is a function.
 FUNCTION: Final = "<function of the step; not saved>"
-# Flags of a param group with their defaults: what a checkpoint that is older than a flag stands for.
+# Flags of a param group with their defaults, which hold for checkpoints that are older than a flag.
 _BOOLS: Final = {"maximize": False, "capturable": False, "differentiable": False, "stochastic_rounding": False}
 _CHOICES: Final = {"foreach": None, "fused": None}
 FLAG_DEFAULTS: Final[Mapping[str, Any]] = {**_BOOLS, **_CHOICES, "seed": 0, "total_steps": None}
@@ -35,7 +35,7 @@ _LENGTH: Final = "the length of the training in steps, or None"
 
 
 def as_program(rule: RuleSource) -> Program:
-    """The program of a rule. RuleError for names that torch needs for itself."""
+    """Returns the program of a rule. Raises RuleError for names that torch needs for itself."""
     program = rule if isinstance(rule, Program) else compile_rule(rule)
     if "step" in program.state_names:
         raise RuleError(
@@ -51,7 +51,7 @@ def as_program(rule: RuleSource) -> Program:
 
 
 def same_rule(saved: str, mine: str) -> bool:
-    """Whether two rule texts compile to the same program, names of the rules aside."""
+    """Tells whether two rule texts compile to the same program, apart from the names of the rules."""
     if saved == mine:
         return True
     if not isinstance(saved, str):
@@ -63,7 +63,7 @@ def same_rule(saved: str, mine: str) -> bool:
 
 
 def check_group_rule(group: Mapping[str, Any], mine: str) -> None:
-    """ValueError for a param group that has another rule than the optimizer's, `mine`."""
+    """Raises ValueError for a param group whose rule is not the optimizer's, `mine`."""
     if not same_rule(group.get("rule", mine), mine):
         raise ValueError(
             f"the param group has the rule of another optimizer:\n{group['rule']}\nthis optimizer has\n{mine}\nmake "
@@ -73,7 +73,7 @@ def check_group_rule(group: Mapping[str, Any], mine: str) -> None:
 
 
 def check_names(program: Program, given: Iterable[str]) -> None:
-    """TypeError if a keyword argument is no hyperparameter of the rule."""
+    """Raises TypeError if a keyword argument is no hyperparameter of the rule."""
     for name in given:
         if name not in program.hyperparameters:
             close = difflib.get_close_matches(name, program.hyperparameters, n=1)
@@ -82,9 +82,8 @@ def check_names(program: Program, given: Iterable[str]) -> None:
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """TypeError or ValueError unless `value` can be the hyperparameter `name`, be it from a checkpoint: a schedule may
-    have made it negative.
-    """
+    """Raises TypeError or ValueError unless `value` can be the hyperparameter `name`. The value may come from a
+    checkpoint, so it may be negative, as a schedule can make it so."""
     if isinstance(value, torch.Tensor):
         check_tensor(name, value)
     elif callable(value):
@@ -98,7 +97,8 @@ def check_scalar(name: str, value: Any) -> None:
 
 
 def check_range(name: str, value: Any, low: float, high: float, wanted: str) -> None:
-    """ValueError unless low <= value <= high. Functions, and tensors without values by their nature, have no range."""
+    """Raises ValueError unless low <= value <= high. Functions have no range, nor have tensors of a kind that has no
+    values."""
     if isinstance(value, torch.Tensor):
         if is_hollow(value) or in_fake_mode():
             return
@@ -109,7 +109,7 @@ def check_range(name: str, value: Any, low: float, high: float, wanted: str) -> 
 
 
 def check_values_there(name: str, value: Any, params: Iterable[Any]) -> None:
-    """ValueError for a tensor that has no value by its nature, beside parameters that have."""
+    """Raises ValueError for a tensor of a kind that has no values, beside parameters that have some."""
     if isinstance(value, torch.Tensor) and is_hollow(value) and not all(map(is_hollow, params)):
         raise ValueError(
             f"{name} is {shown(value)}, which is on the meta device or fake and has no value for parameters that have "
@@ -118,7 +118,7 @@ def check_values_there(name: str, value: Any, params: Iterable[Any]) -> None:
 
 
 def check_tensor(name: str, value: torch.Tensor) -> None:
-    """TypeError or ValueError unless the tensor `value` stands for a number."""
+    """Raises TypeError or ValueError unless the tensor `value` stands for a number."""
     if is_emptied(value):
         raise _no_memory(name, value)
     if value.numel() != 1:
@@ -129,7 +129,7 @@ def check_tensor(name: str, value: torch.Tensor) -> None:
 
 
 def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a param group that are no hyperparameters, as Python's own values.
+    """Returns the keys of a param group that are not hyperparameters, with their values as Python's.
 
     Raises:
         TypeError, ValueError: a value has no meaning, or the engine cannot do what it asks for.
@@ -155,7 +155,7 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether capturable is True. ValueError unless all param groups have the same."""
+    """Tells whether capturable is True. Raises ValueError unless it is the same in all param groups."""
     flags = {bool(group["capturable"]) for group in groups}
     if len(flags) > 1:
         raise ValueError("capturable is True in some param groups only; set it for all of them")
@@ -163,7 +163,7 @@ def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def check_capturable(name: str, value: Any) -> None:
-    """TypeError for a value that a CUDA graph cannot read."""
+    """Raises TypeError for a value that a CUDA graph cannot read."""
     if callable(value) and not isinstance(value, torch.Tensor):
         raise TypeError(
             f"{name} is a function of the step, which a CUDA graph cannot call; with capturable=True pass a number "
@@ -172,7 +172,7 @@ def check_capturable(name: str, value: Any) -> None:
 
 
 def step_count(where: str, value: Any) -> int:
-    """A number of steps that have been taken, from a number or a tensor of one element.
+    """Returns the number of steps that have been taken, from a number or a tensor of one element.
 
     Raises:
         TypeError: it is neither.
@@ -184,14 +184,14 @@ def step_count(where: str, value: Any) -> int:
 
 
 def to_number(name: str, value: Any) -> float:
-    """The float that a hyperparameter's value is."""
+    """Returns the value of a hyperparameter as a float."""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
         value = _item(name, value)
     return number(name, value, _SCALAR)
 
 
 def needs_reading(value: Scalar) -> bool:
-    """Whether the value can change from step to step while the object stays the same."""
+    """Tells whether the value can change from step to step while the object stays the same."""
     return isinstance(value, torch.Tensor) or callable(value)
 
 
@@ -200,7 +200,7 @@ def _item(name: str, value: torch.Tensor) -> float | int:
         raise _no_memory(name, value)
     try:
         return value.item()
-    except RuntimeError:  # torch's text may go on with lines of C++ frames
+    except RuntimeError:  # torch's text may be followed by the frames of a C++ stack
         raise TypeError(f"{name} is a tensor on {value.device}, which has no value to read; pass a number") from None
 
 

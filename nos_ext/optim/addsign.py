@@ -11,7 +11,8 @@ from ._sign_decay import SignDecay
 
 
 class AddSign(SignOptimizer):
-    """AddSign: the gradient times alpha + 1 where it agrees in sign with its running average, alpha - 1 where not.
+    """AddSign multiplies the gradient by alpha + 1 where its sign agrees with that of its running average, and by alpha
+    - 1 where the signs differ.
 
         u = (alpha + f(t) * sign(g) * sign(m)) * g,   m = beta * m + (1 - beta) * g
 

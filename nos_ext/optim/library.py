@@ -1,4 +1,4 @@
-"""Owns the named rules: the table of well-known optimizers and of the rules that the paper found, as text.
+"""Owns the named rules as text: a table of well-known optimizers and of the rules that the paper found.
 
 `library.adamw` is a `nos_ext.Rule`; `library.names()` lists them. Where torch.optim has an optimizer of the same name
 the rule computes the same numbers (weight decay, dampening, where eps goes). A rule is read when it is first used.
@@ -23,7 +23,7 @@ _PAPER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A named rule: its text, what it is, and where it comes from."""
+    """An Entry is a named rule: its text, what it is, and where it comes from."""
 
     name: str
     text: str
@@ -156,8 +156,8 @@ def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, sign_decay=1.0, weight_decay=0.
     ),
 )
 
-# The rules of the paper's table for CIFAR-10, as updates over the operands of nos_ext.rule.OPERANDS. The paper's names
-# of operands become: m-hat mhat, v-hat vhat, e^x exp, sign(g)*sign(m) signs.
+# The rules of the paper's table for CIFAR-10, as updates over the operands of nos_ext.rule.OPERANDS. In their names,
+# the paper's m-hat, v-hat, e^x and sign(g)*sign(m) become mhat, vhat, exp and signs.
 _FOUND: Final[Mapping[str, str]] = MappingProxyType(
     {
         "exp_signs_plus_clip_g": "(exp(sign(g) * sign(m)) + clip(g, 1e-4)) * g",
@@ -190,18 +190,18 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
 
 
 def names() -> tuple[str, ...]:
-    """The names of all rules, well-known ones first."""
+    """Returns the names of all rules, the well-known ones first."""
     return tuple(ENTRIES)
 
 
 def rules() -> Iterator[Rule]:
-    """All rules, in the order of `names`."""
+    """Yields all rules, in the order of `names`."""
     return map(get, ENTRIES)
 
 
 @functools.cache
 def get(name: str) -> Rule:
-    """The rule of that name. KeyError with the closest name if there is none."""
+    """Returns the rule of that name. Raises KeyError with the closest name if there is none."""
     if name not in ENTRIES:
         close = difflib.get_close_matches(name, ENTRIES, n=1)
         raise KeyError(f"no rule '{name}'" + (f"; did you mean '{close[0]}'?" if close else f"; {', '.join(ENTRIES)}"))

@@ -13,7 +13,8 @@ from ._sign_decay import SignDecay
 
 
 class PowerSign(SignOptimizer):
-    """PowerSign: the gradient times base where it agrees in sign with its running average, divided by base where not.
+    """PowerSign multiplies the gradient by base where its sign agrees with that of its running average, and divides it
+    by base where the signs differ.
 
         u = base ** (f(t) * sign(g) * sign(m)) * g,   m = beta * m + (1 - beta) * g
 

@@ -38,7 +38,7 @@ from ._values import (
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """An update rule as an optimizer: one fused in-place pass over all parameters of all groups.
+    """A RuleOptimizer applies an update rule to all parameters of all groups, in one fused in-place pass.
 
         >>> optimizer = RuleOptimizer(model.parameters(), "g * exp(sign(g) * sign(m))", lr=0.1)
         >>> optimizer = RuleOptimizer(model.parameters(), library.adamw, lr=1e-3, weight_decay=0.1)
@@ -69,7 +69,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     _program: Program
     _lists: StepLists | None = None
     _kept: Sequence[CapturedLists] = ()
-    _step_is_wrapped = False  # by torch, with hooks and profiler label: in classes with a step() of their own
+    _step_is_wrapped = False  # whether torch wraps step(), as in classes that have their own
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -104,16 +104,16 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @property
     def program(self) -> Program:
-        """The compiled rule."""
+        """This is the compiled rule."""
         return self._program
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """What torch's GradScaler asks: whether step() takes grad_scale and found_inf into account."""
+        """Answers torch's GradScaler: whether step() takes grad_scale and found_inf into account."""
         return self.defaults.get("fused") is True
 
     def __repr__(self) -> str:
-        """Shows what torch's optimizers show, and of the rule its name. ``program.to_text()`` has the text."""
+        """Shows what torch's optimizers show, and the name of the rule. ``program.to_text()`` has its text."""
         text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
             shown = {**group, "rule": self._program.name}
@@ -131,7 +131,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @hooked
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update all parameters that have a gradient; `closure`, if given, computes and returns the loss first."""
+        """Updates all parameters that have a gradient. `closure`, if given, first computes and returns the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -175,12 +175,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._settle()
         kind = CapturedLists if is_capturable(self.param_groups) else StepLists
         lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
-        if isinstance(lists, CapturedLists):  # graphs read the memory of the lists that they were made with
+        if isinstance(lists, CapturedLists):  # graphs read the memory of the lists with which they were captured
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
         return lists
 
     def _settle(self) -> None:
-        """Have the `step` of every state say what has been counted, before somebody reads it."""
+        """Makes the `step` of every state say how many steps have been counted, before somebody reads it."""
         if self._lists is not None and self._lists.settle():
             self._lists = None
 
@@ -198,7 +198,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 check_writable(type(self).__name__, i, param.grad)
 
     def _unscale(self, scale: float) -> None:
-        """Leave the gradients as they are without a GradScaler, like torch's fused optimizers."""
+        """Leaves the gradients as they are without a GradScaler, like torch's fused optimizers."""
         given = [param.grad for param in self._params() if param.grad is not None]
         with torch.no_grad():
             divide_all([grad for grad in given if type(grad) is torch.Tensor], scale)
@@ -207,7 +207,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                     grad.div_(scale)
 
     def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
-        """What a value in a param group stands for: a number, a tensor, or a function of the step."""
+        """Returns what a value in a param group stands for: a number, a tensor, or a function of the step."""
         if name == "sign_decay":
             return sign_decay(value, self._program.hyperparameters[name], group["total_steps"])
         return value  # type: ignore[no-any-return]
@@ -215,7 +215,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     # -- groups -------------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group of parameters. It may have its own value of everything but the rule."""
+        """Adds a group of parameters. It may have its own value of everything but the rule."""
         checked: Group = {}
         if isinstance(param_group, dict):
             check_group_rule(param_group, self.defaults["rule"])
@@ -233,7 +233,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._lists = None
 
     def _checked(self, group: Group) -> Group:
-        """The group with its numbers as Python's. TypeError or ValueError for one that step() could not use."""
+        """Returns the group with its numbers as Python's. Raises TypeError or ValueError for one that step() could not
+        use."""
         out = {**group, **checked_flags(group)}
         for name in self._program.hyperparameters:
             out[name] = plain(group[name])
@@ -244,9 +245,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return out
 
     def _check_ranges(self, group: Group) -> None:
-        """ValueError for a value that no training starts with. A schedule may leave the range, and a checkpoint of that
-        is one.
-        """
+        """Raises ValueError for a value with which no training starts. A schedule may leave the range, and so may a
+        checkpoint of such a training."""
         check_range("lr", group["lr"], 0.0, math.inf, "that is not negative")
 
     def _check_values_there(self, group: Group, params: Iterable[Any]) -> None:
@@ -256,7 +256,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch: live tensors, plain types. A hyperparameter that is a function is left out."""
+        """Returns the state as torch does: live tensors and plain types. A hyperparameter that is a function is left
+        out."""
         self._settle()
         for group in self.param_groups:
             check_group_rule(group, self.defaults["rule"])
@@ -265,7 +266,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but every tensor keeps its dtype, and every value is checked before anything is changed.
+        """Loads the state as torch does, but every tensor keeps its dtype, and every value is checked before anything
+        is changed.
 
         Raises:
             ValueError, TypeError: the checkpoint is of another rule or does not fit the parameters, or a value in it,
@@ -280,7 +282,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             groups = with_functions(groups, self.param_groups, self._program.hyperparameters)
             groups = [self._checked_saved(i, group) for i, group in enumerate(groups)]
             is_capturable(groups)
-            if sizes(groups) == sizes(self.param_groups):  # otherwise torch refuses next
+            if sizes(groups) == sizes(self.param_groups):  # torch refuses other sizes next
                 state.update(restored({**given, "param_groups": groups}, self.param_groups, self._program))
             return {**given, "param_groups": groups, "state": {}}
 
@@ -288,7 +290,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self.state = defaultdict(dict, state)
             self._lists = None
 
-        # last of the hooks before, first of the hooks after: users' hooks see what they would see in torch
+        # Ours come last of the hooks before and first of those after, so users' hooks see what they would see in torch.
         hooks = (
             self.register_load_state_dict_pre_hook(before),
             self.register_load_state_dict_post_hook(after, prepend=True),
@@ -300,7 +302,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                 hook.remove()
 
     def _checked_saved(self, i: int, group: Group) -> Group:
-        """Param group i of a checkpoint, as `_checked`. Flags that it is too old for have the optimizer's value."""
+        """Returns param group i of a checkpoint, checked as by `_checked`. Flags that are newer than the checkpoint get
+        the optimizer's values."""
         where = f"param_groups[{i}] of the checkpoint"
         missing = [name for name in self._program.hyperparameters if name not in group]
         if missing:
@@ -323,14 +326,14 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._lists = None
-        if "_program" not in self.__dict__:  # unpickled or copied
+        if "_program" not in self.__dict__:  # it was unpickled or copied
             self._program = as_program(self.defaults["rule"])
         for name, default in {**self._program.hyperparameters, **FLAG_DEFAULTS}.items():
             self.defaults.setdefault(name, default)
-        for group in self.param_groups:  # older pickles lack the keys that came later
+        for group in self.param_groups:  # older pickles lack keys that came later
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
 
 
-# torch.compile breaks its graph here, once, and calls the engine
+# Here torch.compile breaks its graph, once, and calls the engine.
 _update_outside_graph = torch.compiler.disable(RuleOptimizer._update)  # type: ignore[no-untyped-call]

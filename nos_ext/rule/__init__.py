@@ -1,4 +1,4 @@
-"""The rule language: expression graphs, the ways to write them, and what can be made of them.
+"""Has the rule language: expression graphs, the ways to write them, and what can be made of them.
 
 Files import one way only, from the right to the left:
 

@@ -1,11 +1,12 @@
-"""Owns algebra over the real numbers: values in a normal form, and the operations on them. Used by canonical.py only.
+"""Owns algebra over the real numbers: values in a normal form, and the operations on them. Only canonical.py uses it.
 
-A Value is a sum of terms coefficient * product(factor ** exponent). Factors are atoms: symbols, and functions of values
-that algebra cannot open. Every value and atom has a key, a digest of its normal form, and equal keys mean equal values.
-Sums inside of products are atoms with leading coefficient 1: products are not multiplied out.
+A Value is a sum of terms coefficient * product(factor ** exponent). The factors are atoms: symbols, and functions of
+values that algebra cannot take apart. Every value and every atom has a key, which is a digest of its normal form. Equal
+keys mean equal values. Products are not multiplied out: a sum inside a product is an atom with leading coefficient 1.
 
-Rules of the game: a rewrite must be an identity of real functions at almost every point, and NaN counts as a value.
-So sqrt(x) * sqrt(x) is not x, log(x) - log(x) is not 0, and (x > 0) / (x > 0) is not 1; but x / x is.
+A rewrite must be an identity of real functions almost everywhere, that is, except on a set of measure zero, and NaN
+counts as a value. So sqrt(x) * sqrt(x) is not x, log(x) - log(x) is not 0, and (x > 0) / (x > 0) is not 1; but x / x
+is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-Monomial = tuple[tuple[str, float], ...]  # (atom key, exponent), sorted; () is 1
-_TINY: Final = 1e-12  # what is left of a cancelled coefficient, relative to what went in
+Monomial = tuple[tuple[str, float], ...]  # (key of an atom, exponent), sorted; () means 1
+_TINY: Final = 1e-12  # a sum of coefficients that is smaller than this, relative to them, has cancelled
 
 
 def digest(text: str) -> str:
@@ -25,29 +26,34 @@ def digest(text: str) -> str:
 
 
 def number(x: float) -> str:
-    """12 digits: coefficients that differ by rounding are equal."""
+    """Writes a number with 12 digits, so that coefficients that differ only by rounding are equal."""
     return f"{x:.12g}"
 
 
 class Opaque(Exception):
-    """This operation has no normal form here (overflow, division by zero, NaN); the caller makes an atom of it."""
+    """Raised by an operation whose result has no normal form (overflow, division by zero, NaN). The caller then makes
+    an atom of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A factor. nonneg: never below 0. partial: NaN on more than a thin set. thin: 0 on a thin set only."""
+    """An Atom is a factor of a product: a symbol, or a function `kind` of the values `args`.
+
+    With `nonneg` it is never below 0. With `maybe_nan` it may be NaN on a set of positive measure. With `analytic` it
+    is an analytic function of its symbols. With `nonzero` it is 0 on a set of measure zero at most.
+    """
 
     key: str
     kind: str
     args: tuple[Value, ...]
     nonneg: bool
-    partial: bool
+    maybe_nan: bool
     analytic: bool
-    thin: bool
+    nonzero: bool
 
 
 class Value:
-    """A sum: terms sorted by monomial, without zero coefficients."""
+    """A Value is a sum. Its terms are sorted by monomial, and no coefficient is 0."""
 
     __slots__ = ("_key", "terms")
 
@@ -67,7 +73,7 @@ class Value:
 
     @property
     def constant(self) -> float | None:
-        """The number that this value is, or None."""
+        """Is the number that this value is, or None if it is not constant."""
         if not self.terms:
             return 0.0
         return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
@@ -88,50 +94,50 @@ ONE: Final = constant(1.0)
 
 
 class Algebra:
-    """The operations. One object knows the atoms of one rule."""
+    """An Algebra offers the operations on values, and knows the atoms of all values that it has made."""
 
     def __init__(self) -> None:
         self.atoms: dict[str, Atom] = {}
 
     # --- atoms -----------------------------------------------------------------------------------------------------
 
-    def symbol(self, kind: str, *, nonneg: bool = False, thin: bool = True) -> Value:
-        """A value of its own; not thin: it may be 0 everywhere."""
+    def symbol(self, kind: str, *, nonneg: bool = False, nonzero: bool = True) -> Value:
+        """Returns an independent variable. One that is not `nonzero` may be 0 everywhere."""
         key = digest(kind)
-        self.atoms.setdefault(key, Atom(key, kind, (), nonneg, False, True, thin))
+        self.atoms.setdefault(key, Atom(key, kind, (), nonneg, False, True, nonzero))
         return Value({((key, 1.0),): 1.0})
 
-    def atom(self, kind: str, args: Sequence[Value], *, nonneg: bool = False, partial: bool = False) -> Value:
-        """A function that stays closed."""
+    def atom(self, kind: str, args: Sequence[Value], *, nonneg: bool = False, maybe_nan: bool = False) -> Value:
+        """Returns a function of values that is not taken apart."""
         key = digest(f"{kind}({','.join([x.key for x in args])})")
         if key not in self.atoms:
             inner = [self.atoms[k] for x in args for mono, _ in x.terms for k, _ in mono]
             analytic = kind in _ANALYTIC and False not in [x.analytic for x in inner]
-            # an analytic function of thin symbols is 0 on a thin set; abs, sign and clip are 0 where their operand is;
-            # of a sum one term is enough, for the others cannot cancel it everywhere
-            groups = [[self.atoms[k].thin for k, _ in mono] for x in args for mono, _ in x.terms]
+            # An analytic function of nonzero symbols is 0 on a set of measure zero only, and abs, sign and clip are 0
+            # where their operand is. In a sum one nonzero term is enough, as the others cannot cancel it everywhere.
+            groups = [[self.atoms[k].nonzero for k, _ in mono] for x in args for mono, _ in x.terms]
             enough = any if kind == "sum" else all
-            thin = (analytic or kind in ("abs", "sign", "clip")) and enough([False not in x for x in groups if x])
-            partial = partial or True in [self.partial(x) for x in args]
-            self.atoms[key] = Atom(key, kind, tuple(args), nonneg, partial, analytic, thin)
+            nonzero = (analytic or kind in ("abs", "sign", "clip")) and enough([False not in x for x in groups if x])
+            maybe_nan = maybe_nan or True in [self.maybe_nan(x) for x in args]
+            self.atoms[key] = Atom(key, kind, tuple(args), nonneg, maybe_nan, analytic, nonzero)
         return Value({((key, 1.0),): 1.0})
 
-    def partial(self, value: Value) -> bool:
-        """Whether the value may be NaN on more than a thin set."""
+    def maybe_nan(self, value: Value) -> bool:
+        """Tells whether the value may be NaN on a set of positive measure."""
         for mono, _ in value.terms:
             for key, x in mono:
                 atom = self.atoms[key]
-                if atom.partial or (x < 0 and not atom.thin):
+                if atom.maybe_nan or (x < 0 and not atom.nonzero):
                     return True
         return False
 
-    def drop(self, value: Value) -> None:
-        """Opaque if a result that does not depend on `value` any more loses a NaN by that."""
-        if self.partial(value):
+    def discard(self, value: Value) -> None:
+        """Allows a result to leave `value` out. Raises Opaque if the result could lose a NaN by that."""
+        if self.maybe_nan(value):
             raise Opaque
 
     def factor(self, value: Value) -> tuple[float, Monomial]:
-        """(c, m) with value = c * m: a sum becomes one atom with leading coefficient 1."""
+        """Returns (c, m) with value = c * m. A sum becomes one atom with leading coefficient 1."""
         if not value.terms:
             return 0.0, ()
         if len(value.terms) == 1:
@@ -142,7 +148,7 @@ class Algebra:
         return c, self.atom("sum", (inner,)).terms[0][0]
 
     def product(self, c: float, mono: Monomial) -> Value:
-        """c * m as a value; opens a lone sum."""
+        """Returns c * mono as a value. If mono is a sum and nothing else, the result is that sum, scaled."""
         if c != 0 and len(mono) == 1 and mono[0][1] == 1:
             atom = self.atoms[mono[0][0]]
             if atom.kind == "sum":
@@ -167,7 +173,7 @@ class Algebra:
             new = _finite(old + c)
             if abs(new) <= _TINY * (abs(old) + abs(c)):
                 new = 0.0
-                self.drop(Value({mono: 1.0}))
+                self.discard(Value({mono: 1.0}))
             terms[mono] = new
         out = Value(terms)
         return self.product(out.terms[0][1], out.terms[0][0]) if len(out.terms) == 1 else out
@@ -180,13 +186,13 @@ class Algebra:
     def mul(self, a: Value, b: Value) -> Value:
         (c, left), (d, right) = self.factor(a), self.factor(b)
         if c == 0 or d == 0:
-            self.drop(a)
-            self.drop(b)
+            self.discard(a)
+            self.discard(b)
             return ZERO
         return self._collect(c * d, [*left, *right])
 
     def power(self, a: Value, n: float) -> Value:
-        """a ** n for a number n."""
+        """Returns a ** n for a number n."""
         if n == 0:
             return ONE
         if n == 1:
@@ -198,7 +204,7 @@ class Algebra:
             return ZERO
         if n.is_integer():
             return self._collect(_power(c, n), [(key, x * n) for key, x in mono])
-        # what is known not to be negative can leave the root; the sign stays with the rest
+        # Factors that are known not to be negative can leave the root. The sign of c stays with the rest.
         out: list[tuple[str, float]] = []
         rest: list[tuple[str, float]] = []
         for key, x in mono:
@@ -215,21 +221,21 @@ class Algebra:
                 raise Opaque
             return outside
         inner = self._collect(sign, rest)
-        root = self.atom("power", (inner, constant(abs(n))), nonneg=True, partial=True)
+        root = self.atom("power", (inner, constant(abs(n))), nonneg=True, maybe_nan=True)
         return self.mul(outside, self.power(root, math.copysign(1.0, n)))
 
     def div(self, a: Value, b: Value) -> Value:
         return self.mul(a, self.power(b, -1.0))
 
     def _collect(self, c: float, factors: Iterable[tuple[str, float]]) -> Value:
-        """c * product of powers of atoms, brought to normal form."""
+        """Returns c times the product of powers of atoms, in normal form."""
         if c == 0:
-            raise Opaque  # an underflow: no factor is 0
+            raise Opaque  # no factor is 0, so the product has underflowed
         exponents: dict[str, float] = {}
         for key, x in factors:
             old = exponents.get(key, 0.0)
             exponents[key] = old + x
-            if old * x < 0 and (self.atoms[key].partial or not self.atoms[key].thin):
+            if old * x < 0 and (self.atoms[key].maybe_nan or not self.atoms[key].nonzero):
                 raise Opaque
         exponents = {key: x for key, x in exponents.items() if abs(x) > _TINY}
         if not _SPECIAL.isdisjoint([self.atoms[key].kind for key in exponents]):
@@ -238,7 +244,7 @@ class Algebra:
         return self.product(_finite(c), tuple(sorted(exponents.items())))
 
     def _merge_exponentials(self, c: float, exponents: dict[str, float]) -> float:
-        """exp(x) ** a * exp(y) ** b = exp(a x + b y)."""
+        """Applies exp(x) ** a * exp(y) ** b = exp(a x + b y)."""
         found = [key for key in exponents if self.atoms[key].kind == "exp"]
         if not found or (len(found) == 1 and exponents[found[0]] == 1):
             return c
@@ -251,7 +257,7 @@ class Algebra:
         return c * merged_c
 
     def _merge_signs(self, exponents: dict[str, float]) -> None:
-        """|x| ** 2 = x ** 2, sign(x) ** 3 = sign(x), sign(x) * x = |x|, sign(x) * |x| = x."""
+        """Applies |x| ** 2 = x ** 2, sign(x) ** 3 = sign(x), sign(x) * x = |x| and sign(x) * |x| = x."""
         for key in list(exponents):
             atom = self.atoms[key]
             if atom.kind == "abs" and exponents[key] % 2 == 0:
@@ -266,7 +272,7 @@ class Algebra:
             n = exponents.get(inner, 0.0)
             if x % 2 == 0:
                 exponents[key] = 2.0
-                if n > 0 or exponents.get(absolute, 0.0) > 0:  # 1 wherever the other factor is not 0
+                if n > 0 or exponents.get(absolute, 0.0) > 0:  # sign(x) ** 2 is 1 wherever the other factor is not 0
                     del exponents[key]
                 continue
             exponents[key] = 1.0
@@ -280,7 +286,7 @@ class Algebra:
             del exponents[key]
 
     def _inner(self, atom: Atom) -> str:
-        """The atom under an abs or sign atom."""
+        """Returns the key of the operand of an abs or sign atom."""
         return self.factor(atom.args[0])[1][0][0]
 
     # --- functions -------------------------------------------------------------------------------------------------
@@ -309,13 +315,13 @@ class Algebra:
         for key, x in mono:
             atom = self.atoms[key]
             if atom.kind == "exp":
-                self.drop(atom.args[0])
+                self.discard(atom.args[0])
                 continue
             if atom.kind == "sign":
                 factors.append((key, x))
                 continue
             if not x.is_integer() or (atom.nonneg and atom.kind != "abs"):
-                # not negative: the sign is 1, or 0 where the atom is 0
+                # The factor is not negative, so its sign is 1, or 0 where the atom is 0.
                 inside = Value({((key, 1.0),): 1.0})
                 factors.append((self.atom("sign", (inside,), nonneg=True).terms[0][0][0][0], 1.0))
                 continue
@@ -362,14 +368,14 @@ class Algebra:
         return out
 
     def _log_atom(self, a: Value) -> Value:
-        return self.atom("log", (a,), partial=not self._nonneg(a))
+        return self.atom("log", (a,), maybe_nan=not self._nonneg(a))
 
     def _nonneg(self, a: Value) -> bool:
         c, mono = self.factor(a)
         return c > 0 and all(self.atoms[key].nonneg or x % 2 == 0 for key, x in mono)
 
     def only_signs(self, a: Value) -> bool:
-        """Whether the value is c * (1, 0 or -1)."""
+        """Tells whether the value is a number c times 1, 0 or -1."""
         mono = self.factor(a)[1]
         return bool(mono) and all(self._is_sign(key, x) for key, x in mono)
 

@@ -30,7 +30,8 @@ def canonical_key(rule: Rule | Program) -> str:
     live = _live(dict(zip(("p", *slots), supports, strict=True)), slots)
     if len(live) == len(slots) <= 1:
         return digest(",".join(keys))
-    # States are told apart by their updates, written with what is known of the others; slots only break ties.
+    # States are told apart by the keys of their updates, in which the other states stand with what is known of them.
+    # Slots only break ties.
     colours = dict.fromkeys(slots, "state")
     for _ in live[1:]:
         keys, _ = _keys(rule, live, colours)
@@ -109,7 +110,7 @@ class _Builder:
         self._hypers = hypers
         self._states = states
         self._draws: dict[str, int] = {}
-        self.drawn = 0  # draws of a kind that are elsewhere
+        self.drawn = 0  # number of draws of each kind that come before
 
     @property
     def atoms(self) -> int:
@@ -130,7 +131,7 @@ class _Builder:
             return _OPS[op](self._algebra, *args)
         except (Opaque, OverflowError):
             ordered = sorted(args, key=lambda x: x.key) if OPS[op].commutes else args
-            return self._algebra.atom(op, ordered, partial=True)
+            return self._algebra.atom(op, ordered, maybe_nan=True)
 
     def symbols(self, value: Value) -> set[str]:
         """Returns the kinds of those atoms in a value that have no operands."""
@@ -152,10 +153,10 @@ class _Builder:
         if node.op == "constant":
             value = float(node.value)  # type: ignore[arg-type]
             return (
-                constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), partial=True)
+                constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), maybe_nan=True)
             )
         if node.op == "state":
-            return symbol(self._states[str(node.value)], thin=False)  # 0 at the start
+            return symbol(self._states[str(node.value)], nonzero=False)  # states are 0 at the start
         if node.op == "hyper":
             return symbol(f"hyper {node.value}={self._hypers[str(node.value)]}")
         return symbol(node.op, nonneg=node.op in ("step", "total"))
@@ -177,7 +178,7 @@ class _Builder:
             inner = algebra.product(1.0, mono)
             return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
         except (Opaque, OverflowError):
-            return algebra.atom(self._number(f"drop {x.key} {prob.key}"), (x, prob), partial=True)
+            return algebra.atom(self._number(f"drop {x.key} {prob.key}"), (x, prob), maybe_nan=True)
 
     def _number(self, kind: str) -> str:
         count = self._draws[kind] = self._draws.get(kind, self.drawn) + 1
@@ -228,7 +229,7 @@ def _clip(algebra: Algebra, x: Value, low: Value, high: Value) -> Value:
     if lo is None or hi is None:
         return _minimum(algebra, _maximum(algebra, x, low), high)
     if lo >= hi:
-        algebra.drop(x)
+        algebra.discard(x)
         return constant(hi)
     c, mono = algebra.factor(x)
     if not mono:

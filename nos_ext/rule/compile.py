@@ -54,7 +54,7 @@ class _Encoder:
                 operands[node] = self._states[node.value]  # type: ignore[index]
             else:
                 operands[node] = _FIXED[op]
-        # scalars are numbered after the hyperparameters: constants first, then instructions
+        # Scalars are numbered after the hyperparameters: the constants first, then the instructions.
         next_scalar = SCALAR_BIT | (2 + len(self._hypers))
         for node in [*numbers, *scalar_code]:
             operands[node] = next_scalar

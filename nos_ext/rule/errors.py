@@ -1,13 +1,13 @@
-"""Owns RuleError: the one exception of the rule language, with a place in the text where there is one."""
+"""Owns RuleError, the one exception of the rule language. It has a place in the text where there is one."""
 
 from __future__ import annotations
 
-_NAME = 80  # characters of a name that are shown
-_CONTEXT = 60  # characters shown on each side of the caret when a source line is long
+_NAME = 80  # a longer name is cut in messages, in characters
+_CONTEXT = 60  # characters of a long source line that are shown on each side of the caret
 
 
 class RuleError(ValueError):
-    """A rule that cannot be compiled.
+    """Raised for a rule that cannot be compiled.
 
     The text of the error says what is wrong and what to do. For rules given as text, `line` and `column` (both from 1,
     columns in characters) and `source_line` say where; they are None otherwise.
@@ -28,14 +28,14 @@ class RuleError(ValueError):
         super().__init__(_render(message, line, column, source_line))
 
     def located(self, line: int, column: int, source_line: str) -> RuleError:
-        """The same error with a place; an error that has one keeps it."""
+        """Returns the same error with a place. An error that has one already keeps it."""
         if self.line is not None:
             return self
         return RuleError(self.message, line=line, column=column, source_line=source_line)
 
 
 def quoted(name: str) -> str:
-    """A name for messages, in quotes; cut where it is long."""
+    """Writes a name for messages, in quotes, and cut where it is long."""
     return f"'{name}'" if len(name) <= _NAME else f"'{name[:20]}...' ({len(name)} characters)"
 
 

@@ -22,7 +22,7 @@ _SHIFT: Final = np.uint64(32)
 
 
 def words(seed: int, step: int, tensor: int, site: int, count: int) -> Words:
-    """The 32-bit words of elements 0 .. count - 1 of one tensor."""
+    """Returns the 32-bit words of elements 0 .. count - 1 of one tensor."""
     q = np.arange((count + 3) // 4, dtype=np.uint64)
     c0 = q & _MASK
     c1 = ((q >> _SHIFT) & np.uint64(0xFFFFF)) | np.uint64(site << 20)
@@ -42,13 +42,14 @@ def words(seed: int, step: int, tensor: int, site: int, count: int) -> Words:
 
 
 def uniform(w: Words) -> Draws:
-    """Uniform in [0, 1), multiples of 2^-24."""
+    """Makes uniform draws in [0, 1), which are multiples of 2^-24."""
     draws: Draws = (w >> np.uint64(8)).astype(np.float64) * 2.0**-24
     return draws
 
 
 def normal(w: Words) -> Draws:
-    """N(0, 1) by Box-Muller: the cosine for the even, the sine for the odd element of a pair of words."""
+    """Makes N(0, 1) draws by Box-Muller. Of a pair of words, the even element gets the cosine and the odd one the
+    sine."""
     radius = np.sqrt(-2.0 * np.log(w[0::2].astype(np.float64) * 2.0**-32 + 2.0**-33))
     angle = w[1::2].astype(np.float64) * (2.0 * np.pi * 2.0**-32)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
@@ -58,7 +59,7 @@ _KINDS: Final[Mapping[str, Callable[[Words], Draws]]] = {"uniform": uniform, "no
 
 
 def draw(kind: str, like: Any, seed: int, step: int, tensor: int, site: int) -> Draws:
-    """The draws of one kind (table.DRAWS) for a tensor of the shape and strides of the array `like`.
+    """Returns the draws of one kind (table.DRAWS) for a tensor with the shape and strides of the array `like`.
 
     They are numbered in memory order.
     """

@@ -58,7 +58,7 @@ class _Formula:
         self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any
     ) -> tuple[list[Any], dict[str, list[Any]]]:
         """Computes one step in NumPy float64 or torch and returns it; nos_ext.rule.reference.reference says more."""
-        from .reference import reference  # brings NumPy, which `import nos_ext` does without
+        from .reference import reference  # imported here, as it needs NumPy and `import nos_ext` does not
 
         return reference(self._definition(), params, grads, state, **arguments)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-MAX_NESTING: Final = 180  # Python itself refuses 200 and, of nested tuples, somewhat fewer
+MAX_NESTING: Final = 180  # Python itself refuses 200, and somewhat fewer for nested tuples
 
 _TOKEN: Final = re.compile(
     r"""(?P<string>(?i:[bfrtu]{0,2})(?:\"{3}(?:\\.|[^\\])*?(?:\"{3}|\Z)|'{3}(?:\\.|[^\\])*?(?:'{3}|\Z)
@@ -31,17 +31,18 @@ _OTHER_WORDS: Final = frozenset(("and", "for", "if", "in", "is", "or", "return",
 
 
 class _Level:
-    """The chains within one pair of brackets."""
+    """A _Level counts the chains within one pair of brackets."""
 
     __slots__ = ("chain", "words")
 
     def __init__(self) -> None:
-        self.chain = 0  # prefix operators and ** in a row
-        self.words = 0  # of _NESTING_WORDS
+        self.chain = 0  # number of prefix operators and ** in a row
+        self.words = 0  # number of _NESTING_WORDS
 
 
 def foreign_name(text: str) -> tuple[int, str] | None:
-    """Where the first name outside ASCII is in `text`, which Python can parse, and the name; None if there is none."""
+    """Finds the first name in `text` that is not ASCII. Returns its place and the name, or None. Python can parse the
+    text."""
     for match in _TOKEN.finditer(text):
         if match.lastgroup not in ("string", "comment") and not match[0].isascii():
             return match.start(), match[0]
@@ -49,9 +50,9 @@ def foreign_name(text: str) -> tuple[int, str] | None:
 
 
 def too_deep_at(text: str) -> int | None:
-    """Where in `text` the nesting exceeds MAX_NESTING, or None. Strings and comments do not count."""
+    """Finds where in `text` the nesting exceeds MAX_NESTING, or returns None. Strings and comments do not count."""
     levels = [_Level()]
-    outer = 0  # what all levels but the last add up to
+    outer = 0  # the sum over all levels but the last
     after_operand = False  # whether a sign is an operator between two operands
     for match in _TOKEN.finditer(text):
         kind, level = match.lastgroup, levels[-1]
@@ -75,7 +76,7 @@ def too_deep_at(text: str) -> int | None:
             after_operand = False
         elif kind in ("string", "word") and match[0] not in _OTHER_WORDS:
             after_operand = True
-        elif kind in ("sign", "other", "word"):  # another operator: what was in the chain is complete
+        elif kind in ("sign", "other", "word"):  # after another operator, the chain is complete
             level.chain = 0
             after_operand = False
         if outer + levels[-1].chain + levels[-1].words > MAX_NESTING:

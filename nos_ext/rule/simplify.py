@@ -20,7 +20,7 @@ from .table import OPS, RANDOM, numpy_function
 _EXACT: Final = frozenset(
     ("add", "sub", "mul", "div", "min", "max", "lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "sign", "sqrt")
 ).union(("rsqrt", "square", "floor", "where", "clip"))
-_SIGN_OF_ZERO_OPEN: Final = frozenset(("min", "max", "clip"))  # of min(-0, 0): implementations differ
+_SIGN_OF_ZERO_OPEN: Final = frozenset(("min", "max", "clip"))  # implementations differ in the sign of min(-0, 0)
 
 
 def fold(op: str, args: Sequence[Expr]) -> float | None:
@@ -49,7 +49,7 @@ class Simplifier:
         self._nodes: dict[object, Expr] = {}
 
     def constant(self, value: float) -> Expr:
-        key = (value, math.copysign(1.0, value))  # 0.0 == -0.0
+        key = (value, math.copysign(1.0, value))  # tells 0.0 from -0.0, which are equal
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = Expr("constant", (), value, True)
@@ -82,7 +82,7 @@ class Simplifier:
     def draw(self, node: Expr, args: tuple[Expr, ...]) -> Expr:
         """Builds a new random node, for each one of the source stays a draw of its own."""
         if node.op == "drop" and args[1].op == "constant" and args[1].value == 0:
-            return args[0]  # no uniform number is below 0
+            return args[0]  # it drops nothing, as no uniform number is below 0
         return Expr(node.op, args, None, False)
 
 
@@ -157,7 +157,8 @@ def _div(build: Simplifier, a: Expr, b: Expr) -> Expr | None:
         return build.make("div", (a.args[0], b.args[0]))
     if b.op == "constant":
         fraction, exponent = math.frexp(b.value)  # type: ignore[arg-type]
-        # a power of two whose reciprocal is a normal number of every compute type: the product rounds as the quotient
+        # For a power of two whose reciprocal is a normal number in every compute type, the product rounds as the
+        # quotient does.
         if fraction in (0.5, -0.5) and -100 <= exponent <= 100:
             return build.make("mul", (a, build.constant(1 / b.value)))  # type: ignore[operator]
     return None
@@ -215,7 +216,7 @@ def _where(build: Simplifier, condition: Expr, a: Expr, b: Expr) -> Expr | None:
         value: float = condition.value  # type: ignore[assignment]
         if value == 0:
             return b
-        # beside per-element operands it is rounded to the compute type, where a smaller number is 0
+        # Beside per-element operands the number is rounded to the compute type, in which a smaller one is 0.
         if not abs(value) <= 2.0**-150 or (a.scalar and b.scalar):
             return a
     return a if a is b else None

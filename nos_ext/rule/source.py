@@ -13,9 +13,9 @@ from typing import Final
 from .errors import RuleError, quoted
 from .scan import MAX_NESTING, foreign_name, too_deep_at
 
-MAX_BYTES: Final = 256 * 1024  # room for the text of a program as long as one may be, each value with a line of its own
+MAX_BYTES: Final = 256 * 1024  # enough for the longest possible program with a line for each value
 
-_BYTE_ORDER_MARK: Final = "\ufeff"  # what editors on Windows put before a text
+_BYTE_ORDER_MARK: Final = "\ufeff"  # editors on Windows put it before a text
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")
 _INDENTED = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]+(?=[^ \t\r\n#])")
 
@@ -28,7 +28,7 @@ class Source:
             raise RuleError(f"the text of the rule has {len(text)} characters; the limit is {MAX_BYTES} bytes")
         self.text = text = text.removeprefix(_BYTE_ORDER_MARK)
         self._lines: list[str] | None = None
-        # an indented text becomes the body of an `if`: dedenting it would shift the columns of errors
+        # An indented text becomes the body of an `if`, since dedenting it would shift the columns of errors.
         self._shift = 1 if text[:1] in " \t\r\n#" and _INDENTED.match(text) else 0
         self._check_characters()
         self._check_brackets()
@@ -57,7 +57,7 @@ class Source:
     def _parse(self) -> list[ast.stmt]:
         text = f"if 1:\n{self.text}" if self._shift else self.text
         try:
-            if "\\" in text:  # a backslash in a docstring makes Python warn
+            if "\\" in text:  # Python warns about a backslash in a docstring
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     module = ast.parse(text)
@@ -67,12 +67,12 @@ class Source:
             raise self._syntax_error(error) from None
         except RecursionError:
             self._check_nesting()
-            if len(self.text) <= 2 * MAX_NESTING:  # it is the caller who is deep
+            if len(self.text) <= 2 * MAX_NESTING:  # the text is short, so it is the caller who is deep
                 raise
             raise RuleError(
                 "the text of the rule has too long a sum or chain; split it over several assignments"
             ) from None
-        except (MemoryError, SystemError):  # SystemError: CPython's compile() forgets to say that memory is short
+        except (MemoryError, SystemError):  # CPython's compile() raises SystemError when memory is short
             self._check_nesting()
             raise MemoryError from None
         if not self._shift:
@@ -94,7 +94,7 @@ class Source:
 
     def _line(self, line: int) -> str:
         if self._lines is None:
-            # as Python counts lines; str.splitlines knows more separators
+            # Lines are counted as Python counts them; str.splitlines knows more separators.
             self._lines = re.split(r"\r\n|\r|\n", self.text)
         return self._lines[line - 1] if line <= len(self._lines) else ""
 

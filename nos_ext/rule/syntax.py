@@ -20,7 +20,7 @@ from .vocabulary import FUNCTIONS
 
 Value = Expr | float
 
-MAX_NODES: Final = 16 * 1024  # operations in a text; more cannot become a program of 4096 instructions with sense
+MAX_NODES: Final = 16 * 1024  # operations in a text; a sensible program of 4096 instructions does not need more
 
 _BINARY: Final[dict[type[ast.operator], Callable[[Value, Value], Value]]] = {
     ast.Add: operator.add,
@@ -70,7 +70,8 @@ def refusal(node: ast.AST) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Asks whether the closest of the known names was meant; says nothing where none is close."""
-    close = difflib.get_close_matches(name[:64], list(known), n=1)  # its time grows with the square of the length
+    # The name is cut, as the time grows with the square of its length.
+    close = difflib.get_close_matches(name[:64], list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -111,7 +112,7 @@ class Evaluator:
         return self._apply(function, (left, right), node)
 
     def _binary(self, node: ast.BinOp, depth: int) -> Value:
-        # a flat sum of n terms is a tree n levels deep on its left side: walk that side in a loop
+        # A flat sum of n terms is a tree that is n levels deep on its left side. A loop walks along that side.
         spine = [node]
         left: ast.expr = node.left
         while type(left) is ast.BinOp:

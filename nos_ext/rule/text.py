@@ -135,7 +135,7 @@ class _Function:
             raise source.error(message, function)
         try:
             rule = Definition(name or function.name, self._states, self._hypers, outputs, doc=doc)
-        except RuleError as error:  # wrong count, or the name of the function
+        except RuleError as error:  # a wrong count, or the function's name
             at_return = error.message == wrong_count(self._states, len(outputs))
             raise source.located(error, body[-1] if at_return else function) from None
         for unused, node in self._unread.items():

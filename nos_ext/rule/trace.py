@@ -60,7 +60,7 @@ def _check_closure(function: FunctionType) -> None:
         if name in VOCABULARY:
             try:
                 value = cell.cell_contents
-            except ValueError:  # not assigned yet
+            except ValueError:  # the variable is not assigned yet
                 value = None
             if value is not VOCABULARY[name]:
                 raise RuleError(

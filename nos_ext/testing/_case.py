@@ -1,4 +1,4 @@
-"""Owns OptimizerCase, the optimizer under test, and small helpers of the suite."""
+"""Owns OptimizerCase, which describes the optimizer under test, and small helpers of the suite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tensors = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class OptimizerCase:
-    """An optimizer under test.
+    """An OptimizerCase describes an optimizer under test.
 
     Args:
         name: for messages.
@@ -51,48 +51,48 @@ class OptimizerCase:
 
 
 def parameters(*shapes: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensors:
-    """Leaves with values that depend on seed only."""
+    """Makes leaf tensors whose values depend on the seed only."""
     make = torch.Generator().manual_seed(seed)
     sizes = shapes or ((4, 3), (5,), ())
     return [torch.randn(tuple(s), generator=make).to(dtype).requires_grad_() for s in sizes]
 
 
 def set_grads(params: Sequence[torch.Tensor], seed: int = 1, scale: float = 1.0) -> None:
-    """Fresh gradients with values that depend on seed only."""
+    """Sets new gradients whose values depend on the seed only."""
     make = torch.Generator().manual_seed(seed)
     for p in params:
         p.grad = (torch.randn(p.shape, generator=make) * scale).to(p.dtype)
 
 
 def grads_of(params: Sequence[torch.Tensor]) -> Tensors:
-    """The gradients that there are."""
+    """Lists the gradients that there are."""
     return [p.grad for p in params if p.grad is not None]
 
 
 def steps(optimizer: Optimizer, params: Sequence[torch.Tensor], count: int, first: int = 0) -> None:
-    """`count` steps with the gradients of the seeds first, first + 1, ..."""
+    """Takes `count` steps with the gradients of the seeds first, first + 1, ..."""
     for i in range(count):
         set_grads(params, seed=100 + first + i)
         optimizer.step()
 
 
 def copies(params: Sequence[torch.Tensor]) -> Tensors:
-    """New leaves with the same values."""
+    """Makes new leaf tensors with the same values."""
     return [p.detach().clone().requires_grad_(p.requires_grad) for p in params]
 
 
 def values(params: Sequence[torch.Tensor]) -> Tensors:
-    """The values, to compare with later."""
+    """Copies the values, to compare them later."""
     return [p.detach().clone() for p in params]
 
 
 def same(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
-    """Whether dtypes and bits are equal."""
+    """Tells whether dtypes and bits are equal."""
     return len(a) == len(b) and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def state_of(optimizer: Optimizer) -> Tensors:
-    """All state tensors, in the order of the parameters."""
+    """Lists all state tensors, in the order of the parameters."""
     out = []
     for group in optimizer.param_groups:
         for p in group["params"]:
@@ -101,29 +101,29 @@ def state_of(optimizer: Optimizer) -> Tensors:
 
 
 def network(seed: int = 0) -> torch.nn.Sequential:
-    """A small network."""
+    """Makes a small network."""
     torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and classes for `network`."""
+    """Makes inputs and classes for `network`."""
     make = torch.Generator().manual_seed(5)
     x = torch.randn(64, 4, generator=make)
     return x, (x[:, 0] * x[:, 1] > 0).long()
 
 
 def loss_of(net: torch.nn.Module) -> torch.Tensor:
-    """The loss of `net` on `problem`."""
+    """Returns the loss of `net` on `problem`."""
     x, y = problem()
     return torch.nn.functional.cross_entropy(net(x), y)
 
 
 def backward(loss: torch.Tensor, **keywords: Any) -> None:
-    """loss.backward(), with types."""
+    """Calls loss.backward(), with types."""
     torch.autograd.backward(loss, **keywords)
 
 
 def frozen(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A copy that later steps do not change."""
+    """Returns a copy that later steps do not change."""
     return copy.deepcopy(state_dict)

@@ -16,7 +16,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Checkpoints:
-    """Whatever way an optimizer is stored, it goes on with the same bits."""
+    """Checkpoints tests that an optimizer goes on with the same bits, in whatever way it was stored."""
 
     def test_state_is_made_at_the_first_step(self, case: OptimizerCase) -> None:
         params = parameters()
@@ -56,7 +56,7 @@ class Checkpoints:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_state_dict_round_trip(self, case: OptimizerCase, dtype: torch.dtype) -> None:
-        """Through a file and weights_only: every dtype and bit comes back, and training goes on with the same bits."""
+        """Every dtype and bit comes back through a file and weights_only, and training goes on with the same bits."""
         params = parameters(dtype=dtype)
         optimizer = case(params)
         steps(optimizer, params, 3)
@@ -74,7 +74,7 @@ class Checkpoints:
         assert same(params, others)
 
     def test_steps_that_are_float32(self, case: OptimizerCase) -> None:
-        """As torch's optimizers save them; a number that is no tensor will do, too."""
+        """torch's optimizers save them so. A number that is no tensor is accepted, too."""
         params = parameters()
         optimizer = case(params)
         steps(optimizer, params, 3)
@@ -94,7 +94,7 @@ class Checkpoints:
             assert same(others, expected)
 
     def test_load_where_new_tensors_have_no_memory(self, case: OptimizerCase) -> None:
-        """Under torch.device("meta"), as programs build large models in."""
+        """Programs build large models under torch.device("meta")."""
         params = parameters()
         optimizer = case(params)
         steps(optimizer, params, 2)
@@ -200,7 +200,7 @@ class Checkpoints:
         assert same(state_of(optimizer), state_of(twin))
 
     def test_copies_keep_what_users_put_in(self, case: OptimizerCase) -> None:
-        """What torch's deepcopy keeps: param groups with keys of the user's own, and defaults."""
+        """torch's deepcopy keeps the defaults, and param groups with the user's own keys."""
         params = parameters()
         optimizer = case(params)
         steps(optimizer, params, 1)
@@ -226,7 +226,7 @@ class Checkpoints:
         assert to_named.param_groups[0]["param_names"] == [name for name, _ in named]
 
     def test_pickled_state_is_torch_s(self, case: OptimizerCase) -> None:
-        """No caches and handles travel with a pickled optimizer."""
+        """No caches or handles travel with a pickled optimizer."""
         params = parameters()
         optimizer = case(params)
         steps(optimizer, params, 2)

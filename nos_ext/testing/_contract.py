@@ -25,7 +25,7 @@ from ._case import (
 
 
 class Contract:
-    """What torch.optim.Optimizer promises of step() and the constructor."""
+    """Contract tests what torch.optim.Optimizer promises of step() and the constructor."""
 
     def test_is_a_torch_optimizer(self, case: OptimizerCase) -> None:
         optimizer = case(parameters())
@@ -119,7 +119,7 @@ class Contract:
         assert len(seen) == 2
 
     def test_hooks_of_all_optimizers(self, case: OptimizerCase) -> None:
-        """Those of every optimizer are the outermost; the arguments of step() can be replaced by a hook."""
+        """The hooks of all optimizers are the outermost. A hook can replace the arguments of step()."""
         params = parameters()
         set_grads(params)
         optimizer = case(params)
@@ -171,7 +171,7 @@ class Contract:
         assert not torch.equal(params[0], before[0])
 
     def test_step_counts_for_each_parameter(self, case: OptimizerCase) -> None:
-        """A parameter whose gradient is missing at some steps does as if these steps had not been."""
+        """If a parameter's gradient is missing at some steps, it is as if these steps had not been."""
         params = parameters((3,), (3,))
         alone = copies(params[1:])
         optimizer, expected = case(params), case(alone)
@@ -198,7 +198,7 @@ class Contract:
         assert torch.equal(params[0], before[0])
 
     def test_parameters_without_memory(self, case: OptimizerCase) -> None:
-        """On the meta device states are made and steps counted."""
+        """On the meta device states are made and steps are counted."""
         p = torch.empty(3, 4, device="meta").requires_grad_()
         p.grad = torch.empty(3, 4, device="meta")
         optimizer = case([p])
@@ -278,7 +278,7 @@ class Contract:
 
 
 def loss_of_and_step(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    """One ordinary training step; the loss before it."""
+    """Takes one ordinary training step and returns the loss before it."""
     optimizer.zero_grad()
     loss = loss_of(net)
     backward(loss)

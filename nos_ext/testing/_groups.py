@@ -24,7 +24,7 @@ SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {
 
 
 class Groups:
-    """Param groups and what changes in them during a training."""
+    """Groups tests param groups, and what changes in them during a training."""
 
     def test_groups_equal_separate_optimizers(self, case: OptimizerCase) -> None:
         params = parameters((4,), (3, 2), (5,))
@@ -95,7 +95,7 @@ class Groups:
             optimizer.add_param_group({"params": late})
 
     def test_a_parameter_is_replaced(self, case: OptimizerCase) -> None:
-        """As programs do that add or drop rows: another tensor takes the place, and its state is edited."""
+        """Programs that add or drop rows do so: another tensor takes the place, and its state is edited."""
         params = parameters((3,), (4,))
         optimizer = case(params)
         steps(optimizer, params, 2)
@@ -125,7 +125,7 @@ class Groups:
             assert same(params, expected)
 
     def test_state_is_edited(self, case: OptimizerCase) -> None:
-        """State tensors that somebody replaced or wrote to are what the next step starts from."""
+        """The next step starts from state tensors that somebody has replaced or written to."""
         params = parameters()
         expected = copies(params)
         optimizer, other = case(params), case(expected)

@@ -9,10 +9,10 @@ from ._case import OptimizerCase, copies, parameters, same, set_grads, steps, va
 
 
 class Numerics:
-    """The same update whatever the tensors look like."""
+    """Numerics tests that the update is the same whatever the tensors look like."""
 
     def test_odd_shapes(self, case: OptimizerCase) -> None:
-        """Empty tensors, scalars and single elements anywhere in the list."""
+        """Empty tensors, scalars and single elements may stand anywhere in the list."""
         params = parameters((0,), (3,), (), (2, 0, 3), (1,), (0,))
         before = values(params)
         steps(case(params), params, 2)
@@ -34,7 +34,7 @@ class Numerics:
 
     @pytest.mark.parametrize("which", ["param", "grad", "both"])
     def test_strides(self, case: OptimizerCase, which: str) -> None:
-        """channels_last and transposed memory gives what contiguous memory gives, and no parameter moves."""
+        """channels_last and transposed memory give what contiguous memory gives, and no parameter moves."""
         if which != "both" and not case.any_strides:
             pytest.skip("needs gradients of the parameters' strides")
         plain = parameters((2, 3, 4, 5), (6, 7))
@@ -87,7 +87,7 @@ class Numerics:
         assert same([p], before)
 
     def test_the_model_becomes_channels_last(self, case: OptimizerCase) -> None:
-        """model.to(memory_format=torch.channels_last) between two steps."""
+        """The model may go to(memory_format=torch.channels_last) between two steps."""
         net, twin = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
         twin.load_state_dict(net.state_dict())
         params, others = list(net.parameters()), list(twin.parameters())
@@ -168,7 +168,7 @@ class Numerics:
         assert params[0].isnan().tolist() == [False, False, True, False, False]
 
     def test_parameter_data_is_replaced(self, case: OptimizerCase) -> None:
-        """p.data = ... between two steps: the new memory is updated."""
+        """After p.data = ... between two steps, the new memory is updated."""
         params = parameters((5,), (3,))
         other = copies(params)
         first, second = case(params), case(other)

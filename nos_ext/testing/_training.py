@@ -23,7 +23,7 @@ from ._case import (
 
 
 class Training:
-    """GradScaler, clipping and accumulation."""
+    """Training tests GradScaler, clipping and accumulation."""
 
     def test_grad_scaler_equals_plain_training(self, case: OptimizerCase) -> None:
         """Scales are powers of two, so that scaled training gives the same bits."""
@@ -65,7 +65,7 @@ class Training:
         assert not hasattr(optimizer, "grad_scale")
 
     def test_grad_scaler_unscales_unless_fused_is_asked_for(self, case: OptimizerCase) -> None:
-        """Trainers that clip gradients between the two rely on it."""
+        """Trainers rely on it that clip gradients between unscaling and step()."""
         assert not getattr(case(parameters()), "_step_supports_amp_scaling", False)
 
     @pytest.mark.parametrize("fused", [False, True])
@@ -91,7 +91,7 @@ class Training:
                 assert same(grads_of(params), expected)
 
     def test_grad_scale_and_found_inf(self, case: OptimizerCase) -> None:
-        """The attributes that GradScaler sets for optimizers that unscale by themselves."""
+        """GradScaler sets these attributes for optimizers that unscale by themselves."""
         if not case.amp:
             pytest.skip("the optimizer leaves unscaling to GradScaler")
         params = parameters()

@@ -24,4 +24,4 @@ __all__ = ["Checkpoints", "Contract", "Groups", "Numerics", "OptimizerCase", "Op
 
 
 class OptimizerConformance(Contract, Groups, Checkpoints, Numerics, Training):
-    """The whole suite. Define the fixture `case`."""
+    """OptimizerConformance is the whole suite. Define the fixture `case`."""

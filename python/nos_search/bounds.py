@@ -11,7 +11,7 @@ from .errors import UsageError
 MOST = {  # option -> its largest value
     "--threads": 4096,
     "--workers": 4096,
-    "--batch": 65_536,  # one call makes all the rules of a batch
+    "--batch": 65_536,  # one call makes as many rules
     "--promote-eta": 1_000_000,
     "--trials": 1_000_000_000,
     "--children": 1_000_000_000,
@@ -22,12 +22,12 @@ MOST = {  # option -> its largest value
     "--train-steps": 1_000_000_000,
     "--seeds": 100_000,
     "--samples": 1_000_000,
-    "--steps": 100_000,  # of the surfaces; a figure keeps 100 KB for each
+    "--steps": 100_000,  # steps on the surfaces; a figure keeps 100 KB for each
     "--rounds": 1_000_000,
     "--rules": 1_000_000,
     "--times": 1_000_000,
     "gate steps": 100_000,
-    "strategy option": 1_000_000,  # of any name; sizes of a network, of a batch, of a population
+    "strategy option": 1_000_000,  # the value of any such option: sizes of a network, a batch, a population
 }
 
 

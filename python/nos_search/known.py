@@ -53,8 +53,9 @@ RULES: dict[str, KnownRule] = {
     ),
 }
 
-# Those of each use, in its order. Evolution begins with the last two: their order is part of what a seed gives.
-EVALUATED = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # by evaluate --known
-REPORTED = ("adam", "rmsprop", "sgd", "momentum", "adamw", "lion", "powersign", "addsign")  # by a report
+# The names for each use, in its order. Evolution begins with the last two lists, so their order is part of what a seed
+# gives.
+EVALUATED = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # for evaluate --known
+REPORTED = ("adam", "rmsprop", "sgd", "momentum", "adamw", "lion", "powersign", "addsign")  # for a report
 OF_GROUPS = ("sgd", "momentum", "adam", "rmsprop", "signsgd", "signum", "powersign", "addsign")
 OF_PROGRAMS = ("sgd", "momentum", "signum", "lion", "rmsprop", "adam", "addsign")

@@ -35,6 +35,6 @@ int main(int, char** argv) {
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {5};
   nos::cpu::prepare(nos::make_plan(lists, 0), programs)->run({rows, sizes, 1, seeds, 1, 1.0}, programs);
-  std::fprintf(stderr, "%s", nos::cpu::native_status());
+  std::fprintf(stderr, "%s", nos::cpu::native::status());
   return std::fwrite(p.data(), sizeof(float), n, stdout) == n ? 0 : 1;
 }

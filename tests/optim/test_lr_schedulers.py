@@ -15,6 +15,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from nos_ext.optim import PowerSign
+from nos_ext.optim._decay_plot import figure, main
 from nos_ext.optim._lr_factors import gaussian
 from nos_ext.schedules import CosineDecay, LinearCosineDecay, NoisyLinearCosineDecay, StepDecay
 
@@ -151,7 +152,15 @@ def test_figure(tmp_path: Path) -> None:
     root = ElementTree.parse(path).getroot()
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"stepwise decay", "cosine decay", "linear cosine decay", "step"} <= texts
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 3
-    failed = subprocess.run([*command[:-1], str(tmp_path / "no" / "out.svg")], capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert "cannot be written" in failed.stderr
+    assert path.read_bytes() == figure("svg")  # equal whenever it is drawn
+    for name, status, message in (("no/out.svg", 1, "cannot be written"), ("out.jpg", 2, "ends in .svg, .png or .pdf")):
+        failed = subprocess.run([*command[:-1], str(tmp_path / name)], capture_output=True, text=True)
+        assert failed.returncode == status
+        assert message in failed.stderr
+
+
+def test_figure_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match="1"):
+        main(["--plot", "out.svg"])
+    assert "pip install 'nos-ext[plot]'" in capsys.readouterr().err

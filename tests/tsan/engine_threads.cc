@@ -210,5 +210,5 @@ int main(int argc, char** argv) {
   shared_jobs(corpus);
   tunings(programs);
   std::printf("tsan_engine: %zu programs, %d threads, native tier %s, no race\n", programs.size(), kThreads,
-              nos::cpu::native_status());
+              nos::cpu::native::status());
 }

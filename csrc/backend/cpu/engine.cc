@@ -24,16 +24,19 @@ namespace {
 
 Tuning g_tuning;
 
-constexpr int64_t kInCacheElements = int64_t{2} << 20;  // up to here long blocks win, above short ones (DRAM streams)
+// Up to this many elements the data stay in the cache and long blocks are faster. Beyond, they stream from DRAM and
+// short blocks are.
+constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
 constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
 constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines
 constexpr int kChunksPerThread = 4;
-constexpr double kThreadWork = 2500;  // ns that make one more thread worth its start
-constexpr double kGrabWork = 400;     // ns: small chunks are taken in groups of about this much
-constexpr int kMostRanges = 64;       // threads with a range of chunks of their own
+constexpr double kThreadWork = 2500;  // ns of work that make it worthwhile to start one more thread
+constexpr double kGrabWork = 400;     // ns: a thread takes small chunks in groups of about this much work
+constexpr int kMostRanges = 64;       // at most so many threads have a range of chunks of their own
 
-// ns per element of the interpreter: per unit of OpInfo::cost and per slot; measured.
+// The ns that the interpreter takes for one element. It was measured as a time per unit of OpInfo::cost and one per
+// slot.
 double interpreter_cost(const Lowered& code, bool wide) {
   static const double lanes = std::string_view(isa().name) == "avx512" ? 1
                               : std::string_view(isa().name) == "avx2" ? 1.7
@@ -41,11 +44,11 @@ double interpreter_cost(const Lowered& code, bool wide) {
   return (0.03 * code.cost + 0.02 * code.num_slots) * lanes * (wide ? 2 : 1);
 }
 
-// Scratch of one thread: aligned, grown on demand, kept for the next call.
+// The scratch memory of one thread. It is aligned, grows on demand, and is kept for the next call.
 class Scratch {
  public:
   ~Scratch() { free(); }
-  // Null when there is no memory.
+  // Returns null when there is no memory.
   char* get(size_t bytes) noexcept {
     if (bytes > size_) {
       free();
@@ -66,19 +69,30 @@ class Scratch {
 };
 thread_local Scratch t_scratch;
 
-// Whether this process is a forked child: OpenMP's threads do not live on in it, and libgomp waits for them for ever.
-// Watched from the loading of the module on, as others in the process may use OpenMP too.
+// Whether this process is a forked child. OpenMP's threads do not survive a fork, and libgomp would wait for them for
+// ever. The module watches for forks from the moment it is loaded, since others in the process may use OpenMP too.
 std::atomic<bool> g_forked{false};
 const bool g_watched = pthread_atfork(nullptr, nullptr, [] { g_forked.store(true, std::memory_order_relaxed); }) == 0;
 bool is_forked() { return !g_watched || g_forked.load(std::memory_order_relaxed); }
 
-// As many as the work is worth now: torch.set_num_threads may have been called since.
+// As many threads as OpenMP (and so torch.set_num_threads) allows; 1 in a forked child.
+int max_threads() {
+#ifdef _OPENMP
+  if (is_forked()) return 1;
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+// As many threads as the work is worth now. The answer may change between two runs, as torch.set_num_threads may be
+// called in between.
 int threads_of(const Prepared& job) {
   if (job.threads) return is_forked() ? 1 : job.threads;
   return static_cast<int>(std::clamp<double>(static_cast<double>(job.work) / kThreadWork, 1, max_threads()));
 }
 
-// ns per element of slice `slice` of tensor t.
+// The ns that one element of slice `slice` of tensor t takes.
 double cost_of(const Prepared& job, const PlannedTensor& t, uint32_t slice) {
   const bool wide = t.dtype[bytecode::kP] == DType::f64;
   const auto& native = job.native[t.program + slice];
@@ -105,8 +119,8 @@ void make_chunks(Prepared& job, int64_t size) {
   }
 }
 
-// The chunks still to be done: every thread first takes those of its own range, which are the same in every call, so
-// that they stay in its core's cache; then it helps the others.
+// The chunks that are still to be done. Every thread first takes those of its own range, which is the same in every
+// call, so that the data stay in its core's cache. Then it helps the others.
 class Queue {
  public:
   Queue(const Prepared& job, int threads) : grab_(job.grab), ranges_(std::min(threads, kMostRanges)) {
@@ -138,7 +152,7 @@ class Queue {
   Range range_[kMostRanges];
 };
 
-// The scalar rows in fp32, one after the other, in memory that the calling thread keeps.
+// The scalar rows rounded to fp32, one after the other, in memory that the calling thread keeps.
 class Rows32 {
  public:
   Rows32(const Prepared& job, const StepArgs& args) {
@@ -175,18 +189,6 @@ class Rows32 {
 }  // namespace
 
 void set_tuning(const Tuning& tuning) { g_tuning = tuning; }
-const Tuning& tuning() { return g_tuning; }
-
-const char* native_status() { return native::status(); }
-
-int max_threads() {
-#ifdef _OPENMP
-  if (is_forked()) return 1;
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
 
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
   const FloatEnvironment environment;  // constants are rounded to fp32 in here
@@ -233,7 +235,7 @@ const std::vector<const native::NativeCode*>& Prepared::native_code(bool scaled)
   Compiled& c = compiled[scaled];
   std::call_once(c.once, [&] {
     c.code.assign(layouts.size() * code.size(), nullptr);
-    // a plan of many programs need not use every one with every choice of dtypes
+    // A plan of many programs need not combine every program with every choice of dtypes.
     for (size_t i = 0; i < plan.tensors.size(); ++i)
       for (uint32_t slice = 0; slice < plan.tensors[i].slices; ++slice) {
         const size_t program = plan.tensors[i].program + slice;
@@ -267,7 +269,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
     const size_t program = t.program + c.slice, row = t.row + c.slice;
     const native::NativeCode* fused = compiled[job.layout[c.tensor] * job.code.size() + program];
     if (fused && args.stochastic_rounding && has_half_outputs(*job.code[program], t))
-      fused = nullptr;  // it rounds to nearest
+      fused = nullptr;  // machine code rounds to nearest only
     if (fused)
       native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
     else if (t.dtype[bytecode::kP] == DType::f64)
@@ -282,7 +284,8 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
 #pragma omp parallel num_threads(threads)
     {
       const FloatEnvironment environment;
-      // a thread without scratch leaves its chunks to the others; this one has some
+      // A thread that gets no scratch memory leaves its chunks to the others. The calling thread has its memory
+      // already.
       const int thread = omp_get_thread_num();
       if (char* own = thread == 0 ? memory : t_scratch.get(scratch)) queue.work(thread, [&](size_t i) { one(i, own); });
     }
@@ -309,11 +312,14 @@ namespace {
 
 class Cpu final : public Backend {
  public:
-  const char* name() const override { return "cpu"; }
   bool has_streams() const override { return false; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
     return cpu::prepare(std::move(plan), programs);
+  }
+  std::unique_ptr<CapturedStep> capture(const Plan&, std::span<const Program* const>, std::span<const uint32_t>,
+                                        Capacity, bool, const Place&) const override {
+    throw TensorError("params are on the CPU, which has no CUDA graphs; use apply_rule, or move the tensors");
   }
 };
 
@@ -322,6 +328,19 @@ class Cpu final : public Backend {
 const Backend& cpu_backend() {
   static const Cpu backend;
   return backend;
+}
+
+Facts cpu_facts() {
+#ifdef _OPENMP
+  constexpr bool kOpenMp = true;
+#else
+  constexpr bool kOpenMp = false;
+#endif
+  return {{"isa", cpu::isa().name},
+          {"isas", cpu::usable_isas()},
+          {"openmp", kOpenMp},
+          {"threads", cpu::max_threads()},
+          {"native", cpu::native::status()}};
 }
 
 }  // namespace nos

@@ -1,4 +1,5 @@
-// Owns the CPU back-end: runs a plan block by block, one SIMD loop per instruction, on OpenMP's threads.
+// Owns the CPU back-end. It runs a plan block by block on OpenMP's threads, by the native tier's machine code where
+// there is some and by the interpreter elsewhere.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -13,13 +14,13 @@
 
 namespace nos::cpu {
 
-// Elements [begin, end) of one slice of one tensor: the unit of work of a thread.
+// Elements [begin, end) of one slice of one tensor. A chunk is the unit of work that a thread takes.
 struct Chunk {
   uint32_t tensor, slice;
   int64_t begin, end;
 };
 
-// For tests and benches: 0 restores the engine's own choice. Results do not depend on any of these.
+// Settings for tests and benches. 0 leaves the choice to the engine. Results do not depend on any of them.
 struct Tuning {
   int block = 0;      // elements per block, a multiple of 4
   int64_t chunk = 0;  // elements per chunk, a multiple of 4
@@ -27,32 +28,33 @@ struct Tuning {
   bool operator==(const Tuning&) const = default;
 };
 
-// A plan made ready for this back-end. Several threads may run one at a time. Each has the engine's own floating-point
-// environment while it works, and afterwards the caller's again.
+// A plan made ready for this back-end. Several threads may run the same one at the same time. Each sets the engine's
+// floating-point environment while it works, and restores the caller's afterwards.
 struct Prepared final : Job {
   using Job::Job;
   bool serves(std::span<const Program* const> programs) const override;
-  void move(const Place&) override {}  // a run reads the plan
+  void move(const Place&) override {}  // nothing to do: a run reads the addresses in the plan
   int64_t busy() const override { return work; }
   void get_ready(const StepArgs& args) override;
   void run(const StepArgs& args, std::span<const Program* const> programs, const Place& place = {}) override;
 
-  std::vector<std::shared_ptr<const Lowered>> code;            // one per program
-  std::vector<std::shared_ptr<native::NativeProgram>> native;  // one per program; null: interpreted
-  std::vector<std::array<DType, kMaxSlots>> layouts;           // choices of dtypes that occur
-  std::vector<uint32_t> layout;                                // number of each tensor's choice
+  std::vector<std::shared_ptr<const Lowered>> code;            // one for each program
+  std::vector<std::shared_ptr<native::NativeProgram>> native;  // one for each program; null where it is interpreted
+  std::vector<std::array<DType, kMaxSlots>> layouts;           // the choices of dtypes that occur, one dtype per slot
+  std::vector<uint32_t> layout;                                // of each tensor: the index of its choice of dtypes
   std::vector<Chunk> chunks;
-  std::vector<int64_t> work_before;  // ns: estimate of the work before each chunk
-  int64_t work;                      // ns: estimate for one thread, with the data in cache
+  std::vector<int64_t> work_before;  // of each chunk: estimated ns of work before it
+  int64_t work;                      // estimated ns of one run on one thread, with the data in cache
   int block;                         // elements per block
-  int threads;                       // 0: as many as the work is worth
-  size_t grab;                       // chunks taken at a time
+  int threads;                       // 0 for as many as the work is worth
+  size_t grab;                       // number of chunks that a thread takes at a time
   size_t scratch;                    // bytes per thread
-  bool any32, any64;                 // compute types that occur
-  Tuning tuning;                     // that it was made under
+  bool any32, any64;                 // whether tensors are computed in float, in double
+  Tuning tuning;                     // the settings that the job was made under
 
-  // [layout x programs + program]: compiled code, null: interpreted. scaled: the gradient is multiplied by a factor.
-  // Made at the first run that needs it.
+  // The machine code of program p for choice of dtypes k stands at [k * number of programs + p], null where it is
+  // interpreted. `scaled` says whether the gradient is multiplied by a factor. The code is made at the first run that
+  // needs it.
   const std::vector<const native::NativeCode*>& native_code(bool scaled) const;
 
   struct Compiled {
@@ -66,10 +68,5 @@ struct Prepared final : Job {
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
 void set_tuning(const Tuning& tuning);
-const Tuning& tuning();  // what prepare() uses
-
-const char* native_status();  // of the native tier on this machine: its instruction set, or "off: " and why
-
-int max_threads();  // what OpenMP (and so torch.set_num_threads) allows; 1 in a forked child
 
 }  // namespace nos::cpu

@@ -44,9 +44,9 @@ const Isa& isa() {
   return chosen;
 }
 
-std::vector<const char*> usable_isas() {
-  std::vector<const char*> names;
-  for (const Isa& i : usable()) names.push_back(i.name);
+std::vector<std::string> usable_isas() {
+  std::vector<std::string> names;
+  for (const Isa& i : usable()) names.emplace_back(i.name);
   return names;
 }
 

@@ -1,5 +1,5 @@
-// Owns KernelCall: one block kernel and the operands that it is called with, for every block of a tensor. Both tiers
-// are made of such calls: the interpreter runs nothing else, the native tier has them between its fused loops.
+// Owns KernelCall: one block kernel and its operands, the same for every block of a tensor. The interpreter runs
+// nothing but such calls; the native tier runs them between its fused loops.
 #pragma once
 #include <cstdint>
 
@@ -9,22 +9,22 @@ namespace nos::cpu {
 
 inline constexpr size_t kLine = 64;  // bytes of a cache line
 
-// Place of an operand or a result inside a block: place < num_slots is the caller's tensor of that slot (p, g, states),
-// place >= num_slots a temporary. In KernelCall::arg a scalar is kScalarPlace + scalar id.
+// Where an operand or a result lies inside a block. A place below num_slots is the caller's tensor of that slot (p, g,
+// states), a place from num_slots on is a temporary. In KernelCall::arg a scalar is kScalarPlace + its id.
 inline constexpr uint16_t kScalarPlace = 0x8000;
 
 struct KernelCall {
   enum class Kind : uint8_t { map, random, copy, fill };
   Kind kind;
-  Op op;            // map and random
+  Op op;            // for the kinds map and random
   uint8_t scalars;  // bit k: operand k is a scalar
-  uint16_t site;    // random
+  uint16_t site;    // for the kind random
   uint16_t dst;
   uint16_t arg[3];
 };
 
-// Calls the kernel for n elements of a block that starts at a multiple of 4, key.element. base: the address of each
-// place.
+// Calls the kernel for n elements of a block. key.element, where the block starts, is a multiple of 4. `base` holds the
+// address of each place.
 template <class T>
 void run_call(const KernelCall& call, T* const* base, const T* scalars, DrawKey key, int64_t n,
               const KernelSet<T>& set) {
@@ -46,7 +46,7 @@ void run_call(const KernelCall& call, T* const* base, const T* scalars, DrawKey 
       key.site = call.site;
       const int parameter = info(call.op).arity - 1;
       const T* a = parameter ? operand(0) : nullptr;
-      if (parameter && call.scalars & 1) {  // a scalar may be dropped per element too
+      if (parameter && call.scalars & 1) {  // the operand may be a scalar that is dropped element by element
         set.fill(dst, *a, n);
         a = dst;
       }

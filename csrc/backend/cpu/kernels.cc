@@ -1,6 +1,6 @@
-// The block kernels, compiled once per instruction set with NOS_ISA naming the build. Everything here has internal
-// linkage: an inline function shared with another build could otherwise be linked in with instructions that a machine
-// lacks.
+// The block kernels. This file is compiled once per instruction set, and NOS_ISA names the build. Everything in it has
+// internal linkage: if two builds shared an inline function, the linker might keep the copy with instructions that the
+// machine lacks.
 #include "kernels.h"
 
 #include <type_traits>
@@ -27,7 +27,7 @@ namespace {
 #include "../../ops/ops.def"
 #undef NOS_OP
 
-// S: bit k says that operand k is one scalar. ivdep: dst is an operand itself or disjoint from it.
+// Bit k of S says that operand k is one scalar. `ivdep` is right since dst is an operand itself or does not overlap it.
 template <class T, class F, int S>
 void map1(T* dst, const T* a, const T*, const T*, int64_t n) {
 #pragma GCC ivdep
@@ -41,8 +41,8 @@ void map2(T* dst, const T* a, const T* b, const T*, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = F::template run<T>(S & 1 ? as : a[i], S & 2 ? bs : b[i]);
 }
 
-// map2 with the scalar spread over a short array first. For pow: GCC takes its tests of a loop-invariant operand out of
-// the loop as scalar truth values, and then does not vectorise the selects that use them.
+// Like map2, but spreads the scalar over a short array first. pow needs this: GCC moves the tests of a loop-invariant
+// operand out of the loop as scalar truth values, and then does not vectorise the selects that use them.
 template <class T, class F, int S>
 void map2_spread(T* dst, const T* a, const T* b, const T*, int64_t n) {
   constexpr int64_t kSpread = 128;
@@ -75,7 +75,7 @@ constexpr void add_maps(MapFn<T> (&row)[8]) {
   }
 }
 
-// Four draws at a time; groups of one block are independent, so the outer loop vectorises over groups.
+// Draws are made in groups of four. The groups of one block are independent, so the outer loop vectorises over groups.
 constexpr int64_t kDrawGroups = 32;
 
 template <class Draw, class Value>

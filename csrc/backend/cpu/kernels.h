@@ -1,5 +1,5 @@
-// Owns the table of block kernels. One source, kernels.cc, compiled once per instruction set; every build gives the
-// same bits (docs/numerics.md), so the choice is about speed only.
+// Owns the table of block kernels. Their one source, kernels.cc, is compiled once per instruction set. Every build
+// gives the same bits (docs/numerics.md), so the choice between them is about speed only.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -21,7 +21,8 @@ struct DrawKey {
   uint32_t step, tensor, site;
 };
 
-// dst[i] = op(a[i], parameter) with a draw of its own; dst may be a. Ops of one operand, the parameter, do not read a.
+// dst[i] = op(a[i], parameter) with a draw of its own for every i. dst may be a. An op whose only operand is the
+// parameter does not read a.
 template <class T>
 using RandomFn = void (*)(T* dst, const T* a, T parameter, DrawKey key, int64_t n);
 
@@ -41,7 +42,7 @@ struct Kernels {
   void (*from_f16)(float* dst, const uint16_t* src, int64_t n);
   void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
-  // Stochastic rounding of the rule's output number `output`; key.site is not read.
+  // These round stochastically; the result is the rule's output number `output`. They do not read key.site.
   void (*to_bf16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
   void (*to_f16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
 };
@@ -51,7 +52,7 @@ struct Isa {
   const Kernels* kernels;
 };
 
-const Isa& isa();                        // the one in use: the best of this machine, or $NOS_ISA
-std::vector<const char*> usable_isas();  // built in and runnable here, best last
+const Isa& isa();                        // the one in use: the best that this machine runs, or what NOS_ISA names
+std::vector<std::string> usable_isas();  // those that this build has and this machine runs, the best last
 
 }  // namespace nos::cpu

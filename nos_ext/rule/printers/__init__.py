@@ -1,4 +1,4 @@
-"""The printers: one family of formatters over the expression tree.
+"""Has the printers: one family of formatters over the expression tree.
 
 formatter.py            the walk that all share, and the one decision about parentheses
   text.py               expressions as rule text (expr.py shows them in its repr, so this file stands below it)

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..expr import Expr, postorder, use_counts
 
-INLINE: Final = 24  # operations in one expression, above which a value gets a line of its own
+INLINE: Final = 24  # an expression of more operations gets a line of its own
 
 
 class Layout:
@@ -28,13 +28,13 @@ class Layout:
         self._outputs = outputs
         self._taken = {*taken, *state_names}
         self._uses = use_counts(self.order, outputs)
-        # the name that a node bears if it may take that of the leaf it replaces
+        # The name of each node that may take the name of the leaf that it replaces.
         self._own: dict[Expr, str] = {}
         for node, name in zip(outputs, ["p", *state_names], strict=True):
             if node.args:
                 self._own.setdefault(node, name)
         self._shared = {node for node in self.order if self._uses[node] > 1 and not trivial(node)}
-        inline: set[Expr] = {outputs[0]}  # outputs that stand in the return
+        inline: set[Expr] = {outputs[0]}  # outputs that are written in the return
         renamed: set[Expr] = set()  # outputs that cannot take the name of their leaf
         while True:
             blocked = self._schedule(inline, renamed)

@@ -20,15 +20,15 @@ from .formatter import Form, Formatter, Strength, Written
 from .layout import trivial
 
 _COMPARISON, _SUM, _PRODUCT, _, _POWER, _ATOM = Strength
-# op -> strength of the whole and what the operands need. All else is an atom, whose operands stand in brackets, under a
-# root or the like. Nothing of strength POWER may be raised to a power without parentheses.
+# Maps an op to the strength of the whole and what its operands need. All other ops are atoms, whose operands stand in
+# brackets, under a root or the like. Nothing of strength POWER may be raised to a power without parentheses.
 _BINDING: Final[dict[str, tuple[Strength, tuple[Strength, ...]]]] = {
     "add": (_SUM, (_SUM, _PRODUCT)),
     "sub": (_SUM, (_SUM, _PRODUCT)),
     "neg": (_SUM, (_PRODUCT,)),
     "fma": (_SUM, (_PRODUCT, _PRODUCT, _PRODUCT)),
     "mul": (_PRODUCT, (_PRODUCT, _PRODUCT)),
-    "mod": (_COMPARISON, (_PRODUCT, _POWER)),  # "a mod b c" and "a mod b + c" can be read in two ways
+    "mod": (_COMPARISON, (_PRODUCT, _POWER)),  # otherwise "a mod b c" and "a mod b + c" could be read in two ways
     "div": (_POWER, ()),
     "rsqrt": (_POWER, ()),
     "exp": (_POWER, ()),
@@ -39,7 +39,7 @@ _BINDING: Final[dict[str, tuple[Strength, tuple[Strength, ...]]]] = {
 }
 _CONSTANTS: Final = (("e", math.e), ("pi", math.pi), ("inf", math.inf))
 _SPOKEN: Final = {"lr": "eta", "eps": "epsilon"}
-# the names of Greek letters, with their code points
+# The names of Greek letters, with their code points.
 GREEK: Final = {
     "alpha": 0x3B1, "beta": 0x3B2, "gamma": 0x3B3, "delta": 0x3B4, "epsilon": 0x3F5, "zeta": 0x3B6, "eta": 0x3B7,
     "theta": 0x3B8, "kappa": 0x3BA, "lambda": 0x3BB, "mu": 0x3BC, "nu": 0x3BD, "xi": 0x3BE, "rho": 0x3C1,
@@ -149,6 +149,6 @@ class MathFormatter(Formatter):
         lines = [(names[node], sources[node]) for node in order if node in names]
         for node, slot in zip(outputs, slots, strict=True):
             left = self.name(slot, NOW)
-            if names.get(node) != left:  # a leaf, or the value of an earlier output
+            if names.get(node) != left:  # not for a leaf, nor for the value of an earlier output
                 lines.append((left, texts[node]))
         return lines

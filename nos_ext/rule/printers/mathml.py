@@ -18,9 +18,9 @@ _DOT: Final = "<mo>&#xb7;</mo>"
 _APPLY: Final = "<mo>&#x2061;</mo>"
 _COMMA: Final = '<mo separator="true">,</mo>'
 _CONSTANTS: Final = {"e": "<mi>e</mi>", "pi": "<mi>&#x3c0;</mi>", "inf": "<mi>&#x221e;</mi>"}
-_CELL: Final = '<mtd style="text-align: left; padding: 0.2em 0.3em">'  # MathML Core has no attribute for this
+_CELL: Final = '<mtd style="text-align: left; padding: 0.2em 0.3em">'  # MathML Core has no attribute for the alignment
 _TIMES: Final = {NOW: "<mi>t</mi>", BEFORE: f"<mrow><mi>t</mi>{_MINUS}<mn>1</mn></mrow>"}
-# names of operands that have a look of their own
+# Operands whose names are not written as they are spelt.
 _LOOKS: Final = {
     **{f"{x}_hat": f'<mover accent="true"><mi>{x}</mi><mo>^</mo></mover>' for x in "mvy"},
     "adam": "<mi>ADAM</mi>",
@@ -53,8 +53,8 @@ def _cases(first: str, condition: str, other: str) -> str:
     return _row("<mo>{</mo>", "<mtable>", *[f"<mtr>{row}</mtr>" for row in cells], "</mtable>")
 
 
-# What each op looks like around its operands: like a call, unless mathematics has a sign for it. Every template, like
-# every operand, is one element.
+# What each op looks like around its operands. It looks like a call, unless mathematics has a sign for it. Every
+# template is one element, as is every operand.
 TEMPLATES: Final = {
     **{op.name: _call(op.name, _COMMA.join([f"#{k}" for k in range(op.arity)])) for op in OPS.values()},
     "log": _call("ln", "#0"),
@@ -86,7 +86,7 @@ TEMPLATES: Final = {
 class MathmlFormatter(MathFormatter):
     """A MathmlFormatter writes presentation MathML, every piece of which is one element."""
 
-    scientific_below = 1e-2  # 0.0001 reads better as a power of ten
+    scientific_below = 1e-2  # so 0.0001 is written with a power of ten, which reads better
 
     def constant(self, name: str) -> str:
         return _CONSTANTS[name]

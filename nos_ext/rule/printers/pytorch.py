@@ -22,9 +22,9 @@ from .function_text import to_text
 from .layout import Layout
 from .text import TextFormatter, number_text
 
-_PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # Python's operators on tensors mean the same
-_LIMIT: Final = 14  # operations in one line; torch's names are longer than those of rule text
-# names that the file uses where those of a rule would hide them, and keys that torch keeps in states and param groups
+_PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # for these, Python's operators on tensors mean the same
+_LIMIT: Final = 14  # operations in one line; fewer than in rule text, as torch's names are longer
+# Names that the file itself uses, so that a rule's must not hide them, and keys that torch keeps in states and groups.
 _TAKEN: Final = frozenset(
     ("lr", "self", "closure", "step", "torch", "math", "update", "random", "_number", "_draw", "_words", "ValueError")
 ).union(("initial_lr", "param_names", "differentiable"), [f"_{op}" for op in OPS])
@@ -144,7 +144,8 @@ class TorchFormatter(TextFormatter):
         wrap = node.op not in _PLAIN or all(x.op == "constant" for x in node.args)
         texts = list(operands)
         for i, x in enumerate(node.args):
-            # torch computes number / tensor as number * (1 / tensor): rounded twice, and inf for a subnormal tensor
+            # torch computes number / tensor as number * (1 / tensor), which rounds twice and is inf for a subnormal
+            # tensor.
             if x.op == "constant" and (wrap or (node.op == "div" and i == 0)):
                 texts[i] = Written(f"_number({operands[i].text})")
         return super().node(node, texts)
@@ -179,7 +180,7 @@ class TorchFormatter(TextFormatter):
 def _doc_line(doc: str) -> str:
     """Takes the first line of a description. It is foreign text, and must not become code inside of a docstring."""
     line = next((line for line in doc.splitlines() if line.strip()), "").strip()
-    line = "".join(c if c.isprintable() else " " for c in line)  # no other separators of lines, and no surrogates
+    line = "".join(c if c.isprintable() else " " for c in line)  # removes other separators of lines, and surrogates
     return line.replace("\\", "\\\\").replace('"', "'")
 
 

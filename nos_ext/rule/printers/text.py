@@ -12,11 +12,12 @@ from .formatter import Form, Formatter, Strength, Written, has_equal_limits
 if TYPE_CHECKING:
     from ..expr import Expr
 
-_REPR_LIMIT: Final = 500  # characters of an operand in `shortened_text`
+_REPR_LIMIT: Final = 500  # characters of an operand that `shortened_text` writes
 _LEAF_NAMES: Final = {"param": "p", "grad": "g", "step": "t", "total": "T"}
 _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = list(Strength)[1:]
 _COMPARISON_FORM: Final = (Strength.COMPARISON, (_SUM, _SUM))
-# symbol -> strength of the whole and what the operands need: Python's precedence, with operators that group to the left
+# Maps a symbol to the strength of the whole and what its operands need. These are Python's precedences, and all
+# operators group to the left.
 _INFIX: Final = {
     "+": (_SUM, (_SUM, _PRODUCT)),
     "-": (_SUM, (_SUM, _PRODUCT)),
@@ -51,7 +52,7 @@ class TextFormatter(Formatter):
         return Written(_LEAF_NAMES.get(node.op) or str(node.value))
 
     def form(self, node: Expr, operands: Sequence[Written]) -> Form:
-        # Python itself would compute an operator between two numbers
+        # No operator stands between two numbers, as Python itself would compute it.
         infix = None if all(x.op == "constant" for x in node.args) else self.infix(node)
         return self.call(node) if infix is None else infix
 

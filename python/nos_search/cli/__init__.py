@@ -23,7 +23,7 @@ from .output import ReaderGoneError, note, settle_streams
 
 __all__ = ["main"]
 
-_EXTRAS = {  # module -> extra of nos-ext that brings it
+_EXTRAS = {  # maps a module to the extra of nos-ext that installs it
     "torch": "search",
     "rich": "search",
     "jinja2": "search",
@@ -35,7 +35,7 @@ _EXTRAS = {  # module -> extra of nos-ext that brings it
     "matplotlib": "plot",
 }
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError
-_REMEDIES = {  # of errors about a file that no other message names
+_REMEDIES = {  # for errors about a file that no other message explains
     errno.ENAMETOOLONG: "; choose a shorter name",
     errno.EACCES: "; choose another place, or change its permissions",
     errno.ENOSPC: "; free some space, or choose another disk",
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(command, "out of memory; choose smaller sizes, or fewer workers", _FAILED)
     except sqlite3.Error as error:  # the store explains what it knows of; this is the rest
         return _said(command, f"the run's database failed: {error}", _FAILED)
-    except OSError as error:  # of files that no other message names
+    except OSError as error:  # an error about a file that no other message names
         place = f"{line(error.filename)}: " if error.filename else ""
         what_to_do = _REMEDIES.get(error.errno or 0, "")
         return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)

@@ -17,7 +17,7 @@ from ..store import FILE, Store, files
 from .names import FORMATS
 from .output import emit, number
 
-_NAME = "found_rule"  # of a rule that has no name of its own; the class is FoundRule
+_NAME = "found_rule"  # names a rule that has no name; its class is FoundRule
 
 
 def call(args: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ from typing import Any, TextIO, cast
 from ..errors import SearchError
 from ..escape import line, lines
 
-_ASCII = {"±": "+-", "…": "...", "µ": "u"}  # of what the commands print themselves; rules are ASCII
+_ASCII = {"±": "+-", "…": "...", "µ": "u"}  # characters that the commands print themselves; rules are ASCII
 _HANDLER = "nos_search.cli.output"
-_SET_IN = "    "  # before the further lines of a row
-_LEAST = 30  # characters that the last column needs beside the others
+_SET_IN = "    "  # stands before the further lines of a row
+_LEAST = 30  # the last column has at least so many characters beside the others
 
 
 class ReaderGoneError(Exception):
@@ -43,7 +43,8 @@ def settle_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest free number is this one
+            # open() takes the lowest free number, which is this one.
+            os.set_inheritable(os.open(os.devnull, mode), True)
     if cast("TextIO | None", sys.stdout) is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open as long as the process
     if cast("TextIO | None", sys.stderr) is None:
@@ -108,7 +109,7 @@ def emit(text: str, *, keep: bool = False) -> None:
     a pipe went away.
     """
     try:
-        sys.stdout.write(f"{lines(text)}\n")  # in one piece: a reader that takes all of it has not gone away
+        sys.stdout.write(f"{lines(text)}\n")  # in one piece, so that a reader who stops after it has got all of it
         sys.stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()

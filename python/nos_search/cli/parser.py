@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from .output import emit, note
 
-_GUARD = "\0"  # in front of words that are no options, whatever they look like; no argument of a process holds one
+# Stands before words that are no options, whatever they look like. No argument of a process can contain it.
+_GUARD = "\0"
 _PACKAGES = ("torch", "numpy")
 
 

@@ -16,7 +16,7 @@ from .output import emit, note
 
 def call(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
-    with Store.open(folder) as store:  # what is wrong with the run is said before what is wrong with --out
+    with Store.open(folder) as store:  # a fault of the run is reported before one of --out
         going_on = store.being_written()
     out = args.out or files.inside(folder, "report.html", remedy="remove it, or name another file with --out")
     files.check_place("--out", out)  # before anything is trained for the page

@@ -14,9 +14,9 @@ from types import TracebackType
 from ..rules import CompiledRule
 from ..train.child import Outcome
 
-# Scores a rule with a seed on a rung: 0 is the search's own task. May raise: then the job has no outcome.
+# Scores a rule with a seed on a rung, of which rung 0 is the search's own task. If it raises, the job has no outcome.
 Scorer = Callable[[CompiledRule, int, int], Outcome]
-# Makes a scorer, data loaded; called once in each worker. Picklable where there are other processes.
+# Loads the data and makes a scorer. It is called once in each worker, and must be picklable if workers are processes.
 Loader = Callable[[], Scorer]
 
 

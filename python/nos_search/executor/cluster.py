@@ -23,7 +23,7 @@ _START_TIMEOUT = 1800.0  # seconds: an autoscaler may have to bring up a machine
 class _Actor(Handle):
     def __init__(self, ray: Any, loader: Loader, threads: int, gpus: float) -> None:
         self._ray = ray
-        # Restarts are the pool's: it knows which job was lost.
+        # Ray must not restart an actor by itself: the pool does so, since it knows which job was lost.
         remote = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._actor = remote.remote(loader, threads, nos_ext.__version__)
         self.ready: Future[str] = self._actor.name.remote().future()

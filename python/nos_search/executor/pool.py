@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from .base import Answer, Executor, Job
 from .worker import Payload, Reply
 
-_LOOK = 1.0  # seconds between looks at the clock, which may go faster or slower than the queue's waits
+_LOOK = 1.0  # seconds between looks at the clock, which need not go as fast as the queue's waits
 
 
 class Handle(ABC):
@@ -152,7 +152,7 @@ class WorkerPool(Executor):
         seat.since = self._clock() if handle.ready.done() else None
         try:
             reply = handle.submit(Payload.of(held.job))
-        except Exception as error:  # it died while it had nothing to do
+        except Exception as error:  # the worker died while it had nothing to do
             self._events.put(_Event(seat, handle, held, None, f"worker lost: {_said(error)}"))
             return
         reply.add_done_callback(lambda reply: self._done(_Event(seat, handle, held, reply)))
@@ -180,7 +180,7 @@ class WorkerPool(Executor):
             worker = event.handle.ready.result() if event.handle.ready.done() else ""
             return [Answer(held.job.number, result.outcome, result.reason, result.seconds, held.attempts, worker)]
         if seat.handle is not event.handle:
-            return []  # of a worker that was replaced: its job has been settled
+            return []  # the worker was replaced, so its job has been settled already
         fault = event.fault or f"worker lost: {_said(reply.exception() if reply else None)}"
         began = seat.since
         event.handle.kill()
@@ -210,9 +210,9 @@ class WorkerPool(Executor):
 
         def started(_: Future[str]) -> None:
             with self._books.lock:
-                if seat.handle is handle and seat.since is None:  # else it had started when it was given its job
+                if seat.handle is handle and seat.since is None:  # otherwise its time began when it got the job
                     seat.since = self._clock()
-                    self._events.put(None)  # the search waits by another deadline now
+                    self._events.put(None)  # wakes the search, whose next deadline may be another one now
 
         handle.ready.add_done_callback(started)
 

@@ -17,7 +17,7 @@ from ..space import Space
 from ..space.group import Meaning
 from .formula import Formula, functions, update_of
 
-_MAX_ATOMS = 200_000  # about 200 MB of algebra; then the memory starts again, the keys stay the same
+_MAX_ATOMS = 200_000  # about 200 MB; beyond, the memory is emptied, and the keys stay the same
 
 
 class TokenCanon(Meaning[Value]):
@@ -34,7 +34,7 @@ class TokenCanon(Meaning[Value]):
 
     def _start(self) -> None:
         self._pieces = Pieces()
-        # Operands that draw are different draws, each the same wherever it stands.
+        # Each operand that draws is a draw of its own, and the same one wherever it stands.
         self._base = [self._pieces.value(order, draw=k + 1) for k, order in enumerate(self._operands)]
         self._values: dict[tuple[object, ...], Value] = {}
 
@@ -42,7 +42,8 @@ class TokenCanon(Meaning[Value]):
         """Returns the key of a string, a hex digest."""
         if self._pieces.atoms > _MAX_ATOMS:
             self._start()
-        self._draws: dict[tuple[str, int], int] = {}  # drops of a value so far: an output written twice is drawn twice
+        # How many drops of each value there have been. An output that is written twice is drawn twice.
+        self._draws: dict[tuple[str, int], int] = {}
         return self._shape.fold(tokens, self).key
 
     def operand(self, token: int) -> Value:

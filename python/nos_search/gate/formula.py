@@ -99,7 +99,7 @@ def operand_values(text: str, params: Sequence[Array], grads: Sequence[Array], *
     Draws of noise are those of seed 0.
     """
     rule = as_rule(text)
-    # the update as a state: the difference of two parameters would lose what is small beside them
+    # The update becomes a state. As the difference of two parameters it would lose what is small beside them.
     probe = Rule(
         "operand", ["update", *rule.state_names], rule.hyperparameters, [PARAM, update_of(text), *rule.outputs[1:]]
     )

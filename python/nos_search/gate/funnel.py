@@ -22,7 +22,7 @@ from .judge import SEED, judge_of
 from .screen import screen
 from .verdict import Gates, Verdict
 
-_SPLIT = 2048  # candidates of a batch that are judged at once
+_SPLIT = 2048  # so many candidates of a batch are judged at once
 
 
 class _Case:
@@ -85,7 +85,7 @@ class Funnel:
     ) -> None:
         self.space, self.gates, self.clock = space, gates or Gates(), clock
         self._judge = judge_of(space)
-        self._fingerprints: dict[int, int] = {}  # of what was trained
+        self._fingerprints: dict[int, int] = {}  # fingerprint -> the trial that was trained
         self._keys: dict[str, int] = {}
         self._passed: dict[Tokens, tuple[int | None, str]] = {}  # fingerprint, where it tells, and key of what passed
         self._prints_now: dict[int, int] = {}  # of the batch at hand
@@ -131,7 +131,7 @@ class Funnel:
         if len(numbers) != len(batch):
             raise UsageError(f"admit: {len(batch)} strings and {len(numbers)} numbers")
         verdicts: list[Verdict] = []
-        # what only this batch has seen goes into maps on top, and is forgotten afterwards
+        # What only this batch has seen goes into maps of its own, which are emptied afterwards.
         self._prints_now, self._keys_now = {}, {}
         with _no_garbage():
             for start in range(0, len(batch), _SPLIT):
@@ -195,7 +195,8 @@ class Funnel:
                     if earlier != case.number:
                         case.equals("fingerprint", "same function", earlier)
         rows = [row for row in rows if not cases[row].done]
-        moved: dict[int, int] = {}  # what others of the batch are said to equal may itself be equal to something
+        # If another rule of the batch is said to equal one of these, it equals what that one equals.
+        moved: dict[int, int] = {}
         with self._timed("canonical", [cases[row] for row in rows]):
             for row in rows:
                 case, key = cases[row], self._judge.key(row)

@@ -21,7 +21,7 @@ from .probe import TokenProbe, descent_stimulus, effect_stimulus
 from .screen import TokenGraphs, update_with_rate_tensor, with_rate_tensor
 from .static import TokenStatic
 
-SEED = 20_170_904  # of all probes: a fingerprint means the same in every run
+SEED = 20_170_904  # the same for all probes, so that a fingerprint means the same in every run
 
 
 class Judge(ABC):

@@ -62,7 +62,7 @@ class TokenProbe(Meaning[Array]):
         self._unary, self._binary = functions(space)
         size, places = stimulus.size, 2 * self._shape.groups
         rng = np.random.Generator(np.random.PCG64(seed))
-        # One array of draws for each place in a string: drops at different places are independent.
+        # Every place in a string has an array of draws, so drops at different places are independent.
         elements = stimulus.grads.shape[1] // stimulus.parts
         drawn = rng.random((places, stimulus.shown, 1, elements), dtype=np.float32)
         self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(places, size)
@@ -109,7 +109,7 @@ def effect_stimulus() -> Stimulus:
     steps = 3
     grads = np.empty((steps, 32))
     for half in (slice(0, 16), slice(16, 32)):
-        # signs that stay for a while, so that averages and gradients agree at some elements and not at others
+        # Signs stay the same for a while, so that averages and gradients agree at some elements and not at others.
         signs = np.where(rng.random((steps, 16)) < 0.6, 1.0, -1.0) * np.where(rng.random(16) < 0.5, 1.0, -1.0)
         grads[:, half] = sizes * rng.uniform(0.5, 1.5, (steps, 16)) * signs
     weights = rng.uniform(-1.0, 1.0, (steps, 16))

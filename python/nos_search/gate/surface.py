@@ -163,7 +163,7 @@ SURFACES: tuple[Surface, ...] = (
     ),
 )
 DIMENSION = sum(surface.dimension for surface in SURFACES)
-_DECADES = 4.0  # of the loss above its floor: that is a score of 1
+_DECADES = 4.0  # a loss that falls by so many decades above its floor scores 1
 
 
 def blocks() -> list[tuple[Surface, slice]]:
@@ -175,7 +175,8 @@ def blocks() -> list[tuple[Surface, slice]]:
     return found
 
 
-# Gradients that are a multiple of x, as one vector; 0 for the surfaces that compute theirs.
+# The factors of x in gradients that are multiples of x, as one vector. It is 0 for surfaces that compute their
+# gradients.
 _LINEAR = np.concatenate(
     [np.array(surface.curvatures or (0.0,) * surface.dimension, np.float32) for surface in SURFACES]
 )

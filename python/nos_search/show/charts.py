@@ -91,7 +91,7 @@ def _dots(axes: Axes, kind: tuple[str, ...], found: Sequence[Dot], *, whole: boo
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    # one path for all: a dot is a line of a fifth of a point with round ends; matplotlib drops lines of no length
+    # All dots are one path. A dot is a very short line with round ends, as matplotlib drops lines of no length.
     short = 3e-4 * max(1, found[-1].evaluation)
     places = [(d.evaluation + end, d.reward) for d in found for end in (0.0, short)]
     path = Path(places, [Path.MOVETO, Path.LINETO] * len(found))

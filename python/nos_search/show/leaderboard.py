@@ -1,5 +1,5 @@
-"""Owns what is read off a run: the leaderboard, how many trials became what, and the JSON that the command line
-prints."""
+"""Owns what can be read off a run: the leaderboard, how many trials had which outcome, and the JSON that the command
+line prints."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from ..task.score import ACCURACY, bits
 
 @dataclass(frozen=True)
 class Row:
-    """One rule of the leaderboard, which was first trained in the trial `trial`. It, or a rule equal to it by algebra,
-    was proposed `trials` times; `duplicates` of these, all but one, were not trained. `promoted` has its rewards on the
-    rungs of --promote that it reached. `bits` is the loss of its child on validation data at the end, in bits per
-    target; an old run may not have it."""
+    """A Row is one rule of the leaderboard.
+
+    The rule was first trained in the trial `trial`. It, or a rule that equals it by algebra, was proposed `trials`
+    times. Of these proposals all but one were not trained, which are the `duplicates`. `promoted` has its rewards on
+    the rungs of --promote that it reached. `bits` is the loss of its child on validation data at the end, in bits per
+    target; an old run may not have it.
+    """
 
     rank: int
     reward: float

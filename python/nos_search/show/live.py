@@ -1,5 +1,6 @@
-"""Owns what a user sees on stderr while a search runs. On a terminal that is progress, what is in training, the gates,
-the throughput and a leaderboard with formulas; elsewhere it is plain lines. Its cost does not grow with the run."""
+"""Owns what a user sees on stderr while a search runs. On a terminal it shows progress, what is being trained, the
+gates, the throughput and a leaderboard with formulas; elsewhere it prints plain lines. Its cost does not grow with the
+run."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ _SHOWN_FLYING = 6
 
 
 class Tally:
-    """These numbers of a run are kept up to date trial by trial. `promoted` has the rewards on higher rungs by
+    """A Tally keeps the numbers of a run up to date, trial by trial. `promoted` has the rewards on higher rungs, by
     trial."""
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Tally:
         self.status: Counter[str] = Counter()
         self.stopped: Counter[str] = Counter()
         self.gate_seconds = 0.0
-        self.proposed: Counter[int] = Counter()  # by the trial that was trained
+        self.proposed: Counter[int] = Counter()  # by trial: how often its rule was proposed
         self.best = 0.0
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
         self.promoted: dict[int, list[float]] = {}
@@ -80,7 +81,7 @@ class Tally:
 
     @property
     def top(self) -> list[Trial]:
-        """These are the best rules in the order of `show`."""
+        """Lists the best rules, in the order of `show`."""
         return [trial for _, trial in self._ranking[:_TOP]]
 
     @property
@@ -93,7 +94,8 @@ def _first(entry: tuple[tuple[float, float, int], Trial]) -> tuple[float, float,
 
 
 class Display:
-    """This is a Listener and a context manager. `limits` say where the search ends, for the bars and the time left.
+    """A Display is the Listener that shows a search, and a context manager. `limits` say where the search ends, from
+    which the bars and the time left follow.
 
     `earlier` are the trials of a resumed run in the order of their answers, and `promotions` their scores on higher
     rungs. `clock` gives seconds from any start.
@@ -138,7 +140,8 @@ class Display:
             self._live.stop()
 
     def on_start(self, trial: Trial, rung: int) -> None:
-        self._flying = {**self._flying, trial.id: (trial, rung, self._clock())}  # the drawing thread reads it
+        # A new dict, as the drawing thread may be reading the old one.
+        self._flying = {**self._flying, trial.id: (trial, rung, self._clock())}
 
     def _landed(self, trial: Trial) -> None:
         self._flying = {number: entry for number, entry in self._flying.items() if number != trial.id}
@@ -168,7 +171,8 @@ class Display:
             )
 
     def left(self) -> float | None:
-        """Returns about how many seconds the search goes on, promotions included, and None when nothing tells yet."""
+        """Returns about how many seconds the search still takes, promotions included. None means that nothing is known
+        yet."""
         elapsed = self._clock() - self._start
         pace = (self.tally.work.total_seconds - self._before) / max(1e-9, elapsed)
         return seconds_left(self.tally.work, self._limits, elapsed=elapsed, pace=pace)
@@ -189,7 +193,7 @@ class Display:
         )
 
     def _amounts(self) -> dict[str, tuple[float, float | None]]:
-        """For each bar how much is done, and of how much; None where there is no limit."""
+        """Returns for each bar how much is done, and of how much, which is None where there is no limit."""
         work, limits = self.tally.work, self._limits
         bars: dict[str, tuple[float, float | None]] = {
             "proposals": (work.answered, limits.trials),

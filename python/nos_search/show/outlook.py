@@ -1,4 +1,5 @@
-"""Owns the estimate of how long a search goes on, promotions included: what is left to train, at the pace so far."""
+"""Owns the estimate of how long a search still takes, promotions included. It follows from what is left to train and
+from the pace so far."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ class Limits:
 
 @dataclass
 class Work:
-    """Work is what has been done so far: proposals that were answered, children that were trained and the seconds of
-    it, and by rung the promotions and their seconds."""
+    """Work says what has been done so far: how many proposals were answered, how many children were trained and for how
+    many seconds, and the same for the promotions to each rung."""
 
     answered: int = 0
     trained: int = 0
@@ -81,7 +82,7 @@ def seconds_left(work: Work, limits: Limits, *, elapsed: float, pace: float) -> 
         rest = (last - work.trained) * each
         for rung, wanted in enumerate(promotions(work, limits) or (), start=1):
             done = work.promoted.get(rung, 0)
-            if done:  # else as long as on the rung below, for want of better
+            if done:  # otherwise a training takes as long as on the rung below, for all that is known
                 each = work.promoted_seconds[rung] / done
             rest += max(0, wanted - done) * each
         ends.append(rest / pace)

@@ -1,4 +1,4 @@
-"""Owns the report of a run: one HTML page that holds everything it shows and loads nothing.
+"""Owns the report of a run: one HTML page that contains everything it shows and loads nothing.
 
 Everything from the store is escaped when it is put in: text by the template, which is rendered with autoescape, and in
 formulas by simplified.py and in drawings by inline.py. Only what those two made is Markup. Rules are shown simplified;
@@ -36,14 +36,14 @@ from .simplified import formula, simplified
 
 TOP_RULES = 8
 TABLE_ROWS = 50
-CURVES = 4  # of the best rules
+CURVES = 4  # so many of the best rules have a curve
 PERIODS, PRIMITIVES = 24, 24
 _MEAN_WINDOW = 25  # trials
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 def render(store: Store) -> str:
-    """Returns the page as text. This works on a run that is going on, too."""
+    """Returns the page as text. The run may still be going on."""
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
     promotions = store.scores(PROMOTION)
     promoted = climbs(promotions)
@@ -91,7 +91,7 @@ def render(store: Store) -> str:
 
 @dataclass(frozen=True)
 class _Times:
-    """These are the seconds in which children trained: for the search itself, and for promotions."""
+    """_Times has the seconds for which children trained: for the search itself, and for promotions."""
 
     search: float
     promotions: float
@@ -103,8 +103,8 @@ class _Times:
 
 @dataclass(frozen=True)
 class _Shown:
-    """This is a row of the leaderboard as it is shown: its rule as a formula and as simplified text, its small
-    curve."""
+    """A _Shown is a row of the leaderboard as the page shows it. It has the rule as a formula and as simplified text,
+    and the rule's small curve."""
 
     row: Row
     formula: str
@@ -158,7 +158,7 @@ def _rewards(trials: Sequence[Trial]) -> Drawing:
 
 
 def _funnel(trials: Sequence[Trial], higher: Sequence[str], promotions: Sequence[Score]) -> list[charts.Stage]:
-    """Returns what was left after each gate, after the training and on each rung, and what that cost."""
+    """Returns how many rules were left after each gate, after the training and on each rung, and what that cost."""
     total = counts(trials)
     left = total["trials"]
     stages = [charts.Stage("proposed", left, "")]
@@ -187,7 +187,7 @@ def _cost(seconds: Sequence[float], count: int) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """This is a learning curve with its row in the table below the drawing."""
+    """A _Line is a learning curve with its row in the table below the drawing."""
 
     curve: charts.Curve
     swatch: str

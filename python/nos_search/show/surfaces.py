@@ -1,5 +1,6 @@
-"""Owns the figure of rules on the analytic surfaces: the loss over the steps of all rules together, one panel per
-surface, and below the paths over the two-dimensional surfaces, one row of panels per rule, so that none hides another.
+"""Owns the figure of rules on the analytic surfaces. Its upper panels, one for each surface, have the losses of all
+rules over the steps. Its lower panels show the paths over the two-dimensional surfaces. There each rule has a row of
+panels, so that none hides another.
 
 Each rule is shown at the learning rate that brings it furthest on that surface, and the rate stands beside its curve.
 """

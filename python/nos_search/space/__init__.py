@@ -1,4 +1,4 @@
-"""Search spaces have vocabularies, strings of tokens, masks, and the way between tokens and rule text."""
+"""A search space has a vocabulary, strings of tokens, masks, and a way from tokens to rule text and back."""
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode

@@ -103,7 +103,7 @@ def _place(space: Space, count: int, left: str, right: str | None, functions: To
     """
     plain = {_plain(ast.parse(space.token_text(token), mode="eval").body): k for k, token in enumerate(space.operands)}
     before = len(space.operands) + count - 2  # the output of the group before
-    # (op1, candidates for op2, text of the group before or None for the first group)
+    # Each is op1, the candidates for op2, and the text of the group before, which is None for the first group.
     choices: list[tuple[int, tuple[int, ...], str | None]] = []
     rights = tuple(range(len(space.operands))) if right is None else (plain[right],) if right in plain else ()
     if count == 1:

@@ -17,10 +17,10 @@ from ..known import OF_PROGRAMS, RULES
 from .base import Position, SearchSpace, Tokens
 from .vocabulary import Token
 
-MIN_LINES, MAX_LINES = 2, 7  # each line may be an average; of the 8 states of a rule the gates need one
+MIN_LINES, MAX_LINES = 2, 7  # each line may be an average, and of the 8 states of a rule the gates need one
 _SET = ("program",)
 
-# {a} {b}: operands, {c}: the number. Append new rows at the end: order and names are part of stored runs.
+# {a} and {b} stand for operands, {c} for the number. Append new rows at the end: order and names are in stored runs.
 OPS: tuple[Token, ...] = (
     Token("ema", "{c} * {s} + {d} * {a}", _SET, "moving average of a with decay c, after its update"),
     Token("ema_old", "{s}", _SET, "the same before its update, as Lion reads its momentum"),
@@ -48,7 +48,7 @@ CONSTANTS: tuple[Token, ...] = tuple(
     Token(text, text, _SET, "number")
     for text in ("0.5", "0.8", "0.9", "0.95", "0.98", "0.99", "0.999", "0.0001", "0.001", "0.01", "0.1", "2", "10")
 )
-_DECAYS = 7  # the first rows of CONSTANTS: what an average may take
+_DECAYS = 7  # an average may take one of the first so many CONSTANTS
 _AVERAGES = ("ema", "ema_old", "ema_hat")
 _INPUTS: tuple[Token, ...] = (
     Token("g", "g", _SET, "gradient", gradient=True),
@@ -57,7 +57,7 @@ _INPUTS: tuple[Token, ...] = (
 )
 _TAKES_B = frozenset(token.name for token in OPS if "{b}" in token.text)
 _TAKES_C = frozenset(token.name for token in OPS if "{c}" in token.text) | {"ema_old"}
-_SYMMETRIC_DEAD = frozenset(("sub", "div", "min", "max", "lerp"))  # op(a, a) is a or a number
+_SYMMETRIC_DEAD = frozenset(("sub", "div", "min", "max", "lerp"))  # for these, op(a, a) is a or a number
 
 
 class ProgramSpace(SearchSpace):
@@ -102,7 +102,7 @@ class ProgramSpace(SearchSpace):
             return [True] * len(tokens)
         op = OPS[prefix[where - field]].name
         only_first = [True] + [False] * (len(tokens) - 1)
-        if field == 1:  # a; a function of the constant 1 alone is a constant
+        if field == 1:  # the field of a: a function of the constant 1 alone would be a constant
             return [op in _TAKES_B or token.name != "1" for token in tokens]
         if field == 2:
             if op not in _TAKES_B:
@@ -168,7 +168,7 @@ class ProgramSpace(SearchSpace):
                 states.append(f"m{k}")
                 updates.append(f"n{k}" if op != "ema_old" else OPS[0].text.format(**parts))
             if op == "ema_old":
-                names[-1] = f"m{k}"  # read it under its own name
+                names[-1] = f"m{k}"  # the line is read under the name of its state
             elif op == "ema_hat":
                 body += [f"n{k} = {OPS[0].text.format(**parts)}", f"x{k} = n{k} / (1 - {number} ** t)"]
             elif op == "ema":
@@ -220,7 +220,7 @@ class ProgramSpace(SearchSpace):
         rows = [list(tokens[k : k + 4]) for k in range(0, self.length, 4)]
         if kind < 0.75:
             rows[line] = list(fresh)
-        elif kind < 0.88:  # insert: what is pushed out is the first line
+        elif kind < 0.88:  # inserts a line, which pushes out the first one
             self._renumber(rows, range(line + 1), -1)
             rows = [*rows[1 : line + 1], list(fresh), *rows[line + 1 :]]
         else:  # remove: a plain line comes in at the top

@@ -22,7 +22,7 @@ DECAY = "arxiv-decay"
 
 @dataclass(frozen=True)
 class Token:
-    """One entry of a vocabulary.
+    """A Token is one entry of a vocabulary.
 
     `text` is rule text in which `{0}` and `{1}` stand for the arguments of a function. When the space option that
     `option` names is switched from its default, `alt` replaces it. With `gradient` the operand carries information

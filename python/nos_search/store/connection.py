@@ -17,8 +17,8 @@ from ..escape import shell
 
 _T = TypeVar("_T")
 _PAUSE = 0.05  # seconds between two tries
-_CANNOT_OPEN = ("unable to open", "readonly")  # where reading needs files beside the database that cannot be made
-# What SQLite says -> what to do about it. Errors that are not here mean that the file is damaged.
+_CANNOT_OPEN = ("unable to open", "readonly")  # reading needs files beside the database, and these cannot be made
+# Maps what SQLite says to what the user can do. Any other error means that the file is damaged.
 _REMEDIES = {
     "disk is full": "the disk is full; make room, then {then}",
     "locked": "another program has it locked for {patience:g} s; end that, then {then}",
@@ -75,12 +75,12 @@ class Connection:
             try:
                 return call()
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise  # a defect of this package
+                raise  # this is a defect of this package
             except sqlite3.DatabaseError as error:
                 if "locked" not in str(error) or time.monotonic() >= end:
                     raise self.error(str(error)) from None
                 time.sleep(_PAUSE)
-            except UnicodeDecodeError:  # sqlite3's words name something in the file, and that is not text
+            except UnicodeDecodeError:  # sqlite3's message names something in the file that is not text
                 raise self.error("its tables have no names") from None
             except OSError as error:
                 raise StoreError(

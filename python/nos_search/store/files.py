@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import SearchError, StoreError, UsageError
 
-_NAMED_WRONG = (  # another name would do; other errors, such as a full disk, are not the user's choice of a name
+_NAMED_WRONG = (  # with these, another name would do; others, such as a full disk, have other remedies
     errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,

@@ -13,7 +13,7 @@ from .connection import Connection, damaged
 from .records import STATUSES
 
 FORMAT = 3
-SEALED = 3  # first format whose rows have checksums
+SEALED = 3  # the first format whose rows have checksums
 APPLICATION = 0x4E4F5331  # "NOS1", by which the file is known
 _FORMAT_1 = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -80,7 +80,7 @@ PRAGMA user_version = 3;
 """
 _NEW_IN_FORMAT_2 = ("gates", "fingerprint", "batch", "asked", "told", "attempts", "worker")  # columns of trial
 _STEPS = (_FORMAT_1, _FORMAT_2, _FORMAT_3)
-_TABLES = ({"meta", "trial", "checkpoint"}, {"score"}, {"seal"})  # that came with each format
+_TABLES = ({"meta", "trial", "checkpoint"}, {"score"}, {"seal"})  # the tables that came with each format
 
 
 def steps(version: int) -> str:
@@ -119,7 +119,7 @@ def version_of(db: Connection) -> int:
         raise damaged(
             path, f"table {missing[0]} is missing" if missing else f"its tables are not those of format {version}"
         )
-    for kind, name, sql in entries:  # nothing that computes when it is read or written
+    for kind, name, sql in entries:  # refuses whatever computes when it is read or written
         plain = kind == "index" or (kind == "table" and str(sql).startswith("CREATE TABLE"))
         if not plain or any(column[6] for column in db.execute("SELECT * FROM pragma_table_xinfo(?)", (name,))):
             raise damaged(path, f"{ascii(name)[:60]} is not a plain table")

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import StoreError
 from .place import LOCK, check_plain
 
-_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK  # neither through a link, nor waiting at a pipe
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK  # does not follow a link and does not wait at a pipe
 
 
 def take(folder: Path) -> int:
@@ -22,8 +22,8 @@ def take(folder: Path) -> int:
     and OSError when it cannot be had at all."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o644)
     try:
-        check_plain(folder / LOCK, os.fstat(handle))  # before anything is written to it
-        for last in (False, False, True):  # a reader that looks whether the run goes on holds it for a moment
+        check_plain(folder / LOCK, os.fstat(handle))  # comes before anything is written to it
+        for last in (False, False, True):  # a reader that asks whether the run goes on holds the lock for a moment
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -34,7 +34,7 @@ def take(folder: Path) -> int:
                         f"{folder} is in use by another nos-search, process {digits or '?'}; wait or stop it"
                     ) from None
                 time.sleep(0.05)
-        with suppress(OSError):  # for the message above; a full disk is no reason not to go on
+        with suppress(OSError):  # the number is for the message above; if the disk is full, the run still goes on
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()}\n".encode())
     except BaseException:

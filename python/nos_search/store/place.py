@@ -42,7 +42,7 @@ def check(folder: Path) -> None:
 def check_plain(path: Path, found: os.stat_result) -> None:
     """Raises StoreError when what was found there is a link, a pipe, a device, a folder, or a file that has another
     name, too."""
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0: it was removed at this moment
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # 0 means that it was removed at this moment
         links = f"it has {found.st_nlink} names" if stat.S_ISREG(found.st_mode) else "it is a link, pipe or the like"
         raise StoreError(
             f"{path} is not a plain file of its own: {links}; put a copy of what it should be in its "

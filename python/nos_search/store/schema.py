@@ -221,7 +221,8 @@ SCORE: dict[str, ValueKind] = {
     "curve": _CURVE,
     "seconds": _SECONDS,
 }
-CONFIG: dict[str, ValueKind] = {  # a row for each field of run.RunConfig, which says what is known of names and numbers
+# There is a row for each field of run.RunConfig, which checks what is known of names and numbers.
+CONFIG: dict[str, ValueKind] = {
     "task": _WORD,
     "strategy": _WORD,
     "strategy_options": _json("options by name", _scalars),
@@ -253,7 +254,7 @@ CONFIG: dict[str, ValueKind] = {  # a row for each field of run.RunConfig, which
     "seconds": _maybe(_real(0.0, sys.float_info.max, "seconds")),
     "target": _REWARD,
 }
-NEEDED = ("task", "strategy", "seed", "space")  # of CONFIG, whichever release wrote it
+NEEDED = ("task", "strategy", "seed", "space")  # a run of any release has these settings
 STATE = _one_of(STATES)
 _OTHER = _json("a setting", _plain)
 

@@ -36,7 +36,7 @@ from .place import FILE
 from .records import Score, Trial
 from .tables import COLUMNS, Tables
 
-_PATIENCE = 60.0  # seconds; backups and browsers of SQLite files hold a lock for less
+_PATIENCE = 60.0  # seconds; backups and browsers of SQLite files hold a lock for less time
 
 
 class Store:
@@ -109,7 +109,8 @@ class Store:
                 store._read_meta()
                 if write:
                     store.check()
-                    db.execute("PRAGMA journal_mode = WAL")  # of ours it is; with any other, journals would be made
+                    # Our files have this mode already. In another one SQLite would make journals.
+                    db.execute("PRAGMA journal_mode = WAL")
                     store._tables.upgrade()
             except BaseException:
                 db.close()

@@ -33,7 +33,8 @@ class Tables:
 
     def __init__(self, db: Connection, version: int) -> None:
         self.db, self.version = db, version
-        self._totals: dict[str, tuple[int, int]] = {}  # rows and checksum of the tables written to since commit()
+        # Rows and checksum of each table that was written to since commit().
+        self._totals: dict[str, tuple[int, int]] = {}
 
     def put(self, table: str, values: Sequence[Any]) -> None:
         """Writes a row with its checksum, in place of the row of equal key, and counts it among its table's."""
@@ -79,7 +80,7 @@ class Tables:
         for *row, sealed in found:
             try:
                 right = seal(table, row) == sealed
-            except TypeError:  # a value of a type that is never written
+            except TypeError:  # a row has a value of a type that is never written
                 right = False
             if not right:
                 raise damaged(self.db.path, f"{table}: row {ascii(row[0])[:60]} does not fit its checksum")
@@ -118,7 +119,7 @@ class Tables:
                 still = self._fault()
                 if not still:
                     return self.commit()
-            except sqlite3.IntegrityError:  # rows of equal key: no index can be made
+            except sqlite3.IntegrityError:  # two rows have equal keys, so no index can be made
                 pass
             finally:
                 self.rollback()

@@ -10,7 +10,7 @@ import struct
 import sys
 from pathlib import Path
 
-_MAGIC = 0x377F0682  # the last bit: checksums are over big-endian words
+_MAGIC = 0x377F0682  # its last bit says that checksums are over big-endian words
 _HEADER, _FRAME = struct.Struct(">8I"), struct.Struct(">6I")
 _MASK = 2**32 - 1
 
@@ -33,7 +33,7 @@ def whole(path: Path) -> bool:
     starts = range(_HEADER.size, len(data) - size + 1, size)
     for start in starts:
         number, _, first, second, *stated = _FRAME.unpack_from(data, start)
-        if first != salt1 and second != salt2:  # left over from before the log was begun anew
+        if first != salt1 and second != salt2:  # it was left over when the log was begun anew
             return not any(_FRAME.unpack_from(data, later)[2:4] == ours for later in range(start, starts.stop, size))
         sums = _checksum(data[start : start + 8], sums, big)
         sums = _checksum(data[start + _FRAME.size : start + size], sums, big)

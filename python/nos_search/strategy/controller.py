@@ -109,7 +109,7 @@ class ControllerStrategy(Strategy):
         self.weight = 0.0
         self.updates = 0
         self.last_entropy = 0.0
-        self._drawn: list[tuple[Tokens, float]] = []  # not yet asked for, with their log-probability
+        self._drawn: list[tuple[Tokens, float]] = []  # not asked for yet, with their log-probabilities
         self._old: dict[int, float] = {}  # log-probability of each candidate when it was drawn, until its update
         self._waiting: dict[int, tuple[Tokens, float | None, bool]] = {}  # ..., reward, whether it is a duplicate's
         self._foreign: list[tuple[Tokens, float, bool]] = []

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
 
-_TRIES = 20  # for a child that differs from all living members
+_TRIES = 20  # tries to find a child that differs from all living members
 
 
 class EvolutionStrategy(Strategy):
@@ -65,7 +65,7 @@ class EvolutionStrategy(Strategy):
         self.population, self.tournament = population, tournament
         self.crossover, self.mutations, self.zeros = crossover, mutations, zeros
         self._first = list(space.known().values()) if warm_start else []
-        # (age, tokens, reward), oldest first; foreign members have age -1
+        # Each is (age, tokens, reward), the oldest first. Members from outside have age -1.
         self.members: list[tuple[int, Tokens, float]] = []
 
     def options(self) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class OptunaStrategy(Strategy):
             f"{k:02d} {position.name}": optuna.distributions.CategoricalDistribution(range(len(position.tokens)))
             for k, position in enumerate(space.positions)
         }
-        self._answers: list[tuple[int, Tokens, float]] = []  # by number; foreign ones have number -1
-        self._study: optuna.Study | None = None  # of the answers; None when it is out of date
+        self._answers: list[tuple[int, Tokens, float]] = []  # by number; those from outside have number -1
+        self._study: optuna.Study | None = None  # made of the answers; None when it is out of date
 
     def options(self) -> dict[str, Any]:
         return dict(self._options)
@@ -70,7 +70,8 @@ class OptunaStrategy(Strategy):
                 else samplers.TPESampler(seed=seed, n_startup_trials=self._options["startup"], multivariate=True)
             )
         study.sampler = sampler
-        # The asked trial stays in the study as running, where samplers do not look; the next answer makes a new study.
+        # The trial that is asked for stays in the study as running, where samplers do not look. The next answer makes a
+        # new study.
         params = study.ask(fixed_distributions=dict(self._space)).params
         return self.space.repair([params[name] for name in self._space])
 

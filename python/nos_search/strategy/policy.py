@@ -46,7 +46,7 @@ class Policy(nn.Module):
         self.sizes = [len(position.tokens) for position in space.positions]
         self.widest = max(self.sizes)
         self.hidden = hidden
-        # Row 0 of the embedding starts a string; then one block of rows per position.
+        # Row 0 of the embedding begins a string. After it comes one block of rows for each position.
         self.offsets = torch.tensor([1 + sum(self.sizes[:k]) for k in range(len(self.sizes))])
         shapes = (
             (1 + sum(self.sizes), embedding),

@@ -175,7 +175,7 @@ class ExecutorCase(ABC):
                 if seed in (3, 4):
                     assert answer.outcome is None
                     assert answer.reason == f"ValueError: seed {seed} is bad"
-                    assert answer.attempts == 1  # it would only raise again
+                    assert answer.attempts == 1  # a second attempt would only raise again
                 else:
                     assert answer.outcome is not None
                     assert answer.outcome.status == ("diverged" if seed == 5 else "done")

@@ -18,6 +18,7 @@
 #include "../../../csrc/backend/cuda/jit/jit.h"
 #include "../../../csrc/backend/cuda/runtime/captured_step.h"
 #include "../../../csrc/backend/cuda/runtime/kernels.h"
+#include "../../../csrc/backend/cuda/runtime/launch.h"
 #include "host_run.h"
 
 using namespace nos;
@@ -101,8 +102,6 @@ char g_kernels[4];  // their addresses name the kernels
 extern "C" {
 cudaError_t cudaGetDevice(int* d) { return *d = 0, kOk; }
 cudaError_t cudaSetDevice(int) { return kOk; }
-cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, kOk; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp*, int) { return kOk; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : 64 * 1024;
   return kOk;
@@ -329,19 +328,14 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
   Tensors ours = make(1), theirs = ours;
   const uint32_t row_program[] = {0};
   cudaStream_t stream = &g_streams[0];
-  cuda::CapturedStep step(ours.plan(0, 1), programs, row_program, {}, 0, stream);
+  const Place here{0, stream};
+  cuda::CapturedStep step(ours.plan(0, 1), programs, row_program, {}, false, here);
   const auto set = [&](const Program& p, double lr) {
     std::vector<double> hypers;
     for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : lr);
-    step.begin_edit();
-    const cuda::CapturedImage::Range range[] = {step.image().set_row(0, 0, 100, hypers)};
-    step.upload(range, stream);
+    step.set_row(0, 0, 100, hypers, {}, 0, here);
   };
-  const auto restart = [&] {
-    step.begin_edit();
-    const cuda::CapturedImage::Range range[] = {step.image().set_head(0, 1.0)};
-    step.upload(range, stream);
-  };
+  const auto restart = [&] { step.set_head(0, 1.0, false, nullptr, here); };
   const auto replay = [&](const Program& p, uint32_t first, double lr) {
     for (uint32_t t = first; t < first + 3; ++t) {
       for (const auto& work : stream->graph) stream->give(work);
@@ -352,18 +346,17 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
   set(*programs[0], 0.1);
   restart();
   begin_capture(stream);
-  step.launch(stream);
+  step.launch(here);
   end_capture(stream, what);
   replay(*programs[0], 1, 0.1);
   set(*programs[0], 0.01);
   replay(*programs[0], 4, 0.01);
-  step.begin_edit();
-  step.upload(step.image().load(0, later), stream);
+  step.load(0, later, here);
   set(later, 0.5);
   restart();
   replay(later, 1, 0.5);
-  if (step.steps_done(stream) != 3) {
-    std::printf("%s: step is %u, expected 3\n", what, step.steps_done(stream));
+  if (step.steps_done(here) != 3) {
+    std::printf("%s: step is %u, expected 3\n", what, step.steps_done(here));
     std::exit(1);
   }
   expect_same(ours, theirs, what);
@@ -384,27 +377,21 @@ void made_inside(const Program& p, const char* what) {
   stream->give([=] { *counter = 6; });
   begin_capture(stream);
   std::optional<cuda::CapturedStep> step;
-  {
-    cuda::BesideCapture beside(0);
-    step.emplace(ours.plan(0, kRows), programs, row_program, cuda::Capacity{0, 0, 0}, 0, beside.stream());
-    for (uint32_t r = 0; r < kRows; ++r) {
-      std::vector<double> hypers;
-      std::vector<const void*> sources;
-      for (const Hyper& h : p.hypers()) {
-        hypers.push_back(h.has_default ? h.value : NAN);
-        sources.push_back(h.has_default ? nullptr : lr + r);
-      }
-      step->begin_edit();
-      const cuda::CapturedImage::Range row[] = {step->image().set_row(r, r, 100, hypers, sources, ~uint64_t{0})};
-      step->upload(row, beside.stream());
+  const Place here{0, stream};
+  const Capacity own{0, 0, 0};
+  step.emplace(ours.plan(0, kRows), programs, row_program, own, true, here);
+  for (uint32_t r = 0; r < kRows; ++r) {
+    std::vector<double> hypers;
+    std::vector<const void*> sources;
+    for (const Hyper& h : p.hypers()) {
+      hypers.push_back(h.has_default ? h.value : NAN);
+      sources.push_back(h.has_default ? nullptr : lr + r);
     }
-    step->begin_edit();
-    const cuda::CapturedImage::Range head[] = {step->image().set_head(0, 1.0, false, counter)};
-    step->upload(head, beside.stream());
-    beside.finish();
+    step->set_row(r, r, 100, hypers, sources, ~uint64_t{0}, here);
   }
+  step->set_head(0, 1.0, false, counter, here);
   stream->give([=] { *counter += 1; });
-  step->launch(stream);
+  step->launch(here);
   end_capture(stream, what);
   if (g_mode != cudaStreamCaptureModeGlobal) {
     std::printf("%s: the capture mode was left changed\n", what);
@@ -417,7 +404,8 @@ void made_inside(const Program& p, const char* what) {
     for (const auto& work : stream->graph) stream->give(work);
     expect_step(theirs.plan(0, kRows), programs, Scalars(program_of_row, t, 0.1 * t).args());
   }
-  const size_t bytes = step->image().bytes();
+  const size_t bytes =
+      cuda::CapturedImage(ours.plan(0, kRows), programs, row_program, own, cuda::blocks_at_once(0)).bytes();
   step.reset();                                    // while the replays are still waiting
   std::vector<std::shared_ptr<cuda::Twin>> taken;  // all that the pool has
   for (int i = 0; i < 70; ++i) {
@@ -440,14 +428,13 @@ void ends_inside(const Program& p, const char* what) {
   const std::vector<const Program*> programs = {&p};
   const std::vector<uint32_t> row_program(1, 0);
   cudaStream_t stream = &g_streams[0];
-  const auto captured_step = [&](cudaStream_t on) {
-    auto step = std::make_unique<cuda::CapturedStep>(ours.plan(0, 1), programs, row_program, cuda::Capacity{}, 0, on);
+  const Place here{0, stream};
+  const auto captured_step = [&] {
+    auto step = std::make_unique<cuda::CapturedStep>(ours.plan(0, 1), programs, row_program, Capacity{}, true, here);
     std::vector<double> hypers;
     for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : 0.1);
-    step->begin_edit();
-    const cuda::CapturedImage::Range ranges[] = {step->image().set_row(0, 0, 100, hypers),
-                                                 step->image().set_head(0, 1.0)};
-    step->upload(ranges, on);
+    step->set_row(0, 0, 100, hypers, {}, 0, here);
+    step->set_head(0, 1.0, false, nullptr, here);
     return step;
   };
   const auto eager_step = [&](cudaStream_t on) {
@@ -455,36 +442,30 @@ void ends_inside(const Program& p, const char* what) {
     job->run(Scalars(programs, 1, 0.1).args(), programs, {0, on});
     return job;
   };
-  auto replayed = captured_step(stream);  // a graph of it may still run when it ends
+  auto replayed = captured_step();  // a graph of it may still run when it ends
   begin_capture(stream);
-  replayed->launch(stream);
+  replayed->launch(here);
   end_capture(stream, what);
-  auto kept = captured_step(stream);
-  auto edited = captured_step(stream);
-  edited->launch(stream);                                   // a warm-up on the stream that is captured next
+  auto kept = captured_step();
+  auto edited = captured_step();
+  edited->launch(here);                                     // a warm-up on the stream that is captured next
   std::vector<std::unique_ptr<cuda::CapturedStep>> unused;  // with uploads on the stream that nobody has waited for
-  for (int k = 0; k < 3; ++k) unused.push_back(captured_step(stream));
+  for (int k = 0; k < 3; ++k) unused.push_back(captured_step());
   std::vector<std::shared_ptr<Job>> ended;
   for (cudaStream_t on : {stream, &g_streams[1]})
     for (int k = 0; k < 40; ++k) ended.push_back(eager_step(on));  // more than the pool keeps
   run_everything();
   begin_capture(stream);
-  kept->launch(stream);
+  kept->launch(here);
   replayed.reset();
   ended.clear();
   unused.clear();
-  {
-    cuda::BesideCapture beside(0);
-    auto made = captured_step(beside.stream());
-    edited->begin_edit();
-    const cuda::CapturedImage::Range head[] = {edited->image().set_head(5, 1.0)};
-    edited->upload(head, beside.stream());
-    beside.finish();
-  }
-  kept->launch(stream);
+  captured_step();
+  edited->set_head(5, 1.0, false, nullptr, here);
+  kept->launch(here);
   end_capture(stream, what);
   cuda::CapturedStep::settle();
-  if (edited->steps_done(stream) != 5) {
+  if (edited->steps_done(here) != 5) {
     std::printf("%s: the edit is lost\n", what);
     std::exit(1);
   }

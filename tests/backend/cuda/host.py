@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ class _Step(ctypes.Structure):
         [(n, ctypes.c_int) for n in ("num_programs", "lists", "tensors", "rows")]
         + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "row_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
-        + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64)]
+        + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64), ("compiled", ctypes.c_void_p)]
         + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "stochastic_rounding")]
     )  # fmt: skip
 
@@ -62,10 +63,16 @@ def compiler() -> str:
 
 
 def link(
-    name: str, sources: Sequence[str], flags: Sequence[str], own: Sequence[str] = (), options: Sequence[str] = ()
+    name: str,
+    sources: Sequence[str | Path],
+    flags: Sequence[str],
+    *,
+    own: Sequence[str] = (),
+    options: Sequence[str] = (),
+    shared: Sequence[str] = SHARED,
 ) -> Path:
-    """A program or library of these sources, which have flags of their own too, and of SHARED. What has been made before
-    is taken, as long as no source has changed; two processes do not make the same at the same time."""
+    """A program or library of these sources, which have flags of their own too, and of the shared ones. What has been made
+    before is taken, as long as no source has changed; two processes do not make the same at the same time."""
     folder = ROOT / "build" / "cuda_host"
     folder.mkdir(parents=True, exist_ok=True)
     headers = hashlib.sha256()
@@ -87,7 +94,7 @@ def link(
 
     with open(folder / "lock", "w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        work = [*((s, own) for s in sources), *((s, ()) for s in SHARED)]
+        work = [*((s, own) for s in sources), *((s, ()) for s in shared)]
         objects = list(
             pool.map(lambda w: made(f"{Path(w[0]).stem}.o", [ROOT / w[0]], *FLAGS, *flags, *w[1], "-c"), work)
         )
@@ -163,11 +170,12 @@ def apply(
     shared_limit: int = SHARED_LIMIT,
     stochastic_rounding: bool = False,
     first_grads: Sequence[np.ndarray | None] | None = None,
+    compiled: Any = None,
     captured: Captured | None = None,
 ) -> int:
     """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs are a population
-    and have one group of hyperparameters each. first_grads are what the tables are made for, before the gradients move to
-    `grads`."""
+    and have one group of hyperparameters each. With first_grads it is two steps: the one before took these gradients. compiled: the function of a
+    library that runs a kernel of the rule's own in the place of the interpreter."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
@@ -189,7 +197,7 @@ def apply(
         num_programs=len(listed), lists=len(lists), tensors=len(params), rows=len(groups),
         total_steps=total_steps, factor=factor, chunk=chunk, shared_limit=shared_limit,
         population=len(listed) if several else 0, step=step, first_index=tensor_index, registers=registers,
-        stochastic_rounding=stochastic_rounding,
+        stochastic_rounding=stochastic_rounding, compiled=ctypes.cast(compiled, ctypes.c_void_p) if compiled else None,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
     blocks = ctypes.c_uint64()

@@ -35,17 +35,17 @@ struct Step {
   int num_programs, lists, tensors, rows;
   const uint8_t* const* program_bytes;
   const size_t* program_sizes;
-  void* const* data;  // null: a gradient that is missing
-  void* const*
-      first_grads;         // per tensor, what the tables are made for before the gradients move to `data`; may be null
-  const int64_t* numel;    // per tensor, of all slices
-  const uint8_t* dtype;    // nos::DType, per list and tensor
-  const uint32_t* row_of;  // per tensor; not read in a population
-  const double* hypers;    // rows x 64
-  const uint64_t* seeds;   // per row
+  void* const* data;         // null: a gradient that is missing
+  void* const* first_grads;  // per tensor, those of the step before, which lie elsewhere; null: there is no step before
+  const int64_t* numel;      // per tensor, of all slices
+  const uint8_t* dtype;      // nos::DType, per list and tensor
+  const uint32_t* row_of;    // per tensor; not read in a population
+  const double* hypers;      // rows x 64
+  const uint64_t* seeds;     // per row
   double total_steps, factor;
   int64_t chunk;
   uint64_t shared_limit;
+  cuda::CompiledKernel compiled;  // null: the interpreter
   uint32_t population, step, first_index, registers, stochastic_rounding;
 };
 
@@ -98,30 +98,34 @@ struct Call {
 
 extern "C" {
 
-// blocks: how many have run.
+// One step, or two: see first_grads. blocks: how many have run in the last one.
 const char* nos_host_step(const Step* s, uint64_t* blocks) {
   return guarded([&] {
     Call call(s);
     std::vector<cuda::Batch> batches = cuda::batches_of(call.plan, kBlocksAtOnce, s->chunk);
     const cuda::ProgramTable table = cuda::program_table(call.pointers, s->registers);
+    for (const cuda::Batch& batch : batches) *blocks += batch.chunks.size();
+    const auto run = [&](uint32_t step) {
+      std::vector<std::vector<double>> slots;
+      std::vector<const double*> rows;
+      std::vector<size_t> sizes;
+      for (int r = 0; r < s->rows; ++r) {
+        const Program& p = *call.pointers[s->population ? static_cast<size_t>(r) : 0];
+        slots.emplace_back(static_cast<size_t>(p.num_scalars()));
+        p.eval_scalars(step, s->total_steps, {s->hypers + 64 * r, p.hypers().size()}, slots.back());
+        rows.push_back(slots.back().data());
+        sizes.push_back(slots.back().size());
+      }
+      cuda::host_run(batches, table,
+                     {rows.data(), sizes.data(), rows.size(), s->seeds, step, s->factor, s->stochastic_rounding != 0},
+                     s->shared_limit, s->compiled);
+    };
     if (s->first_grads) {
+      run(s->step - 1);
       call.move(s);
       cuda::move_tensors(batches, call.plan);
     }
-    for (const cuda::Batch& batch : batches) *blocks += batch.chunks.size();
-    std::vector<std::vector<double>> slots;
-    std::vector<const double*> rows;
-    std::vector<size_t> sizes;
-    for (int r = 0; r < s->rows; ++r) {
-      const Program& p = *call.pointers[s->population ? static_cast<size_t>(r) : 0];
-      slots.emplace_back(static_cast<size_t>(p.num_scalars()));
-      p.eval_scalars(s->step, s->total_steps, {s->hypers + 64 * r, p.hypers().size()}, slots.back());
-      rows.push_back(slots.back().data());
-      sizes.push_back(slots.back().size());
-    }
-    cuda::host_run(batches, table,
-                   {rows.data(), sizes.data(), rows.size(), s->seeds, s->step, s->factor, s->stochastic_rounding != 0},
-                   s->shared_limit);
+    run(s->step);
   });
 }
 
@@ -159,7 +163,7 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
     copy(image.load(number, next));
     copy({image.set_head(0, s->factor)});
     for (uint32_t r = 0; r < image.rows(); ++r)
-      if (image.program_of(r) == number)
+      if (row_program[r] == number)
         copy({image.set_row(r, s->seeds[r], s->total_steps, {later_hypers, next.hypers().size()})});
     run(after);
   });

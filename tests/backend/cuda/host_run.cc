@@ -40,7 +40,8 @@ void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& sh
     host_launch<double, kElements64, false>(launch, blocks, shape);
 }
 
-void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit) {
+void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit,
+              CompiledKernel compiled) {
   for (const Batch& batch : batches) {
     const Shape shape = block_shape(batch.kind, table.longest, table.overflow, batch.longest_chunk, shared_limit);
     std::vector<unsigned char> block(step_block_bytes(batch.kind, args));
@@ -54,7 +55,10 @@ void host_run(const std::vector<Batch>& batches, const ProgramTable& table, cons
     launch.code_room = static_cast<uint32_t>(shape.code_room);
     if (block.size() > kInlineBytes) launch.step_block = block.data();
     write_step_block(batch.kind, args, block.size() > kInlineBytes ? block.data() : launch.inline_block);
-    host_launch(batch.kind, launch, batch.chunks.size(), shape);
+    if (compiled)
+      compiled(&launch, static_cast<uint32_t>(batch.chunks.size()));
+    else
+      host_launch(batch.kind, launch, batch.chunks.size(), shape);
   }
 }
 

@@ -14,8 +14,13 @@ namespace nos::cuda {
 // One launch of the interpreter, with a block for each chunk.
 void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape);
 
-// One step. shared_limit: bytes of shared memory that a block may have, as on a device.
-void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit);
+// A kernel that was compiled for one rule, run for every block of a launch.
+using CompiledKernel = void (*)(const Launch* launch, uint32_t blocks);
+
+// One step. shared_limit: bytes of shared memory that a block may have, as on a device. compiled runs in the place of
+// the interpreter where it is not null.
+void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit,
+              CompiledKernel compiled = nullptr);
 
 // How the blocks of a prologue are run, which must not matter.
 struct PrologueOrder {

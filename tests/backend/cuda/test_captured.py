@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import nos_ext
 from nos_ext.optim import library
 from nos_ext.rule import Rule
+from tests.backend.conformance.call import canonical
+from tests.backend.conformance.cases import normal, tensor
 from tests.backend.cuda import host
-from tests.backend.cuda.test_kernel import canonical, data
 from tests.reference.strategies import rules
 
 
@@ -32,7 +33,7 @@ def test_a_rule_loaded_in_place_runs_as_if_it_had_been_captured(dtypes: tuple[st
         nos_ext.compile_rule(library.adam),
         nos_ext.compile_rule("cd * g * exp(sign(g) * sign(m)) + normal(0.1)"),
     )
-    lists = [[data(make, n, d, edges=0) for n in (3, 2051)] for d in dtypes]
+    lists = [[normal(make, n, np.dtype(d)) for n in (3, 2051)] for d in dtypes]
     lists[3] = [abs(v) for v in lists[3]]
     copies = both(lists)
     host.apply(adam, lists[0], lists[1], lists[2:], groups=[{"lr": 0.1, "beta2": 0.99}], seeds=[7],
@@ -44,11 +45,21 @@ def test_a_rule_loaded_in_place_runs_as_if_it_had_been_captured(dtypes: tuple[st
     assert_same(lists, copies)
 
 
+def test_the_cpu_has_no_graphs() -> None:
+    p, g = ([np.ones(3, np.float32)] for _ in range(2))
+    with pytest.raises(
+        ValueError, match="params are on the CPU, which has no CUDA graphs; use apply_rule, or move the"
+    ):
+        nos_ext.CapturedStep("g", p, g, [], lr=0.1)
+    with pytest.raises(ValueError, match="no parameter has a gradient and elements; there is nothing to capture"):
+        nos_ext.CapturedStep("g", [], [], [], lr=0.1)
+
+
 def test_numbers_of_steps_end_at_32_bits() -> None:
     """A replay has nobody to tell: the last number stays, and does not start again at 0."""
     rule = nos_ext.compile_rule("def f(p, g, *, lr):\n    return p - lr * where(t > 4294967294, g, -g) + normal(0.1)\n")
     make, last = np.random.default_rng(4), 2**32 - 1
-    lists = [[data(make, 70, "float32", edges=0)] for _ in range(2)]
+    lists = [[normal(make, 70)] for _ in range(2)]
     copies = both(lists)
     host.apply(rule, lists[0], lists[1], lists[2:], groups=[{"lr": 0.1}], seeds=[7], step=last - 1,
                captured=host.Captured(4))  # fmt: skip
@@ -65,7 +76,7 @@ def test_population(threads: int, backwards: bool) -> None:
     programs = [
         nos_ext.compile_rule(t) for t in ("g", "adam", "drop(g, 0.5) + cd * m", "v_hat")
     ] * 40  # more rows than a block has threads
-    lists = [[data(make, len(programs) * n, "float32", edges=0) for n in (5, 70)] for _ in range(4)]
+    lists = [[normal(make, len(programs) * n) for n in (5, 70)] for _ in range(4)]
     copies = both(lists)
     shaped = [[a.reshape(len(programs), -1) for a in one] for one in copies]
     lr = [0.01 * (k + 1) for k in range(len(programs))]
@@ -106,7 +117,7 @@ def test_scalar_code_of_random_rules() -> None:
     def check(rule: Rule, seed: int, step: int, threads: int, backwards: bool) -> None:
         program = nos_ext.compile_rule(rule)
         make = np.random.default_rng(seed % 2**32)
-        lists = [[data(make, 9, "float32")] for _ in range(2 + len(program.state_names))]
+        lists = [[tensor(make, 9)] for _ in range(2 + len(program.state_names))]
         copies = both(lists)
         host.apply(
             program,
@@ -129,7 +140,7 @@ def test_a_rule_with_as_many_scalars_as_a_program_may_have() -> None:
     terms = "+".join(f"sin(lr*{0.001 * k:.3f})" for k in range(1, 340))
     program = nos_ext.compile_rule(f"g*({terms})")
     make = np.random.default_rng(5)
-    lists = [[data(make, 70, "float32", edges=0)] for _ in range(2)]
+    lists = [[normal(make, 70)] for _ in range(2)]
     copies = both(lists)
     host.apply(program, lists[0], lists[1], [], groups=[{"lr": 0.1}], captured=host.Captured(1, scalars=2**32 - 1))
     nos_ext.apply_rule(program, copies[0], copies[1], [], lr=0.1)

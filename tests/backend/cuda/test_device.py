@@ -1,4 +1,5 @@
-"""On a real device: the CPU's bits, streams, graphs whose rule and scalars change, errors. Skipped without a GPU."""
+"""On a real device: streams, graphs whose rule and scalars change, errors. Skipped without a GPU, as is the conformance
+suite's part that compares the device's bits with the CPU's."""
 
 from __future__ import annotations
 
@@ -10,14 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import nos_ext
 from nos_ext.optim import RuleOptimizer, library
-from nos_ext.rule import Rule
-from tests.backend.cuda.test_kernel import CALLS, SIZES, wide_rule
-from tests.reference.strategies import rules
+from tests.backend.conformance.cases import SIZES
+from tests.backend.cuda.test_kernel import wide_rule
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -80,29 +78,6 @@ def compare(program: nos_ext.Program, lists: Lists, *, offset: int = 0, **argume
 
 
 # ---- bits ------------------------------------------------------------------------------------------------------------
-def test_every_op() -> None:
-    for call in CALLS:
-        program = nos_ext.compile_rule(f"def f(p, g, m, *, lr, beta=0.75):\n    return {call}, m")
-        compare(program, make(1, [257], [torch.float32] * 3), lr=0.37, seed=99)
-
-
-def test_edge_values() -> None:
-    edges = [0.0, -0.0, 1.0, -1.0, 1e-40, 1e-45, 3e38, 88.7, -104.0, float("inf"), -float("inf"), float("nan")]
-    pairs = torch.cartesian_prod(torch.tensor(edges), torch.tensor(edges))
-    for call in CALLS:
-        program = nos_ext.compile_rule(f"def f(p, g, m, *, lr, beta=0.75):\n    return {call}, m")
-        compare(program, [[pairs[:, 0].clone()], [pairs[:, 1].clone()], [pairs[:, 0].clone()]], lr=-2.5)
-
-
-@pytest.mark.parametrize("dtypes", [("float32",) * 3, ("bfloat16", "bfloat16", "float32"), ("float16", "float16", "float32"),
-                                    ("bfloat16", "float32", "float16")])  # fmt: skip
-@pytest.mark.parametrize("offset", [0, 1])
-def test_sizes_dtypes_alignments(dtypes: tuple[str, ...], offset: int) -> None:
-    program = nos_ext.compile_rule("drop(g * exp(sign(g) * sign(m)), 0.25) + normal(0.01)")
-    lists = make(2, [*SIZES, 0, 100_003], [getattr(torch, d) for d in dtypes], offset)
-    compare(program, lists, offset=offset, lr=0.1, seed=2**63 + 5, tensor_index=11, maximize=True, grad_scale=3.0)
-
-
 def test_double_is_within_the_libraries_ulps() -> None:
     lists = make(3, SIZES, [torch.float64] * 4)
     lists[3] = [x.abs() for x in lists[3]]
@@ -115,17 +90,6 @@ def test_double_is_within_the_libraries_ulps() -> None:
             torch.testing.assert_close(y.cpu(), x, rtol=1e-13, atol=1e-13)
 
 
-def test_random_rules() -> None:
-    @settings(max_examples=150)
-    @given(rule=rules(max_ops=40), seed=st.integers(0, 2**63), step=st.integers(1, 10_000))
-    def check(rule: Rule, seed: int, step: int) -> None:
-        program = nos_ext.compile_rule(rule)
-        lists = make(seed % 2**31, [67, 2049], [torch.float32] * (2 + len(program.state_names)))
-        compare(program, lists, lr=0.1, step=step, total_steps=10_000, seed=seed)
-
-    check()
-
-
 def test_overflow_slots() -> None:
     for values in (20, 60):
         compare(wide_rule(values), make(4, [50_000], [torch.float32] * 2), lr=1e-3)
@@ -135,21 +99,6 @@ def test_overflow_slots() -> None:
 def test_bits_do_not_depend_on_chunks(most: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", most)
     compare(ADAM, [[x.abs() for x in one] for one in make(15, [20_000_003], [torch.float32] * 4)], lr=0.1, step=3)
-
-
-def test_groups_and_populations() -> None:
-    texts = ["g * exp(sign(g) * sign(m))", "adam", "g", "clip(rmsprop, 1e-2) + drop(m_hat, 0.3)"]
-    for count in (3, 64):  # scalars as kernel arguments, and in device memory
-        programs = [nos_ext.compile_rule(texts[k % 4]) for k in range(count)]
-        lists = make(5, [count * 2051, count * 4], [torch.float32] * 4)
-        lists = [[x.view(count, -1) for x in one] for one in lists]
-        gpu = [[x.cuda() for x in one] for one in lists]
-        for step in (1, 2):
-            for on in (lists, gpu):
-                nos_ext.apply_population(
-                    programs, on[0], on[1], on[2:], lr=[0.1 / (k + 1) for k in range(count)], step=step
-                )
-        assert_same_bits(lists, gpu)
 
 
 def test_more_elements_than_an_int_counts() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nos_ext
-from tests.backend.cuda import programs as pg
+from tests.backend import programs as pg
 from tests.backend.cuda.test_device import assert_same_bits, compare, make, to_device
 
 torch = pytest.importorskip("torch")

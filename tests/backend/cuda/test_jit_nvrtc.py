@@ -21,7 +21,7 @@ import pytest
 import nos_ext
 from nos_ext import _C
 from nos_ext.optim import library
-from tests.backend.cuda import programs as pg
+from tests.backend import programs as pg
 from tests.waiting import HUNG, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,12 +60,12 @@ def test_library_rules_do_not_spill(arch: int) -> None:
 
 @needs_nvrtc
 @pytest.mark.slow
-def test_a_hundred_random_rules_compile_without_a_spill() -> None:
+def test_random_rules_compile_without_a_spill() -> None:
     rules = pg.random_rules(seed=1, count=100)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         logs = list(pool.map(lambda p: compiled(p, "float32", 90), rules))
     bad = {i: spills(log) for i, log in enumerate(logs) if any(spills(log))}
-    assert not bad, f"of 100 rules these spill: {bad}"
+    assert not bad, f"of {len(rules)} rules these spill: {bad}"
 
 
 def disassembler() -> str | None:
@@ -176,7 +176,7 @@ def test_processes_share_the_cache_and_a_killed_one_leaves_no_half_entry(tmp_pat
     loop = f"""
 import nos_ext, itertools
 from nos_ext import _C
-from tests.backend.cuda import programs as pg
+from tests.backend import programs as pg
 from tests.waiting import HUNG, wait_until
 print("on", flush=True)
 for i in itertools.count():

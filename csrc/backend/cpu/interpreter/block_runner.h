@@ -19,7 +19,7 @@ const KernelSet<T>& kernel_set(const Kernels& k) {
 
 inline bool is_half(DType t) { return t == DType::bf16 || t == DType::f16; }
 
-// Number of the rule's output that goes into a slot: 0 the parameter, 1 .. the states.
+// The number of the rule's output that goes into a slot: 0 is the parameter, 1 and up are the states.
 inline uint32_t output_of_slot(int slot) { return slot == bytecode::kP ? 0 : static_cast<uint32_t>(slot - 1); }
 
 // Whether a result of this code is rounded to a half-precision dtype of the tensor.
@@ -44,7 +44,7 @@ class BlockRunner {
         factor_(static_cast<T>(args.factor)),
         stochastic_(args.stochastic_rounding),
         stride_(register_stride(block)) {
-    base_ = reinterpret_cast<T**>(memory);  // one pointer per place, then the registers
+    base_ = reinterpret_cast<T**>(memory);  // memory begins with one pointer per place; the scratch registers follow
     const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
     scratch_ = memory + (places * sizeof(T*) + kLine - 1) / kLine * kLine;
     for (int p = code.num_slots; p < code.num_slots + code.num_temps; ++p) base_[p] = scratch(p);
@@ -67,13 +67,15 @@ class BlockRunner {
   }
 
  private:
-  // Bytes of one scratch register: whole lines and one more, so that equal offsets do not share a cache set.
+  // The bytes from one scratch register to the next: whole cache lines and one more, so that equal offsets in two
+  // registers do not compete for the same cache set.
   static size_t register_stride(int block) {
     return (static_cast<size_t>(block) * sizeof(T) + kLine - 1) / kLine * kLine + kLine;
   }
   T* scratch(int place) const { return reinterpret_cast<T*>(scratch_ + stride_ * static_cast<size_t>(place)); }
 
-  // A slot in the compute type is used where it lies; others, and a scaled gradient, are converted into scratch.
+  // A slot that is stored in the compute type is used where it lies. Other slots, and a gradient that is multiplied by
+  // a factor, are converted into a scratch register.
   bool in_place(int slot) const {
     const DType own = std::is_same_v<T, double> ? DType::f64 : DType::f32;
     return tensor_.dtype[static_cast<size_t>(slot)] == own && !(slot == bytecode::kG && factor_ != T(1));

@@ -39,8 +39,8 @@ class Lowering {
     }
   }
 
-  // The slot that value v may be written to directly by instruction pc, or kNowhere: v must be the new value of that
-  // slot only, and the slot's old value must not be needed after pc.
+  // The slot that instruction pc may write value v into directly, or kNowhere. v must be the new value of that slot,
+  // and nothing may read the slot's old value after pc.
   int direct_slot(int v, int pc) const {
     int slot = kNowhere;
     for (size_t k = 0; k < program_.outputs().size(); ++k) {

@@ -1,5 +1,5 @@
-// Owns Lowered: a program as the CPU block interpreter runs it. Lowering picks a place for every value, so that few
-// temporaries stay in L1 and results go straight into the tensors.
+// Owns Lowered: a program as the CPU block interpreter runs it. Lowering chooses where each value lies, so that the few
+// temporaries stay in the L1 cache and results go straight into the tensors.
 #pragma once
 #include <cstdint>
 #include <memory>

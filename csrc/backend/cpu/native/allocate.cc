@@ -9,8 +9,8 @@ namespace {
 
 constexpr int kNever = std::numeric_limits<int>::max();
 
-// One pass over straight-line code. When registers run out, the value whose next use is furthest away gives up its own
-// (Belady), which is optimal up to the cost of stores.
+// Allocates in one pass over straight-line code. When registers run out, the value whose next use is furthest away
+// loses its register (Belady), which is optimal except for the cost of stores.
 class Allocator {
  public:
   Allocator(const ValueLoop& loop, int registers)
@@ -26,9 +26,9 @@ class Allocator {
  private:
   // Where a value is, and where it is used.
   struct Residence {
-    uint32_t first = 0, count = 0, next = 0;  // its uses in uses_
+    uint32_t first = 0, count = 0, next = 0;  // its `count` uses, from uses_[first] on
     int reg = -1;
-    int spill = -1;  // its vector in the stack frame
+    int spill = -1;  // the vector of the stack frame that it was spilled into
     bool hoisted = false;
   };
 
@@ -57,13 +57,13 @@ class Allocator {
     return x.next < x.first + x.count ? uses_[x.next] : kNever;
   }
 
-  // The largest number of values that want a register at the same time, uniform ones apart.
+  // The largest number of values that need a register at the same time, not counting uniform ones.
   int most_live() const {
     std::vector<int> change(loop_.code.size() + 2, 0);
     for (uint16_t v = 0; v < values_.size(); ++v) {
       const Residence& x = values_[v];
       if (home(v).uniform() || x.count == 0) continue;
-      if (home(v).kind != Home::computed && x.count == 1) continue;  // a memory operand
+      if (home(v).kind != Home::computed && x.count == 1) continue;  // its one use can read it from memory
       ++change[static_cast<size_t>(uses_[x.first])];
       --change[static_cast<size_t>(uses_[x.first + x.count - 1]) + 1];
     }
@@ -79,10 +79,12 @@ class Allocator {
     return most;
   }
 
-  // Keeps uniform values in registers for the whole loop, as many as its code leaves over: first those that would need
-  // loads of their own, then those used most.
+  // Keeps uniform values in registers for the whole loop, as many as the loop's other values leave room for. Those that
+  // would otherwise need a load of their own come first, then those that are used most.
   void hoist() {
-    constexpr int kMemoryOperand = 1, kOwnLoad = 3;  // what a use costs that finds the value in memory
+    // The cost of a use that finds the value in memory: as the memory operand of an instruction, or by a load of its
+    // own.
+    constexpr int kMemoryOperand = 1, kOwnLoad = 3;
     std::vector<int> cost(values_.size(), 0);
     for (const ValueInstr& i : loop_.code)
       for (int k = 0; k < info(i.op).sources; ++k)
@@ -108,7 +110,7 @@ class Allocator {
     return r;
   }
 
-  // A register for a new value; evicts if it must. Registers in `pinned_` stay.
+  // Returns a register for a new value, and evicts another value if it must. Registers in `pinned_` keep theirs.
   int take(int at) {
     if (!free_) evict(at);
     return take_free();
@@ -119,7 +121,7 @@ class Allocator {
     uint16_t victim = 0;
     for (uint16_t v : resident_) {
       if (pinned_ >> values_[v].reg & 1) continue;
-      // A value that can be loaded again for nothing gives way before one that would have to be stored.
+      // A value that has a copy in memory gives way before one that would have to be stored first.
       const int use = next_use(v, at - 1);
       const int distance = use == kNever ? kNever : 2 * use + (home(v).kind != Home::computed || values_[v].spill >= 0);
       if (distance > furthest) furthest = distance, victim = v;
@@ -148,18 +150,18 @@ class Allocator {
     resident_.push_back(v);
   }
 
-  // Whether source k of i, which is in memory, should be the instruction's memory operand.
+  // Whether source k of i, whose value is in memory, should become the memory operand of the instruction.
   bool fold(const ValueInstr& i, int k, int at) {
     const uint16_t v = i.src[k];
     if (home(v).is_half()) return false;
     for (int j = 0; j < info(i.op).sources; ++j)
       if (j != k && i.src[j] == v) return false;
     if (i.op == VOp::select && k == 2 && home(v).kind == Home::slot)
-      return false;  // needs the mask register of the tail
+      return false;  // the memory operand could not be masked in the tail
     return !free_ || home(v).uniform() || next_use(v, at) == kNever;
   }
 
-  // Appends i over registers, behind the loads and spills that it needs.
+  // Appends instruction i over registers, after the loads and spills that it needs.
   void translate(ValueInstr i, int at) {
     const VOpInfo op = info(i.op);
     pinned_ = 0;
@@ -186,7 +188,7 @@ class Allocator {
       pinned_ |= uint64_t{1} << x.reg;
       m.src[k] = static_cast<uint8_t>(x.reg);
     }
-    for (int k = 0; k < op.sources; ++k)  // the result may take the register of a source that dies here
+    for (int k = 0; k < op.sources; ++k)  // a source that is not used again leaves its register to the result
       if (Residence& x = values_[i.src[k]]; x.reg >= 0 && !x.hoisted && next_use(i.src[k], at) == kNever)
         drop(i.src[k]);
     if (i.op == VOp::store) {
@@ -196,7 +198,8 @@ class Allocator {
       assign(i.dst, m.dst);
       if (values_[i.dst].count == 0) drop(i.dst);
     }
-    for (int k = 0; k < op.sources; ++k)  // but no value may be spilled into a stack vector that this instruction reads
+    // Freed only now: the spills above must not overwrite a stack vector that this instruction reads
+    for (int k = 0; k < op.sources; ++k)
       if (Residence& x = values_[i.src[k]]; x.spill >= 0 && next_use(i.src[k], at) == kNever) {
         free_spills_.push_back(x.spill);
         x.spill = -1;
@@ -208,7 +211,7 @@ class Allocator {
   std::vector<Residence> values_;
   std::vector<int> uses_;
   uint64_t free_, pinned_ = 0;
-  std::vector<uint16_t> resident_;  // values in registers, but for the hoisted ones
+  std::vector<uint16_t> resident_;  // values in registers, except the hoisted ones
   std::vector<int> free_spills_;
   RegisterLoop out_;
 };

@@ -1,11 +1,11 @@
-// Owns the choice of registers: a ValueLoop becomes a RegisterLoop.
+// Owns the allocation of registers, which turns a ValueLoop into a RegisterLoop.
 #pragma once
 #include "loop.h"
 
 namespace nos::cpu::native {
 
-// Registers 0 .. registers - 1 may be used. A value that finds no register lives in the stack frame, or is loaded again
-// from its home.
+// Uses registers 0 .. registers - 1. A value that gets no register is spilled into the stack frame, or loaded again
+// from its home in memory.
 RegisterLoop allocate(const ValueLoop& loop, int registers);
 
 }  // namespace nos::cpu::native

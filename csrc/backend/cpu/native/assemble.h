@@ -1,5 +1,6 @@
-// Owns the way from a graph to machine code: it is cut into stages, the loops get their registers, and each target's
-// emitter writes them. Nothing here asks which machine it runs on, so that any target's code can be looked at.
+// Owns the way from a graph to machine code. The graph is cut into stages, their loops get registers, and the target's
+// emitter writes the instructions. Nothing here asks which machine it runs on, so the code of either target can be made
+// and inspected anywhere.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -12,11 +13,11 @@ namespace nos::cpu::native {
 struct Assembly {
   std::vector<Stage> stages;
   int num_scratch = 0;
-  std::vector<uint8_t> code;     // with its constants; it may lie at any address that is a multiple of 64
-  std::vector<int32_t> entries;  // where in `code` each loop starts, by Stage::index
+  std::vector<uint8_t> code;     // with its constants; may be put at any address that is a multiple of 64
+  std::vector<int32_t> entries;  // offset in `code` of each loop, by Stage::index
 };
 
-// dtypes: of the slots, none of them f64.
+// `dtypes` has the dtype of each slot; none of them is f64.
 Assembly assemble(const Graph& graph, const DType* dtypes, Target target);
 
 }  // namespace nos::cpu::native

@@ -4,8 +4,8 @@ namespace nos::cpu::native {
 namespace {
 
 constexpr uint32_t kOne = 0x3f800000, kHalf = 0x3f000000, kSignBit = 0x80000000, kZero = 0;
-// What vfixupimmps gives for each class of numbers, four bits each: quiet and signalling NaN -> quiet NaN; zero -> +0;
-// 1, -inf, +inf, negative, positive -> +-1.
+// What vfixupimmps returns for each class of numbers, four bits for each class: a quiet NaN for NaN; +0 for zeros; +1
+// or -1 for 1, -inf, +inf, negative and positive numbers.
 constexpr uint32_t kSignResponses = 0xa9a9a822;
 
 }  // namespace
@@ -29,7 +29,8 @@ uint16_t Expander::emit(VOp op, std::initializer_list<uint16_t> src, uint8_t pre
 
 void Expander::store(uint16_t value, Home to) { loop_.code.push_back({VOp::store, 0, at(to), {value, 0, 0, 0}}); }
 
-// vminps returns its second source for a NaN and for two zeros: enough when the first is a number other than 0.
+// vminps returns its second source when a source is NaN and when both are zeros. So one vminps is right when the first
+// source is a number other than 0.
 uint16_t Expander::minimum(uint16_t a, uint16_t b, bool a_number, bool b_number) {
   if (a_number) return emit(VOp::min, {a, b});
   if (b_number) return emit(VOp::min, {b, a});
@@ -38,7 +39,7 @@ uint16_t Expander::minimum(uint16_t a, uint16_t b, bool a_number, bool b_number)
   return emit(VOp::bor, {p, q});
 }
 
-// The two orders differ for a NaN, where OR keeps it, and for zeros of opposite sign, which must give +0.
+// The two orders of vmaxps differ only for a NaN, which OR keeps, and for zeros of opposite sign, which must give +0.
 uint16_t Expander::maximum(uint16_t a, uint16_t b, bool a_number, bool b_number) {
   if (a_number) return emit(VOp::max, {a, b});
   if (b_number) return emit(VOp::max, {b, a});
@@ -57,9 +58,9 @@ uint16_t Expander::sign(uint16_t a) {
   return emit(VOp::bor, {s, emit(VOp::mask, {a, a}, kUnordered)});
 }
 
-// Correctly rounded quotient by a scalar, from its reciprocal in two parts: q is within one ulp, and then one step with
-// the exact remainder rounds right (Markstein, IBM J. Res. Dev. 34, 1990; docs/numerics.md). The multiplications run
-// while the divider works for other nodes, which Builder::choose_quotients (graph.cc) makes sure of.
+// The correctly rounded quotient by a scalar, computed from the scalar's reciprocal in two parts. q is within one ulp,
+// and one correction with the exact remainder rounds it right (Markstein, IBM J. Res. Dev. 34, 1990; docs/numerics.md).
+// This pays only while the divider is busy with other nodes, which Builder::choose_quotients (graph.cc) makes sure of.
 uint16_t Expander::quotient(uint16_t a, uint16_t c, int divisor) {
   if (target_ != Target::avx512) return emit(VOp::div, {a, c});
   const auto word = [&](int k) {
@@ -71,7 +72,7 @@ uint16_t Expander::quotient(uint16_t a, uint16_t c, int divisor) {
   return emit(VOp::div_fix, {emit(VOp::fma, {rest, high, q}), a, c, word(2)});
 }
 
-// f32::rsqrt of math_f32.h, operation for operation.
+// The same operations as f32::rsqrt of math_f32.h.
 uint16_t Expander::rsqrt(uint16_t x) {
   const uint16_t one = constant(kOne), sign_bit = constant(kSignBit);
   const uint16_t y = emit(VOp::div, {one, emit(VOp::sqrt, {x})});

@@ -19,8 +19,8 @@ struct Range {
     linear,      // a pure value times at most one scalar, perhaps negated: scaling by a sign is exact
     determined,  // a function of one pure value and of scalars
   } kind = any;
-  bool expensive = false;         // computing it from the sign product takes a kernel op
-  std::vector<uint16_t> factors;  // the sign() results, sorted
+  bool expensive = false;         // whether computing it from the sign product takes a kernel op
+  std::vector<uint16_t> factors;  // the sign() results in the product, sorted
 };
 
 class Builder {
@@ -137,14 +137,14 @@ class Builder {
     }
     Node n{i.op, rename(i.a), {}, {}};
     if (i.arity() > 1) n.b = rename(i.b);
-    n.c = info(i.op).domain == Domain::random || i.arity() < 3 ? i.c : rename(i.c);  // a random op's site
+    n.c = info(i.op).domain == Domain::random || i.arity() < 3 ? i.c : rename(i.c);  // of a random op, c is the site
     renamed_[v] = append(n);
     if (ranges_[v].kind == Range::pure) products_.emplace(ranges_[v].factors, renamed_[v]);
   }
 
-  // A division by a scalar can do without the divider (Expander::quotient). That takes more instructions, which are
-  // hidden only while the divider is busy with other nodes: two of them for each such division. docs/native.md has the
-  // figures.
+  // A division by a scalar need not use the divider (Expander::quotient). It then takes more instructions, whose time
+  // is hidden only while the divider is busy with other nodes: it takes two of those for each such division.
+  // docs/native.md has the measurements.
   void choose_quotients() {
     constexpr int kOthersEach = 2;
     std::vector<Node*> by_scalar;
@@ -165,7 +165,7 @@ class Builder {
     }
   }
 
-  // The value that is the product of these signs.
+  // Returns the value that is the product of these signs, and appends it if it is new.
   uint16_t product(const std::vector<uint16_t>& factors) {
     if (const auto known = products_.find(factors); known != products_.end()) return known->second;
     const std::vector<uint16_t> rest(factors.begin(), factors.end() - 1);
@@ -174,13 +174,13 @@ class Builder {
     return v;
   }
 
-  // Appends the calls that compute value v from its sign product; returns the place of v among their results.
+  // Appends the calls that compute value v from its sign product. Returns where v lies among their results.
   uint16_t chain(size_t v, TableCalls& table) {
     const Range& r = ranges_[v];
     if (r.kind == Range::pure) return 0;
     if (const auto known = places_.find(v); known != places_.end()) return known->second;
     const Instr& i = program_.code()[v - static_cast<size_t>(first_)];
-    if (i.op == Op::mul && r.kind == Range::linear && range(i.a) && range(i.b))  // the pure factor is in the product
+    if (i.op == Op::mul && r.kind == Range::linear && range(i.a) && range(i.b))  // the sign product has this factor
       return chain(static_cast<size_t>((range(i.a)->kind == Range::linear ? i.a : i.b).id()), table);
     KernelCall call{KernelCall::Kind::map, i.op, 0, 0, 0, {0, 0, 0}};
     for (int k = 0; k < i.arity(); ++k) {
@@ -200,7 +200,7 @@ class Builder {
   std::vector<bool> needed_;
   std::vector<uint16_t> renamed_;  // program value -> graph value
   std::set<size_t> with_table_;
-  std::map<size_t, uint16_t> places_;  // of the values that the current table's calls compute so far
+  std::map<size_t, uint16_t> places_;  // where the calls of the current table leave each value that they compute
   std::map<std::vector<uint16_t>, uint16_t> products_;
   Graph out_;
 };
@@ -211,7 +211,7 @@ Graph make_graph(const Program& program) { return Builder(program).run(); }
 
 Graph scale_gradient(const Graph& graph) {
   Graph out = graph;
-  const auto scaled = static_cast<uint16_t>(graph.num_inputs);  // the new first node; the others move up by one
+  const auto scaled = static_cast<uint16_t>(graph.num_inputs);  // the new first node; all others move up by one
   const auto rename = [&](Operand& o) {
     if (o.is_scalar()) return;
     if (o.id() == bytecode::kG)

@@ -1,4 +1,5 @@
-// Owns Graph: a program as the native tier compiles it, without dead code and with functions of signs as look-ups.
+// Owns Graph: a program in the form that the native tier compiles. It has no dead code, and functions of signs are
+// look-ups in it.
 //
 // A product of sign() results is -1, -0, +0, 1 or NaN, so a function of it alone, such as exp(log(base) * decay *
 // sign(g) * sign(m)), has five values per step. The kernels of the interpreter evaluate it on those five, with the
@@ -7,7 +8,6 @@
 //   entry    0    1    2    3    4    5    6    7      = bits >> 29
 //   product  +0   +1    .   NaN  -0   -1    .   NaN
 #pragma once
-#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -19,24 +19,24 @@
 
 namespace nos::cpu::native {
 
-inline constexpr int kDivisorWords = 3;  // of one divisor in the scalar row: see Expander::quotient
-inline constexpr int kTableEntries = 8;  // of one look-up table, see above
-inline constexpr int kTableLanes = 16;   // its floats in the scalar row: a vector of 16 may be read there
+inline constexpr int kDivisorWords = 3;  // floats of one divisor in the scalar row: see Expander::quotient
+inline constexpr int kTableEntries = 8;  // entries of one look-up table: see above
+inline constexpr int kTableLanes = 16;   // floats of one table in the scalar row: the loop may read 16 there
 
-// Values are numbered as in a program: inputs first, then one per node. Scalars are too, and there is one more, the
-// factor of the gradient, which has the number program.num_scalars().
+// Values are numbered as in a program: inputs first, then one per node. Scalars have their numbers of the program, and
+// one more, program.num_scalars(), is the factor of the gradient.
 struct Node {
   Op op{};
   Operand a, b, c;
-  int16_t table = -1;    // >= 0: the node looks `a` up in that table, and has no op
-  int16_t divisor = -1;  // >= 0: a division by the scalar `b`, which is that divisor, without the divider
+  int16_t table = -1;    // >= 0: the node is a look-up of `a` in that table, and has no op
+  int16_t divisor = -1;  // >= 0: the node divides by the scalar `b`, which is that divisor, without the divider
   int arity() const { return table >= 0 ? 1 : info(op).arity; }
   Operand& operand(int i) { return i == 0 ? a : i == 1 ? b : c; }
   const Operand& operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
 };
 
-// How a look-up table is filled: a function of one sign product as calls of block kernels. Place 0 is the product,
-// place k the result of call k - 1; the last call gives the table.
+// The calls of block kernels that fill a look-up table, which holds a function of one sign product. Place 0 is the
+// product, place k the result of call k - 1, and the last result is the table.
 using TableCalls = std::vector<KernelCall>;
 
 struct Graph {
@@ -46,23 +46,23 @@ struct Graph {
   std::vector<Operand> outputs;
   std::vector<TableCalls> tables;
   std::vector<uint16_t> divisors;  // the scalars that values are divided by without the divider
-  std::vector<float> constants;    // value of each scalar that is a constant, NaN for the others
+  std::vector<float> constants;    // the value of each scalar that is a constant, NaN for the others
 };
 
-// Places in the scalar row: | scalars | factor | tables | divisors |
+// Where the parts of the scalar row begin: | scalars | factor | tables | divisors |
 inline int first_table(const Graph& g) { return g.num_scalars + 1; }
 inline int first_divisor(const Graph& g) { return first_table(g) + static_cast<int>(g.tables.size()) * kTableLanes; }
 inline int row_size(const Graph& g) { return first_divisor(g) + static_cast<int>(g.divisors.size()) * kDivisorWords; }
 
 Graph make_graph(const Program& program);
 
-// The same with the gradient multiplied by the factor first.
+// The same graph, except that the gradient is multiplied by the factor first.
 Graph scale_gradient(const Graph& graph);
 
-// What a row of native.def says.
+// What a row of native.def says of its op.
 struct NativeOp {
   enum Kind : uint8_t { kernel, loop, compare } kind;
-  double ns;            // of a kernel, per element; a loop's is that of its vector ops
+  double ns;            // per element, of a kernel; the time of a loop is that of its vector ops
   Predicate predicate;  // of a comparison
 };
 

@@ -1,6 +1,6 @@
-// Owns the two forms of a fused loop's body. A ValueLoop is straight-line vector code over values; expand.h appends to
-// it. A RegisterLoop is the same code over registers and vectors of the stack frame; allocate.h makes it of the former,
-// and x86/emit.h makes machine code of it.
+// Owns the two forms of a fused loop's body. A ValueLoop is straight-line vector code over values, which expand.h
+// appends. A RegisterLoop is the same code over registers and vectors of the stack frame. allocate.h turns the first
+// into the second, and x86/emit.h turns that into machine code.
 //
 // A value is either computed in the loop or has a home in memory, from which it can be loaded again at any time.
 #pragma once
@@ -15,28 +15,28 @@ enum class Target : uint8_t { avx2, avx512 };
 
 struct Home {
   enum Kind : uint8_t {
-    computed,  // it has none
-    slot,      // index: slot of the plan; moves with the loop
-    slot_f16,  // the same in half precision: every load and store converts. AVX-512 only
+    computed,  // the value has no home
+    slot,      // index: slot of the plan; the address advances with the loop
+    slot_f16,  // the same, stored in half precision: every load and store converts (AVX-512 only)
     slot_bf16,
-    scratch,   // index: scratch array; moves with the loop
+    scratch,   // index: scratch array; the address advances with the loop
     scalar,    // index: in the scalar row
-    constant,  // bits
-    table,     // index: of the look-up table
-    spill,     // index: vector in the stack frame (after allocation only)
+    constant,  // index: the bits of the constant
+    table,     // index: look-up table
+    spill,     // index: vector in the stack frame (only after allocation)
   } kind = computed;
-  uint32_t index = 0;  // or the bits of a constant
+  uint32_t index = 0;
   bool operator==(const Home&) const = default;
   bool in_tensor() const { return kind == slot || is_half(); }
   bool is_half() const { return kind == slot_f16 || kind == slot_bf16; }
   bool uniform() const { return kind == scalar || kind == constant || kind == table; }  // the same for all elements
 };
 
-// A scratch array holds one block, and a vector more, so that the last vector of a loop may be stored whole.
+// A scratch array holds one block and one vector more, so that a loop may store its last vector whole.
 inline constexpr int kMaxBlock = 512;                      // elements
 inline constexpr int kScratchStride = kMaxBlock * 4 + 64;  // bytes
 
-// What one instruction of a loop does. vops.def has the list, with a comment for each op.
+// What one instruction of a loop does. vops.def lists them, with a comment for each.
 enum class VOp : uint8_t {
 #define NOS_VOP(id, ...) id,
 #include "vops.def"
@@ -58,7 +58,7 @@ inline constexpr VOpInfo kVOps[] = {
 };
 constexpr const VOpInfo& info(VOp op) { return kVOps[static_cast<size_t>(op)]; }
 
-// What a comparison asks, with the numbers that x86 gives it. The ordered ones are false for a NaN.
+// The predicates of comparisons, with the numbers that x86 gives them. The ordered ones are false for a NaN.
 enum Predicate : uint8_t {
   kEq = 0x00,
   kUnordered = 0x03,
@@ -82,7 +82,7 @@ struct ValueLoop {
   std::vector<ValueInstr> code;
 };
 
-inline constexpr uint8_t kMemory = 0xff;  // as the number of a register: the instruction's memory operand
+inline constexpr uint8_t kMemory = 0xff;  // in the place of a register's number: the memory operand of the instruction
 
 struct RegisterInstr {
   VOp op;
@@ -94,8 +94,8 @@ struct RegisterInstr {
 
 struct RegisterLoop {
   std::vector<RegisterInstr> code;
-  std::vector<RegisterInstr> hoisted;  // loads of uniform values, done once before the loop
-  int spills = 0;                      // vectors of the stack frame
+  std::vector<RegisterInstr> hoisted;  // loads of uniform values, which run once before the loop
+  int spills = 0;                      // vectors of the stack frame that hold spilled values
 };
 
 }  // namespace nos::cpu::native

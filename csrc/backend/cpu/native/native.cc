@@ -24,7 +24,7 @@ Tier choose() {
   const char* wanted = std::getenv("NOS_NATIVE");
   if (wanted && std::strcmp(wanted, "0") == 0) return {false, {}, "off: NOS_NATIVE=0"};
   if (!__builtin_cpu_supports("bmi2")) return {false, {}, "off: needs BMI2"};
-  // the interpreter's choice, so that $NOS_ISA holds for both
+  // The interpreter's choice decides, so that NOS_ISA holds for both tiers.
   const bool avx512 = std::strcmp(isa().name, "avx512") == 0;
   if (!avx512 && std::strcmp(isa().name, "avx2") != 0) return {false, {}, "off: needs AVX2"};
   constexpr uint8_t kReturn[] = {0xc3};  // ret
@@ -40,10 +40,11 @@ const Tier& tier() {
   return chosen;
 }
 
-// ns per element on one thread, data in cache: the sum over the vector ops and kernels that run for float32 tensors.
+// The estimated ns per element on one thread, with the data in cache: the sum over the vector ops and kernels that the
+// program runs for float32 tensors.
 double estimate(const Graph& graph, Target target) {
   constexpr double kLoad = 0.01;  // ns, of an input
-  constexpr double kAvx2 = 1.4;   // times as long as with AVX-512: 1.1 for loops and 1.6 for kernels on a Zen 4
+  constexpr double kAvx2 = 1.4;   // times the ns of AVX-512: 1.1 for loops and 1.6 for kernels on a Zen 4
   std::array<DType, kMaxSlots> dtypes;
   dtypes.fill(DType::f32);
   const StagedProgram program = cut(graph, dtypes.data(), target);
@@ -55,7 +56,7 @@ double estimate(const Graph& graph, Target target) {
   return target == Target::avx512 ? ns : kAvx2 * ns;
 }
 
-// The values of a function of one sign product, for the products of graph.h.
+// Computes the values of a function of one sign product, for each of the products that graph.h lists.
 void fill_table(const TableCalls& calls, const float* row, float* out) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   static constexpr float kProducts[kTableEntries] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};
@@ -75,8 +76,8 @@ void fill_table(const TableCalls& calls, const float* row, float* out) {
   std::memset(out + kTableEntries, 0, sizeof(float) * (kTableLanes - kTableEntries));
 }
 
-// What Expander::quotient needs of a divisor c: 1 / c in two parts, and the reach of the method as bits, 0 outside of
-// its own range.
+// Writes what Expander::quotient needs of a divisor c: 1 / c in two parts, and the range of the method as bits, which
+// is 0 when c itself is out of range.
 void fill_divisor(float c, float* out) {
   const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
   const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);

@@ -1,8 +1,9 @@
-// Owns the native tier: a program compiled to fused loops of machine code, with the interpreter's kernels in between,
-// for fp32 arithmetic on x86-64 machines with AVX-512 or AVX2. It gives the interpreter's bits, NaN payloads aside.
+// Owns the native tier, which compiles a program to fused loops of machine code with the interpreter's kernels in
+// between. It serves fp32 arithmetic on x86-64 machines with AVX-512 or AVX2, and computes the interpreter's bits, NaN
+// payloads aside.
 // docs/native.md explains it.
 //
-// Scalar row of a step, in floats:
+// The scalar row of a step, in floats:
 //   | scalars of the program, rounded | factor of the gradient | tables, 16 each | divisors, 3 each |
 #pragma once
 #include <array>
@@ -27,22 +28,22 @@ struct NativeCode {
   std::vector<Stage> stages;
   std::vector<LoopFunction*> loops;  // by Stage::index
   int num_slots = 0, num_scratch = 0;
-  bool usable = false;       // false when the system refused executable memory
-  bool single_loop = false;  // one fused loop and nothing else: it may run over a whole chunk at once
+  bool usable = false;       // false when the system has refused executable memory
+  bool single_loop = false;  // true for one fused loop and nothing else, which may run over a whole chunk at once
 };
 
-// Makes code executable. num_slots: of the graph that it was assembled of.
+// Makes the code executable. num_slots is that of the graph from which it was assembled.
 NativeCode load(Assembly assembly, int num_slots);
 
 class NativeProgram {
  public:
   explicit NativeProgram(const Program& program);
 
-  // The code for these dtypes, compiled at its first use; null when the system gives no executable memory.
-  // scaled: the gradient is multiplied by the factor.
+  // The code for these dtypes, which is compiled at its first use. Null when the system gives no executable memory.
+  // `scaled` says whether the gradient is multiplied by the factor.
   const NativeCode* code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled);
 
-  double cost() const { return cost_; }  // estimated ns per element on one thread, data in cache
+  double cost() const { return cost_; }  // estimated ns per element on one thread, with the data in cache
 
   size_t row_size() const { return static_cast<size_t>(native::row_size(graph_)); }
   void fill_row(const double* scalars, float factor, float* row) const;
@@ -59,10 +60,11 @@ class NativeProgram {
   std::vector<std::unique_ptr<Variant>> variants_;
 };
 
-// The native form of a program, made at its first use and kept with it; null when this machine has no native tier.
+// The native form of a program, which is made at its first use and kept with the program. Null when this machine has no
+// native tier.
 std::shared_ptr<NativeProgram> native_of(const Program& program);
 
-// What the tier does on this machine, for people: "avx512", "avx2", or "off: " and why.
+// What build_info() says of the tier on this machine: "avx512", "avx2", or "off: " and why.
 const char* status();
 
 }  // namespace nos::cpu::native

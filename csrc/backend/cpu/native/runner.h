@@ -1,4 +1,4 @@
-// Owns the native tier's run over a tensor: the stages of one program, block after block, over one chunk.
+// Owns the run of a native program: its stages over one chunk of one tensor, block after block.
 #pragma once
 #include <algorithm>
 
@@ -8,18 +8,18 @@
 
 namespace nos::cpu::native {
 
-// Bytes of the pointers to a program's places, with which its scratch memory begins.
+// The scratch memory begins with pointers to the program's places. This is their size in bytes.
 inline size_t pointer_bytes(const NativeCode& code) {
   const size_t bytes = static_cast<size_t>(code.num_slots + code.num_scratch) * sizeof(char*);
   return (bytes + kLine - 1) / kLine * kLine;
 }
 
-// Bytes of scratch that run() needs, from an address aligned to a cache line.
+// The bytes of scratch memory that run() needs. It starts at a cache line.
 inline size_t scratch_bytes(const NativeCode& code) {
   return pointer_bytes(code) + static_cast<size_t>(code.num_scratch) * kScratchStride;
 }
 
-// Widens a slot in half precision, or narrows it.
+// Widens a slot that is stored in half precision to fp32, or narrows it.
 inline void convert(const Stage& s, char* const* base, int64_t n, DType half_type) {
   const Kernels& kernels = *isa().kernels;
   const bool bf16 = half_type == DType::bf16;
@@ -31,7 +31,7 @@ inline void convert(const Stage& s, char* const* base, int64_t n, DType half_typ
     (bf16 ? kernels.to_bf16 : kernels.to_f16)(half, wide, n);
 }
 
-// One stage over n elements. base: the address of each place; scratch: that of the scratch arrays.
+// Runs one stage over n elements. `base` holds the address of each place, `scratch` is that of the scratch arrays.
 inline void run_stage(const NativeCode& code, const Stage& s, char* const* base, char* scratch, const float* row,
                       const DrawKey& key, int64_t n, const DType* dtypes) {
   switch (s.kind) {
@@ -45,7 +45,8 @@ inline void run_stage(const NativeCode& code, const Stage& s, char* const* base,
   }
 }
 
-// Elements [chunk.begin, chunk.end). row: NativeProgram::fill_row. memory: scratch_bytes(code).
+// Runs the program over elements [chunk.begin, chunk.end). `row` is what NativeProgram::fill_row wrote; `memory` has
+// scratch_bytes(code) bytes.
 inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk& chunk, const float* row, DrawKey key,
                 int block, char* memory) {
   char** base = reinterpret_cast<char**>(memory);

@@ -49,7 +49,7 @@ class Scheduler {
       v.by_kernel = is_kernel(n);
       v.defined = 2 * v.level + (v.by_kernel ? 1 : 0);
       out_.last_level = std::max(out_.last_level, v.level);
-      if (v.by_kernel) ++v.level;  // its result counts for the next level
+      if (v.by_kernel) ++v.level;  // its result is a value of the next level
       const int read = v.by_kernel ? v.level : v.defined / 2;
       operands(n, [&](int o) {
         if (o < slots_) old_read_[static_cast<size_t>(o)] = std::max(old_read_[static_cast<size_t>(o)], read);
@@ -57,7 +57,7 @@ class Scheduler {
     }
   }
 
-  // A value of the loop of level 0 that no node computes.
+  // Adds a value that no node computes. It is defined in the loop of level 0.
   int add_value() {
     out_.values.emplace_back().defined = 0;
     return static_cast<int>(out_.values.size()) - 1;
@@ -67,8 +67,8 @@ class Scheduler {
     for (const int input : inputs_that_move(graph_.outputs, slots_)) out_.copies.push_back({input, add_value()});
   }
 
-  // Who writes each output into its slot: the kernel that computes it, a kernel that narrows it at the end, or a store
-  // in the first loop in which it is known and the slot's old value is not read any more.
+  // Decides what writes each output into its slot: the kernel that computes it, a kernel that narrows it at the end, or
+  // a store. A store stands in the first loop where the value is known and the slot's old value is not read any more.
   void place_stores() {
     out_.narrow_from.assign(graph_.outputs.size(), -1);
     for (size_t k = 0; k < graph_.outputs.size(); ++k) {
@@ -91,7 +91,7 @@ class Scheduler {
       }
       const int free = old_read_[static_cast<size_t>(slot)];
       if (id >= 0 && value(id).by_kernel && !value(id).in_slot && free <= value(id).defined / 2) {
-        value(id).in_slot = true;  // the kernel writes it there
+        value(id).in_slot = true;  // the kernel writes its result there
         value(id).place = slot;
         continue;
       }
@@ -120,7 +120,7 @@ class Scheduler {
       if (v >= 0) use(v, kEnd);
   }
 
-  // A comparison that only chooses between values of its own level needs no result of its own.
+  // A comparison needs no result of its own if it only decides between values of its own level.
   void find_absorbed_comparisons() {
     std::vector<int> uses(out_.values.size()), choices(out_.values.size());
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -137,9 +137,10 @@ class Scheduler {
     }
   }
 
-  // Gives a scratch array to every value that outlives its phase and has no slot, in the order of phases.
+  // Gives a scratch array to every value that outlives its phase and has no slot. It goes through the phases in order
+  // and uses arrays again.
   void place_values() {
-    std::vector<std::vector<int>> born(static_cast<size_t>(2 * out_.last_level + 3));  // in phase i - 1
+    std::vector<std::vector<int>> born(static_cast<size_t>(2 * out_.last_level + 3));  // born[i]: in phase i - 1
     for (int v = 0; v < static_cast<int>(out_.values.size()); ++v) {
       ScheduledValue& x = value(v);
       if (v < slots_) {
@@ -174,7 +175,7 @@ class Scheduler {
 
   const Graph& graph_;
   const int slots_;
-  std::vector<int> old_read_;  // the level up to which the old value of a slot is read
+  std::vector<int> old_read_;  // of each slot: the last level that reads its old value
   Schedule out_;
 };
 

@@ -66,8 +66,8 @@ class Cutter {
         : expand(loop, target, first_divisor), local(values, kNotInLoop) {}
     static constexpr int kNotInLoop = -1;
     ValueLoop loop;
-    Expander expand;         // appends to loop
-    std::vector<int> local;  // value of the schedule -> value of the loop
+    Expander expand;         // appends to `loop`
+    std::vector<int> local;  // of each value of the schedule: its number in the loop
   };
 
   uint16_t operand(Draft& draft, Operand o) {
@@ -126,10 +126,10 @@ class Cutter {
     out_.stages.push_back({Stage::Kind::loop, u16(static_cast<int>(out_.loops.size()) - 1)});
   }
 
-  // Moves each store up behind the definition of its value and the last read of what it overwrites.
+  // Moves each store up to right after the definition of its value, or after the last read of what it overwrites.
   static void advance_stores(ValueLoop& loop) {
     const auto& code = loop.code;
-    std::vector<size_t> after(loop.values.size(), 0);  // the position behind the definition or the last read
+    std::vector<size_t> after(loop.values.size(), 0);  // of each value: after its definition or last read
     size_t first_store = 0;
     for (; first_store < code.size() && code[first_store].op != VOp::store; ++first_store) {
       const ValueInstr& i = code[first_store];

@@ -1,9 +1,9 @@
 // Owns StagedProgram: a graph cut into fused loops and the block kernels between them.
 //
-// The level of a value is the largest number of kernel ops on a path to it. Level by level, one fused loop computes the
-// cheap ops of level k, then the kernels of level k run over the block. A value that a later stage needs goes through a
-// scratch array of one block, or through its tensor when it is that slot's new value. A new value is stored at the
-// level of the last read of the old one.
+// The level of a value is the largest number of kernel ops on a path from the inputs to it. The stages go level by
+// level: one fused loop computes the cheap ops of level k, then the kernels of level k run over the block. A value that
+// a later stage needs goes through a scratch array of one block, or through its tensor when it is that slot's new
+// value. A new value is stored at the level of the last read of the old one.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -16,10 +16,10 @@ namespace nos::cpu::native {
 
 struct Stage {
   enum class Kind : uint8_t {
-    loop,    // index: of the loop
-    kernel,  // call: places are slots, then num_slots + scratch array
-    widen,   // slot `index` (half precision) into `place`
-    narrow,  // and back
+    loop,    // index: which loop
+    kernel,  // call: its places are slots, then num_slots + scratch array
+    widen,   // converts slot `index`, stored in half precision, into `place`
+    narrow,  // converts `place` back into slot `index`
   } kind;
   uint16_t index = 0, place = 0;
   KernelCall call{};
@@ -31,7 +31,7 @@ struct StagedProgram {
   int num_scratch = 0;
 };
 
-// dtypes: of the slots, none of them f64.
+// `dtypes` has the dtype of each slot; none of them is f64.
 StagedProgram cut(const Graph& graph, const DType* dtypes, Target target);
 
 }  // namespace nos::cpu::native

@@ -4,23 +4,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../common/cursor.h"
+
 namespace nos::cuda {
 namespace {
-
-// Lays out arrays one after the other, each at a multiple of 16 bytes.
-class Cursor {
- public:
-  template <class T>
-  size_t array(size_t count) {
-    const size_t begin = at_;
-    at_ = (at_ + count * sizeof(T) + 15) / 16 * 16;
-    return begin;
-  }
-  size_t at() const { return at_; }
-
- private:
-  size_t at_ = 0;
-};
 
 template <class T>
 void put(T* to, const T* from, size_t count) {
@@ -71,7 +58,7 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
   for (const Batch& batch : batches_)
     blocks_at_.push_back(c.array<unsigned char>(
         sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (batch.kind == Kind::f64 ? 8u : 4u))));
-  bytes_ = c.at();
+  bytes_ = c.bytes();
 }
 
 void CapturedImage::check_fits(const Program& program, const DeviceCode& code) const {

@@ -9,33 +9,27 @@
 #include <span>
 #include <vector>
 
+#include "../../captured.h"
 #include "../common/batches.h"
 #include "../interpreter/program_table.h"
 #include "prologue.h"
 
 namespace nos::cuda {
 
-// The room that later rules may use. 0 instructions stand for what the first rules need, in a step that loads no other.
-struct Capacity {
-  uint32_t instructions = 512;  // of device code, per program
-  uint32_t scalars = 128;    // constants, and instructions of scalar code, per program; cut to what a program can have
-  uint32_t temporaries = 4;  // overflow slots
-};
-
 class CapturedImage {
  public:
-  // row_program[r]: the program whose scalars row r holds. Throws std::invalid_argument when a program does not fit.
+  // row_program[r] is the program whose scalars row r holds. Throws std::invalid_argument when a program does not fit.
   CapturedImage(const Plan& plan, std::span<const Program* const> programs, std::span<const uint32_t> row_program,
                 Capacity capacity, int blocks_at_once, int64_t chunk = 0);
 
   size_t bytes() const { return bytes_; }
-  size_t initialised() const { return blocks_at_[0]; }  // bytes from the start that the device must be given at first
+  size_t initialised() const { return blocks_at_[0]; }      // bytes that the device needs before the first step
   void attach(unsigned char* host, unsigned char* device);  // memory of bytes() each; fills the host's
 
   struct Range {
     size_t first, bytes;
   };
-  // Each changes the host's copy and returns what changed; the caller copies it to the device.
+  // Each of these changes the host's copy and returns what changed. The caller copies that to the device.
   std::vector<Range> load(uint32_t program_number, const Program& program);
   Range set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
                 std::span<const void* const> sources = {}, uint64_t wide = 0);
@@ -43,10 +37,9 @@ class CapturedImage {
   static constexpr size_t step_at() { return sizeof(CapturedHead); }  // byte offset of row 0's number of its last step
 
   const std::vector<Batch>& batches() const { return batches_; }
-  const ProgramTable& job() const { return table_; }  // as bind/py_captured.cc calls the programs
+  uint32_t programs() const { return static_cast<uint32_t>(table_.programs.size()); }
   const Capacity& capacity() const { return capacity_; }
   uint32_t rows() const { return static_cast<uint32_t>(row_program_.size()); }
-  uint32_t program_of(uint32_t r) const { return row_program_[r]; }
   Prologue prologue() const;
   Launch launch(size_t batch, size_t code_room) const;
 
@@ -62,7 +55,7 @@ class CapturedImage {
   }
 
   std::vector<Batch> batches_;
-  ProgramTable table_;  // of the first programs
+  ProgramTable table_;  // of the programs that the step begins with
   Capacity capacity_;
   std::vector<const Program*> first_programs_;  // until attach()
   std::vector<uint32_t> row_program_;

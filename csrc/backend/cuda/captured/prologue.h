@@ -18,7 +18,7 @@ inline constexpr uint32_t kRowHypers = bytecode::kMaxHypers;
 inline constexpr int kPrologueThreads = 32;  // of a block
 
 struct CapturedHead {
-  const double* counter;  // device memory with the number of this step, counted by somebody else; null: counted here
+  const double* counter;  // device memory that holds the number of this step; null if this kernel counts the steps
   double factor;
   uint32_t stochastic_rounding, unused[3];
 };
@@ -27,8 +27,8 @@ struct CapturedRow {
   double total_steps;
   uint32_t program, unused;
   double hypers[kRowHypers];
-  // Device memory that hyperparameter i is read from, as float, or as double where bit i of `wide` is set; null where
-  // it is the number above.
+  // Device memory that hyperparameter i is read from, as double if bit i of `wide` is set and else as float. Null means
+  // that the value is hypers[i].
   const void* sources[kRowHypers];
   uint64_t wide;
 };
@@ -45,13 +45,13 @@ static_assert(sizeof(CapturedHead) == 32 && sizeof(ScalarProgram) == 16 && sizeo
 // The kernel's argument: pointers into the image of the captured step (image.h).
 struct Prologue {
   const CapturedHead* head;
-  uint32_t* steps;  // per row: number of its last step
+  uint32_t* steps;  // of each row: the number of its last step
   const CapturedRow* rows;
   const ScalarProgram* programs;
   const double* constants;        // `scalars` per program
   const ScalarInstr* code;        // `scalars` per program
-  unsigned char* step_blocks[3];  // of each launch; null beyond
-  uint32_t wide[3];               // 1: the launch's scalars are double
+  unsigned char* step_blocks[3];  // one for each launch; null beyond the last
+  uint32_t wide[3];               // 1 if the launch's scalars are double
   uint32_t num_rows, scalars, row_scalars;
 };
 
@@ -63,7 +63,7 @@ NOS_HD ScalarInstr* code_room(const Prologue& a, double* slots) {
   return reinterpret_cast<ScalarInstr*>(slots + a.row_scalars);
 }
 
-// Stays at the last number that 32 bits hold: a graph that is replayed has nobody to tell.
+// The number stays at the last one that 32 bits hold: while a graph is replayed, no error can be reported to anyone.
 NOS_HD uint32_t next_step(const Prologue& a, uint32_t row) {
   constexpr uint32_t kLast = 0xFFFFFFFF;
   if (!a.head->counter) return a.steps[row] == kLast ? kLast : a.steps[row] + 1;

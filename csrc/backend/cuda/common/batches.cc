@@ -43,8 +43,8 @@ TensorRec record(const PlannedTensor& t, int slots) {
   return out;
 }
 
-// The most elements of a chunk: $NOS_CUDA_MOST_CHUNK, which is read for every plan so that a bench may try several.
-// Results do not depend on it.
+// The most elements that a chunk may have. NOS_CUDA_MOST_CHUNK is read for every plan, so that a bench may try several
+// values. Results do not depend on it.
 int64_t most_chunk() {
   const char* text = std::getenv("NOS_CUDA_MOST_CHUNK");
   if (!text || !*text) return kMostChunk;
@@ -58,7 +58,7 @@ int64_t most_chunk() {
   return value;
 }
 
-// Elements per chunk that give every block that runs at once its share, in whole tiles.
+// The elements per chunk with which all blocks that run at once get an equal share, in whole tiles.
 int64_t chunk_for(int64_t elements, int blocks_at_once) {
   const int64_t share = elements / std::max(blocks_at_once, 1);
   return std::clamp(share / kLeastChunk * kLeastChunk, kLeastChunk, most_chunk());

@@ -11,21 +11,21 @@
 
 namespace nos::cuda {
 
-// The tensors of one kind, cut into chunks.
+// The tensors of one kind, which are cut into chunks.
 struct Batch {
   Kind kind;
   std::vector<TensorRec> tensors;
   std::vector<ChunkRec> chunks;
-  uint32_t chunk_elements = 0;  // of a whole chunk
-  int64_t longest_chunk = 0;    // elements that the longest chunk really has
+  uint32_t chunk_elements = 0;  // elements of every chunk but the last of a tensor
+  int64_t longest_chunk = 0;    // elements of the longest chunk that there is
   bool one_layout = true;       // whether all tensors have the dtypes of the first
 };
 
-// The batches of a plan; a kind without tensors has none. chunk: elements per block, a multiple of 32, or 0 for as many
-// as keep `blocks_at_once` blocks busy.
+// Returns the batches of a plan; a kind without tensors has none. `chunk` is the number of elements per block, a
+// multiple of 32, or 0 for as many as keep `blocks_at_once` blocks busy.
 std::vector<Batch> batches_of(const Plan& plan, int blocks_at_once, int64_t chunk = 0);
 
-// Takes the addresses of a plan that differs in them only from the one that the batches were made of.
+// Takes over the addresses of a plan that differs only in them from the plan of which the batches were made.
 void move_tensors(std::span<Batch> batches, const Plan& plan);
 
 }  // namespace nos::cuda

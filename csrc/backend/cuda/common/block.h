@@ -1,4 +1,4 @@
-// Owns how a block finds its work in the records of its launch: a stretch of one tensor, its memory and its scalars.
+// Owns how a block finds its work, a chunk of one tensor with its memory and its scalars, in the records of its launch.
 // Interpreted and compiled kernels alike begin with it.
 #pragma once
 #include "memory.h"
@@ -19,8 +19,8 @@ struct Work {
     const int64_t left = tensor.numel - chunk.begin;
     return static_cast<int>(left < chunk_elements ? left : chunk_elements);
   }
-  // The memory of slot s, whose dtype this is, at the chunk's first element. A slot that the call does not have is null
-  // plus something, and so no pointer arithmetic.
+  // The memory of slot s at the chunk's first element; `dtype` is the slot's. The arithmetic is not done on pointers,
+  // since the address of a slot that the call does not have is null.
   NOS_HD char* memory(uint32_t s, uint32_t dtype) const {
     const int64_t elements = chunk.slice * tensor.numel + chunk.begin;
     return reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(tensor.data[s]) +

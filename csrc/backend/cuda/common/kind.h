@@ -1,14 +1,16 @@
-// Owns Kind: by what a kernel computes in and what its tensors are stored as, the tensors of a call are divided into
-// launches. Beside it stand the sizes of a block, which the register budget of the kernels rests on.
+// Owns Kind, by which the tensors of a call are divided into launches: the type in which a kernel computes and the
+// types in which tensors are stored. Beside it stand the sizes of a block, on which the register budget of the kernels
+// rests.
 #pragma once
 
 namespace nos::cuda {
 
-// All slots float32; float32, bfloat16 and float16 in any mix, computed in float32; all slots float64.
+// f32: all slots are float32. mixed: slots are float32, bfloat16 and float16, computed in float32. f64: all are
+// float64.
 enum class Kind { f32, mixed, f64 };
 
 inline constexpr int kElements32 = 8, kElements64 = 4;  // elements that a thread of the interpreter holds
 inline constexpr int kMostThreads = 256;                // of a block
-inline constexpr int kBlocksPerSm = 2;                  // as many run at once on a multiprocessor
+inline constexpr int kBlocksPerSm = 2;                  // so many blocks run at the same time on a multiprocessor
 
 }  // namespace nos::cuda

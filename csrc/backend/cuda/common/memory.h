@@ -60,7 +60,7 @@ NOS_HD uint16_t f32_to_brain(float x) {
 NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
 #endif
 #else
-// A device faults on a misaligned access; so does the host build.
+// A device faults on a misaligned access, so the host build does, too.
 template <class S>
 NOS_HD void load_quad(const S* p, S* v) {
   if (reinterpret_cast<uintptr_t>(p) % (sizeof(S) == 2 ? 8 : 16)) __builtin_trap();
@@ -76,13 +76,13 @@ NOS_HD uint16_t f32_to_half(float x) { return math::f32_to_f16(x); }
 NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
 #endif
 
-// By bits of the number: comparisons would become a jump table of three.
+// The bits of the number are tested one by one, as comparisons would be compiled to a jump table.
 static_assert(kF32 == 0 && kF64 == 1 && kBF16 == 2 && kF16 == 3);
 NOS_HD bool is_half(uint32_t dtype) { return (dtype & 2u) != 0; }
 NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype & 1u ? half_to_f32(h) : math::bf16_to_f32(h); }
 NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype & 1u ? f32_to_half(x) : f32_to_brain(x); }
 
-// Tells the device compiler that an address is in global memory: a generic access takes a detour.
+// Tells the device compiler that an address is in global memory, as generic accesses are slower.
 NOS_HD char* global(char* p) {
 #if defined(__CUDA_ARCH__)
   __builtin_assume(__isGlobal(p));
@@ -90,8 +90,8 @@ NOS_HD char* global(char* p) {
   return p;
 }
 
-// Mixed says whether slots may have 2-byte storage; else every slot is stored in the compute type T. Element i is that
-// many elements past `base`; of load4 and store4 it is the first of four, which together are aligned.
+// Mixed says whether slots may have 2-byte storage; otherwise every slot is stored in the compute type T. Element i is
+// i elements past `base`. For load4 and store4 it is the first of four elements, which together are aligned.
 template <class T, bool Mixed>
 NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
   if constexpr (Mixed) {

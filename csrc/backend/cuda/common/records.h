@@ -38,7 +38,7 @@ struct TensorRec {
 };
 static_assert(sizeof(TensorRec) == 112);
 
-// Work of one block. begin counts within the slice and is a multiple of 4.
+// The work of one block. `begin` counts from the start of the slice and is a multiple of 4.
 struct ChunkRec {
   int64_t begin;
   uint32_t tensor;
@@ -46,15 +46,15 @@ struct ChunkRec {
 };
 static_assert(sizeof(ChunkRec) == 16);
 
-// One instruction of the interpreter (interpreter/isa.h). arg is the number of a scalar of the row where op has
-// kScalarFlag, and else of an overflow slot, of a tensor slot or of a draw site, as the op says.
+// One instruction of the interpreter (interpreter/isa.h). If `op` has kScalarFlag, `arg` is the number of a scalar of
+// the row. Otherwise it is that of an overflow slot, a tensor slot or a draw site, as the op says.
 struct Ins {
   uint32_t op;
   uint32_t arg;
 };
 
 struct ProgramRec {
-  uint32_t first;   // in the code array
+  uint32_t first;   // index of its first instruction in the code array
   uint32_t length;  // instructions
   uint32_t reads;   // bit s: slot s is loaded before the code runs
   uint32_t writes;  // bit s: slot s is stored after it; never bit 1, the gradient
@@ -76,8 +76,8 @@ static_assert(sizeof(StepHead) == 16 && sizeof(RowHead) == 16);
 
 inline constexpr uint32_t kInlineBytes = 2048;
 
-// The one argument of every kernel, interpreted or compiled. The grid has one block per chunk; a block has any multiple
-// of 32 threads, and results do not depend on how many.
+// The one argument of every kernel, interpreted or compiled. The grid has one block for each chunk. A block may have
+// any multiple of 32 threads, and results do not depend on how many.
 struct Launch {
   const TensorRec* tensors;
   const ChunkRec* chunks;

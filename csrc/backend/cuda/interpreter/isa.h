@@ -34,9 +34,6 @@ enum Opcode : uint32_t {
 };
 static_assert(k_add_8 == k_add + kRegs - 1, "one opcode per register slot");
 
-// The opcode of a slot op, given by that of slot 0, for register slot s.
-constexpr uint32_t on_slot(uint32_t op, uint32_t s) { return op + s; }
-
 inline constexpr uint32_t kScalarFlag = 0x80000000u;  // in Ins::op: arg is a scalar of the row, the immediate
 
 }  // namespace nos::cuda

@@ -22,8 +22,8 @@
 
 namespace nos::cuda {
 
-// d = s as an instruction that the compiler may not move. Without it the copies of one case become phi moves in front
-// of the branch, which every instruction then pays, and registers spill.
+// d = s, as an instruction that the compiler may not move. Without it the copies of one case become phi moves before
+// the branch. Every instruction then pays for them, and registers spill.
 #if defined(__CUDA_ARCH__)
 NOS_HD void move(float& d, float s) { asm volatile("mov.b32 %0, %1;" : "=f"(d) : "f"(s)); }
 NOS_HD void move(double& d, double s) { asm volatile("mov.b64 %0, %1;" : "=d"(d) : "d"(s)); }
@@ -36,13 +36,13 @@ NOS_HD void move(T& d, T s) {
 NOS_HD void opaque(int&) {}
 #endif
 
-// An instruction in shared memory, its immediate in quads.
+// An instruction as threads read it from shared memory. Where it has an immediate, the value is decoded already.
 template <class T>
 struct Decoded;
 template <>
 struct Decoded<float> {
   uint32_t op;
-  uint32_t bits;  // of the immediate, or arg
+  uint32_t bits;  // bits of the immediate, or arg
 };
 template <>
 struct alignas(16) Decoded<double> {
@@ -61,7 +61,7 @@ NOS_HD void decode(Decoded<double>& d, Ins in, const double* scalars) {
   d.c = in.op & kScalarFlag ? scalars[in.arg] : 0.0;
 }
 
-// Walks the code; the device by 32-bit shared address.
+// Walks through the code. The device uses 32-bit shared addresses for that.
 template <class T>
 class Fetch {
  public:
@@ -96,18 +96,18 @@ class Fetch {
 #endif
 };
 
-// What the threads of a block share, besides code and overflow slots.
+// What the threads of a block share, besides the code and the overflow slots.
 template <class T>
 struct Shared {
   char* data[kSlots];  // at the chunk's first element
-  int64_t begin;       // of the chunk, within the slice
+  int64_t begin;       // where the chunk begins in its slice
   uint64_t seed;
   T factor;
   int count;  // elements of the chunk
   uint32_t dtypes, aligned, reads, writes, step, index, stochastic;
 };
 
-// Phase 1: finds the block's work and decodes its program. code has room for length + 1 instructions.
+// Phase 1 finds the block's work and decodes its program. `code` has room for length + 1 instructions.
 template <class T, class Context>
 NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
   const Work<T> work = work_of<T>(a, block);
@@ -132,16 +132,16 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, work.scalars);
 }
 
-// Which elements of a tile a thread holds.
+// Says which elements of a tile a thread holds.
 struct Quads {
-  int first;   // of quad 0, within the chunk
+  int first;   // where quad 0 begins in the chunk
   int stride;  // from quad to quad
   NOS_HD int at(int e) const { return first + (e >> 2) * stride + (e & 3); }
 };
 
 #define NOS_EACH NOS_UNROLL for (int e = 0; e < E; ++e)
 
-// Stores the elements of one slot in half precision, each rounded by bits of its own.
+// Stores the elements of one slot in half precision. Each is rounded stochastically with random bits of its own.
 template <int E>
 NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, const float (&x)[E]) {
   const bool brain = dtype_of(sm.dtypes, slot) == kBF16;
@@ -164,7 +164,7 @@ NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, con
 #pragma GCC diagnostic error "-Wswitch-enum"  // an instruction without a case does not compile, the default aside
 #endif
 
-// overflow: slot k, element e at overflow[(k * E + e) * threads], this thread's column.
+// Element e of overflow slot k is overflow[(k * E + e) * threads]: `overflow` points to the column of this thread.
 template <class T, int E, bool Mixed>
 NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs][E], T* overflow, uint32_t threads,
                       Quads quads) {
@@ -257,7 +257,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
       } break;
       case k1_ldm: {
         Quads mine = quads;
-        opaque(mine.first);  // else the addresses are computed before the loop and take registers all the time
+        opaque(mine.first);  // otherwise the addresses are computed before the loop and hold registers all the time
         const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
           const int i = mine.at(e);
@@ -282,7 +282,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
         }
       } break;
       case kEnd:
-      default:  // never: but with a way out of the loop for it nvcc's dispatch is half as long
+      default:  // never taken: but with this way out of the loop, nvcc's dispatch is half as long
         return;
     }
   }
@@ -292,7 +292,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
 #pragma GCC diagnostic pop
 #endif
 
-// Phase 2: the tiles of the chunk. overflow: this thread's column.
+// Phase 2 runs the program over the tiles of the chunk. `overflow` points to the column of this thread.
 template <class T, int E, bool Mixed, class Context>
 NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code, T* overflow) {
   const uint32_t threads = ctx.threads();

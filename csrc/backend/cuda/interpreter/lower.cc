@@ -9,12 +9,12 @@ namespace nos::cuda {
 namespace {
 
 constexpr int kNowhere = -1;
-constexpr int kOverflow = 1000;    // place of overflow slot k: kOverflow + k; below: register slots
-constexpr int kDeepestTree = 100;  // bounds the recursion; a deeper value gets a place
+constexpr int kOverflow = 1000;    // overflow slot k is place kOverflow + k; lower places are register slots
+constexpr int kDeepestTree = 100;  // bounds the recursion: a value of a deeper tree gets a place
 constexpr uint32_t kNone = ~0u;
 
-// The instructions of a binary op. on_slots: op and swapped take any register slot and have forms with an immediate;
-// else the second operand is in kT. swapped: a = s op a.
+// The instructions of a binary op. If on_slots is set, `op` and `swapped` take any register slot and have forms with an
+// immediate. Otherwise the second operand is in kT. `swapped` computes a = s op a.
 struct Binary {
   bool on_slots;
   uint32_t op, swapped, immediate = kNone, swapped_immediate = kNone;
@@ -49,11 +49,11 @@ class Lowering {
   static size_t at(Operand o) { return static_cast<size_t>(o.id()); }
   const Instr& instr(Operand o) const { return program_.code()[at(o) - static_cast<size_t>(inputs_)]; }
 
-  // The register of p or of a state: it ends as that output, so it is never a temporary.
+  // Whether a place is the register of p or of a state. It must end as that output, so it never holds a temporary.
   bool is_home(int place) const {
     return place < static_cast<int>(kRegInputs) && place < inputs_ && place != bytecode::kG;
   }
-  // A value that is computed where it is read; all others, when they are read, have a place.
+  // Whether a value is computed where it is read. All others have a place by the time that they are read.
   bool is_tree(Operand o) const { return !o.is_scalar() && o.id() >= inputs_ && !root_[at(o)]; }
   bool in_register(Operand o) const { return !o.is_scalar() && !is_tree(o) && place_[at(o)] < kOverflow; }
   bool in_accumulator(Operand o) const { return !o.is_scalar() && acc_ == o.id(); }
@@ -87,7 +87,8 @@ class Lowering {
   // ---- emission -----------------------------------------------------------------------------------------------------
   void emit(uint32_t op, uint32_t arg = 0) { out_.code.push_back({op, arg}); }
   void emit_scalar(uint32_t op, Operand o) { emit(op | kScalarFlag, static_cast<uint32_t>(o.id())); }
-  static uint32_t slotted(uint32_t op, int slot) { return on_slot(op, static_cast<uint32_t>(slot)); }
+  // The opcode of a slot op, given by that of slot 0, for a register slot.
+  static uint32_t slotted(uint32_t op, int slot) { return op + static_cast<uint32_t>(slot); }
   void emit_place(Opcode in_register, Opcode in_overflow, int place) {
     if (place < kOverflow)
       emit(slotted(in_register, place));
@@ -107,13 +108,14 @@ class Lowering {
   }
   void give_back(int place) { (place < kOverflow ? free_ : free_overflow_).push_back(place); }
 
-  // The instruction of one read of a value has been emitted.
+  // Notes that the instruction for one read of a value has been emitted.
   void consume(Operand o) {
     if (o.is_scalar() || is_tree(o) || --left_[at(o)]) return;
     if (!is_home(place_[at(o)])) give_back(place_[at(o)]);
   }
 
-  // An operand kept ready for an instruction: a scalar, a placed value, or the result of a tree in a temporary.
+  // An operand that is kept ready for an instruction: a scalar, a value in its place, or the result of a tree in a
+  // temporary.
   struct Held {
     Operand operand;
     int temporary = kNowhere;
@@ -140,7 +142,7 @@ class Lowering {
   }
 
   // ---- trees --------------------------------------------------------------------------------------------------------
-  // acc = o, which counts as read. The accumulator is the caller's to change.
+  // acc = o, which counts as a read of o. The caller may change the accumulator afterwards.
   void into_accumulator(Operand o) {
     if (o.is_scalar())
       emit_scalar(k1_ldc, o);
@@ -152,7 +154,7 @@ class Lowering {
     consume(o);
   }
 
-  // A row of ops.def that has no instruction, no Binary or no function here does not compile.
+  // If a row of ops.def has no instruction, no Binary or no function here, this does not compile.
   void compute(const Instr& i) {
     switch (static_cast<ElementOp>(i.op)) {
 #define NOS_CASE_1any(id)  \
@@ -200,9 +202,10 @@ class Lowering {
   void where(const Instr& i) { with_t_and_u(k1_where, i.a, i.b, i.c); }
 
   void two_operands(const Binary& op, Operand a, Operand b) {
-    bool b_last = in_accumulator(b) && !in_accumulator(a);  // b goes to the accumulator
+    bool b_last = in_accumulator(b) && !in_accumulator(a);  // whether b goes to the accumulator
     if (is_tree(a) && is_tree(b))
-      b_last = need_[at(b)] < need_[at(a)];  // the one with more temporaries comes first, while none is taken
+      // The one that needs more temporaries is computed first, while none is taken.
+      b_last = need_[at(b)] < need_[at(a)];
     else if (is_tree(a) || is_tree(b))
       b_last = is_tree(b);
     else if (a.is_scalar() || b.is_scalar())
@@ -246,11 +249,11 @@ class Lowering {
   static bool scales(const Instr& i) { return i.a.is_scalar() != i.b.is_scalar(); }  // scalar times tensor
   static Operand tensor_of(const Instr& i) { return i.a.is_scalar() ? i.b : i.a; }
   static Operand scalar_of(const Instr& i) { return i.a.is_scalar() ? i.a : i.b; }
-  // A product of a scalar and a value in a register, which nothing else reads.
+  // Whether o is a product of a scalar and a value in a register, and is read only once.
   bool is_scaled_register(Operand o) const {
     return is_tree(o) && instr(o).op == Op::mul && scales(instr(o)) && in_register(tensor_of(instr(o)));
   }
-  // acc = c * slot and the like
+  // acc = c * slot, or another op that takes a scalar and a register slot.
   void emit_scaled(Opcode op, const Instr& product) {
     emit(slotted(op, place_[at(tensor_of(product))]) | kScalarFlag, static_cast<uint32_t>(scalar_of(product).id()));
     consume(tensor_of(product));
@@ -328,7 +331,7 @@ class Lowering {
     for (size_t k = 0; k < stored_.size(); ++k) {
       const int slot = slot_of_output(k);
       const auto old = static_cast<size_t>(slot);
-      // the old value of the slot may still be needed there
+      // Another value may still have to read the old value of the slot there.
       if (program_.outputs()[k] != self || (place_[old] == slot && left_[old])) continue;
       store_output(slot);
       if (is_home(slot)) home = slot;

@@ -11,13 +11,14 @@
 namespace nos::cuda {
 
 struct DeviceCode {
-  std::vector<Ins> code;  // without the end
+  std::vector<Ins> code;  // without kEnd
   uint32_t reads = 0;     // ProgramRec's masks: the register slots that are loaded before the code runs,
   uint32_t writes = 0;    // and those that are stored after it
-  uint32_t overflow = 0;  // slots in shared memory
+  uint32_t overflow = 0;  // number of overflow slots in shared memory
 };
 
-// registers: how many of the slots may hold values; fewer than kRegs forces values into overflow slots (for tests).
+// `registers` is how many register slots may hold values. Less than kRegs forces values into overflow slots (for
+// tests).
 DeviceCode lower(const Program& program, uint32_t registers = kRegs);
 
 // The lowering of a program, made at its first use and kept with it.

@@ -1,4 +1,4 @@
-// Owns ProgramTable: the programs of a call in the interpreter's code, as the records that its launches read.
+// Owns ProgramTable: the programs of a call in the interpreter's code, as records that its launches read.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,8 +13,8 @@ namespace nos::cuda {
 
 struct ProgramTable {
   std::vector<ProgramRec> programs;
-  std::vector<Ins> code;                                   // of all of them, one after the other
-  std::vector<std::shared_ptr<const DeviceCode>> lowered;  // one per program: keeps addresses from being used again
+  std::vector<Ins> code;                                   // of all programs, one after the other
+  std::vector<std::shared_ptr<const DeviceCode>> lowered;  // of each program; keeps addresses from being reused
   uint32_t longest = 0;                                    // instructions of the longest program, with its end
   uint32_t overflow = 0;                                   // the most overflow slots that a program has
 };

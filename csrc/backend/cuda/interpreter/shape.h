@@ -13,9 +13,9 @@ struct Shape {
   size_t shared;     // bytes of shared memory in all
 };
 
-// length: instructions of the longest program, with its end. overflow: overflow slots of a thread. limit: bytes of
-// dynamic shared memory that a block may have. Throws std::invalid_argument when the program needs more even with the
-// smallest block.
+// `length` is the number of instructions of the longest program, kEnd included; `overflow` is the number of overflow
+// slots of a thread; `limit` is the bytes of dynamic shared memory that a block may have. Throws std::invalid_argument
+// when the program needs more even with the smallest block.
 Shape block_shape(Kind kind, uint32_t length, uint32_t overflow, int64_t longest_chunk, size_t limit);
 
 }  // namespace nos::cuda

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -20,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// File: Head, the key, the bytes. The key is compared as a whole, so a collision of names is a miss.
+// A file holds Head, the key, and the bytes. The whole key is compared, so two keys with one file name are a miss.
 struct Head {
   char magic[4] = {'N', 'O', 'S', 'K'};
   uint32_t version = 1;
@@ -34,8 +33,8 @@ uint64_t hash(std::string_view text, uint64_t h = 0xcbf29ce484222325u) {
 }
 
 constexpr std::string_view kEnding = ".cubin", kUnfinishedEnding = ".part";
-constexpr auto kUnfinishedAge = std::chrono::hours(1);  // older ones were left by a process that died
-constexpr size_t kMostBytes = 64 << 20;                 // of an entry; what claims more is damaged
+constexpr auto kUnfinishedAge = std::chrono::hours(1);  // an older one was left by a process that died
+constexpr size_t kMostBytes = 64 << 20;                 // bytes of an entry; one that claims more is damaged
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 // Owns the disk cache of machine code. Each entry is a file that is written beside its place and then renamed, so that
 // a reader sees a whole file or none. Whatever is wrong with a file, or with the folder, is a miss.
 #pragma once
-#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>

@@ -18,11 +18,11 @@ constexpr int kMostDevices = 64;
 
 void check(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
-  cudaGetLastError();  // it is reported here; a later launch must not see it
+  cudaGetLastError();  // clears the error, which is reported here, so that no later launch finds it
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(code));
 }
 
-// 90 for sm_90.
+// The number of an architecture: 90 for sm_90.
 int arch_of(int device) {
   static std::array<std::atomic<int>, kMostDevices> known{};
   if (device < kMostDevices && known[static_cast<size_t>(device)]) return known[static_cast<size_t>(device)];
@@ -33,7 +33,8 @@ int arch_of(int device) {
   return 10 * major + minor;
 }
 
-// Loading may allocate, which another thread's stream capture would take as a mistake.
+// Loading may allocate memory. If another thread captures a stream, CUDA would otherwise refuse that and end the
+// capture.
 class RelaxedCapture {
  public:
   RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }

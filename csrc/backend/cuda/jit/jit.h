@@ -1,6 +1,5 @@
-// Owns the question whether there is a kernel compiled for a program. Such a kernel runs in the place of the
-// interpreter and gives the same bits. It takes the same Launch, of which it does not read programs, code and
-// code_room.
+// Owns the question whether there is a compiled kernel for a program. Such a kernel replaces the interpreter and gives
+// the same bits. It takes the same Launch, of which it does not read programs, code and code_room.
 #pragma once
 #include <array>
 #include <string>
@@ -12,8 +11,8 @@ namespace nos::cuda::jit {
 
 enum class Mode { automatic, always, never };
 
-// The setting of the process. It is never until somebody sets it, or the environment variable NOS_JIT (auto, always,
-// never) does at the start; a wrong value there throws std::invalid_argument at the first use.
+// The mode of this process. It is `never` until somebody sets another one; the environment variable NOS_JIT (auto,
+// always, never) does so at the start. A wrong value there throws std::invalid_argument at the first use.
 Mode mode();
 void set_mode(Mode mode);
 

@@ -39,7 +39,7 @@ const Nvrtc& Nvrtc::get() {
     std::optional<Nvrtc> nvrtc;
     std::string why;
   };
-  static const Found& found = *[] {  // leaked: a thread may compile until the process ends
+  static const Found& found = *[] {  // never freed, as a thread may compile until the process ends
     auto out = std::make_unique<Found>();
     try {
       out->nvrtc = find();
@@ -83,7 +83,7 @@ Nvrtc Nvrtc::find() {
     throw NvrtcError("NOS_NVRTC is '" + std::string(forced) +
                      "', which is not a libnvrtc that can be loaded; unset it or give the path of one");
   }
-  for (const char* name : kNames)  // torch's own process has it
+  for (const char* name : kNames)  // torch may have loaded it into this process
     if (void* loaded = dlopen(name, RTLD_NOW | RTLD_NOLOAD)) {
       dlclose(loaded);
       if (out.load(name)) return out;

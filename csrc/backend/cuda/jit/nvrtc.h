@@ -7,14 +7,14 @@
 
 namespace nos::cuda::jit {
 
-// NVRTC is missing, too old for the device, or refused the text. The message says why and what to do.
+// Thrown when NVRTC is missing, is too old for the device, or refuses the text. The message says why and what to do.
 class NvrtcError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// Folders to look into after the libraries that the process has already loaded and before the system's. Without effect
-// once NVRTC has been looked for.
+// Folders to look into after the libraries that the process has already loaded and before those of the system. This has
+// no effect once NVRTC has been looked for.
 void set_nvrtc_folders(std::vector<std::string> folders);
 
 class Nvrtc {
@@ -33,10 +33,10 @@ class Nvrtc {
     std::string bytes;
     std::string log;  // ptxas -v: registers, spills
   };
-  // Compiles one source to machine code of sm_<arch>. Any thread. Throws NvrtcError.
+  // Compiles one source to machine code of sm_<arch>. May be called on any thread. Throws NvrtcError.
   Cubin compile(std::string_view source, int arch) const;
 
-  // The options that decide the code, for cache keys.
+  // The options that decide what code comes out, for cache keys.
   static std::string options(int arch);
 
  private:

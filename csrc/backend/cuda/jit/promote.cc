@@ -1,6 +1,7 @@
 #include "promote.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -17,7 +18,7 @@
 
 namespace nos::cuda::jit {
 
-// The calls of a program, by dtypes and architecture. Guarded by g_calls_mutex.
+// Counts the calls of a program, by dtypes and architecture. Guarded by g_calls_mutex.
 struct Calls {
   struct Kind {
     std::array<DType, kMaxSlots> dtypes;
@@ -40,13 +41,14 @@ std::atomic<Mode>& the_mode() {
 }
 std::atomic<uint32_t> g_promote_after{kPromoteAfter};
 
-// What decides the machine code, for the disk cache. The prelude goes by its hash.
+// Everything that decides the machine code, as a key for the disk cache. The prelude is in it by its hash.
 std::string cache_key(const std::string& text, int arch, const Nvrtc& nvrtc) {
   return "nos_ext rule; prelude " + std::string(kPreludeHash) + "; NVRTC " + nvrtc.version() + " " +
          Nvrtc::options(arch) + "\n" + text;
 }
 
-// One thread that compiles what is queued, started at the first need. Leaked with its queue.
+// The one thread that compiles what is queued. It is started when it is first needed, and never freed, nor is its
+// queue.
 class Worker {
  public:
   static Worker& get() {
@@ -113,7 +115,6 @@ Mode read_mode(std::string_view what, std::string_view text) {
 Mode mode() { return the_mode().load(std::memory_order_relaxed); }
 void set_mode(Mode mode) { the_mode() = mode; }
 void finish_builds() { Worker::get().finish(); }
-uint32_t promote_after() { return g_promote_after; }
 void set_promote_after(uint32_t calls) { g_promote_after = calls; }
 
 void Build::run() {
@@ -159,7 +160,7 @@ Build* promoted(const Program& program, const std::array<DType, kMaxSlots>& dtyp
     });
     if (use == list.end()) use = list.insert(use, {dtypes, arch});
     if (!use->build) {
-      if (mode == Mode::automatic && ++use->calls < promote_after()) return nullptr;
+      if (mode == Mode::automatic && ++use->calls < g_promote_after) return nullptr;
       std::string text = source_of(program, dtypes);
       if (text.empty()) return nullptr;
       use->build = build_of(std::move(text), arch);

@@ -1,9 +1,8 @@
-// Owns which programs get a kernel of their own, and when. It is host code and ends at the machine code, which jit.cc
-// loads.
+// Owns which programs get a kernel of their own, and when. It is host code, and its result is machine code, which
+// jit.cc loads.
 #pragma once
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -17,11 +16,10 @@ constexpr const char* name_of(Mode m) { return m == Mode::automatic ? "auto" : m
 // Throws std::invalid_argument naming `what`.
 Mode read_mode(std::string_view what, std::string_view text);
 
-// After so many calls of a program with the same dtypes the mode automatic compiles it. A compilation takes about as
-// long as a thousand launches save on small models; short trainings, as those of a search, never pay for it.
+// In the mode automatic, a program is compiled after so many calls with the same dtypes. A compilation takes about as
+// long as a thousand launches save on small models, so short trainings, as those of a search, never pay for one.
 inline constexpr uint32_t kPromoteAfter = 1000;
 void set_promote_after(uint32_t calls);
-uint32_t promote_after();
 
 // The machine code of one text for one architecture. It is made once per process and kept until the process ends.
 class Build {
@@ -50,8 +48,8 @@ class Build {
   bool from_disk_ = false;
 };
 
-// Ends the background thread, after the compilation that it is in; nothing is queued from then on. To be called before
-// the process takes its libraries down: NVRTC must not lose its data while it compiles.
+// Ends the background thread after the compilation that it is busy with; from then on nothing is queued. Call this
+// before the process unloads its libraries, as NVRTC must not lose its data while it compiles.
 void finish_builds();
 
 // The build whose kernel is to run in the place of the interpreter, or null; see jit::request.

@@ -31,7 +31,7 @@ struct numeric_limits<float> {
   static constexpr float quiet_NaN() { return __builtin_bit_cast(float, 0x7fc00000u); }
 };
 }  // namespace std
-// g++'s and nvcc's spellings of what is one instruction
+// What g++ and nvcc offer as builtins, for operations that are one instruction.
 #define __builtin_fabs ::fabs
 #define __builtin_fabsf ::fabsf
 #define __builtin_floor ::floor

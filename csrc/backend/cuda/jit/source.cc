@@ -1,15 +1,12 @@
 #include "source.h"
 
-#include <stdexcept>
-#include <vector>
-
 #include "../../../program/analysis.h"
 
 namespace nos::cuda::jit {
 namespace {
 
-// Groups of four elements that a thread has in flight. Two hide the latency of memory with 16 warps on an SM; float64
-// and long rules would run out of registers.
+// The groups of four elements that a thread has in flight. Two hide the latency of memory with 16 warps on a
+// multiprocessor. With two, float64 and long rules would run out of registers.
 constexpr int kGroupsOfShort = 2, kGroupsOfLong = 1;
 constexpr int kLong = 64;  // instructions
 
@@ -40,7 +37,7 @@ class Writer {
   bool wide() const { return dtypes_[bytecode::kP] == DType::f64; }
   bool written(size_t k) const { return !keeps_its_slot(program_.outputs(), k); }
   bool is_read(int slot) const {
-    // an output that keeps its slot counts as a read of it, which needs no load
+    // An output that keeps its slot counts as a read of it, but needs no load.
     int reads = uses_.reads[static_cast<size_t>(slot)];
     for (size_t k = 0; k < program_.outputs().size(); ++k) reads -= slot_of_output(k) == slot && !written(k);
     return reads > 0;
@@ -105,7 +102,7 @@ class Writer {
 
   std::string text(Operand o) const { return (o.is_scalar() ? "s" : "v") + num(o.id()); }
 
-  // A random op: whether its draw is normal (else uniform), and its value, where `draw` is that draw.
+  // A random op: whether its draw is normal (or else uniform), and its value as an expression of that draw, `draw`.
   struct Random {
     bool normal;
     std::string value;

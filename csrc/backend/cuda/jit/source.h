@@ -1,4 +1,4 @@
-// Owns the way from a program to the CUDA C++ text of a kernel for it. It is pure host code.
+// Owns the way from a program to the CUDA C++ text of its kernel. It is pure host code.
 #pragma once
 #include <array>
 #include <string>
@@ -16,9 +16,9 @@ extern const std::string_view kPrelude, kPreludeHash;
 inline constexpr const char* kKernelName = "nos_rule";
 inline constexpr int kThreads = 256;
 
-// The text of one rule for slots of these dtypes. It holds no number of the program: constants and hyperparameters are
-// read from the scalar row, so programs that differ only there share their text, and so one kernel. Empty when the
-// dtypes mix float64 with others, which no plan does.
+// Returns the text of one rule for slots of these dtypes. The text holds no number of the program, since constants and
+// hyperparameters are read from the scalar row. So programs that differ only in numbers share their text and one
+// kernel. The text is empty when the dtypes mix float64 with others, which no plan does.
 std::string source_of(const Program& program, const std::array<DType, kMaxSlots>& dtypes);
 
 }  // namespace nos::cuda::jit

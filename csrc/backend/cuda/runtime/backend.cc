@@ -1,15 +1,21 @@
-// Owns the CUDA back-end behind the contract of back-ends: jobs whose records lie on a device, and their launches on
-// the stream of the call.
+// Owns the CUDA back-end: its jobs, whose records lie on a device, and their launches on the stream of the call.
 #include "../../backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <vector>
 
 #include "../common/batches.h"
+#include "../common/cursor.h"
 #include "../common/step_block.h"
 #include "../interpreter/program_table.h"
 #include "../interpreter/shape.h"
 #include "../jit/jit.h"
+#include "captured_step.h"
 #include "kernels.h"
 #include "launch.h"
 #include "runtime.h"
@@ -18,21 +24,13 @@ namespace nos {
 namespace cuda {
 namespace {
 
-// Compiled kernels have blocks of one size, most of which would have nothing to do on smaller chunks.
+// A compiled kernel has blocks of one size. On smaller chunks most of its threads would have nothing to do.
 constexpr int64_t kLeastCompiledChunk = 1024;  // elements
 
-// A launch that needs more dynamic shared memory than this asks for it first; every kernel has 48 KB unasked.
+// A launch that needs more dynamic shared memory than this asks for it first. Every kernel gets 48 KB without asking.
 constexpr size_t kUnaskedShared = 40 * 1024;  // bytes
 
 cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
-
-// Counts the list in at the end of memory that has `bytes` so far, and returns where it begins.
-template <class T>
-size_t append(size_t& bytes, const std::vector<T>& list) {
-  const size_t at = bytes;
-  bytes = (bytes + list.size() * sizeof(T) + 15) / 16 * 16;
-  return at;
-}
 
 template <class T>
 void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
@@ -45,7 +43,8 @@ std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
   return out;
 }
 
-// Memory that is used in turn, so that the host need not wait for the last step before it writes the next.
+// Pieces of memory that are used in turn, so that the host need not wait for the last step before it writes the next
+// one.
 class Ring {
  public:
   Twin& next(int device, size_t bytes) {
@@ -64,7 +63,7 @@ class Ring {
   size_t turn_ = 0;
 };
 
-// A plan whose records are on a device. One launch serves each batch of its tensors.
+// A plan whose records are on a device. Each batch of its tensors is served by one launch.
 class DeviceJob final : public Job {
  public:
   DeviceJob(Plan made, std::span<const Program* const> programs, const Place& place)
@@ -73,21 +72,21 @@ class DeviceJob final : public Job {
         batches_(batches_of(plan, blocks_at_once(device_))),
         table_(program_table(programs)) {
     if (batches_.empty()) return;
-    size_t bytes = 0;
-    programs_at_ = append(bytes, table_.programs);
-    code_at_ = append(bytes, table_.code);
+    Cursor cursor;
+    programs_at_ = cursor.array<ProgramRec>(table_.programs.size());
+    code_at_ = cursor.array<Ins>(table_.code.size());
     for (const Batch& batch : batches_) {
       const Shape shape = block_shape(batch.kind, table_.longest, table_.overflow, batch.longest_chunk,
                                       properties(device_).shared_limit);
-      placed_.push_back({0, append(bytes, batch.chunks), shape});
+      placed_.push_back({0, cursor.array<ChunkRec>(batch.chunks.size()), shape});
     }
-    fixed_ = take_twin(device_, bytes);
+    fixed_ = take_twin(device_, cursor.bytes());
     unsigned char* host = fixed_->host();
     put(host, programs_at_, table_.programs);
     put(host, code_at_, table_.code);
     for (size_t i = 0; i < placed_.size(); ++i) put(host, placed_[i].chunks, batches_[i].chunks);
     fixed_->use_on(stream_of(place));
-    fixed_->upload(0, bytes, stream_of(place));
+    fixed_->upload(0, cursor.bytes(), stream_of(place));
     upload_tensors(stream_of(place));
   }
 
@@ -101,7 +100,7 @@ class DeviceJob final : public Job {
     move_tensors(batches_, plan);
     upload_tensors(stream_of(place));
   }
-  int64_t busy() const override { return 0; }  // launching
+  int64_t busy() const override { return 0; }  // launching takes no time worth counting
   void get_ready(const StepArgs&) override {}
   void run(const StepArgs& args, std::span<const Program* const> programs, const Place& place) override {
     if (batches_.empty()) return;
@@ -112,19 +111,20 @@ class DeviceJob final : public Job {
   }
 
  private:
-  // Where the records of a batch lie, as byte offsets into tensors_ and into fixed_, and the blocks that work on it.
+  // Where the records of a batch lie, as byte offsets into tensors_ and fixed_, and how many blocks work on it.
   struct Placed {
     size_t tensors, chunks;
     Shape shape;
   };
 
   void upload_tensors(cudaStream_t stream) {
-    size_t bytes = 0;
-    for (size_t i = 0; i < placed_.size(); ++i) placed_[i].tensors = append(bytes, batches_[i].tensors);
-    tensors_ = &tensors_ring_.next(device_, bytes);
+    Cursor cursor;
+    for (size_t i = 0; i < placed_.size(); ++i)
+      placed_[i].tensors = cursor.array<TensorRec>(batches_[i].tensors.size());
+    tensors_ = &tensors_ring_.next(device_, cursor.bytes());
     for (size_t i = 0; i < placed_.size(); ++i) put(tensors_->host(), placed_[i].tensors, batches_[i].tensors);
     tensors_->use_on(stream);
-    tensors_->upload(0, bytes, stream);
+    tensors_->upload(0, cursor.bytes(), stream);
   }
 
   void run_batch(const Batch& batch, const Placed& at, const StepArgs& args, std::span<const Program* const> programs,
@@ -156,8 +156,8 @@ class DeviceJob final : public Job {
     launch_kernel(kernel, batch.chunks.size(), at.shape.threads, at.shape.shared, launch, stream);
   }
 
-  // The kernel that NVRTC has made of the rule, where there is one and it can serve the batch: it is for one program
-  // and one choice of dtypes, and rounds to nearest.
+  // The kernel that NVRTC has compiled for the rule, if there is one and it can serve the batch. Such a kernel serves
+  // one program with one choice of dtypes, and rounds to nearest.
   static const jit::Kernel* compiled(const Batch& batch, const StepArgs& args,
                                      std::span<const Program* const> programs) {
     const jit::Mode mode = jit::mode();
@@ -179,7 +179,6 @@ class DeviceJob final : public Job {
 
 class Cuda final : public Backend {
  public:
-  const char* name() const override { return "cuda"; }
   bool has_streams() const override { return true; }
   void check(const Place& place) const override {
     const OnDevice on(place.device);
@@ -192,6 +191,12 @@ class Cuda final : public Backend {
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
     const OnDevice on(place.device);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
+  }
+  std::unique_ptr<nos::CapturedStep> capture(const Plan& plan, std::span<const Program* const> programs,
+                                             std::span<const uint32_t> row_program, Capacity capacity, bool in_capture,
+                                             const Place& place) const override {
+    const OnDevice on(place.device);
+    return std::make_unique<CapturedStep>(plan, programs, row_program, capacity, in_capture, place);
   }
 };
 

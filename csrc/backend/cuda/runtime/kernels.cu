@@ -1,4 +1,4 @@
-// The kernels, as the device compiler makes them of the shared templates.
+// Compiles the shared templates to the kernels of the device.
 #include "../captured/prologue.h"
 #include "../interpreter/kernel.h"
 #include "kernels.h"

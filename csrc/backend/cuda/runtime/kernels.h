@@ -5,7 +5,7 @@
 
 namespace nos::cuda {
 
-// For cudaLaunchKernel.
+// What cudaLaunchKernel takes.
 const void* interpreter_of(Kind kind);  // its argument is one Launch
 const void* prologue_kernel();          // its argument is one Prologue; a block of kPrologueThreads for each row
 

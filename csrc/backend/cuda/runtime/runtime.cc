@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <vector>
 
 namespace nos::cuda {
 namespace {
@@ -39,7 +40,7 @@ std::map<int, std::vector<std::unique_ptr<Twin>>>& pool() {
   return twins;
 }
 constexpr size_t kPooled = 64;  // twins kept per device
-int g_beside = 0;               // uploads beside a capture that are under way: nothing may be freed
+int g_beside = 0;  // number of uploads beside a capture that are under way; while there is one, nothing may be freed
 
 }  // namespace
 
@@ -118,7 +119,7 @@ void Twin::free() {
 }
 
 unsigned char* Twin::host() {
-  check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event never recorded is complete
+  check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event that was never recorded counts as complete
   return host_;
 }
 
@@ -174,27 +175,10 @@ std::shared_ptr<Twin> take_twin(int device, size_t bytes) {
               const OnDevice on(device);
               (void)owned->note();
               pool()[device].push_back(std::move(owned));
-            } catch (const std::exception&) {  // no context any more: its memory is gone with it
+            } catch (const std::exception&) {  // there is no CUDA context any more, and the memory went with it
               (void)owned.release();
             }
           }};
-}
-
-std::vector<std::string> device_names(std::string& problem) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  std::vector<std::string> out;
-  if (status != cudaSuccess) {
-    (void)cudaGetLastError();
-    problem = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
-    return out;
-  }
-  for (int d = 0; d < count; ++d) {
-    cudaDeviceProp p;
-    if (cudaGetDeviceProperties(&p, d) != cudaSuccess) continue;
-    out.push_back(std::string(p.name) + ", sm_" + std::to_string(p.major) + std::to_string(p.minor));
-  }
-  return out;
 }
 
 }  // namespace nos::cuda

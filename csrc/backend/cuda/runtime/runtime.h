@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <memory>
 #include <stdexcept>
-#include <string>
-#include <vector>
 
 namespace nos::cuda {
 
@@ -16,12 +14,12 @@ class CudaError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Throws CudaError for anything but success: what was tried, CUDA's own words, what to do.
+// Throws CudaError for anything but success. The message has what was tried, CUDA's own words, and what to do.
 void check(cudaError_t status, const char* tried);
 
 struct Properties {
   int multiprocessors;
-  size_t shared_limit;  // bytes of dynamic shared memory per block, beyond what kernels declare
+  size_t shared_limit;  // bytes of dynamic shared memory that a block may have beyond what kernels declare
 };
 const Properties& properties(int device);
 
@@ -37,7 +35,7 @@ class OnDevice {
   int before_ = 0;
 };
 
-// Also true for the legacy default stream while a capture on the device forbids its use.
+// This is also true for the legacy default stream while a capture on the device forbids its use.
 bool is_capturing(cudaStream_t stream);
 
 // A stream for allocations and uploads while another one is being captured: its work is no part of the graph, and is
@@ -57,11 +55,12 @@ class BesideCapture {
   cudaStream_t stream_ = nullptr;
 };
 
-// Pinned host memory and device memory of one size. Work on several streams is put in order: a stream that takes over
-// waits for the one before.
+// Pinned host memory and device memory of the same size. Its uses on several streams are ordered: a stream that takes
+// over waits for the one before.
 //
-// A capture turns an event that is recorded on its stream into a part of itself, and then whoever waits for that event
-// too. So nothing is recorded on a stream that is being captured: what was used there must have been noted before.
+// If an event is recorded on a stream that is being captured, the capture makes the event a part of itself, and later
+// whoever waits for that event as well. So nothing is recorded on such a stream. What was used there must have been
+// noted before the capture.
 class Twin {
  public:
   Twin(int device, size_t bytes);
@@ -73,9 +72,9 @@ class Twin {
   unsigned char* device() const { return device_; }
   unsigned char* host();  // to be written: waits for copies that still read it
   void use_on(cudaStream_t stream);
-  void upload(size_t first, size_t bytes, cudaStream_t stream);  // host to device; after use_on(stream)
+  void upload(size_t first, size_t bytes, cudaStream_t stream);  // from host to device; use_on(stream) comes first
   bool note();  // marks the end of the uses so far; false when that cannot be done while their stream is captured
-  bool idle();  // no work that uses it is left
+  bool idle();  // whether no work that uses it is left
 
  private:
   void free();
@@ -86,12 +85,9 @@ class Twin {
   bool has_stream_ = false, noted_ = false;
 };
 
-// Twins that are out of use are kept and given again once the device has finished with them: a training loop whose
-// gradients move allocates nothing. Putting one back is allowed anywhere, also inside somebody's capture: the garbage
-// collector chooses the moment.
+// Twins that are no longer used are kept and given out again once the device has finished with them, so a training loop
+// whose gradients move allocates nothing. Putting one back is allowed anywhere, also inside somebody's capture, since
+// the garbage collector chooses the moment.
 std::shared_ptr<Twin> take_twin(int device, size_t bytes);
-
-// For build_info(): one line per device, or why there is none.
-std::vector<std::string> device_names(std::string& problem);
 
 }  // namespace nos::cuda

@@ -1,5 +1,5 @@
-// Owns Assembler: x86-64 machine code in a byte buffer, with the constants that it reads behind it. It knows only what
-// the loops of emit.cc need.
+// Owns Assembler, which writes x86-64 machine code into a byte buffer, followed by the constants that the code reads.
+// It knows only what the loops of emit.cc need.
 //
 //   VEX   C5 | R' vvvv' L pp |                        op modrm      map 0F, registers 0..7 in r/m
 //         C4 | R' X' B' mmmmm | W vvvv' L pp |        op modrm ...
@@ -20,11 +20,11 @@ namespace nos::cpu::native::x86 {
 enum Gpr : uint8_t { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
 inline constexpr uint8_t kNoIndex = 0xff;
 
-// [base + index * scale + disp], or byte disp of the constants when in_pool is set.
+// Means [base + index * scale + disp], or byte disp of the constants when in_pool is set.
 struct Address {
   uint8_t base = rax;
   uint8_t index = kNoIndex;
-  uint8_t scale = 1;  // 1, 2, 4
+  uint8_t scale = 1;  // 1, 2 or 4
   bool in_pool = false;
   int32_t disp = 0;
 };
@@ -34,8 +34,8 @@ inline Address at(Gpr base, Gpr index, uint8_t scale, int32_t disp) { return {ba
 inline constexpr int kNoImmediate = -1;
 
 struct EvexFlags {
-  uint8_t mask = 0;        // k register, 0: none
-  bool zero = false;       // zero the lanes that the mask leaves out
+  uint8_t mask = 0;        // number of the k register; 0 for none
+  bool zero = false;       // set the lanes that the mask leaves out to 0
   bool broadcast = false;  // the memory operand is one float
   uint8_t memory = 64;     // bytes of the memory operand
 };
@@ -60,14 +60,14 @@ class Assembler {
   void lea(Gpr to, const Address& from) { with_memory(0x8d, to, from); }
   void add(Gpr r, int32_t v) { with_immediate(0, r, v); }
   void sub(Gpr r, int32_t v) { with_immediate(5, r, v); }
-  void align_down(Gpr r, int32_t unit) { with_immediate(4, r, -unit); }  // and
-  void zero(Gpr r) {                                                     // xor of the 32-bit register
+  void align_down(Gpr r, int32_t unit) { with_immediate(4, r, -unit); }  // the instruction `and`
+  void zero(Gpr r) {  // the instruction `xor`, of the 32-bit register
     if (r >= r8) byte(0x45);
     byte(0x33);
     registers(r, r);
   }
   void ret() { byte(0xc3); }
-  // The low `index` bits of a 32-bit word in memory (BMI2); to and index below r8.
+  // to = the low `index` bits of a 32-bit word in memory (BMI2). `to` and `index` are registers below r8.
   void bzhi32(Gpr to, const Address& from, Gpr index) { vex(bzhi, to, index, from, kNoImmediate, false); }
 
   enum Condition : uint8_t { always = 0, equal = 0x84, less = 0x8c, less_equal = 0x8e };
@@ -83,7 +83,8 @@ class Assembler {
   void patch(int32_t jump, int32_t target) { set32(jump - 4, target - jump); }
   void jump_back(Condition c, int32_t target) { patch(jump(c), target); }
 
-  // Jumps ahead to the next cache line: a short loop that starts inside of one is slower.
+  // Pads the code to the next cache line and jumps over the padding. A short loop that does not begin at a line is
+  // slower.
   void align() {
     if (bytes_.size() % kLine == 0) return;
     const int32_t over = jump(always);
@@ -114,7 +115,7 @@ class Assembler {
     end(immediate);
   }
   void vzeroupper() { byte(0xc5), byte(0xf8), byte(0x77); }
-  void kortest16(int a, int b) { vex(kortestw, a, 0, b, kNoImmediate, false); }  // `equal` afterwards: both are empty
+  void kortest16(int a, int b) { vex(kortestw, a, 0, b, kNoImmediate, false); }  // `equal` then means that both are 0
   void kmov16(int k, Gpr from) { vex(kmovw, k, 0, from, kNoImmediate, false); }
   void vmov32(int to, Gpr from) { vex(vmovd, to, 0, from, kNoImmediate, false); }
 
@@ -127,7 +128,7 @@ class Assembler {
     pool_.insert(pool_.end(), n, bits);
     return pool_address(pool_.size() - n);
   }
-  // The numbers 0 .. 7.
+  // The lane numbers 0 .. 7 as a constant.
   Address lane_numbers() {
     constexpr size_t n = 8;
     for (size_t i = 0; i + n <= pool_.size(); i += n)
@@ -136,7 +137,7 @@ class Assembler {
     return pool_address(pool_.size() - n);
   }
 
-  // The code with its constants, which are aligned to 64 bytes. Ends the assembler's work.
+  // Returns the code with its constants, which are aligned to 64 bytes. Nothing may be appended afterwards.
   std::vector<uint8_t> finish() {
     fill();
     const int32_t pool = here();
@@ -149,12 +150,12 @@ class Assembler {
 
  private:
   struct PoolUse {
-    int32_t at, next;  // where the displacement is, and the end of its instruction
+    int32_t at, next;  // offset of the displacement, and of the end of its instruction
   };
 
   static constexpr size_t kLine = 64;  // bytes
   void fill() {
-    constexpr int kBreakpoint = 0xcc;  // never reached
+    constexpr int kBreakpoint = 0xcc;  // fills bytes that are never reached
     while (bytes_.size() % kLine) byte(kBreakpoint);
   }
   void byte(int b) { bytes_.push_back(static_cast<uint8_t>(b)); }
@@ -217,7 +218,7 @@ class Assembler {
   // ModRM of two registers.
   void registers(int reg, int rm) { byte(0xc0 | (reg & 7) << 3 | (rm & 7)); }
 
-  // ModRM, SIB and displacement. unit: what a displacement of one byte counts.
+  // Appends ModRM, SIB and displacement. A displacement of one byte counts `unit` bytes.
   void memory(int reg, const Address& m, int unit, int immediate) {
     const int field = (reg & 7) << 3;
     if (m.in_pool) {

@@ -9,7 +9,7 @@
 namespace nos::cpu::native::x86 {
 namespace {
 
-// For tests: behave as a system that never grants executable pages.
+// For tests: makes this process behave like a system that never grants executable pages.
 bool refused_for_test() {
   static const bool refused = std::getenv("NOS_TEST_REFUSE_EXEC") != nullptr;
   return refused;

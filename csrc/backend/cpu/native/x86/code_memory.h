@@ -10,7 +10,7 @@ namespace nos::cpu::native::x86 {
 class CodeMemory {
  public:
   CodeMemory() = default;
-  // Copies code into fresh pages and makes them executable. Empty when the system refuses either.
+  // Copies code into fresh pages and makes them executable. The object is empty when the system refuses either.
   explicit CodeMemory(std::span<const uint8_t> code);
   ~CodeMemory();
   CodeMemory(CodeMemory&& other) noexcept

@@ -13,7 +13,7 @@ namespace {
 
 constexpr Gpr kSlotRegisters[] = {r8, r9, r10, r11, rdi, rbx, r12, r13, r14, r15};
 static_assert(std::size(kSlotRegisters) >= kMaxSlots);
-constexpr size_t kFreeRegisters = 5;  // of these; the rest must be saved
+constexpr size_t kFreeRegisters = 5;  // the first of these; a loop must save the others before it uses them
 constexpr int kFrameAlignment = 64;   // bytes
 
 }  // namespace
@@ -22,7 +22,7 @@ void LoopEmitter::absent(const RegisterInstr& i) {
   throw std::logic_error("this instruction set has no code for vector op " + std::string(info(i.op).name));
 }
 
-// One source must be in dst.
+// The result replaces one of the sources, so one of them must be in dst.
 void LoopEmitter::fma(const FmaForms& form, RegisterInstr i) {
   if (i.src[0] == kMemory || (i.src[1] != kMemory && i.dst == i.src[1])) std::swap(i.src[0], i.src[1]);
   const int a = i.src[0], b = i.src[1], c = i.src[2];
@@ -53,7 +53,7 @@ Address LoopEmitter::address(const Home& home) const {
     case Home::spill:
       return at(rsp, index * vector_bytes());
     case Home::computed:
-    case Home::constant:  // the assembler's
+    case Home::constant:  // constants are the assembler's
       break;
   }
   throw std::logic_error("a value without an address");
@@ -79,7 +79,7 @@ void LoopEmitter::leave() {
   out_.ret();
 }
 
-// The pointer that goes to rdi comes last: rdi holds the pointer to all of them until then.
+// The pointer whose register is rdi is loaded last: until then rdi points to the array of all pointers.
 void LoopEmitter::load_slots(uint32_t used) {
   int last = -1;
   for (int s = 0; s < kMaxSlots; ++s)
@@ -93,7 +93,7 @@ void LoopEmitter::load_slots(uint32_t used) {
 }
 
 void LoopEmitter::emit(const RegisterLoop& loop) {
-  uint32_t used = 0;  // slots
+  uint32_t used = 0;  // bit s: slot s occurs
   for (const RegisterInstr& i : loop.code)
     if (i.memory.in_tensor()) used |= 1u << i.memory.index;
   frame_vectors_ = loop.spills;

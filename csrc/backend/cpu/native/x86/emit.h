@@ -1,5 +1,5 @@
-// Owns the machine code of one fused loop: the frame around its body, and the interface that the two instruction sets
-// fill.
+// Owns the machine code of one fused loop: the frame around its body, and the interface that the emitters of the two
+// instruction sets implement.
 //
 //   void loop(char* const* slots, float* scratch, const float* scalars, int64_t n)
 //
@@ -7,9 +7,9 @@
 //   rax element   rbp frame
 //   r8 .. r11, rdi, rbx, r12 .. r15: pointers of the slots that occur, at most 10
 //
-// The loop does one vector per turn. What is left, less than a vector, is done once more under a mask, so that no byte
-// beyond element n of a tensor is touched. Scratch arrays are padded by a vector instead. Several vectors per turn gain
-// nothing (docs/native.md).
+// Every turn of the loop computes one vector. The elements that are left, fewer than a vector, take one more turn under
+// a mask, so that no byte beyond element n of a tensor is touched. Scratch arrays need no mask, as they are padded by a
+// vector. Several vectors per turn gain nothing (docs/native.md).
 #pragma once
 #include <vector>
 
@@ -21,32 +21,32 @@ namespace nos::cpu::native::x86 {
 
 class LoopEmitter {
  public:
-  // lanes: elements of a vector. first_table: place of table 0 in the scalar row, in floats.
+  // `lanes` is the number of elements in a vector; `first_table` is where table 0 begins in the scalar row, in floats.
   LoopEmitter(Assembler& out, int lanes, int first_table) : out_(out), lanes_(lanes), first_table_(first_table) {}
   virtual ~LoopEmitter() = default;
   void emit(const RegisterLoop& loop);
 
  protected:
-  virtual void plan_frame(const RegisterLoop&) {}  // adds to frame_vectors_ what else the frame holds
+  virtual void plan_frame(const RegisterLoop&) {}  // adds to frame_vectors_ what the instruction set needs
   virtual void fill_frame() {}
-  virtual void make_mask() = 0;  // of the rcx elements that are left
+  virtual void make_mask() = 0;  // for the elements that are left, whose number is in rcx
   virtual void instruction(const RegisterInstr& i) = 0;
   virtual void move(int to, int from) = 0;
-  // reg = op(v, source k of i), the source being a register or the memory operand of i.
+  // reg = op(v, source k of i). The source is a register or the memory operand of i.
   virtual void put(Opcode op, int reg, int v, const RegisterInstr& i, int k, int immediate = kNoImmediate) = 0;
 
-  // ---- what rows of vops.def say
+  // ---- what the rows of vops.def call
   void unary(Opcode op, const RegisterInstr& i, int immediate = kNoImmediate) { put(op, i.dst, 0, i, 0, immediate); }
   void binary(Opcode op, const RegisterInstr& i) { put(op, i.dst, i.src[0], i, 1); }
   void fma(const FmaForms& form, RegisterInstr i);
   [[noreturn]] static void absent(const RegisterInstr& i);
 
-  Address address(const Home& home) const;  // of this turn's vector
+  Address address(const Home& home) const;  // of the vector that this turn works on
   int vector_bytes() const { return lanes_ * 4; }
 
   Assembler& out_;
   int frame_vectors_ = 0;
-  bool masked_ = false;  // the code that is written works on the elements that are left
+  bool masked_ = false;  // whether the code being written is for the elements that are left
 
  private:
   void enter();

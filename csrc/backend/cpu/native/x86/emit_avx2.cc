@@ -1,6 +1,6 @@
-// The AVX2 and FMA instructions of a loop. Registers 0..12 hold values, 13 and 14 are for one instruction's own use, 15
-// is the mask of the elements that are left. A scalar as a memory operand is broadcast into the stack frame before the
-// loop.
+// The AVX2 and FMA instructions of a loop. Registers 0 to 12 hold values, 13 and 14 are scratch within one instruction,
+// and 15 is the mask of the elements that are left. A scalar that is a memory operand is broadcast into the stack frame
+// before the loop.
 #include <algorithm>
 
 #include "emit.h"
@@ -31,7 +31,7 @@ class Avx2 final : public LoopEmitter {
     }
   }
 
-  // Of a scalar among those of the frame, or -1.
+  // The position of a scalar among those in the frame, or -1.
   int number_of(uint32_t scalar) const {
     const auto found = std::find(scalars_.begin(), scalars_.end(), scalar);
     return found == scalars_.end() ? -1 : static_cast<int>(found - scalars_.begin());
@@ -41,7 +41,7 @@ class Avx2 final : public LoopEmitter {
     return address({Home::spill, static_cast<uint32_t>(first_scalar_ + number_of(scalar))});
   }
 
-  // Lane k counts when k < rcx.
+  // Lane k takes part when k < rcx.
   void make_mask() override {
     out_.vmov32(kRestMask, rcx);
     out_.vex(vpbroadcastd, kRestMask, 0, kRestMask);
@@ -107,7 +107,7 @@ class Avx2 final : public LoopEmitter {
     }
   }
 
-  std::vector<uint32_t> scalars_;  // those that the frame holds
+  std::vector<uint32_t> scalars_;  // the scalars that the frame holds
   int first_scalar_ = 0;
 };
 

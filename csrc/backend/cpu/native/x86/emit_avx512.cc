@@ -1,5 +1,5 @@
-// The AVX-512 instructions (F, DQ, BW, VL) of a loop. Registers 0..29 hold values, 30 and 31 are for one instruction's
-// own use; k1 is the mask of the elements that are left, k2 the outcome of a comparison.
+// The AVX-512 instructions (F, DQ, BW, VL) of a loop. Registers 0 to 29 hold values, 30 and 31 are scratch within one
+// instruction. k1 is the mask of the elements that are left, k2 the result of a comparison.
 #include <utility>
 
 #include "../expand.h"
@@ -60,7 +60,7 @@ class Avx512 final : public LoopEmitter {
 
   void shift(Opcode op, int to, int from, int bits) { out_.evex(op, op.extension, to, from, {}, bits); }
 
-  // Rounded to nearest even by the instruction (f16) or as f32_to_bf16 of convert.h does.
+  // Rounds to nearest even: float16 by the instruction, bfloat16 as f32_to_bf16 of convert.h does.
   void store_half(const RegisterInstr& i) {
     EvexFlags f{.memory = 32};
     if (masked_) f.mask = kRestMask;
@@ -98,20 +98,20 @@ class Avx512 final : public LoopEmitter {
     put_masked({kTestMask}, vblendmps, i.dst, i.src[3], i, 2);
   }
 
-  // op on 32-bit integers with a constant.
+  // to = op(v, constant) on 32-bit integers.
   void with_constant(Opcode op, int to, int v, uint32_t bits, uint8_t mask = 0) {
     out_.evex(op, to, v, out_.constant(bits, 1), {.mask = mask, .broadcast = true});
   }
 
-  // dst = source 0, but vdivps(source 1, source 2) where source 1 is not +0 and its magnitude is not in the range of
-  // expand.h; everywhere if the reach, source 3, is 0.
+  // dst = source 0, except where source 1 is neither +0 nor in the range of expand.h by its magnitude: there it is
+  // vdivps(source 1, source 2). If the reach, source 3, is 0, it is the latter everywhere.
   void div_fix(const RegisterInstr& i) {
     const int x = i.src[1];
     with_constant(vpandd, kTemp, x, 0x7fffffff);
     with_constant(vpsubd, kTemp, kTemp, kLeastDividend);
     put(vpcmpud, kTestMask, kTemp, i, 3, kNotLess);
     static_assert(kDividendReach >> 30 == 1);
-    put(vpsrld, vpsrld.extension, kTemp2, i, 3, 30);  // the least x that counts as not in the range: 1, or 0
+    put(vpsrld, vpsrld.extension, kTemp2, i, 3, 30);  // the least x out of range: 1 (+0 is in range) or 0
     out_.evex(vpcmpud, kTestMask, x, kTemp2, {.mask = kTestMask}, kNotLess);
     int c = i.src[2];
     if (i.dst == c) move(kTemp2, c), c = kTemp2;
@@ -124,7 +124,7 @@ class Avx512 final : public LoopEmitter {
     out_.patch(done, out_.here());
   }
 
-  // One source must be in dst.
+  // The result replaces one of the sources, so one of them must be in dst.
   void join(RegisterInstr i) {
     if (i.dst == i.src[1]) std::swap(i.src[0], i.src[1]);
     if (i.src[2] != kMemory && i.dst == i.src[2]) return put(vpternlogd, i.dst, i.src[0], i, 1, kOrButAndWhereDst);

@@ -1,5 +1,5 @@
-// Owns Opcode, and one constant of it for each row of opcodes.def; the tables and the immediate operands that a few of
-// the instructions take.
+// Owns Opcode, with one constant of it for each row of opcodes.def. Beside them stand the immediate operands and tables
+// that a few of the instructions take.
 #pragma once
 #include <cstdint>
 
@@ -18,7 +18,7 @@ struct Opcode {
 #include "opcodes.def"
 #undef NOS_OPCODE
 
-// One operation, by which of its sources the result replaces.
+// The three forms of one operation. They differ in the source that the result replaces.
 struct FmaForms {
   Opcode replaces_factor;        // dst * m + v
   Opcode replaces_other_factor;  // v * dst + m
@@ -27,10 +27,10 @@ struct FmaForms {
 inline constexpr FmaForms kMultiplyAdd{vfmadd132ps, vfmadd213ps, vfmadd231ps};
 inline constexpr FmaForms kNegatedMultiplyAdd{vfnmadd132ps, vfnmadd213ps, vfnmadd231ps};
 
-inline constexpr int kRoundDown = 9;  // vroundps, vrndscaleps: to a whole number, without reporting what is inexact
+inline constexpr int kRoundDown = 9;  // vroundps, vrndscaleps: to a whole number; do not report inexact results
 inline constexpr int kNotLess = 5;    // predicate of vpcmpud
 inline constexpr int kToNearest = 0;  // vcvtps2ph: ties to even
-inline constexpr int kNoFaults = 0;   // vfixupimmps: reports nothing
+inline constexpr int kNoFaults = 0;   // vfixupimmps: report nothing
 // vpternlogd: bit (4 dst + 2 v + m) is the result for these three bits.
 inline constexpr int kOrButAndWhereM = 0xd4;    // m ? dst & v : dst | v
 inline constexpr int kOrButAndWhereDst = 0x8e;  // dst ? v & m : v | m

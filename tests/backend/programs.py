@@ -1,4 +1,4 @@
-"""Programs for the tests of the compiled CUDA tier: one for each op, and random ones of the kinds a search makes."""
+"""Programs for tests, made of instructions: one for each op, and random ones of the kinds that a search makes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ OPS = {row["name"]: row["code"] for row in _C.op_table()}
 ARITY = {row["name"]: row["arity"] for row in _C.op_table()}
 ELEMENTWISE = [row["name"] for row in _C.op_table() if row["domain"] == "any"]
 RANDOM = [row["name"] for row in _C.op_table() if row["domain"] == "random"]
+CHEAP = ["add", "sub", "mul", "div", "fma", "min", "max", "sign", "abs", "neg", "where", "lt", "sqrt", "square"]
+DEAR = ["exp", "log", "tanh", "pow", "rsqrt"]
 S = 0x8000
 T, TOTAL, LR = S, S | 1, S | 2
 CONSTANTS = (1.0, 0.5, -0.0, 0.9, -2.5, 1e-8, 0.3, 1e-40)
@@ -41,13 +43,18 @@ def of_op(name: str, scalars: int = 0) -> _C.Program:
     return assemble(code, [4, 2, 3])
 
 
-def random_program(rng: random.Random, ops: int, states: int, draws: bool = True) -> _C.Program:
-    """`ops` instructions, each on values that few others have read; every state gets a new value."""
+def random_program(
+    rng: random.Random, ops: int, states: int, *, draws: bool = True, dear: float = 0.2, wide: bool = False
+) -> _C.Program:
+    """`ops` instructions, each on values that few others have read; every state gets a new value.
+
+    dear: the share of instructions that are slow functions, at least; at 0 there are none. wide: as many instructions
+    again read all the values in turn, which are alive together until then.
+    """
     first = 2 + states
     unread = list(range(first))
     code: list[tuple[int, ...]] = []
-    cheap = ["add", "sub", "mul", "div", "fma", "min", "max", "sign", "abs", "neg", "where", "lt", "sqrt", "square"]
-    dear = ["exp", "log", "tanh", "pow", "rsqrt"]
+    others = ELEMENTWISE if dear else [name for name in ELEMENTWISE if name not in DEAR]
     for pc in range(ops):
 
         def value(pc: int = pc) -> int:
@@ -59,7 +66,7 @@ def random_program(rng: random.Random, ops: int, states: int, draws: bool = True
             return S | rng.randrange(SCALARS)
 
         kind = rng.random()
-        name = rng.choice(cheap if kind < 0.5 else dear if kind < 0.7 else ELEMENTWISE)
+        name = rng.choice(CHEAP if kind < 0.5 else DEAR if kind < 0.5 + dear else others)
         if draws and kind > 0.96:
             name = rng.choice(RANDOM)
             code.append((OPS[name], value(), S | 9, pc) if name == "drop" else (OPS[name], LR, 0, pc))
@@ -68,7 +75,9 @@ def random_program(rng: random.Random, ops: int, states: int, draws: bool = True
             rng.shuffle(operands)
             code.append((OPS[name], *(operands + [0, 0])[:3]))
         unread.append(first + pc)
-    results = [first + ops - 1 - k if k < ops else k for k in range(1 + states)]
+    for i in range(ops if wide else 0):
+        code.append((OPS[rng.choice(("add", "sub", "max", "mul"))], first + i, first + len(code) - 1, 0))
+    results = [first + len(code) - 1 - k if k < len(code) else k for k in range(1 + states)]
     if states and rng.random() < 0.2:
         results[-1] = rng.choice([0, 1, 2, S | 5])  # an input, or a scalar, as a state's new value
     return assemble(code, results)
