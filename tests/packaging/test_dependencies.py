@@ -54,7 +54,7 @@ def imports(package: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("nos_ext", ("", "torch", "testing")),
+        ("nos_ext", ("", "torch", "testing", "plot")),
         ("python/nos_search", ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard")),
     ],
 )
