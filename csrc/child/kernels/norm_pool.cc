@@ -103,7 +103,7 @@ void norm_pool_input(const Image& in, const Channel* channels, const Image& out,
                      const Valid& valid, const Image& to) {
   // Of a pixel that is z, with `share` of the square's gradient. Positive: the ReLU before.
   const auto input = [&](const Channel& c, M z, M share, int v, auto whole) NOS_CHILD_INLINE_LAMBDA {
-    const M all_of_it = fma(z - splat(c.mean), splat(-c.scale * c.slope), splat(-c.scale * c.mean_gradient)) + share;
+    const M all_of_it = splat(c.scale) * fma(z - splat(c.mean), splat(-c.slope), share - splat(c.mean_gradient));
     return keep(positive(z), whole.value ? all_of_it : all_of_it * load(valid.lanes + v));
   };
   for (int y = 0; y < out.height; ++y)
@@ -115,7 +115,7 @@ void norm_pool_input(const Image& in, const Channel* channels, const Image& out,
         const float *best = out.at(y, x) + f * in.lanes, *g = gradient.at(y, x) + f * in.lanes;
         for_lanes(0, kWidth, valid, in.lanes, [&](int v, auto whole) NOS_CHILD_INLINE_LAMBDA {
           const M b = pinned(load(best + v));
-          M left = scale * load(g + v);  // the gradient, until a pixel has taken it
+          M left = load(g + v);  // the gradient, until a pixel has taken it
 #pragma GCC unroll 4
           for (int k = 0; k < 4; ++k) {
             const M z = pinned(load(from.at[k] + f * in.lanes + v));
