@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from nos_ext.schedules import LinearCosineDecay
 from nos_search.bench.tasks import decayed, random_rules
 from nos_search.cli import main
 from nos_search.cli.output import markdown
+from nos_search.known import RULES
 from nos_search.rules import compile_rule
 from nos_search.task import load
-from nos_search.train.child import ScoringProtocol, score
+from nos_search.train.child import ScoringProtocol, score, train
 from nos_search.train.seeds import derive_seed
 
 
@@ -23,6 +25,7 @@ def test_rules_are_repeatable_and_all_different() -> None:
     rules = random_rules(12, 5)
     assert [rule.key for rule in rules] == [rule.key for rule in random_rules(12, 5)]
     assert len({rule.key for rule in rules}) == 12
+    assert "adam" not in {rule.text for rule in random_rules(60, derive_seed(1, "rules"))}  # it is drawn, and is known
     assert {rule.key for rule in random_rules(12, 6)} != {rule.key for rule in rules}
 
 
@@ -45,23 +48,32 @@ def test_the_decay_is_that_of_the_schedule() -> None:
 
 def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """Rewards are those of score(); the order is that of the trainings which it says it made."""
-    options = ["--tasks", "digits", "--rules", "5", "--seeds", "2", "--times", "2", "--seed", "3", "--engine", "torch"]
+    options = ["--tasks", "digits", "--rules", "12", "--seeds", "2", "--times", "2", "--seed", "3", "--engine", "torch"]
     assert main(["bench", "tasks", *options, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]["digits"]
     task = load("digits")
     seeds = [derive_seed(3, "short", k) for k in range(2)]
     adam = [score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seed).reward for seed in seeds]
     assert figures["known"]["adam"] == adam
-    assert len(figures["random"]) == 5
-    first = {"adam": adam[0], "g": figures["known"]["sgd"][0]}
-    assert set(figures["long"]) <= {*figures["random"], "g", "m_hat", "rmsprop", "adam", "sign(m_hat)",
-                                    "g * exp(sign(g) * sign(m_hat))", "g * (1 + sign(g) * sign(m_hat))"}  # fmt: skip
+    assert len(figures["random"]) == 12
     names = ("sgd", "momentum", "rmsprop", "adam", "signum", "powersign", "addsign")
-    shorts = dict(zip(list(figures["long"])[: len(names)], (figures["known"][name][0] for name in names), strict=True))
-    assert {name: shorts[name] for name in first} == first
-    shorts |= {rule: figures["random"][rule] for rule in figures["long"] if rule not in shorts}
+    shorts = {RULES[name].update: figures["known"][name][0] for name in names} | figures["random"]
+    assert set(figures["long"]) == {rule for rule, reward in shorts.items() if reward >= statistics.fmean(adam) / 2}
     want = spearmanr([shorts[rule] for rule in figures["long"]], list(figures["long"].values())).statistic
     assert figures["order"] == pytest.approx(want)
+    best = sorted(figures["long"], key=lambda rule: (-shorts[rule], -figures["long"][rule]))[:3]
+    want = spearmanr([shorts[rule] for rule in best], [figures["long"][rule] for rule in best]).statistic
+    assert figures["order_of_best"] == pytest.approx(want)
+    # the long training of one of them, by hand
+    rate = score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seeds[0]).lr
+    assert rate is not None
+    longer = task.with_options(train_steps=2 * task.budget.train_steps)
+    ends = {
+        lr: [train(decayed("adam"), longer, lr=lr, seed=derive_seed(3, "long", k), test=True) for k in range(2)]
+        for lr in (rate / 10**0.5, rate, rate * 10**0.5)
+    }
+    best_rate = max(ends, key=lambda lr: ends[lr][0].reward)
+    assert figures["long"]["adam"] == pytest.approx(sum(end.test or 0.0 for end in ends[best_rate]) / 2)
     assert all(0.3 < end <= 1 for end in figures["long"].values())
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nos_search.cli import main
+from nos_search.cli.arguments import parse
 from nos_search.errors import UsageError
 from nos_search.net import Inputs
 from nos_search.rules import compile_rule
@@ -96,6 +97,12 @@ def test_an_outcome_is_the_share_of_the_last_loss(folder: Path, engine: str) -> 
     same = score(compile_rule("adam"), task.with_options(score="accuracy"), ScoringProtocol(), seed=1)
     assert same.reward == same.curve["accuracy"][-1]
     assert "score" not in same.curve
+
+
+def test_a_search_is_on_the_loss_of_a_text_unless_told_otherwise() -> None:
+    _, args = parse(["run", "--out", "x"])
+    assert args.task == RunConfig().task == "charmlp"
+    assert load("charmlp").score == load("charlm").score == load("translate").score == "bits-saved"
 
 
 def test_scores_of_a_curve() -> None:
