@@ -1,4 +1,4 @@
-"""The bench of tasks: its rules, the decay of its long training, and its figures against the trainings themselves."""
+"""The bench of tasks: its rules, and its figures against the trainings themselves."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import json
 import statistics
 
 import pytest
-import torch
 from scipy.stats import spearmanr
 
-import nos_ext
-from nos_ext.schedules import LinearCosineDecay
-from nos_search.bench.tasks import decayed, random_rules
+from nos_search.bench.tasks import random_rules
 from nos_search.cli import main
 from nos_search.cli.output import markdown
 from nos_search.known import RULES
 from nos_search.rules import compile_rule
 from nos_search.task import load
-from nos_search.train.child import ScoringProtocol, score, train
+from nos_search.train.child import Outcome, ScoringProtocol, score, train
 from nos_search.train.seeds import derive_seed
 
 
@@ -29,23 +26,6 @@ def test_rules_are_repeatable_and_all_different() -> None:
     assert {rule.key for rule in random_rules(12, 6)} != {rule.key for rule in rules}
 
 
-def test_the_decay_is_that_of_the_schedule() -> None:
-    """On a gradient of 1 the parameter moves by the learning rate of the step."""
-    program = decayed("g").program
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
-    schedule = LinearCosineDecay(optimizer, decay_steps=20, beta=0.001)
-    place = torch.zeros(1, dtype=torch.float64)
-    for step in range(1, 21):
-        before = float(place)
-        nos_ext.apply_rule(
-            program, [place], [torch.ones(1, dtype=torch.float64)], [], lr=0.5, step=step, total_steps=20
-        )
-        assert before - float(place) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
-        optimizer.step()
-        schedule.step()
-
-
 def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """Rewards are those of score(); the order is that of the trainings which it says it made."""
     options = ["--tasks", "digits", "--rules", "12", "--seeds", "2", "--times", "2", "--seed", "3", "--engine", "torch"]
@@ -53,7 +33,7 @@ def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     figures = json.loads(capsys.readouterr().out)["figures"]["digits"]
     task = load("digits")
     seeds = [derive_seed(3, "short", k) for k in range(2)]
-    adam = [score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seed).reward for seed in seeds]
+    adam = [score(compile_rule("(adam)"), task, ScoringProtocol(engine="torch"), seed=seed).reward for seed in seeds]
     assert figures["known"]["adam"] == adam
     assert len(figures["random"]) == 12
     names = ("sgd", "momentum", "rmsprop", "adam", "signum", "powersign", "addsign")
@@ -65,13 +45,15 @@ def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     want = spearmanr([shorts[rule] for rule in best], [figures["long"][rule] for rule in best]).statistic
     assert figures["order_of_best"] == pytest.approx(want)
     # the long training of one of them, by hand
-    rate = score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seeds[0]).lr
+    rate = score(compile_rule("(adam)"), task, ScoringProtocol(engine="torch"), seed=seeds[0]).lr
     assert rate is not None
     longer = task.with_options(train_steps=2 * task.budget.train_steps)
-    ends = {
-        lr: [train(decayed("adam"), longer, lr=lr, seed=derive_seed(3, "long", k), test=True) for k in range(2)]
-        for lr in (rate / 10**0.5, rate, rate * 10**0.5)
-    }
+
+    def trained(lr: float, number: int) -> Outcome:
+        seed = derive_seed(3, "long", number)
+        return train(compile_rule("(adam)"), longer, lr=lr, seed=seed, test=True, decay="linear_cosine")
+
+    ends = {lr: [trained(lr, k) for k in range(2)] for lr in (rate / 10**0.5, rate, rate * 10**0.5)}
     best_rate = max(ends, key=lambda lr: ends[lr][0].reward)
     assert figures["long"]["adam"] == pytest.approx(sum(end.test or 0.0 for end in ends[best_rate]) / 2)
     assert all(0.3 < end <= 1 for end in figures["long"].values())
