@@ -14,11 +14,12 @@ STAMP  := $(VENV)/.installed
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
-demo: $(STAMP) ## a real search, its leaderboard and a report
+demo: $(STAMP) ## a real search, its leaderboard and a report, and its best rules against tuned Adam
 	rm -rf $(DEMO)
-	$(BIN)/nos-search run --task digits --strategy controller --trials 600 --seconds 300 --seed 3 --out $(DEMO)
+	$(BIN)/nos-search run --strategy controller --trials 100000 --seconds 110 --seed 3 --workers 2 --out $(DEMO)
 	$(BIN)/nos-search show $(DEMO)
 	$(BIN)/nos-search report $(DEMO)
+	$(BIN)/nos-search evaluate $(DEMO) --top 3 --baseline adam --tasks charmlp --seeds 6 --train-steps 3000 --decay linear_cosine
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest tests bench -n 2 --dist worksteal
