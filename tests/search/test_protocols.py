@@ -23,12 +23,28 @@ def test_the_paper_s_child(name: str) -> None:
 
 def test_a_run_keeps_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    words = ["--protocol", "paper", "--strategy", "random", "--trials", "1", "--gate", "descent=0.9"]
+    words = [
+        "--task",
+        "digits",
+        "--protocol",
+        "paper",
+        "--strategy",
+        "random",
+        "--trials",
+        "1",
+        "--gate",
+        "descent=0.9",
+    ]
     assert main(["run", *words, "--out", str(folder)]) == 0
     for _ in range(2):
         with Store.open(folder) as store:
             config = RunConfig.from_json(store.config)
-        assert (config.protocol, config.sweep, config.net) == ("paper", "full", "convnet-2-32")
+        assert (config.protocol, config.sweep, config.score, config.net) == (
+            "paper",
+            "full",
+            "accuracy",
+            "convnet-2-32",
+        )
         assert (config.sweep_steps, config.train_steps) == (11, 55)
         assert config.make_protocol().sweep == "full"
         assert str(config.make_task().spec) == "convnet-2-32"
@@ -45,9 +61,13 @@ def test_a_run_keeps_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ),
         (["train", "g", "--task", "patch10", "--protocol", "paper"], "--protocol paper with --task patch10: "),
         (["run", "--task", "translate", "--protocol", "paper"], "--protocol paper with --task translate: "),
-        (["run", "--protocol", "paper", "--sweep", "fine"], "--protocol paper decides --sweep itself; leave one"),
+        (
+            ["run", "--task", "digits", "--protocol", "paper", "--sweep", "fine"],
+            "--protocol paper decides --sweep itself; leave one",
+        ),
         (["train", "g", "--protocol", "paper", "--net", "mlp"], "--protocol paper decides --net itself; leave one"),
         (["train", "g", "--protocol", "paper", "--train-steps", "9"], "decides --train-steps itself; leave one"),
+        (["train", "g", "--protocol", "paper", "--score", "accuracy"], "decides --score itself; leave one"),
         (["train", "g", "--protocol", "papers"], "--protocol 'papers' is not known; choose one of: default, paper"),
     ],
 )

@@ -66,7 +66,7 @@ JSONS = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with trials of every status and promotions."""
     folder = tmp_path_factory.mktemp("schema") / "run"
-    stub_search(folder, config(trials=90, **LADDER), StubExecutor(lambda job: "no" if job.number % 20 == 7 else None))
+    stub_search(folder, config(trials=200, **LADDER), StubExecutor(lambda job: "no" if job.number % 20 == 7 else None))
     return folder
 
 
