@@ -66,7 +66,7 @@ JSONS = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with trials of every status and promotions."""
     folder = tmp_path_factory.mktemp("schema") / "run"
-    stub_search(folder, config(trials=200, **LADDER), StubExecutor(lambda job: "no" if job.number % 20 == 7 else None))
+    stub_search(folder, config(trials=150, **LADDER), StubExecutor(lambda job: "no" if job.number % 20 == 7 else None))
     return folder
 
 
@@ -304,7 +304,7 @@ def test_foreign_checkpoints(run: Path, tmp_path: Path) -> None:
         folder = copy_of(run, tmp_path / "forged")
         forge(folder, "checkpoint", {"state": wrong, "trials": told})
         with pytest.raises(SearchError) as caught:
-            stub_search(folder, config(trials=200, **LADDER), StubExecutor())
+            stub_search(folder, config(trials=150, **LADDER), StubExecutor())
         assert_one_line(caught.value)
 
 
