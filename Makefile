@@ -16,7 +16,7 @@ help: ## this list
 
 demo: $(STAMP) ## a real search, its leaderboard and a report, and its best rules against tuned Adam
 	rm -rf $(DEMO)
-	$(BIN)/nos-search run --strategy controller --trials 100000 --seconds 110 --seed 3 --workers 2 --out $(DEMO)
+	$(BIN)/nos-search run --strategy controller --trials 100000 --seconds 150 --seed 3 --workers 2 --out $(DEMO)
 	$(BIN)/nos-search show $(DEMO)
 	$(BIN)/nos-search report $(DEMO)
 	$(BIN)/nos-search evaluate $(DEMO) --top 3 --baseline adam --tasks charmlp --seeds 6 --train-steps 3000 --decay linear_cosine
