@@ -101,9 +101,10 @@ def prepare(threads: int) -> None:
 
 
 def take(threads: int) -> Nursery:
-    """Returns a nursery: that which was prepared, if it is of so many threads."""
+    """Returns a nursery: that which was prepared, if it is of so many threads. If not, that one ends."""
     if _prepared and _prepared[0].threads == threads:
         return _prepared.pop()
+    discard()
     return Nursery(threads)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import nos_ext
 from nos_search import nursery
+from nos_search.cli import main
 from nos_search.errors import UsageError
 from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create
 from nos_search.executor.forked import Forked
@@ -93,6 +94,13 @@ class TestForked(WorkerExecutorCase):
         monkeypatch.chdir(tmp_path)
         with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1) as executor:
             assert self.answers(executor, (1,))[1].outcome is not None
+
+    def test_what_was_prepared_for_other_threads_ends(self) -> None:
+        nursery.prepare(1)
+        (prepared,) = nursery._prepared
+        taken = nursery.take(2)
+        assert prepared._process.poll() is not None
+        taken.close()
 
     @pytest.mark.parametrize("answered", [False, True])
     def test_a_nursery_whose_search_is_killed_says_nothing(
@@ -180,3 +188,23 @@ def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"):
         create("slurm", Fault("."), Workers(1, 1, TIMEOUT), clock=Clock())
+
+
+@pytest.mark.parametrize(
+    ("options", "forks"),
+    [
+        (["--workers", "2"], True),
+        (["--workers", "2", "--executor", "fork", "--device", "cpu"], True),
+        ([], False),
+        (["--workers", "2", "--executor", "loky"], False),
+        (["--workers", "2", "--device", "cuda"], False),
+        (["--workers", "2", "--threads", "-5"], False),
+    ],
+)
+def test_workers_are_prepared_where_they_will_be_forked(
+    options: list[str], forks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    monkeypatch.setattr(nursery, "prepare", prepared.append)
+    assert main(["run", "--task", "none", *options, "--out", str(tmp_path / "run")]) == 2
+    assert prepared == [1] * forks
