@@ -17,10 +17,10 @@ def run() -> int:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from .cli import INTERRUPTED, main
+    from .cli import main
 
     status = main()
-    if status == INTERRUPTED and any(thread.name.startswith("training") for thread in threading.enumerate()):
+    if status and any(thread.name.startswith("training") for thread in threading.enumerate()):
         # Python would wait for the trainings of train/side.py, of which nobody wants the end any more.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

@@ -22,7 +22,7 @@ from ..escape import line
 from .arguments import parse
 from .output import ReaderGoneError, note, settle_streams
 
-__all__ = ["INTERRUPTED", "main"]
+__all__ = ["main"]
 
 _EXTRAS = {  # maps a module to the extra of nos-ext that installs it
     "torch": "search",
@@ -41,7 +41,7 @@ _REMEDIES = {  # for errors about a file that no other message explains
     errno.EACCES: "; choose another place, or change its permissions",
     errno.ENOSPC: "; free some space, or choose another disk",
 }
-_FAILED, INTERRUPTED = 1, 130
+_FAILED, _INTERRUPTED = 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReaderGoneError:
         return _FAILED
     except KeyboardInterrupt:
-        return _said(command, "interrupted", INTERRUPTED)
+        return _said(command, "interrupted", _INTERRUPTED)
     except SearchError as error:
         return _said(command, str(error), error.exit_status)
     except ModuleNotFoundError as error:
