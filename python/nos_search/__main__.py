@@ -1,8 +1,11 @@
 """A process of nos-search begins here, as the command and as `python -m nos_search`. Importing this module does
 nothing."""
 
+import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 
 
 def run() -> int:
@@ -16,7 +19,14 @@ def run() -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .cli import main
 
-    return main()
+    status = main()
+    if status and any(thread.name.startswith("training") for thread in threading.enumerate()):
+        # Python would wait for the trainings of train/side.py, of which nobody wants the end any more.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -35,12 +35,14 @@ class Nursery:
         self.threads = threads
         self._control, theirs = socket.socketpair()
         counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # a loader may be from anywhere
+        # A loader may be from anywhere. And `-m` would look in the working directory first, whatever lies there.
+        paths = [path or os.getcwd() for path in sys.path]
+        begin = f"import sys; sys.path[:] = {paths!a}; from nos_search.executor.hatchery import begin; begin()"
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nos_search.executor.hatchery", str(theirs.fileno()), *_BEFOREHAND],
+                [sys.executable, "-c", begin, str(theirs.fileno()), *_BEFOREHAND],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **counts, "PYTHONPATH": paths},
+                env={**os.environ, **counts},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the search's, which decides what to do
@@ -99,9 +101,10 @@ def prepare(threads: int) -> None:
 
 
 def take(threads: int) -> Nursery:
-    """Returns a nursery: that which was prepared, if it is of so many threads."""
+    """Returns a nursery: that which was prepared, if it is of so many threads. If not, that one ends."""
     if _prepared and _prepared[0].threads == threads:
         return _prepared.pop()
+    discard()
     return Nursery(threads)
 
 

@@ -237,3 +237,18 @@ def test_evaluate_and_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["test"] > 0.1
     assert main(["train", "adam", "--task", "charlm", "--net", "transformer", *few]) == 2
     assert "--engine native: there are no kernels for --net transformer" in capsys.readouterr().err
+
+
+def test_a_search_that_kernels_cannot_serve_is_refused_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--task", "digits", "--sweep-steps", "8", "--train-steps", "12", "--engine", "native"]
+    out = tmp_path / "run"
+    for search in (["--net", "wrn-10-1"], ["--promote", "digits:wrn-10-1"]):
+        assert main(["run", *few, *search, "--trials", "3", "--out", str(out)]) == 2
+        assert "--engine native: there are no kernels for --net wrn-10-1" in capsys.readouterr().err
+        assert not out.exists()
+    assert main(["run", *few, "--trials", "3", "--out", str(out)]) == 0
+    monkeypatch.setattr("nos_search.train.native.why_not", lambda task: "this machine has none")
+    assert main(["resume", str(out), "--trials", "9"]) == 2
+    assert "--engine native: this machine has none" in capsys.readouterr().err

@@ -113,3 +113,8 @@ def test_without_an_interval_nothing_is_said(more: list[str], capsys: pytest.Cap
 def test_a_rule_that_is_far_worse(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "0.0 * g", "--baseline", "adam", "--seeds", "5", *FEW[:-2], "--train-steps", "60"]) == 0
     assert capsys.readouterr().out.strip().endswith(": worse")
+
+
+def test_a_baseline_is_no_rival_of_itself_however_it_is_spelled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "0.0 * g", "--baseline", " g*1.0", "--seeds", "2", *FEW]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("digits: 0.0 * g against ")

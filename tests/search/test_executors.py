@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import select
+import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
+import nos_ext
 from nos_search import nursery
+from nos_search.cli import main
 from nos_search.errors import UsageError
 from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create
 from nos_search.executor.forked import Forked
@@ -23,7 +29,7 @@ from nos_search.testing.executor import (
     WorkerExecutorCase,
     trained_with_one_thread,
 )
-from tests.waiting import wait_until
+from tests.waiting import HUNG, wait_until
 
 
 class TestInProcess(ExecutorCase):
@@ -70,7 +76,7 @@ class TestForked(WorkerExecutorCase):
 
     def test_a_lost_nursery_is_replaced(self) -> None:
         rule = compile_rule(RULE)
-        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1, retries=2) as executor:
+        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1, retries=1) as executor:
             assert isinstance(executor, Forked)
             worker = int(self.answers(executor, (1,))[1].worker.partition(":")[2])
             assert executor._home is not None
@@ -79,6 +85,41 @@ class TestForked(WorkerExecutorCase):
             executor.submit(Job(2, rule, 2))
             (answer,) = executor.wait()
             assert answer.outcome == trained_with_one_thread(rule, 2)
+
+    def test_what_lies_in_the_working_directory_is_not_imported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("queue", "select", "torch"):
+            (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+        monkeypatch.chdir(tmp_path)
+        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1) as executor:
+            assert self.answers(executor, (1,))[1].outcome is not None
+
+    def test_what_was_prepared_for_other_threads_ends(self) -> None:
+        nursery.prepare(1)
+        (prepared,) = nursery._prepared
+        taken = nursery.take(2)
+        assert prepared._process.poll() is not None
+        taken.close()
+
+    @pytest.mark.parametrize("answered", [False, True])
+    def test_a_nursery_whose_search_is_killed_says_nothing(
+        self, answered: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        home = nursery.Nursery(1)
+        home.furnish(cloudpickle.dumps((Fault(str(tmp_path)), 1, nos_ext.__version__)))
+        home.hatch()[1].close()
+        process, mine, theirs = home._process, *socket.socketpair()
+        if not answered:
+            process.send_signal(signal.SIGSTOP)
+        socket.send_fds(home._control, [b"w"], [theirs.fileno()])
+        if answered:
+            select.select([home._control], [], [])
+        home._control.close()  # as when the search is killed, with an answer to come or unread
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(HUNG) == 0
+        mine.close(), theirs.close()
+        assert capfd.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +188,23 @@ def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="--executor 'slurm' is not known; choose one of: inprocess, fork, loky, ray"):
         create("slurm", Fault("."), Workers(1, 1, TIMEOUT), clock=Clock())
+
+
+@pytest.mark.parametrize(
+    ("options", "forks"),
+    [
+        (["--workers", "2"], True),
+        (["--workers", "2", "--executor", "fork", "--device", "cpu"], True),
+        ([], False),
+        (["--workers", "2", "--executor", "loky"], False),
+        (["--workers", "2", "--device", "cuda"], False),
+        (["--workers", "2", "--threads", "-5"], False),
+    ],
+)
+def test_workers_are_prepared_where_they_will_be_forked(
+    options: list[str], forks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    monkeypatch.setattr(nursery, "prepare", prepared.append)
+    assert main(["run", "--task", "none", *options, "--out", str(tmp_path / "run")]) == 2
+    assert prepared == [1] * forks

@@ -86,6 +86,37 @@ def test_interrupt_and_resume(tmp_path: Path, whole: list[object]) -> None:
     assert table(folder) == whole
 
 
+def test_an_interrupt_does_not_wait_for_trainings_in_threads(tmp_path: Path) -> None:
+    """Each of these would take hours."""
+    args: list[object] = [
+        "evaluate",
+        "adam",
+        "sgd",
+        "--tasks",
+        "teacher",
+        "--seeds",
+        1,
+        "--threads",
+        2,
+        "--sweep-steps",
+        1,
+    ]
+    process = subprocess.Popen(
+        command(*args, "--train-steps", 1_000_000_000),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "evaluating adam" in process.stderr.readline()
+    assert "evaluating sgd" in process.stderr.readline()  # so the first has been begun
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=HUNG)
+    assert process.returncode == 130
+    assert err.endswith("nos-search evaluate: interrupted\n")
+
+
 # --- several workers -------------------------------------------------------------------------------------------------
 
 

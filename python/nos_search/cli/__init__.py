@@ -8,6 +8,7 @@ unless --download is given.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import signal
 import sqlite3
@@ -50,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = ""
     try:
         command, args = parse(sys.argv[1:] if argv is None else argv)
-        if (getattr(args, "workers", None) or 1) > 1 and getattr(args, "executor", None) in (None, "fork"):
-            # workers get ready while this process does
-            nursery.prepare(getattr(args, "threads", None) or 1)
+        if _forks(args):
+            nursery.prepare(getattr(args, "threads", None) or 1)  # workers get ready while this process does
         module = import_module(f".{command}", __name__)
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # from here on Ctrl-C is an exception: see __main__.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -82,6 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _said(command, f"{place}{error.strerror or error}{what_to_do}", _FAILED)
     finally:
         nursery.discard()
+
+
+def _forks(args: argparse.Namespace) -> bool:
+    """Tells whether a command asks for several workers that are forked. A resumed run may find otherwise."""
+    several = (getattr(args, "workers", None) or 1) > 1 and (getattr(args, "threads", None) or 1) > 0
+    on_cpu = getattr(args, "device", None) in (None, "cpu")
+    return several and on_cpu and getattr(args, "executor", None) in (None, "fork")
 
 
 def _said(command: str, message: str, status: int) -> int:

@@ -23,7 +23,7 @@ from ..store.record import Record
 from ..task import SCORES, Task
 from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol
-from ..train.engine import engine_of, kind_of
+from ..train.engine import check_trains, engine_of, kind_of
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.native import NativeTraining
 from ..train.seeds import derive_seed
@@ -38,6 +38,7 @@ def call(args: argparse.Namespace) -> int:
     protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    check_trains(protocol.engine, tasks)
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
     record = _record(args, protocol, chosen, tasks)
     wanted = [Wanted(rule, k, seed) for k in range(len(tasks)) for rule in rules for seed in seeds]
@@ -192,7 +193,8 @@ def _show(
                 "a sweep for each run"
             )
         for task in tasks:
-            verdict = _verdict([each for each in results if each.task == task.name], args.baseline)
+            label = None if args.baseline is None else parse_rule_argument(args.baseline).label
+            verdict = _verdict([each for each in results if each.task == task.name], label)
             if verdict is not None:
                 emit(verdict, keep=True)
     if args.plot is not None and results:

@@ -112,14 +112,8 @@ class Forked(WorkerPool):
         )
 
     def _hatch(self) -> tuple[int, Connection]:
-        """Returns a new worker, from a new nursery where the old one is lost."""
-        with self._moving:
-            if self._home is None:
-                if self._books.closed:
-                    raise WorkerEndedError("the executor is closed")
-                self._home = nursery.take(self._threads)
-                self._home.furnish(self._furniture)
-            home = self._home
+        """Returns a new worker, from a new nursery where the old one is lost: that is no job's fault."""
+        home, new = self._settled()
         try:
             process, socket = home.hatch()
         except nursery.NurseryLostError:
@@ -127,8 +121,21 @@ class Forked(WorkerPool):
                 if self._home is home:
                     home.close()
                     self._home = None
-            raise
+            if new:
+                raise
+            return self._hatch()
         return process, Connection(socket.detach())
+
+    def _settled(self) -> tuple[Nursery, bool]:
+        """Returns the nursery, and whether it has just been made."""
+        with self._moving:
+            if self._home is not None:
+                return self._home, False
+            if self._books.closed:
+                raise WorkerEndedError("the executor is closed")
+            self._home = nursery.take(self._threads)
+            self._home.furnish(self._furniture)
+            return self._home, True
 
     def close(self) -> None:
         super().close()

@@ -54,7 +54,9 @@ def main(control: socket.socket) -> None:
         children -= _ended()
         if not asked:
             continue
-        word, handles, _, _ = socket.recv_fds(control, 1, 1)
+        word, handles = b"", list[int]()
+        with suppress(OSError):  # the search was killed with an answer unread
+            word, handles, _, _ = socket.recv_fds(control, 1, 1)
         if not word:
             break
         this = os.getpid()
@@ -64,7 +66,8 @@ def main(control: socket.socket) -> None:
             _work(Connection(handles[0]), ready, threads, version, this)
         children.add(child)
         os.close(handles[0])
-        control.sendall(PROCESS.pack(child))
+        with suppress(OSError):  # the search is gone, as the next word tells
+            control.sendall(PROCESS.pack(child))
     for child in children:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
@@ -107,7 +110,8 @@ def _work(connection: Connection, ready: Loader, threads: int, version: str, par
         os._exit(status)
 
 
-if __name__ == "__main__":
-    for _module in sys.argv[2:]:
-        import_module(_module)
+def begin() -> None:
+    """Is the life of this process. Its arguments are the socket's number, and modules to import beforehand."""
+    for module in sys.argv[2:]:
+        import_module(module)
     main(socket.socket(fileno=int(sys.argv[1])))

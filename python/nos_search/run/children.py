@@ -12,6 +12,7 @@ from ..rules import CompiledRule
 from ..task import Task
 from ..train.child import Outcome, ScoringProtocol, score
 from ..train.device import check_device
+from ..train.engine import check_trains
 from ..train.promotion import Promotion, promote
 from .config import RunConfig
 
@@ -54,6 +55,7 @@ def scorer(config: RunConfig, task: Task) -> ChildScorer:
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
     """Returns the executor that the configuration asks for. `task` is loaded already, for trainings in this process."""
+    check_trains(config.engine, [task])  # a run may be resumed on another machine
     name, loader = config.executor_name, _loader(config, task)
     workers = Workers(
         config.workers,

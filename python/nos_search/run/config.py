@@ -24,7 +24,7 @@ from ..task import SCORES, TASKS, Task, load
 from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
-from ..train.engine import Engine, engine_of
+from ..train.engine import Engine, check_trains, engine_of
 from ..train.promotion import Promotion, Rung
 from ..train.protocols import Protocol, check_protocol, paper
 from ..train.seeds import check_seed, derive_seed
@@ -169,9 +169,11 @@ class RunConfig:
 
     def in_force(self, task: Task) -> RunConfig:
         """Returns the configuration with the values of `task` and of this machine in the place of defaults, so that the
-        run is the same after another release has changed a default, or on another machine."""
+        run is the same after another release has changed a default, or on another machine.
+        Raises UsageError for an engine that cannot train its children."""
         ladder = self.make_ladder(task)
         trained = [task] if ladder is None else [each for rung in ladder.rungs for each in rung.tasks]
+        check_trains(self.engine, trained)
         return replace(
             self,
             strategy_options=self.make_strategy().options(),

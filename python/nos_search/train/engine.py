@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import choose
 from ..task.base import Task
-from .native import NativeTraining, why_not
+from .native import NativeTraining, check_kernels, why_not
 from .training import Training
 
 Engine = Literal["auto", "native", "torch"]
@@ -24,6 +24,12 @@ def engine_of(engine: Engine, tasks: Sequence[Task]) -> Engine:
     """Returns the engine that "auto" comes to on this machine, where it is the same for all these tasks."""
     found: set[Engine] = {"native" if kind_of(engine, task) is NativeTraining else "torch" for task in tasks}
     return found.pop() if engine == "auto" and len(found) == 1 else engine
+
+
+def check_trains(engine: Engine, tasks: Sequence[Task]) -> None:
+    """Raises UsageError where the engine was named and cannot train the children of these tasks on this machine."""
+    for task in tasks if engine == "native" else ():
+        check_kernels(task)
 
 
 def kind_of(engine: Engine, task: Task) -> type[Training]:

@@ -47,15 +47,20 @@ def why_not(task: Task) -> str | None:
     return None
 
 
+def check_kernels(task: Task) -> None:
+    """Raises UsageError where the kernels cannot train the child of this task."""
+    reason = why_not(task)
+    if reason is not None:
+        raise UsageError(f"--engine native: {reason}; use --engine auto or torch")
+
+
 class NativeTraining(Training):
     """A training by the kernels of nos_ext, with the attributes and methods of `Training`."""
 
     def __init__(
         self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int, decay: Decay = "none"
     ) -> None:
-        reason = why_not(task)
-        if reason is not None:
-            raise UsageError(f"--engine native: {reason}; use --engine auto or torch")
+        check_kernels(task)
         self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
         self._factor = factor(decay, total_steps)
         self._batches = Batches(task, seed)
