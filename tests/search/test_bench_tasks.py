@@ -8,7 +8,7 @@ import statistics
 import pytest
 from scipy.stats import spearmanr
 
-from nos_search.bench.tasks import random_rules
+from nos_search.bench.sample import random_rules
 from nos_search.cli import main
 from nos_search.cli.output import markdown
 from nos_search.known import RULES

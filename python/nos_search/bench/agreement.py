@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from ..bounds import check_count
 from ..errors import UsageError
-from ..gate import Funnel
 from ..rules import CompiledRule
-from ..space import Space
-from ..strategy import RandomStrategy
 from ..task import Task, load
 from ..train.child import Outcome, ScoringProtocol, score
 from ..train.engine import Engine
@@ -27,8 +25,7 @@ from ..train.evaluate import half_width
 from ..train.native import why_not
 from ..train.seeds import derive_seed
 from .base import BenchResult
-
-_DRAWN = 64  # rules that go through the gates together
+from .sample import random_rules, rank_correlation
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +54,7 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
             "diverged alone: rules that one engine trains to the end and the other does not",
         ],
     )
-    rules = accepted(options.rules, options.seed)
+    rules = random_rules(options.rules, derive_seed(options.seed, "rules"))
     for task in tasks:
         figures = _compare(rules, task, options.seed, note)
         result.figures[task.name] = figures
@@ -69,8 +66,8 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
                 f"{figures['native']:.4f}",
                 f"{figures['torch']:.4f}",
                 f"{figures['difference']:+.4f} [{low:+.4f}, {high:+.4f}]",
-                f"{figures['rank_correlation']:.3f}",
-                f"{figures['rank_correlation_of_seeds']:.3f}",
+                _shown(figures["rank_correlation"]),
+                _shown(figures["rank_correlation_of_seeds"]),
                 str(figures["diverged_alone"]),
             ]
         )
@@ -78,22 +75,11 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
     return result
 
 
-def accepted(count: int, seed: int) -> list[CompiledRule]:
-    """Returns the first random rules of the paper's space that pass the gates of a search."""
-    space = Space()
-    strategy, funnel = RandomStrategy(space, seed=seed), Funnel(space)
-    rules: list[CompiledRule] = []
-    while len(rules) < count:
-        drawn = strategy.ask(_DRAWN)
-        for verdict in funnel.admit([each.tokens for each in drawn], [each.id for each in drawn]):
-            if verdict.rule is not None:
-                rules.append(verdict.rule)
-        for each in drawn:
-            funnel.record(each.id, each.tokens)
-    return rules[:count]
+def _shown(correlation: float | None) -> str:
+    return "-" if correlation is None else f"{correlation:.3f}"
 
 
-def _compare(rules: Sequence[CompiledRule], task: Task, seed: int, note: Callable[[str], None]) -> dict[str, float]:
+def _compare(rules: Sequence[CompiledRule], task: Task, seed: int, note: Callable[[str], None]) -> dict[str, Any]:
     seeds = [derive_seed(seed, "agreement", k) for k in range(2)]
 
     def outcome(rule: CompiledRule, engine: Engine, seed: int) -> Outcome:
@@ -113,19 +99,7 @@ def _compare(rules: Sequence[CompiledRule], task: Task, seed: int, note: Callabl
         "torch": statistics.fmean(rewards[1]),
         "difference": statistics.fmean(gaps),
         "half_width": half_width(gaps) or 0.0,
-        "rank_correlation": rank_correlation(rewards[0], rewards[1]),
-        "rank_correlation_of_seeds": rank_correlation(rewards[1], rewards[2]),
+        "rank_correlation": rank_correlation(list(zip(rewards[0], rewards[1], strict=True))),
+        "rank_correlation_of_seeds": rank_correlation(list(zip(rewards[1], rewards[2], strict=True))),
         "diverged_alone": sum(a.status != b.status for a, b in zip(native, theirs, strict=True)),
     }
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Returns Spearman's rank correlation; equal values share their mean rank. It is 0 where all values are equal."""
-    first, second = _ranks(a), _ranks(b)
-    if len(set(first)) == 1 or len(set(second)) == 1:
-        return 0.0
-    return statistics.correlation(first, second)
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    return [sum(x < v for x in values) + (sum(x == v for x in values) - 1) / 2 for v in values]

@@ -22,22 +22,19 @@ import torch
 
 from ..bounds import check_count
 from ..errors import SearchError
-from ..gate import Funnel
 from ..known import RULES
 from ..rules import CompiledRule, compile_rule
-from ..space import Space
 from ..task import TASKS, Task, load
 from ..train.child import Outcome, ScoringProtocol, score, train
 from ..train.engine import check_engine, kind_of
 from ..train.seeds import derive_seed
 from .base import BenchResult
+from .sample import KNOWN, random_rules, rank_correlation
 
-_KNOWN = ("sgd", "momentum", "rmsprop", "adam", "signum", "powersign", "addsign")
 _LEARNS = 0.5  # of Adam's reward, at least
 _BEST = 4  # one random rule in so many: the number of the best that are compared
 _LONG_SEEDS = 2
 _NEAR = math.sqrt(10)  # from one learning rate of the long training to the next
-_BATCH = 256  # strings for the gates at a time
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +58,11 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
     torch.set_num_threads(1)
     drawn = random_rules(options.rules, derive_seed(options.seed, "rules"))
     result = BenchResult(
-        f"{len(_KNOWN)} known optimizers with {options.seeds} seeds, {len(drawn)} random rules with one; "
+        f"{len(KNOWN)} known optimizers with {options.seeds} seeds, {len(drawn)} random rules with one; "
         f"long: {options.times} times the steps, with decay",
         [
             "task",
-            *(RULES[name].label for name in _KNOWN),
+            *(RULES[name].label for name in KNOWN),
             "seeds",
             "median",
             "tenth",
@@ -92,19 +89,6 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
     return result
 
 
-def random_rules(count: int, seed: int) -> list[CompiledRule]:
-    """Returns rules of the paper's space that pass the gates, all different, and none of them a known optimizer."""
-    space, generator = Space(), torch.Generator().manual_seed(seed)
-    known = {RULES[name].update for name in _KNOWN}
-    funnel, found = Funnel(space), list[CompiledRule]()
-    while len(found) < count:
-        for verdict in funnel.admit([space.sample(generator) for _ in range(_BATCH)]):
-            if verdict.rule is not None and verdict.rule.text not in known:
-                funnel.record(len(found), verdict.tokens)
-                found.append(verdict.rule)
-    return found[:count]
-
-
 @dataclass(frozen=True)
 class _Scored:
     """A rule with the outcomes of its short trainings, one for each seed."""
@@ -124,7 +108,7 @@ def measure(task: Task, drawn: Sequence[CompiledRule], options: argparse.Namespa
     start = time.process_time()
     known = {
         name: _Scored(RULES[name].update, [_short(f"({RULES[name].update})", task, protocol, seed) for seed in seeds])
-        for name in _KNOWN
+        for name in KNOWN
     }
     random = [_Scored(rule.text, [score(rule, task, protocol, seed=seeds[0])]) for rule in drawn]
     spent = time.process_time() - start
@@ -139,19 +123,10 @@ def measure(task: Task, drawn: Sequence[CompiledRule], options: argparse.Namespa
         "known": {name: [outcome.reward for outcome in each.outcomes] for name, each in known.items()},
         "random": {each.rule: each.reward for each in random},
         "long": {each.rule: end for each, end in zip(fit, long, strict=True)},
-        "order": _correlation(pairs),
-        "order_of_best": _correlation(pairs[: len(random) // _BEST]),
-        "seconds": spent / (len(_KNOWN) * len(seeds) + len(random)),
+        "order": rank_correlation(pairs),
+        "order_of_best": rank_correlation(pairs[: len(random) // _BEST]),
+        "seconds": spent / (len(KNOWN) * len(seeds) + len(random)),
     }
-
-
-def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Returns Spearman's rank correlation, or None where too few numbers differ."""
-    from scipy.stats import spearmanr  # type: ignore[import-untyped]
-
-    if len(pairs) < 3 or any(len({*side}) == 1 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def _short(text: str, task: Task, protocol: ScoringProtocol, seed: int) -> Outcome:
