@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cmath>
 #include <optional>
 
@@ -52,6 +53,20 @@ std::vector<child::LayerSpec> read_layers(const std::vector<std::pair<std::strin
   return out;
 }
 
+// Holds a child for one call. A call may release the GIL, and then another thread must not touch what it works on.
+class Hold {
+ public:
+  explicit Hold(std::atomic<bool>& held) : held_(held) {
+    if (held_.exchange(true)) throw std::runtime_error("another thread is using this Child; give each thread its own");
+  }
+  ~Hold() { held_ = false; }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  std::atomic<bool>& held_;
+};
+
 class PyChild {
  public:
   PyChild(const std::vector<std::pair<std::string, int>>& layers, const std::string& kind,
@@ -59,6 +74,7 @@ class PyChild {
       : input_(read_input(kind, sizes)), child_(input_, read_layers(layers), batch) {}
 
   void set_weights(const std::vector<Numbers>& arrays) {
+    const Hold hold(held_);
     if (arrays.size() != child_.shapes().size())
       throw std::invalid_argument("weights has " + std::to_string(arrays.size()) + " arrays; the network has " +
                                   std::to_string(child_.shapes().size()));
@@ -77,13 +93,17 @@ class PyChild {
     return arrays([](const child::Weight& w) { return w.gradient; });
   }
   void set_running(const std::vector<Numbers>& arrays) {
-    for (size_t i = 0; i < arrays.size() && i < child_.running_sizes().size(); ++i) {
+    const Hold hold(held_);
+    if (arrays.size() != child_.running_sizes().size())
+      throw std::invalid_argument("running has " + std::to_string(arrays.size()) + " arrays; the network has " +
+                                  std::to_string(child_.running_sizes().size()));
+    for (size_t i = 0; i < arrays.size(); ++i)
       if (arrays[i].size() != child_.running_sizes()[i])
         throw std::invalid_argument("running[" + std::to_string(i) + "] has another size");
-      std::copy_n(arrays[i].data(), arrays[i].size(), child_.running()[i]);
-    }
+    for (size_t i = 0; i < arrays.size(); ++i) std::copy_n(arrays[i].data(), arrays[i].size(), child_.running()[i]);
   }
   py::list running() const {
+    const Hold hold(held_);
     py::list out;
     for (size_t i = 0; i < child_.running_sizes().size(); ++i)
       out.append(Numbers(child_.running_sizes()[i], child_.running()[i]));
@@ -91,6 +111,7 @@ class PyChild {
   }
 
   void begin(py::object program, double lr, std::optional<double> total_steps, uint64_t seed) {
+    const Hold hold(held_);
     const auto& p = program.cast<const Program&>();
     if (p.uses_total_steps() && !total_steps)
       throw std::invalid_argument("total_steps is None; rule '" + p.name() + "' reads T");
@@ -150,8 +171,12 @@ class PyChild {
 
   py::tuple run(const py::array& x, const Integers& y, const Order& order, double limit,
                 const std::vector<double>& rates) {
+    const Hold hold(held_);
     if (!training_) throw std::logic_error("call begin() first");
     const int64_t steps = order.size() / child_.batch();
+    if (order.size() % child_.batch())
+      throw std::invalid_argument("order has " + std::to_string(order.size()) + " examples; pass a multiple of " +
+                                  std::to_string(child_.batch()) + ", the batch");
     if (!rates.empty() && static_cast<int64_t>(rates.size()) != steps)
       throw std::invalid_argument("rates has " + std::to_string(rates.size()) + " learning rates; order has " +
                                   std::to_string(steps) + " batches");
@@ -165,6 +190,7 @@ class PyChild {
     return py::make_tuple(progress.steps, progress.loss, progress.alive);
   }
   py::tuple evaluate(const py::array& x, const Integers& y) {
+    const Hold hold(held_);
     const child::Examples data = read(x, y);
     for (int64_t i = 0; i < data.count; ++i) check_example(data, i);
     child::Loss loss;
@@ -175,19 +201,24 @@ class PyChild {
     return py::make_tuple(loss.sum, loss.right, loss.counted);
   }
   double loss(const py::array& x, const Integers& y, const Order& index, float momentum) {
+    const Hold hold(held_);
     const child::Examples data = read(x, y);
     check_order(index, data);
     if (index.size() < 1 || index.size() > child_.batch()) throw std::invalid_argument("index: 1 to batch examples");
     const child::Loss out = child_.gradients(data, {index.data(), static_cast<size_t>(index.size())}, momentum);
     return out.sum / static_cast<double>(std::max<int64_t>(out.counted, 1));
   }
-  size_t memory() const { return child_.memory() + (training_ ? training_->memory() : 0); }
+  size_t memory() const {
+    const Hold hold(held_);
+    return child_.memory() + (training_ ? training_->memory() : 0);
+  }
   double multiply_adds() const { return child_.multiply_adds(); }
   const std::vector<std::vector<int64_t>>& shapes() const { return child_.shapes(); }
 
  private:
   template <class Get>
   py::list arrays(const Get& get) const {
+    const Hold hold(held_);
     py::list out;
     for (size_t i = 0; i < child_.shapes().size(); ++i)
       out.append(Numbers(child_.shapes()[i], get(child_.weights()[i])));
@@ -198,6 +229,7 @@ class PyChild {
   child::Child child_;
   std::optional<child::Training> training_;
   py::object program_;
+  mutable std::atomic<bool> held_ = false;
 };
 
 }  // namespace

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <new>
 #include <stdexcept>
+
+#include "../ops/float_environment.h"
 
 namespace nos::child {
 
@@ -48,6 +51,7 @@ std::span<const LayerInfo> layer_table() {
 
 Floats::Floats(size_t count) : size_(count) {
   if (!count) return;
+  if (count > static_cast<size_t>(std::numeric_limits<int>::max())) throw TooLarge();
   const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
   data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
   if (!data_) throw std::bad_alloc();
@@ -76,8 +80,11 @@ const Kernels& kernels_or_throw() {
   return *found;
 }
 
+constexpr const char* kTogether = "layers: norm_pool must follow each convolution, and nothing else";
+
 int padded(int batch) {
   if (batch < 1) throw std::invalid_argument("batch is " + std::to_string(batch) + "; pass at least 1");
+  if (batch > std::numeric_limits<int>::max() - kLanes) throw TooLarge();
   return (batch + kLanes - 1) / kLanes * kLanes;
 }
 
@@ -95,8 +102,14 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
                              : Image{nullptr, input.height, input.width, input.channels, 0, lanes_};
   if (shape.height < 1 || shape.width < 1 || shape.channels < 1)
     throw std::invalid_argument("input: every size must be 1 or more");
+  if (input.tokens && input.vocabulary < 1)
+    throw std::invalid_argument("input: the vocabulary is " + std::to_string(input.vocabulary) + "; pass 1 or more");
+  require_countable({std::max(input.vocabulary, 1), 4 * kLanes});
   activations_.push_back(shape);
   for (const LayerSpec& spec : layers) {
+    // with room for a border, for the sums of a convolution, and for the gates of recurrent units
+    require_countable({shape.height, shape.width, shape.channels, lanes_});
+    require_countable({std::max(spec.number, 1), 4, lanes_});
     layers_.push_back(make_layer(spec, {kernels_, input_, shape, lanes_}));
     Layer& layer = *layers_.back();
     const bool given_tokens = input.tokens && layers_.size() == 1;
@@ -104,6 +117,8 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
       throw std::invalid_argument(std::string(layer_table()[spec.kind].name) +
                                   (given_tokens ? ": cannot read tokens; begin with embedding or text_gru"
                                                 : ": wants tokens, which only the first layer of a text is given"));
+    const bool wanted = layers_.size() > 1 && layers_[layers_.size() - 2]->wants_positive_gradient();
+    if (wanted != layer.gives_positive_gradient()) throw std::invalid_argument(kTogether);
     activations_.back().border = layer.border();
     shape = layer.shape();
     shape.lanes = lanes_;
@@ -113,6 +128,7 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
     for (auto& w : layer.weights()) shapes_.push_back(std::move(w));
     for (const int64_t n : layer.running()) running_sizes_.push_back(n);
   }
+  if (layers_.back()->wants_positive_gradient()) throw std::invalid_argument(kTogether);
   if (shape.height != 1 || (shape.width != 1 && !input.tokens))
     throw std::invalid_argument("layers: the last one must give one number per class");
   if (input_.tokens) activations_[0].channels = 0;  // tokens are no activation
@@ -220,6 +236,7 @@ Loss Child::loss(int examples, bool gradient) {
 }
 
 Loss Child::gradients(const Examples& data, std::span<const int64_t> index, float momentum) {
+  const FloatEnvironment environment;
   const int examples = static_cast<int>(index.size());
   gather(data, index.data(), 0, examples);
   forward(examples, true, momentum);
@@ -244,6 +261,7 @@ Loss Child::gradients(const Examples& data, std::span<const int64_t> index, floa
 }
 
 Loss Child::evaluate(const Examples& data, int64_t first, int64_t last) {
+  const FloatEnvironment environment;
   Loss out{0, 0, 0};
   for (; first < last; first += batch_) {
     const int examples = static_cast<int>(std::min<int64_t>(batch_, last - first));

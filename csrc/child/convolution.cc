@@ -44,12 +44,15 @@ class Convolution final : public Layer {
         filters_(filters),
         by_points_(points_pay(height_, width_, channels_, filters)),
         packed_(pairs() * (by_points_ ? 16 : 9)),
-        sums_(by_points_ ? size_t{16} * static_cast<size_t>((channels_ + filters) * place.lanes + 2 * kLanes + filters)
+        sums_(by_points_ ? size_t{16} * ((static_cast<size_t>(channels_) + static_cast<size_t>(filters)) *
+                                             static_cast<size_t>(place.lanes) +
+                                         2 * kLanes + static_cast<size_t>(filters))
                          : (packed_.size() + static_cast<size_t>(filters)) * kLanes) {}
 
   Image shape() const override { return {nullptr, height_, width_, filters_, 0, 0}; }
   std::vector<std::vector<int64_t>> weights() const override { return {{filters_, channels_, 3, 3}, {filters_}}; }
   int border() const override { return 1; }
+  bool wants_positive_gradient() const override { return true; }
   double multiply_adds() const override { return 9.0 * height_ * width_ * channels_ * filters_; }
   size_t memory() const override { return (packed_.size() + sums_.size()) * sizeof(float); }
 

@@ -1,7 +1,9 @@
 // Owns Layer: a part of a child network for one batch size, forward and backward. A child trains by calling its layers
 // in order, so a layer knows nothing of the others but the shapes beside it.
 #pragma once
+#include <initializer_list>
 #include <memory>
+#include <new>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -10,7 +12,22 @@
 
 namespace nos::child {
 
-// Memory that starts at a cache line and holds zeros at first.
+// The error that a network needs more memory than its kernels can count the numbers of.
+class TooLarge : public std::bad_alloc {
+ public:
+  const char* what() const noexcept override {
+    return "the network needs more than 8 GB in one piece (2^31 numbers); pass fewer examples per batch or smaller "
+           "layers";
+  }
+};
+// Throws TooLarge where a product of sizes is 2^31 or more. Kernels count numbers with an int.
+inline void require_countable(std::initializer_list<int> sizes) {
+  double product = 1;
+  for (const int size : sizes) product *= size;
+  if (product >= 2147483648.0) throw TooLarge();
+}
+
+// Memory that starts at a cache line and holds zeros at first. It may hold fewer than 2^31 numbers.
 class Floats {
  public:
   Floats() = default;
@@ -58,6 +75,11 @@ class Layer {
   virtual std::vector<int64_t> running() const { return {}; }  // numbers that evaluation uses in place of the batch's
   virtual bool reads_tokens() const { return false; }          // in place of an activation
   virtual int border() const { return 0; }  // that it reads around its input, and around its result's gradient
+  // Whether the gradient that backward() is given must have passed through the positive part of its result already, and
+  // whether backward() passes the gradient of its input through the positive part of that input. Where a layer wants
+  // the one, the layer behind it must do the other.
+  virtual bool wants_positive_gradient() const { return false; }
+  virtual bool gives_positive_gradient() const { return false; }
   // Whether the gradient of its input may lie in the memory of the input, which nobody reads after its backward pass.
   virtual bool in_place() const { return false; }
   virtual double multiply_adds() const { return 0; }  // forward, of one example, without shortcuts

@@ -22,6 +22,7 @@ class NormPool final : public Layer {
   std::vector<std::vector<int64_t>> weights() const override { return {{in_.channels}, {in_.channels}}; }
   std::vector<int64_t> running() const override { return {in_.channels, in_.channels}; }
   bool in_place() const override { return true; }
+  bool gives_positive_gradient() const override { return true; }
   size_t memory() const override { return (lanes_.size() + sums_.size() + 2 * n()) * sizeof(float); }
 
   void forward(const Pass& pass) override {

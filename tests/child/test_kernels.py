@@ -6,6 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -311,7 +313,7 @@ def test_what_is_read_is_looked_at_and_nothing_else(name: str, wrong: str, messa
         ([("linear", 0)], "image", (1, 2, 2), r"layers\[0\]: outputs is 0"),
         ([("lineal", 3)], "image", (1, 2, 2), r"layers\[0\] is 'lineal', which is no layer"),
         ([], "image", (1, 2, 2), "layers is empty"),
-        ([("convolution", 3)], "image", (1, 2, 2), "must give one number per class"),
+        ([("convolution", 3), ("norm_pool", 0)], "image", (1, 4, 4), "must give one number per class"),
         ([("norm_pool", 0)], "image", (1, 1, 4), "below 2x2"),
         ([("embedding", 3)], "image", (1, 2, 2), "wants tokens"),
         ([("convolution", 3)], "tokens", (4, 5), "wants images"),
@@ -340,3 +342,99 @@ def test_memory_is_bounded_and_told() -> None:
     gates = 64 * 4 * 96 * 32 * 4  # positions, gates, units, examples, bytes
     child = _C.Child(language(1, 96, 60), "tokens", (64, 60), 32)
     assert 2 * gates < child.memory < 3 * gates
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "sizes", "message"),
+    [
+        ([("convolution", 3), ("linear", 2)], "image", (1, 1, 1), "norm_pool must follow each convolution"),
+        ([("convolution", 3), *convnet(1, 3, 2)], "image", (1, 4, 4), "norm_pool must follow each convolution"),
+        ([("convolution", 3)], "image", (1, 1, 1), "norm_pool must follow each convolution"),
+        ([("norm_pool", 0), ("linear", 2)], "image", (1, 2, 2), "and nothing else"),
+        ([("embedding", 3), ("linear", 2)], "tokens", (4, 0), "the vocabulary is 0"),
+        ([("embedding", 3), ("linear", 2)], "tokens", (4, -5), "the vocabulary is -5"),
+    ],
+)
+def test_networks_whose_gradients_would_be_wrong(
+    layers: Layers, kind: str, sizes: tuple[int, ...], message: str
+) -> None:
+    """A convolution leaves the gradient through its positive part to the norm_pool behind it."""
+    with pytest.raises(ValueError, match=message):
+        _C.Child(layers, kind, sizes, 4)
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "sizes", "batch"),
+    [
+        ([("linear", 2)], "image", (1, 1, 1), 2**31 - 1),
+        ([("linear", 2)], "image", (2**16, 2**16, 2**16), 1),
+        ([("linear", 2**31 - 1)], "image", (1, 1, 1), 1),
+        ([("linear", 2**20), ("relu", 0), ("linear", 2**20)], "image", (1, 1, 1), 1),
+        (convnet(1, 2**25, 2), "image", (1, 2, 2), 16),
+        (language(1, 2**29, 2), "tokens", (1, 2), 1),
+        (language(1, 1, 2), "tokens", (1, 2**31 - 1), 1),
+        (language(1, 2, 2), "tokens", (2**31 - 1, 2), 1),
+    ],
+)
+def test_networks_beyond_all_memory(layers: Layers, kind: str, sizes: tuple[int, ...], batch: int) -> None:
+    with pytest.raises(MemoryError):
+        _C.Child(layers, kind, sizes, batch)
+
+
+@pytest.mark.parametrize("pixel", range(4))
+def test_a_pixel_that_is_no_number_is_not_lost(pixel: int) -> None:
+    """Wherever in its square it lies, as in torch. It comes from an infinite pixel and a scale of zero, so the other
+    pixels of the square stay numbers."""
+    child = _C.Child(convnet(1, 2, 3), "image", (1, 2, 2), 1)
+    weights = [np.ones(shape, np.float32) for shape in child.shapes]
+    weights[0][:] = 0
+    weights[0][:, :, 1, 1] = 1e30
+    weights[2][:] = 0
+    child.set_weights(weights)
+    x, y = np.zeros((1, 1, 2, 2), np.float32), np.zeros(1, np.int32)
+    assert np.isfinite(child.evaluate(x, y)[0])
+    x.flat[pixel] = 1e30
+    assert np.isnan(child.evaluate(x, y)[0])
+
+
+def test_subnormals_count_whatever_the_caller_s_thread_does_with_them() -> None:
+    child, _, x, y, index = make("mlp")
+    x *= np.float32(1e-39)
+    want = child.loss(x, y, index), [g.tobytes() for g in child.gradients()]
+    assert torch.set_flush_denormal(True)
+    try:
+        got = child.loss(x, y, index), [g.tobytes() for g in child.gradients()]
+    finally:
+        torch.set_flush_denormal(False)
+    assert got == want
+
+
+def test_two_threads_may_not_use_one_child() -> None:
+    child, _, x, y, index = make("digits")
+    child.begin(nos_ext.compile_rule("g"), 0.01, None, 0)
+    order = np.tile(index, 2000)
+    other = threading.Thread(target=lambda: child.run(x, y, order, 1e9))
+    other.start()
+    time.sleep(0.01)
+    assert other.is_alive()
+    with pytest.raises(RuntimeError, match="another thread is using this Child"):
+        child.begin(nos_ext.compile_rule("g"), 0.01, None, 0)
+    other.join()
+    assert child.run(x, y, index, 1e9)[0] == 1
+
+
+def test_running_statistics_of_another_network_are_refused() -> None:
+    child, *_ = make("digits")
+    before = child.running()
+    changed = [np.full_like(r, 7) for r in before]
+    for wrong in (changed[:3], [*changed, changed[0]], [*changed[:3], changed[3][:2]]):
+        with pytest.raises(ValueError, match="running"):
+            child.set_running(wrong)
+    assert all(map(np.array_equal, child.running(), before))
+
+
+def test_an_order_that_ends_within_a_batch_is_refused() -> None:
+    child, _, x, y, index = make("digits")
+    child.begin(nos_ext.compile_rule("g"), 0.1, None, 0)
+    with pytest.raises(ValueError, match="order has 150 examples; pass a multiple of 100"):
+        child.run(x, y, np.append(index, index[:50]), 1e4)

@@ -57,10 +57,13 @@ void norm_pool(const Image& in, const Channel* channels, const Image& out) {
       for (int f = 0, i = 0; f < in.channels; ++f) {
         const M scale = splat(channels[f].scale), shift = splat(channels[f].shift);
         for (const int end = i + in.lanes; i < end; i += kWidth) {
-          M best = fma(load(from.at[0] + i), scale, shift);
-#pragma GCC unroll 3
-          for (int k = 1; k < 4; ++k) best = max(best, fma(load(from.at[k] + i), scale, shift));
-          store(to + i, best);
+          M x[4];
+#pragma GCC unroll 4
+          for (int k = 0; k < 4; ++k) x[k] = fma(load(from.at[k] + i), scale, shift);
+          // max() gives its second argument where one is NaN; a NaN in a square must stay, as in torch
+          const M upper = select(unordered(x[0], x[1]), x[0] + x[1], max(x[0], x[1]));
+          const M lower = select(unordered(x[2], x[3]), x[2] + x[3], max(x[2], x[3]));
+          store(to + i, select(unordered(upper, lower), upper + lower, max(upper, lower)));
         }
       }
     }
