@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 import nos_ext
 from nos_ext import _C
 from tests.reference.child import LAYERS, MOMENTUM, loss_and_gradients
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(_C.child_kernels() is None, reason="needs fused multiply-adds")
 
@@ -415,10 +415,17 @@ def test_two_threads_may_not_use_one_child() -> None:
     order = np.tile(index, 2000)
     other = threading.Thread(target=lambda: child.run(x, y, order, 1e9))
     other.start()
-    time.sleep(0.01)
-    assert other.is_alive()
-    with pytest.raises(RuntimeError, match="another thread is using this Child"):
-        child.begin(nos_ext.compile_rule("g"), 0.01, None, 0)
+
+    def refused() -> bool:
+        try:
+            child.set_running(child.running())
+        except RuntimeError as error:
+            assert "another thread is using this Child" in str(error)
+            return True
+        assert other.is_alive(), "it trained to the end unseen"
+        return False
+
+    wait_until(refused, pause=0.0)
     other.join()
     assert child.run(x, y, index, 1e9)[0] == 1
 
