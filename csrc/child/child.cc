@@ -68,6 +68,13 @@ std::unique_ptr<Layer> make_layer(const LayerSpec& spec, const LayerPlace& place
   throw std::invalid_argument("layers: unknown kind " + std::to_string(spec.kind));
 }
 
+// Whether the first two layers cost less in one. Then a token's row is multiplied once and not for every example, but
+// the products must be gathered, which is worth it from about two examples for each token on.
+bool is_text_linear(std::span<const LayerSpec> layers, const Input& input, int batch) {
+  return input.tokens && layers.size() > 1 && layers[0].kind == LayerSpec::embedding &&
+         layers[1].kind == LayerSpec::linear && 2 * input.vocabulary <= batch;
+}
+
 const Kernels& kernels_or_throw() {
   const Kernels* found = kernels();
   if (!found)
@@ -96,8 +103,15 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
   if (shape.height < 1 || shape.width < 1 || shape.channels < 1)
     throw std::invalid_argument("input: every size must be 1 or more");
   activations_.push_back(shape);
-  for (const LayerSpec& spec : layers) {
-    layers_.push_back(make_layer(spec, {kernels_, input_, shape, lanes_}));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LayerSpec& spec = layers[i];
+    const LayerPlace place{kernels_, input_, shape, lanes_};
+    if (i == 0 && is_text_linear(layers, input, batch)) {
+      layers_.push_back(make_text_linear(place, spec.number, layers[1].number));
+      ++i;
+    } else {
+      layers_.push_back(make_layer(spec, place));
+    }
     Layer& layer = *layers_.back();
     const bool given_tokens = input.tokens && layers_.size() == 1;
     if (layer.reads_tokens() != given_tokens)
