@@ -72,6 +72,13 @@ std::unique_ptr<Layer> make_layer(const LayerSpec& spec, const LayerPlace& place
   throw std::invalid_argument("layers: unknown kind " + std::to_string(spec.kind));
 }
 
+// Whether the first two layers cost less in one. Then a token's row is multiplied once and not for every example, but
+// the products must be gathered, which is worth it from about two examples for each token on.
+bool is_text_linear(std::span<const LayerSpec> layers, const Input& input, int batch) {
+  return input.tokens && layers.size() > 1 && layers[0].kind == LayerSpec::embedding &&
+         layers[1].kind == LayerSpec::linear && 2 * input.vocabulary <= batch;
+}
+
 const Kernels& kernels_or_throw() {
   const Kernels* found = kernels();
   if (!found)
@@ -106,11 +113,19 @@ Child::Child(const Input& input, std::span<const LayerSpec> layers, int batch)
     throw std::invalid_argument("input: the vocabulary is " + std::to_string(input.vocabulary) + "; pass 1 or more");
   require_countable({std::max(input.vocabulary, 1), 4 * kLanes});
   activations_.push_back(shape);
-  for (const LayerSpec& spec : layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LayerSpec& spec = layers[i];
+    const LayerPlace place{kernels_, input_, shape, lanes_};
     // with room for a border, for the sums of a convolution, and for the gates of recurrent units
     require_countable({shape.height, shape.width, shape.channels, lanes_});
     require_countable({std::max(spec.number, 1), 4, lanes_});
-    layers_.push_back(make_layer(spec, {kernels_, input_, shape, lanes_}));
+    if (i == 0 && is_text_linear(layers, input, batch)) {
+      const int outputs = layers[++i].number;
+      require_countable({std::max(outputs, 1), 4, lanes_});
+      layers_.push_back(make_text_linear(place, spec.number, outputs));
+    } else {
+      layers_.push_back(make_layer(spec, place));
+    }
     Layer& layer = *layers_.back();
     const bool given_tokens = input.tokens && layers_.size() == 1;
     if (layer.reads_tokens() != given_tokens)

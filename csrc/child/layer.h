@@ -111,6 +111,8 @@ struct LayerPlace {
 #define NOS_LAYER(id, name, number, doc) std::unique_ptr<Layer> make_##id(const LayerPlace& place, int number_);
 #include "layers.def"
 #undef NOS_LAYER
+// An embedding and the linear layer after it, in one, for where a batch has many examples for each token.
+std::unique_ptr<Layer> make_text_linear(const LayerPlace& place, int width, int outputs);
 
 // The kernels of this machine, or null where it has no fused multiply-add.
 const Kernels* kernels();

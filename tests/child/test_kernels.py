@@ -52,6 +52,8 @@ CASES: dict[str, tuple[Layers, str, tuple[int, ...], int]] = {
     "widths": ([("embedding", 7), ("gru", 18), ("gru", 5), ("position_linear", 9)], "tokens", (12, 30), 50),
     "a class for a text": ([("embedding", 8), ("relu", 0), ("gru", 20), ("linear", 4)], "tokens", (6, 11), 16),
     "narrow text": ([("embedding", 5), ("linear", 9)], "tokens", (3, 7), 21),
+    "few texts": ([("embedding", 6), ("linear", 9)], "tokens", (4, 40), 21),
+    "texts of one character": ([("embedding", 6), ("linear", 33), ("relu", 0), ("linear", 3)], "tokens", (2, 1), 7),
     "only a matrix": ([("linear", 7)], "image", (2, 3, 3), 20),
 }
 
@@ -156,7 +158,7 @@ def test_a_mean_of_many_deviations() -> None:
         np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
-@pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("deep language", 5), ("wide language", 33)])
+@pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("text", 50), ("deep language", 5), ("wide language", 33)])
 def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     """What lies in the lanes of an earlier batch does not count."""
     child, _, x, y, index = make(name)
@@ -374,6 +376,8 @@ def test_networks_whose_gradients_would_be_wrong(
         (language(1, 2**29, 2), "tokens", (1, 2), 1),
         (language(1, 1, 2), "tokens", (1, 2**31 - 1), 1),
         (language(1, 2, 2), "tokens", (2**31 - 1, 2), 1),
+        ([("embedding", 2**20), ("linear", 2**20)], "tokens", (64, 2), 4),
+        ([("embedding", 2), ("linear", 2**31 - 1)], "tokens", (2, 2), 4),
     ],
 )
 def test_networks_beyond_all_memory(layers: Layers, kind: str, sizes: tuple[int, ...], batch: int) -> None:

@@ -67,4 +67,38 @@ void collect(Strip gradient, int positions, int lanes, int examples, const int32
     }
 }
 
+void take_sums(const float* table, int row, const float* start, int filters, const int32_t* tokens, int positions,
+               int lanes, float* out) {
+  const int step = row_of(filters);
+  for (int v = 0; v < lanes; v += kWidth)
+    for (int f = 0; f < filters; f += kWidth) {
+      M square[kWidth];
+#pragma GCC unroll 16
+      for (int l = 0; l < kWidth; ++l) square[l] = load(start + f);
+      for (int p = 0; p < positions; ++p) {
+        const int32_t* here = tokens + static_cast<ptrdiff_t>(p) * lanes + v;
+        const float* from = table + static_cast<ptrdiff_t>(p) * step + f;
+#pragma GCC unroll 16
+        for (int l = 0; l < kWidth; ++l) square[l] = square[l] + load(from + static_cast<ptrdiff_t>(here[l]) * row);
+      }
+      turn(square);
+      put_rows(square, out + static_cast<ptrdiff_t>(f) * lanes + v, lanes, filters - f);
+    }
+}
+
+// One position after the other: its part of the table stays in the first cache.
+void collect_sums(const float* gradient, int filters, int lanes, int examples, const int32_t* tokens, int positions,
+                  int vocabulary, float* turned, float* table, int row) {
+  const int step = row_of(filters);
+  turn_matrix(gradient, lanes, filters, examples, turned, step);
+  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(vocabulary) * row; ++i) table[i] = 0;
+  for (int p = 0; p < positions; ++p)
+    for (int e = 0; e < examples; ++e) {
+      const float* from = turned + static_cast<ptrdiff_t>(e) * step;
+      float* to = table + static_cast<ptrdiff_t>(tokens[static_cast<ptrdiff_t>(p) * lanes + e]) * row +
+                  static_cast<ptrdiff_t>(p) * step;
+      for (int f = 0; f < step; f += kWidth) add(to + f, load(from + f));
+    }
+}
+
 }  // namespace nos::child::NOS_CHILD_ISA
