@@ -1,6 +1,7 @@
 # nos_engine: everything of csrc/ but bind/, as one static library without Python and without torch.
 add_library(nos_engine STATIC
-  csrc/program/program.cc csrc/program/names.cc csrc/program/verify.cc csrc/program/disasm.cc
+  csrc/program/program.cc csrc/program/names.cc csrc/program/passes.cc
+  csrc/program/verify.cc csrc/program/disasm.cc
   csrc/program/analysis.cc
   csrc/plan/plan.cc
   csrc/child/child.cc csrc/child/training.cc csrc/child/convolution.cc csrc/child/norm_pool.cc csrc/child/linear.cc

@@ -19,7 +19,7 @@ namespace {
 py::dict build_info() {
   py::dict out;
   out["version"] = NOS_VERSION;
-  out["bytecode_version"] = bytecode::kVersion;
+  out["bytecode_version"] = bytecode::kWithReductions;
   out["compiler"] = "g++ " __VERSION__;
   for (const auto& [backend, facts] : facts_of_backends()) {
     py::dict about;

@@ -23,6 +23,10 @@ const char* domain_name(Domain d) {
       return "scalar";
     case Domain::random:
       return "random";
+    case Domain::reduce:
+      return "reduce";
+    case Domain::global:
+      return "global";
   }
   throw std::logic_error("a domain without a name");
 }

@@ -20,6 +20,8 @@ enum class Op : uint8_t {
 #define NOS_ROW_any NOS_ONE
 #define NOS_ROW_scalar NOS_NONE
 #define NOS_ROW_random NOS_ONE
+#define NOS_ROW_reduce NOS_NONE
+#define NOS_ROW_global NOS_NONE
 enum class ElementOp : uint8_t {  // of the per-element code
 #include "ops.def"
 };
@@ -39,14 +41,25 @@ enum class ScalarOp : uint8_t {  // of the scalar code
 enum class RandomOp : uint8_t {
 #include "ops.def"
 };
+#undef NOS_ROW_random
+#undef NOS_ROW_reduce
+#undef NOS_ROW_global
+#define NOS_ROW_random NOS_NONE
+#define NOS_ROW_reduce NOS_ONE
+#define NOS_ROW_global NOS_ONE
+enum class ReduceOp : uint8_t {
+#include "ops.def"
+};
 #undef NOS_ROW_any
 #undef NOS_ROW_scalar
 #undef NOS_ROW_random
+#undef NOS_ROW_reduce
+#undef NOS_ROW_global
 #undef NOS_OP
 #undef NOS_NONE
 #undef NOS_ONE
 
-enum class Domain : uint8_t { any, scalar, random };  // see ops.def
+enum class Domain : uint8_t { any, scalar, random, reduce, global };  // see ops.def
 
 struct OpInfo {
   std::string_view name;
@@ -67,6 +80,7 @@ inline constexpr std::array kOps = {
 inline constexpr int kNumOps = static_cast<int>(kOps.size());
 
 constexpr const OpInfo& info(Op op) { return kOps[static_cast<size_t>(op)]; }
+constexpr bool is_reduction(Op op) { return info(op).domain == Domain::reduce || info(op).domain == Domain::global; }
 
 namespace detail {
 constexpr bool table_is_sound() {

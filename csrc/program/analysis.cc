@@ -17,7 +17,7 @@ std::vector<int> inputs_that_move(std::span<const Operand> outputs, int num_inpu
 Uses::Uses(const Program& program)
     : reads(static_cast<size_t>(program.num_values())),
       last_read(reads.size(), kNever),
-      scalar_is_read(static_cast<size_t>(program.num_scalars())) {
+      scalar_is_read(static_cast<size_t>(program.num_uniforms())) {
   const auto read = [&](Operand o, int by) {
     const auto id = static_cast<size_t>(o.id());
     if (o.is_scalar()) {
@@ -29,8 +29,8 @@ Uses::Uses(const Program& program)
   };
   for (const Operand o : program.outputs()) read(o, kByOutput);
   for (int pc = static_cast<int>(program.code().size()); pc-- > 0;) {
-    if (!is_live(program.first_instr_value() + pc)) continue;
     const Instr& i = program.code()[static_cast<size_t>(pc)];
+    if (!is_live(program.first_instr_value() + pc) && !is_reduction(i.op)) continue;
     for (int k = 0; k < i.arity(); ++k) read(i.operand(k), pc);
   }
 }

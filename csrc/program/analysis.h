@@ -24,7 +24,8 @@ inline bool keeps_its_slot(std::span<const Operand> outputs, size_t k) {
 // is left out.
 std::vector<int> inputs_that_move(std::span<const Operand> outputs, int num_inputs);
 
-// Says who reads the values of a program. Instructions whose results nobody reads are dead and do not count as readers.
+// Says who reads the values of a program without reductions, or of a pass (passes.h). Instructions whose results nobody
+// reads are dead and do not count as readers, except for the reductions of a pass, which define no value.
 struct Uses {
   static constexpr int kNever = -1, kByOutput = std::numeric_limits<int>::max();
 

@@ -25,7 +25,11 @@ std::string Program::disassemble() const {
     if (id == kTotal) return "T";
     if (id < first_constant()) return hypers_[static_cast<size_t>(id - kFirstHyper)].name;
     if (id < first_scalar_instr()) return number(constants_[static_cast<size_t>(id - first_constant())]);
-    return "s" + std::to_string(id - first_scalar_instr());
+    if (id < num_scalars()) return "s" + std::to_string(id - first_scalar_instr());
+    int rest = id - num_scalars();
+    for (int s = 0; s < num_states(); ++s)
+      if (is_per_tensor(s) && rest-- == 0) return states_[static_cast<size_t>(s)];
+    return "n" + std::to_string(rest);
   };
   const auto value = [&](int id) -> std::string {
     using namespace bytecode;
@@ -48,7 +52,10 @@ std::string Program::disassemble() const {
   for (const auto& h : hypers_) out += ", " + h.name + (h.has_default ? "=" + number(h.value) : "");
   out += ")\n";
   for (size_t i = 0; i < scalar_code_.size(); ++i) out += line("s" + std::to_string(i), scalar_code_[i]);
-  for (size_t i = 0; i < code_.size(); ++i) out += line("v" + std::to_string(i), code_[i]);
+  int values = 0, numbers = 0;  // v: one per element, n: one per tensor
+  for (const Instr& i : code_)
+    out += has_reductions_ && is_tensor_instr(i) ? line("n" + std::to_string(numbers++), i)
+                                                 : line("v" + std::to_string(values++), i);
   for (size_t k = 0; k < outputs_.size(); ++k)
     out += "  " + value(k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1) + " <- " +
            operand(outputs_[k]) + "\n";

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "../ops/float_environment.h"
@@ -67,17 +68,24 @@ Program Program::parse(std::span<const uint8_t> bytes) {
   if (in.text(sizeof kMagic, "the magic number") != std::string(kMagic, sizeof kMagic))
     throw BytecodeError("bytecode: does not start with 'NOSP'; expected the .bytecode of a nos_ext.Program");
   const auto version = in.get<uint16_t>("the version");
-  if (version != kVersion)
-    throw BytecodeError("bytecode: version " + std::to_string(version) + "; this build reads version " +
-                        std::to_string(kVersion) + " (recompile the rule from its text)");
+  if (version != kElementwise && version != kWithReductions)
+    throw BytecodeError("bytecode: version " + std::to_string(version) + "; this build reads versions " +
+                        std::to_string(kElementwise) + " and " + std::to_string(kWithReductions) +
+                        " (recompile the rule from its text)");
+  p.has_reductions_ = version == kWithReductions;
   const size_t states = in.count(kMaxStates, "the number of states");
   const size_t hypers = in.count(kMaxHypers, "the number of hyperparameters");
   const size_t constants = in.count(kMaxConstants, "the number of constants");
   const size_t scalar_code = in.count(kMaxScalarCode, "the length of the scalar code");
   const size_t code = in.count(kMaxCode, "the length of the code");
   p.name_ = in.text(in.count(kMaxNameBytes, "the length of a name"), "the rule's name");
-  for (size_t i = 0; i < states; ++i)
+  for (size_t i = 0; i < states; ++i) {
     p.states_.push_back(in.text(in.count(kMaxNameBytes, "the length of a name"), "a state's name"));
+    const auto per_tensor = p.has_reductions_ ? in.get<uint8_t>("a state") : uint8_t{0};
+    if (per_tensor > 1)
+      throw BytecodeError("bytecode: the flag of state " + quoted(p.states_.back()) + " is not 0 or 1");
+    p.per_tensor_.push_back(per_tensor != 0);
+  }
   for (size_t i = 0; i < hypers; ++i) {
     Hyper h;
     h.name = in.text(in.count(kMaxNameBytes, "the length of a name"), "a hyperparameter's name");
@@ -93,19 +101,42 @@ Program Program::parse(std::span<const uint8_t> bytes) {
   for (size_t i = 0; i < code; ++i) p.code_.push_back(read_instr(in));
   for (size_t i = 0; i < 1 + states; ++i) p.outputs_.push_back(Operand{in.get<uint16_t>("the outputs")});
   if (in.left() != 0) throw BytecodeError("bytecode: " + std::to_string(in.left()) + " bytes too many at the end");
+  p.count();
   p.verify();
-
   p.bytes_.assign(bytes.begin(), bytes.end());
-  const Operand total{static_cast<uint16_t>(kScalarBit | kTotal)};
-  for (const auto* list : {&p.scalar_code_, &p.code_})
-    for (const Instr& i : *list)
-      for (int k = 0; k < i.arity(); ++k) p.uses_total_ |= i.operand(k) == total;
-  for (Operand o : p.outputs_) p.uses_total_ |= o == total;
-  for (const Instr& i : p.code_) {
-    p.uses_random_ |= info(i.op).domain == Domain::random;
-    p.cost_ += info(i.op).cost;
-  }
   return p;
+}
+
+bool Program::is_tensor_instr(const Instr& i) const {
+  if (is_reduction(i.op)) return true;
+  if (info(i.op).domain == Domain::random) return false;
+  bool any_tensor_scalar = false;
+  for (int k = 0; k < i.arity(); ++k) {
+    if (!i.operand(k).is_scalar()) return false;
+    any_tensor_scalar |= i.operand(k).id() >= num_scalars();
+  }
+  return any_tensor_scalar;
+}
+
+// Fills the members that are derived from the others.
+void Program::count() {
+  const Operand total{static_cast<uint16_t>(bytecode::kScalarBit | bytecode::kTotal)};
+  for (const auto* list : {&scalar_code_, &code_})
+    for (const Instr& i : *list)
+      for (int k = 0; k < i.arity(); ++k) uses_total_ |= i.operand(k) == total;
+  for (const Operand o : outputs_) uses_total_ |= o == total;
+  num_values_ = first_instr_value() + static_cast<int>(code_.size());
+  for (const Instr& i : code_) {
+    uses_random_ |= info(i.op).domain == Domain::random;
+    cost_ += info(i.op).cost;
+  }
+  if (!has_reductions_) return;
+  num_tensor_scalars_ = static_cast<int>(std::ranges::count(per_tensor_, true));
+  for (const Instr& i : code_)
+    if (is_tensor_instr(i)) {
+      ++num_tensor_scalars_;
+      --num_values_;
+    }
 }
 
 std::vector<uint8_t> Program::identity() const {

@@ -51,7 +51,9 @@ namespace bind {
 class PlanCache;
 struct StateKeys;
 }  // namespace bind
+class Passes;
 struct Kept {
+  std::shared_ptr<const Passes> passes, passes_early;
   std::shared_ptr<const cpu::Lowered> cpu_code;
   std::shared_ptr<cpu::native::NativeProgram> cpu_native;
   std::shared_ptr<const cuda::DeviceCode> cuda_code;
@@ -73,12 +75,20 @@ class Program {
   const std::vector<Operand>& outputs() const { return outputs_; }
   const std::vector<uint8_t>& bytes() const { return bytes_; }
 
+  // Whether the state is kept as one number per tensor. Its old value is a tensor scalar then, and no per-element one.
+  bool is_per_tensor(int state) const { return per_tensor_[static_cast<size_t>(state)]; }
+  // Whether there are tensor scalars. Back-ends run the passes of such a program (passes.h) and never the program.
+  bool has_reductions() const { return has_reductions_; }
+
   int num_states() const { return static_cast<int>(states_.size()); }
-  int num_values() const { return bytecode::kFirstState + num_states() + static_cast<int>(code_.size()); }
+  // Without reductions, one per instruction comes after the inputs.
+  int num_values() const { return num_values_; }
   int first_instr_value() const { return bytecode::kFirstState + num_states(); }
   int first_constant() const { return bytecode::kFirstHyper + static_cast<int>(hypers_.size()); }
   int first_scalar_instr() const { return first_constant() + static_cast<int>(constants_.size()); }
   int num_scalars() const { return first_scalar_instr() + static_cast<int>(scalar_code_.size()); }
+  // All that is the same for every element of a tensor: the scalars of a step, then the tensor scalars.
+  int num_uniforms() const { return num_scalars() + num_tensor_scalars_; }
   bool uses_total_steps() const { return uses_total_; }
   bool uses_random() const { return uses_random_; }
   int cost() const { return cost_; }  // sum of OpInfo::cost over the per-element code
@@ -87,6 +97,9 @@ class Program {
   // results of the scalar code. The caller's floating-point environment does not matter.
   void eval_scalars(double step, double total_steps, std::span<const double> hypers, std::span<double> slots) const;
 
+  // Whether an instruction of the code gives a tensor scalar.
+  bool is_tensor_instr(const Instr& i) const;
+
   std::string disassemble() const;  // listing for people and golden tests
   mutable Kept kept;
 
@@ -94,19 +107,23 @@ class Program {
   std::vector<uint8_t> identity() const;
 
  private:
+  friend class Passes;
   Program() = default;
   void verify() const;  // verify.cc
+  void count();
   void eval_scalars_here(double step, double total_steps, std::span<const double> hypers,
                          std::span<double> slots) const;
 
   std::string name_;
   std::vector<std::string> states_;
+  std::vector<bool> per_tensor_;  // of each state
   std::vector<Hyper> hypers_;
   std::vector<double> constants_;
   std::vector<Instr> scalar_code_, code_;
   std::vector<Operand> outputs_;
   std::vector<uint8_t> bytes_;
-  bool uses_total_ = false, uses_random_ = false;
+  int num_values_ = 0, num_tensor_scalars_ = 0;
+  bool uses_total_ = false, uses_random_ = false, has_reductions_ = false;
   int cost_ = 0;
 };
 

@@ -1,4 +1,5 @@
 // Checks everything that a program must satisfy beyond the layout of its bytes. docs/validation.md points here.
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <string>
@@ -49,6 +50,7 @@ void Program::verify() const {
     const Instr& i = scalar_code_[pc];
     const std::string where = at("scalar instruction", pc, i.op);
     if (info(i.op).domain == Domain::random) fail(where + "a random op works on tensors only");
+    if (is_reduction(i.op)) fail(where + "a reduction works on tensors only");
     for (int k = 0; k < 3; ++k) {
       if (k >= i.arity()) {
         if (i.operand(k).bits != 0) fail(where + "an unused operand must be 0");
@@ -61,13 +63,26 @@ void Program::verify() const {
   }
 
   int values = first_instr_value();
+  int uniforms = scalars;  // scalars, then tensor scalars
+  const auto check_value = [&](const std::string& where, Operand o) {
+    check_operand(where, o, values, uniforms);
+    if (!o.is_scalar() && o.id() >= bytecode::kFirstState && o.id() < first_instr_value() &&
+        is_per_tensor(o.id() - bytecode::kFirstState))
+      fail(where + "reads state " + quoted(states_[static_cast<size_t>(o.id() - bytecode::kFirstState)]) +
+           ", one number per tensor, as a per-element value");
+  };
+  uniforms += static_cast<int>(std::ranges::count(per_tensor_, true));
   std::set<int> sites;
+  bool any_reduction = false;
   for (size_t pc = 0; pc < code_.size(); ++pc) {
     const Instr& i = code_[pc];
     const OpInfo& op = info(i.op);
     const std::string where = at("instruction", pc, i.op);
-    const bool random = op.domain == Domain::random;
-    if (op.domain == Domain::scalar) fail(where + "works on scalars only");
+    const bool random = op.domain == Domain::random, reduction = is_reduction(i.op);
+    const bool per_tensor = has_reductions_ && is_tensor_instr(i);
+    any_reduction |= reduction;
+    if (reduction && !has_reductions_) fail(where + "a reduction needs version 2");
+    if (op.domain == Domain::scalar && !per_tensor) fail(where + "works on scalars only");
     bool any_value = false;
     for (int k = 0; k < 3; ++k) {
       const Operand o = i.operand(k);
@@ -75,7 +90,8 @@ void Program::verify() const {
         if (!(random && k == 2) && o.bits != 0) fail(where + "an unused operand must be 0");
         continue;
       }
-      check_operand(where, o, values, scalars);
+      check_value(where, o);
+      if (reduction && o.is_scalar()) fail(where + "a reduction reads per-element values only");
       any_value |= !o.is_scalar();
     }
     if (random) {
@@ -83,13 +99,21 @@ void Program::verify() const {
       if (!sites.insert(i.site()).second) fail(where + "site " + std::to_string(i.site()) + " is used twice");
       const Operand parameter = i.operand(op.arity - 1);  // prob of drop, std of normal
       if (!parameter.is_scalar()) fail(where + "its last operand must be a scalar");
-    } else if (!any_value) {
+    } else if (!any_value && !per_tensor) {
       fail(where + "reads scalars only; it belongs in the scalar code");
     }
-    ++values;
+    ++(per_tensor ? uniforms : values);
   }
-  for (size_t k = 0; k < outputs_.size(); ++k)
-    check_operand("output " + std::to_string(k) + ": ", outputs_[k], values, scalars);
+  if (has_reductions_ && !any_reduction) fail("version 2 is for programs with reductions, and there is none");
+  for (size_t k = 0; k < outputs_.size(); ++k) {
+    const std::string where = "output " + std::to_string(k) + ": ";
+    const Operand o = outputs_[k];
+    check_value(where, o);
+    const bool tensor_scalar = o.is_scalar() && o.id() >= num_scalars();
+    const bool one_number = k > 0 && is_per_tensor(static_cast<int>(k) - 1);
+    if (tensor_scalar && !one_number) fail(where + "is one number per tensor, but p or the state is not");
+    if (one_number && !o.is_scalar()) fail(where + "is a per-element value, but the state is one number per tensor");
+  }
 }
 
 }  // namespace nos

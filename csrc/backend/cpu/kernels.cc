@@ -23,6 +23,8 @@ namespace {
   };
 #define NOS_FUNCTOR_scalar(id)
 #define NOS_FUNCTOR_random(id)
+#define NOS_FUNCTOR_reduce(id)
+#define NOS_FUNCTOR_global(id)
 #define NOS_OP(id, arity, domain, ...) NOS_FUNCTOR_##domain(id)
 #include "../../ops/ops.def"
 #undef NOS_OP
@@ -140,6 +142,8 @@ constexpr KernelSet<T> kernel_set() {
 #define NOS_ROW_any(id, arity) add_maps<T, fn_##id, arity>(set.map[static_cast<int>(Op::id)]);
 #define NOS_ROW_scalar(id, arity)
 #define NOS_ROW_random(id, arity) set.random[static_cast<int>(Op::id)] = id<T>;
+#define NOS_ROW_reduce(id, arity)
+#define NOS_ROW_global(id, arity)
 #define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id, arity)
 #include "../../ops/ops.def"
 #undef NOS_OP

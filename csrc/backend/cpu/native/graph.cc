@@ -32,8 +32,8 @@ class Builder {
         needed_(ranges_.size()),
         renamed_(ranges_.size()) {
     out_.num_inputs = first_;
-    out_.num_scalars = program.num_scalars();
-    out_.constants.assign(static_cast<size_t>(program.num_scalars()) + 1, std::numeric_limits<float>::quiet_NaN());
+    out_.num_scalars = program.num_uniforms();
+    out_.constants.assign(static_cast<size_t>(program.num_uniforms()) + 1, std::numeric_limits<float>::quiet_NaN());
     for (size_t i = 0; i < program.constants().size(); ++i)
       out_.constants[static_cast<size_t>(program.first_constant()) + i] = static_cast<float>(program.constants()[i]);
     for (int v = 0; v < first_; ++v) renamed_[static_cast<size_t>(v)] = static_cast<uint16_t>(v);

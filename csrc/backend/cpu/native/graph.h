@@ -24,7 +24,7 @@ inline constexpr int kTableEntries = 8;  // entries of one look-up table: see ab
 inline constexpr int kTableLanes = 16;   // floats of one table in the scalar row: the loop may read 16 there
 
 // Values are numbered as in a program: inputs first, then one per node. Scalars have their numbers of the program, and
-// one more, program.num_scalars(), is the factor of the gradient.
+// one more, program.num_uniforms(), is the factor of the gradient.
 struct Node {
   Op op{};
   Operand a, b, c;
@@ -41,7 +41,7 @@ using TableCalls = std::vector<KernelCall>;
 
 struct Graph {
   int num_inputs;
-  int num_scalars;  // of the program; the factor comes after them
+  int num_scalars;  // uniforms of the program; the factor comes after them
   std::vector<Node> nodes;
   std::vector<Operand> outputs;
   std::vector<TableCalls> tables;

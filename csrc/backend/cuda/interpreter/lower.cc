@@ -181,6 +181,10 @@ class Lowering {
     break;
 #define NOS_CASE_1scalar(id)
 #define NOS_CASE_2scalar(id)
+#define NOS_CASE_1reduce(id)
+#define NOS_CASE_2reduce(id)
+#define NOS_CASE_1global(id)
+#define NOS_CASE_2global(id)
 #define NOS_OP(id, arity, domain, ...) NOS_CASE_##arity##domain(id)
 #include "../../../ops/ops.def"
     }
