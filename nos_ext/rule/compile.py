@@ -8,10 +8,11 @@ from typing import Final
 
 from .definition import Definition
 from .errors import RuleError
-from .expr import Expr, postorder
-from .table import OPS, RANDOM
+from .expr import ELEMENT, Expr, postorder
+from .table import OPS, RANDOM, REDUCTIONS
 
-VERSION: Final = 1
+ELEMENTWISE: Final = 1  # versions
+WITH_REDUCTIONS: Final = 2
 SCALAR_BIT: Final = 0x8000
 # limits of csrc/program/bytecode.h
 MAX_CONSTANTS: Final = 1024
@@ -30,39 +31,49 @@ class _Encoder:
         self.code: list[Expr] = []
         self.scalar_code: list[Expr] = []
         self._states = {name: 2 + i for i, name in enumerate(rule.state_names)}
+        self._per_tensor = rule.per_tensor_states
         self._hypers = {name: SCALAR_BIT | (2 + i) for i, name in enumerate(rule.hyperparameters)}
         self.operands: dict[Expr, int] = {}
 
     def collect(self, order: Sequence[Expr]) -> None:
         operands, code, scalar_code, constants = self.operands, self.code, self.scalar_code, self.constants
-        first_value = 2 + len(self._states)
+        next_value = 2 + len(self._states)
         numbers: list[Expr] = []
+        states: dict[str, Expr] = {}
+        tensor_code: list[Expr] = []
         for node in order:
             op = node.op
             if node.args:
                 if node.scalar:
                     scalar_code.append(node)
+                    continue
+                code.append(node)
+                if node.level == ELEMENT:
+                    operands[node] = next_value
+                    next_value += 1
                 else:
-                    operands[node] = first_value + len(code)
-                    code.append(node)
+                    tensor_code.append(node)
             elif op == "hyper":
                 operands[node] = self._hypers[node.value]  # type: ignore[index]
             elif op == "constant":
                 numbers.append(node)
                 constants.append(node.value)  # type: ignore[arg-type]
             elif op == "state":
+                states[str(node.value)] = node
                 operands[node] = self._states[node.value]  # type: ignore[index]
             else:
                 operands[node] = _FIXED[op]
-        # Scalars are numbered after the hyperparameters: the constants first, then the instructions.
+        # Scalars are numbered after the hyperparameters: the constants first, then the instructions; then, for each
+        # tensor, the states that are one number, and the instructions that give one.
         next_scalar = SCALAR_BIT | (2 + len(self._hypers))
-        for node in [*numbers, *scalar_code]:
-            operands[node] = next_scalar
+        for known in [*numbers, *scalar_code, *[states.get(name) for name in self._per_tensor], *tensor_code]:
+            if known is not None:
+                operands[known] = next_scalar
             next_scalar += 1
 
     def check_limits(self) -> None:
         for found, limit, what in (
-            (len(self.code), MAX_CODE, "per-element instructions"),
+            (len(self.code), MAX_CODE, "instructions"),
             (len(self.scalar_code), MAX_SCALAR_CODE, "scalar instructions"),
             (len(self.constants), MAX_CONSTANTS, "different constants"),
             (sum(node.op in RANDOM for node in self.code), MAX_SITES, "random draws"),
@@ -94,13 +105,14 @@ def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
     encoder = _Encoder(rule)
     encoder.collect(postorder(outputs))
     encoder.check_limits()
+    reductions = not REDUCTIONS.isdisjoint([node.op for node in encoder.code])
     hypers = rule.hyperparameters
     name = rule.name.encode()
     parts = [
         b"NOSP",
         struct.pack(
             "<7H",
-            VERSION,
+            WITH_REDUCTIONS if reductions else ELEMENTWISE,
             len(rule.state_names),
             len(hypers),
             len(encoder.constants),
@@ -113,6 +125,8 @@ def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
     for state_name in rule.state_names:
         raw = state_name.encode()
         parts += [struct.pack("<H", len(raw)), raw]
+        if reductions:
+            parts.append(bytes([state_name in rule.per_tensor_states]))
     for hyper_name, default in hypers.items():
         raw = hyper_name.encode()
         parts += [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from .. import _C
 from .errors import RuleError
 from .expr import Expr, Number, as_expr, draws, postorder
+from .levels import check_levels, per_tensor_states
 from .simplify import simplify
+from .table import REDUCTIONS
 
 SomeDefinition = TypeVar("SomeDefinition", bound="Definition")
 
@@ -74,7 +76,10 @@ class Definition:
     The arguments are those of `Rule`. RuleError names what is wrong with them.
     """
 
-    __slots__ = ("_doc", "_hyperparameters", "_name", "_outputs", "_pinned", "_simplified", "_sites", "_state_names")
+    __slots__ = (
+        "_doc", "_hyperparameters", "_name", "_outputs", "_per_tensor", "_pinned", "_simplified", "_sites",
+        "_state_names",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class Definition:
         *,
         doc: str = "",
         sites: Mapping[Expr, int] | None = None,
+        per_tensor: Collection[str] = (),
     ) -> None:
         check_name(name, "a rule")
         if len(state_names) > MAX_STATES:
@@ -113,7 +119,25 @@ class Definition:
             if (node.op == "state" and node.value not in taken) or (node.op == "hyper" and node.value not in defaults):
                 raise RuleError(f"the graph reads the {node.op} '{node.value}', which the rule does not declare")
         self._sites = self._pinned = sites
-        self._simplified = simplify(self._outputs, order) if sites is None else self._outputs
+        if sites is None:
+            self._simplified = simplify(self._outputs, order)
+            per_tensor = self._decide_levels(order)
+        else:
+            self._simplified = self._outputs
+        self._per_tensor = tuple([x for x in self._state_names if x in per_tensor])
+
+    def _decide_levels(self, order: Sequence[Expr]) -> Collection[str]:
+        """Finds the states that are one number per tensor. `order` is the postorder of the outputs as given."""
+        simple = postorder(self._simplified)
+        per_tensor = per_tensor_states(self._simplified, simple, self._state_names)
+        check_levels(self._outputs, order, per_tensor)
+        if REDUCTIONS.isdisjoint([node.op for node in simple]):
+            return ()
+        if per_tensor:
+            self._simplified = simplify(self._outputs, order, per_tensor)
+            simple = postorder(self._simplified)
+        check_levels(self._simplified, simple, per_tensor)  # norm(where(1, 2, g)) is norm(2)
+        return per_tensor
 
     @property
     def name(self) -> str:
@@ -122,6 +146,11 @@ class Definition:
     @property
     def state_names(self) -> tuple[str, ...]:
         return self._state_names
+
+    @property
+    def per_tensor_states(self) -> tuple[str, ...]:
+        """These are the states that are kept as one number per parameter tensor, in slot order."""
+        return self._per_tensor
 
     @property
     def hyperparameters(self) -> Mapping[str, float | None]:
@@ -159,4 +188,5 @@ class Definition:
             self._outputs,
             doc=self._doc if doc is None else doc,
             sites=self._pinned,
+            per_tensor=self._per_tensor,
         )

@@ -11,13 +11,29 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Final, NoReturn
 
 from .errors import RuleError
 from .printers.text import shortened_text
-from .table import OPS, RANDOM
+from .table import OPS, RANDOM, REDUCTIONS, OpSpec
 
 Number = int | float
+
+
+class Level(IntEnum):
+    """Level says how many values a node has: one per step, one per tensor and step, or one per element.
+
+    What is computed from several values has the highest of their levels.
+    """
+
+    SCALAR = 0  # numbers, hyperparameters, t, T and what is made of them
+    TENSOR = 1  # one number for each parameter tensor: norm(g), and what is made of such numbers
+    OPEN = 2  # made of states: one number per tensor or per element, which a Definition decides from the new states
+    ELEMENT = 3  # p, g and what is made of them
+
+
+SCALAR, TENSOR, OPEN, ELEMENT = Level
 
 
 class Expr:
@@ -30,23 +46,27 @@ class Expr:
             which only printers see.
         args: the operands; a leaf has none.
         value: the number of a constant, the name of a state, hyperparameter or operand, and None for all else.
-        scalar: whether the node has one value per step instead of one per element. Numbers, hyperparameters, t, T and
-            what is made of them alone have.
+        level: how many values the node has. It is never OPEN in the graphs that a Definition has simplified.
     """
 
-    __slots__ = ("args", "op", "scalar", "value")
+    __slots__ = ("args", "level", "op", "value")
     __array_ufunc__ = None  # NumPy scalars on the left leave the operation to Expr
 
     op: str
     args: tuple[Expr, ...]
     value: str | float | None
-    scalar: bool
+    level: Level
 
-    def __init__(self, op: str, args: tuple[Expr, ...], value: str | float | None, scalar: bool) -> None:
+    def __init__(self, op: str, args: tuple[Expr, ...], value: str | float | None, level: Level) -> None:
         _set_op(self, op)
         _set_args(self, args)
         _set_value(self, value)
-        _set_scalar(self, scalar)
+        _set_level(self, level)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the node has one value per step: numbers, hyperparameters, t, T and what is made of them alone."""
+        return self.level == SCALAR
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("an Expr cannot be changed; build a new one")
@@ -130,22 +150,22 @@ class Expr:
         return f"Expr({shortened_text(postorder([self]))})"
 
 
-_set_op, _set_args, _set_value, _set_scalar = [vars(Expr)[name].__set__ for name in ("op", "args", "value", "scalar")]
+_set_op, _set_args, _set_value, _set_level = [vars(Expr)[name].__set__ for name in ("op", "args", "value", "level")]
 
-PARAM: Final = Expr("param", (), None, False)
-GRAD: Final = Expr("grad", (), None, False)
-STEP: Final = Expr("step", (), None, True)
-TOTAL: Final = Expr("total", (), None, True)
+PARAM: Final = Expr("param", (), None, ELEMENT)
+GRAD: Final = Expr("grad", (), None, ELEMENT)
+STEP: Final = Expr("step", (), None, SCALAR)
+TOTAL: Final = Expr("total", (), None, SCALAR)
 
 
 def state(name: str) -> Expr:
-    """Makes a leaf that stands for the state tensor of that name, as it was before the step."""
-    return Expr("state", (), name, False)
+    """Makes a leaf that stands for the state of that name, as it was before the step."""
+    return Expr("state", (), name, OPEN)
 
 
 def hyper(name: str) -> Expr:
     """Makes a leaf that stands for the hyperparameter of that name."""
-    return Expr("hyper", (), name, True)
+    return Expr("hyper", (), name, SCALAR)
 
 
 def constant(value: Number) -> Expr:
@@ -162,7 +182,7 @@ def constant(value: Number) -> Expr:
         raise RuleError("an integer is too large for a double; write it as 1e300 or smaller") from None
     if math.isnan(number):
         raise RuleError("NaN cannot be a constant of a rule")
-    return Expr("constant", (), number, True)
+    return Expr("constant", (), number, SCALAR)
 
 
 def as_expr(value: Expr | Number) -> Expr:
@@ -174,7 +194,8 @@ def apply(op: str, *operands: Expr | Number) -> Expr:
     """Builds the node `op(*operands)`.
 
     Raises:
-        RuleError: the op is unknown or takes another number of operands, or a tensor stands where a scalar goes.
+        RuleError: the op is unknown or takes another number of operands, or a tensor stands where a scalar goes, or a
+            scalar where a tensor goes. Of states, which may be either, a Definition tells.
     """
     spec = OPS.get(op)
     if spec is None:
@@ -184,19 +205,43 @@ def apply(op: str, *operands: Expr | Number) -> Expr:
             f"{op} takes {spec.arity} argument{'s' if spec.arity > 1 else ''}, {len(operands)} given ({op}: {spec.doc})"
         )
     args = tuple([x if type(x) is Expr else constant(x) for x in operands])  # type: ignore[arg-type]
-    if spec.domain == "any":
-        for x in args:
-            if not x.scalar:
-                return Expr(op, args, None, False)
-        return Expr(op, args, None, True)
-    if spec.domain == "scalar":
-        for x in args:
-            if not x.scalar:
-                raise RuleError(f"{op} works on scalars only (numbers, hyperparameters, t, T), not on tensors")
-        return Expr(op, args, None, True)
-    if not args[-1].scalar:
-        raise RuleError(f"the last argument of {op} must be a scalar (numbers, hyperparameters, t, T), not a tensor")
-    return Expr(op, args, None, False)
+    if spec.domain != "any":
+        return Expr(op, args, None, level_of(spec, [x.level for x in args]))
+    level = SCALAR
+    for x in args:
+        if x.level > level:
+            level = x.level
+    return Expr(op, args, None, level)
+
+
+def rebuilt(op: str, args: tuple[Expr, ...]) -> Expr:
+    """Builds a node like `apply`, but without its checks: for walks over a graph that has passed them."""
+    if op in RANDOM:
+        return Expr(op, args, None, ELEMENT)
+    return Expr(op, args, None, TENSOR if op in REDUCTIONS else max([x.level for x in args]))
+
+
+def level_of(spec: OpSpec, levels: Sequence[Level]) -> Level:
+    """Returns the level of an op's result, given those of its operands.
+
+    Raises:
+        RuleError: the op does not take operands of these levels. Those that are OPEN may turn out to be right.
+    """
+    if spec.domain == "random":
+        if levels[-1] == ELEMENT:
+            raise RuleError(f"the last argument of {spec.name} must be a scalar ({_SCALARS}), not a tensor")
+        return ELEMENT
+    if spec.domain in ("reduce", "global"):
+        if min(levels) <= TENSOR:
+            found = "a scalar" if SCALAR in levels else "what is one number per tensor already"
+            raise RuleError(f"{spec.name} takes a tensor (p, g, a state or what is made of them), not {found}")
+        return TENSOR
+    if spec.domain == "scalar" and ELEMENT in levels:
+        raise RuleError(f"{spec.name} works on scalars only ({_SCALARS}), not on tensors")
+    return max(levels)
+
+
+_SCALARS: Final = "numbers, hyperparameters, t, T, norms and the like"
 
 
 def postorder(outputs: Iterable[Expr]) -> list[Expr]:

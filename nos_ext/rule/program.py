@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _C
 from .compile import encode
-from .decompile import decompile
+from .decompile import decompile, per_tensor_states
 from .definition import Definition
 from .expr import Expr
 from .printers.function_text import to_text
@@ -78,6 +78,7 @@ class Rule(_Formula, Definition):
         outputs: the new parameter, then the new value of each state, as expressions or numbers.
         doc: a description, which is kept beside the rule and is not part of the compiled program.
         sites: the site number of each draw, for graphs that were read back from a program and are taken as they are.
+        per_tensor: the states that are one number per tensor, for such graphs; otherwise the new states tell.
 
     Raises:
         RuleError: names clash or are not declared, or the number of outputs is wrong.
@@ -134,6 +135,11 @@ class Program(_Formula, _C.Program):
     def fingerprint(self) -> str:
         """This is 32 hex digits, the same for programs that differ in the rule's name at most."""
         return hashlib.blake2b(self.identity(), digest_size=16).hexdigest()
+
+    @property
+    def per_tensor_states(self) -> tuple[str, ...]:
+        """These are the states that are kept as one number per parameter tensor, in slot order."""
+        return per_tensor_states(self)
 
     @property
     def rule(self) -> Rule:

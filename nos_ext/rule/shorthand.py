@@ -84,7 +84,7 @@ class _Leaves(_Names):
     """_Leaves says the same for printers: here an operand is a leaf that has its name."""
 
     def operand(self, name: str) -> Expr:
-        return Expr("operand", (), name, operand(name).scalar)
+        return Expr("operand", (), name, operand(name).level)
 
 
 @functools.cache
@@ -113,7 +113,7 @@ def parse_update(source: Source, node: ast.expr, name: str | None) -> Definition
 
 def update_as_written(source: Source, node: ast.expr) -> Expr:
     """Reads the update that this expression is, for a printer: operands and p are leaves of the kind "operand"."""
-    names = _Leaves({"p": Expr("operand", (), "p", False), **_SCALARS})
+    names = _Leaves({"p": Expr("operand", (), "p", PARAM.level), **_SCALARS})
     return as_expr(Evaluator(source, names).value(node))
 
 

@@ -11,10 +11,10 @@ exp, log, pow and their like are left to the scalar code, which computes them on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from .expr import Expr, postorder, use_counts
+from .expr import ELEMENT, SCALAR, TENSOR, Expr, postorder, rebuilt, use_counts
 from .table import OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
@@ -43,22 +43,32 @@ def fold(op: str, args: Sequence[Expr]) -> float | None:
 
 
 class Simplifier:
-    """A Simplifier builds nodes that are simple and unique: equal nodes are the same object."""
+    """A Simplifier builds nodes that are simple and unique: equal nodes are the same object.
 
-    def __init__(self) -> None:
+    The states of `per_tensor` are one number per tensor, all others one per element. No rewrite depends on that.
+    """
+
+    def __init__(self, per_tensor: Collection[str] = ()) -> None:
         self._nodes: dict[object, Expr] = {}
+        self._per_tensor = per_tensor
 
     def constant(self, value: float) -> Expr:
         key = (value, math.copysign(1.0, value))  # tells 0.0 from -0.0, which are equal
         node = self._nodes.get(key)
         if node is None:
-            node = self._nodes[key] = Expr("constant", (), value, True)
+            node = self._nodes[key] = Expr("constant", (), value, SCALAR)
         return node
 
     def leaf(self, node: Expr) -> Expr:
         if node.op == "constant":
             return self.constant(node.value)  # type: ignore[arg-type]
-        return self._nodes.setdefault((node.op, node.value), node)
+        key = (node.op, node.value)
+        known = self._nodes.get(key)
+        if known is None:
+            if node.op == "state":
+                node = Expr("state", (), node.value, TENSOR if node.value in self._per_tensor else ELEMENT)
+            known = self._nodes[key] = node
+        return known
 
     def make(self, op: str, args: tuple[Expr, ...]) -> Expr:
         """Builds the simplest node that equals `op(*args)`. The operands come from this object."""
@@ -73,8 +83,7 @@ class Simplifier:
         key: object = (op, *args)
         node = self._nodes.get(key)
         if node is None:
-            scalar = False not in [x.scalar for x in args]
-            node = self._nodes[key] = Expr(op, args, None, scalar)
+            node = self._nodes[key] = rebuilt(op, args)
             if OPS[op].commutes:
                 self._nodes[op, args[1], args[0]] = node
         return node
@@ -83,12 +92,17 @@ class Simplifier:
         """Builds a new random node, for each one of the source stays a draw of its own."""
         if node.op == "drop" and args[1].op == "constant" and args[1].value == 0:
             return args[0]  # it drops nothing, as no uniform number is below 0
-        return Expr(node.op, args, None, False)
+        return rebuilt(node.op, args)
 
 
-def simplify(outputs: Sequence[Expr], order: Sequence[Expr] | None = None) -> tuple[Expr, ...]:
-    """Rebuilds the outputs without needless or repeated nodes. `order` is their postorder, where that is known."""
-    build = Simplifier()
+def simplify(
+    outputs: Sequence[Expr], order: Sequence[Expr] | None = None, per_tensor: Collection[str] = ()
+) -> tuple[Expr, ...]:
+    """Rebuilds the outputs without needless or repeated nodes, and with every level decided.
+
+    `order` is their postorder, where that is known. The states of `per_tensor` are one number per tensor.
+    """
+    build = Simplifier(per_tensor)
     new: dict[Expr, Expr] = {}
     for node in postorder(outputs) if order is None else order:
         if not node.args:
@@ -248,6 +262,7 @@ _REWRITES: Final[dict[str, Callable[..., Expr | None]]] = {
 def contract(outputs: Sequence[Expr]) -> tuple[Expr, ...]:
     """Turns per-element products that are used once, by a sum or a difference, into `fma`.
 
+    What is one number per step or tensor is left alone: it costs nothing, and is computed in double.
     There is one rounding then instead of two. The bits change, so this is only done on request. A difference needs a
     negated product, which is free where a factor is a scalar; other differences stay.
     """
@@ -261,7 +276,7 @@ class _Contraction:
         self._outputs = outputs
         self._order = postorder(outputs)
         self._uses = use_counts(self._order, outputs)
-        self._build = Simplifier()
+        self._build = Simplifier({str(x.value) for x in self._order if x.op == "state" and x.level == TENSOR})
         self._new: dict[Expr, Expr] = {}
 
     def run(self) -> tuple[Expr, ...]:
@@ -274,7 +289,7 @@ class _Contraction:
             if node.op in RANDOM:
                 new[node] = build.draw(node, args)
                 continue
-            fused = self._fuse(node) if node.op in ("add", "sub") and not node.scalar else None
+            fused = self._fuse(node) if node.op in ("add", "sub") and node.level == ELEMENT else None
             new[node] = build.make(node.op, args) if fused is None else fused
         return tuple([new[x] for x in self._outputs])
 
@@ -284,7 +299,7 @@ class _Contraction:
         if self._product(a):
             if node.op == "add":
                 return make("fma", (new[a.args[0]], new[a.args[1]], new[b]))
-            if b.scalar:
+            if b.level < ELEMENT:
                 return make("fma", (new[a.args[0]], new[a.args[1]], make("neg", (new[b],))))
         if self._product(b):
             if node.op == "add":
@@ -296,15 +311,15 @@ class _Contraction:
         return None
 
     def _product(self, source: Expr) -> bool:
-        return source.op == "mul" and not source.scalar and self._uses[source] == 1
+        return source.op == "mul" and source.level == ELEMENT and self._uses[source] == 1
 
     def _negated(self, source: Expr) -> Expr | None:
         """Negates a value if that costs no per-element instruction; None if it does."""
         rest = []
         while self._product(source):
-            source, other = source.args if not source.args[1].scalar else source.args[::-1]
+            source, other = source.args if source.args[1].level == ELEMENT else source.args[::-1]
             rest.append(self._new[other])
-        if not source.scalar:
+        if source.level == ELEMENT:
             return None
         node = self._build.make("neg", (self._new[source],))
         for other in reversed(rest):

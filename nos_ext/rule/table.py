@@ -18,7 +18,7 @@ class OpSpec:
     code: int
     name: str
     arity: int
-    domain: str  # "any", "scalar" or "random"
+    domain: str  # "any", "scalar", "random", "reduce" or "global"
     symbol: str
     commutes: bool
     cost: int
@@ -30,6 +30,9 @@ class OpSpec:
 
 OPS: Final[Mapping[str, OpSpec]] = MappingProxyType({row["name"]: OpSpec(**row) for row in _C.op_table()})
 RANDOM: Final = frozenset(op.name for op in OPS.values() if op.domain == "random")
+GLOBAL: Final = frozenset(op.name for op in OPS.values() if op.domain == "global")
+# what makes one number of a tensor, or of all tensors
+REDUCTIONS: Final = GLOBAL.union([op.name for op in OPS.values() if op.domain == "reduce"])
 # random op -> the draw that it takes, as its `numpy` column says: "uniform" in [0, 1) or "normal"
 DRAWS: Final[Mapping[str, str]] = MappingProxyType(
     {name: "normal" if "_normal" in OPS[name].numpy else "uniform" for name in sorted(RANDOM)}

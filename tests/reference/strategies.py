@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from nos_ext.ops import OPS
-from nos_ext.rule import Expr, Rule, apply, constant, hyper, state
-from nos_ext.rule.expr import GRAD, PARAM, STEP, TOTAL
+from nos_ext.rule import Expr, Rule, RuleError, apply, constant, hyper, state
+from nos_ext.rule.expr import ELEMENT, GRAD, PARAM, STEP, TENSOR, TOTAL
+from nos_ext.rule.table import REDUCTIONS
 
 EDGES = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, 0.9, 1e-8, 1e-4, math.e, math.pi, math.inf, -math.inf)
 NAMES = ("m", "v", "y", "s", "a", "b", "c", "d")
+ELEMENTWISE = tuple(name for name in OPS if name not in REDUCTIONS)
 HYPERS = {"beta": 0.9, "eps": 1e-8, "alpha": -1.5}
 
 
@@ -28,14 +31,15 @@ def rules(
     *,
     max_ops: int = 40,
     max_states: int = 8,
-    ops: tuple[str, ...] = tuple(OPS),
+    ops: tuple[str, ...] = ELEMENTWISE,
     total: bool = True,
     numbers: st.SearchStrategy[float] | None = None,
 ) -> Rule:
     """A rule of 1 to `max_ops` nodes over `ops`, with up to `max_states` states.
 
     Any node may be an operand of any later one, so graphs share values, have dead nodes, and outputs that are leaves or
-    scalars. `total=False` leaves out T; `numbers` replaces the constants.
+    scalars. `total=False` leaves out T; `numbers` replaces the constants. With reductions among `ops` there are numbers
+    per tensor, too, and states that are kept as such.
     """
     names = NAMES[: draw(st.integers(0, max_states))]
     hypers: dict[str, float | None] = {
@@ -45,6 +49,7 @@ def rules(
     scalars: list[Expr] = [STEP, *([TOTAL] if total else []), *map(hyper, hypers)]
     values: list[Expr] = [GRAD, PARAM, *map(state, names)]
     unread: list[Expr] = []
+    tensor_numbers: list[Expr] = []
     number = constants() if numbers is None else numbers
 
     # One number decides what an operand is: drawing is what takes the time here.
@@ -52,6 +57,8 @@ def rules(
 
     def scalar(index: int | None = None) -> Expr:
         index = draw(choice) // 6 if index is None else index
+        if tensor_numbers and index % 3 == 0:
+            return tensor_numbers[index // 3 % len(tensor_numbers)]
         return constant(draw(number)) if index % 2 else scalars[index // 2 % len(scalars)]
 
     def operand() -> Expr:
@@ -61,21 +68,33 @@ def rules(
             return scalar(index)
         return unread.pop(index % len(unread)) if kind > 2 and unread else values[index % len(values)]
 
+    def keep(node: Expr) -> None:
+        if node.scalar:
+            scalars.append(node)
+        elif node.level == TENSOR:
+            tensor_numbers.append(node)
+        else:
+            values.append(node)
+            unread.append(node)
+
     for _ in range(draw(st.integers(1, max_ops))):
         index, kind = divmod(draw(st.integers(0, 5 * len(ops) - 1)), 5)
         spec = OPS[ops[index]]
         if spec.domain == "scalar" or (spec.domain == "any" and kind == 0):
-            scalars.append(apply(spec.name, *[scalar() for _ in range(spec.arity)]))
+            keep(apply(spec.name, *[scalar() for _ in range(spec.arity)]))
+        elif spec.name in REDUCTIONS:
+            operands = [operand() for _ in range(spec.arity)]
+            keep(apply(spec.name, *[x if x.level == ELEMENT else GRAD + x for x in operands]))
         elif spec.domain == "random":
-            unread.append(apply(spec.name, *[operand() for _ in range(spec.arity - 1)], scalar()))
-            values.append(unread[-1])
+            keep(apply(spec.name, *[operand() for _ in range(spec.arity - 1)], scalar()))
         else:
-            node = apply(spec.name, *[operand() for _ in range(spec.arity)])
-            if node.scalar:
-                scalars.append(node)
-            else:
-                values.append(node)
-                unread.append(node)
-    last = [*scalars[-2:], *values]
+            keep(apply(spec.name, *[operand() for _ in range(spec.arity)]))
+    last = [*scalars[-2:], *values, *tensor_numbers[-2:]]
     outputs = [unread.pop() if unread else last[-1 - draw(choice) % len(last)] for _ in ("p", *names)]
-    return Rule("random_rule", names, hypers, outputs)
+    if REDUCTIONS.isdisjoint(ops):
+        return Rule("random_rule", names, hypers, outputs)
+    outputs[1:] = [draw(st.sampled_from([x, *tensor_numbers])) for x in outputs[1:]]
+    try:
+        return Rule("random_rule", names, hypers, [PARAM + outputs[0], *outputs[1:]])
+    except RuleError:  # an operand of a reduction turned out to be a number, as in norm(where(1, 2, g))
+        reject()

@@ -78,8 +78,9 @@ def test_programs_of_foreign_make() -> None:
 
 def test_limits_are_those_of_the_bytecode() -> None:
     header = (SOURCES / "program" / "bytecode.h").read_text(encoding="utf-8")
-    limits = {name: int(value) for name, value in re.findall(r"constexpr \w+ k(\w+) = (\d+);", header)}
-    assert limits["Version"] == compiler.VERSION
+    limits = {name: int(value) for name, value in re.findall(r"\bk(\w+) = (\d+)[,;]", header)}
+    assert limits["Elementwise"] == compiler.ELEMENTWISE
+    assert limits["WithReductions"] == compiler.WITH_REDUCTIONS
     assert limits["MaxStates"] == definition.MAX_STATES
     assert limits["MaxHypers"] == definition.MAX_HYPERS
     assert limits["MaxConstants"] == compiler.MAX_CONSTANTS

@@ -270,7 +270,7 @@ def test_a_caller_near_the_limit_of_recursion_keeps_its_own_error() -> None:
 
 
 SIZES = {
-    "instructions": ("    x = exp(x + {i})\n", "6001 per-element instructions; the limit is 4096"),
+    "instructions": ("    x = exp(x + {i})\n", "6001 instructions; the limit is 4096"),
     "constants": ("    x = x + {i}\n", "3000 different constants; the limit is 1024"),
     "scalar instructions": ("    s = exp(s)\n", "3000 scalar instructions; the limit is 1024"),
 }

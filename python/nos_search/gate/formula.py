@@ -13,7 +13,7 @@ import numpy as np
 
 from nos_ext import Expr, Rule
 from nos_ext.rule import as_rule
-from nos_ext.rule.expr import PARAM, postorder
+from nos_ext.rule.expr import PARAM, postorder, rebuilt
 from nos_ext.rule.table import RANDOM, numpy_function
 
 from ..space import Space
@@ -69,8 +69,7 @@ class Formula:
             if node in self._holes:
                 new[node] = operands[self._holes[node]]
             elif node.args:
-                args = tuple([new[x] for x in node.args])
-                new[node] = Expr(node.op, args, None, False not in [x.scalar for x in args] and node.op not in RANDOM)
+                new[node] = rebuilt(node.op, tuple([new[x] for x in node.args]))
             else:
                 new[node] = node
         return new[self.root]

@@ -14,9 +14,8 @@ import numpy as np
 
 import nos_ext
 from nos_ext import Expr, Program, Rule
-from nos_ext.rule.expr import PARAM, hyper, postorder, state
+from nos_ext.rule.expr import PARAM, hyper, postorder, rebuilt, state
 from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
-from nos_ext.rule.table import RANDOM
 
 from ..space import Space
 from ..space.group import Array, Meaning
@@ -59,8 +58,7 @@ def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:
         if not node.args:
             new[node] = swap.get((node.op, node.value), node)
         elif any(new[x] is not x for x in node.args):
-            args = tuple([new[x] for x in node.args])
-            new[node] = Expr(node.op, args, None, node.op not in RANDOM and all(x.scalar for x in args))
+            new[node] = rebuilt(node.op, tuple([new[x] for x in node.args]))
         else:
             new[node] = node
     return [new[x] for x in outputs]

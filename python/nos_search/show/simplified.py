@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nos_ext import Expr, RuleError
-from nos_ext.rule.expr import postorder
+from nos_ext.rule.expr import constant, postorder, rebuilt
 from nos_ext.rule.printers.formatter import Formatter
 from nos_ext.rule.printers.mathml import MathmlFormatter, text_to_mathml
 from nos_ext.rule.printers.text import TextFormatter, number_text
@@ -86,7 +86,7 @@ class _Shorter(Simplifier):
         if node is not None:
             return node
         if all(x.op == "constant" for x in args):
-            return Expr(op, args, None, True)
+            return rebuilt(op, args)
         return super().make(op, args)
 
 
@@ -95,7 +95,7 @@ def _root(leaf: Expr) -> Expr | None:
     number = _value(leaf)
     if number is None or number.is_integer() or not 0 < number < 10 or math.sqrt(round(number**2)) != number:
         return None
-    return Expr("sqrt", (Expr("constant", (), float(round(number**2)), True),), None, True)
+    return rebuilt("sqrt", (constant(round(number**2)),))
 
 
 def _value(x: Expr) -> float | None:
