@@ -19,6 +19,7 @@ from typing import Final
 from .definition import RESERVED, Definition
 from .errors import RuleError
 from .expr import GRAD, PARAM, Expr, as_expr, hyper, postorder, state
+from .levels import LevelError
 from .source import Source
 from .syntax import Evaluator, Value
 from .vocabulary import CONSTANTS
@@ -108,7 +109,12 @@ _BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, **_SCALARS}
 
 def parse_update(source: Source, node: ast.expr, name: str | None) -> Definition:
     """Reads the rule whose update is this expression."""
-    return define_update(Evaluator(source, _Names(_BASE)).value(node), name=name)
+    evaluator = Evaluator(source, _Names(_BASE))
+    update = evaluator.value(node)
+    try:
+        return define_update(update, name=name)
+    except LevelError as error:
+        raise source.located(error, evaluator.places.get(error.node, node)) from None
 
 
 def update_as_written(source: Source, node: ast.expr) -> Expr:

@@ -85,6 +85,7 @@ class Evaluator:
         self.source = source
         self.names = names
         self.used: set[str] = set()
+        self.places: dict[Expr, ast.AST] = {}  # where each node was built
         self._left = MAX_NODES
         self._visit: dict[type[ast.expr], Callable[..., Value]] = {
             ast.BinOp: self._binary,
@@ -203,6 +204,9 @@ class Evaluator:
             raise self.source.error("division of numbers by zero", node) from None
         except OverflowError:
             raise self.source.error("the result of these numbers is too large for a double", node) from None
+        if type(value) is Expr:
+            self.places[value] = node
+            return value
         if isinstance(value, complex) or (isinstance(value, float) and math.isnan(value)):
             raise self.source.error("the result of these numbers is not a real number", node)
         return value

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 from .definition import Definition, check_default, check_name, positional_problem, wrong_count
 from .errors import RuleError
 from .expr import GRAD, PARAM, Expr, hyper, state
+from .levels import LevelError
 from .shorthand import parse_update, update_as_written
 from .source import Source
 from .syntax import Evaluator, Value
@@ -135,6 +136,8 @@ class _Function:
             raise source.error(message, function)
         try:
             rule = Definition(name or function.name, self._states, self._hypers, outputs, doc=doc)
+        except LevelError as error:
+            raise source.located(error, evaluator.places.get(error.node, body[-1])) from None
         except RuleError as error:  # a wrong count, or the function's name
             at_return = error.message == wrong_count(self._states, len(outputs))
             raise source.located(error, body[-1] if at_return else function) from None

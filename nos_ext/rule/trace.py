@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from .definition import RESERVED, Definition, positional_problem
 from .errors import RuleError
-from .expr import GRAD, PARAM, Expr, hyper, state
+from .expr import GRAD, PARAM, Expr, hyper, postorder, state
+from .levels import LevelError
+from .printers.text import shortened_text
 from .vocabulary import VOCABULARY
 
 _ARGUMENTS: Final = "(p, g, state, ..., *, lr, hyper=0.9, ...)"
@@ -47,7 +49,11 @@ def trace(function: Callable[..., Any], *, name: str | None = None) -> Definitio
     )
     states = positional[2:]
     outputs = _call(traced, [PARAM, GRAD, *map(state, states)], {key: hyper(key) for key in keyword_only})
-    return Definition(name or _identifier(code.co_name), states, hypers, outputs, doc=inspect.getdoc(function) or "")
+    name = name or _identifier(code.co_name)
+    try:
+        return Definition(name, states, hypers, outputs, doc=inspect.getdoc(function) or "")
+    except LevelError as error:
+        raise RuleError(f"{code.co_name}: {error.message} (in {shortened_text(postorder([error.node]))})") from None
 
 
 def _identifier(name: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nos_ext
+from nos_ext.ops import OPS
 from nos_ext.optim import library
 from nos_ext.rule import Rule, apply, constant, hyper, state
 from nos_ext.rule.canonical import canonical_key
@@ -20,10 +22,11 @@ from nos_ext.rule.printers.latex import LatexFormatter
 from tests.reference.strategies import rules
 
 relaxed = settings(max_examples=100)
+EVERY_RULE = st.one_of(rules(), rules(ops=tuple(OPS)))  # the latter with reductions
 
 
 @relaxed
-@given(rules())
+@given(EVERY_RULE)
 def test_text_compiles_back_to_the_same_bytecode(rule: Rule) -> None:
     program = rule.compile()
     text = program.to_text()
@@ -32,14 +35,14 @@ def test_text_compiles_back_to_the_same_bytecode(rule: Rule) -> None:
 
 
 @relaxed
-@given(rules())
+@given(EVERY_RULE)
 def test_contracted_programs_round_trip_too(rule: Rule) -> None:
     program = rule.compile(contract=True)
     assert nos_ext.compile_rule(program.to_text()).bytecode == program.bytecode
 
 
 @relaxed
-@given(rules())
+@given(EVERY_RULE)
 def test_decompiled_rule_compiles_to_the_same_bytecode(rule: Rule) -> None:
     program = rule.compile()
     assert program.rule.compile().bytecode == program.bytecode
@@ -47,7 +50,7 @@ def test_decompiled_rule_compiles_to_the_same_bytecode(rule: Rule) -> None:
 
 
 @relaxed
-@given(rules())
+@given(EVERY_RULE)
 def test_simplifying_is_idempotent(rule: Rule) -> None:
     again = Rule(rule.name, rule.state_names, rule.hyperparameters, rule.simplified)
     assert again.compile().bytecode == rule.compile().bytecode
