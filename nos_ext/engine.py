@@ -48,28 +48,59 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
 def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
     """Makes the zero states that a rule starts with, as ``{name: [one tensor per parameter]}``.
 
-    Each has the shape and strides of its parameter. It is float64 for float64 parameters, and float32 for all others.
+    Each has the shape and strides of its parameter, and the shape () where the rule keeps one number per tensor
+    (`Program.per_tensor_states`). It is float64 for float64 parameters, and float32 for all others.
     """
-    if not isinstance(program, _C.Program):
-        program = Program.from_bytes(program)
-    return {name: [_zeros_like(i, p) for i, p in enumerate(params)] for name in program.state_names}
+    program = _program(program)
+    numbers = program.per_tensor_states
+    return {
+        name: [_zeros_like(i, p, () if name in numbers else None) for i, p in enumerate(params)]
+        for name in program.state_names
+    }
 
 
 def init_population_state(programs: Sequence[Program | bytes], params: Sequence[Any]) -> list[list[Any]]:
-    """Makes zero states for `apply_population`, in slot order: one list for each state of the program with the most."""
-    counts = [len((p if isinstance(p, _C.Program) else Program.from_bytes(p)).state_names) for p in programs]
-    return [[_zeros_like(i, p) for i, p in enumerate(params)] for _ in range(max(counts, default=0))]
+    """Makes zero states for `apply_population`, in slot order: one list for each state of the program with the most.
+
+    Each has the shape of its parameter, and the shape (K,) in a slot where the K programs keep one number per tensor.
+
+    Raises:
+        ValueError: one program keeps one number per tensor in a slot where another has a tensor.
+    """
+    slots: list[bool] = []
+    for program in map(_program, programs):
+        for slot, name in enumerate(program.state_names):
+            number = name in program.per_tensor_states
+            if slot == len(slots):
+                slots.append(number)
+            elif slots[slot] != number:
+                raise ValueError(
+                    f"state {slot} is one number per tensor in some of the programs and a tensor in others "
+                    f"('{name}' of rule '{program.name}'); reorder the states, or run these programs apart"
+                )
+    shape = (len(programs),)
+    return [[_zeros_like(i, p, shape if number else None) for i, p in enumerate(params)] for number in slots]
 
 
-def _zeros_like(i: int, p: Any) -> Any:
+def _program(program: Program | bytes) -> Program:
+    if isinstance(program, Program):
+        return program
+    return Program.from_bytes(program.bytecode if isinstance(program, _C.Program) else program)
+
+
+def _zeros_like(i: int, p: Any, shape: tuple[int, ...] | None) -> Any:
+    """Makes a zero state of params[i], of another shape if one is given."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(p, torch.Tensor):
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        if shape is not None:
+            return torch.zeros(shape, dtype=dtype, device=p.device)
         return torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     import numpy as np
 
     if isinstance(p, np.ndarray):
-        return np.zeros_like(p, dtype=np.float64 if p.dtype == np.float64 else np.float32, subok=False)
+        kind = np.float64 if p.dtype == np.float64 else np.float32
+        return np.zeros_like(p, dtype=kind, subok=False) if shape is None else np.zeros(shape, dtype=kind)
     raise TypeError(f"params[{i}] is a {type(p).__name__}; pass a torch.Tensor or a numpy.ndarray")
 
 

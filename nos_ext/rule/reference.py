@@ -11,8 +11,8 @@ import numpy as np
 
 from . import philox
 from .definition import Definition
-from .expr import Expr, postorder
-from .table import DRAWS, RANDOM, numpy_function, torch_function
+from .expr import ELEMENT, SCALAR, TENSOR, Expr, postorder
+from .table import DRAWS, GLOBAL, RANDOM, REDUCTIONS, numpy_function, torch_function
 
 
 def reference(
@@ -33,10 +33,11 @@ def reference(
     """Computes one step and returns its results as new tensors. The arguments are those of nos_ext.apply_rule.
 
     NumPy arrays are computed and returned in float64. torch tensors are computed in float64 if they are float64, else
-    in float32, and returned in their own dtype. Scalars are computed in float64.
+    in float32, and returned in their own dtype. Scalars and what is one number per tensor are computed in float64.
 
     Returns:
-        The new parameters, and the new states as ``{name: [tensors]}``. Where a gradient is None both are copies.
+        The new parameters, and the new states as ``{name: [tensors]}``. Where a gradient is None or a parameter has no
+        elements both are copies.
 
     Raises:
         TypeError: the rule has no such hyperparameter.
@@ -57,51 +58,56 @@ def reference(
     scalars = _scalars(order, hypers, step, math.nan if total_steps is None else float(total_steps))
     factor = (-1.0 if maximize else 1.0) / (1.0 if grad_scale is None else float(grad_scale))
 
+    tensors: dict[int, _Tensor] = {}
+    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        old = [p, *[states[i] for states in lists]]
+        if g is not None and 0 not in _library(p).like.shape:
+            tensors[i] = _Tensor(rule, scalars, old, g, factor, (seed, step, tensor_index + i))
+    _compute(order, list(tensors.values()))
+
     new_params: list[Any] = []
     new_state: dict[str, list[Any]] = {name: [] for name in rule.state_names}
-    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-        old = [p, *[tensors[i] for tensors in lists]]
-        library: _Library = _Torch(p) if type(p).__module__.partition(".")[0] == "torch" else _NumPy(p)
-        if g is None:
-            new = [library.result(x, x) for x in old]
-        else:
-            values = _tensors(rule, order, library, scalars, old, g, factor, (seed, step, tensor_index + i))
-            new = [library.result(values[x], like) for x, like in zip(rule.simplified, old, strict=True)]
+    for i, p in enumerate(params):
+        old = [p, *[states[i] for states in lists]]
+        new = tensors[i].results(old) if i in tensors else [_library(p).result(x, x) for x in old]
         new_params.append(new[0])
         for name, value in zip(rule.state_names, new[1:], strict=True):
             new_state[name].append(value)
     return new_params, new_state
 
 
-def evaluate(
-    order: Sequence[Expr],
-    known: Mapping[Expr, Any],
-    function: Callable[[str], Callable[..., Any]],
-    draw: Callable[[Expr], Mapping[str, Any]] = lambda node: {},
-) -> dict[Expr, Any]:
-    """Computes the value of every node of a postorder list with the functions of the op table.
-
-    `known` has the values of the leaves, and of any other nodes. `draw` gives the random operands of a random node.
-    """
-    values = dict(known)
-    with np.errstate(all="ignore"):
-        for node in order:
-            if node not in values:
-                random = draw(node) if node.op in RANDOM else {}
-                values[node] = function(node.op)(*[values[x] for x in node.args], **random)
-    return values
-
-
 def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, total: float) -> dict[Expr, Any]:
     """Computes the values of all scalar nodes, in float64."""
     fixed = {"step": step, "total": total}
-    nodes = [node for node in order if node.scalar]
-    leaves: dict[Expr, Any] = {}
-    for node in nodes:
-        if not node.args:
-            value = hypers[str(node.value)] if node.op == "hyper" else fixed.get(node.op, node.value)
-            leaves[node] = np.float64(value)
-    return evaluate(nodes, leaves, numpy_function)
+    values: dict[Expr, Any] = {}
+    with np.errstate(all="ignore"):
+        for node in order:
+            if node.level != SCALAR:
+                continue
+            if node.args:
+                values[node] = numpy_function(node.op)(*[values[x] for x in node.args])
+            else:
+                values[node] = np.float64(
+                    hypers[str(node.value)] if node.op == "hyper" else fixed.get(node.op, node.value)
+                )
+    return values
+
+
+def _compute(order: Sequence[Expr], tensors: Sequence[_Tensor]) -> None:
+    """Computes the values of all nodes. No tensor goes on after a global reduction before all have come to it."""
+    done = 0
+    with np.errstate(all="ignore"):
+        for place, node in enumerate(order):
+            if node.op in GLOBAL and tensors:
+                for tensor in tensors:
+                    tensor.compute(order[done:place])
+                vectors = [np.concatenate([tensor.vector(x) for tensor in tensors]) for x in node.args]
+                value = numpy_function(node.op)(*vectors)
+                for tensor in tensors:
+                    tensor.numbers[node] = value
+                done = place
+        for tensor in tensors:
+            tensor.compute(order[done:])
 
 
 class _NumPy:
@@ -117,6 +123,12 @@ class _NumPy:
         return np.asarray(x, dtype=np.float64)
 
     scalar = tensor
+
+    def number(self, x: Any) -> Any:
+        return np.float64(np.asarray(x).item())
+
+    def doubles(self, x: Any) -> Any:
+        return x
 
     def result(self, value: Any, like: Any) -> Any:
         out: Any = np.empty_like(like, dtype=np.float64, subok=False)
@@ -145,38 +157,89 @@ class _Torch:
     def scalar(self, x: Any) -> Any:
         return self._torch.tensor(float(x), dtype=self._dtype, device=self._device)
 
+    def number(self, x: Any) -> Any:
+        return np.float64(x.item())
+
+    def doubles(self, x: Any) -> Any:
+        """Returns elements as a NumPy array in float64, for reductions."""
+        return x.detach().double().cpu().numpy()
+
     def result(self, value: Any, like: Any) -> Any:
         out = self._torch.empty_like(like, requires_grad=False)
+        if not isinstance(value, self._torch.Tensor):
+            value = self._torch.tensor(float(value), dtype=self._torch.float64)
         return out.copy_(value.detach())
 
 
 _Library = _NumPy | _Torch
 
 
-def _tensors(
-    rule: Definition,
-    order: Sequence[Expr],
-    library: _Library,
-    scalars: Mapping[Expr, Any],
-    old: Sequence[Any],
-    g: Any,
-    factor: float,
-    key: tuple[int, int, int],
-) -> dict[Expr, Any]:
-    """Computes the values of all nodes for one parameter.
+def _library(p: Any) -> _Library:
+    return _Torch(p) if type(p).__module__.partition(".")[0] == "torch" else _NumPy(p)
+
+
+class _Tensor:
+    """A _Tensor has the values of all nodes that are known so far, for one parameter.
 
     `old` has p, then the states. `key` is seed, step and number of the tensor.
     """
-    known = {node: library.scalar(value) for node, value in scalars.items()}
-    gradient = library.tensor(g)
-    leaves = {"p": library.tensor(old[0]), "g": gradient if factor == 1.0 else gradient * factor}
-    leaves |= {name: library.tensor(x) for name, x in zip(rule.state_names, old[1:], strict=True)}
-    for node in order:
-        if not node.args and not node.scalar:
-            known[node] = leaves[{"param": "p", "grad": "g"}.get(node.op) or str(node.value)]
 
-    def draw(node: Expr) -> Mapping[str, Any]:
-        kind = DRAWS[node.op]
-        return {f"_{kind}": library.tensor(philox.draw(kind, library.like, *key, rule.sites[node]))}
+    def __init__(
+        self,
+        rule: Definition,
+        scalars: Mapping[Expr, Any],
+        old: Sequence[Any],
+        g: Any,
+        factor: float,
+        key: tuple[int, int, int],
+    ) -> None:
+        self._rule = rule
+        self._key = key
+        self.library = library = _library(old[0])
+        gradient = library.tensor(g)
+        self._leaves = {"p": old[0], **dict(zip(rule.state_names, old[1:], strict=True))}
+        self._gradient = gradient if factor == 1.0 else gradient * factor
+        self.numbers = dict(scalars)  # of scalars, and of what is one number per tensor
+        self._elements: dict[Expr, Any] = {}
 
-    return evaluate(order, known, library.function, draw)
+    def compute(self, nodes: Sequence[Expr]) -> None:
+        """Computes the values of nodes whose operands have been computed."""
+        for node in nodes:
+            if node.level == ELEMENT:
+                self._elements[node] = self._element(node)
+            elif node not in self.numbers:
+                self.numbers[node] = self._number(node)
+
+    def elements(self, node: Expr) -> Any:
+        """Returns the value of a node for ops on elements: a number is rounded to their type."""
+        if node not in self._elements:
+            self._elements[node] = self.library.scalar(self.numbers[node])
+        return self._elements[node]
+
+    def vector(self, node: Expr) -> Any:
+        """Returns the elements of a node as one row in float64."""
+        return self.library.doubles(self.elements(node)).ravel()
+
+    def results(self, old: Sequence[Any]) -> list[Any]:
+        """Makes the new p and the new states."""
+        values = [self.numbers[x] if x.level == TENSOR else self.elements(x) for x in self._rule.simplified]
+        return [self.library.result(value, like) for value, like in zip(values, old, strict=True)]
+
+    def _element(self, node: Expr) -> Any:
+        library = self.library
+        if node.op == "grad":
+            return self._gradient
+        if not node.args:
+            return library.tensor(self._leaves["p" if node.op == "param" else str(node.value)])
+        random: dict[str, Any] = {}
+        if node.op in RANDOM:
+            kind = DRAWS[node.op]
+            random[f"_{kind}"] = library.tensor(philox.draw(kind, library.like, *self._key, self._rule.sites[node]))
+        return library.function(node.op)(*[self.elements(x) for x in node.args], **random)
+
+    def _number(self, node: Expr) -> Any:
+        if not node.args:
+            return self.library.number(self._leaves[str(node.value)])
+        if node.op in REDUCTIONS:
+            return numpy_function(node.op)(*[self.vector(x) for x in node.args])
+        return numpy_function(node.op)(*[self.numbers[x] for x in node.args])

@@ -50,6 +50,18 @@ def _fma(a: Any, b: Any, c: Any) -> Any:
     return np.asarray(np.frompyfunc(_exact_fma, 3, 1)(a, b, c), dtype=np.float64)
 
 
+def _row(a: Any) -> list[float]:
+    return [float(x) for x in np.ravel(a)]
+
+
+def _dot(a: Any, b: Any) -> float:
+    """The sum of products, in the order of the elements: NaN and infinities come out as sums make them."""
+    total = 0.0
+    for x, y in zip(_row(a), _row(b), strict=True):
+        total += x * y
+    return total
+
+
 # One line per op: operands to result. Random ops take their draw as the last argument.
 ORACLE: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: np.add(a, b),
@@ -83,7 +95,18 @@ ORACLE: dict[str, Callable[..., Any]] = {
     "mod": _mod,
     "drop": lambda a, prob, uniform: np.where(uniform < prob, 0.0, a),
     "normal": lambda std, gauss: std * gauss,
+    "sum": lambda a: np.float64(_dot(a, np.ones_like(a))),
+    "mean": lambda a: np.float64(_dot(a, np.ones_like(a)) / a.size),
+    "norm": lambda a: np.float64(_dot(a, a) ** 0.5),
+    "rms": lambda a: np.float64((_dot(a, a) / a.size) ** 0.5),
+    "max_abs": lambda a: np.float64(math.nan if np.isnan(a).any() else max(map(abs, _row(a)))),
+    "dot": lambda a, b: np.float64(_dot(a, b)),
+    "global_sum": lambda a: np.float64(_dot(a, np.ones_like(a))),
+    "global_norm": lambda a: np.float64(_dot(a, a) ** 0.5),
+    "global_dot": lambda a, b: np.float64(_dot(a, b)),
 }
+REDUCTIONS = ("sum", "mean", "norm", "rms", "max_abs", "dot")
+GLOBAL = ("global_sum", "global_norm", "global_dot")
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
@@ -151,18 +174,57 @@ def evaluate(
 
     `hyper` must have lr; the program's defaults fill in the rest. `tensor` is the number of the tensor in its list.
     """
-    p = np.asarray(p, dtype=np.float64)
-    scalars = scalar_values(program, hyper or {}, t, total)
-    values = [p, np.asarray(g, dtype=np.float64), *[np.asarray(s, dtype=np.float64) for s in states]]
+    new = evaluate_all(program, [p], [g], [[s] for s in states], hyper, t, total, seed=seed, tensor=tensor)
+    return new[0][0], [x[0] for x in new[1:]]
 
-    def read(operand: int) -> Any:
-        return scalars[operand - SCALAR] if operand >= SCALAR else values[operand]
 
+def evaluate_all(
+    program: Any,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    states: Sequence[Sequence[Any]] = (),
+    hyper: Mapping[str, float] | None = None,
+    t: float = 1,
+    total: float | None = None,
+    *,
+    seed: int = 0,
+    tensor: int = 0,
+) -> list[list[Array]]:
+    """The new parameters, then the new tensors of each state, of one step in float64. No parameter is empty, and all
+    have gradients. `tensor` is the number of the first one."""
+    numbers = program.per_tensor_states if program.bytecode[4] == 2 else ()
+    scalars: list[list[Any]] = []  # of each tensor
+    values: list[list[Any]] = []
+    for i, arrays in enumerate(zip(params, grads, *states, strict=True)):
+        values.append([np.asarray(x, dtype=np.float64) for x in arrays])
+        kept = [x for name, x in zip(program.state_names, values[i][2:], strict=True) if name in numbers]
+        scalars.append([*scalar_values(program, hyper or {}, t, total), *kept])
+    plain = len(scalar_values(program, hyper or {}, t, total))
+
+    def read(i: int, operand: int) -> Any:
+        return scalars[i][operand - SCALAR] if operand >= SCALAR else values[i][operand]
+
+    tensors = range(len(values))
     with np.errstate(all="ignore"):
         for op, *operands in program.code:
-            arguments = [read(x) for x in operands[: _arity(op)]]
-            if op in ("drop", "normal"):
-                arguments.append(draws(op, seed, int(t), tensor, operands[2], p.size).reshape(p.shape))
-            values.append(np.broadcast_to(ORACLE[op](*arguments), p.shape))
-    new = [np.array(np.broadcast_to(read(x), p.shape)) for x in program.outputs]
-    return new[0], new[1:]
+            used = operands[: _arity(op)]
+            if op in GLOBAL:
+                rows = [np.concatenate([np.ravel(read(i, x)) for i in tensors]) for x in used]
+                for i in tensors:
+                    scalars[i].append(ORACLE[op](*rows))
+                continue
+            for i in tensors:
+                p = values[i][0]
+                arguments = [read(i, x) for x in used]
+                if op in ("drop", "normal"):
+                    drawn = draws(op, seed, int(t), tensor + i, operands[2], p.size)
+                    arguments.append(drawn.reshape(p.shape))
+                elif op in REDUCTIONS or (min(used) >= SCALAR and max(used) - SCALAR >= plain):
+                    scalars[i].append(np.float64(ORACLE[op](*arguments)))
+                    continue
+                values[i].append(np.broadcast_to(ORACLE[op](*arguments), p.shape))
+        kinds = [False, *[name in numbers for name in program.state_names]]
+        return [
+            [np.array(np.broadcast_to(read(i, x), () if number else values[i][0].shape)) for i in tensors]
+            for x, number in zip(program.outputs, kinds, strict=True)
+        ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import nos_ext
 from nos_ext.ops import OPS
 from nos_ext.rule import Rule, philox
-from nos_ext.rule.table import DRAWS, numpy_function, torch_function
+from nos_ext.rule.table import DRAWS, REDUCTIONS, numpy_function, torch_function
 from tests.reference import oracle
 from tests.reference.strategies import rules
 
@@ -31,7 +31,7 @@ def test_every_op_has_an_oracle_line() -> None:
 
 
 ZERO_SIGN_OPEN = ("min", "max", "clip")  # NumPy and torch do not order the zeros
-ELEMENTWISE = [op for op in OPS.values() if op.domain != "random"]
+ELEMENTWISE = [op for op in OPS.values() if op.domain != "random" and op.name not in REDUCTIONS]
 
 
 def same(a: Any, b: Any, zeros: bool) -> bool:
@@ -65,6 +65,60 @@ def test_templates_of_the_table(op: Any) -> None:
     expected, numpy_result, torch_result = expected[usable], numpy_result[usable], torch_result[usable]
     assert same(numpy_result, expected, zeros)
     assert same(torch_result, expected, zeros and op.name != "mod")
+
+
+VECTORS = {
+    "plain": [0.5, -2.0, 1e-8, 3.0, -0.0],
+    "one element": [-2.0],
+    "zeros": [0.0, -0.0],
+    "an infinity": [1.0, -math.inf, 2.0],
+    "two infinities": [math.inf, -math.inf],
+    "NaN": [1.0, math.nan, -5.0],
+}
+
+
+@pytest.mark.parametrize("values", VECTORS.values(), ids=VECTORS.keys())
+@pytest.mark.parametrize("name", sorted(REDUCTIONS))
+def test_reductions_of_the_table(name: str, values: list[float]) -> None:
+    operands = [np.array(values), np.array(values[::-1]) + 1.0][: OPS[name].arity]
+    with np.errstate(all="ignore"):
+        expected = oracle.ORACLE[name](*operands)
+        assert same(numpy_function(name)(*operands), expected, zeros=False)
+    result = torch_function(name)(*map(torch.from_numpy, operands), _F=torch.float64)
+    assert result.shape == ()
+    assert same(result, expected, zeros=False)
+
+
+@settings(max_examples=100)
+@given(rules(max_states=3, ops=tuple(OPS)), st.integers(0, 2**64 - 1), st.booleans())
+def test_reference_of_reductions_agrees_with_the_oracle(rule: Rule, seed: int, on_torch: bool) -> None:
+    """Several tensors, as a global reduction takes all of them, and one without gradient, which has no part in it."""
+    rng = np.random.default_rng(seed % 1000)
+    params, grads = ([rng.standard_normal(shape) for shape in [(3, 4), (5,), (1,)]] for _ in "pg")
+    program = rule.compile()
+    states = {
+        name: [rng.standard_normal(() if name in program.per_tensor_states else p.shape) for p in params]
+        for name in program.state_names
+    }
+    expected = oracle.evaluate_all(
+        program, params, grads, list(states.values()), {"lr": 0.1}, 3, 100.0, seed=seed, tensor=1
+    )
+    make: Callable[[Any], Any] = torch.tensor if on_torch else np.array
+    new_p, new_states = program.reference(
+        [make(x) for x in [*params, np.ones(2), np.zeros((0, 3))]],
+        [*[make(x) for x in grads], None, make(np.zeros((0, 3)))],
+        {k: [make(x) for x in [*v, np.array(0.5), np.array(0.5)]] for k, v in states.items()},
+        lr=0.1, step=3, total_steps=100.0, seed=seed, tensor_index=1,
+    )  # fmt: skip
+    close: list[bool] = []
+    for got, wanted in zip([new_p, *new_states.values()], expected, strict=True):
+        for a, b in zip(got[:3], wanted, strict=True):
+            assert a.shape == b.shape
+            with np.errstate(all="ignore"):
+                close += np.isclose(np.asarray(a), b, rtol=1e-6, atol=1e-9, equal_nan=True).ravel().tolist()
+    assert np.mean(close) > 0.5, program.disassemble()  # a last bit may be carried far, as above and by all tensors
+    assert (np.asarray(new_p[3]) == 1).all()
+    assert all(float(x) == 0.5 for tensors in new_states.values() for x in tensors[3:])
 
 
 @settings(max_examples=150)
