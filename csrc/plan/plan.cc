@@ -52,7 +52,8 @@ bool same_layout(const TensorRef& a, const TensorRef& b) {
 void check_pair(const TensorList& params, const TensorList& list, size_t i, uint32_t numbers) {
   const TensorRef &p = params.tensors[i], &t = list.tensors[i];
   if (numbers && t.numel != numbers)
-    throw TensorError(at(list, i) + " has shape " + shape(t) + " but is one number per tensor; pass a tensor of shape " +
+    throw TensorError(at(list, i) + " has shape " + shape(t) +
+                      " but is one number per tensor; pass a tensor of shape " +
                       (numbers == 1 ? "()" : "(" + std::to_string(numbers) + ",)"));
   if (!numbers && !same_shape(t, p))
     throw TensorError(at(list, i) + " has shape " + shape(t) + " but " + at(params, i) + " has " + shape(p) +

@@ -27,8 +27,8 @@ constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
 constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
 constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines
 constexpr int kChunksPerThread = 4;
-constexpr double kGrabWork = 400;     // ns: a thread takes small chunks in groups of about this much work
-constexpr int kMostRanges = 64;       // at most so many threads have a range of chunks of their own
+constexpr double kGrabWork = 400;  // ns: a thread takes small chunks in groups of about this much work
+constexpr int kMostRanges = 64;    // at most so many threads have a range of chunks of their own
 
 // As many threads as the work is worth now. The answer may change between two runs, as torch.set_num_threads may be
 // called in between.
@@ -233,7 +233,8 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
       // A thread that gets no scratch memory leaves its chunks to the others. The calling thread has its memory
       // already.
       const int thread = omp_get_thread_num();
-      if (char* own = thread == 0 ? memory : scratch_memory(scratch)) queue.work(thread, [&](size_t i) { one(i, own); });
+      if (char* own = thread == 0 ? memory : scratch_memory(scratch))
+        queue.work(thread, [&](size_t i) { one(i, own); });
     }
     return;
   }
@@ -261,7 +262,8 @@ class Cpu final : public Backend {
   bool has_streams() const override { return false; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
-    if (std::ranges::any_of(programs, &Program::has_reductions)) return cpu::prepare_reducing(std::move(plan), programs);
+    if (std::ranges::any_of(programs, &Program::has_reductions))
+      return cpu::prepare_reducing(std::move(plan), programs);
     return cpu::prepare(std::move(plan), programs);
   }
   std::unique_ptr<CapturedStep> capture(const Plan&, std::span<const Program* const>, std::span<const uint32_t>,

@@ -34,8 +34,8 @@ struct FoldTarget {
 // Calls the kernel for n elements of a block. key.element, where the block starts, is a multiple of 4. `base` holds the
 // address of each place.
 template <class T>
-void run_call(const KernelCall& call, T* const* base, const T* scalars, DrawKey key, int64_t n,
-              const KernelSet<T>& set, FoldTarget folds) {
+void run_call(const KernelCall& call, T* const* base, const T* scalars, DrawKey key, int64_t n, const KernelSet<T>& set,
+              FoldTarget folds) {
   const auto operand = [&](int k) -> const T* {
     return call.scalars >> k & 1 ? scalars + (call.arg[k] - kScalarPlace) : base[call.arg[k]];
   };

@@ -136,42 +136,71 @@ void scale(T* dst, const T* src, T factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = src[i] * factor;
 }
 
-// One unit of a reduction: a balanced tree, in which the first step adds element i + 128 to element i and the last one
+// One unit of a reduction is a balanced tree, in which the first step adds element i + 128 to element i and the last one
 // the two that are left. What is missing of a unit is 0.
-template <Fold F>
+enum class FoldTerm { value, square, product, magnitude };  // of an element
+
+template <FoldTerm F>
 NOS_INLINE double join(double a, double b) {
-  if constexpr (F == Fold::max_abs)
-    return a >= b || a != a ? a : b;
+  if constexpr (F == FoldTerm::magnitude)
+    return (a >= b) | (a != a) ? a : b;
   else
     return a + b;
 }
-template <Fold F, class T>
-NOS_INLINE double term(const T* a, const T* b, int64_t i) {
-  const double x = static_cast<double>(a[i]);
-  if constexpr (F == Fold::sum)
-    return x;
-  else if constexpr (F == Fold::dot)
-    return x * static_cast<double>(b[i]);
-  else
+
+template <FoldTerm F, class T>
+NOS_INLINE double term(T a, T b) {
+  const double x = static_cast<double>(a);
+  if constexpr (F == FoldTerm::square)
+    return x * x;
+  else if constexpr (F == FoldTerm::product)
+    return x * static_cast<double>(b);
+  else if constexpr (F == FoldTerm::magnitude)
     return math::abs<double>(x);
+  else
+    return x;
 }
 
-template <class T, Fold F>
-void fold(double* dst, const T* a, const T* b, int64_t n) {
-  constexpr int64_t kHalf = kFoldUnit / 2;
-  for (int64_t first = 0; first < n; first += kFoldUnit, a += kFoldUnit, b += kFoldUnit) {
-    double tree[kHalf];
-    if (const int64_t left = n - first; left >= kFoldUnit) {
-      for (int64_t i = 0; i < kHalf; ++i) tree[i] = join<F>(term<F>(a, b, i), term<F>(a, b, i + kHalf));
-    } else {
-      for (int64_t i = 0; i < kHalf; ++i) tree[i] = i < left ? term<F>(a, b, i) : 0.0;
-      for (int64_t i = kHalf; i < left; ++i) tree[i - kHalf] = join<F>(tree[i - kHalf], term<F>(a, b, i));
-    }
+// Adds up every multiple of Step behind the first element.
+template <FoldTerm F, int64_t Step, class T>
+NOS_INLINE double subtree(const T* a, const T* b) {
+  if constexpr (Step == kFoldUnit)
+    return term<F>(*a, *b);
+  else
+    return join<F>(subtree<F, 2 * Step>(a, b), subtree<F, 2 * Step>(a + Step, b + Step));
+}
+
+template <FoldTerm F, class T>
+NOS_INLINE double whole_unit(const T* a, const T* b) {
+  constexpr int64_t kSums = 32;  // eight elements each, which is what the registers hold
+  double sum[kSums];
+  for (int64_t i = 0; i < kSums; ++i) sum[i] = subtree<F, kSums>(a + i, b + i);
 #pragma GCC unroll 8
-    for (int64_t half = kHalf / 2; half > 0; half /= 2)
-      for (int64_t i = 0; i < half; ++i) tree[i] = join<F>(tree[i], tree[i + half]);
-    *dst++ = tree[0];
-  }
+  for (int64_t half = kSums / 2; half > 0; half /= 2)
+    for (int64_t i = 0; i < half; ++i) sum[i] = join<F>(sum[i], sum[i + half]);
+  return sum[0];
+}
+
+template <FoldTerm F, class T>
+void fold_units(double* dst, const T* a, const T* b, int64_t n) {
+  for (; n >= kFoldUnit; n -= kFoldUnit, a += kFoldUnit, b += kFoldUnit) *dst++ = whole_unit<F>(a, b);
+  if (n == 0) return;
+  T rest[2][kFoldUnit] = {};
+  for (int64_t i = 0; i < n; ++i) rest[0][i] = a[i], rest[1][i] = b[i];
+  *dst = whole_unit<F>(rest[0], rest[1]);
+}
+
+template <class T>
+void fold_sum(double* dst, const T* a, const T* b, int64_t n) {
+  fold_units<FoldTerm::value>(dst, a, b, n);
+}
+template <class T>
+void fold_dot(double* dst, const T* a, const T* b, int64_t n) {
+  a == b ? fold_units<FoldTerm::square>(dst, a, b, n) : fold_units<FoldTerm::product>(dst, a, b, n);
+}
+template <class T>
+void fold_max_abs(double* dst, const T* a, const T* b, int64_t n) {
+  fold_units<FoldTerm::magnitude>(dst, a, b, n);
 }
 
 template <class T>
@@ -185,9 +214,9 @@ constexpr KernelSet<T> kernel_set() {
 #define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id, arity)
 #include "../../ops/ops.def"
 #undef NOS_OP
-  set.fold[static_cast<int>(Fold::sum)] = fold<T, Fold::sum>;
-  set.fold[static_cast<int>(Fold::dot)] = fold<T, Fold::dot>;
-  set.fold[static_cast<int>(Fold::max_abs)] = fold<T, Fold::max_abs>;
+  set.fold[static_cast<int>(Fold::sum)] = fold_sum<T>;
+  set.fold[static_cast<int>(Fold::dot)] = fold_dot<T>;
+  set.fold[static_cast<int>(Fold::max_abs)] = fold_max_abs<T>;
   set.copy = copy<T>;
   set.fill = fill<T>;
   set.scale = scale<T>;

@@ -22,7 +22,7 @@ namespace {
 constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = kFoldUnit;  // whole units of reductions
 constexpr int64_t kChunk = 64 * 1024;                             // elements of a slice that several threads share
-constexpr int64_t kShared = 4 * kChunk;                           // elements from which on they do
+constexpr int64_t kLeastShared = 4;                               // chunks from which on they do
 
 template <class T>
 size_t to_line(size_t count) {
@@ -106,14 +106,16 @@ double fold_units(Fold fold, double* units, int64_t count) {
 }
 
 int64_t fold_count(int64_t elements) { return (elements + kFoldUnit - 1) / kFoldUnit; }
+int64_t whole_units(int64_t elements) { return fold_count(elements) * kFoldUnit; }
 
 class Reducing final : public Job {
  public:
   Reducing(Plan made, std::span<const Program* const> programs) : Job(std::move(made)), tuning_(tuning()) {
     const FloatEnvironment environment;  // constants are rounded to fp32 in here
     for (const Program* p : programs) originals_.push_back(original(*p));
+    if (tuning_.chunk) chunk_ = whole_units(tuning_.chunk);
     make_units(programs);
-    block_ = tuning_.block ? static_cast<int>((tuning_.block + kFoldUnit - 1) / kFoldUnit * kFoldUnit)
+    block_ = tuning_.block                   ? static_cast<int>(whole_units(tuning_.block))
              : elements_ <= kInCacheElements ? kInCacheBlock
                                              : kFromMemoryBlock;
     for (const auto& code : codes_) {
@@ -161,9 +163,8 @@ class Reducing final : public Job {
   static bool reads_back(const Program& program, const PlannedTensor& t) {
     if (!program.has_reductions()) return false;
     const DType own = is_wide(t) ? DType::f64 : DType::f32;
-    return std::ranges::all_of(passes_of(program, true)->early, [&](int s) {
-      return t.dtype[static_cast<size_t>(s) + bytecode::kFirstState] == own;
-    });
+    return std::ranges::all_of(passes_of(program, true)->early,
+                               [&](int s) { return t.dtype[static_cast<size_t>(s) + bytecode::kFirstState] == own; });
   }
 
   void make_units(std::span<const Program* const> programs) {
@@ -176,7 +177,7 @@ class Reducing final : public Job {
         const auto [at, is_new] = known.try_emplace({&program, early}, static_cast<uint32_t>(codes_.size()));
         if (is_new) codes_.push_back(make_code(program, early));
         const Code& code = codes_[at->second];
-        units_.push_back({i, slice, at->second, num_uniforms_, t.numel >= kShared});
+        units_.push_back({i, slice, at->second, num_uniforms_, t.numel >= kLeastShared * chunk_});
         num_uniforms_ += static_cast<size_t>(code.num_uniforms);
         elements_ += t.numel;
         for (const Code::Step& s : code.steps) {
@@ -262,7 +263,7 @@ class Reducing final : public Job {
     for (ptrdiff_t phase = 0; phase < phases_; ++phase) {
       alone.clear();
       for (uint32_t i = 0; i < units_.size(); ++i) {
-        if (threads > 1 && units_[i].shared)
+        if (units_[i].shared)
           run_shared(run, i, phase, threads, bytes, own);
         else
           alone.push_back(i);
@@ -321,15 +322,15 @@ class Reducing final : public Job {
   void run_shared(Run& run, uint32_t unit, ptrdiff_t phase, int threads, size_t bytes, char* own) const {
     const Unit& u = units_[unit];
     const int64_t numel = plan.tensors[u.tensor].numel;
-    const auto chunks = static_cast<size_t>((numel + kChunk - 1) / kChunk);
+    const auto chunks = static_cast<size_t>((numel + chunk_ - 1) / chunk_);
     const auto [first, last] = steps_of(codes_[u.code], phase);
     for (size_t k = first; k < last; ++k) {
       float* const row = parts(own, run).row;
       const native::NativeCode* native = fill_row(run, unit, k, row);
       for_each_on_threads(threads, chunks, bytes, own, [&](size_t c, char* memory) {
-        const int64_t begin = static_cast<int64_t>(c) * kChunk;
-        run_chunk(run, u, k, native, row, {u.tensor, u.slice, begin, std::min(begin + kChunk, numel)},
-                  run.folds.data(), parts(memory, run).blocks);
+        const int64_t begin = static_cast<int64_t>(c) * chunk_;
+        run_chunk(run, u, k, native, row, {u.tensor, u.slice, begin, std::min(begin + chunk_, numel)}, run.folds.data(),
+                  parts(memory, run).blocks);
       });
       end_step(run, unit, k, run.folds.data());
     }
@@ -401,11 +402,12 @@ class Reducing final : public Job {
   GlobalKey key_of(const Unit& u, const Pass& pass, const Reduced& reduced) const {
     const auto& code = pass.body.code();
     int seen = -1;
-    const Instr& i = *std::ranges::find_if(code, [&](const Instr& i) {
-      return is_reduction(i.op) && ++seen == reduced.fold;
-    });
+    const Instr& i =
+        *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
     const bool of_inputs = i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState);
-    if (of_inputs) return {nullptr, u.slice, static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]), i.a.bits, i.b.bits, Op{}};
+    if (of_inputs)
+      return {nullptr,  u.slice,  static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]),
+              i.a.bits, i.b.bits, Op{}};
     return {codes_[u.code].passes.get(), u.slice, static_cast<uint8_t>(reduced.fold), 0, 0, reduced.op};
   }
 
@@ -448,6 +450,7 @@ class Reducing final : public Job {
   int64_t elements_ = 0;
   double work_ = 0;  // estimated ns of one run on one thread, with the data in cache
   int block_ = 0;
+  int64_t chunk_ = kChunk;
   std::array<NativeCodes, 2> native_;
 };
 
