@@ -123,8 +123,8 @@ class Algebra:
         if key not in self.atoms:
             inner = [self.atoms[k] for x in args for mono, _ in x.terms for k, _ in mono]
             analytic = kind in _ANALYTIC and False not in [x.analytic for x in inner]
-            # An analytic function of nonzero symbols is 0 on a set of measure zero only; abs, sign, clip and max_abs are
-            # 0 where their operand is. In a sum one nonzero term is enough, as the others cannot cancel it everywhere.
+            # An analytic function of nonzero symbols is 0 on a set of measure zero only, abs, sign, clip and max_abs
+            # where their operand is. In a sum one nonzero term is enough: the others cannot cancel it everywhere.
             groups = [[self.atoms[k].nonzero for k, _ in mono] for x in args for mono, _ in x.terms]
             enough = any if kind == "sum" else all
             nonzero = (analytic or kind in ("abs", "sign", "clip", "max_abs")) and enough(
