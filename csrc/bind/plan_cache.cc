@@ -4,6 +4,8 @@
 #include <iterator>
 #include <optional>
 
+#include "../program/passes.h"
+
 namespace nos::bind {
 namespace {
 
@@ -74,7 +76,7 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
   if (!params.empty()) made->device = params[0].device;  // make_plan refuses others
   made->backend = &backend_of(made->device.kind);
   const Place place = place_of(*made, tensors);
-  Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population);
+  Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population, number_slots(programs));
   if (!shape.row_of.empty())
     for (PlannedTensor& t : plan.tensors) t.row = shape.row_of[t.index - shape.tensor_index];
   made->job = made->backend->prepare(std::move(plan), programs, place);

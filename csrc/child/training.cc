@@ -4,6 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "../program/passes.h"
+
 namespace nos::child {
 
 Training::Training(Child& child, const Program& program, std::vector<double> hypers, double total_steps, uint64_t seed)
@@ -37,15 +39,16 @@ Training::Training(Child& child, const Program& program, std::vector<double> hyp
     for (size_t l = 0; l < lists.size(); ++l) {
       TensorRef t;
       t.data = l == 0 ? child.weights()[i].value : l == 1 ? child.weights()[i].gradient : next;
+      const bool number = l >= 2 && program.is_per_tensor(static_cast<int>(l) - 2);
       if (l >= 2) next += (static_cast<size_t>(counts[i]) + 15) / 16 * 16;
-      t.shape = &counts[i];
+      t.shape = number ? &kOne : &counts[i];
       t.strides = &kOne;
       t.ndim = 1;
-      t.numel = counts[i];
+      t.numel = *t.shape;
       lists[l].tensors.push_back(t);
     }
   const Program* programs[] = {&program_};
-  job_ = cpu_backend().prepare(make_plan(lists, 0), programs, {});
+  job_ = cpu_backend().prepare(make_plan(lists, 0, 0, number_slots(programs)), programs, {});
 }
 
 Training::Progress Training::run(const Examples& data, std::span<const int64_t> order, std::span<const double> rates,

@@ -47,10 +47,14 @@ bool same_layout(const TensorRef& a, const TensorRef& b) {
   return true;
 }
 
-// Checks that hold between a parameter and its gradient or a state.
-void check_pair(const TensorList& params, const TensorList& list, size_t i) {
+// Checks that hold between a parameter and its gradient or a state. `numbers` is how many numbers a state has that is
+// one number per tensor, and 0 for the others.
+void check_pair(const TensorList& params, const TensorList& list, size_t i, uint32_t numbers) {
   const TensorRef &p = params.tensors[i], &t = list.tensors[i];
-  if (!same_shape(t, p))
+  if (numbers && t.numel != numbers)
+    throw TensorError(at(list, i) + " has shape " + shape(t) + " but is one number per tensor; pass a tensor of shape " +
+                      (numbers == 1 ? "()" : "(" + std::to_string(numbers) + ",)"));
+  if (!numbers && !same_shape(t, p))
     throw TensorError(at(list, i) + " has shape " + shape(t) + " but " + at(params, i) + " has " + shape(p) +
                       "; pass tensors of equal shape");
   if (t.device != p.device)
@@ -65,7 +69,7 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i) {
   if (!is_dense(t))
     throw TensorError(at(list, i) + " has gaps or repeats in memory (strides " + strides(t) + " for shape " + shape(t) +
                       "); pass a dense tensor, for example " + at(list, i) + ".contiguous()");
-  if (!same_layout(t, p))
+  if (!numbers && !same_layout(t, p))
     throw TensorError(at(list, i) + " has strides " + strides(t) + " but " + at(params, i) + " has " + strides(p) +
                       "; copy it into the parameter's layout: torch.empty_like(" + at(params, i) + ").copy_(" +
                       at(list, i) + ")");
@@ -108,7 +112,7 @@ void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> li
 
 }  // namespace
 
-Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population) {
+Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population, uint32_t number_slots) {
   const TensorList &params = lists[0], &grads = lists[1];
   const size_t n = params.tensors.size();
   for (const TensorList& list : lists)
@@ -128,7 +132,7 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
       throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
     PlannedTensor t{};
     for (size_t s = 0; s < lists.size(); ++s) {
-      check_pair(params, lists[s], i);
+      check_pair(params, lists[s], i, number_slots >> s & 1 ? std::max(population, 1u) : 0);
       const TensorRef& ref = lists[s].tensors[i];
       t.data[s] = ref.data;
       t.dtype[s] = ref.dtype;

@@ -44,8 +44,10 @@ struct Plan {
 
 // `lists` holds params, grads, then one list for each state. `first_index` is the number of params[0] in the key of
 // random draws. `population` is the number of slices along the leading dimension of every tensor, or 0 outside a
-// population. Throws TensorError, and nothing has been written by then.
-Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0);
+// population. In slots whose bit is set in `number_slots`, a tensor has one number for each slice, and its data pointer
+// is that of the first one. Throws TensorError, and nothing has been written by then.
+Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0,
+               uint32_t number_slots = 0);
 
 // Points a plan at new gradients that differ from the old ones in their addresses only; nothing else of `grads` is
 // read. Returns false and leaves the plan as it was if one of them shares memory with a parameter or state. make_plan

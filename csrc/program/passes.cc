@@ -15,6 +15,10 @@ namespace {
 
 constexpr int kNone = -1;
 
+Op op_of(Fold fold) { return fold == Fold::sum ? Op::sum : fold == Fold::dot ? Op::dot : Op::max_abs; }
+
+}  // namespace
+
 Fold fold_of(Op op) {
   switch (static_cast<ReduceOp>(op)) {
     case ReduceOp::sum:
@@ -33,9 +37,18 @@ Fold fold_of(Op op) {
   throw std::logic_error("no fold for op " + std::string(info(op).name));
 }
 
-Op op_of(Fold fold) { return fold == Fold::sum ? Op::sum : fold == Fold::dot ? Op::dot : Op::max_abs; }
-
-}  // namespace
+uint32_t number_slots(std::span<const Program* const> programs) {
+  uint32_t slots = 0;
+  for (const Program* p : programs)
+    for (int s = 0; s < p->num_states(); ++s) slots |= uint32_t{p->is_per_tensor(s)} << (bytecode::kFirstState + s);
+  for (size_t k = 0; slots && k < programs.size(); ++k)
+    for (int s = 0; s < programs[k]->num_states(); ++s)
+      if ((slots >> (bytecode::kFirstState + s) & 1) && !programs[k]->is_per_tensor(s))
+        throw std::invalid_argument("programs[" + std::to_string(k) + "] keeps state " + std::to_string(s) +
+                                    " for every element and another program keeps it as one number per tensor; make "
+                                    "one call for each kind");
+  return slots;
+}
 
 // Finds out in which pass each instruction can run first, and writes the bodies.
 class Passes::Builder {
@@ -260,12 +273,12 @@ class Passes::Builder {
 
 Passes::Passes(const Program& program, bool early) { Builder(program, *this).build(early); }
 
-const Passes& passes_of(const Program& program, bool early) {
+std::shared_ptr<const Passes> passes_of(const Program& program, bool early) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   auto& kept = early ? program.kept.passes_early : program.kept.passes;
   if (!kept) kept = std::make_shared<const Passes>(program, early);
-  return *kept;
+  return kept;
 }
 
 double finished(Op op, double total, double count) {

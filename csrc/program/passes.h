@@ -5,14 +5,13 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "fold.h"
 #include "program.h"
 
 namespace nos {
-
-// How values are added up: their sum, the sum of their products, the largest of their magnitudes.
-enum class Fold : uint8_t { sum, dot, max_abs };
 
 // A reduction of the program, made of what a pass has added up.
 struct Reduced {
@@ -55,7 +54,14 @@ class Passes {
 };
 
 // The passes of a program that has reductions, made at their first use and kept with it.
-const Passes& passes_of(const Program& program, bool early);
+std::shared_ptr<const Passes> passes_of(const Program& program, bool early);
+
+// What an op of a pass's reductions does.
+Fold fold_of(Op op);
+
+// The slots of the states that are one number per tensor, a bit each. Throws std::invalid_argument where one program
+// keeps a state as a number and another one has it for every element.
+uint32_t number_slots(std::span<const Program* const> programs);
 
 // The reduction of `op` over `count` elements, given what was added up.
 double finished(Op op, double total, double count);

@@ -5,18 +5,14 @@
 #include <memory>
 #include <new>
 #include <optional>
-#include <string_view>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#include <pthread.h>
 
 #include "../../ops/float_environment.h"
 #include "interpreter/block_runner.h"
 #include "interpreter/lower.h"
 #include "kernels.h"
 #include "native/runner.h"
+#include "reducing.h"
+#include "threads.h"
 
 namespace nos {
 namespace cpu {
@@ -31,59 +27,8 @@ constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
 constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
 constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines
 constexpr int kChunksPerThread = 4;
-constexpr double kThreadWork = 2500;  // ns of work that make it worthwhile to start one more thread
 constexpr double kGrabWork = 400;     // ns: a thread takes small chunks in groups of about this much work
 constexpr int kMostRanges = 64;       // at most so many threads have a range of chunks of their own
-
-// The ns that the interpreter takes for one element. It was measured as a time per unit of OpInfo::cost and one per
-// slot.
-double interpreter_cost(const Lowered& code, bool wide) {
-  static const double lanes = std::string_view(isa().name) == "avx512" ? 1
-                              : std::string_view(isa().name) == "avx2" ? 1.7
-                                                                       : 4;
-  return (0.03 * code.cost + 0.02 * code.num_slots) * lanes * (wide ? 2 : 1);
-}
-
-// The scratch memory of one thread. It is aligned, grows on demand, and is kept for the next call.
-class Scratch {
- public:
-  ~Scratch() { free(); }
-  // Returns null when there is no memory.
-  char* get(size_t bytes) noexcept {
-    if (bytes > size_) {
-      free();
-      data_ = ::operator new(bytes, std::align_val_t{kLine}, std::nothrow);
-      size_ = data_ ? bytes : 0;
-    }
-    return static_cast<char*>(data_);
-  }
-
- private:
-  void free() {
-    if (data_) ::operator delete(data_, std::align_val_t{kLine});
-    data_ = nullptr;
-    size_ = 0;
-  }
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
-thread_local Scratch t_scratch;
-
-// Whether this process is a forked child. OpenMP's threads do not survive a fork, and libgomp would wait for them for
-// ever. The module watches for forks from the moment it is loaded, since others in the process may use OpenMP too.
-std::atomic<bool> g_forked{false};
-const bool g_watched = pthread_atfork(nullptr, nullptr, [] { g_forked.store(true, std::memory_order_relaxed); }) == 0;
-bool is_forked() { return !g_watched || g_forked.load(std::memory_order_relaxed); }
-
-// As many threads as OpenMP (and so torch.set_num_threads) allows; 1 in a forked child.
-int max_threads() {
-#ifdef _OPENMP
-  if (is_forked()) return 1;
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
 
 // As many threads as the work is worth now. The answer may change between two runs, as torch.set_num_threads may be
 // called in between.
@@ -189,6 +134,7 @@ class Rows32 {
 }  // namespace
 
 void set_tuning(const Tuning& tuning) { g_tuning = tuning; }
+const Tuning& tuning() { return g_tuning; }
 
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs) {
   const FloatEnvironment environment;  // constants are rounded to fp32 in here
@@ -260,7 +206,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
   size_t scratch = job.scratch;
   for (const native::NativeCode* c : compiled)
     if (c) scratch = std::max(scratch, native::scratch_bytes(*c));
-  char* const memory = t_scratch.get(scratch);
+  char* const memory = scratch_memory(scratch);
   if (!memory) throw std::bad_alloc();  // nothing is written yet, and nothing below can fail
 
   const auto one = [&](size_t i, char* memory) {
@@ -287,7 +233,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
       // A thread that gets no scratch memory leaves its chunks to the others. The calling thread has its memory
       // already.
       const int thread = omp_get_thread_num();
-      if (char* own = thread == 0 ? memory : t_scratch.get(scratch)) queue.work(thread, [&](size_t i) { one(i, own); });
+      if (char* own = thread == 0 ? memory : scratch_memory(scratch)) queue.work(thread, [&](size_t i) { one(i, own); });
     }
     return;
   }
@@ -315,6 +261,7 @@ class Cpu final : public Backend {
   bool has_streams() const override { return false; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
+    if (std::ranges::any_of(programs, &Program::has_reductions)) return cpu::prepare_reducing(std::move(plan), programs);
     return cpu::prepare(std::move(plan), programs);
   }
   std::unique_ptr<CapturedStep> capture(const Plan&, std::span<const Program* const>, std::span<const uint32_t>,

@@ -68,5 +68,6 @@ struct Prepared final : Job {
 std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> programs);
 
 void set_tuning(const Tuning& tuning);
+const Tuning& tuning();
 
 }  // namespace nos::cpu

@@ -136,6 +136,44 @@ void scale(T* dst, const T* src, T factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = src[i] * factor;
 }
 
+// One unit of a reduction: a balanced tree, in which the first step adds element i + 128 to element i and the last one
+// the two that are left. What is missing of a unit is 0.
+template <Fold F>
+NOS_INLINE double join(double a, double b) {
+  if constexpr (F == Fold::max_abs)
+    return a >= b || a != a ? a : b;
+  else
+    return a + b;
+}
+template <Fold F, class T>
+NOS_INLINE double term(const T* a, const T* b, int64_t i) {
+  const double x = static_cast<double>(a[i]);
+  if constexpr (F == Fold::sum)
+    return x;
+  else if constexpr (F == Fold::dot)
+    return x * static_cast<double>(b[i]);
+  else
+    return math::abs<double>(x);
+}
+
+template <class T, Fold F>
+void fold(double* dst, const T* a, const T* b, int64_t n) {
+  constexpr int64_t kHalf = kFoldUnit / 2;
+  for (int64_t first = 0; first < n; first += kFoldUnit, a += kFoldUnit, b += kFoldUnit) {
+    double tree[kHalf];
+    if (const int64_t left = n - first; left >= kFoldUnit) {
+      for (int64_t i = 0; i < kHalf; ++i) tree[i] = join<F>(term<F>(a, b, i), term<F>(a, b, i + kHalf));
+    } else {
+      for (int64_t i = 0; i < kHalf; ++i) tree[i] = i < left ? term<F>(a, b, i) : 0.0;
+      for (int64_t i = kHalf; i < left; ++i) tree[i - kHalf] = join<F>(tree[i - kHalf], term<F>(a, b, i));
+    }
+#pragma GCC unroll 8
+    for (int64_t half = kHalf / 2; half > 0; half /= 2)
+      for (int64_t i = 0; i < half; ++i) tree[i] = join<F>(tree[i], tree[i + half]);
+    *dst++ = tree[0];
+  }
+}
+
 template <class T>
 constexpr KernelSet<T> kernel_set() {
   KernelSet<T> set{};
@@ -147,6 +185,9 @@ constexpr KernelSet<T> kernel_set() {
 #define NOS_OP(id, arity, domain, ...) NOS_ROW_##domain(id, arity)
 #include "../../ops/ops.def"
 #undef NOS_OP
+  set.fold[static_cast<int>(Fold::sum)] = fold<T, Fold::sum>;
+  set.fold[static_cast<int>(Fold::dot)] = fold<T, Fold::dot>;
+  set.fold[static_cast<int>(Fold::max_abs)] = fold<T, Fold::max_abs>;
   set.copy = copy<T>;
   set.fill = fill<T>;
   set.scale = scale<T>;

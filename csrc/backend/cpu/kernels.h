@@ -6,6 +6,7 @@
 
 #include "../../ops/op.h"
 #include "../../plan/tensor_ref.h"
+#include "../../program/fold.h"
 
 namespace nos::cpu {
 
@@ -26,10 +27,20 @@ struct DrawKey {
 template <class T>
 using RandomFn = void (*)(T* dst, const T* a, T parameter, DrawKey key, int64_t n);
 
+// Elements whose sum is one number: the unit of all reductions. The numbers of a tensor's units are added up in the same
+// way, 256 at a time, until one is left. So the order of a sum depends on the tensor's size alone.
+inline constexpr int64_t kFoldUnit = 256;
+
+// dst[i] = the sum of unit i of a, of the products a * b, or the largest magnitude in it. The last unit may be a part of
+// one. dst may be a, where that holds doubles.
+template <class T>
+using FoldFn = void (*)(double* dst, const T* a, const T* b, int64_t n);
+
 template <class T>
 struct KernelSet {
   MapFn<T> map[kNumOps][8];     // [op][mask of the scalar operands]; null for ops that are not element-wise
   RandomFn<T> random[kNumOps];  // [op]; null for ops that are not random
+  FoldFn<T> fold[3];            // [Fold]
   void (*copy)(T* dst, const T* src, int64_t n);
   void (*fill)(T* dst, T value, int64_t n);
   void (*scale)(T* dst, const T* src, T factor, int64_t n);

@@ -55,13 +55,14 @@ class BlockRunner {
     return places * (sizeof(T*) + register_stride(block)) + kLine;
   }
 
-  void run(const Chunk& chunk) {
+  // `folds`: the reductions of the tensor's slice.
+  void run(const Chunk& chunk, FoldTarget folds = {}) {
     const int64_t origin = static_cast<int64_t>(chunk.slice) * tensor_.numel;
     for (int64_t first = chunk.begin; first < chunk.end; first += block_) {
       const int64_t n = std::min<int64_t>(block_, chunk.end - first);
       load(origin + first, n);
       key_.element = static_cast<uint64_t>(first);
-      for (const KernelCall& call : code_.calls) run_call(call, base_, scalars_, key_, n, set_);
+      for (const KernelCall& call : code_.calls) run_call(call, base_, scalars_, key_, n, set_, folds.at(first));
       store(origin + first, n);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <string_view>
 
 #include "../../../program/analysis.h"
 
@@ -57,7 +58,7 @@ class Lowering {
   void emit(int pc) {
     const Instr& i = program_.code()[static_cast<size_t>(pc)];
     const int v = program_.first_instr_value() + pc;
-    if (!uses_.is_live(v)) return;
+    if (!uses_.is_live(v) && !is_reduction(i.op)) return;
     KernelCall call{info(i.op).domain == Domain::random ? KernelCall::Kind::random : KernelCall::Kind::map,
                     i.op,
                     0,
@@ -72,6 +73,12 @@ class Lowering {
           o.is_scalar() ? static_cast<uint16_t>(kScalarPlace + o.id()) : place(place_[static_cast<size_t>(o.id())]);
     }
     for (int k = 0; k < i.arity(); ++k) release(i.operand(k), pc);  // the result may take an operand's place
+    if (is_reduction(i.op)) {
+      call.kind = KernelCall::Kind::fold;
+      call.site = num_folds_++;
+      out_.calls.push_back(call);
+      return;
+    }
     const int slot = direct_slot(v, pc);
     const int dst = slot != kNowhere ? slot : take_temp();
     call.dst = place(dst);
@@ -116,7 +123,7 @@ class Lowering {
       for (int k = 0; k < arity; ++k)
         if (!(call.scalars >> k & 1) && call.arg[k] < num_slots_ && !(out_.writes >> call.arg[k] & 1))
           out_.reads |= 1u << call.arg[k];
-      if (call.dst < num_slots_) out_.writes |= 1u << call.dst;
+      if (call.dst < num_slots_ && call.kind != KernelCall::Kind::fold) out_.writes |= 1u << call.dst;
     }
   }
 
@@ -125,6 +132,7 @@ class Lowering {
   const Program& program_;
   const int num_slots_;
   int num_temps_ = 0;
+  uint16_t num_folds_ = 0;
   const Uses uses_;
   std::vector<int> place_, free_;
   Lowered out_;
@@ -133,6 +141,14 @@ class Lowering {
 }  // namespace
 
 Lowered lower(const Program& program) { return Lowering(program).run(); }
+
+// It was measured as a time per unit of OpInfo::cost and one per slot.
+double interpreter_cost(const Lowered& code, bool wide) {
+  static const double lanes = std::string_view(isa().name) == "avx512" ? 1
+                              : std::string_view(isa().name) == "avx2" ? 1.7
+                                                                       : 4;
+  return (0.03 * code.cost + 0.02 * code.num_slots) * lanes * (wide ? 2 : 1);
+}
 
 std::shared_ptr<const Lowered> lowered(const Program& program) {
   static std::mutex mutex;

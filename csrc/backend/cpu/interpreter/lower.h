@@ -24,4 +24,7 @@ Lowered lower(const Program& program);
 // The lowering of a program, made at its first use and kept with it.
 std::shared_ptr<const Lowered> lowered(const Program& program);
 
+// The ns that the interpreter takes for one element. `wide` says whether it computes in double.
+double interpreter_cost(const Lowered& code, bool wide);
+
 }  // namespace nos::cpu

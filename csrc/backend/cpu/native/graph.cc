@@ -43,6 +43,8 @@ class Builder {
     const auto& code = program_.code();
     for (size_t pc = 0; pc < code.size(); ++pc) ranges_[static_cast<size_t>(first_) + pc] = range_of(code[pc], pc);
     for (Operand o : program_.outputs()) need(o);
+    for (size_t pc = 0; pc < code.size(); ++pc)
+      if (is_reduction(code[pc].op)) needed_[static_cast<size_t>(first_) + pc] = true;
     for (size_t pc = code.size(); pc-- > 0;) {
       const size_t v = static_cast<size_t>(first_) + pc;
       if (!needed_[v]) continue;
@@ -64,7 +66,7 @@ class Builder {
 
   Range range_of(const Instr& i, size_t pc) const {
     Range r;
-    if (info(i.op).domain == Domain::random) return r;
+    if (info(i.op).domain == Domain::random || is_reduction(i.op)) return r;
     if (i.op == Op::sign) {
       r.kind = Range::pure;
       r.factors = {static_cast<uint16_t>(static_cast<size_t>(first_) + pc)};

@@ -67,6 +67,7 @@ struct NativeOp {
 };
 
 constexpr NativeOp native_op(Op op) {
+  if (is_reduction(op)) return {NativeOp::kernel, 0.1, {}};
   switch (static_cast<ElementOp>(op)) {
 #define NOS_KERNEL(id, ns) \
   case ElementOp::id:      \

@@ -71,7 +71,7 @@ void fill_table(const TableCalls& calls, const float* row, float* out) {
   for (size_t i = 0; i < places.size(); ++i) places[i] = values.data() + i * kTableEntries;
   std::memcpy(places.front(), kProducts, sizeof kProducts);
   const KernelSet<float>& kernels = isa().kernels->f32;
-  for (const KernelCall& call : calls) run_call(call, places.data(), row, {}, kTableEntries, kernels);
+  for (const KernelCall& call : calls) run_call(call, places.data(), row, {}, kTableEntries, kernels, {});
   std::memcpy(out, places.back(), sizeof kProducts);
   std::memset(out + kTableEntries, 0, sizeof(float) * (kTableLanes - kTableEntries));
 }

@@ -33,12 +33,12 @@ inline void convert(const Stage& s, char* const* base, int64_t n, DType half_typ
 
 // Runs one stage over n elements. `base` holds the address of each place, `scratch` is that of the scratch arrays.
 inline void run_stage(const NativeCode& code, const Stage& s, char* const* base, char* scratch, const float* row,
-                      const DrawKey& key, int64_t n, const DType* dtypes) {
+                      const DrawKey& key, int64_t n, const DType* dtypes, FoldTarget folds) {
   switch (s.kind) {
     case Stage::Kind::loop:
       return code.loops[s.index](base, reinterpret_cast<float*>(scratch), row, n);
     case Stage::Kind::kernel:
-      return run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, isa().kernels->f32);
+      return run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, isa().kernels->f32, folds);
     case Stage::Kind::widen:
     case Stage::Kind::narrow:
       return convert(s, base, n, dtypes[s.index]);
@@ -46,9 +46,9 @@ inline void run_stage(const NativeCode& code, const Stage& s, char* const* base,
 }
 
 // Runs the program over elements [chunk.begin, chunk.end). `row` is what NativeProgram::fill_row wrote; `memory` has
-// scratch_bytes(code) bytes.
+// scratch_bytes(code) bytes; `folds` are the reductions of the tensor's slice.
 inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk& chunk, const float* row, DrawKey key,
-                int block, char* memory) {
+                int block, char* memory, FoldTarget folds = {}) {
   char** base = reinterpret_cast<char**>(memory);
   char* scratch = memory + pointer_bytes(code);
   const auto slots = static_cast<size_t>(code.num_slots);
@@ -60,7 +60,7 @@ inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk
     for (size_t s = 0; s < slots; ++s)
       base[s] = static_cast<char*>(tensor.data[s]) + (origin + first) * size_of(tensor.dtype[s]);
     key.element = static_cast<uint64_t>(first);
-    for (const Stage& s : code.stages) run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data());
+    for (const Stage& s : code.stages) run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data(), folds.at(first));
   }
 }
 

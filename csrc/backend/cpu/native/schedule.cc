@@ -33,6 +33,10 @@ class Scheduler {
  private:
   ScheduledValue& value(int v) { return out_.values[static_cast<size_t>(v)]; }
   int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
+  bool is_fold(int v) const {
+    const auto node = static_cast<size_t>(v - slots_);
+    return node < graph_.nodes.size() && graph_.nodes[node].table < 0 && is_reduction(graph_.nodes[node].op);
+  }
   bool is_converted(int slot) const { return out_.converted[static_cast<size_t>(slot)]; }
 
   template <class Visit>
@@ -148,7 +152,7 @@ class Scheduler {
           x.place = v;
         else if (x.last_use >= 0)
           born[0].push_back(v);
-      } else if (!x.in_slot && (x.by_kernel || x.last_use > x.defined)) {
+      } else if (!x.in_slot && (x.last_use > x.defined || (x.by_kernel && !is_fold(v)))) {
         born[static_cast<size_t>(x.defined + 1)].push_back(v);
       }
     }

@@ -158,14 +158,23 @@ class Cutter {
     loop.code = std::move(merged);
   }
 
+  // Reductions are numbered in the order of the nodes.
+  uint16_t number_of_fold(size_t node) const {
+    uint16_t count = 0;
+    for (size_t i = 0; i < node; ++i) count += graph_.nodes[i].table < 0 && is_reduction(graph_.nodes[i].op);
+    return count;
+  }
+
   void add_kernels(int level) {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& n = graph_.nodes[i];
       const ScheduledValue& v = value(id_of(i));
       if (!v.by_kernel || v.defined != 2 * level + 1) continue;
       const bool random = info(n.op).domain == Domain::random;
+      const bool fold = is_reduction(n.op);
       KernelCall call{random ? KernelCall::Kind::random : KernelCall::Kind::map, n.op, 0, 0, u16(v.place), {0, 0, 0}};
       if (random) call.site = n.c.bits;
+      if (fold) call = {KernelCall::Kind::fold, n.op, 0, number_of_fold(i), 0, {0, 0, 0}};
       for (int k = 0; k < n.arity(); ++k) {
         const Operand o = n.operand(k);
         if (o.is_scalar()) call.scalars |= static_cast<uint8_t>(1 << k);

@@ -1,0 +1,460 @@
+#include "reducing.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <new>
+#include <tuple>
+#include <vector>
+
+#include "../../ops/convert.h"
+#include "../../ops/float_environment.h"
+#include "../../program/passes.h"
+#include "engine.h"
+#include "interpreter/block_runner.h"
+#include "native/runner.h"
+#include "threads.h"
+
+namespace nos::cpu {
+namespace {
+
+constexpr int64_t kInCacheElements = int64_t{2} << 20;
+constexpr int kInCacheBlock = 512, kFromMemoryBlock = kFoldUnit;  // whole units of reductions
+constexpr int64_t kChunk = 64 * 1024;                             // elements of a slice that several threads share
+constexpr int64_t kShared = 4 * kChunk;                           // elements from which on they do
+
+template <class T>
+size_t to_line(size_t count) {
+  return (count * sizeof(T) + kLine - 1) / kLine * kLine;
+}
+
+// A program made ready: its passes, each as the two tiers run it.
+struct Code {
+  struct Step {
+    std::shared_ptr<const Lowered> code;
+    std::shared_ptr<native::NativeProgram> native;  // null where it is interpreted
+    const Pass* pass = nullptr;                     // null for a program without reductions
+    int num_folds() const { return pass ? static_cast<int>(pass->folds.size()) : 0; }
+    bool waits_for_all() const { return pass && pass->waits_for_all; }
+  };
+  std::shared_ptr<const Passes> passes;  // null for a program without reductions
+  std::vector<Step> steps;
+  int num_scalars, num_uniforms;
+};
+
+Code make_code(const Program& program, bool early) {
+  Code out{nullptr, {}, program.num_scalars(), program.num_uniforms()};
+  if (!program.has_reductions()) {
+    out.steps.push_back({lowered(program), native::native_of(program), nullptr});
+    return out;
+  }
+  out.passes = passes_of(program, early);
+  for (const Pass& pass : out.passes->passes)
+    out.steps.push_back({lowered(pass.body), native::native_of(pass.body), &pass});
+  return out;
+}
+
+// One slice of one tensor: what goes through the passes.
+struct Unit {
+  uint32_t tensor, slice;
+  uint32_t code;
+  size_t uniforms;  // where its numbers begin
+  bool shared;      // whether several threads work on it at a time
+};
+
+// Global reductions that are one: of the same program and the same slice, or of p or g alone.
+using GlobalKey = std::tuple<const void*, uint32_t, uint8_t, uint16_t, uint16_t, Op>;
+
+double load(DType dtype, const void* data, uint32_t slice) {
+  switch (dtype) {
+    case DType::f32:
+      return static_cast<double>(static_cast<const float*>(data)[slice]);
+    case DType::f64:
+      return static_cast<const double*>(data)[slice];
+    case DType::bf16:
+      return static_cast<double>(math::bf16_to_f32(static_cast<const uint16_t*>(data)[slice]));
+    case DType::f16:
+      return static_cast<double>(math::f16_to_f32(static_cast<const uint16_t*>(data)[slice]));
+  }
+  return 0;
+}
+
+void store(DType dtype, void* data, uint32_t slice, double value) {
+  switch (dtype) {
+    case DType::f32:
+      static_cast<float*>(data)[slice] = static_cast<float>(value);
+      break;
+    case DType::f64:
+      static_cast<double*>(data)[slice] = value;
+      break;
+    case DType::bf16:
+      static_cast<uint16_t*>(data)[slice] = math::f32_to_bf16(static_cast<float>(value));
+      break;
+    case DType::f16:
+      static_cast<uint16_t*>(data)[slice] = math::f32_to_f16(static_cast<float>(value));
+      break;
+  }
+}
+
+// Adds up the units of one reduction, in place.
+double fold_units(Fold fold, double* units, int64_t count) {
+  const Fold join = fold == Fold::max_abs ? Fold::max_abs : Fold::sum;
+  const FoldFn<double> up = isa().kernels->f64.fold[static_cast<size_t>(join)];
+  for (; count > 1; count = (count + kFoldUnit - 1) / kFoldUnit) up(units, units, units, count);
+  return units[0];
+}
+
+int64_t fold_count(int64_t elements) { return (elements + kFoldUnit - 1) / kFoldUnit; }
+
+class Reducing final : public Job {
+ public:
+  Reducing(Plan made, std::span<const Program* const> programs) : Job(std::move(made)), tuning_(tuning()) {
+    const FloatEnvironment environment;  // constants are rounded to fp32 in here
+    for (const Program* p : programs) originals_.push_back(original(*p));
+    make_units(programs);
+    block_ = tuning_.block ? static_cast<int>((tuning_.block + kFoldUnit - 1) / kFoldUnit * kFoldUnit)
+             : elements_ <= kInCacheElements ? kInCacheBlock
+                                             : kFromMemoryBlock;
+    for (const auto& code : codes_) {
+      phases_ = std::max(phases_, 1 + std::ranges::count_if(code.steps, &Code::Step::waits_for_all));
+      for (const Code::Step& s : code.steps) {
+        interpreter_bytes_ = std::max({interpreter_bytes_, BlockRunner<float>::bytes(*s.code, block_),
+                                       BlockRunner<double>::bytes(*s.code, block_)});
+        const size_t row = std::max(s.native ? s.native->row_size() : 0, static_cast<size_t>(code.num_uniforms));
+        row_bytes_ = std::max(row_bytes_, to_line<float>(row));
+      }
+    }
+  }
+
+  bool serves(std::span<const Program* const> programs) const override {
+    return tuning_ == tuning() && std::ranges::equal(originals_, programs, [](const auto& mine, const Program* p) {
+             return mine == kept(*p);
+           });
+  }
+  void move(const Place&) override {}  // nothing to do: a run reads the addresses in the plan
+  int64_t busy() const override { return static_cast<int64_t>(work_); }
+  void get_ready(const StepArgs& args) override { native_codes(is_scaled(args)); }
+  void run(const StepArgs& args, std::span<const Program* const>, const Place&) override {
+    if (units_.empty()) return;
+    const FloatEnvironment environment;
+    run_here(args);
+  }
+
+ private:
+  // What tells that a program is the one that the job was made of.
+  static std::shared_ptr<const void> kept(const Program& p) {
+    if (p.has_reductions()) return p.kept.passes;
+    return p.kept.cpu_code;
+  }
+  static std::shared_ptr<const void> original(const Program& p) {
+    if (p.has_reductions())
+      passes_of(p, false);
+    else
+      lowered(p);
+    return kept(p);
+  }
+  static bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+  static bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
+
+  // Whether states that early passes write can be read back as they were computed.
+  static bool reads_back(const Program& program, const PlannedTensor& t) {
+    if (!program.has_reductions()) return false;
+    const DType own = is_wide(t) ? DType::f64 : DType::f32;
+    return std::ranges::all_of(passes_of(program, true)->early, [&](int s) {
+      return t.dtype[static_cast<size_t>(s) + bytecode::kFirstState] == own;
+    });
+  }
+
+  void make_units(std::span<const Program* const> programs) {
+    std::map<std::pair<const Program*, bool>, uint32_t> known;
+    for (uint32_t i = 0; i < plan.tensors.size(); ++i) {
+      const PlannedTensor& t = plan.tensors[i];
+      for (uint32_t slice = 0; slice < t.slices; ++slice) {
+        const Program& program = *programs[t.program + slice];
+        const bool early = reads_back(program, t);
+        const auto [at, is_new] = known.try_emplace({&program, early}, static_cast<uint32_t>(codes_.size()));
+        if (is_new) codes_.push_back(make_code(program, early));
+        const Code& code = codes_[at->second];
+        units_.push_back({i, slice, at->second, num_uniforms_, t.numel >= kShared});
+        num_uniforms_ += static_cast<size_t>(code.num_uniforms);
+        elements_ += t.numel;
+        for (const Code::Step& s : code.steps) {
+          const double cost = s.native && !is_wide(t) ? s.native->cost() : interpreter_cost(*s.code, is_wide(t));
+          work_ += cost * static_cast<double>(t.numel);
+          const size_t folds = static_cast<size_t>(s.num_folds() * fold_count(t.numel));
+          (units_.back().shared ? shared_folds_ : own_folds_) =
+              std::max(units_.back().shared ? shared_folds_ : own_folds_, folds);
+          num_globals_ = std::max(num_globals_, s.waits_for_all() ? s.pass->reduced.size() : 0);
+        }
+      }
+    }
+  }
+
+  // The machine code of step k of unit u stands at [first of the unit + k], null where it is interpreted.
+  struct NativeCodes {
+    std::once_flag once;
+    std::vector<const native::NativeCode*> of_step;
+    std::vector<size_t> first;
+    size_t bytes = 0;
+  };
+  const NativeCodes& native_codes(bool scaled) {
+    NativeCodes& out = native_[scaled];
+    std::call_once(out.once, [&] {
+      for (const Unit& u : units_) {
+        const PlannedTensor& t = plan.tensors[u.tensor];
+        out.first.push_back(out.of_step.size());
+        for (const Code::Step& s : codes_[u.code].steps) {
+          const native::NativeCode* code =
+              s.native && !is_wide(t) ? s.native->code_for(dtypes_of(t, codes_[u.code]), scaled) : nullptr;
+          if (code) out.bytes = std::max(out.bytes, native::scratch_bytes(*code));
+          out.of_step.push_back(code);
+        }
+      }
+    });
+    return out;
+  }
+  // Machine code does not touch states that are one number, whatever their dtype is.
+  static std::array<DType, kMaxSlots> dtypes_of(const PlannedTensor& t, const Code& code) {
+    std::array<DType, kMaxSlots> out = t.dtype;
+    if (code.passes)
+      for (const int s : code.passes->per_tensor) out[static_cast<size_t>(s) + bytecode::kFirstState] = DType::f32;
+    return out;
+  }
+
+  // One run: the arguments and the memory that all threads share.
+  struct Run {
+    const StepArgs& args;
+    const NativeCodes& native;
+    std::vector<double> uniforms;
+    std::vector<double> folds;    // of a shared unit
+    std::vector<double> globals;  // of each unit, what its part of a global reduction has added up
+  };
+  // The parts of a thread's scratch memory.
+  struct Memory {
+    char* blocks;
+    float* row;
+    double* folds;
+  };
+  size_t memory_bytes(const Run& run) const {
+    return (std::max(interpreter_bytes_, run.native.bytes) + kLine - 1) / kLine * kLine + row_bytes_ +
+           to_line<double>(own_folds_);
+  }
+  Memory parts(char* memory, const Run& run) const {
+    const size_t blocks = (std::max(interpreter_bytes_, run.native.bytes) + kLine - 1) / kLine * kLine;
+    return {memory, reinterpret_cast<float*>(memory + blocks), reinterpret_cast<double*>(memory + blocks + row_bytes_)};
+  }
+
+  // Everything that can fail comes first; nothing is written before the first pass.
+  NOS_NOINLINE void run_here(const StepArgs& args) {
+    Run run{args, native_codes(is_scaled(args)), {}, {}, {}};
+    run.uniforms.resize(num_uniforms_);
+    run.folds.resize(shared_folds_);
+    run.globals.resize(num_globals_ * units_.size());
+    const size_t bytes = memory_bytes(run);
+    char* const own = scratch_memory(bytes);
+    if (!own) throw std::bad_alloc();
+    for (const Unit& u : units_) begin(run, u);
+    const int threads = thread_count();
+    std::vector<uint32_t> alone;
+    alone.reserve(units_.size());
+    std::map<GlobalKey, double> totals;
+    for (ptrdiff_t phase = 0; phase < phases_; ++phase) {
+      alone.clear();
+      for (uint32_t i = 0; i < units_.size(); ++i) {
+        if (threads > 1 && units_[i].shared)
+          run_shared(run, i, phase, threads, bytes, own);
+        else
+          alone.push_back(i);
+      }
+      for_each_on_threads(threads, alone.size(), bytes, own,
+                          [&](size_t i, char* memory) { run_alone(run, alone[i], phase, memory); });
+      if (phase + 1 < phases_) join_globals(run, phase, totals);
+    }
+  }
+
+  int thread_count() const {
+    if (tuning_.threads) return is_forked() ? 1 : tuning_.threads;
+    return static_cast<int>(std::clamp<double>(work_ / kThreadWork, 1, max_threads()));
+  }
+
+  double* uniforms(Run& run, const Unit& u) const { return run.uniforms.data() + u.uniforms; }
+
+  void begin(Run& run, const Unit& u) const {
+    const PlannedTensor& t = plan.tensors[u.tensor];
+    const Code& code = codes_[u.code];
+    double* out = uniforms(run, u);
+    std::copy_n(run.args.rows[t.row + u.slice], code.num_scalars, out);
+    if (!code.passes) return;
+    double* next = out + code.num_scalars;
+    for (const int s : code.passes->per_tensor) {
+      const auto slot = static_cast<size_t>(s) + bytecode::kFirstState;
+      *next++ = load(t.dtype[slot], t.data[slot], u.slice);
+    }
+    evaluate(code.passes->before, out);
+  }
+
+  // The steps of a code in one phase: all up to a global reduction.
+  static std::pair<size_t, size_t> steps_of(const Code& code, ptrdiff_t phase) {
+    size_t first = 0;
+    for (size_t k = 0; k < code.steps.size(); ++k) {
+      const bool ends = code.steps[k].waits_for_all() || k + 1 == code.steps.size();
+      if (!ends) continue;
+      if (phase-- == 0) return {first, k + 1};
+      first = k + 1;
+    }
+    return {code.steps.size(), code.steps.size()};
+  }
+
+  void run_alone(Run& run, uint32_t unit, ptrdiff_t phase, char* memory) const {
+    const Unit& u = units_[unit];
+    const Memory mine = parts(memory, run);
+    const int64_t numel = plan.tensors[u.tensor].numel;
+    const auto [first, last] = steps_of(codes_[u.code], phase);
+    for (size_t k = first; k < last; ++k) {
+      const native::NativeCode* native = fill_row(run, unit, k, mine.row);
+      run_chunk(run, u, k, native, mine.row, {u.tensor, u.slice, 0, numel}, mine.folds, mine.blocks);
+      end_step(run, unit, k, mine.folds);
+    }
+  }
+
+  void run_shared(Run& run, uint32_t unit, ptrdiff_t phase, int threads, size_t bytes, char* own) const {
+    const Unit& u = units_[unit];
+    const int64_t numel = plan.tensors[u.tensor].numel;
+    const auto chunks = static_cast<size_t>((numel + kChunk - 1) / kChunk);
+    const auto [first, last] = steps_of(codes_[u.code], phase);
+    for (size_t k = first; k < last; ++k) {
+      float* const row = parts(own, run).row;
+      const native::NativeCode* native = fill_row(run, unit, k, row);
+      for_each_on_threads(threads, chunks, bytes, own, [&](size_t c, char* memory) {
+        const int64_t begin = static_cast<int64_t>(c) * kChunk;
+        run_chunk(run, u, k, native, row, {u.tensor, u.slice, begin, std::min(begin + kChunk, numel)},
+                  run.folds.data(), parts(memory, run).blocks);
+      });
+      end_step(run, unit, k, run.folds.data());
+    }
+  }
+
+  // Rounds the numbers of a unit to fp32, as the tier that runs the step wants them. Returns the machine code, or null.
+  const native::NativeCode* fill_row(Run& run, uint32_t unit, size_t k, float* row) const {
+    const Unit& u = units_[unit];
+    const PlannedTensor& t = plan.tensors[u.tensor];
+    const Code::Step& step = codes_[u.code].steps[k];
+    const native::NativeCode* native = run.native.of_step[run.native.first[unit] + k];
+    if (native && run.args.stochastic_rounding && has_half_outputs(*step.code, t)) native = nullptr;
+    const double* from = uniforms(run, u);
+    if (native)
+      step.native->fill_row(from, static_cast<float>(run.args.factor), row);
+    else
+      for (int i = 0; i < codes_[u.code].num_uniforms; ++i) row[i] = static_cast<float>(from[i]);
+    return native;
+  }
+
+  void run_chunk(Run& run, const Unit& u, size_t k, const native::NativeCode* native, const float* row,
+                 const Chunk& chunk, double* folds, char* memory) const {
+    const PlannedTensor& t = plan.tensors[u.tensor];
+    const Lowered& code = *codes_[u.code].steps[k].code;
+    const uint64_t seed = run.args.seeds[t.row + u.slice];
+    const FoldTarget target{folds, fold_count(t.numel)};
+    if (native)
+      native::run(*native, t, chunk, row, {seed, 0, run.args.step, t.index, 0}, block_, memory, target);
+    else if (is_wide(t))
+      BlockRunner<double>(code, t, uniforms(run, u), run.args, seed, block_, memory).run(chunk, target);
+    else
+      BlockRunner<float>(code, t, row, run.args, seed, block_, memory).run(chunk, target);
+  }
+
+  void end_step(Run& run, uint32_t unit, size_t k, double* folds) const {
+    const Unit& u = units_[unit];
+    const PlannedTensor& t = plan.tensors[u.tensor];
+    const Code& code = codes_[u.code];
+    if (!code.passes) return;
+    const Pass& pass = *code.steps[k].pass;
+    const int64_t count = fold_count(t.numel);
+    for (size_t f = 0; f < pass.folds.size(); ++f) {
+      double* const units = folds + static_cast<int64_t>(f) * count;
+      units[0] = fold_units(pass.folds[f], units, count);
+    }
+    double* const out = uniforms(run, u);
+    for (size_t r = 0; r < pass.reduced.size(); ++r) {
+      const Reduced& reduced = pass.reduced[r];
+      const double total = folds[reduced.fold * count];
+      if (info(reduced.op).domain == Domain::global)
+        run.globals[unit * num_globals_ + r] = total;
+      else
+        out[reduced.id] = finished(reduced.op, total, static_cast<double>(t.numel));
+    }
+    if (!pass.waits_for_all) evaluate(pass.then, out);
+    if (k + 1 == code.steps.size() && !pass.waits_for_all) end(run, u);
+  }
+
+  // Puts the new numbers into the states that are one number per tensor.
+  void end(Run& run, const Unit& u) const {
+    const PlannedTensor& t = plan.tensors[u.tensor];
+    const Passes& passes = *codes_[u.code].passes;
+    for (size_t i = 0; i < passes.per_tensor.size(); ++i) {
+      const auto slot = static_cast<size_t>(passes.per_tensor[i]) + bytecode::kFirstState;
+      store(t.dtype[slot], t.data[slot], u.slice, uniforms(run, u)[passes.per_tensor_new[i].id()]);
+    }
+  }
+
+  GlobalKey key_of(const Unit& u, const Pass& pass, const Reduced& reduced) const {
+    const auto& code = pass.body.code();
+    int seen = -1;
+    const Instr& i = *std::ranges::find_if(code, [&](const Instr& i) {
+      return is_reduction(i.op) && ++seen == reduced.fold;
+    });
+    const bool of_inputs = i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState);
+    if (of_inputs) return {nullptr, u.slice, static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]), i.a.bits, i.b.bits, Op{}};
+    return {codes_[u.code].passes.get(), u.slice, static_cast<uint8_t>(reduced.fold), 0, 0, reduced.op};
+  }
+
+  // Adds up what the tensors have of the global reductions of a phase, in their order, and does the arithmetic that
+  // waits for them.
+  void join_globals(Run& run, ptrdiff_t phase, std::map<GlobalKey, double>& totals) const {
+    totals.clear();
+    const auto each = [&](const auto& visit) {
+      for (uint32_t i = 0; i < units_.size(); ++i) {
+        const Code& code = codes_[units_[i].code];
+        const auto [first, last] = steps_of(code, phase);
+        if (first == last || !code.steps[last - 1].waits_for_all()) continue;
+        visit(i, code, last - 1);
+      }
+    };
+    each([&](uint32_t i, const Code& code, size_t k) {
+      const Pass& pass = *code.steps[k].pass;
+      for (size_t r = 0; r < pass.reduced.size(); ++r)
+        if (info(pass.reduced[r].op).domain == Domain::global)
+          totals[key_of(units_[i], pass, pass.reduced[r])] += run.globals[i * num_globals_ + r];
+    });
+    each([&](uint32_t i, const Code& code, size_t k) {
+      const Pass& pass = *code.steps[k].pass;
+      double* const out = uniforms(run, units_[i]);
+      for (const Reduced& reduced : pass.reduced)
+        if (info(reduced.op).domain == Domain::global)
+          out[reduced.id] = finished(reduced.op, totals.at(key_of(units_[i], pass, reduced)), 0);
+      evaluate(pass.then, out);
+      if (k + 1 == code.steps.size()) end(run, units_[i]);
+    });
+  }
+
+  const Tuning tuning_;
+  std::vector<std::shared_ptr<const void>> originals_;
+  std::vector<Code> codes_;
+  std::vector<Unit> units_;
+  size_t num_uniforms_ = 0, num_globals_ = 0, shared_folds_ = 0, own_folds_ = 0;
+  size_t interpreter_bytes_ = 0, row_bytes_ = 0;
+  ptrdiff_t phases_ = 1;
+  int64_t elements_ = 0;
+  double work_ = 0;  // estimated ns of one run on one thread, with the data in cache
+  int block_ = 0;
+  std::array<NativeCodes, 2> native_;
+};
+
+}  // namespace
+
+std::shared_ptr<Job> prepare_reducing(Plan plan, std::span<const Program* const> programs) {
+  return std::make_shared<Reducing>(std::move(plan), programs);
+}
+
+}  // namespace nos::cpu
