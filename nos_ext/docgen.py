@@ -13,6 +13,21 @@ from .rule.table import OPS
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
 _ARGUMENTS: Final = {"clip": "a, lo, hi", "drop": "a, prob", "normal": "std"}  # as the ops' own docs call them
+_DOMAINS: Final = (
+    (
+        "any",
+        "everything",
+        "the highest of what it takes: a tensor if there is one, else a number per tensor, else a scalar",
+    ),
+    ("scalar", "scalars and numbers per tensor", "the same"),
+    ("random", "everything; the last argument must be no tensor", "a tensor, with one draw per element and step"),
+    ("reduce", "tensors only", "a number per tensor"),
+    ("global", "tensors only", "a number that is the same for all tensors of a call"),
+)
+_AVERAGED: Final = """def averaged(p, g, k, *, lr, beta=0.9):
+    k = beta * k + (1 - beta) * norm(g)
+    return p - lr * g / (k / (1 - beta ** t)), k
+"""
 _NOTE: Final = "<!-- Written by `python -m nos_ext.docgen`. Do not edit. -->"
 
 
@@ -38,14 +53,43 @@ def ops_page() -> str:
 # Ops
 
 The rows of `csrc/ops/ops.def`. Every op can be called by its name in rule text; those with a symbol can be written
-infix as well. Scalar ops take numbers, hyperparameters, `t` and `T` only. Random ops draw one number per element and
-step; their last argument must be a scalar. `x ** 2` with the number 2 means `square(x)`, `-x` means `neg(x)`,
-`clip(x, l)` means `clip(x, -l, l)`. The cost counts additions; how each op rounds and what it does with NaN, infinities
-and signed zeros is in [numerics.md](../numerics.md).
+infix as well. `x ** 2` with the number 2 means `square(x)`, `-x` means `neg(x)`, `clip(x, l)` means `clip(x, -l, l)`.
+The cost counts additions; how each op rounds and what it does with NaN, infinities and signed zeros is in
+[numerics.md](../numerics.md).
 
 {_table(("op", "infix", "domain", "meaning", "cost"), rows)}
 
 Constants: `e`, `pi`, `inf`. Built-in scalars: `t`, the step, from 1; `T`, the number of steps of the training.
+
+## What an op takes and gives
+
+A value in a rule is one of three things:
+
+* a **scalar**, one number per step: numbers, hyperparameters, `t`, `T`, and what is made of them alone;
+* a **number per tensor**, one for each parameter tensor and step: `norm(g)`, and what is made of such numbers alone or
+  with scalars;
+* a **tensor**, one number per element: `p`, `g`, most states, and everything that a tensor has a part in.
+
+The domain of an op says which of them it takes:
+
+{_table(("domain", "takes", "gives"), _DOMAINS)}
+
+So `p - lr * g / norm(g)` divides the gradient of each tensor by its own norm, and
+`p - lr * g * min(1, 1 / global_norm(g))` shortens the gradients of all tensors together where they are longer than 1.
+All tensors are those of one call that have a gradient: in an optimizer the parameters of all groups, in a population
+those of one slice. Scalars and numbers per tensor are computed in double and rounded where they meet a tensor. A
+parameter without elements is left alone, with its states, and counts in no reduction.
+
+## States that are one number per tensor
+
+A state is kept as one number for each parameter, of the shape `()`, when its new value is such a number. Here `k` is a
+moving average of norms, and takes no more memory than that:
+
+```python
+{_AVERAGED}```
+
+`Program.per_tensor_states` has the names of these states. All other states have the shape of their parameter. That is
+so, too, where no reduction has a part in the new value, as in `k = 0.9 * k`.
 """
 
 

@@ -2,9 +2,10 @@
 
 Files import one way only, from the right to the left:
 
-table.py <- expr.py <- simplify.py <- definition.py <- compile.py, decompile.py        <- program.py <- canonical.py
-                                                    <- printers/, reference.py         <-
-                       vocabulary.py <- text.py, shorthand.py, trace.py <- read.py     <-
+table.py <- expr.py <- simplify.py, levels.py <- definition.py <- compile.py, decompile.py        <- program.py
+                                                               <- printers/, reference.py         <-
+                       vocabulary.py <- text.py, shorthand.py, trace.py <- read.py                <-
+program.py <- canonical.py
 """
 
 from .errors import RuleError

@@ -39,6 +39,7 @@ class Opaque(Exception):
 class Atom:
     """An Atom is a factor of a product: a symbol, or a function `kind` of the values `args`.
 
+    `level` says what it is one number for: a step (0), a tensor (1) or an element (2).
     With `nonneg` it is never below 0. With `maybe_nan` it may be NaN on a set of positive measure. With `analytic` it
     is an analytic function of its symbols. With `nonzero` it is 0 on a set of measure zero at most.
     """
@@ -50,6 +51,7 @@ class Atom:
     maybe_nan: bool
     analytic: bool
     nonzero: bool
+    level: int
 
 
 class Value:
@@ -101,25 +103,37 @@ class Algebra:
 
     # --- atoms -----------------------------------------------------------------------------------------------------
 
-    def symbol(self, kind: str, *, nonneg: bool = False, nonzero: bool = True) -> Value:
+    def symbol(self, kind: str, *, nonneg: bool = False, nonzero: bool = True, level: int = 2) -> Value:
         """Returns an independent variable. One that is not `nonzero` may be 0 everywhere."""
         key = digest(kind)
-        self.atoms.setdefault(key, Atom(key, kind, (), nonneg, False, True, nonzero))
+        self.atoms.setdefault(key, Atom(key, kind, (), nonneg, False, True, nonzero, level))
         return Value({((key, 1.0),): 1.0})
 
-    def atom(self, kind: str, args: Sequence[Value], *, nonneg: bool = False, maybe_nan: bool = False) -> Value:
-        """Returns a function of values that is not taken apart."""
+    def atom(
+        self,
+        kind: str,
+        args: Sequence[Value],
+        *,
+        nonneg: bool = False,
+        maybe_nan: bool = False,
+        level: int | None = None,
+    ) -> Value:
+        """Returns a function of values that is not taken apart. Its level is the highest in them, if none is given."""
         key = digest(f"{kind}({','.join([x.key for x in args])})")
         if key not in self.atoms:
             inner = [self.atoms[k] for x in args for mono, _ in x.terms for k, _ in mono]
             analytic = kind in _ANALYTIC and False not in [x.analytic for x in inner]
-            # An analytic function of nonzero symbols is 0 on a set of measure zero only, and abs, sign and clip are 0
-            # where their operand is. In a sum one nonzero term is enough, as the others cannot cancel it everywhere.
+            # An analytic function of nonzero symbols is 0 on a set of measure zero only, abs, sign, clip and max_abs
+            # where their operand is. In a sum one nonzero term is enough: the others cannot cancel it everywhere.
             groups = [[self.atoms[k].nonzero for k, _ in mono] for x in args for mono, _ in x.terms]
             enough = any if kind == "sum" else all
-            nonzero = (analytic or kind in ("abs", "sign", "clip")) and enough([False not in x for x in groups if x])
+            nonzero = (analytic or kind in ("abs", "sign", "clip", "max_abs")) and enough(
+                [False not in x for x in groups if x]
+            )
             maybe_nan = maybe_nan or True in [self.maybe_nan(x) for x in args]
-            self.atoms[key] = Atom(key, kind, tuple(args), nonneg, maybe_nan, analytic, nonzero)
+            if level is None:
+                level = max([x.level for x in inner], default=0)
+            self.atoms[key] = Atom(key, kind, tuple(args), nonneg, maybe_nan, analytic, nonzero, level)
         return Value({((key, 1.0),): 1.0})
 
     def maybe_nan(self, value: Value) -> bool:
@@ -374,6 +388,36 @@ class Algebra:
         c, mono = self.factor(a)
         return c > 0 and all(self.atoms[key].nonneg or x % 2 == 0 for key, x in mono)
 
+    # --- reductions ------------------------------------------------------------------------------------------------
+
+    def total(self, a: Value, over_all: bool) -> Value:
+        """Returns the sum of a value over the elements of a tensor, or of all tensors. It is linear."""
+        level = 0 if over_all else 1
+        out = ZERO
+        for mono, c in a.terms:
+            outside, inside = self._apart(mono, level)
+            if len(inside.terms) > 1:
+                part = self.total(inside, over_all)
+            else:
+                kind = "total of all" if over_all else "total"
+                part = self.atom(kind, (inside,), nonneg=self._nonneg(inside), level=level)
+            out = self.add(out, self.scale(self.mul(outside, part), c))
+        return out
+
+    def max_abs(self, a: Value) -> Value:
+        """Returns the largest absolute value of the elements of a tensor."""
+        c, mono = self.factor(a)
+        if c == 0:
+            return ZERO
+        outside, inside = self._apart(mono, 1)
+        return self.scale(self.mul(self.abs(outside), self.atom("max_abs", (inside,), nonneg=True, level=1)), abs(c))
+
+    def _apart(self, mono: Monomial, level: int) -> tuple[Value, Value]:
+        """Takes a product apart: the factors up to a level, and those above it."""
+        outside = tuple([x for x in mono if self.atoms[x[0]].level <= level])
+        inside = tuple([x for x in mono if self.atoms[x[0]].level > level])
+        return self.product(1.0, outside), self.product(1.0, inside)
+
     def only_signs(self, a: Value) -> bool:
         """Tells whether the value is a number c times 1, 0 or -1."""
         mono = self.factor(a)[1]
@@ -381,7 +425,7 @@ class Algebra:
 
 
 _SPECIAL: Final = frozenset(("exp", "abs", "sign"))
-_ANALYTIC: Final = frozenset(("sum", "exp", "log", "power", "tanh", "sin", "cos"))
+_ANALYTIC: Final = frozenset(("sum", "exp", "log", "power", "tanh", "sin", "cos", "total", "total of all"))
 
 
 def _power(c: float, n: float) -> float:

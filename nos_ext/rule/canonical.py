@@ -15,7 +15,7 @@ from typing import Final
 
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
 from .definition import Definition
-from .expr import Expr, postorder
+from .expr import TENSOR, Expr, postorder
 from .program import Program, Rule
 from .shorthand import HYPERS, OPERANDS
 from .table import OPS, RANDOM
@@ -131,7 +131,8 @@ class _Builder:
             return _OPS[op](self._algebra, *args)
         except (Opaque, OverflowError):
             ordered = sorted(args, key=lambda x: x.key) if OPS[op].commutes else args
-            return self._algebra.atom(op, ordered, maybe_nan=True)
+            level = {"reduce": 1, "global": 0}.get(OPS[op].domain)
+            return self._algebra.atom(op, ordered, maybe_nan=True, level=level)
 
     def symbols(self, value: Value) -> set[str]:
         """Returns the kinds of those atoms in a value that have no operands."""
@@ -156,10 +157,12 @@ class _Builder:
                 constant(value) if math.isfinite(value) else self._algebra.atom(f"constant {value}", (), maybe_nan=True)
             )
         if node.op == "state":
-            return symbol(self._states[str(node.value)], nonzero=False)  # states are 0 at the start
+            level = 1 if node.level == TENSOR else 2
+            return symbol(self._states[str(node.value)], nonzero=False, level=level)  # states are 0 at the start
         if node.op == "hyper":
-            return symbol(f"hyper {node.value}={self._hypers[str(node.value)]}")
-        return symbol(node.op, nonneg=node.op in ("step", "total"))
+            return symbol(f"hyper {node.value}={self._hypers[str(node.value)]}", level=0)
+        one = node.op in ("step", "total")
+        return symbol(node.op, nonneg=one, level=0 if one else 2)
 
     def _draw(self, op: str, args: list[Value]) -> Value:
         """Makes draws symbols, numbered among those of their kind. Gaussians and drops scale with their operand."""
@@ -176,9 +179,9 @@ class _Builder:
             if c == 0:
                 return ZERO
             inner = algebra.product(1.0, mono)
-            return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob)), c)
+            return algebra.scale(algebra.atom(self._number(f"drop {inner.key} {prob.key}"), (inner, prob), level=2), c)
         except (Opaque, OverflowError):
-            return algebra.atom(self._number(f"drop {x.key} {prob.key}"), (x, prob), maybe_nan=True)
+            return algebra.atom(self._number(f"drop {x.key} {prob.key}"), (x, prob), maybe_nan=True, level=2)
 
     def _number(self, kind: str) -> str:
         count = self._draws[kind] = self._draws.get(kind, self.drawn) + 1
@@ -292,6 +295,26 @@ def _pow(algebra: Algebra, a: Value, b: Value) -> Value:
     raise Opaque
 
 
+def _sum(over_all: bool) -> Callable[[Algebra, Value], Value]:
+    return lambda algebra, a: algebra.total(a, over_all)
+
+
+def _dot(over_all: bool) -> Callable[[Algebra, Value, Value], Value]:
+    return lambda algebra, a, b: algebra.total(algebra.mul(a, b), over_all)
+
+
+def _norm(over_all: bool) -> Callable[[Algebra, Value], Value]:
+    return lambda algebra, a: algebra.power(algebra.total(algebra.power(a, 2.0), over_all), 0.5)
+
+
+def _mean(algebra: Algebra, a: Value) -> Value:
+    return algebra.div(algebra.total(a, False), algebra.total(ONE, False))  # the total of 1 is the number of elements
+
+
+def _rms(algebra: Algebra, a: Value) -> Value:
+    return algebra.power(_mean(algebra, algebra.power(a, 2.0)), 0.5)
+
+
 def _closed(algebra: Algebra, *args: Value) -> Value:
     raise Opaque
 
@@ -326,4 +349,13 @@ _OPS: Final[dict[str, Callable[..., Value]]] = {
     "clip": _clip,
     "cos": _cos,
     "sin": _odd(math.sin, "sin"),
+    "sum": _sum(False),
+    "mean": _mean,
+    "norm": _norm(False),
+    "rms": _rms,
+    "max_abs": Algebra.max_abs,
+    "dot": _dot(False),
+    "global_sum": _sum(True),
+    "global_norm": _norm(True),
+    "global_dot": _dot(True),
 }

@@ -128,11 +128,12 @@ class Definition:
 
     def _decide_levels(self, order: Sequence[Expr]) -> Collection[str]:
         """Finds the states that are one number per tensor. `order` is the postorder of the outputs as given."""
+        if REDUCTIONS.isdisjoint([node.op for node in order]):
+            check_levels(self._outputs, order, ())
+            return ()
         simple = postorder(self._simplified)
         per_tensor = per_tensor_states(self._simplified, simple, self._state_names)
         check_levels(self._outputs, order, per_tensor)
-        if REDUCTIONS.isdisjoint([node.op for node in simple]):
-            return ()
         if per_tensor:
             self._simplified = simplify(self._outputs, order, per_tensor)
             simple = postorder(self._simplified)

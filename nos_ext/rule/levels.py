@@ -27,32 +27,15 @@ class LevelError(RuleError):
 
 
 def per_tensor_states(outputs: Sequence[Expr], order: Sequence[Expr], state_names: Sequence[str]) -> frozenset[str]:
-    """Finds the states that are one number per tensor. `order` is the postorder of the outputs, p first.
-
-    Raises:
-        LevelError: the new value of a state is one number per tensor, but a reduction takes the state for a tensor.
-    """
-    if REDUCTIONS.isdisjoint([node.op for node in order]):
-        return frozenset()
+    """Finds the states that are one number per tensor. `order` is the postorder of the outputs, p first."""
     new = dict(zip(state_names, outputs[1:], strict=True))
-    kept = set(new)
-    reduced: dict[str, Expr] = {}
+    kept = frozenset(_fed(order, new))
     while True:
         levels = _levels(order, kept)
-        dropped = {name for name in kept if levels[new[name]] == ELEMENT} or kept - _fed(order, new)
-        if not dropped:
-            found = {name: node for name, node in _reduced(order, levels).items() if name in kept}
-            dropped = set(found)
-            reduced |= found
-        if not dropped:
-            break
-        kept -= dropped
-    for name, node in reduced.items():
-        if levels[new[name]] == TENSOR:
-            raise LevelError(
-                f"{node.op} takes a tensor, but the state '{name}' is one number per tensor, as its new value is", node
-            )
-    return frozenset(kept)
+        still = frozenset([name for name in kept if levels[new[name]] < ELEMENT])
+        if still == kept:
+            return kept
+        kept = still
 
 
 def check_levels(outputs: Sequence[Expr], order: Sequence[Expr], per_tensor: Collection[str]) -> None:
@@ -65,7 +48,13 @@ def check_levels(outputs: Sequence[Expr], order: Sequence[Expr], per_tensor: Col
         try:
             level_of(OPS[node.op], [levels[x] for x in node.args])
         except RuleError as error:
-            raise LevelError(error.message, node) from None
+            message = error.message
+            for x in node.args:
+                if node.op in REDUCTIONS and x.op == "state" and levels[x] == TENSOR:
+                    message = (
+                        f"{node.op} takes a tensor, but state '{x.value}' is one number per tensor, as its new value"
+                    )
+            raise LevelError(message, node) from None
     if levels[outputs[0]] == TENSOR:
         raise LevelError(
             "the new p is one number for the whole tensor; make it of p or g, as in p - lr * g / norm(g)", outputs[0]
@@ -99,19 +88,3 @@ def _fed(order: Sequence[Expr], new: Mapping[str, Expr]) -> set[str]:
         if found == fed:
             return fed
         fed = found
-
-
-def _reduced(order: Sequence[Expr], levels: Mapping[Expr, Level]) -> dict[str, Expr]:
-    """Maps each state that must be a tensor to the reduction that takes it, where an operand is no tensor so far."""
-    found: dict[str, Expr] = {}
-    for node in order:
-        if node.op not in REDUCTIONS:
-            continue
-        todo = [x for x in node.args if levels[x] <= TENSOR]
-        while todo:
-            x = todo.pop()
-            if x.op == "state":
-                found.setdefault(str(x.value), node)
-            elif x.op not in REDUCTIONS:
-                todo += x.args
-    return found

@@ -197,7 +197,8 @@ def rule(function: Callable[..., Any]) -> Rule:
 
     The function takes ``p`` (the parameter), ``g`` (the gradient), then any number of state tensors (at most 8, zeros
     at the start); keyword-only, ``lr`` and the hyperparameters with numbers as defaults. It returns the new p, then
-    the new states in order. The names of `nos_ext.ops` are there without an import and win over globals of the same
+    the new states in order. A state whose new value is one number per tensor, such as ``norm(g)``, is kept as one
+    number for each parameter. The names of `nos_ext.ops` are there without an import and win over globals of the same
     name. It is called once, with expressions; Python's ``if`` and built-in functions cannot look at them.
 
     Raises:

@@ -151,7 +151,7 @@ class _Torch:
         return functools.partial(torch_function(op), _F=self._dtype)
 
     def tensor(self, x: Any) -> Any:
-        x = x.detach() if isinstance(x, self._torch.Tensor) else self._torch.from_numpy(np.ascontiguousarray(x))
+        x = x.detach() if isinstance(x, self._torch.Tensor) else self._torch.from_numpy(np.array(x, order="C"))
         return x.to(dtype=self._dtype, device=self._device)
 
     def scalar(self, x: Any) -> Any:

@@ -58,7 +58,7 @@ for _like in (ast.SetComp, ast.DictComp, ast.GeneratorExp):
     _REFUSED[_like] = _REFUSED[ast.ListComp]
 _REFUSED_OPERATORS: Final[dict[type[ast.AST], str]] = {
     ast.FloorDiv: "// is not part of the rule language; use floor(a / b)",
-    ast.MatMult: "@ is not part of the rule language; a rule works on every element alike",
+    ast.MatMult: "@ is not part of the rule language; dot(a, b) is the sum of the products of two tensors",
     ast.Not: "not is not part of the rule language; use x == 0",
 }
 

@@ -30,7 +30,9 @@ void run(const nos::Program& program, nos::DType dtype, int64_t numel) {
   tensor.numel = numel;
   tensor.slices = 1;
   for (int s = 0; s < plan.num_slots; ++s) {
-    memory.emplace_back(static_cast<size_t>(numel * nos::size_of(dtype)), static_cast<char>(17 * s + 1));
+    const bool number = s >= nos::bytecode::kFirstState && program.is_per_tensor(s - nos::bytecode::kFirstState);
+    const int64_t elements = number ? 1 : numel;
+    memory.emplace_back(static_cast<size_t>(elements * nos::size_of(dtype)), static_cast<char>(17 * s + 1));
     tensor.data[static_cast<size_t>(s)] = memory.back().data();
     tensor.dtype[static_cast<size_t>(s)] = dtype;
   }

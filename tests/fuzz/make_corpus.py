@@ -1,4 +1,4 @@
-"""Seeds of the fuzz target: the bytecode of every library rule and found-rule shape, one file each.
+"""Seeds of the fuzz target: the bytecode of every library rule and of rules with reductions, one file each.
 
 python tests/fuzz/make_corpus.py FOLDER
 """
@@ -7,16 +7,35 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import nos_ext
 from nos_ext.optim import library
 
+REDUCING: Final = (
+    "g / norm(g)",
+    "m_hat * min(1, 1 / global_norm(g)) + sign(dot(g, w)) * drop(w, 0.1)",
+    """def averaged(p, g, k, m, *, lr, beta=0.9):
+    k = beta * k + (1 - beta) * rms(g)
+    m = beta * m + g / max(k, max_abs(m))
+    return p - lr * m + normal(0.01 * k), k, m
+""",
+    """def phases(p, g, a, b, *, lr):
+    a = max(a, cos(global_sum(g * p) / t))
+    q = g / (1 + abs(a)) + sum(p)
+    b = where(b > 0.5, mean(q), global_dot(q, p / (1 + global_norm(q))))
+    return p - lr * q * b, a, b
+""",
+)
+
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in library.names():
-        (folder / name).write_bytes(nos_ext.compile_rule(getattr(library, name)).bytecode)
-    print(f"{len(library.names())} seeds in {folder}")
+    seeds = {name: library.get(name).compile() for name in library.names()}
+    seeds |= {f"reducing_{i}": nos_ext.compile_rule(text) for i, text in enumerate(REDUCING)}
+    for name, program in seeds.items():
+        (folder / name).write_bytes(program.bytecode)
+    print(f"{len(seeds)} seeds in {folder}")
 
 
 if __name__ == "__main__":

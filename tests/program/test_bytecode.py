@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import nos_ext
 from nos_ext import _C
 from nos_ext.optim import library
+from tests.fuzz.make_corpus import REDUCING
 
 OPS = {row["name"]: row["code"] for row in _C.op_table()}
 S = 0x8000  # the scalar bit of an operand
@@ -31,16 +33,22 @@ def assemble(
     hypers: tuple[tuple[str, float | None], ...] = (("lr", None),),
     constants: tuple[float, ...] = (1.0,),
     name: str = "r",
+    per_tensor: tuple[int, ...] | None = None,
 ) -> bytes:
+    """The bytes of a program: of version 2 with a flag for each state, if `per_tensor` is given."""
+
     def text(s: str) -> bytes:
         return struct.pack("<H", len(s.encode())) + s.encode()
 
     out = (
         b"NOSP"
-        + struct.pack("<6H", 1, len(states), len(hypers), len(constants), len(scalar_code), len(code))
+        + struct.pack(
+            "<6H", 1 if per_tensor is None else 2, len(states), len(hypers), len(constants), len(scalar_code), len(code)
+        )
         + text(name)
     )
-    out += b"".join(map(text, states))
+    for i, state in enumerate(states):
+        out += text(state) + (b"" if per_tensor is None else bytes([per_tensor[i]]))
     out += b"".join(text(n) + struct.pack("<Bd", d is not None, 0.0 if d is None else d) for n, d in hypers)
     out += b"".join(struct.pack("<d", c) for c in constants) + b"".join(scalar_code) + b"".join(code)
     return out + b"".join(struct.pack("<H", o) for o in outputs)
@@ -61,7 +69,7 @@ def test_hand_made_program_runs() -> None:
 BAD = {
     "empty": (b"", "ends inside the magic number"),
     "magic": (b"PK\x03\x04" + SGD[4:], "does not start with 'NOSP'"),
-    "version": (SGD[:4] + b"\x09\x00" + SGD[6:], "version 9; this build reads version 1"),
+    "version": (SGD[:4] + b"\x09\x00" + SGD[6:], "version 9; this build reads versions 1 and 2"),
     "truncated": (SGD[:-1], "ends inside the outputs"),
     "trailing": (SGD + b"\0", "1 bytes too many at the end"),
     "opcode": (SGD.replace(instr("mul", LR, 1), b"\xfa" + instr("mul", LR, 1)[1:]), "opcode 250 does not exist"),
@@ -97,11 +105,69 @@ BAD = {
 }  # fmt: skip
 
 
+# Version 2, with the states m, a tensor, and k, one number per tensor: k is the scalar after the constant 1.
+TWO = ("m", "k")
+K, NORM = S | 4, S | 5  # the state k, and the first tensor scalar of the code
+
+
+def reducing(
+    code: list[bytes], outputs: list[int], flags: tuple[int, ...] = (0, 1), scalars: tuple[bytes, ...] = ()
+) -> bytes:
+    return assemble(code, outputs, scalars, states=TWO, per_tensor=flags)
+
+
+AVERAGED = reducing([instr("norm", 1), instr("add", K, NORM), instr("mul", S | 6, 2)], [4, 2, S | 6])
+BAD_REDUCTIONS = {
+    "a flag that is none": (reducing([instr("norm", 1)], [0, 2, NORM], (0, 2)), "the flag of state 'k' is not 0 or 1"),
+    "ends in a flag": (AVERAGED[:29], "ends inside"),
+    "in version 1": (assemble([instr("norm", 1)], [0]), r"instruction 0 \(norm\): a reduction needs version 2"),
+    "in scalar code": (reducing([instr("norm", 1)], [0, 2, K], scalars=(instr("norm", ONE),)), "a reduction works on tensors only"),
+    "global in scalar code": (
+        reducing([instr("norm", 1)], [0, 2, K], scalars=(instr("global_sum", ONE),)), "a reduction works on tensors only"),
+    "of a scalar": (reducing([instr("norm", ONE)], [0, 2, NORM]), r"instruction 0 \(norm\): a reduction reads per-element values only"),
+    "of a number per tensor": (reducing([instr("norm", K)], [0, 2, NORM]), "a reduction reads per-element values only"),
+    "dot of a scalar": (reducing([instr("dot", 1, LR)], [0, 2, NORM]), "a reduction reads per-element values only"),
+    "a state that is no value": (
+        reducing([instr("norm", 3)], [0, 2, NORM]), "reads state 'k', one number per tensor, as a per-element value"),
+    "a state that is no value, by an op": (
+        reducing([instr("norm", 1), instr("add", 1, 3)], [0, 2, NORM]), r"instruction 1 \(add\): reads state 'k', one number"),
+    "a state that is no value, as p": (reducing([instr("norm", 1)], [3, 2, NORM]), "output 0: reads state 'k', one number"),
+    "undefined number": (reducing([instr("norm", 1), instr("add", K, S | 6)], [0, 2, NORM]), "scalar 6 is not defined yet"),
+    "read before the code": (
+        reducing([instr("norm", 1)], [0, 2, NORM], scalars=(instr("neg", S | 6),)), "scalar 6 is not defined yet"),
+    "a value of an instruction that gives none": (
+        reducing([instr("norm", 1), instr("add", 1, 4)], [0, 2, NORM]), "value 4 is not defined yet"),
+    "no reduction": (reducing([instr("neg", K)], [0, 2, NORM]), "version 2 is for programs with reductions, and there is none"),
+    "scalars only": (reducing([instr("norm", 1), instr("mul", LR, ONE)], [0, 2, NORM]), "belongs in the scalar code"),
+    "cosine of a tensor": (reducing([instr("norm", 1), instr("cos", 1)], [0, 2, NORM]), "works on scalars only"),
+    "unused operand": (reducing([instr("norm", 1, 1)], [0, 2, NORM]), "an unused operand must be 0"),
+    "p is a number": (reducing([instr("norm", 1)], [NORM, 2, NORM]), "output 0: is one number per tensor, but p or the state is not"),
+    "a tensor state gets a number": (
+        reducing([instr("norm", 1)], [0, K, NORM]), "output 1: is one number per tensor, but p or the state is not"),
+    "a number gets a tensor": (
+        reducing([instr("norm", 1)], [0, 2, 1]), "output 2: is a per-element value, but the state is one number per tensor"),
+}  # fmt: skip
+BAD |= {f"reductions: {name}": case for name, case in BAD_REDUCTIONS.items()}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_refused_bytes(name: str) -> None:
     data, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         nos_ext.Program.from_bytes(data)
+
+
+def test_hand_made_program_with_reductions() -> None:
+    program = nos_ext.Program.from_bytes(AVERAGED)
+    assert (program.bytecode, program.state_names, program.per_tensor_states) == (AVERAGED, TWO, ("k",))
+    assert program.disassemble().splitlines()[1:] == [
+        "  n0 = norm g", "  n1 = add k n0", "  v0 = mul n1 m", "  p <- v0", "  m <- m", "  k <- n1",
+    ]  # fmt: skip
+    arguments: Any = ([np.zeros(2)], [np.array([3.0, 4.0])], [[np.array([1.0, 2.0])], [np.array(0.5)]])
+    (p,), states = program.reference(*arguments, lr=0.1)
+    assert (p.tolist(), states["k"][0].tolist(), states["m"][0].tolist()) == ([5.5, 11.0], 5.5, [1.0, 2.0])
+    nos_ext.apply_rule(program, *arguments, lr=0.1)
+    assert (arguments[0][0].tolist(), arguments[2][1][0].tolist()) == ([5.5, 11.0], 5.5)
 
 
 @pytest.mark.parametrize("default", [5.2e-313, 1e308, float("inf"), -0.0, 0.1], ids=str)
@@ -117,7 +183,7 @@ def test_not_bytes(value: object) -> None:
 
 
 def seeds() -> list[bytes]:
-    return [nos_ext.compile_rule(getattr(library, name)).bytecode for name in library.names()]
+    return [nos_ext.compile_rule(rule).bytecode for rule in [*library.rules(), *REDUCING]]
 
 
 def survive(data: bytes) -> bool:
@@ -129,7 +195,10 @@ def survive(data: bytes) -> bool:
     assert program.bytecode == data
     assert program.disassemble().startswith("rule ")
     for dtype in (np.float32, np.float64, np.float16):
-        tensors = [[np.linspace(-2, 2, 37).astype(dtype)] for _ in range(2 + len(program.state_names))]
+        numbers = program.per_tensor_states
+        tensors = [[np.linspace(-2, 2, 37).astype(dtype)] for _ in "pg"]
+        for name in program.state_names:
+            tensors.append([np.array(0.5, np.float32).astype(dtype) if name in numbers else tensors[0][0].copy()])
         with np.errstate(all="ignore"):
             nos_ext.apply_rule(program, tensors[0], tensors[1], tensors[2:], lr=0.1, step=3, total_steps=10)
     return True
@@ -143,7 +212,7 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def test_mutated_programs() -> None:
-    """20,000 mutants of the library's programs; `make fuzz` does a million under ASan and UBSan."""
+    """20,000 mutants of the library's programs and of some with reductions; `make fuzz` does a million under ASan and UBSan."""
     rng = random.Random(0)
     corpus = seeds()
     valid = 0

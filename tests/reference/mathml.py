@@ -56,6 +56,9 @@ def read(element: ElementTree.Element) -> str:
 
 
 def _subscripted(base: ElementTree.Element, below: ElementTree.Element) -> str:
+    if base.tag == "mrow":  # the norm of all tensors, or the largest absolute value
+        called = read(base)
+        return f"global_{called}" if below.text == "all" else f"max_abs({called.removeprefix('norm(')}"
     name, subscripts = read(base), read(below).split(",")
     if (name, subscripts) == ("noise", ["t"]):
         return "annealed_noise"
@@ -65,6 +68,17 @@ def _subscripted(base: ElementTree.Element, below: ElementTree.Element) -> str:
 def _row(parts: list[ElementTree.Element]) -> str:
     if parts and parts[0].text == "|":
         return f"abs({_row(parts[1:-1])})"
+    if parts and parts[0].text == "\u2016":
+        return f"norm({_row(parts[1:-1])})"
+    if parts and parts[0].text == "\u27e8":
+        return f"dot({_row(parts[1:-1])})"
+    if len(parts) == 2 and parts[0].tag == "msub" and parts[0][0].text == "\u2211":
+        assert (
+            parts[1].tag != "mrow"
+            or parts[1][0].text in ("(", "|", "[", "\u2016", "\u27e8", "\u230a", "{")
+            or (parts[1][0].tag == "mi")
+        ), "a sum whose end is open"
+        return f"global_sum({read(parts[1])})"
     if parts and parts[0].text == "{":
         (a, when), (b, other) = [[cell[0] for cell in row] for row in parts[1]]
         assert other.text == "else"

@@ -51,7 +51,7 @@ def compare(rule: Rule, *, steps: int = 4, rtol: float = 1e-13, **arguments: Any
     params = [torch.randn(s, generator=make, dtype=torch.float64) for s in SHAPES]
     params.append(torch.randn(4, 3, generator=make, dtype=torch.float64).t())
     reference = [p.numpy().copy(order="K") for p in params]
-    state: Any = {name: [np.zeros_like(p) for p in reference] for name in rule.state_names}
+    state: Any = nos_ext.init_state(rule.compile(), reference)
     seed = {"seed": 2**40 + 7} if any(node.op in ("drop", "normal") for node in nodes(rule)) else {}
     optimizer = optimizer_of(rule, params, 0.1, **arguments, **seed)
     for step in range(1, steps + 1):

@@ -20,7 +20,7 @@ from nos_ext.optim import library
 from nos_ext.rule import Rule, apply, as_rule, hyper, state
 from nos_ext.rule.expr import GRAD, PARAM
 from nos_ext.rule.printers.pytorch import class_name
-from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
+from nos_ext.testing.optimizer import Checkpoints, OptimizerCase, OptimizerConformance
 
 
 @functools.cache
@@ -39,6 +39,15 @@ def awkward(rule_name: str, hyper_name: str, state_name: str, doc: str = "") -> 
     return Rule(rule_name, [state_name], {"lr": None, hyper_name: 0.9}, outputs, doc=doc)
 
 
+AVERAGED = """def averaged(p, g, k, m, *, lr, beta=0.9):
+    k = beta * k + (1 - beta) * norm(g)
+    m = beta * m + g
+    return p - lr * m / (k / (1 - beta ** t) + 1e-6), k, m
+"""
+CLIPPED = """def clipped(p, g, m, *, lr, mu=0.9):
+    m = mu * m + g * min(1, 1 / (global_norm(g) + 1e-6))
+    return p - lr * m, m
+"""
 HOSTILE = 'a "quote\'s" \\ """\r\n\x0c\u2028\x85\0{braces} %s \\N{BULLET} \\u0041\\'
 EXPORTS = {"wide_state": True}
 CASES = [
@@ -57,6 +66,29 @@ class TestConformance(OptimizerConformance):
     @pytest.fixture(params=CASES, ids=str)
     def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
         return request.param  # type: ignore[no-any-return]
+
+
+REDUCING = [
+    OptimizerCase("averaged", exported(as_rule(AVERAGED)), hyper="beta", states=("k", "m"), **EXPORTS),
+    OptimizerCase("clipped", exported(as_rule(CLIPPED)), hyper="mu", states=("m",), **EXPORTS),
+]
+
+
+class TestCheckpointsOfReductions(Checkpoints):
+    """What torch promises of every optimizer; the rest of the suite is about those that take each element alone."""
+
+    @pytest.fixture(params=REDUCING, ids=str)
+    def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
+        return request.param  # type: ignore[no-any-return]
+
+    def test_state_has_the_layout_of_the_parameter(self, case: OptimizerCase) -> None:
+        """But one number per parameter has no strides."""
+        p = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+        p.grad = p.detach().clone()
+        optimizer = case([p])
+        optimizer.step()
+        strides = {name: optimizer.state[p][name].stride() for name in case.states}
+        assert strides == {name: () if name == "k" else p.stride() for name in case.states}
 
 
 def follow(rule: Rule, steps: int = 5, dtype: torch.dtype = torch.float32) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 import nos_ext
+from nos_ext.ops import OPS
 from nos_ext.optim import library
 from nos_ext.rule import Rule
 from nos_ext.rule.printers.latex import LatexFormatter
@@ -50,6 +51,12 @@ CASES = [
     ("rsqrt(g) ** 2", r"\left(\frac{1}{\sqrt{g_{t}}}\right)^{2}"),
     ("where(g, p, m) ** 2", r"\left(\begin{cases} p_{t-1} & g_{t} \\ m_{t-1} & \text{else} \end{cases}\right)^{2}"),
     ("2 * (t % 3) + 1", r"2 \, \left(t \bmod 3\right) + 1"),
+    ("g / norm(g + p)", r"\frac{g_{t}}{\left\lVert g_{t} + p_{t-1} \right\rVert}"),
+    ("g * max_abs(m) ** 2", r"g_{t} \, \left\lVert m_{t-1} \right\rVert_{\infty}^{2}"),
+    ("g * global_dot(g, -p)", r"g_{t} \, \left\langle g_{t}, -p_{t-1} \right\rangle_{\text{all}}"),
+    ("global_sum(g * p) - g", r"\sum_{\text{all}} \left(g_{t} \, p_{t-1}\right) - g_{t}"),
+    ("g * global_sum(g)", r"g_{t} \, \left(\sum_{\text{all}} g_{t}\right)"),
+    ("g * rms(m)", r"g_{t} \, \operatorname{rms}\left(m_{t-1}\right)"),
     ("fma(g, 3, p)", r"g_{t} \cdot 3 + p_{t-1}"),
     ("g + normal(wd + 1)", r"g_{t} + \mathcal{N}\left(0, \left(\mathrm{wd} + 1\right)^2\right)"),
 ]
@@ -84,7 +91,7 @@ def test_states_that_move_or_share() -> None:
 
 
 @settings(max_examples=100)
-@given(rules())
+@given(rules(ops=tuple(OPS)))
 def test_balanced(rule: Rule) -> None:
     latex = rule.to_latex()
     for opening, closing in (("{", "}"), (r"\left", r"\right"), (r"\begin", r"\end")):

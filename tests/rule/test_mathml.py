@@ -95,6 +95,11 @@ def test_updates_read_back(text: str) -> None:
         ("p * cos(ld) * beta1", "p·cos(ld)·\u03b21"),
         ("(g < w) * e", "[g<w]·e"),
         ("rsqrt(g) ** 2", "(1g)2"),
+        ("g / norm(g) * max_abs(g - w)", "g\u2016g\u2016·\u2016g\u2212w\u2016\u221e"),
+        ("g * dot(g, w) ** 2", "g·\u27e8g,w\u27e92"),
+        ("g * global_norm(g) + global_dot(g, w)", "g·\u2016g\u2016all+\u27e8g,w\u27e9all"),
+        ("g * global_sum(g + w)", "g·(\u2211all(g+w))"),
+        ("g * mean(g) + sum(w) * rms(m)", "g·mean(g)+sum(w)·rms(m)"),
         ("fma(g, w + 1, g - w) * w", "(g·(w+1)+(g\u2212w))·w"),
     ],
 )

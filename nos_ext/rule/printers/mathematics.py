@@ -35,6 +35,7 @@ _BINDING: Final[dict[str, tuple[Strength, tuple[Strength, ...]]]] = {
     "where": (_POWER, ()),
     "pow": (_POWER, (_ATOM,)),
     "square": (_POWER, (_ATOM,)),
+    "global_sum": (_SUM, (_ATOM,)),  # otherwise it would be open where the sum ends
     "normal": (_ATOM, (_ATOM,)),  # the standard deviation is written squared
 }
 _CONSTANTS: Final = (("e", math.e), ("pi", math.pi), ("inf", math.inf))

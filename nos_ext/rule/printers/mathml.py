@@ -53,6 +53,14 @@ def _cases(first: str, condition: str, other: str) -> str:
     return _row("<mo>{</mo>", "<mtable>", *[f"<mtr>{row}</mtr>" for row in cells], "</mtable>")
 
 
+def _all(element: str) -> str:
+    """Marks what is taken of all tensors."""
+    return f"<msub>{element}<mi>all</mi></msub>"
+
+
+_NORM: Final = _fenced("#0", "&#x2016;", "&#x2016;")
+_PRODUCT_OF_TWO: Final = _fenced(f"#0{_COMMA}#1", "&#x27e8;", "&#x27e9;")
+
 # What each op looks like around its operands. It looks like a call, unless mathematics has a sign for it. Every
 # template is one element, as is every operand.
 TEMPLATES: Final = {
@@ -80,6 +88,12 @@ TEMPLATES: Final = {
     "eq": _compared("="),
     "ne": _compared("&#x2260;"),
     "where": _cases("#1", "#0", "#2"),
+    "norm": _NORM,
+    "max_abs": f"<msub>{_NORM}{_CONSTANTS['inf']}</msub>",
+    "dot": _PRODUCT_OF_TWO,
+    "global_sum": _row(_all("<mo>&#x2211;</mo>"), "#0"),
+    "global_norm": _all(_NORM),
+    "global_dot": _all(_PRODUCT_OF_TWO),
 }
 
 

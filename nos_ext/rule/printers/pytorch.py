@@ -15,7 +15,7 @@ from typing import Final
 from ..definition import RESERVED, Definition
 from ..errors import RuleError
 from ..expr import Expr
-from ..table import DRAWS, OPS, RANDOM
+from ..table import DRAWS, GLOBAL, OPS, RANDOM, REDUCTIONS
 from . import pytorch_templates as templates
 from .formatter import Form, Written
 from .function_text import to_text
@@ -26,7 +26,21 @@ _PLAIN: Final = frozenset(("add", "sub", "mul", "div", "neg"))  # for these, Pyt
 _LIMIT: Final = 14  # operations in one line; fewer than in rule text, as torch's names are longer
 # Names that the file itself uses, so that a rule's must not hide them, and keys that torch keeps in states and groups.
 _TAKEN: Final = frozenset(
-    ("lr", "self", "closure", "step", "torch", "math", "update", "random", "_number", "_draw", "_words", "ValueError")
+    (
+        "lr",
+        "self",
+        "closure",
+        "step",
+        "torch",
+        "math",
+        "update",
+        "random",
+        "_number",
+        "_draw",
+        "_words",
+        "_together",
+        "ValueError",
+    )
 ).union(("initial_lr", "param_names", "differentiable"), [f"_{op}" for op in OPS])
 
 
@@ -79,7 +93,7 @@ class _Export:
         if random:
             arguments.append("random")
             options.append(("seed", "seed=0", "key of the draws, which depend on it, step, tensor and element only."))
-            draw = 'lambda kind, site: _draw(kind, p, group["seed"], int(state["step"]), tensor, site)'
+            draw = '_random(p, group["seed"], int(state["step"]), tensor)'
             extra += _line(20, f"random={draw},")
             required = 'hasattr(old["seed"], "__index__"), "seed", old["seed"], "an integer"'
             saved_checks += _line(12, f"require({required})")
@@ -92,6 +106,7 @@ class _Export:
             templates.NUMBER,
             *self._formatter.helpers.values(),
             *([templates.DRAWS] if random else []),
+            *([templates.TOGETHER] if self._kinds & GLOBAL else []),
             templates.UPDATE.format(
                 arguments=", ".join(arguments), results=" and the new ".join(["p", *rule.state_names]), body=body
             ),
@@ -105,10 +120,26 @@ class _Export:
                 defaults="".join([_line(12, f'"{name}": {name},') for name, _, _ in options]),
                 saved_checks=saved_checks,
                 extra=extra,
+                **self._parts(),
             ),
         ]
         text = "\n".join([f"    {line}" for line in to_text(rule).splitlines()])
         return "\n\n\n".join([templates.HEADER.format(**names, text=text), *blocks])
+
+    def _parts(self) -> dict[str, str]:
+        """Returns the parts of the class that depend on reductions."""
+        together, numbers = bool(self._kinds & GLOBAL), self._rule.per_tensor_states
+        return {
+            "per_tensor": templates.PER_TENSOR.format(names=_tuple_source(numbers)) if numbers else "",
+            "shape": templates.SHAPE if numbers else "p.shape",
+            "empty_number": templates.EMPTY_NUMBER if numbers else "",
+            "zero_numbers": templates.ZERO_NUMBERS if numbers else "",
+            "states_by_name": templates.STATES if numbers else "",
+            "tensors": templates.TENSORS_AND_NUMBERS if numbers else templates.TENSORS,
+            "skipped": "p.grad is None or p.numel() == 0" if self._kinds & REDUCTIONS else "p.grad is None",
+            "start": templates.START_ALL if together else "",
+            "finish": templates.FINISH_ALL if together else templates.FINISH,
+        }
 
     def _body(self) -> str:
         rule, layout = self._rule, self._layout
@@ -158,6 +189,8 @@ class TorchFormatter(TextFormatter):
         arguments = [f"#{k}" for k in range(len(node.args))]
         if node.op in RANDOM:
             arguments.append(f'random("{DRAWS[node.op]}", {self._sites[node]})')
+        if node.op in GLOBAL:  # the update stops here until those of all other parameters have come to this place
+            return Form(f"(yield {', '.join([self._function(node), *arguments])})")
         return Form(f"{self._function(node)}({', '.join(arguments)})")
 
     def _function(self, node: Expr) -> str:
@@ -165,7 +198,7 @@ class TorchFormatter(TextFormatter):
         spec = OPS[node.op]
         letters = ", ".join("abc"[: spec.arity])
         plain = re.fullmatch(rf"(torch\.\w+)\({letters}\)", spec.torch)
-        if plain:
+        if plain and node.op not in REDUCTIONS:
             return plain[1]
         name = f"_{node.op}"
         if name not in self.helpers:
@@ -173,6 +206,8 @@ class TorchFormatter(TextFormatter):
             drawn = re.search(r"_uniform|_normal", expression)
             if drawn:
                 letters += f", {drawn[0]}"
+            if node.op in REDUCTIONS:
+                expression = re.sub(r"\b[ab]\b", r"\g<0>.double()", expression)
             self.helpers[name] = f"def {name}({letters}):\n    return {expression}"
         return name
 

@@ -36,7 +36,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
     """
 
     _STATES = {states}
-    _NUMBERS = {numbers}
+{per_tensor}    _NUMBERS = {numbers}
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                     step, place = entry.get("step"), f"of parameter {{key}}"
                     require(number(step) >= 0 and number(step) % 1 == 0, f"step {{place}}", step, "a count of steps")
                     for name in self._STATES:
-                        x = entry.get(name)
-                        fits = torch.is_tensor(x) and x.shape == p.shape
-                        require(fits, f"{{name}} {{place}}", getattr(x, "shape", x), f"a tensor of {{p.shape}}")
+                        x, shape = entry.get(name), {shape}
+                        fits = torch.is_tensor(x) and x.shape == shape
+                        require(fits, f"{{name}} {{place}}", getattr(x, "shape", x), f"a tensor of {{shape}}")
 
     def load_state_dict(self, state_dict):
         """As in torch, but no state is rounded: that of half-precision parameters is float32, and step float64."""
@@ -110,7 +110,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                     if name in self._STATES:
                         dtype = torch.promote_types(p.dtype, torch.float32)
                         old = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                        optimizer.state[p][name] = old.copy_(value)
+{empty_number}                        optimizer.state[p][name] = old.copy_(value)
                     elif name == "step":  # torch makes it float32 in groups that are fused or capturable
                         optimizer.state[p][name] = _number(value).to("cpu", copy=True)
 
@@ -132,11 +132,11 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         tensor = -1
-        for group in self.param_groups:
+{start}        for group in self.param_groups:
             numbers = {{name: _number(group[name]) for name in self._NUMBERS}}
             for p in group["params"]:
                 tensor += 1
-                if p.grad is None:
+                if {skipped}:
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError("{class_name} does not support sparse gradients")
@@ -146,18 +146,59 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
                     state["step"] = _number(0.0)
                     for name in self._STATES:
                         state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                state["step"] += 1
+{zero_numbers}                state["step"] += 1
                 g = -p.grad if group["maximize"] else p.grad
                 old = [p, *[state[name] for name in self._STATES]]
-                new = update(
-                    *[x.to(dtype) for x in (p, g, *old[1:])],
-                    **numbers,
+{states_by_name}                new = update(
+{tensors}                    **numbers,
                     t=state["step"],
 {extra}                )
-                for x, value in zip(old, new):
-                    x.copy_(value)
-        return loss
+{finish}        return loss
 '''
+
+# What stands in CLASS depends on whether there are reductions, and states that are one number per tensor.
+PER_TENSOR: Final = """    _PER_TENSOR = {names}  # states that are one number for each parameter
+"""
+SHAPE: Final = "torch.Size() if name in self._PER_TENSOR else p.shape"
+EMPTY_NUMBER: Final = """                        if name in self._PER_TENSOR:
+                            old = torch.empty((), dtype=dtype, device=p.device)
+"""
+ZERO_NUMBERS: Final = """                    for name in self._PER_TENSOR:
+                        state[name] = torch.zeros((), dtype=dtype, device=p.device)
+"""
+TENSORS: Final = """                    *[x.to(dtype) for x in (p, g, *old[1:])],
+"""
+STATES: Final = """                states = [(name, state[name]) for name in self._STATES]
+"""
+TENSORS_AND_NUMBERS: Final = """                    *[x.to(dtype) for x in (p, g)],
+                    *[x.double() if name in self._PER_TENSOR else x.to(dtype) for name, x in states],
+"""
+FINISH: Final = """                for x, value in zip(old, new):
+                    x.copy_(value)
+"""
+START_ALL: Final = """        updates = []
+"""
+FINISH_ALL: Final = """                updates.append((old, new))
+        for (old, _), new in zip(updates, _together([new for _, new in updates])):
+            for x, value in zip(old, new):
+                x.copy_(value)
+"""
+
+TOGETHER: Final = '''def _together(updates):
+    """Runs updates side by side. Where one yields a function, that is taken of the tensors of all parameters."""
+    value = None
+    while True:
+        asked, results = [], []
+        for update in updates:
+            try:
+                asked.append(update.send(value))
+            except StopIteration as stop:
+                results.append(stop.value)
+        if not asked:
+            return results
+        device = asked[0][1].device
+        operands = [[x.double().flatten().to(device) for x in row] for row in list(zip(*asked))[1:]]
+        value = asked[0][0](*[torch.cat(row) for row in operands])'''
 
 DRAWS: Final = '''def _words(p, seed, step, tensor, site):
     """Philox4x32-10: a 32-bit word for every element of p. int64 holds the unsigned arithmetic."""
@@ -188,4 +229,8 @@ def _draw(kind, p, seed, step, tensor, site):
     else:
         draws = torch.floor(words / 256) * 2.0**-24
     out = torch.empty_like(p, dtype=torch.float64, memory_format=torch.preserve_format)
-    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())'''
+    return out.as_strided((p.numel(),), (1,)).copy_(draws.flatten()[: p.numel()]).as_strided(p.shape, out.stride())
+
+
+def _random(p, seed, step, tensor):
+    return lambda kind, site: _draw(kind, p, seed, step, tensor, site)'''
