@@ -172,7 +172,7 @@ NOS_INLINE double subtree(const T* a, const T* b) {
 
 template <FoldTerm F, class T>
 NOS_INLINE double whole_unit(const T* a, const T* b) {
-  constexpr int64_t kSums = 32;  // eight elements each, which is what the registers hold
+  constexpr int64_t kSums = 64;  // four elements each: with fewer sums, memory is read in jumps that are slow
   double sum[kSums];
   for (int64_t i = 0; i < kSums; ++i) sum[i] = subtree<F, kSums>(a + i, b + i);
 #pragma GCC unroll 8
