@@ -175,6 +175,29 @@ def test_a_mean_of_many_deviations() -> None:
         np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
+def test_a_variance_beside_a_mean_a_thousand_times_as_large() -> None:
+    child = _C.Child(convnet(1, 1, 2), "image", (1, 8, 8), 100)
+    weights = [np.zeros(shape, np.float32) for shape in child.shapes]
+    weights[0][0, 0, 1, 1] = 1  # the convolution hands the image on
+    child.set_weights(weights)
+    x = np.random.default_rng(0).normal(1000, 1, (100, 1, 8, 8)).astype(np.float32)
+    child.loss(x, np.zeros(100, np.int32), np.arange(100), 1.0)
+    mean, variance = child.running()
+    exact = x.astype(np.float64)
+    assert mean[0] == pytest.approx(exact.mean(), rel=2e-7)
+    assert variance[0] == pytest.approx(exact.var(ddof=1), rel=1e-6)
+
+
+def test_a_nan_passes_a_relu_backward() -> None:
+    """As in torch: the gradients that an example of NaNs reaches are the same ones."""
+    child, weights, x, y, index = make("mlp")
+    x[index[3]] = np.nan
+    child.loss(x, y, index)
+    _, exact, _ = loss_and_gradients(CASES["mlp"][0], weights, [], x[index], y[index], torch.float32)
+    for got, want in zip(child.gradients(), exact, strict=True):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
 @pytest.mark.parametrize(("name", "fewer"), [("digits", 37), ("deep language", 5), ("wide language", 33)])
 def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     """What lies in the lanes of an earlier batch does not count."""
