@@ -21,6 +21,7 @@ from nos_search.run.children import make_executor
 from nos_search.run.config import RunConfig
 from nos_search.store import Store
 from nos_search.task import Task, load
+from nos_search.task.base import IGNORED, Split
 from nos_search.train import room, side
 from nos_search.train.child import Outcome, ScoringProtocol, Sweep, score
 from nos_search.train.engine import kind_of
@@ -277,3 +278,42 @@ def test_children_that_have_no_room_at_once_are_refused(tmp_path: Path, monkeypa
 
 def test_this_machine_says_how_much_memory_it_has() -> None:
     assert room.machine_memory() > 2**28
+
+
+def nothing_asked(task: Task, part: str, count: int | None = None) -> Task:
+    """The task whose split of that name asks nothing of its first `count` examples, or of any."""
+    split = getattr(task, part)
+    y = split.y.clone()
+    y[:count] = IGNORED
+    return replace(task, **{part: Split(split.x, y)})
+
+
+@pytest.mark.parametrize("name", ["digits", "charlm"])
+@pytest.mark.parametrize("kind", [Training, NativeTraining])
+def test_a_batch_that_asks_nothing_teaches_nothing(kind: type[Training], name: str) -> None:
+    """Its loss is 0 and its gradient zeros, so plain descent leaves the weights where they are."""
+    task = load(name).with_options(net={"digits": "convnet-1-5", "charlm": "gru-1-8"}[name])
+    task = replace(task, train=task.train.first(9), budget=replace(task.budget, batch_size=1))
+    training = kind(compile_rule("g"), nothing_asked(task, "train", 8), lr=0.5, total_steps=9, seed=2)
+
+    def weights() -> list[np.ndarray]:
+        if isinstance(training, NativeTraining):
+            return training.child.weights()
+        return [param.detach().numpy().copy() for param in training.weights.params]
+
+    losses = []
+    for step in range(1, 10):
+        before = weights()
+        assert training.run(step)
+        losses.append(training.loss)
+        assert all(map(np.array_equal, before, weights())) == (training.loss == 0)
+    assert sum(loss > 0 for loss in losses) == 1  # an epoch
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_split_that_asks_nothing_is_refused(part: str) -> None:
+    count = getattr(digits(), part).y.numel()
+    with pytest.raises(
+        UsageError, match=f"task digits: none of the {count} targets of its split '{part}' counts.*give"
+    ):
+        nothing_asked(digits(), part)
