@@ -1,7 +1,7 @@
 """Owns the way between checkpoints of torch's own optimizers and those of library rules that compute the same numbers.
 
-What torch calls things is in the `TorchTwin` of a rule's entry. Here is the form: torch's param groups have options that
-are rules of their own here, and tuples of hyperparameters.
+What torch calls things is in the `TorchTwin` of a rule's entry. Here is the form: torch's param groups have options
+that are rules of their own here, and tuples of hyperparameters.
 """
 
 from __future__ import annotations
@@ -88,10 +88,16 @@ def _check_options(where: str, group: Group, program: Program, twin: TorchTwin) 
         fits = [
             name
             for name, entry in library.ENTRIES.items()
-            if entry.torch and entry.torch.optimizer == twin.optimizer and _fits(group, entry.torch)
+            if entry.torch and _related(entry.torch, twin) and _fits(group, entry.torch)
         ]
         remedy = f"load it into library.{fits[0]}" if fits else "no rule of the library computes that"
         raise ValueError(f"{where} has {key}={shown(group[key])}, which rule '{program.name}' does not do; {remedy}")
+
+
+def _related(a: TorchTwin, b: TorchTwin) -> bool:
+    """Tells whether checkpoints of the two have the same keys, as those of Adam and AdamW have."""
+    first, second = getattr(torch.optim, a.optimizer), getattr(torch.optim, b.optimizer)
+    return issubclass(first, second) or issubclass(second, first)
 
 
 def _fits(group: Group, twin: TorchTwin) -> bool:
@@ -100,9 +106,11 @@ def _fits(group: Group, twin: TorchTwin) -> bool:
 
 
 def _state_from_torch(key: Any, entry: Mapping[str, Any], param: torch.Tensor, twin: TorchTwin) -> dict[str, Any]:
-    found = {name: entry.get(theirs) for name, theirs in twin.states.items()}
+    found: dict[str, Any] = {name: entry.get(theirs) for name, theirs in twin.states.items()}
     if not twin.counts:  # torch's SGD, which has no state until the first step, or none at all
-        return {} if None in found.values() or not found else {"step": 1, **_wide(found, param)}
+        if not found or any(x is None for x in found.values()):
+            return {}
+        return {"step": 1, **_wide(found, param)}
     missing = [theirs for theirs in ("step", *twin.states.values()) if entry.get(theirs) is None]
     if missing and entry:
         raise ValueError(
@@ -150,7 +158,7 @@ def _group_to_torch(i: int, group: Group, program: Program, twin: TorchTwin) -> 
                 )
         values[key] = group[key] if names == (key,) else tuple([group[name] for name in names])
     others = {key: x for key, x in group.items() if key not in _OURS and key not in program.hyperparameters}
-    flags = {key: group[key] for key in _SHARED if key in _defaults(twin)}
+    flags: Group = {key: group[key] for key in _SHARED if key in _defaults(twin)}
     return {**_defaults(twin), **others, **twin.options, **flags, **values}
 
 
