@@ -115,6 +115,7 @@ def with_functions(saved: Iterable[Group], groups: Iterable[Group], names: Itera
                         f"saved; make the optimizer with the same {name}=function and load again"
                     )
                 group[name] = own[name]
+                group.pop(KEY, None)  # it has the text, too; the group gets a new one
     return out
 
 
