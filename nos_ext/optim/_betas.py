@@ -23,7 +23,7 @@ def beta_names(hyperparameters: Iterable[str]) -> tuple[str, ...]:
     """Returns the hyperparameters that `betas` stands for, in its order. A rule may use that name for itself; then they
     are none."""
     names = tuple(hyperparameters)
-    return () if KEY in names else tuple(sorted(filter(_NAME.fullmatch, names)))
+    return () if KEY in names else tuple(sorted(filter(_NAME.fullmatch, names), key=lambda name: (len(name), name)))
 
 
 def spread(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-from .._numbers import flag, plain
 from ..rule import Program
-from . import library
 from ._averaged import MODE, change_weights, check_training
-from ._betas import KEY, LinkedGroup, beta_names, linked, spread
+from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
-from ._entry import COMMON, SCHEDULED, Entry, Range
+from ._entry import SCHEDULED
 from ._grads import check_writable
+from ._group_values import GroupValues
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
-from ._sign_decay import sign_decay
 from ._torch import active_modes, divide_all, hooked, in_fake_mode
 from ._torch_checkpoint import from_torch, to_torch
 from ._values import (
     FLAG_DEFAULTS,
     RuleSource,
-    Scalar,
     as_program,
-    check_capturable,
     check_group_rule,
     check_names,
-    check_range,
-    check_scalar,
-    check_values_there,
-    checked_flags,
     is_capturable,
     to_number,
 )
@@ -73,6 +65,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     """
 
     _program: Program
+    _values: GroupValues
     _lists: StepLists | None = None
     _kept: Sequence[CapturedLists] = ()
     _step_is_wrapped = False  # whether torch wraps step(), as in classes that have their own
@@ -98,31 +91,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         **hyper: Any,
     ) -> None:
         self._program = as_program(rule)
-        hyper = spread(hyper, self._betas)
+        self._values = GroupValues(self._program)
+        hyper = spread(hyper, self._values.betas)
         check_names(self._program, hyper)
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
-        if self._entry and self._entry.averaged:
+        if self._values.averaged:
             flags[MODE] = True
-        defaults = self._checked({**values, **flags, "rule": self._program.to_text()})
-        self._check_ranges(defaults)
-        super().__init__(params, linked(defaults, self._betas))
+        defaults = self._values.checked({**values, **flags, "rule": self._program.to_text()})
+        self._values.check_ranges(defaults)
+        super().__init__(params, linked(defaults, self._values.betas))
 
     @property
     def program(self) -> Program:
         """This is the compiled rule."""
         return self._program
-
-    @property
-    def _betas(self) -> tuple[str, ...]:
-        return beta_names(self._program.hyperparameters)
-
-    @property
-    def _entry(self) -> Entry | None:
-        return library.entry_of(self._program)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -179,9 +165,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if scale is not None:
             self._check_writable()
         try:
-            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
                 self._lists = self._new_lists()
-                if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                if not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
                     raise RuntimeError("param_groups or state changed while the step was under way")
         except Exception:
             if self._lists is not None:
@@ -226,12 +212,6 @@ class RuleOptimizer(torch.optim.Optimizer):
                 if type(grad) is not torch.Tensor:
                     grad.div_(scale)
 
-    def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
-        """Returns what a value in a param group stands for: a number, a tensor, or a function of the step."""
-        if name == "sign_decay":
-            return sign_decay(value, self._program.hyperparameters[name], group["total_steps"])
-        return value  # type: ignore[no-any-return]
-
     # -- weights for training and for evaluation ----------------------------------------------------------------------
 
     def eval(self) -> None:
@@ -244,8 +224,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._change_weights(training=True)
 
     def _change_weights(self, *, training: bool) -> None:
-        if self._entry and self._entry.averaged:
-            change_weights(self.param_groups, self.state, self._entry.averaged, training)
+        if self._values.averaged:
+            change_weights(self.param_groups, self.state, self._values.averaged, training)
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
@@ -254,58 +234,28 @@ class RuleOptimizer(torch.optim.Optimizer):
         checked: Group = {}
         if isinstance(param_group, dict):
             check_group_rule(param_group, self.defaults["rule"])
-            given = spread(param_group, self._betas)
-            checked = self._checked({**self.defaults, **given})
-            self._check_ranges(checked)
+            given = spread(param_group, self._values.betas)
+            checked = self._values.checked({**self.defaults, **given})
+            self._values.check_ranges(checked)
             checked = {name: checked[name] for name in given if name != "params"}
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if self._betas and not isinstance(group, LinkedGroup):
+        if self._values.betas and not isinstance(group, LinkedGroup):
             del group[KEY]  # torch has filled in the default, whatever beta1 is
         group.update(checked)
-        self.param_groups[-1] = linked(group, self._betas)
+        self.param_groups[-1] = linked(group, self._values.betas)
         try:
-            self._check_values_there(self.param_groups[-1], self.param_groups[-1]["params"])
+            self._values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
         except ValueError:
             self.param_groups.pop()
             raise
         self._settle()
         self._lists = None
 
-    def _checked(self, group: Group) -> Group:
-        """Returns the group with its numbers as Python's. Raises TypeError or ValueError for one that step() could not
-        use."""
-        out = {**group, **checked_flags(group)}
-        if MODE in group:
-            out[MODE] = flag(MODE, group[MODE])
-        for name in self._program.hyperparameters:
-            out[name] = plain(group[name])
-            value = self._resolve(name, out[name], out)
-            check_scalar(name, value)
-            if out["capturable"]:
-                check_capturable(name, value)
-        return out
-
-    def _check_ranges(self, group: Group, but: Collection[str] = ()) -> None:
-        """Raises ValueError for a value with which no training starts, except for the names in `but`."""
-        for name in self._program.hyperparameters:
-            limits = self._range_of(name)
-            if limits is not None and name not in but:
-                check_range(name, self._resolve(name, group[name], group), limits)
-
-    def _range_of(self, name: str) -> Range | None:
-        if self._entry is None:  # a rule of the user's own may give any name another meaning
-            return COMMON[name] if name == "lr" else None
-        return self._entry.range_of(name)
-
     def _link_groups(self) -> None:
         """Makes the param groups keep `betas` and the hyperparameters in agreement, also those that are new."""
         for i, group in enumerate(self.param_groups):
-            self.param_groups[i] = linked(group, self._betas)
-
-    def _check_values_there(self, group: Group, params: Iterable[Any]) -> None:
-        for name in self._program.hyperparameters:
-            check_values_there(name, group[name], params)
+            self.param_groups[i] = linked(group, self._values.betas)
 
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
@@ -368,10 +318,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         flags = {name: self.defaults[name] for name in (*FLAG_DEFAULTS, MODE) if name in self.defaults}
         try:
             if i < len(self.param_groups):
-                self._check_values_there(group, self.param_groups[i]["params"])
-            checked = self._checked({**flags, **group})
-            self._check_ranges(checked, but=SCHEDULED)
-            return {**spread(checked, self._betas), "rule": self.defaults["rule"]}
+                self._values.check_there(group, self.param_groups[i]["params"])
+            checked = self._values.checked({**flags, **group})
+            self._values.check_ranges(checked, but=SCHEDULED)
+            return {**spread(checked, self._values.betas), "rule": self.defaults["rule"]}
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
 
@@ -400,12 +350,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._lists = None
         if "_program" not in self.__dict__:  # it was unpickled or copied
             self._program = as_program(self.defaults["rule"])
+            self._values = GroupValues(self._program)
         for name, default in {**self._program.hyperparameters, **FLAG_DEFAULTS}.items():
             self.defaults.setdefault(name, default)
-        self.defaults = linked(self.defaults, self._betas)
+        self.defaults = linked(self.defaults, self._values.betas)
         for group in self.param_groups:  # older pickles lack keys that came later
             for name, default in self.defaults.items():
-                if name != KEY or not self._betas:
+                if name != KEY or not self._values.betas:
                     group.setdefault(name, default)
         self._link_groups()
 

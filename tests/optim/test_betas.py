@@ -251,10 +251,10 @@ def test_as_fastai_writes_it() -> None:
     assert agree(optimizer, 0.5, 0.999)
 
 
-def test_capture_of_a_rule_s_own_names() -> None:
-    """beta10 is no second digit of beta1: the order is that of the names."""
-    rule = "def r(p, g, *, lr, beta2=0.2, beta1=0.1):\n    return p - lr * beta1 * beta2 * g\n"
-    assert RuleOptimizer(parameters(), nos_ext.compile_rule(rule), lr=0.1).param_groups[0]["betas"] == (0.1, 0.2)
+def test_the_order_is_that_of_the_numbers() -> None:
+    rule = "def r(p, g, *, lr, beta10=0.3, beta2=0.2, beta1=0.1):\n    return p - lr * beta1 * beta2 * beta10 * g\n"
+    optimizer = RuleOptimizer(parameters(), nos_ext.compile_rule(rule), lr=0.1)
+    assert optimizer.param_groups[0]["betas"] == (0.1, 0.2, 0.3)
 
 
 def test_library_has_no_rule_whose_betas_have_gaps() -> None:
