@@ -87,7 +87,7 @@ TSAN_PYTHON = LD_PRELOAD=$$($(CXX) -print-file-name=libtsan.so) NOS_TSAN_MODULE=
 
 tsan: $(STAMP) ## the engine and the module under ThreadSanitizer, several threads (needs GCC)
 	$(BIN)/python tests/fuzz/make_corpus.py build/tsan/corpus
-	$(BIN)/cmake -S . -B build/tsan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DNOS_TSAN=ON -DNOS_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	$(BIN)/cmake -S . -B build/tsan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DNOS_TSAN=ON -DNOS_UNITY=ON -DNOS_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/tsan
 	NOS_ISA=baseline $(TSAN) build/tsan/tsan_engine build/tsan/corpus --plant 2>/dev/null; test $$? = 66 # it does look

@@ -111,19 +111,22 @@ A draw that is used twice is one draw. Hyperparameters, where an operand uses th
 
 
 def rules_page() -> str:
+    uses = [(f"[`{name}`](#{name})", _plain(library.ENTRIES[name].use)) for name in library.names()]
     parts = [
         f"""{_NOTE}
 # Named rules
 
 The rules of `nos_ext.optim.library`: `nos_ext.compile_rule(library.adamw)` compiles one. Where `torch.optim` has the
 optimizer, the rule computes the same numbers. Formulas are written with the learning rate as &eta;.
+
+{_table(("rule", "what to use it for"), uses)}
 """
     ]
     for name in library.names():
         entry, rule = library.ENTRIES[name], library.get(name)
         parts.append(
             f"## {name}\n\n{entry.doc}\n\n```python\n{rule.to_text()}```\n\n$$\n{rule.to_latex()}\n$$\n\n"
-            f"Source: {entry.source}.\n"
+            f"Use: {entry.use}\n\nSource: {entry.source}.\n"
         )
     return "\n".join(parts)
 

@@ -32,7 +32,7 @@ NOS_CHILD_INLINE M zip_high(M a, M b) {
 using Mask = __mmask16;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask unordered(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }  // one is NaN
-NOS_CHILD_INLINE Mask positive(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ); }
+NOS_CHILD_INLINE Mask positive_or_nan(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_NLE_UQ); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm512_maskz_mov_ps(m, a); }
 NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm512_mask_mov_ps(b, m, a); }
 // ((i + i+8) + 4) + 2) + 1
@@ -80,7 +80,7 @@ NOS_CHILD_INLINE M zip_high(M a, M b) {
 using Mask = __m256;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 NOS_CHILD_INLINE Mask unordered(M a, M b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
-NOS_CHILD_INLINE Mask positive(M a) { return _mm256_cmp_ps(a, zero(), _CMP_GT_OQ); }
+NOS_CHILD_INLINE Mask positive_or_nan(M a) { return _mm256_cmp_ps(a, zero(), _CMP_NLE_UQ); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm256_and_ps(m, a); }
 NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm256_blendv_ps(b, a, m); }
 NOS_CHILD_INLINE float sum(const M* a) {
@@ -117,7 +117,7 @@ NOS_CHILD_INLINE M zip_high(M a, M b) { return vzip2q_f32(a, b); }
 using Mask = uint32x4_t;
 NOS_CHILD_INLINE Mask equal(M a, M b) { return vceqq_f32(a, b); }
 NOS_CHILD_INLINE Mask unordered(M a, M b) { return vmvnq_u32(vandq_u32(vceqq_f32(a, a), vceqq_f32(b, b))); }
-NOS_CHILD_INLINE Mask positive(M a) { return vcgtq_f32(a, zero()); }
+NOS_CHILD_INLINE Mask positive_or_nan(M a) { return vmvnq_u32(vcleq_f32(a, zero())); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
 NOS_CHILD_INLINE M select(Mask m, M a, M b) { return vbslq_f32(m, a, b); }
 NOS_CHILD_INLINE float sum(const M* a) {

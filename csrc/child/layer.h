@@ -27,7 +27,7 @@ inline void require_countable(std::initializer_list<int> sizes) {
   if (product >= 2147483648.0) throw TooLarge();
 }
 
-// Memory that starts at a cache line and holds zeros at first. It may hold fewer than 2^31 numbers.
+// A list of numbers that starts at a cache line and holds zeros at first. It has fewer than 2^31 of them.
 class Floats {
  public:
   Floats() = default;
@@ -43,7 +43,7 @@ class Floats {
   size_t size_ = 0;
 };
 
-// A tensor that is learned, in the framework's layout.
+// A tensor that is learned, and the gradient of the loss by it. Both lie in memory as torch lays such tensors out.
 struct Weight {
   float *value, *gradient;
 };
@@ -67,6 +67,8 @@ struct Pass {
   float momentum;  // of this batch in the running numbers
 };
 
+// A layer computes its result from its input (forward), and from the gradient of the loss by its result the gradients
+// by its weights and by its input (backward). backward() follows the forward() of the same batch.
 class Layer {
  public:
   virtual ~Layer() = default;

@@ -1,4 +1,5 @@
-// Owns Training: a child and the rule that trains it. A whole stretch of steps is one call.
+// Owns Training: a child and the rule that trains it. A whole stretch of steps is one call, so that nothing between two
+// steps waits for the caller. A step takes a batch, computes loss and gradients, and lets the rule update the weights.
 #pragma once
 #include <memory>
 #include <span>

@@ -1,6 +1,7 @@
 """Has optimizers for torch, and the library of named rules.
 
-`library` works without torch. The classes need it and are imported when they are first asked for.
+`library` and `names` work without torch. The classes and `create` need it, and the classes are imported when they are
+first asked for.
 """
 
 from __future__ import annotations
@@ -9,15 +10,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from . import library
+from .library import names
 
 if TYPE_CHECKING:
+    import torch
+    from torch.optim.optimizer import ParamsT
+
     from .addsign import AddSign
     from .powersign import PowerSign
     from .rule_optimizer import RuleOptimizer
 
-__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "library"]
+__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "library", "names"]
 
 _CLASSES: Final = {"AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer"}
+
+
+def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any) -> RuleOptimizer:
+    """Makes an optimizer with the rule of the library that has this name.
+
+        >>> optimizer = nos_ext.optim.create("adamw", model.parameters(), lr=1e-3, betas=(0.9, 0.95))
+
+    Args:
+        name: one of `names()`.
+        params: parameters, named parameters, or dicts that define param groups.
+        lr: learning rate.
+        **options: hyperparameters of the rule, and the other arguments of `RuleOptimizer`.
+
+    Raises:
+        ValueError: there is no rule of that name; the message has the nearest ones.
+    """
+    try:
+        rule = library.get(name)
+    except KeyError as error:
+        raise ValueError(f"name is {name!r}: {error.args[0]}") from None
+    optimizer: RuleOptimizer = __getattr__("RuleOptimizer")(params, rule, lr, **options)
+    return optimizer
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ parameters, and the number of steps to float32, which stops at 2**24. Here the s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import torch
 from .._numbers import plain, shown
 from ..rule import Program
 from . import library
+from ._betas import KEY, beta_names
 from ._hollow import is_hollow, state_dtype
 from ._layout import is_emptied, like
 from ._lists import Group
@@ -48,7 +49,7 @@ def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
 }
 
 
-def make_plain(groups: Iterable[Group], names: Iterable[str]) -> None:
+def make_plain(groups: Iterable[Group], names: Collection[str]) -> None:
     """Replaces NumPy's numbers in packed groups by Python's, and functions by a text, as a checkpoint has plain types
     only."""
     for group in groups:
@@ -57,6 +58,8 @@ def make_plain(groups: Iterable[Group], names: Iterable[str]) -> None:
             value = group.get(name)
             if callable(value) and not isinstance(value, torch.Tensor):
                 group[name] = FUNCTION
+        if isinstance(group.get(KEY), tuple):
+            group[KEY] = tuple([group[name] for name in beta_names(names)])
 
 
 def check_form(saved: Any) -> None:
@@ -112,6 +115,7 @@ def with_functions(saved: Iterable[Group], groups: Iterable[Group], names: Itera
                         f"saved; make the optimizer with the same {name}=function and load again"
                     )
                 group[name] = own[name]
+                group.pop(KEY, None)  # it has the text, too; the group gets a new one
     return out
 
 

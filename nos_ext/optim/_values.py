@@ -7,7 +7,6 @@ counted from 0. Functions do not go into checkpoints.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from ..rule import Expr, Program, Rule, RuleError, compile_rule
+from ._entry import ANY, Range
 from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode
@@ -93,19 +93,19 @@ def check_scalar(name: str, value: Any) -> None:
     else:
         also = "" if name == "lr" else ", or a function of the step counted from 0"
         number(name, value, _SCALAR + also)
-    check_range(name, value, -math.inf, math.inf, "that is not NaN")
+    check_range(name, value, ANY)
 
 
-def check_range(name: str, value: Any, low: float, high: float, wanted: str) -> None:
-    """Raises ValueError unless low <= value <= high. Functions have no range, nor have tensors of a kind that has no
+def check_range(name: str, value: Any, limits: Range) -> None:
+    """Raises ValueError for a value out of range. Functions have no range, nor have tensors of a kind that has no
     values."""
     if isinstance(value, torch.Tensor):
         if is_hollow(value) or in_fake_mode():
             return
         value = _item(name, value)
-    if not callable(value) and not low <= float(value) <= high:
+    if not callable(value) and not limits.low <= float(value) <= limits.high:
         what = "learning rate" if name == "lr" else name
-        raise ValueError(f"Invalid {what}: {value}; pass a number {wanted}")
+        raise ValueError(f"Invalid {what}: {value}; pass a number {limits.wanted}")
 
 
 def check_values_there(name: str, value: Any, params: Iterable[Any]) -> None:

@@ -6,11 +6,11 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from . import library
-from ._sign import SignOptimizer
 from ._sign_decay import SignDecay
+from .rule_optimizer import RuleOptimizer
 
 
-class AddSign(SignOptimizer):
+class AddSign(RuleOptimizer):
     """AddSign multiplies the gradient by alpha + 1 where its sign agrees with that of its running average, and by alpha
     - 1 where the signs differ.
 

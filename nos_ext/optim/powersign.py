@@ -8,11 +8,11 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from . import library
-from ._sign import SignOptimizer
 from ._sign_decay import SignDecay
+from .rule_optimizer import RuleOptimizer
 
 
-class PowerSign(SignOptimizer):
+class PowerSign(RuleOptimizer):
     """PowerSign multiplies the gradient by base where its sign agrees with that of its running average, and divides it
     by base where the signs differ.
 

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-from .._numbers import plain
 from ..rule import Program
+from ._averaged import MODE, change_weights, check_training
+from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
+from ._entry import SCHEDULED
 from ._grads import check_writable
+from ._group_values import GroupValues
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
-from ._sign_decay import sign_decay
 from ._torch import active_modes, divide_all, hooked, in_fake_mode
+from ._torch_checkpoint import from_torch, to_torch
 from ._values import (
     FLAG_DEFAULTS,
     RuleSource,
-    Scalar,
     as_program,
-    check_capturable,
     check_group_rule,
     check_names,
-    check_range,
-    check_scalar,
-    check_values_there,
-    checked_flags,
     is_capturable,
     to_number,
 )
@@ -59,14 +55,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             leaves them unscaled. Trainers that clip gradients between the two, like Lightning, cannot do so then.
         foreach, differentiable: must keep these values; for the trainers that pass them.
         **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
-            of one element, or a function of the step counted from 0.
+            of one element, or a function of the step counted from 0. Those named beta, or beta1, beta2, ... can also be
+            given, read and written together as ``betas``, as in torch's optimizers.
 
     The text of the rule is the param groups' ``rule``: a checkpoint says which rule made it, and loading one that
     another rule made is an error. State is float32 beside half-precision parameters and float64 beside float64
-    ones. Functions are not saved.
+    ones. Functions are not saved. A rule of the library has ranges for its hyperparameters, in which they have to
+    start; a scheduler may leave them.
     """
 
     _program: Program
+    _values: GroupValues
     _lists: StepLists | None = None
     _kept: Sequence[CapturedLists] = ()
     _step_is_wrapped = False  # whether torch wraps step(), as in classes that have their own
@@ -92,15 +91,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         **hyper: Any,
     ) -> None:
         self._program = as_program(rule)
+        self._values = GroupValues(self._program)
+        hyper = spread(hyper, self._values.betas)
         check_names(self._program, hyper)
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
         }  # fmt: skip
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
-        defaults = self._checked({**values, **flags, "rule": self._program.to_text()})
-        self._check_ranges(defaults)
-        super().__init__(params, defaults)
+        if self._values.averaged:
+            flags[MODE] = True
+        defaults = self._values.checked({**values, **flags, "rule": self._program.to_text()})
+        self._values.check_ranges(defaults)
+        super().__init__(params, linked(defaults, self._values.betas))
 
     @property
     def program(self) -> Program:
@@ -143,6 +146,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _update(self) -> None:
+        if MODE in self.defaults:
+            check_training(self.param_groups)
         scale = None
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
@@ -160,9 +165,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if scale is not None:
             self._check_writable()
         try:
-            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
                 self._lists = self._new_lists()
-                if not self._lists.step(self.param_groups, self.state, self._resolve, scale):
+                if not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
                     raise RuntimeError("param_groups or state changed while the step was under way")
         except Exception:
             if self._lists is not None:
@@ -173,6 +178,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _new_lists(self) -> StepLists:
         self._settle()
+        self._link_groups()
         kind = CapturedLists if is_capturable(self.param_groups) else StepLists
         lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists with which they were captured
@@ -206,11 +212,20 @@ class RuleOptimizer(torch.optim.Optimizer):
                 if type(grad) is not torch.Tensor:
                     grad.div_(scale)
 
-    def _resolve(self, name: str, value: Any, group: Group) -> Scalar:
-        """Returns what a value in a param group stands for: a number, a tensor, or a function of the step."""
-        if name == "sign_decay":
-            return sign_decay(value, self._program.hyperparameters[name], group["total_steps"])
-        return value  # type: ignore[no-any-return]
+    # -- weights for training and for evaluation ----------------------------------------------------------------------
+
+    def eval(self) -> None:
+        """Puts the weights that are to be evaluated or saved into the parameters. Most rules have no others than those
+        that are trained, and then nothing happens. For schedule-free ones call it before ``model.eval()``."""
+        self._change_weights(training=False)
+
+    def train(self) -> None:
+        """Puts the weights for training back into the parameters, after `eval`. A new optimizer is in this mode."""
+        self._change_weights(training=True)
+
+    def _change_weights(self, *, training: bool) -> None:
+        if self._values.averaged:
+            change_weights(self.param_groups, self.state, self._values.averaged, training)
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
@@ -219,39 +234,28 @@ class RuleOptimizer(torch.optim.Optimizer):
         checked: Group = {}
         if isinstance(param_group, dict):
             check_group_rule(param_group, self.defaults["rule"])
-            checked = self._checked({**self.defaults, **param_group})
-            self._check_ranges(checked)
-            checked = {name: checked[name] for name in param_group if name != "params"}
+            given = spread(param_group, self._values.betas)
+            checked = self._values.checked({**self.defaults, **given})
+            self._values.check_ranges(checked)
+            checked = {name: checked[name] for name in given if name != "params"}
         super().add_param_group(param_group)
-        self.param_groups[-1].update(checked)
+        group = self.param_groups[-1]
+        if self._values.betas and not isinstance(group, LinkedGroup):
+            del group[KEY]  # torch has filled in the default, whatever beta1 is
+        group.update(checked)
+        self.param_groups[-1] = linked(group, self._values.betas)
         try:
-            self._check_values_there(self.param_groups[-1], self.param_groups[-1]["params"])
+            self._values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
         except ValueError:
             self.param_groups.pop()
             raise
         self._settle()
         self._lists = None
 
-    def _checked(self, group: Group) -> Group:
-        """Returns the group with its numbers as Python's. Raises TypeError or ValueError for one that step() could not
-        use."""
-        out = {**group, **checked_flags(group)}
-        for name in self._program.hyperparameters:
-            out[name] = plain(group[name])
-            value = self._resolve(name, out[name], out)
-            check_scalar(name, value)
-            if out["capturable"]:
-                check_capturable(name, value)
-        return out
-
-    def _check_ranges(self, group: Group) -> None:
-        """Raises ValueError for a value with which no training starts. A schedule may leave the range, and so may a
-        checkpoint of such a training."""
-        check_range("lr", group["lr"], 0.0, math.inf, "that is not negative")
-
-    def _check_values_there(self, group: Group, params: Iterable[Any]) -> None:
-        for name in self._program.hyperparameters:
-            check_values_there(name, group[name], params)
+    def _link_groups(self) -> None:
+        """Makes the param groups keep `betas` and the hyperparameters in agreement, also those that are new."""
+        for i, group in enumerate(self.param_groups):
+            self.param_groups[i] = linked(group, self._values.betas)
 
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
@@ -311,13 +315,31 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{where} has no {missing[0]!r}, a hyperparameter of rule '{self._program.name}'; it has the keys "
                 f"{sorted(map(str, group))}; load a checkpoint that was made with this rule"
             )
-        flags = {name: self.defaults[name] for name in FLAG_DEFAULTS if name not in group}
+        flags = {name: self.defaults[name] for name in (*FLAG_DEFAULTS, MODE) if name in self.defaults}
         try:
             if i < len(self.param_groups):
-                self._check_values_there(group, self.param_groups[i]["params"])
-            return {**self._checked({**flags, **group}), "rule": self.defaults["rule"]}
+                self._values.check_there(group, self.param_groups[i]["params"])
+            checked = self._values.checked({**flags, **group})
+            self._values.check_ranges(checked, but=SCHEDULED)
+            return {**spread(checked, self._values.betas), "rule": self.defaults["rule"]}
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
+
+    def load_torch_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a checkpoint of the optimizer in torch.optim that computes the same numbers, and goes on from there.
+
+            >>> optimizer = nos_ext.optim.create("adamw", model.parameters(), lr=1e-3)
+            >>> optimizer.load_torch_state_dict(torch.load("adamw.pt"))
+
+        Raises:
+            ValueError: torch has no such optimizer, or the checkpoint is of another one, or of options that are another
+                rule here, such as amsgrad=True. The optimizer is what it was before.
+        """
+        self.load_state_dict(from_torch(state_dict, self.param_groups, self._program))
+
+    def torch_state_dict(self) -> dict[str, Any]:
+        """Returns the state as the optimizer in torch.optim that computes the same numbers would save it."""
+        return to_torch(self.state_dict(), self._program)
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
@@ -328,11 +350,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._lists = None
         if "_program" not in self.__dict__:  # it was unpickled or copied
             self._program = as_program(self.defaults["rule"])
+            self._values = GroupValues(self._program)
         for name, default in {**self._program.hyperparameters, **FLAG_DEFAULTS}.items():
             self.defaults.setdefault(name, default)
+        self.defaults = linked(self.defaults, self._values.betas)
         for group in self.param_groups:  # older pickles lack keys that came later
             for name, default in self.defaults.items():
-                group.setdefault(name, default)
+                if name != KEY or not self._values.betas:
+                    group.setdefault(name, default)
+        self._link_groups()
 
 
 # Here torch.compile breaks its graph, once, and calls the engine.

@@ -17,10 +17,12 @@ from nos_search.cli import main
 from nos_search.errors import UsageError
 from nos_search.rules import compile_rule
 from nos_search.run import trainings
+from nos_search.run.children import make_executor
 from nos_search.run.config import RunConfig
 from nos_search.store import Store
 from nos_search.task import Task, load
-from nos_search.train import side
+from nos_search.task.base import IGNORED, Split
+from nos_search.train import room, side
 from nos_search.train.child import Outcome, ScoringProtocol, Sweep, score
 from nos_search.train.engine import kind_of
 from nos_search.train.native import NativeTraining
@@ -252,3 +254,66 @@ def test_a_search_that_kernels_cannot_serve_is_refused_before_it_begins(
     monkeypatch.setattr("nos_search.train.native.why_not", lambda task: "this machine has none")
     assert main(["resume", str(out), "--trials", "9"]) == 2
     assert "--engine native: this machine has none" in capsys.readouterr().err
+
+
+def test_children_that_have_no_room_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers have seven children each, one for each rate of the sweep."""
+    config = RunConfig(task="digits", workers=2, width=8)
+    task = config.make_task()
+    size = NativeTraining(compile_rule("g"), task, lr=0.1, total_steps=1, seed=1).child.memory
+    monkeypatch.setattr(room, "machine_memory", lambda: 14.0 * size)
+    make_executor(config, task, clock=lambda: 0.0).close()
+    monkeypatch.setattr(room, "machine_memory", lambda: 14.0 * size - 1)
+    with pytest.raises(UsageError, match=r"--workers 2: 14 children of digits take .* MB; choose at most 1 of them"):
+        make_executor(config, task, clock=lambda: 0.0)
+    make_executor(replace(config, engine="torch"), task, clock=lambda: 0.0).close()  # torch's sizes are not known
+    monkeypatch.setattr(room, "machine_memory", lambda: float(size))
+    with pytest.raises(UsageError, match=r"--workers 1: 7 children of digits .*; choose a smaller --net or --width"):
+        make_executor(replace(config, workers=1), task, clock=lambda: 0.0)
+    small = ["--task", "digits", "--trials", "2", "--out", str(tmp_path / "run")]
+    assert main(["run", *small]) == 2
+    assert not (tmp_path / "run").exists()
+    assert main(["evaluate", "adam", "--tasks", "digits", "--seeds", "1", "--workers", "2", "--train-steps", "2"]) == 2
+
+
+def test_this_machine_says_how_much_memory_it_has() -> None:
+    assert room.machine_memory() > 2**28
+
+
+def nothing_asked(task: Task, part: str, count: int | None = None) -> Task:
+    """The task whose split of that name asks nothing of its first `count` examples, or of any."""
+    split = getattr(task, part)
+    y = split.y.clone()
+    y[:count] = IGNORED
+    return replace(task, **{part: Split(split.x, y)})
+
+
+@pytest.mark.parametrize("name", ["digits", "charlm"])
+@pytest.mark.parametrize("kind", [Training, NativeTraining])
+def test_a_batch_that_asks_nothing_teaches_nothing(kind: type[Training], name: str) -> None:
+    """Its loss is 0 and its gradient zeros, so plain descent leaves the weights where they are."""
+    task = load(name).with_options(net={"digits": "convnet-1-5", "charlm": "gru-1-8"}[name])
+    task = replace(task, train=task.train.first(9), budget=replace(task.budget, batch_size=1))
+    training = kind(compile_rule("g"), nothing_asked(task, "train", 8), lr=0.5, total_steps=9, seed=2)
+
+    def weights() -> list[np.ndarray]:
+        if isinstance(training, NativeTraining):
+            return training.child.weights()
+        return [param.detach().numpy().copy() for param in training.weights.params]
+
+    losses = []
+    for step in range(1, 10):
+        before = weights()
+        assert training.run(step)
+        losses.append(training.loss)
+        assert all(map(np.array_equal, before, weights())) == (training.loss == 0)
+    assert sum(loss > 0 for loss in losses) == 1  # an epoch
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_split_that_asks_nothing_is_refused(part: str) -> None:
+    count = getattr(digits(), part).y.numel()
+    with pytest.raises(
+        UsageError, match=f"task digits: none of the {count} targets of its split '{part}' counts.*give"
+    ):
+        nothing_asked(digits(), part)

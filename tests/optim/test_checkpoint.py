@@ -231,9 +231,9 @@ def test_numpy_numbers_do_not_get_into_a_checkpoint() -> None:
 
 
 def test_what_a_schedule_made_loads() -> None:
-    """Ranges are those of construction: a schedule may leave them."""
+    """Ranges are those of construction: a schedule of lr and momentum may leave them."""
     _, optimizer = trained(lr=0.1)
-    optimizer.param_groups[0].update(lr=-0.01, beta=1.0, base=torch.tensor(-1.0))
+    optimizer.param_groups[0].update(lr=-0.01, beta=1.0)
     saved = copy.deepcopy(optimizer.state_dict())
     resumed = PowerSign(parameters())
     resumed.load_state_dict(saved)

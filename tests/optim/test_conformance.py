@@ -15,10 +15,19 @@ from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 OURS: dict[str, Any] = {"wide_state": True, "refuses": ("differentiable", "foreach"), "amp": True}
 adamw = functools.partial(RuleOptimizer, rule=library.adamw)
 lion = functools.partial(RuleOptimizer, rule=library.lion)
+adan = functools.partial(optim.create, "adan")
 CASES = [
     OptimizerCase("PowerSign", PowerSign, lr=0.02, hyper="beta", states=("m",), **OURS),
     OptimizerCase("AddSign", AddSign, lr=0.02, hyper="alpha", values=(1.0, 2.0), states=("m",), **OURS),
     OptimizerCase("RuleOptimizer-adamw", adamw, hyper="beta1", states=("m", "v"), **OURS),
+    OptimizerCase(
+        "create-adan",
+        adan,
+        hyper="betas",
+        values=((0.9, 0.9, 0.99), (0.8, 0.7, 0.9)),
+        states=("m", "d", "v", "last"),
+        **OURS,
+    ),
     OptimizerCase("RuleOptimizer-lion", lion, lr=0.003, hyper="weight_decay", values=(0.1, 0.2), states=("m",), **OURS),
     OptimizerCase(
         "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq"), amp=True

@@ -72,7 +72,7 @@ FLAGS: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("make", "name"), HYPERS, ids=lambda x: getattr(x, "__name__", x))
 @pytest.mark.parametrize(("given", "stored"), NUMBERS, ids=repr)
 def test_numbers_are_stored_as_python_s(make: Any, name: str, given: Any, stored: Any) -> None:
-    if name == "beta" and stored == 1:
+    if name in ("beta", "beta1") and stored == 1:  # which is out of range
         given, stored = type(given)(0), type(stored)(0)
     optimizer = make(parameters(), **{name: given})
     optimizer.add_param_group({"params": parameters(), name: given})

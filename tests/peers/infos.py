@@ -30,9 +30,19 @@ TWINS = {  # a rule of the library: torch's class for it, and what that class mu
     "adamw": ("AdamW", {}),
     "rmsprop": ("RMSprop", {}),
     "adagrad": ("Adagrad", {}),
+    "amsgrad": ("Adam", {"amsgrad": True}),
+    "nadam": ("NAdam", {}),
+    "radam": ("RAdam", {}),
+    "adamax": ("Adamax", {}),
+    "adadelta": ("Adadelta", {}),
+    "rprop": ("Rprop", {}),
 }
 ALONE = ("lion", "signum", "drop_g_exp_signs", "clip_rmsprop_plus_drop_mhat")  # rules that torch does not have
-OTHER_RULE = ("amsgrad", "centered", "initial_accumulator_value")  # options that make torch's class another rule
+OTHER_RULE = (
+    "centered",
+    "initial_accumulator_value",
+    "decoupled_weight_decay",
+)  # options that make torch's class another rule
 
 
 def _class(rule: str, lr: float) -> type[RuleOptimizer]:
@@ -51,6 +61,8 @@ def our_name(torch_class: str, keywords: dict[str, Any]) -> str | None:
     """The rule of the library that torch's class follows with these arguments; None when we have none."""
     if any(keywords.get(key) for key in OTHER_RULE) or (torch_class == "RMSprop" and keywords.get("momentum")):
         return None
+    if keywords.get("amsgrad"):
+        return "amsgrad" if torch_class == "Adam" else None
     if torch_class == "SGD":
         if keywords.get("nesterov") and keywords.get("dampening"):
             return None  # torch refuses the two together
@@ -60,9 +72,12 @@ def our_name(torch_class: str, keywords: dict[str, Any]) -> str | None:
 
 def our_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
     """Arguments of torch's classes in our names."""
-    out = {key: value for key, value in keywords.items() if key not in ("betas", "nesterov", *OTHER_RULE)}
-    if "betas" in keywords:
-        out["beta1"], out["beta2"] = keywords["betas"]
+    others = ("nesterov", "amsgrad", "etas", "step_sizes", *OTHER_RULE)
+    out = {key: value for key, value in keywords.items() if key not in others}
+    if "etas" in keywords:
+        out["eta_minus"], out["eta_plus"] = keywords["etas"]
+    if "step_sizes" in keywords:
+        out["step_min"], out["step_max"] = keywords["step_sizes"]
     return out
 
 

@@ -38,6 +38,8 @@ def steps(optimizer: torch.optim.Optimizer, dtype: torch.dtype, count: int) -> I
 def test_equals_torch(
     rule: str, keywords: dict[str, Any], implementation: dict[str, bool], dtype: torch.dtype, bound: float
 ) -> None:
+    if rule == "nadam":  # torch keeps the product of all momenta in float32
+        bound = max(bound, 1e-6)
     make = torch.Generator().manual_seed(13)
     start = [torch.randn(s, dtype=torch.float64, generator=make).to(dtype) for s in ((4, 3), (7,), ())]
     theirs = DB[TWINS[rule][0]].optim_cls([Parameter(s.clone()) for s in start], **fresh(keywords), **implementation)

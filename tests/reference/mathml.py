@@ -12,6 +12,7 @@ NAMES = {
     "\u03b1": "alpha",
     "\u03b2": "beta",
     "\u03f5": "eps",
+    "\u03c1": "rho",
     "\u03b7": "lr",
     "\u03b5": "noise",
     "\u03c0": "pi",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,54 @@ TORCH: list[tuple[str, dict[str, float], Make]] = [
         {"lr_decay": 0.05, "weight_decay": 0.1},
         lambda p: torch.optim.Adagrad(p, LR, lr_decay=0.05, weight_decay=0.1),
     ),
+    ("amsgrad", {}, lambda p: torch.optim.Adam(p, LR, amsgrad=True)),
+    (
+        "amsgrad",
+        {"beta1": 0.8, "beta2": 0.5, "eps": 1e-3, "weight_decay": 0.1},
+        lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.5), eps=1e-3, weight_decay=0.1, amsgrad=True),
+    ),
+    ("nadam", {}, lambda p: torch.optim.NAdam(p, LR)),
+    (
+        "nadam",
+        {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "momentum_decay": 0.1, "weight_decay": 0.1},
+        lambda p: torch.optim.NAdam(p, LR, betas=(0.8, 0.95), eps=1e-3, momentum_decay=0.1, weight_decay=0.1),
+    ),
+    ("radam", {}, lambda p: torch.optim.RAdam(p, LR)),
+    (
+        "radam",
+        {"beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+        lambda p: torch.optim.RAdam(p, LR, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.1),
+    ),
+    ("adamax", {}, lambda p: torch.optim.Adamax(p, LR)),
+    (
+        "adamax",
+        {"beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+        lambda p: torch.optim.Adamax(p, LR, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.1),
+    ),
+    ("adadelta", {}, lambda p: torch.optim.Adadelta(p, LR)),
+    (
+        "adadelta",
+        {"rho": 0.7, "eps": 1e-3, "weight_decay": 0.1},
+        lambda p: torch.optim.Adadelta(p, LR, rho=0.7, eps=1e-3, weight_decay=0.1),
+    ),
+    ("rprop", {}, lambda p: torch.optim.Rprop(p, LR)),
+    (
+        "rprop",
+        {"eta_minus": 0.3, "eta_plus": 1.5, "step_min": 1e-3, "step_max": 0.05},
+        lambda p: torch.optim.Rprop(p, LR, etas=(0.3, 1.5), step_sizes=(1e-3, 0.05)),
+    ),
 ]
 
 
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """torch keeps NAdam's product of all momenta in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(("name", "hyper", "make"), TORCH, ids=[f"{name}-{hyper}" for name, hyper, _ in TORCH])
 def test_fifty_steps_of_torch(name: str, hyper: dict[str, float], make: Make) -> None:
     program = library.get(name).compile()
@@ -71,12 +116,21 @@ def test_defaults_are_torch_s() -> None:
         "adamw": torch.optim.AdamW,
         "rmsprop": torch.optim.RMSprop,
         "adagrad": torch.optim.Adagrad,
+        "amsgrad": torch.optim.Adam,
+        "nadam": torch.optim.NAdam,
+        "radam": torch.optim.RAdam,
+        "adamax": torch.optim.Adamax,
+        "adadelta": torch.optim.Adadelta,
+        "rprop": torch.optim.Rprop,
     }
     for name, optimizer in expected.items():
         defaults = optimizer([torch.zeros(1)]).defaults
         mine = dict(library.get(name).hyperparameters)
         if "betas" in defaults:
             defaults["beta1"], defaults["beta2"] = defaults["betas"]
+        if "etas" in defaults:
+            defaults["eta_minus"], defaults["eta_plus"] = defaults["etas"]
+            defaults["step_min"], defaults["step_max"] = defaults["step_sizes"]
         for key, value in mine.items():
             assert key == "lr" or value == defaults[key], (name, key)
 
@@ -126,22 +180,141 @@ def test_lion_and_signum() -> None:
     assert np.allclose(state["m"][0], [0.3, -0.4])
 
 
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _adan(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 1 of the paper, whose betas are 1 minus ours, with the bias corrections of the authors' code."""
+    b1, b2, b3 = 0.02, 0.08, 0.01
+    m, v, n, last = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), gradients[0]
+    for k, g in enumerate(gradients, 1):
+        m = (1 - b1) * m + b1 * g
+        v = (1 - b2) * v + b2 * (g - last)
+        n = (1 - b3) * n + b3 * (g + (1 - b2) * (g - last)) ** 2
+        hats = [x / (1 - (1 - b) ** k) for x, b in ((m, b1), (v, b2), (n, b3))]
+        p = (p - lr / (np.sqrt(hats[2]) + 1e-8) * (hats[0] + (1 - b2) * hats[1])) / (1 + lr * weight_decay)
+        last = g
+    return p
+
+
+def _adabelief(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 2 of the paper, with the weight decay of AdamW."""
+    m, s = np.zeros_like(p), np.zeros_like(p)
+    for k, g in enumerate(gradients, 1):
+        m = 0.9 * m + 0.1 * g
+        s = 0.999 * s + 0.001 * (g - m) ** 2 + 1e-16
+        p = p - lr * weight_decay * p - lr * (m / (1 - 0.9**k)) / (np.sqrt(s / (1 - 0.999**k)) + 1e-16)
+    return p
+
+
+def _ademamix(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 1 of the paper with the schedulers of its section 3, over 30 steps."""
+    m1, m2, n, length = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), 30
+    for k, g in enumerate(gradients, 1):
+        a, start, end = k / length, math.log(0.9), math.log(0.9999)
+        alpha = min(a * 5, 5)
+        b3 = min(math.exp(start * end / ((1 - a) * end + a * start)), 0.9999) if k < length else 0.9999
+        m1, m2 = 0.9 * m1 + 0.1 * g, b3 * m2 + (1 - b3) * g
+        n = 0.999 * n + 0.001 * g**2
+        step = (m1 / (1 - 0.9**k) + alpha * m2) / (np.sqrt(n / (1 - 0.999**k)) + 1e-8)
+        p = p - lr * (step + weight_decay * p)
+    return p
+
+
+def _schedule_free(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 1 of the paper, with a warm-up of 10 steps and three sequences; what is returned is y."""
+    x, z, y, v, squares = p, p, p, np.zeros_like(p), 0.0
+    for k, g in enumerate(gradients, 1):
+        rate = lr * min(1, k / 10)
+        squares += rate**2
+        v = 0.999 * v + 0.001 * g**2
+        z = z - rate * (g / (np.sqrt(v / (1 - 0.999**k)) + 1e-8) + weight_decay * y)
+        c = rate**2 / squares
+        x = (1 - c) * x + c * z
+        y = 0.1 * z + 0.9 * x
+    return y
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("name", "formula", "hyper"),
+    [
+        ("adan", _adan, {}),
+        ("adabelief", _adabelief, {}),
+        ("ademamix", _ademamix, {"warmup_steps": 30}),
+        ("schedule_free_adamw", _schedule_free, {"warmup_steps": 10}),
+    ],
+)
+def test_fifty_steps_of_the_paper(name: str, formula: Any, hyper: dict[str, float], weight_decay: float) -> None:
+    rng = np.random.default_rng(3)
+    start = rng.standard_normal(31)
+    gradients = [rng.standard_normal(31) for _ in range(50)]
+    ours = [start.copy()]
+    program = library.get(name).compile()
+    state = nos_ext.init_state(program, ours)
+    for step, g in enumerate(gradients, 1):
+        nos_ext.apply_rule(program, ours, [g], state, lr=LR, step=step, weight_decay=weight_decay, **hyper)
+    expected = formula(start, gradients, LR, weight_decay)
+    assert np.abs(expected - start).max() > 0.05
+    assert np.allclose(ours[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ademamix_without_warm_up_is_at_its_final_values() -> None:
+    program = library.ademamix.compile()
+    runs = []
+    for steps in (0, 1):
+        params = [np.array([1.0, -2.0])]
+        state = nos_ext.init_state(program, params)
+        for step in range(1, 4):
+            nos_ext.apply_rule(program, params, [np.array([0.3, 0.4])], state, lr=0.1, step=step, warmup_steps=steps)
+        runs.append((params[0].tolist(), state["slow"][0].tolist()))
+    assert runs[0] == runs[1]
+    assert runs[0][1] == pytest.approx([0.3 * (1 - 0.9999**3), 0.4 * (1 - 0.9999**3)], rel=1e-12)
+
+
 def test_names_and_attributes() -> None:
-    first = "sgd momentum nesterov adam adamw rmsprop adagrad lion signum powersign addsign"
-    assert " ".join(library.names()[:11]) == first
-    assert len(library.names()) == 27
+    first = (
+        "sgd momentum nesterov adam adamw rmsprop adagrad lion signum powersign addsign amsgrad nadam radam adamax "
+        "adadelta rprop adan adabelief ademamix schedule_free_adamw"
+    )
+    assert " ".join(library.names()[:21]) == first
+    assert len(library.names()) == 37
     assert library.adamw is library.get("adamw")
     assert isinstance(library.adamw, nos_ext.Rule)
     assert set(library.names()) <= set(dir(library))
     with pytest.raises(AttributeError, match="did you mean 'adam'"):
         _ = library.adams
-    with pytest.raises(KeyError, match="no rule 'zzz'"):
+    with pytest.raises(KeyError, match="no rule 'zzz'; sgd, momentum"):
         library.get("zzz")
+    with pytest.raises(KeyError, match="no rule 'AdamW2'; did you mean 'adamw' or 'adam"):
+        library.get("AdamW2")
     for name in library.names():
         rule = library.get(name)
         assert rule.name == name
         assert rule.doc
-        assert library.ENTRIES[name].source
+        entry = library.ENTRIES[name]
+        assert entry.source
+        assert entry.use.endswith(".")
+
+
+def test_every_hyperparameter_has_a_range_that_holds_its_default() -> None:
+    for name in library.names():
+        entry = library.ENTRIES[name]
+        hyperparameters = library.get(name).hyperparameters
+        assert set(entry.ranges) <= set(hyperparameters), name
+        for hyper, default in hyperparameters.items():
+            limits = entry.range_of(hyper)
+            assert limits is not None, f"{name}: give {hyper} a range in the entry"
+            assert default is None or limits.low <= default <= limits.high, (name, hyper)
+
+
+def test_the_entry_of_a_program() -> None:
+    for name in library.names():
+        rule = library.get(name)
+        for contract in (False, True):
+            assert library.entry_of(rule.compile(contract=contract)) is library.ENTRIES[name]
+    assert library.entry_of(library.adamw.replaced(name="adam").compile()) is None
+    assert library.entry_of(library.adamw.replaced(name="mine").compile()) is None
 
 
 def test_found_rules_run() -> None:

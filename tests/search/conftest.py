@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def stub_outcome(key: str) -> Outcome:
 
 
 class StubExecutor(Executor):
-    """Answers from stub_outcome. jobs: every job ever taken. fault(job): may raise, or give the reason of a failure."""
+    """Answers from stub_outcome, one job after the other. jobs: every job ever taken. fault(job): may raise, or give
+    the reason of a failure."""
 
     slots = 1
 
@@ -52,11 +54,15 @@ class StubExecutor(Executor):
         self.jobs.append(job)
         self._held.append(job)
 
-    def wait(self) -> list[Answer]:
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
         job = self._held.pop(0)
         reason = self.fault(job)
         outcome = stub_outcome(job.rule.key + "'" * job.rung)
         return [Answer(job.number, None if reason else outcome, reason or "", 0.25)]
+
+    def drop(self) -> list[int]:
+        waiting, self._held = self._held[1:], self._held[:1]
+        return [job.number for job in waiting]
 
     def close(self) -> None:
         self._held.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from nos_ext.optim import library
 from nos_search.errors import UsageError
 from nos_search.net import ConvNet
-from nos_search.rules import compile_rule, parse_rule_argument
+from nos_search.rules import CompiledRule, compile_rule, parse_rule_argument
 from nos_search.task import Task, load
+from nos_search.task.base import Split
+from nos_search.task.score import Measured
 from nos_search.train.child import LEARNING_RATES, ScoringProtocol, best_rate, score
 from nos_search.train.engine import Engine, kind_of
 from nos_search.train.evaluate import compare
@@ -133,12 +136,36 @@ def test_the_fine_sweep_goes_on_around_the_best_decade(tiny: Task, engine: Engin
         ends = {}
         for lr in (coarse, *around):
             training = kind_of(engine, task)(rule, task, lr=lr, total_steps=20, seed=2)
-            for stop in (5, 10, 20) if lr == coarse else (20,):
+            for stop in (5, 10, 20):
                 training.run(stop)
             ends[lr] = (-training.measure(task.val).accuracy, training.loss, lr)
         assert chosen == min(ends.values())[2]
     bad = score(compile_rule("log(-1 - g * g)"), tiny, ScoringProtocol("fine", engine=engine), seed=1)
     assert (bad.status, len(bad.curve["sweep"])) == ("diverged", 7)
+
+
+class Falling(Training):
+    """This trains nothing. Every rate scores the same, and the loss falls with each step; it is lowest at 0.002."""
+
+    def __init__(self, rule: CompiledRule, task: Task, *, lr: float, **_: Any) -> None:
+        self.lr, self.step, self.alive, self.loss = lr, 0, True, math.nan
+
+    def run(self, until: int) -> bool:
+        worse = abs(math.log10(self.lr / 0.002))
+        losses = [9 - 0.1 * step + 0.01 * worse for step in range(self.step, until)]
+        self.loss, self.step = sum(losses) / max(1, len(losses)), until
+        return True
+
+    def measure(self, split: Split) -> Measured:
+        return Measured(0.5, 1.0)
+
+
+def test_equal_scores_are_told_apart_by_losses_of_the_same_steps(tiny: Task) -> None:
+    """A loss that falls is lower over the last steps than over all of them, whatever the rate."""
+    rule, protocol = compile_rule("g"), ScoringProtocol("fine", stack=False)
+    for steps in (8, 20, 41):
+        chosen, _ = best_rate(rule, tiny.with_options(sweep_steps=steps), protocol, seed=1, kind=Falling)
+        assert chosen == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(

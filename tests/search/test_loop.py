@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_a_crash_at_any_trial_changes_nothing(tmp_path: Path, strategy: str) -> 
 class Quick(StubExecutor):
     """Answers as fast as the kernels train, so that answers are committed in groups."""
 
-    def wait(self) -> list[Answer]:
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
         return [replace(answer, seconds=1e-4) for answer in super().wait()]
 
 
@@ -263,6 +264,44 @@ def test_limits(tmp_path: Path) -> None:
         trials.sort(key=lambda trial: trial.told)
     assert trials[-1].reward >= 0.9
     assert all((trial.reward or 0) < 0.9 for trial in trials[:-1])
+
+
+def test_what_waits_when_the_time_is_up_is_left_for_resume(tmp_path: Path) -> None:
+    class Timed(StubExecutor):
+        """Its third answer does not come before the time is up."""
+
+        def __init__(self) -> None:
+            super().__init__(slots=4)
+            self.answered, self.dropped = list[int](), list[int]()
+
+        def wait(self, seconds: float = math.inf) -> list[Answer]:
+            if len(self.answered) == 2 and seconds < math.inf:
+                clock.now += seconds
+                return []
+            answers = super().wait()
+            self.answered += [answer.number for answer in answers]
+            return answers
+
+        def drop(self) -> list[int]:
+            new = super().drop()
+            self.dropped += new
+            return new
+
+    clock, executor, chosen = Clock(1e-3), Timed(), config(seconds=1000.0)
+    with Store.create(tmp_path / "run", chosen.to_json(), versions()) as store:
+        assert Search(store, chosen, executor, clock=clock, wall=clock).run() == "seconds"
+        told = {trial.id for trial in store.trials() if trial.status == "done"}
+        waiting = {trial.id for trial in store.trials() if trial.told is None}
+    assert len(executor.dropped) == 3
+    assert len(executor.answered) == 3  # the one that trained is finished
+    assert told == set(executor.answered)
+    assert waiting >= set(executor.dropped)
+    later = StubExecutor(slots=4)
+    assert stub_search(tmp_path / "run", config(), later) == "trials"
+    assert {job.number for job in later.jobs} >= set(executor.dropped)
+    assert not told & {job.number for job in later.jobs}
+    with Store.open(tmp_path / "run") as store:
+        assert all(trial.told is not None for trial in store.trials() if trial.id in waiting)
 
 
 def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:

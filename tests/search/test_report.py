@@ -91,8 +91,22 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
     got = LoadChild(config.to_json())()(compile_rule("adam"), config.child_seed, 0)
     assert (got.reward, got.lr, got.curve) == (entries["adam"].reward, entries["adam"].lr, entries["adam"].curve)
     with Store.open(folder, write=True) as store:  # of another budget: not the same thing
-        store.set_config({**store.config, "train_steps": 7})
+        stored = store.config
+        store.set_config({**stored, "train_steps": 7})
         assert baselines.stored(store) == {}
+        assert stored["engine"] == "native"
+        store.set_config({**stored, "engine": "torch"})  # engines differ in rounding
+        assert baselines.stored(store) == {}
+        store.set_config(stored)
+        assert list(baselines.stored(store)) == list(REPORTED)
+
+
+def test_known_optimizers_of_older_runs_are_still_theirs() -> None:
+    """They were trained by torch, on the CPU and for the accuracy, and their budgets name none of these."""
+    older = {name: value for name, value in RunConfig().to_json().items() if name not in ("engine", "score", "device")}
+    assert set(baselines.budget(RunConfig.from_json(older))) == {
+        "sweep", "net", "width", "sweep_steps", "train_steps", "data_dir", "threads",
+    }  # fmt: skip
 
 
 def best_rows_of(folder: Path) -> list[Row]:

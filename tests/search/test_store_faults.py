@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -285,7 +286,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_an_outcome_that_could_not_be_read_back_is_a_failed_trial(tmp_path: Path) -> None:
     class Wrong(StubExecutor):
-        def wait(self) -> list[object]:
+        def wait(self, seconds: float = math.inf) -> list[object]:
             (answer,) = super().wait()
             job = self.jobs[-1]
             if job.number % 5 == 0 and answer.outcome is not None:

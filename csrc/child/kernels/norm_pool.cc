@@ -107,7 +107,7 @@ void norm_pool_input(const Image& in, const Channel* channels, const Image& out,
   // Of a pixel that is z, with `share` of the square's gradient. Positive: the ReLU before.
   const auto input = [&](const Channel& c, M z, M share, int v, auto whole) NOS_CHILD_INLINE_LAMBDA {
     const M all_of_it = splat(c.scale) * fma(z - splat(c.mean), splat(-c.slope), share - splat(c.mean_gradient));
-    return keep(positive(z), whole.value ? all_of_it : all_of_it * load(valid.lanes + v));
+    return keep(positive_or_nan(z), whole.value ? all_of_it : all_of_it * load(valid.lanes + v));
   };
   for (int y = 0; y < out.height; ++y)
     for (int x = 0; x < out.width; ++x) {

@@ -39,7 +39,7 @@ def _run(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
     )
-    p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds, the trial in flight finished")
+    p.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds; children that train are finished")
     p.add_argument("--target", type=float, metavar="R", help="stop at reward R")
     p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
     p.add_argument(

@@ -6,6 +6,7 @@ for the same rule, seed and number of torch threads on machines of one kind.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,9 +63,14 @@ class Executor(ABC):
         """Takes a job. Raises RuntimeError when there is no free slot or the executor is closed."""
 
     @abstractmethod
-    def wait(self) -> list[Answer]:
-        """Blocks until a submitted job is answered, and returns one answer or more. Raises RuntimeError when no job is
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
+        """Blocks until a submitted job is answered, and returns one answer or more, or none when `seconds` are over
+        before. An executor that trains within this call finishes its job first. Raises RuntimeError when no job is
         held."""
+
+    @abstractmethod
+    def drop(self) -> list[int]:
+        """Gives up the jobs that no worker has begun, and returns their numbers. They will not be answered."""
 
     def warm_up(self) -> None:
         """Blocks until the workers have started and loaded their data. It need not be called before submit()."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
@@ -40,7 +41,7 @@ class InProcess(Executor):
     def _train(self, job: Job) -> Reply:
         return attempt(self._scorer, job.rule, job.seed, job.rung, self._clock)
 
-    def wait(self) -> list[Answer]:
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
         if self._jobs:
             job = self._jobs[0]
             reply = self._train(job)
@@ -48,8 +49,14 @@ class InProcess(Executor):
             return [_answer(job, reply)]
         if not self._flying:
             raise RuntimeError("wait: no job is held")
-        done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._flying, None if seconds == math.inf else seconds, return_when=FIRST_COMPLETED)
         return [_answer(self._flying.pop(future), future.result()) for future in done]
+
+    def drop(self) -> list[int]:
+        idle = [future for future in self._flying if future.cancel()]
+        dropped = [*self._jobs, *(self._flying.pop(future) for future in idle)]
+        self._jobs.clear()
+        return [job.number for job in dropped]
 
     def close(self) -> None:
         for future in self._flying:

@@ -9,6 +9,7 @@ the search loop, which may be busy with the controller or the gates.
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import queue
 import threading
 from abc import ABC, abstractmethod
@@ -112,20 +113,32 @@ class WorkerPool(Executor):
             self._books.backlog.append(_HeldJob(job))
             self._dispatch()
 
-    def wait(self) -> list[Answer]:
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
         if self._held == 0:
             raise RuntimeError("wait: no job is held")
         answers: list[Answer] = []
+        now = self._clock()
+        end = now + seconds
         while not answers:
             try:
-                answers += self._settle(self._events.get(timeout=self._patience()))
+                answers += self._settle(self._events.get(timeout=min(self._patience(), max(0.0, end - now))))
                 while not self._events.empty():
                     answers += self._settle(self._events.get())
             except queue.Empty:
                 for event in self._overdue():
                     answers += self._settle(event)
+            now = self._clock()
+            if now >= end:
+                break
         self._held -= len(answers)
         return answers
+
+    def drop(self) -> list[int]:
+        with self._books.lock:
+            dropped = [held.job.number for held in self._books.backlog if held.attempts == 0]
+            self._books.backlog = deque(held for held in self._books.backlog if held.attempts > 0)
+        self._held -= len(dropped)
+        return dropped
 
     def warm_up(self) -> None:
         concurrent.futures.wait([seat.handle.ready for seat in self._seats], timeout=self._start_timeout)

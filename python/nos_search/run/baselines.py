@@ -25,8 +25,9 @@ def budget(config: RunConfig) -> dict[str, Any]:
     names = ("sweep", "net", "width", "sweep_steps", "train_steps", "data_dir")
     # not written by runs that had no choice
     device = {} if config.device_name == "cpu" else {"device": config.device_name}
+    engine = {} if config.engine == "torch" else {"engine": config.engine}
     paid = {} if config.score in (None, ACCURACY) else {"score": config.score}
-    return {name: getattr(config, name) for name in names} | {"threads": config.torch_threads} | device | paid
+    return {name: getattr(config, name) for name in names} | {"threads": config.torch_threads} | device | engine | paid
 
 
 def stored(store: Store) -> dict[str, Score]:

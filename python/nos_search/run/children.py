@@ -14,6 +14,7 @@ from ..train.child import Outcome, ScoringProtocol, score
 from ..train.device import check_device
 from ..train.engine import check_trains
 from ..train.promotion import Promotion, promote
+from ..train.room import check_room
 from .config import RunConfig
 
 
@@ -54,9 +55,12 @@ def scorer(config: RunConfig, task: Task) -> ChildScorer:
 
 
 def make_executor(config: RunConfig, task: Task, *, clock: Callable[[], float]) -> Executor:
-    """Returns the executor that the configuration asks for. `task` is loaded already, for trainings in this process."""
+    """Returns the executor that the configuration asks for. `task` is loaded already, for trainings in this process.
+    Raises UsageError for workers whose children have no room on this machine."""
     check_trains(config.engine, [task])  # a run may be resumed on another machine
     name, loader = config.executor_name, _loader(config, task)
+    if not EXECUTORS[name].cluster:
+        check_room([task], config.make_protocol(), config.workers, "--workers")
     workers = Workers(
         config.workers,
         config.torch_threads,

@@ -97,8 +97,9 @@ class Search:
         """Searches until a limit of the configuration, and returns which: "trials", "children", "seconds" or "target".
         The store is told how the run ended.
 
-        At the end of "seconds" and "target" the trials in flight are finished first. Promotions that were earned are
-        finished, too, save at the end of "seconds". KeyboardInterrupt gives up what is in flight, leaves the store
+        At the end of "seconds" the children that train are finished first, and what waits for a worker is left for
+        resume. At the end of "target" all that is in flight is finished. Promotions that were earned are finished, too,
+        save at the end of "seconds". KeyboardInterrupt gives up what is in flight, leaves the store
         ready for resume, and goes on to the caller. Raises SearchError when five trainings in a row could not be run,
         and StoreError when the store cannot be written: what was committed before is there for resume.
         """
@@ -109,11 +110,13 @@ class Search:
                 reason = self._limit(self.clock() - start)
                 if reason is None:
                     self._fill(start)
-                elif reason != "seconds":
+                elif reason == "seconds":
+                    self._drop()
+                else:
                     self._promote()
                 if self._flying or self._promoted:
                     self._commit_group(ahead=self._pace)
-                    for answer in self.executor.wait():
+                    for answer in self.executor.wait(self._left(start) if reason is None else math.inf):
                         self._land(answer)
                         self._pace = answer.seconds
                     self._commit_group()
@@ -145,6 +148,16 @@ class Search:
         if config.target is not None and self._best >= config.target:
             return "target"
         return None
+
+    def _left(self, start: float) -> float:
+        """Returns the seconds until the time is up."""
+        seconds = self.config.seconds
+        return math.inf if seconds is None else max(0.0, start + seconds - self.clock())
+
+    def _drop(self) -> None:
+        """Leaves for resume what was handed over and has not begun: those trials stay asked for and not answered."""
+        for number in self.executor.drop():
+            (self._flying if number in self._flying else self._promoted).pop(number)
 
     def _fill(self, start: float) -> None:
         """Gates what is open and hands jobs to the executor, until it is full or no more are wanted.

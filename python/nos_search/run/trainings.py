@@ -16,6 +16,7 @@ from ..train.child import Outcome, ScoringProtocol, score
 from ..train.engine import kind_of
 from ..train.native import NativeTraining
 from ..train.protocols import paper
+from ..train.room import check_room
 
 _PATIENCE = 1e8  # seconds, three years: how long a training may take is the user's choice
 
@@ -66,11 +67,13 @@ def make_tasks_executor(
 ) -> Executor:
     """Returns what trains: this process, which has loaded the tasks already, or `workers` others with equal results.
     `threads` are torch's. Trainings by own kernels go on in this process side by side, each with its own rule or
-    seed."""
-    if workers > 1:
-        return create(several(loader.recipes[0].device), loader, Workers(workers, threads, _PATIENCE), clock=clock)
+    seed. Raises UsageError where those that go on at once have no room."""
     protocol, together = loader.protocol, loader.protocol.threads
+    if workers > 1:
+        check_room(tasks, protocol, workers, "--workers")
+        return create(several(loader.recipes[0].device), loader, Workers(workers, threads, _PATIENCE), clock=clock)
     if together > 1 and all(kind_of(protocol.engine, task) is NativeTraining for task in tasks):
+        check_room(tasks, protocol, together, "--threads")
         scorer = ScoreTasks(tuple(tasks), replace(protocol, threads=1))
         return InProcess(scorer, threads=threads, clock=clock, together=together)
     return InProcess(ScoreTasks(tuple(tasks), protocol), threads=threads, clock=clock)

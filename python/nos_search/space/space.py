@@ -19,6 +19,7 @@ from .vocabulary import VOCABULARIES, Token, rows
 
 MAX_GROUPS = 4
 _KINDS = Group("operand", "operand", "unary", "unary", "binary")
+_OP2 = Group._fields.index("op2")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Space(SearchSpace):
 
     def mask_key(self, prefix: Sequence[int]) -> Hashable:
         where = len(prefix)
-        return (where, prefix[-1]) if Group._fields[where % GROUP] == "op2" else where
+        return (where, prefix[-1]) if where % GROUP == _OP2 else where
 
     def make_mask(self, prefix: Sequence[int]) -> list[bool]:
         where = len(prefix)

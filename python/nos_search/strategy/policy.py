@@ -72,10 +72,10 @@ class Policy(nn.Module):
         return [flat[end - shape.numel() : end].view(shape) for end, shape in zip(ends, self._shapes, strict=True)]
 
     def gate_weight(self, flat: Tensor) -> Tensor:
-        """Returns the part of such a vector that is input_weight and below it state_weight: what a step multiplies the
-        token's embedding and the state with."""
+        """Returns the part of such a vector that is input_weight, below it state_weight and below that the bias: what a
+        step multiplies the token's embedding, the state and a 1 with."""
         start = self._shapes[0].numel()
-        rows = self._shapes[1][0] + self._shapes[2][0]
+        rows = self._shapes[1][0] + self._shapes[2][0] + 1
         return flat[start : start + rows * 4 * self.hidden].view(rows, 4 * self.hidden)
 
     # --- masks -----------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """Owns the controller's network without autograd: it draws strings, and its gradient is worked out by hand.
 
-The network is small, and most of the time of torch's operations on it goes into calling them. So products are torch's,
-whose number of threads the caller sets, and all else is NumPy's, whose calls cost a third; both work on the same
-memory. `Policy` computes the same distributions by torch alone, and the tests hold one to the other.
+The network is small, and most of the time of torch's operations on it goes into calling them. So everything is NumPy's,
+whose calls cost a third, in memory that was made once. Only the gradient by the weights of the gates, the one large
+product, is torch's, whose number of threads the caller sets. The strings are the last dimension: so whatever a step
+works on, one gate or four, is one stretch of memory. `Policy` computes the same distributions by torch alone, and the
+tests hold one to the other.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from ..space import Tokens
 from .policy import Policy
 
 _Floats = NDArray[np.float32]
-_HALF = np.float32(0.5)
+_HALF, _ONE = np.float32(0.5), np.float32(1)
 _LEAST_LOG = -100.0  # of a draw that rounding has made 0; so far from it that no other is touched
+_ALONE = 2**18  # multiplications: BLAS libraries give a product of so many to one thread
 
 
 def _pair(*shape: int) -> tuple[Tensor, _Floats]:
@@ -28,11 +31,21 @@ def _pair(*shape: int) -> tuple[Tensor, _Floats]:
     return tensor, tensor.numpy()
 
 
+def _blocks(rows: _Floats, columns: int) -> _Floats:
+    """Returns a matrix as (blocks, rows of a block, ...), so that the product of a block with a matrix of so many
+    columns is for one thread."""
+    height, depth = rows.shape
+    most = max(1, _ALONE // (depth * columns))
+    size = next(size for size in range(min(most, height), 0, -1) if height % size == 0)
+    return np.lib.stride_tricks.as_strided(rows, (height // size, size, depth), (size * rows.strides[0], *rows.strides))
+
+
 class Unrolled:
-    """The network of a policy, unrolled over the positions of n strings. Arrays are (L, n, ...): position, then string.
+    """The network of a policy, unrolled over the positions of n strings. Arrays are (L, ..., n): position, then string.
+    Those of all tokens are (V, L, n).
 
     `strings()` says which strings it is about, and `forward()` computes, at the policy's present weights, `log_p`
-    (L, n, V), the log-probabilities of every token after each string's own prefix, -1e30 where it is masked, and `p`,
+    (V, L, n), the log-probabilities of every token after each string's own prefix, -1e30 where it is masked, and `p`,
     the probabilities. `backward()` gives the gradient of what follows from them. `live` (L, n) is 1 where the rule
     depends on the token.
     """
@@ -41,87 +54,104 @@ class Unrolled:
         self.policy, self.n = policy, n
         length, hidden, widest = len(policy.sizes), policy.hidden, policy.widest
         width = policy.embedding.shape[1]
-        self._embedding, self._bias, self._head_weight, self._head_bias = (
-            weight.detach() for weight in (policy.embedding, policy.bias, policy.head_weight, policy.head_bias)
+        self._embedding, head, head_bias = (
+            weight.detach().numpy() for weight in (policy.embedding, policy.head_weight, policy.head_bias)
         )
-        self._weight = policy.gate_weight(policy.flat)
+        self._head, self._head_transposed = head, head.transpose(0, 2, 1)
+        self._head_bias = head_bias.transpose(2, 0, 1)
         self._gradient = torch.zeros_like(policy.flat)
         self._by_weights, self._by_gate_weight = policy.views(self._gradient), policy.gate_weight(self._gradient)
-        # What a step reads: the token's row of the embedding, and the state before it.
-        self._reads, reads_np = _pair(length + 1, n, width + hidden)
-        self._inputs = self._reads[:length, :, :width]
-        self._states, states_np = self._reads[1:, :, width:], reads_np[1:, :, width:]
-        self._gates, gates_np = _pair(length, n, 4 * hidden)  # i, f, o, then what they let in
-        self._parts = [gates_np[:, :, k * hidden : (k + 1) * hidden] for k in range(4)]
-        self._c = np.zeros((length + 1, n, hidden), np.float32)
-        self._tanh_c = np.zeros((length, n, hidden), np.float32)
-        self._part, self._by_c = np.zeros((n, hidden), np.float32), np.zeros((n, hidden), np.float32)
-        self._by_gates, self._by_gates_np = _pair(length, n, 4 * hidden)
-        self._by_reads, by_reads_np = _pair(length, n, width + hidden)
-        self._by_h, self._by_h_np = _pair(length, n, hidden)
-        self._through = np.zeros((length, n, hidden), np.float32)
-        self._logits, self.log_p = _pair(length, n, widest)
-        self.p = np.zeros((length, n, widest), np.float32)
-        self._rows = torch.zeros(length, n, dtype=torch.int64)  # of the embedding, 0 before the first token
-        self._chosen = np.zeros((length, n), np.int64)  # where the strings' own tokens are in a flat (L, n, V)
-        self._starts = (np.arange(length * n) * widest).reshape(length, n)
-        self._masked = np.zeros((length, n, widest), np.float32)  # NEVER where a token may not stand, and else 0
+        # What a step reads: the token's row of the embedding, the state before it, and a 1 for the bias.
+        reads = width + hidden + 1
+        self._reads = np.zeros((length + 1, reads, n), np.float32)
+        self._reads[:, -1] = 1
+        self._inputs = self._reads[:length, :width]
+        self._states = self._reads[1:, width:-1]
+        # The logistic function is (tanh(x / 2) + 1) / 2: so one call serves all four gates, and nothing overflows. The
+        # halves are in the weights that a step multiplies with, which halving does not round.
+        self._scale = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), hidden)
+        self._weight = policy.gate_weight(policy.flat).numpy()
+        self._scaled = np.zeros_like(self._weight)
+        self._forth, self._back = _blocks(self._scaled.T, n), _blocks(self._weight[:-1], n)
+        self._gates = np.zeros((length, 4 * hidden, n), np.float32)  # i, f, o, then what they let in
+        # i times what it lets in, then f times c before it; c is their sum.
+        self._terms = np.zeros((length, 2 * hidden, n), np.float32)
+        self._c = np.zeros((length + 1, hidden, n), np.float32)
+        self._tanh_c = np.zeros((length, hidden, n), np.float32)
+        self._part, self._by_c = np.zeros((hidden, n), np.float32), np.zeros((hidden, n), np.float32)
+        self._by_gates = np.zeros((length, 4 * hidden, n), np.float32)
+        self._by_reads = np.zeros((length, reads - 1, n), np.float32)
+        self._by_h = np.zeros((length, hidden, n), np.float32)
+        self._through = np.zeros((length, hidden, n), np.float32)
+        # `_reads` and `_by_gates` with position and string side by side, for one product over both.
+        self._all_reads, self._all_reads_np = _pair(reads, length, n)
+        self._all_by_gates, self._all_by_gates_np = _pair(4 * hidden, length, n)
+        self.log_p = np.zeros((widest, length, n), np.float32)
+        self.p = np.zeros((widest, length, n), np.float32)
+        self._rows = np.zeros((length, n), np.int64)  # of the embedding, 0 before the first token
+        self._offsets = policy.offsets.numpy()[:, None]
+        self._chosen = np.zeros((length, n), np.int64)  # where the strings' own tokens are in a flat (V, L, n)
+        self._starts = np.arange(length * n).reshape(length, n)
+        self._masked = np.zeros((widest, length, n), np.float32)  # NEVER where a token may not stand, and else 0
         self.live = np.zeros((length, n), np.float32)
         # Views of each position, made once: to make one costs as much as to work on it.
+        gates = self._gates.reshape(length, 4, hidden, n)
         self._cells = [
             (
                 self._reads[k],
+                self._gates[k].reshape(*self._forth.shape[:2], n),
                 self._gates[k],
-                gates_np[k],
-                gates_np[k, :, : 3 * hidden],
-                *(part[k] for part in self._parts),
+                self._gates[k, : 3 * hidden],
+                *gates[k],
+                *self._terms[k].reshape(2, hidden, n),
                 self._c[k],
                 self._c[k + 1],
                 self._tanh_c[k],
-                states_np[k],
+                self._states[k],
             )
             for k in range(length)
         ]
-        by_parts = self._by_gates_np.reshape(length, n, 4, hidden)
-        self._back = [
+        by_parts = self._by_gates.reshape(length, 4, hidden, n)
+        self._steps_back = [
             (
                 self._by_gates[k],
-                self._by_reads[k],
-                by_reads_np[k, :, width:],
-                self._by_h_np[k],
+                self._by_reads[k].reshape(*self._back.shape[:2], n),
+                self._by_reads[k, width:],
+                self._by_h[k],
                 self._through[k],
-                self._parts[1][k],
-                by_parts[k, :, :2],
-                by_parts[k, :, 2],
-                by_parts[k, :, 3],
+                gates[k, 1],
+                by_parts[k, :2],
+                by_parts[k, 2],
+                by_parts[k, 3],
             )
             for k in range(length)
         ]
-        # The logistic function is (tanh(x / 2) + 1) / 2: so one call serves all four gates, and nothing overflows.
-        self._scale = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), hidden)
 
     # --- forward ---------------------------------------------------------------------------------------------------
 
+    def _take_weights(self) -> None:
+        """Takes the policy's present weights for the steps to come."""
+        np.multiply(self._weight, self._scale, out=self._scaled)
+
     def _cell(self, where: int) -> None:
         """Makes one LSTM step."""
-        reads, product, gates, logistic, i, f, o, g, before, c, tanh_c, after = self._cells[where]
-        torch.addmm(self._bias, reads, self._weight, out=product)
-        np.multiply(gates, self._scale, out=gates)
+        reads, product, gates, logistic, i, f, o, g, new, kept, before, c, tanh_c, after = self._cells[where]
+        np.matmul(self._forth, reads, out=product)
         np.tanh(gates, out=gates)
         np.multiply(logistic, _HALF, out=logistic)
         np.add(logistic, _HALF, out=logistic)
-        np.multiply(f, before, out=c)
-        np.multiply(i, g, out=self._part)
-        np.add(c, self._part, out=c)
+        np.multiply(i, g, out=new)
+        np.multiply(f, before, out=kept)
+        np.add(kept, new, out=c)
         np.tanh(c, out=tanh_c)
         np.multiply(o, tanh_c, out=after)
 
     @staticmethod
     def _softmax(log_p: _Floats, p: _Floats) -> None:
         """Makes log-probabilities of logits, in place, and probabilities."""
-        np.subtract(log_p, np.maximum.reduce(log_p, axis=-1, keepdims=True), out=log_p)
+        np.subtract(log_p, np.maximum.reduce(log_p), out=log_p)
         np.exp(log_p, out=p)
-        total = np.add.reduce(p, axis=-1, keepdims=True)
+        total = np.add.reduce(p)
         np.divide(p, total, out=p)
         np.subtract(log_p, np.log(total), out=log_p)
 
@@ -129,17 +159,19 @@ class Unrolled:
         """Takes n strings."""
         policy = self.policy
         tokens = np.array(strings, np.int64).T
-        np.add(self._starts, tokens, out=self._chosen)
-        self._rows[1:] = torch.from_numpy(tokens[:-1]) + policy.offsets[:-1, None]
+        np.add(self._starts, tokens * self._starts.size, out=self._chosen)
+        np.add(tokens[:-1], self._offsets[:-1], out=self._rows[1:])
         rows = policy.mask_rows(strings).T
-        policy.penalties.take(rows, axis=0, out=self._masked)
+        self._masked[...] = policy.penalties[rows].transpose(2, 0, 1)
         self.live[...] = np.array([policy.space.live(string) for string in strings], np.float32).T
 
     def forward(self) -> None:
-        self._inputs.copy_(self._embedding[self._rows])
+        self._take_weights()
+        self._inputs[...] = self._embedding[self._rows].transpose(0, 2, 1)
         for where in range(len(self._rows)):
             self._cell(where)
-        torch.baddbmm(self._head_bias, self._states, self._head_weight, out=self._logits)
+        np.matmul(self._head_transposed, self._states, out=self.log_p.transpose(1, 0, 2))
+        np.add(self.log_p, self._head_bias, out=self.log_p)
         np.add(self.log_p, self._masked, out=self.log_p)
         self._softmax(self.log_p, self.p)
 
@@ -149,75 +181,90 @@ class Unrolled:
 
     def entropies(self) -> _Floats:
         """Returns (L, n) nats, those of choices that do not change the rule among them. See Policy.entropy."""
-        return np.asarray(-(self.p * self.log_p).sum(axis=2))
+        return np.asarray(-np.add.reduce(self.p * self.log_p))
 
     def sample(self, generator: torch.Generator) -> tuple[list[Tokens], list[float]]:
         """Draws n strings token by token, and returns them with their log-probabilities in nats."""
-        policy, length = self.policy, len(self._rows)
+        policy, logits = self.policy, self.log_p
         # The largest of logits plus draws of the Gumbel distribution is a draw from their softmax.
-        noise = -torch.empty(self._logits.shape).exponential_(generator=generator).log_().clamp_(min=_LEAST_LOG)
-        gumbel, offsets = noise.numpy(), policy.offsets.tolist()
+        noise = torch.empty(*self._chosen.shape, policy.widest).exponential_(generator=generator).log_()
+        gumbel = np.ascontiguousarray(-noise.clamp_(min=_LEAST_LOG).numpy().transpose(2, 0, 1))
         strings: list[list[int]] = [[] for _ in range(self.n)]
-        rows = torch.zeros(self.n, dtype=torch.int64)
-        for where in range(length):
-            self._inputs[where].copy_(self._embedding[rows])
+        rows = self._rows[0]
+        self._take_weights()
+        for where, drawn in enumerate(self._chosen):
+            self._inputs[where] = self._embedding[rows].T
             self._cell(where)
-            logits = self.log_p[where]
-            torch.addmm(self._head_bias[where], self._states[where], self._head_weight[where], out=self._logits[where])
             masks = [policy.mask_row(string) for string in strings]  # before `penalties`, which grow
-            np.add(logits, policy.penalties[masks], out=logits)
-            drawn = np.add(logits, gumbel[where], out=gumbel[where]).argmax(axis=1)
-            np.add(self._starts[where], drawn, out=self._chosen[where])
-            rows = torch.from_numpy(drawn + offsets[where])
+            here = logits[:, where]
+            np.matmul(self._head_transposed[where], self._states[where], out=here)
+            np.add(here, self._head_bias[:, where], out=here)
+            np.add(here, policy.penalties[masks].T, out=here)
+            np.argmax(here + gumbel[:, where], axis=0, out=drawn)
+            rows = drawn + self._offsets[where]
             for string, token in zip(strings, drawn.tolist(), strict=True):
                 string.append(token)
+        np.add(self._starts, self._chosen * self._starts.size, out=self._chosen)
         self._softmax(self.log_p, self.p)
         return [tuple(string) for string in strings], self.log_prob().tolist()
 
     # --- backward --------------------------------------------------------------------------------------------------
 
-    def slope(self, by_log_prob: _Floats, by_entropy: float) -> Tensor:
-        """Returns (L, n, V): the gradient, by the logits, of a number whose gradient by `log_prob` is given, (n,), and
+    def slope(self, by_log_prob: _Floats, by_entropy: float) -> _Floats:
+        """Returns (V, L, n): the gradient, by the logits, of a number whose gradient by `log_prob` is given, (n,), and
         which has `by_entropy` times the mean of the strings' live entropies added to it."""
-        entropy = self.entropies()[:, :, None]
-        share = np.float32(by_entropy / self.n) * self.live[:, :, None]
-        out = -self.p * (by_log_prob[:, None] + share * (self.log_p + entropy))
+        share = np.float32(by_entropy / self.n) * self.live
+        out = np.add(self.log_p, self.entropies())
+        np.multiply(out, share, out=out)
+        np.add(out, by_log_prob, out=out)
+        np.multiply(out, self.p, out=out)
+        np.negative(out, out=out)
         out.reshape(-1)[self._chosen] += by_log_prob
-        return torch.from_numpy(out)
+        return out
 
-    def backward(self, slope: Tensor) -> Tensor:
+    def backward(self, slope: _Floats) -> Tensor:
         """Returns the gradient by the policy's weights, as they lie in `Policy.flat`, in memory that the next call uses
         again. `slope` is that by the logits."""
-        policy, length = self.policy, len(self._rows)
-        by_embedding, _, _, by_bias, by_head, by_head_bias = self._by_weights
-        torch.bmm(self._states.transpose(1, 2), slope, out=by_head)
-        torch.sum(slope, 1, keepdim=True, out=by_head_bias)
-        torch.bmm(slope, self._head_weight.transpose(1, 2), out=self._by_h)
-        # How each gate before its function moves c (i, f, g) or h (o), and how c moves h.
-        i, f, o, g = self._parts
-        parts = self._by_gates_np.reshape(length, self.n, 4, policy.hidden)
-        np.multiply(g, i * (1 - i), out=parts[:, :, 0])
-        np.multiply(self._c[:-1], f * (1 - f), out=parts[:, :, 1])
-        np.multiply(self._tanh_c, o * (1 - o), out=parts[:, :, 2])
-        np.multiply(i, 1 - g * g, out=parts[:, :, 3])
-        np.multiply(o, 1 - self._tanh_c * self._tanh_c, out=self._through)
-        by_c, back = self._by_c, self._weight.T
+        by_embedding, *_, by_head, by_head_bias = self._by_weights
+        np.matmul(self._states, slope.transpose(1, 2, 0), out=by_head.numpy())
+        np.add.reduce(slope, axis=2, out=by_head_bias.numpy()[:, 0].T)
+        np.matmul(self._head, slope.transpose(1, 0, 2), out=self._by_h)
+        self._slopes_of_gates()
+        by_c = self._by_c
         by_c.fill(0)
         by_state: _Floats | None = None
-        for by_gates, by_reads, before, by_h, through, forget, of_i_f, of_o, of_g in reversed(self._back):
+        for by_gates, by_reads, before, by_h, through, forget, of_i_f, of_o, of_g in reversed(self._steps_back):
             if by_state is not None:
                 np.add(by_h, by_state, out=by_h)
             np.multiply(by_h, through, out=self._part)
             np.add(by_c, self._part, out=by_c)
             np.multiply(of_o, by_h, out=of_o)
-            np.multiply(of_i_f, by_c[:, None], out=of_i_f)
+            np.multiply(of_i_f, by_c, out=of_i_f)
             np.multiply(of_g, by_c, out=of_g)
             np.multiply(by_c, forget, out=by_c)
-            torch.mm(by_gates, back, out=by_reads)
+            np.matmul(self._back, by_gates, out=by_reads)
             by_state = before
-        flat = self._by_gates.view(length * self.n, -1)
-        torch.mm(self._reads[:length].view(length * self.n, -1).T, flat, out=self._by_gate_weight)
-        torch.sum(flat, 0, out=by_bias)
-        rows, width = self._rows.view(-1), by_embedding.shape[1]
-        by_embedding.zero_().index_add_(0, rows, self._by_reads[:, :, :width].reshape(len(rows), width))
+        self._all_reads_np[...] = self._reads[:-1].transpose(1, 0, 2)
+        self._all_by_gates_np[...] = self._by_gates.transpose(1, 0, 2)
+        torch.mm(self._all_reads.flatten(1), self._all_by_gates.flatten(1).T, out=self._by_gate_weight)
+        by_rows = torch.from_numpy(self._by_reads)[:, : by_embedding.shape[1]].transpose(1, 2)
+        by_embedding.zero_().index_add_(0, torch.from_numpy(self._rows).flatten(), by_rows.flatten(0, 1))
         return self._gradient
+
+    def _slopes_of_gates(self) -> None:
+        """Says in `_by_gates` how each gate before its function moves c (i, f, g) or h (o), and in `_through` how c
+        moves h."""
+        hidden = self.policy.hidden
+        sides = slice(2 * hidden), slice(2 * hidden, 3 * hidden), slice(3 * hidden, None)
+        (i_f, o, g), (of_i_f, of_o, of_g) = (
+            [each[:, side] for side in sides] for each in (self._gates, self._by_gates)
+        )
+        terms, h, through = self._terms, self._states, self._through
+        np.multiply(i_f, terms, out=of_i_f)  # i' g = i (1 - i) g, and f' c = f (1 - f) c
+        np.subtract(terms, of_i_f, out=of_i_f)
+        np.multiply(o, h, out=of_o)  # o' tanh(c) = o (1 - o) tanh(c)
+        np.subtract(h, of_o, out=of_o)
+        np.multiply(g, terms[:, :hidden], out=of_g)  # i g' = i (1 - g g)
+        np.subtract(i_f[:, :hidden], of_g, out=of_g)
+        np.multiply(h, self._tanh_c, out=through)  # o tanh'(c) = o (1 - tanh(c) tanh(c))
+        np.subtract(o, through, out=through)

@@ -74,7 +74,7 @@ class Task:
 
     Targets have `classes` classes. `width`, `net` and `depth` are those of the child network (net/). `inputs` is None
     for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per
-    target, or as "perplexity".
+    target, or as "perplexity". Each split has at least one target that is not IGNORED, or it is a UsageError.
 
     `score` is the name of the task's score (score.py). `blind_loss` is the mean loss in nats of a guess that knows how
     frequent each class is and nothing else; None takes the frequencies in the training split.
@@ -95,6 +95,12 @@ class Task:
     blind_loss: float | None = None
 
     def __post_init__(self) -> None:
+        for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if bool((split.y == IGNORED).all()):
+                raise UsageError(
+                    f"task {self.name}: none of the {split.y.numel()} targets of its split '{name}' counts, as all are "
+                    f"{IGNORED} (ignored); give at least one a class"
+                )
         if self.blind_loss is None:
             object.__setattr__(self, "blind_loss", class_entropy(self.train.y))
 

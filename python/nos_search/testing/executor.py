@@ -196,6 +196,22 @@ class ExecutorCase(ABC):
             assert sorted(answer.number for answer in got) == list(range(executor.slots))
             assert _refused(executor.wait)
 
+    def test_what_has_not_begun_is_dropped(self) -> None:
+        """Nothing else is: whatever is not dropped is answered."""
+        rule = compile_rule(RULE)
+        with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1) as executor:
+            numbers = list(range(executor.slots))
+            for number in numbers:
+                executor.submit(Job(number, rule, number))
+            dropped = executor.drop()
+            got: list[Answer] = []
+            while len(got) + len(dropped) < len(numbers):
+                got += executor.wait()
+            assert sorted([*dropped, *(answer.number for answer in got)]) == numbers
+            assert _refused(executor.wait)
+            assert executor.drop() == []
+            self.answers(executor, range(3))  # the slots are free again
+
     def test_closing_gives_up_jobs(self) -> None:
         rule = compile_rule(RULE)
         with tempfile.TemporaryDirectory() as folder:
@@ -256,6 +272,19 @@ class WorkerExecutorCase(ExecutorCase):
                 assert f"worker hung: no answer within {TIMEOUT:g} s" in answer.reason
                 assert answer.seconds >= TIMEOUT
                 self.answers(executor, (5, 6))
+
+    def test_a_job_that_waits_for_a_worker_never_begins_once_dropped(self) -> None:
+        rule = compile_rule(RULE)
+        with tempfile.TemporaryDirectory() as folder:
+            fault = Fault(folder, hangs=(9,))
+            with self.started(fault, workers=1) as executor:
+                executor.submit(Job(0, rule, 9))
+                executor.submit(Job(1, rule, 10))
+                fault.wait_for("job9")
+                assert executor.wait(0.0) == []
+                assert executor.drop() == [1]
+                assert executor.wait(0.0) == []
+            assert fault.marks("job10") == 0
 
     def test_a_worker_killed_while_idle_costs_nothing(self) -> None:
         rule = compile_rule(RULE)

@@ -116,19 +116,22 @@ def _figures(task: Task, measured: Measured) -> dict[str, float]:
 def best_rate(
     rule: CompiledRule, task: Task, protocol: ScoringProtocol, *, seed: int, kind: type[Training] | None = None
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """Returns the best learning rate by the score on validation data (then by lower loss, then the lower rate), and one
-    row per rate. `kind` is the class that trains, in the place of the protocol's."""
+    """Returns the best learning rate by the score on validation data (then by lower training loss since the last rung,
+    then the lower rate), and one row per rate. `kind` is the class that trains, in the place of the protocol's."""
     kind = kind or kind_of(protocol.engine, task)
     steps = task.budget.sweep_steps
     rungs = [stop for stop in (steps // 4, steps // 2) if stop >= _MIN_RUNG and protocol.sweep != "full"]
     rows: dict[float, dict[str, Any]] = {}
 
-    def race(lrs: Sequence[float], stops: Sequence[int]) -> tuple[float, float, float] | None:
-        return _race(_cohort(rule, task, protocol, lrs, steps, seed, kind), stops, task, rows)
+    def start(lrs: Sequence[float]) -> Cohort:
+        return _cohort(rule, task, protocol, lrs, steps, seed, kind)
 
-    best = race(sorted(protocol.learning_rates), [*rungs, steps])
+    best = _race(start(sorted(protocol.learning_rates)), [*rungs, steps], task, rows)
     if best is not None and protocol.sweep == "fine":
-        near = race([best[2] * factor for factor in _FINE], [steps])
+        around = start([best[2] * factor for factor in _FINE])
+        if rungs:
+            around.run(rungs[-1])  # so that their losses at the end, too, are those since the last rung
+        near = _race(around, [steps], task, rows)
         best = best if near is None else min(best, near)
     return None if best is None else best[2], [rows[lr] for lr in sorted(rows)]
 

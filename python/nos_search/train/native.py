@@ -54,22 +54,27 @@ def check_kernels(task: Task) -> None:
         raise UsageError(f"--engine native: {reason}; use --engine auto or torch")
 
 
+def new_child(task: Task) -> _C.Child:
+    """Returns the child of this task as the kernels have it, without weights. Raises UsageError where they cannot."""
+    check_kernels(task)
+    layers, shape = task.model().layers(), task.shape
+    assert layers is not None
+    kind, sizes = ("image", [shape.channels, *shape.size]) if shape.kind == "image" else (
+        "tokens", [shape.length, shape.vocabulary]
+    )  # fmt: skip
+    return _C.Child(layers, kind, sizes, min(task.budget.batch_size, len(task.train)))
+
+
 class NativeTraining(Training):
     """A training by the kernels of nos_ext, with the attributes and methods of `Training`."""
 
     def __init__(
         self, rule: CompiledRule, task: Task, *, lr: float, total_steps: int, seed: int, decay: Decay = "none"
     ) -> None:
-        check_kernels(task)
+        self.child = new_child(task)
         self.rule, self.task, self.lr, self.total_steps = rule, task, lr, total_steps
         self._factor = factor(decay, total_steps)
         self._batches = Batches(task, seed)
-        layers, shape = task.model().layers(), task.shape
-        assert layers is not None
-        kind, sizes = ("image", [shape.channels, *shape.size]) if shape.kind == "image" else (
-            "tokens", [shape.length, shape.vocabulary]
-        )  # fmt: skip
-        self.child = _C.Child(layers, kind, sizes, min(task.budget.batch_size, len(task.train)))
         weights = fresh_weights(task, seed)
         self.child.set_weights([param.detach().numpy() for param in weights.params])
         self.child.set_running([running.numpy() for running in weights.running])

@@ -33,8 +33,13 @@ _CHECK_EVERY = 16  # steps; a device that computes on its own is asked this ofte
 
 
 def cross_entropy(logits: Tensor, y: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Returns the cross-entropy in nats over the targets that count. `logits` are (..., classes) and `y` is (...)."""
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction=reduction, ignore_index=IGNORED)
+    """Returns the cross-entropy in nats over the targets that count. `logits` are (..., classes) and `y` is (...).
+
+    Where none counts, the mean is 0 with a gradient of zeros, as in the kernels: a batch that asks nothing teaches
+    nothing. torch's own would be 0/0, which ends a training.
+    """
+    loss = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction=reduction, ignore_index=IGNORED)
+    return torch.where((y == IGNORED).all(), 0.0, loss)
 
 
 def eval_batch(split: Split) -> int:

@@ -1,0 +1,67 @@
+"""Owns GroupValues: what may stand in the param groups of a rule, and what it stands for there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from .._numbers import flag, plain
+from ..rule import Program
+from . import library
+from ._averaged import MODE
+from ._betas import beta_names
+from ._entry import COMMON
+from ._lists import Group
+from ._sign_decay import sign_decay
+from ._values import Scalar, check_capturable, check_range, check_scalar, check_values_there, checked_flags
+
+
+class GroupValues:
+    """GroupValues checks the values of param groups, whatever they come from: arguments, dicts or a checkpoint.
+
+    Fields:
+        names: of the hyperparameters.
+        betas: those of them that `betas` stands for.
+        averaged: how the weights for evaluation are found, or None if they are those that are trained.
+    """
+
+    def __init__(self, program: Program) -> None:
+        entry = library.entry_of(program)
+        self._defaults = program.hyperparameters
+        self.names = tuple(program.hyperparameters)
+        self.betas = beta_names(self.names)
+        self.averaged = entry.averaged if entry else None
+        # A rule of the user's own may give any name but lr another meaning.
+        ranges = {name: entry.range_of(name) for name in self.names} if entry else {"lr": COMMON["lr"]}
+        self._ranges = {name: limits for name, limits in ranges.items() if limits is not None}
+
+    def resolve(self, name: str, value: Any, group: Group) -> Scalar:
+        """Returns what a value in a param group stands for: a number, a tensor, or a function of the step."""
+        if name == "sign_decay":
+            return sign_decay(value, self._defaults[name], group["total_steps"])
+        return value  # type: ignore[no-any-return]
+
+    def checked(self, group: Group) -> Group:
+        """Returns the group with its numbers as Python's. Raises TypeError or ValueError for one that step() could not
+        use."""
+        out = {**group, **checked_flags(group)}
+        if MODE in group:
+            out[MODE] = flag(MODE, group[MODE])
+        for name in self.names:
+            out[name] = plain(group[name])
+            value = self.resolve(name, out[name], out)
+            check_scalar(name, value)
+            if out["capturable"]:
+                check_capturable(name, value)
+        return out
+
+    def check_ranges(self, group: Group, but: Collection[str] = ()) -> None:
+        """Raises ValueError for a value with which no training starts, except for the names in `but`."""
+        for name, limits in self._ranges.items():
+            if name not in but:
+                check_range(name, self.resolve(name, group[name], group), limits)
+
+    def check_there(self, group: Group, params: Iterable[Any]) -> None:
+        """Raises ValueError for a tensor that has no value beside parameters that have some."""
+        for name in self.names:
+            check_values_there(name, group[name], params)

@@ -1,0 +1,63 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nos_ext import optim
+from nos_ext.optim import RuleOptimizer, create, library
+from nos_ext.testing._case import copies, parameters, same, steps
+
+
+def test_every_name_trains() -> None:
+    assert optim.names() == library.names()
+    for name in optim.names():
+        params = parameters((6, 5), (11,))
+        before = copies(params)
+        optimizer = create(name, params, lr=0.01)
+        assert type(optimizer) is RuleOptimizer
+        assert optimizer.program.name == name
+        steps(optimizer, params, 3)
+        assert all(torch.isfinite(p).all() for p in params), name
+        assert not same(params, before), name
+
+
+def test_options_go_to_the_optimizer() -> None:
+    params = parameters()
+    optimizer = create("adamw", [("w", p) for p in params[:1]], 0.1, weight_decay=0.5, maximize=True, seed=3)
+    group = optimizer.param_groups[0]
+    assert [group[key] for key in ("lr", "weight_decay", "maximize", "seed", "param_names")] == [
+        0.1,
+        0.5,
+        True,
+        3,
+        ["w"],
+    ]
+    with pytest.raises(
+        TypeError, match="rule 'adamw' has no hyperparameter 'weight_dekay'; did you mean 'weight_decay'"
+    ):
+        create("adamw", params, lr=0.1, weight_dekay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AdamW", "name is 'AdamW': no rule 'AdamW'; did you mean 'adamw' or 'adam' or '"),
+        ("rmsprob", "did you mean 'rmsprop'"),
+        ("zzz", "no rule 'zzz'; sgd, momentum, nesterov, "),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create(name, parameters(), lr=0.1)
+
+
+def test_names_without_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom nos_ext import optim\nassert 'adamw' in optim.names()\n"
+    code += "try:\n    optim.create('adamw', [], 0.1)\nexcept ImportError as error:\n    print(error)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "needs torch; install it" in done.stdout

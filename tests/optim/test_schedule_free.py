@@ -1,0 +1,116 @@
+"""The two sets of weights of schedule_free_adamw, by the sequences x, y and z of the paper."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from nos_ext.optim import create
+from nos_ext.testing._case import copies, parameters, same, set_grads, steps
+
+OPTIONS: dict[str, Any] = {"lr": 0.05, "betas": (0.8, 0.9), "weight_decay": 0.1, "warmup_steps": 5}
+
+
+def make(params: list[torch.Tensor]) -> Any:
+    return create("schedule_free_adamw", params, **OPTIONS)
+
+
+def sequences(count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Returns y and x of algorithm 1 after `count` steps of the gradients that `steps` sets."""
+    ys = [p.detach().clone() for p in parameters(dtype=torch.float64)]
+    xs, zs, vs = (list(map(torch.clone, ys)) for _ in range(3))
+    vs = [v * 0 for v in vs]
+    total = 0.0
+    for k in range(1, count + 1):
+        rate = OPTIONS["lr"] * min(1, k / OPTIONS["warmup_steps"])
+        total += rate**2
+        params = parameters(dtype=torch.float64)
+        set_grads(params, seed=100 + k - 1)
+        for i, p in enumerate(params):
+            assert p.grad is not None
+            vs[i] = 0.9 * vs[i] + 0.1 * p.grad**2
+            zs[i] = zs[i] - rate * (p.grad / ((vs[i] / (1 - 0.9**k)).sqrt() + 1e-8) + 0.1 * ys[i])
+            xs[i] = xs[i] + rate**2 / total * (zs[i] - xs[i])
+            ys[i] = 0.2 * zs[i] + 0.8 * xs[i]
+    return ys, xs
+
+
+def assert_close(a: Any, b: Any) -> None:
+    for p, q in zip(a, b, strict=True):
+        torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-11, atol=1e-12)
+
+
+def test_weights_for_training_and_evaluation() -> None:
+    params = parameters(dtype=torch.float64)
+    optimizer = make(params)
+    steps(optimizer, params, 12)
+    y, x = sequences(12)
+    assert_close(params, y)
+    optimizer.eval()
+    assert_close(params, x)
+    assert not torch.allclose(x[0], y[0])
+    optimizer.eval()
+    assert_close(params, x)
+    optimizer.train()
+    optimizer.train()
+    assert_close(params, y)
+    steps(optimizer, params, 8, first=12)
+    assert_close(params, sequences(20)[0])
+
+
+def test_no_step_with_weights_for_evaluation() -> None:
+    params = parameters()
+    optimizer = make(params)
+    steps(optimizer, params, 2)
+    optimizer.eval()
+    before = copies(params)
+    with pytest.raises(RuntimeError, match=r"have the weights for evaluation; call optimizer.train\(\)"):
+        steps(optimizer, params, 1)
+    assert same(params, before)
+
+
+def test_a_checkpoint_knows_which_weights_were_saved() -> None:
+    params = parameters(dtype=torch.float64)
+    optimizer = make(params)
+    steps(optimizer, params, 6)
+    optimizer.eval()
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert saved["param_groups"][0]["train_mode"] is False
+    others = copies(params)
+    resumed = make(others)
+    resumed.load_state_dict(saved)
+    with pytest.raises(RuntimeError, match=r"call optimizer.train\(\)"):
+        steps(resumed, others, 1)
+    resumed.train()
+    assert_close(others, sequences(6)[0])
+    saved["param_groups"][0]["train_mode"] = "no"
+    with pytest.raises(TypeError, match="train_mode is 'no'; pass True or False"):
+        resumed.load_state_dict(saved)
+
+
+def test_half_precision_and_parameters_without_a_step() -> None:
+    params = parameters((64,), (3,), dtype=torch.bfloat16)
+    optimizer = make(params)
+    steps(optimizer, params[:1], 4)
+    y, idle = params[0].detach().float().clone(), params[1].detach().clone()
+    z = optimizer.state[params[0]]["z"]
+    optimizer.eval()
+    expected = (y + (z - y) * (1 - 1 / 0.8)).bfloat16()
+    torch.testing.assert_close(params[0].detach(), expected, rtol=0, atol=0.02)
+    assert not torch.equal(params[0].detach().float(), y)
+    assert torch.equal(params[1].detach(), idle)
+
+
+def test_other_rules_have_one_set_of_weights() -> None:
+    params = parameters()
+    optimizer = create("adamw", params, lr=0.1)
+    steps(optimizer, params, 2)
+    before = copies(params)
+    optimizer.eval()
+    assert same(params, before)
+    steps(optimizer, params, 1)
+    optimizer.train()
+    assert "train_mode" not in optimizer.param_groups[0]
