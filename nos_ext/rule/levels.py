@@ -49,11 +49,10 @@ def check_levels(outputs: Sequence[Expr], order: Sequence[Expr], per_tensor: Col
             level_of(OPS[node.op], [levels[x] for x in node.args])
         except RuleError as error:
             message = error.message
-            for x in node.args:
-                if node.op in REDUCTIONS and x.op == "state" and levels[x] == TENSOR:
-                    message = (
-                        f"{node.op} takes a tensor, but state '{x.value}' is one number per tensor, as its new value"
-                    )
+            numbers = [x.value for x in node.args if x.op == "state" and levels[x] == TENSOR]
+            if node.op in REDUCTIONS and numbers:
+                state = f"state '{numbers[0]}' is one number per tensor, as its new value is"
+                message = f"{node.op} takes a tensor, but {state}"
             raise LevelError(message, node) from None
     if levels[outputs[0]] == TENSOR:
         raise LevelError(

@@ -7,6 +7,7 @@ discontinuity, or the engine may overflow, e is infinite: the element is undecid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .oracle import ORACLE, SCALAR, draws
+from .oracle import GLOBAL, ORACLE, REDUCTIONS, SCALAR, draws
 
 Array = npt.NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -114,6 +115,38 @@ PROPAGATE: dict[str, Callable[..., Array]] = {
 EXACT = {"min", "max", "clip", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "sign", "floor", "where"}
 
 
+def _total(x: Array, e: Array) -> float:
+    """What a sum in double may be off: the errors of its terms, and those of two orders of adding them."""
+    magnitude = float(np.sum(np.abs(x) + e))
+    if magnitude > F64.largest:
+        return math.inf  # one order may overflow where another does not
+    return float(np.sum(e)) + 2 * x.size * ORACLE_U * magnitude
+
+
+def _reduced(op: str, operands: Sequence[Pair]) -> Pair:
+    """A reduction of arrays, in double."""
+    v = np.float64(ORACLE[op](*[v for v, _ in operands]))
+    errors = [e for _, e in operands]
+    if not all(np.isfinite(e).all() for e in errors):
+        return v, np.float64(math.inf)
+    if not np.isfinite(v):
+        return v, np.float64(math.inf if any((e > 0).any() for e in errors) else 0.0)
+    (x, e), kind = operands[0], op.removeprefix("global_")
+    if kind == "max_abs":
+        return v, np.float64(np.max(e))
+    if kind == "dot":
+        y, _ = operands[1]
+        return v, np.float64(_total(x * y, _mul(*operands) + ORACLE_U * np.abs(x * y)))
+    if kind in ("sum", "mean"):
+        off = _total(x, e)
+    else:
+        squares, off = float(np.sum(x * x)), _total(x * x, _mul(operands[0], operands[0]) + ORACLE_U * x * x)
+        off = min(math.sqrt(off), off / math.sqrt(squares) if squares > 0 else math.inf) if off > 0 else 0.0
+    if kind in ("mean", "rms"):
+        off /= x.size if kind == "mean" else math.sqrt(x.size)
+    return v, np.float64(off + 4 * ORACLE_U * abs(v) + 5e-324)
+
+
 def _rounded(fmt: Format, op: str, v: Array, e: Array, operands: Sequence[Pair]) -> Array:
     """Adds the op's own error. A result that is infinite or NaN is so in the engine too if its operands are exact."""
     unknown = np.zeros(np.shape(v), bool)
@@ -146,18 +179,25 @@ def evaluate(
     with np.errstate(all="ignore"):
         for op, *operands in program.scalar_code:
             doubles.append(_step(F64, op, [doubles[x - SCALAR] for x in operands[: _arity(op)]]))
-        # scalars are rounded once to the compute type
-        scalars = [(v, _rounded(fmt, "add", v, e, [(v, e)]) if fmt is not F64 else e) for v, e in doubles]
-        scalars = [(v, np.where((e > 0) & (np.isfinite(v)) & _fits(fmt, v) & (d == 0), 0.0, e))
-                   for (v, e), (_, d) in zip(scalars, doubles, strict=True)]  # fmt: skip
         values: list[Pair] = [(np.array(x, dtype=np.float64), np.zeros(np.shape(x))) for x in (p, g, *states)]
+        plain = len(doubles)
+        if program.bytecode[4] == 2:
+            names = program.per_tensor_states
+            doubles += [x for name, x in zip(program.state_names, values[2:], strict=True) if name in names]
 
         def read(operand: int) -> Pair:
-            return scalars[operand - SCALAR] if operand >= SCALAR else values[operand]
+            return _as_element(fmt, *doubles[operand - SCALAR]) if operand >= SCALAR else values[operand]
 
         shape = np.shape(values[0][0])
         for op, *operands in program.code:
-            arguments = [read(x) for x in operands[: _arity(op)]]
+            used = operands[: _arity(op)]
+            if op in REDUCTIONS or op in GLOBAL:
+                doubles.append(_reduced(op, [read(x) for x in used]))
+                continue
+            if op not in ("drop", "normal") and min(used) >= SCALAR and max(used) - SCALAR >= plain:
+                doubles.append(_step(F64, op, [doubles[x - SCALAR] for x in used]))  # one number per tensor
+                continue
+            arguments = [read(x) for x in used]
             if op in ("drop", "normal"):
                 count = int(np.prod(shape))
                 draw = draws(op, seed, int(t), tensor, operands[2], (count + 3) // 4 * 4)
@@ -165,7 +205,19 @@ def evaluate(
             else:
                 v, e = _step(fmt, op, arguments)
                 values.append((np.broadcast_to(v, shape), np.broadcast_to(e, shape)))
-        return [tuple(np.broadcast_to(x, shape) for x in read(o)) for o in program.outputs]  # type: ignore[misc]
+        shapes = [np.shape(x) for x in (p, *states)]
+        return [
+            tuple(np.broadcast_to(x, own) for x in read(o))  # type: ignore[misc]
+            for o, own in zip(program.outputs, shapes, strict=True)
+        ]
+
+
+def _as_element(fmt: Format, v: Any, e: Any) -> Pair:
+    """A number in double as ops on elements read it, and as it is stored: rounded once to the format."""
+    if fmt is F64:
+        return v, e
+    error = _rounded(fmt, "add", v, e, [(v, e)])
+    return v, np.where((error > 0) & np.isfinite(v) & _fits(fmt, v) & (e == 0), 0.0, error)
 
 
 def _fits(fmt: Format, v: Array) -> Any:
