@@ -17,6 +17,7 @@ from ..rule import Program, Rule, as_rule
 from ._entry import (
     ABOVE_1,
     ANY,
+    AT_LEAST_1,
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
@@ -367,6 +368,129 @@ def schedule_free_adamw(p, g, z, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, wei
         "Defazio et al.: The road less scheduled. NeurIPS 2024, arXiv:2405.15682",
         {"beta1": FRACTION, "warmup_steps": NOT_NEGATIVE},
         averaged=Averaged("z", "beta1"),
+    ),
+    Entry(
+        "lamb",
+        """
+def lamb(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g ** 2
+    u = m / (1 - beta1 ** t) / (sqrt(v / (1 - beta2 ** t)) + eps) + weight_decay * p
+    size = norm(p)
+    length = norm(u)
+    trust = where(size > 0, where(length > 0, size / length, 1), 1)
+    return p - lr * trust * u, m, v
+""",
+        "AdamW whose step is, in each tensor, as long as the tensor's norm times lr.",
+        "Large batches (thousands of examples and more), where Adam's step would be too long for some layers.",
+        "You et al.: Large batch optimization for deep learning: Training BERT in 76 minutes. ICLR 2020, "
+        "arXiv:1904.00962, algorithm 2",
+    ),
+    Entry(
+        "lars",
+        """
+def lars(p, g, m, *, lr, momentum=0.9, trust_coefficient=0.001, weight_decay=0):
+    size = norm(p)
+    length = norm(g) + weight_decay * size
+    trust = where(size > 0, where(length > 0, trust_coefficient * size / length, 1), 1)
+    m = momentum * m + lr * trust * (g + weight_decay * p)
+    return p - m, m
+""",
+        "Momentum whose learning rate is, in each tensor, proportional to the tensor's norm over its gradient's.",
+        "Convolutional networks with large batches. Give biases and norms a group of their own, with `momentum`.",
+        "You, Gitman, Ginsburg: Large batch training of convolutional networks. 2017, arXiv:1708.03888, algorithm 1",
+        {"trust_coefficient": NOT_NEGATIVE},
+    ),
+    Entry(
+        "stable_adamw",
+        """
+def stable_adamw(p, g, m, v, *, lr, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01):
+    b1 = beta1 * (1 - beta1 ** (t - 1)) / (1 - beta1 ** t)
+    b2 = beta2 * (1 - beta2 ** (t - 1)) / (1 - beta2 ** t)
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g ** 2
+    rate = lr / max(1, sqrt(mean(g ** 2 / max(v, eps ** 2))))
+    return p * (1 - rate * weight_decay) - rate * m / (sqrt(v) + eps), m, v
+""",
+        "AdamW that takes shorter steps in a tensor whose gradients are larger than v expects, as Adafactor does.",
+        "Trainings in low precision, and others whose loss has spikes; it needs no clipping of gradients.",
+        "Wortsman et al.: Stable and low-precision training for large-scale vision-language models. NeurIPS 2023, "
+        "arXiv:2304.13013, algorithm 2",
+    ),
+    Entry(
+        "adamh",
+        """
+def adamh(p, g, m, v, size, *, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    size = where(t == 1, norm(p), size)
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g ** 2
+    u = m / (1 - beta1 ** t) / (sqrt(v / (1 - beta2 ** t)) + eps)
+    w = p - lr * size / max(norm(u), eps) * u
+    return size / max(norm(w), eps) * w, m, v, size
+""",
+        "Adam that keeps the norm of every tensor as it was at the start, by steps whose length is that norm times lr "
+        "(Adam Hyperball). `size` is the norm.",
+        "Weight matrices of transformers, in the place of weight decay. Not for biases, nor for tensors that start at "
+        "zero.",
+        "Wen et al.: Fantastic pretraining optimizers and where to find them II: Hyperball optimization. 2026, "
+        "arXiv:2606.16899",
+    ),
+    Entry(
+        "normalized_sgd",
+        """
+def normalized_sgd(p, g, m, *, lr, beta=0.9, eps=1e-12, weight_decay=0):
+    m = beta * m + (1 - beta) * (g + weight_decay * p)
+    return p - lr / max(global_norm(m), eps) * m, m
+""",
+        "Momentum whose step over all parameters has length lr, whatever the size of the gradients.",
+        "Recurrent networks, and losses that have cliffs and plateaus.",
+        "Cutkosky, Mehta: Momentum improves normalized SGD. ICML 2020, arXiv:2002.03305",
+    ),
+    Entry(
+        "adafactor",
+        """
+def adafactor(p, g, v, *, lr, beta2_decay=-0.8, eps1=1.1920929e-07, eps2=0.001, d=1.0, weight_decay=0):
+    beta2 = 1 - t ** beta2_decay
+    rate = max(eps2, rms(p)) * min(lr, 1 / sqrt(t))
+    p = p * (1 - lr * weight_decay)
+    v = beta2 * v + (1 - beta2) * g ** 2
+    u = g / sqrt(max(v, eps1 ** 2))
+    return p - rate / max(1, rms(u) / d) * u, v
+""",
+        "The gradient over its root mean square, in steps relative to the size of a tensor, and clipped. Its second "
+        "moments are not factored: for a matrix it takes as much memory as RMSProp and is a little better informed.",
+        "Transformers, as T5's. lr bounds the relative size of a step.",
+        "Shazeer, Stern: Adafactor: Adaptive learning rates with sublinear memory cost. ICML 2018, arXiv:1804.04235; "
+        "torch.optim.Adafactor for vectors",
+        {"beta2_decay": ANY, "eps1": NOT_NEGATIVE, "eps2": NOT_NEGATIVE, "d": AT_LEAST_1},
+    ),
+    Entry(
+        "cautious_adamw",
+        """
+def cautious_adamw(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+    p = p * (1 - lr * weight_decay)
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g ** 2
+    u = m / (1 - beta1 ** t) / (sqrt(v) / sqrt(1 - beta2 ** t) + eps)
+    agrees = u * g > 0
+    return p - lr / max(mean(agrees), 0.001) * agrees * u, m, v
+""",
+        "AdamW that moves only those weights whose update agrees in sign with the gradient, and these further.",
+        "As `adamw`, with its hyperparameters.",
+        "Liang et al.: Cautious optimizers: Improving training with one line of code. 2024, arXiv:2411.16085",
+    ),
+    Entry(
+        "cautious_lion",
+        """
+def cautious_lion(p, g, m, *, lr, beta1=0.9, beta2=0.99, weight_decay=0):
+    u = sign(beta1 * m + (1 - beta1) * g)
+    agrees = u * g > 0
+    m = beta2 * m + (1 - beta2) * g
+    return p * (1 - lr * weight_decay) - lr / max(mean(agrees), 0.001) * agrees * u, m
+""",
+        "Lion that moves only those weights whose update agrees in sign with the gradient, and these further.",
+        "As `lion`, with its hyperparameters.",
+        "Liang et al.: Cautious optimizers: Improving training with one line of code. 2024, arXiv:2411.16085",
     ),
 )
 

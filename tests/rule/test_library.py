@@ -81,6 +81,12 @@ TORCH: list[tuple[str, dict[str, float], Make]] = [
         {"eta_minus": 0.3, "eta_plus": 1.5, "step_min": 1e-3, "step_max": 0.05},
         lambda p: torch.optim.Rprop(p, LR, etas=(0.3, 1.5), step_sizes=(1e-3, 0.05)),
     ),
+    ("adafactor", {}, lambda p: torch.optim.Adafactor(p, LR, eps=(1.1920929e-07, 0.001))),
+    (
+        "adafactor",
+        {"beta2_decay": -0.6, "eps1": 1e-3, "eps2": 0.1, "d": 1.5, "weight_decay": 0.1},
+        lambda p: torch.optim.Adafactor(p, LR, beta2_decay=-0.6, eps=(1e-3, 0.1), d=1.5, weight_decay=0.1),
+    ),
 ]
 
 
@@ -235,6 +241,68 @@ def _schedule_free(p: Vector, gradients: list[Vector], lr: float, weight_decay: 
     return y
 
 
+def _lamb(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 2 of the paper, with phi(z) = z."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for k, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        r = m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k)) + 1e-6) + weight_decay * p
+        p = p - lr * np.linalg.norm(p) / np.linalg.norm(r) * r
+    return p
+
+
+def _lars(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 1 of the paper."""
+    v = np.zeros_like(p)
+    for g in gradients:
+        local = 0.2 * np.linalg.norm(p) / (np.linalg.norm(g) + weight_decay * np.linalg.norm(p))
+        v = 0.9 * v + lr * local * (g + weight_decay * p)
+        p = p - v
+    return p
+
+
+def _stable_adamw(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 2 of the paper."""
+    v, u = np.zeros_like(p), np.zeros_like(p)
+    for k, g in enumerate(gradients, 1):
+        b1, b2 = [b * (1 - b ** (k - 1)) / (1 - b**k) for b in (0.9, 0.99)]
+        v, u = b1 * v + (1 - b1) * g, b2 * u + (1 - b2) * g * g
+        rms = math.sqrt((g * g / np.maximum(u, 1e-16)).mean())
+        rate = lr / max(1.0, rms)
+        p = p - rate * weight_decay * p - rate * v / (np.sqrt(u) + 1e-8)
+    return p
+
+
+def _normalized_sgd(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """The update of the paper's section 2."""
+    m = np.zeros_like(p)
+    for g in gradients:
+        m = 0.9 * m + 0.1 * (g + weight_decay * p)
+        p = p - lr * m / np.linalg.norm(m)
+    return p
+
+
+def _cautious_adamw(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    """Algorithm 2 of the paper, with the scale of the authors' code."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for k, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        u = m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+        mask = (u * g > 0).astype(float)
+        p = p * (1 - lr * weight_decay) - lr * u * mask / max(mask.mean(), 1e-3)
+    return p
+
+
+def _cautious_lion(p: Vector, gradients: list[Vector], lr: float, weight_decay: float) -> Vector:
+    m = np.zeros_like(p)
+    for g in gradients:
+        u = np.sign(0.9 * m + 0.1 * g)
+        mask = (u * g > 0).astype(float)
+        p = p * (1 - lr * weight_decay) - lr * u * mask / max(mask.mean(), 1e-3)
+        m = 0.99 * m + 0.01 * g
+    return p
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("name", "formula", "hyper"),
@@ -243,6 +311,12 @@ def _schedule_free(p: Vector, gradients: list[Vector], lr: float, weight_decay: 
         ("adabelief", _adabelief, {}),
         ("ademamix", _ademamix, {"warmup_steps": 30}),
         ("schedule_free_adamw", _schedule_free, {"warmup_steps": 10}),
+        ("lamb", _lamb, {}),
+        ("lars", _lars, {"trust_coefficient": 0.2}),
+        ("stable_adamw", _stable_adamw, {}),
+        ("normalized_sgd", _normalized_sgd, {}),
+        ("cautious_adamw", _cautious_adamw, {}),
+        ("cautious_lion", _cautious_lion, {}),
     ],
 )
 def test_fifty_steps_of_the_paper(name: str, formula: Any, hyper: dict[str, float], weight_decay: float) -> None:
@@ -257,6 +331,37 @@ def test_fifty_steps_of_the_paper(name: str, formula: Any, hyper: dict[str, floa
     expected = formula(start, gradients, LR, weight_decay)
     assert np.abs(expected - start).max() > 0.05
     assert np.allclose(ours[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_hyperball_keeps_the_norm_of_every_tensor() -> None:
+    """Beside section 3 of its paper: R Normalize(W - lr R Normalize(u)), with the R of the start."""
+    rng = np.random.default_rng(5)
+    program = library.adamh.compile()
+    ours = [rng.standard_normal((6, 4)), rng.standard_normal(31)]
+    theirs, sizes = [p.copy() for p in ours], [np.linalg.norm(p) for p in ours]
+    m, v = [np.zeros_like(p) for p in ours], [np.zeros_like(p) for p in ours]
+    state = nos_ext.init_state(program, ours)
+    for k in range(1, 51):
+        grads = [rng.standard_normal(p.shape) for p in ours]
+        nos_ext.apply_rule(program, ours, grads, state, lr=0.03, step=k)
+        for i, g in enumerate(grads):
+            m[i], v[i] = 0.9 * m[i] + 0.1 * g, 0.999 * v[i] + 0.001 * g * g
+            u = m[i] / (1 - 0.9**k) / (np.sqrt(v[i] / (1 - 0.999**k)) + 1e-8)
+            w = theirs[i] - 0.03 * sizes[i] * u / np.linalg.norm(u)
+            theirs[i] = sizes[i] * w / np.linalg.norm(w)
+    for got, want, size in zip(ours, theirs, sizes, strict=True):
+        assert np.allclose(got, want, rtol=1e-12, atol=1e-12)
+        assert np.linalg.norm(got) == pytest.approx(size, rel=1e-14)
+
+
+def test_trust_is_one_where_there_is_nothing_to_divide() -> None:
+    for rule in (library.lamb, library.lars):
+        program = rule.compile()
+        params, grads = [np.zeros(3), np.ones(3), np.ones(3)], [np.ones(3), np.zeros(3), np.ones(3)]
+        nos_ext.apply_rule(program, params, grads, nos_ext.init_state(program, params), lr=0.1, weight_decay=0)
+        assert all(np.isfinite(p).all() for p in params)
+        assert (params[0] < 0).all()
+        assert (params[1] == 1).all()
 
 
 def test_ademamix_without_warm_up_is_at_its_final_values() -> None:
@@ -275,10 +380,11 @@ def test_ademamix_without_warm_up_is_at_its_final_values() -> None:
 def test_names_and_attributes() -> None:
     first = (
         "sgd momentum nesterov adam adamw rmsprop adagrad lion signum powersign addsign amsgrad nadam radam adamax "
-        "adadelta rprop adan adabelief ademamix schedule_free_adamw"
+        "adadelta rprop adan adabelief ademamix schedule_free_adamw lamb lars stable_adamw adamh normalized_sgd "
+        "adafactor cautious_adamw cautious_lion"
     )
-    assert " ".join(library.names()[:21]) == first
-    assert len(library.names()) == 37
+    assert " ".join(library.names()[:29]) == first
+    assert len(library.names()) == 45
     assert library.adamw is library.get("adamw")
     assert isinstance(library.adamw, nos_ext.Rule)
     assert set(library.names()) <= set(dir(library))
@@ -323,7 +429,7 @@ def test_found_rules_run() -> None:
     g = rng.standard_normal(64)
     for rule in library.rules():
         p = [np.full(64, 0.5)]
-        state = [[np.zeros(64)] for _ in rule.state_names]
+        state = nos_ext.init_state(rule.compile(), p)
         first, states = rule.reference(p, [g], state, lr=0.1)
         (new,), _ = rule.reference(first, [0.5 * g], states, lr=0.1, step=2)
         assert np.isfinite(new).all(), rule.name
