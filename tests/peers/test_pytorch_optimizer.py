@@ -63,6 +63,8 @@ def laprop(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-15):
         library.schedule_free_adamw,
         {"weight_decay": 0.1, "warmup_steps": 20, "betas": (0.95, 0.99)},
     ),
+    ("StableAdamW", {"lr": 1e-2, "kahan_sum": False}, library.stable_adamw, {}),
+    ("StableAdamW", {"lr": 1e-2, "kahan_sum": False, "weight_decay": 0.1}, library.stable_adamw, {"weight_decay": 0.1}),
     ("Ano", {"lr": 1e-2}, """
 def ano(p, g, m, v, *, lr, beta1=0.92, beta2=0.99, eps=1e-8):
     m = beta1 * m + (1 - beta1) * g
@@ -70,6 +72,15 @@ def ano(p, g, m, v, *, lr, beta1=0.92, beta2=0.99, eps=1e-8):
     return p - lr * abs(g) * sign(m) / (sqrt(v / (1 - beta2 ** t)) + eps), m, v
 """, {}),
 ]  # fmt: skip
+
+
+# Rules that are others than the peer's of that name, and how the peer's differ. tests/rule/test_library.py compares these
+# with their papers.
+OTHERS = {
+    "lamb": "averages are not corrected for their start at zero",
+    "lars": "vectors are left to plain momentum; matrices are compared below",
+    "adafactor": "second moments of matrices are factored",
+}
 
 
 def trained(optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -107,4 +118,14 @@ def test_every_library_rule_of_a_name_that_the_peer_has_is_compared() -> None:
     shared = {name for name in library.names() if name.replace("_", "") in theirs}
     compared = {rule.name for _, _, rule, _ in CASES if not isinstance(rule, str)}
     of_torch = {name for name in shared if library.ENTRIES[name].torch}  # tests/rule/test_library.py compares these
-    assert shared <= compared | of_torch
+    assert shared <= compared | of_torch | OTHERS.keys()
+    assert OTHERS.keys() <= shared
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lars_of_a_matrix(weight_decay: float) -> None:
+    start = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(19))
+    options = {"lr": 0.1, "weight_decay": weight_decay, "trust_coefficient": 0.1}
+    theirs = trained(peers.LARS([Parameter(start.clone())], **options), torch.float64)
+    ours = trained(RuleOptimizer([Parameter(start.clone())], library.lars, **options), torch.float64)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
