@@ -63,8 +63,8 @@ struct Unit {
   bool shared;      // whether several threads work on it at a time
 };
 
-// Global reductions that are one: of the same program and the same slice, or of p or g alone.
-using GlobalKey = std::tuple<const void*, uint32_t, uint8_t, uint16_t, uint16_t, Op>;
+// Global reductions that are one sum: of the same program and the same slice, or of p or g alone.
+using GlobalKey = std::tuple<const void*, uint32_t, Fold, uint16_t, uint16_t>;
 
 double load(DType dtype, const void* data, uint32_t slice) {
   switch (dtype) {
@@ -399,16 +399,23 @@ class Reducing final : public Job {
     }
   }
 
+  // The global reductions of a program that are made of the same sum, as a norm and a dot product can be, have the same
+  // key. So have those of tensors whose passes differ, as their states are stored in other types.
   GlobalKey key_of(const Unit& u, const Pass& pass, const Reduced& reduced) const {
     const auto& code = pass.body.code();
     int seen = -1;
     const Instr& i =
         *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
+    const Fold fold = pass.folds[static_cast<size_t>(reduced.fold)];
     const bool of_inputs = i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState);
-    if (of_inputs)
-      return {nullptr,  u.slice,  static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]),
-              i.a.bits, i.b.bits, Op{}};
-    return {codes_[u.code].passes.get(), u.slice, static_cast<uint8_t>(reduced.fold), 0, 0, reduced.op};
+    if (of_inputs) return {nullptr, u.slice, fold, i.a.bits, i.b.bits};
+    const void* program = originals_[plan.tensors[u.tensor].program + u.slice].get();
+    return {program, u.slice, fold, static_cast<uint16_t>(first_with(pass, reduced.fold).id), 0};
+  }
+
+  static const Reduced& first_with(const Pass& pass, int fold) {
+    return *std::ranges::find_if(
+        pass.reduced, [&](const Reduced& r) { return r.fold == fold && info(r.op).domain == Domain::global; });
   }
 
   // Adds up what the tensors have of the global reductions of a phase, in their order, and does the arithmetic that
@@ -426,7 +433,8 @@ class Reducing final : public Job {
     each([&](uint32_t i, const Code& code, size_t k) {
       const Pass& pass = *code.steps[k].pass;
       for (size_t r = 0; r < pass.reduced.size(); ++r)
-        if (info(pass.reduced[r].op).domain == Domain::global)
+        if (info(pass.reduced[r].op).domain == Domain::global &&
+            &first_with(pass, pass.reduced[r].fold) == &pass.reduced[r])
           totals[key_of(units_[i], pass, pass.reduced[r])] += run.globals[i * num_globals_ + r];
     });
     each([&](uint32_t i, const Code& code, size_t k) {
