@@ -70,8 +70,8 @@ struct Unit {
   bool shared;      // whether several threads work on it at a time
 };
 
-// What tells that two units have parts of one sum: the slice, and the program with the number of its tensor scalar, or
-// what is added up of p and g alone.
+// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor scalar,
+// or what is done with p and g alone.
 using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
 
 double load(DType dtype, const void* data, uint32_t slice) {
@@ -214,7 +214,7 @@ class Reducing final : public Job {
     const Instr& i =
         *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
     if (i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState))
-      return {slice, nullptr, static_cast<int>(fold_of(i.op)), i.a.bits, i.b.bits};
+      return {slice, nullptr, static_cast<int>(reduced.op), i.a.bits, i.b.bits};
     return {slice, program, reduced.id, 0, 0};
   }
 
