@@ -158,16 +158,21 @@ def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: P
             return value.clone()
         return torch.tensor(step_count(where, value), dtype=torch.float64, device="cpu")
     if name in program.state_names:
-        return _restored_state(where, value, param)
+        return _restored_state(where, value, param, name in program.per_tensor_states)
     if isinstance(value, torch.Tensor):  # somebody else's, as it is no state of the rule
         return value.to(device=param.device, copy=True)
     return value
 
 
-def _restored_state(where: str, value: Any, param: torch.Tensor) -> torch.Tensor:
+def _restored_state(where: str, value: Any, param: torch.Tensor, is_number: bool) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{where} is a {type(value).__name__}; it must be a tensor")
-    if value.shape != param.shape:
+    if is_number and value.shape != ():
+        raise ValueError(
+            f"{where} has shape {tuple(value.shape)}, but the rule keeps one number per tensor, of shape (); load a "
+            "checkpoint that was made with this rule"
+        )
+    if not is_number and value.shape != param.shape:
         raise ValueError(
             f"{where} has shape {tuple(value.shape)} but the parameter has {tuple(param.shape)}; load the checkpoint "
             "of this model"
@@ -180,4 +185,5 @@ def _restored_state(where: str, value: Any, param: torch.Tensor) -> torch.Tensor
     if (dtype == torch.float64) != (param.dtype == torch.float64):  # the engine does not mix float64 with others
         dtype = state_dtype(param)
     with torch.no_grad():
-        return like(param, dtype).copy_(value)
+        new = param.new_empty((), dtype=dtype) if is_number else like(param, dtype)
+        return new.copy_(value)

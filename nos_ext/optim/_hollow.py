@@ -25,9 +25,15 @@ def state_dtype(param: torch.Tensor) -> torch.dtype:
 
 
 def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
-    """Returns the rule's states at the start, in the layout that belongs to `param`."""
-    dtype, layout = state_dtype(param), torch.preserve_format
-    return {name: torch.zeros_like(param, dtype=dtype, memory_format=layout) for name in program.state_names}
+    """Returns the rule's states at the start: in the layout that belongs to `param`, or of shape () where they are one
+    number per tensor."""
+    dtype, numbers = state_dtype(param), program.per_tensor_states
+    return {
+        name: param.new_zeros((), dtype=dtype)
+        if name in numbers
+        else torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+        for name in program.state_names
+    }
 
 
 def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iterable[tuple[int, Any, bool]]) -> None:

@@ -20,7 +20,7 @@ from ..rule import Program
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
-from ._shards import check_draws, is_sharded, local
+from ._shards import check_shardable, is_sharded, local
 from ._values import Scalar, check_group_rule, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
@@ -294,8 +294,7 @@ class StepLists:
         for states, name in zip(self._states, self._program.state_names, strict=True):
             states[i] = entry[name]
         if i in self._sharded:
-            if self._program.uses_random:
-                check_draws(self._program.name, i, self._params[i])
+            check_shardable(self._program, i, self._params[i])
             self._localise(i)
         else:
             self._tensors[i] = self._copies.dense(i, self._params[i])

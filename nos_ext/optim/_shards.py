@@ -1,6 +1,7 @@
 """Owns the way from a DTensor to its local shard: the part of a parameter, gradient or state that this process holds.
 
-Rules are elementwise, so a shard can be updated by itself: no communication takes place.
+A shard is updated by itself: no communication takes place. That is right for rules that are elementwise, and others are
+refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import sys
 from typing import Any
 
 import torch
+
+from ..rule import Program
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -41,11 +44,17 @@ def local_grad(param: Any, grad: Any) -> torch.Tensor:
     return local(grad)
 
 
-def check_draws(name: str, index: int, param: Any) -> None:
-    """Refuses rules that draw random numbers. These are keyed by an element's number in the tensor, which a shard does
-    not know."""
-    if any(not placement.is_replicate() for placement in param.placements):
+def check_shardable(program: Program, index: int, param: Any) -> None:
+    """Refuses rules for which a shard is not enough: those that draw random numbers, which are keyed by an element's
+    number in the tensor, and those with reductions, which are of whole tensors."""
+    where = f"but parameter {index} is a DTensor with placements {param.placements}"
+    if program.has_reductions:
         raise RuntimeError(
-            f"rule '{name}' draws random numbers, but parameter {index} is a DTensor with placements "
-            f"{param.placements}: every shard would draw the same; replicate the parameter or use a rule without draws"
+            f"rule '{program.name}' has norms or other reductions, {where}, and they would be those of a shard; use a "
+            "rule without reductions, or clip_grad_norm_ instead of clip_norm"
+        )
+    if program.uses_random and any(not placement.is_replicate() for placement in param.placements):
+        raise RuntimeError(
+            f"rule '{program.name}' draws random numbers, {where}: every shard would draw the same; replicate the "
+            "parameter or use a rule without draws"
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 import torch
 from torch.optim import Optimizer
 
@@ -24,6 +25,9 @@ class OptimizerCase:
         hyper: a hyperparameter other than lr, or None.
         values: two different values of it.
         states: names of the state tensors beside ``step``.
+        numbers: those of the states that are one number per parameter, a tensor of shape ().
+        spans: what the update of an element depends on: "element" for its own gradient and states alone, "tensor" for
+            those of the whole parameter, as with a norm, and "all" for those of all parameters.
         wide_state: whether state of half-precision parameters is float32.
         any_strides: whether gradients may have other strides than their parameters and no parameter is copied.
         refuses: keyword arguments that must raise ValueError with the argument's name in the message.
@@ -37,6 +41,8 @@ class OptimizerCase:
     hyper: str | None = None
     values: tuple[Any, Any] = (0.9, 0.5)
     states: Sequence[str] = ()
+    numbers: Sequence[str] = ()
+    spans: Literal["element", "tensor", "all"] = "element"
     wide_state: bool = False
     any_strides: bool = True
     refuses: Sequence[str] = ()
@@ -48,6 +54,15 @@ class OptimizerCase:
 
     def __str__(self) -> str:
         return self.name
+
+    def skip_if_together(self) -> None:
+        """Skips a test in which parameters are updated as if the others were not there."""
+        if self.spans == "all":
+            pytest.skip("the update of a parameter depends on the others")
+
+    def shape_of(self, name: str, param: torch.Tensor) -> torch.Size:
+        """Returns the shape of the state `name` of a parameter."""
+        return torch.Size() if name in self.numbers else param.shape
 
 
 def parameters(*shapes: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensors:

@@ -172,6 +172,7 @@ class Contract:
 
     def test_step_counts_for_each_parameter(self, case: OptimizerCase) -> None:
         """If a parameter's gradient is missing at some steps, it is as if these steps had not been."""
+        case.skip_if_together()
         params = parameters((3,), (3,))
         alone = copies(params[1:])
         optimizer, expected = case(params), case(alone)
@@ -207,7 +208,7 @@ class Contract:
         assert float(optimizer.state[p]["step"]) == 2.0
         for name in case.states:
             state = optimizer.state[p][name]
-            assert (state.shape, state.dtype, state.device) == (p.shape, p.dtype, p.device)
+            assert (state.shape, state.dtype, state.device) == (case.shape_of(name, p), p.dtype, p.device)
 
     def test_zero_grad(self, case: OptimizerCase) -> None:
         params = parameters()

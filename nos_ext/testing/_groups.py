@@ -27,6 +27,7 @@ class Groups:
     """Groups tests param groups, and what changes in them during a training."""
 
     def test_groups_equal_separate_optimizers(self, case: OptimizerCase) -> None:
+        case.skip_if_together()
         params = parameters((4,), (3, 2), (5,))
         other = copies(params)
         options: list[dict[str, Any]] = [{"lr": 0.05}, {"maximize": True}, {}]
@@ -81,6 +82,7 @@ class Groups:
         assert same(params, other)
 
     def test_add_param_group(self, case: OptimizerCase) -> None:
+        case.skip_if_together()
         params, late = parameters(), parameters((6,), seed=3)
         optimizer = case(params)
         steps(optimizer, params, 2)

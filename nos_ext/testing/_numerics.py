@@ -20,6 +20,8 @@ class Numerics:
             assert p.numel() == 0 or not torch.equal(p, old)
 
     def test_one_tensor_equals_its_pieces(self, case: OptimizerCase) -> None:
+        if case.spans == "tensor":
+            pytest.skip("the update depends on how elements are divided into parameters")
         whole = parameters((30,))
         pieces = [part.clone().requires_grad_() for part in torch.split(whole[0].detach(), [7, 0, 1, 22])]
         first, second = case(whole), case(pieces)
@@ -119,6 +121,7 @@ class Numerics:
         torch.testing.assert_close(params[0].detach().double(), exact[0].detach(), rtol=8 * eps, atol=4 * eps)
 
     def test_mixed_dtypes_in_one_optimizer(self, case: OptimizerCase) -> None:
+        case.skip_if_together()
         dtypes = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
         mixed = [parameters((9,), dtype=dtype)[0] for dtype in dtypes]
         apart = copies(mixed)
@@ -159,13 +162,15 @@ class Numerics:
         assert same(params, expected)
 
     def test_nan_goes_through(self, case: OptimizerCase) -> None:
-        """A NaN gradient shows in its own element and nowhere else."""
-        params = parameters((5,))
+        """A NaN gradient shows in its own element, and in those that depend on it, but nowhere else."""
+        params = parameters((5,), (2,))
         set_grads(params)
         assert params[0].grad is not None
         params[0].grad[2] = float("nan")
         case(params).step()
-        assert params[0].isnan().tolist() == [False, False, True, False, False]
+        others = case.spans != "element"
+        assert params[0].isnan().tolist() == [others, others, True, others, others]
+        assert params[1].isnan().tolist() == [case.spans == "all"] * 2
 
     def test_parameter_data_is_replaced(self, case: OptimizerCase) -> None:
         """After p.data = ... between two steps, the new memory is updated."""

@@ -16,6 +16,21 @@ OURS: dict[str, Any] = {"wide_state": True, "refuses": ("differentiable", "forea
 adamw = functools.partial(RuleOptimizer, rule=library.adamw)
 lion = functools.partial(RuleOptimizer, rule=library.lion)
 adan = functools.partial(optim.create, "adan")
+LAYERED = """
+def layered(p, g, m, k, *, lr, beta=0.9, weight_decay=0.0):
+    k = beta * k + (1 - beta) * norm(g)
+    m = beta * m + (1 - beta) * g / (k / (1 - beta ** t) + 0.01)
+    return p * (1 - lr * weight_decay) - lr * m, m, k
+"""
+TOGETHER = """
+def together(p, g, m, k, *, lr, beta=0.9):
+    k = beta * k + (1 - beta) * global_norm(g)
+    m = beta * m + (1 - beta) * g / (k / (1 - beta ** t) + 0.01)
+    return p - lr * m, m, k
+"""
+layered = functools.partial(RuleOptimizer, rule=LAYERED)
+together = functools.partial(RuleOptimizer, rule=TOGETHER)
+NUMBERED: dict[str, Any] = {"hyper": "beta", "states": ("m", "k"), "numbers": ("k",), **OURS}
 CASES = [
     OptimizerCase("PowerSign", PowerSign, lr=0.02, hyper="beta", states=("m",), **OURS),
     OptimizerCase("AddSign", AddSign, lr=0.02, hyper="alpha", values=(1.0, 2.0), states=("m",), **OURS),
@@ -29,6 +44,8 @@ CASES = [
         **OURS,
     ),
     OptimizerCase("RuleOptimizer-lion", lion, lr=0.003, hyper="weight_decay", values=(0.1, 0.2), states=("m",), **OURS),
+    OptimizerCase("RuleOptimizer-layered", layered, spans="tensor", **NUMBERED),
+    OptimizerCase("RuleOptimizer-together", together, spans="all", **NUMBERED),
     OptimizerCase(
         "AdamW", torch.optim.AdamW, hyper="weight_decay", values=(0.1, 0.2), states=("exp_avg", "exp_avg_sq"), amp=True
     ),

@@ -86,6 +86,19 @@ except RuntimeError as error:
     assert "every shard would draw the same" in str(error)
 else:
     raise AssertionError("not refused")
+
+# a shard does not know the norm of the tensor
+for rule in ("g / norm(g)", "g / global_norm(g)"):
+    layered = RuleOptimizer(params, rule, lr=0.1)
+    before = [getattr(p, "_local_tensor", p).clone() for p in params]
+    try:
+        layered.step()
+    except RuntimeError as error:
+        assert "they would be those of a shard" in str(error)
+    else:
+        raise AssertionError("not refused")
+    assert not layered.state
+    assert all(torch.equal(getattr(p, "_local_tensor", p), old) for p, old in zip(params, before))
 dist.destroy_process_group()
 print("fine", flush=True)
 os._exit(0)  # gloo's own threads have been seen to abort while the interpreter shuts down; all is asserted by now

@@ -20,7 +20,7 @@ from nos_ext.optim import library
 from nos_ext.rule import Rule, apply, as_rule, hyper, state
 from nos_ext.rule.expr import GRAD, PARAM
 from nos_ext.rule.printers.pytorch import class_name
-from nos_ext.testing.optimizer import Checkpoints, OptimizerCase, OptimizerConformance
+from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 
 
 @functools.cache
@@ -59,6 +59,10 @@ CASES = [
     OptimizerCase(
         "awkward", exported(awkward("true", "defaults", "params", HOSTILE)), hyper="defaults", states=("params",), **EXPORTS
     ),
+    OptimizerCase(
+        "averaged", exported(as_rule(AVERAGED)), hyper="beta", states=("k", "m"), numbers=("k",), spans="tensor", **EXPORTS
+    ),
+    OptimizerCase("clipped", exported(as_rule(CLIPPED)), hyper="mu", states=("m",), spans="all", **EXPORTS),
 ]  # fmt: skip
 
 
@@ -66,29 +70,6 @@ class TestConformance(OptimizerConformance):
     @pytest.fixture(params=CASES, ids=str)
     def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
         return request.param  # type: ignore[no-any-return]
-
-
-REDUCING = [
-    OptimizerCase("averaged", exported(as_rule(AVERAGED)), hyper="beta", states=("k", "m"), **EXPORTS),
-    OptimizerCase("clipped", exported(as_rule(CLIPPED)), hyper="mu", states=("m",), **EXPORTS),
-]
-
-
-class TestCheckpointsOfReductions(Checkpoints):
-    """What torch promises of every optimizer; the rest of the suite is about those that take each element alone."""
-
-    @pytest.fixture(params=REDUCING, ids=str)
-    def case(self, request: pytest.FixtureRequest) -> OptimizerCase:
-        return request.param  # type: ignore[no-any-return]
-
-    def test_state_has_the_layout_of_the_parameter(self, case: OptimizerCase) -> None:
-        """But one number per parameter has no strides."""
-        p = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-        p.grad = p.detach().clone()
-        optimizer = case([p])
-        optimizer.step()
-        strides = {name: optimizer.state[p][name].stride() for name in case.states}
-        assert strides == {name: () if name == "k" else p.stride() for name in case.states}
 
 
 def follow(rule: Rule, steps: int = 5, dtype: torch.dtype = torch.float32) -> None:

@@ -35,23 +35,29 @@ struct Code {
     std::shared_ptr<const Lowered> code;
     std::shared_ptr<native::NativeProgram> native;  // null where it is interpreted
     const Pass* pass = nullptr;                     // null for a program without reductions
+    size_t first_global = 0;                        // the number of global reductions in the steps before it
     int num_folds() const { return pass ? static_cast<int>(pass->folds.size()) : 0; }
     bool waits_for_all() const { return pass && pass->waits_for_all; }
   };
   std::shared_ptr<const Passes> passes;  // null for a program without reductions
   std::vector<Step> steps;
   int num_scalars, num_uniforms;
+  size_t num_globals = 0;
 };
 
+bool is_global(const Reduced& r) { return info(r.op).domain == Domain::global; }
+
 Code make_code(const Program& program, bool early) {
-  Code out{nullptr, {}, program.num_scalars(), program.num_uniforms()};
+  Code out{nullptr, {}, program.num_scalars(), program.num_uniforms(), 0};
   if (!program.has_reductions()) {
-    out.steps.push_back({lowered(program), native::native_of(program), nullptr});
+    out.steps.push_back({lowered(program), native::native_of(program)});
     return out;
   }
   out.passes = passes_of(program, early);
-  for (const Pass& pass : out.passes->passes)
-    out.steps.push_back({lowered(pass.body), native::native_of(pass.body), &pass});
+  for (const Pass& pass : out.passes->passes) {
+    out.steps.push_back({lowered(pass.body), native::native_of(pass.body), &pass, out.num_globals});
+    out.num_globals += static_cast<size_t>(std::ranges::count_if(pass.reduced, is_global));
+  }
   return out;
 }
 
@@ -60,11 +66,13 @@ struct Unit {
   uint32_t tensor, slice;
   uint32_t code;
   size_t uniforms;  // where its numbers begin
+  size_t globals;   // where its parts of global reductions begin
   bool shared;      // whether several threads work on it at a time
 };
 
-// Global reductions that are one: of the same program and the same slice, or of p or g alone.
-using GlobalKey = std::tuple<const void*, uint32_t, uint8_t, uint16_t, uint16_t, Op>;
+// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor scalar,
+// or what is done with p and g alone.
+using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
 
 double load(DType dtype, const void* data, uint32_t slice) {
   switch (dtype) {
@@ -169,6 +177,7 @@ class Reducing final : public Job {
 
   void make_units(std::span<const Program* const> programs) {
     std::map<std::pair<const Program*, bool>, uint32_t> known;
+    std::map<GlobalKey, size_t> totals;
     for (uint32_t i = 0; i < plan.tensors.size(); ++i) {
       const PlannedTensor& t = plan.tensors[i];
       for (uint32_t slice = 0; slice < t.slices; ++slice) {
@@ -177,7 +186,14 @@ class Reducing final : public Job {
         const auto [at, is_new] = known.try_emplace({&program, early}, static_cast<uint32_t>(codes_.size()));
         if (is_new) codes_.push_back(make_code(program, early));
         const Code& code = codes_[at->second];
-        units_.push_back({i, slice, at->second, num_uniforms_, t.numel >= kLeastShared * chunk_});
+        units_.push_back(
+            {i, slice, at->second, num_uniforms_, total_of_part_.size(), t.numel >= kLeastShared * chunk_});
+        for (const Code::Step& s : code.steps)
+          for (size_t r = 0; s.waits_for_all() && r < s.pass->reduced.size(); ++r)
+            if (const Reduced& reduced = s.pass->reduced[r]; is_global(reduced))
+              total_of_part_.push_back(
+                  totals.try_emplace(key_of(kept(program).get(), slice, *s.pass, reduced), totals.size())
+                      .first->second);
         num_uniforms_ += static_cast<size_t>(code.num_uniforms);
         elements_ += t.numel;
         for (const Code::Step& s : code.steps) {
@@ -186,10 +202,20 @@ class Reducing final : public Job {
           const size_t folds = static_cast<size_t>(s.num_folds() * fold_count(t.numel));
           (units_.back().shared ? shared_folds_ : own_folds_) =
               std::max(units_.back().shared ? shared_folds_ : own_folds_, folds);
-          num_globals_ = std::max(num_globals_, s.waits_for_all() ? s.pass->reduced.size() : 0);
         }
       }
     }
+    num_totals_ = totals.size();
+  }
+
+  static GlobalKey key_of(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced) {
+    const auto& code = pass.body.code();
+    int seen = -1;
+    const Instr& i =
+        *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
+    if (i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState))
+      return {slice, nullptr, static_cast<int>(reduced.op), i.a.bits, i.b.bits};
+    return {slice, program, reduced.id, 0, 0};
   }
 
   // The machine code of step k of unit u stands at [first of the unit + k], null where it is interpreted.
@@ -228,8 +254,9 @@ class Reducing final : public Job {
     const StepArgs& args;
     const NativeCodes& native;
     std::vector<double> uniforms;
-    std::vector<double> folds;    // of a shared unit
-    std::vector<double> globals;  // of each unit, what its part of a global reduction has added up
+    std::vector<double> folds;   // of a shared unit
+    std::vector<double> parts;   // of global reductions: what each unit has added up
+    std::vector<double> totals;  // of global reductions
   };
   // The parts of a thread's scratch memory.
   struct Memory {
@@ -248,10 +275,11 @@ class Reducing final : public Job {
 
   // Everything that can fail comes first; nothing is written before the first pass.
   NOS_NOINLINE void run_here(const StepArgs& args) {
-    Run run{args, native_codes(is_scaled(args)), {}, {}, {}};
+    Run run{args, native_codes(is_scaled(args)), {}, {}, {}, {}};
     run.uniforms.resize(num_uniforms_);
     run.folds.resize(shared_folds_);
-    run.globals.resize(num_globals_ * units_.size());
+    run.parts.resize(total_of_part_.size());
+    run.totals.resize(num_totals_);
     const size_t bytes = memory_bytes(run);
     char* const own = scratch_memory(bytes);
     if (!own) throw std::bad_alloc();
@@ -259,7 +287,6 @@ class Reducing final : public Job {
     const int threads = thread_count();
     std::vector<uint32_t> alone;
     alone.reserve(units_.size());
-    std::map<GlobalKey, double> totals;
     for (ptrdiff_t phase = 0; phase < phases_; ++phase) {
       alone.clear();
       for (uint32_t i = 0; i < units_.size(); ++i) {
@@ -270,7 +297,7 @@ class Reducing final : public Job {
       }
       for_each_on_threads(threads, alone.size(), bytes, own,
                           [&](size_t i, char* memory) { run_alone(run, alone[i], phase, memory); });
-      if (phase + 1 < phases_) join_globals(run, phase, totals);
+      if (phase + 1 < phases_) join_globals(run, phase);
     }
   }
 
@@ -377,11 +404,11 @@ class Reducing final : public Job {
       units[0] = fold_units(pass.folds[f], units, count);
     }
     double* const out = uniforms(run, u);
-    for (size_t r = 0; r < pass.reduced.size(); ++r) {
-      const Reduced& reduced = pass.reduced[r];
+    size_t part = u.globals + code.steps[k].first_global;
+    for (const Reduced& reduced : pass.reduced) {
       const double total = folds[reduced.fold * count];
-      if (info(reduced.op).domain == Domain::global)
-        run.globals[unit * num_globals_ + r] = total;
+      if (is_global(reduced))
+        run.parts[part++] = total;
       else
         out[reduced.id] = finished(reduced.op, total, static_cast<double>(t.numel));
     }
@@ -399,44 +426,31 @@ class Reducing final : public Job {
     }
   }
 
-  GlobalKey key_of(const Unit& u, const Pass& pass, const Reduced& reduced) const {
-    const auto& code = pass.body.code();
-    int seen = -1;
-    const Instr& i =
-        *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
-    const bool of_inputs = i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState);
-    if (of_inputs)
-      return {nullptr,  u.slice,  static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]),
-              i.a.bits, i.b.bits, Op{}};
-    return {codes_[u.code].passes.get(), u.slice, static_cast<uint8_t>(reduced.fold), 0, 0, reduced.op};
-  }
-
   // Adds up what the tensors have of the global reductions of a phase, in their order, and does the arithmetic that
   // waits for them.
-  void join_globals(Run& run, ptrdiff_t phase, std::map<GlobalKey, double>& totals) const {
-    totals.clear();
+  void join_globals(Run& run, ptrdiff_t phase) const {
     const auto each = [&](const auto& visit) {
       for (uint32_t i = 0; i < units_.size(); ++i) {
         const Code& code = codes_[units_[i].code];
         const auto [first, last] = steps_of(code, phase);
         if (first == last || !code.steps[last - 1].waits_for_all()) continue;
-        visit(i, code, last - 1);
+        visit(units_[i], code, last - 1, units_[i].globals + code.steps[last - 1].first_global);
       }
     };
-    each([&](uint32_t i, const Code& code, size_t k) {
-      const Pass& pass = *code.steps[k].pass;
-      for (size_t r = 0; r < pass.reduced.size(); ++r)
-        if (info(pass.reduced[r].op).domain == Domain::global)
-          totals[key_of(units_[i], pass, pass.reduced[r])] += run.globals[i * num_globals_ + r];
+    each([&](const Unit&, const Code& code, size_t k, size_t part) {
+      for (const Reduced& reduced : code.steps[k].pass->reduced)
+        if (is_global(reduced)) {
+          run.totals[total_of_part_[part]] += run.parts[part];
+          ++part;
+        }
     });
-    each([&](uint32_t i, const Code& code, size_t k) {
+    each([&](const Unit& u, const Code& code, size_t k, size_t part) {
       const Pass& pass = *code.steps[k].pass;
-      double* const out = uniforms(run, units_[i]);
+      double* const out = uniforms(run, u);
       for (const Reduced& reduced : pass.reduced)
-        if (info(reduced.op).domain == Domain::global)
-          out[reduced.id] = finished(reduced.op, totals.at(key_of(units_[i], pass, reduced)), 0);
+        if (is_global(reduced)) out[reduced.id] = finished(reduced.op, run.totals[total_of_part_[part++]], 0);
       evaluate(pass.then, out);
-      if (k + 1 == code.steps.size()) end(run, units_[i]);
+      if (k + 1 == code.steps.size()) end(run, u);
     });
   }
 
@@ -444,7 +458,8 @@ class Reducing final : public Job {
   std::vector<std::shared_ptr<const void>> originals_;
   std::vector<Code> codes_;
   std::vector<Unit> units_;
-  size_t num_uniforms_ = 0, num_globals_ = 0, shared_folds_ = 0, own_folds_ = 0;
+  std::vector<size_t> total_of_part_;  // of each unit's part of a global reduction: which total it belongs to
+  size_t num_uniforms_ = 0, num_totals_ = 0, shared_folds_ = 0, own_folds_ = 0;
   size_t interpreter_bytes_ = 0, row_bytes_ = 0;
   ptrdiff_t phases_ = 1;
   int64_t elements_ = 0;

@@ -24,13 +24,14 @@ import numpy as np
 import nos_ext
 from nos_ext import _C
 
-from .call import BF16, Call, Memory
+from .call import BF16, Call, Lists, Memory
 from .cases import GROUPS
 
 ROOT = Path(__file__).resolve().parents[3]
 Answers = dict[str, list[str]]  # digests by group
 # groups of so few rules that each may be compiled
 FEW_RULES = ("outputs", "layouts", "kinds_together", "factors", "param_groups", "moved_gradients", "refusals")
+WITHOUT_REDUCTIONS = tuple(name for name in GROUPS if "reductions" not in name)
 NOT_TAKEN = ""  # the digest of a call that a back-end does not take
 
 
@@ -77,6 +78,7 @@ def torch_tensor(x: np.ndarray | None) -> Any:
 
 class Reference:
     """What a call means: apply_rule on one slice of one tensor after the other, with the number that it has in the call.
+    A rule that reduces all tensors together gets the same slice of all of them.
 
     It is the CPU back-end as this process has loaded it, so the others are compared with each other too.
     """
@@ -95,6 +97,9 @@ class Reference:
         if memory.earlier is not None:
             steps.insert(0, (memory.earlier, call.step - 1))
         for grads, step in steps:
+            if call.whole:
+                self._whole(call, [memory.lists[0], grads, *memory.lists[2:]], step)
+                continue
             for i, (p, g, *states) in enumerate(zip(memory.lists[0], grads, *memory.lists[2:], strict=True)):
                 for piece, program in enumerate(call.programs):
                     if g is not None and p.size:
@@ -104,11 +109,24 @@ class Reference:
         self, call: Call, program: nos_ext.Program, i: int, piece: int, step: int, arrays: Sequence[np.ndarray]
     ) -> None:
         p, g, *states = (torch_tensor(x.reshape(call.slices, -1)[piece]) for x in arrays)
+        self._apply(call, program, [[p], [g], *[[s] for s in states]], i, piece, step)
+
+    def _whole(self, call: Call, lists: Lists, step: int) -> None:
+        for piece, program in enumerate(call.programs):
+            of_slice = [
+                [None if x is None else torch_tensor(x.reshape(call.slices, -1)[piece]) for x in one]
+                for one in lists[: 2 + len(program.state_names)]
+            ]
+            self._apply(call, program, of_slice, 0, piece, step)
+
+    def _apply(
+        self, call: Call, program: nos_ext.Program, lists: list[list[Any]], first: int, piece: int, step: int
+    ) -> None:
         nos_ext.apply_rule(
-            program, [p], [g], [[s] for s in states], step=step, total_steps=call.total_steps, seed=call.seed(piece),
+            program, lists[0], lists[1], lists[2:], step=step, total_steps=call.total_steps, seed=call.seed(piece),
             maximize=call.maximize, grad_scale=call.grad_scale, stochastic_rounding=call.stochastic_rounding,
-            tensor_index=call.tensor_index + i,
-            **{name: value for name, value in call.row(i, piece).items() if name in program.hyperparameters},
+            tensor_index=call.tensor_index + first,
+            **{name: value for name, value in call.row(first, piece).items() if name in program.hyperparameters},
         )  # fmt: skip
 
 
@@ -151,7 +169,7 @@ class Engine:
 
     def _cut(self, call: Call, lists: list[list[Any]], count: int) -> None:
         """Calls with many tensors are made in pieces, by tensor_index."""
-        for begin, end in ((0, 7), (7, 8), (8, count)) if count > 8 else ((0, count),):
+        for begin, end in ((0, 7), (7, 8), (8, count)) if count > 8 and not call.whole else ((0, count),):
             self._step(call, [one[begin:end] for one in lists], call.step, begin)
 
     def _step(self, call: Call, lists: list[list[Any]], step: int, first: int) -> None:
@@ -218,6 +236,7 @@ class Device(Engine):
 
     folder: str = "cuda"
     device: str = "cuda"
+    groups: Sequence[str] = WITHOUT_REDUCTIONS
     jit: str = "never"
     tunings: Sequence[Mapping[str, int]] = ({},)
     INEXACT = frozenset({"exp", "log", "pow", "tanh"})
@@ -244,7 +263,7 @@ class CudaOnHost:
     name: str = "the CUDA kernel on the host"
     folder: str = "cuda"
     compiled: Any = None
-    groups: Sequence[str] = tuple(GROUPS)
+    groups: Sequence[str] = WITHOUT_REDUCTIONS
     tunings: Sequence[Mapping[str, int]] = ({}, {"registers": 0}, {"chunk": 32}, {"chunk": 1024, "registers": 4})
     blocks: int = 0  # of the last call
 

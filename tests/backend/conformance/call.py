@@ -29,6 +29,7 @@ class Call:
     rows: Sequence[dict[str, float]] = ({"lr": 0.1},)  # hyperparameters: of each param group, or of each slice
     row_of: Sequence[int] = ()  # the param group of each tensor, which never falls; empty: there is one group
     population: bool = False
+    whole: bool = False  # the rule reduces all tensors together, so they stay in one call
     seeds: Sequence[int] = (5,)  # one for all, or one per slice
     step: int = 3
     total_steps: float = 10.0

@@ -304,6 +304,81 @@ def populations() -> Iterator[Call]:
         yield replace(call, seeds=[7])
 
 
+# What the passes of a rule do: read a state back that an earlier pass has written, compute a value or draw it anew, or
+# read p and the old states until the last one.
+REDUCING = [
+    "def lamb(p, g, m, v, *, lr):\n    m = 0.9 * m + 0.1 * g\n    v = 0.99 * v + 0.01 * g ** 2\n"
+    "    u = m / (sqrt(v) + 1e-6) + 0.01 * p\n    return p - lr * norm(p) / norm(u) * u, m, v\n",
+    "def chain(p, g, *, lr):\n    u = g / norm(g)\n    w = u - dot(u, p) * p\n    return p - lr * exp(-abs(w)) * w / max_abs(w)\n",
+    "def average(p, g, m, k, *, lr):\n    k = 0.9 * k + 0.1 * rms(g)\n    m = 0.9 * m + g / k\n    return p - lr * m, m, k\n",
+    "def draws(p, g, m, k, *, lr):\n    q = drop(g, 0.3) + normal(0.1 * k)\n    k = 0.5 * k + mean(abs(q))\n"
+    "    return p - lr * drop(q, 0.2 * k) / norm(q), m + q, k\n",
+    "def old(p, g, m, k, *, lr):\n    n = 0.5 * m + g\n    return p - lr * m * sum(n) / (1 + max_abs(n)), n, max(k, max_abs(m))\n",
+]  # fmt: skip
+GLOBALLY = [
+    "def clipped(p, g, m, *, lr):\n    m = 0.9 * m + g * min(1, 1 / global_norm(g))\n    return p - lr * m, m\n",
+    "def two(p, g, m, k, *, lr):\n    m = 0.9 * m + 0.1 * g\n    u = m / (norm(m) + 1e-3)\n"
+    "    return p - lr * u / (1e-3 + global_norm(u)) * global_dot(m, g), m, 0.5 * k + norm(u)\n",
+    "def kept(p, g, m, k, *, lr):\n    return p - lr * g * k, m + g, 0.5 * k + global_sum(g * p)\n",
+    "def draws(p, g, m, k, *, lr):\n    q = drop(g + m, 0.5)\n    return p - lr * q / global_norm(q), q, rms(q)\n",
+]
+FOLDED = [1, 2, 127, 128, 129, 255, 256, 257, 511, 513, 1025, 3000, 66_000]
+
+
+def reducing_lists(
+    make: np.random.Generator, program: nos_ext.Program, sizes: Sequence[int], dtypes: Sequence[Sequence[np.dtype]],
+    slices: int = 1, how: Callable = positive,
+) -> Lists:  # fmt: skip
+    """Tensors of `slices` slices; dtypes: of p, g and the states of every tensor."""
+    lists = [[how(make, slices * n, d[s]) for n, d in zip(sizes, dtypes, strict=True)] for s in (0, 1)]
+    for name in program.state_names:
+        number = name in program.per_tensor_states
+        lists.append([how(make, slices * (1 if number else n), d[2]) for n, d in zip(sizes, dtypes, strict=True)])
+    return lists
+
+
+def mixed(sizes: Sequence[int]) -> list[Sequence[np.dtype]]:
+    return [DTYPES[i % len(DTYPES)] for i in range(len(sizes))]
+
+
+def reductions() -> Iterator[Call]:
+    """Rules that reduce each tensor for itself: sizes about those of the units of sums, cut in every way."""
+    make = np.random.default_rng(13)
+    for text, dtypes, offset in itertools.product(REDUCING, DTYPES, (0, 1)):
+        program, sizes = nos_ext.compile_rule(text), [0, *FOLDED]
+        lists = reducing_lists(make, program, sizes, [dtypes] * len(sizes))
+        lists[1] = [None if n == 129 else g for n, g in zip(sizes, lists[1], strict=True)]
+        factor = {"maximize": True} if offset else {"grad_scale": 3.0}
+        yield Call([program], lists, tensor_index=11, offset=offset, stochastic_rounding=bool(offset), **factor)
+        lists = reducing_lists(make, program, [5, 300, 700], [dtypes] * 3, how=tensor)
+        yield Call([program], lists, offset=offset, earlier=[np.flip(g).copy() for g in lists[1]])
+    programs = [nos_ext.compile_rule(t) for t in [*REDUCING[2:], "m * g + sign(g)", REDUCING[3], REDUCING[1]]]
+    for (size, dtypes), stochastic in itertools.product(
+        ((37, DTYPES[0]), (2051, DTYPES[2]), (600, DTYPES[1])), (False, True)
+    ):
+        lists = reducing_lists(make, programs[0], [size, 3, 256], [dtypes] * 3, len(programs))
+        rows = [{"lr": 0.1 * (i + 1)} for i in range(len(programs))]
+        yield Call(programs, lists, rows, population=True, stochastic_rounding=stochastic)
+
+
+def global_reductions() -> Iterator[Call]:
+    """Rules that reduce all tensors together, where dtypes decide how each of them goes through the passes."""
+    make = np.random.default_rng(14)
+    for text, offset, missing in itertools.product(GLOBALLY, (0, 1), ((), (1, 4))):
+        program, sizes = nos_ext.compile_rule(text), [0, *FOLDED]
+        for dtypes in (mixed(sizes), [DTYPES[0]] * len(sizes)):
+            lists = reducing_lists(make, program, sizes, dtypes)
+            lists[1] = [None if i in missing else g for i, g in enumerate(lists[1])]
+            yield Call([program], lists, whole=True, offset=offset, maximize=bool(missing))
+    programs = [
+        nos_ext.compile_rule(t) for t in (GLOBALLY[1], REDUCING[2], GLOBALLY[3], "m * g", GLOBALLY[2], GLOBALLY[1])
+    ]
+    for sizes in ([37, 3, 256], [300, 2051]):
+        lists = reducing_lists(make, programs[0], sizes, mixed(sizes), len(programs))
+        rows = [{"lr": 0.1 * (i + 1)} for i in range(len(programs))]
+        yield Call(programs, lists, rows, population=True, whole=True, seeds=[100 + i for i in range(len(programs))])
+
+
 def refusals() -> Iterator[Call]:
     """Calls that must raise an error and leave everything as it was."""
     make = np.random.default_rng(12)
@@ -321,6 +396,7 @@ GROUPS: dict[str, Callable[[], Iterator[Call]]] = {
     f.__name__: f
     for f in (
         every_op, expressions, outputs, signs, library_rules, random_programs, pressure, layouts, cuts, edges_of_memory,
-        kinds_together, factors, stochastic_rounding, param_groups, moved_gradients, populations, refusals,
+        kinds_together, factors, stochastic_rounding, param_groups, moved_gradients, populations, reductions,
+        global_reductions, refusals,
     )
 }  # fmt: skip
