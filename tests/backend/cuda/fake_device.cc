@@ -474,6 +474,31 @@ void ends_inside(const Program& p, const char* what) {
   cuda::CapturedStep::settle();
 }
 
+// What a program with reductions gets: an error, from whatever would have to run it.
+template <class F>
+void expect_refused(const F& work, const char* what) {
+  try {
+    work();
+  } catch (const TensorError& error) {
+    if (std::strstr(error.what(), "has reductions, which do not run")) return;
+    std::printf("%s: refused with other words: %s\n", what, error.what());
+    std::exit(1);
+  }
+  std::printf("%s: not refused\n", what);
+  std::exit(1);
+}
+void refuses(const Program& reducing, const Program& other) {
+  Tensors ours = make(1);
+  const std::vector<const Program*> programs = {&reducing}, others = {&other};
+  const uint32_t row_program[] = {0};
+  const Place here{0, &g_streams[0]};
+  expect_refused([&] { cuda_backend().prepare(ours.plan(0, 1), programs, here); }, "a step");
+  expect_refused([&] { cuda_backend().capture(ours.plan(0, 1), programs, row_program, {}, false, here); },
+                 "a captured step");
+  const auto step = cuda_backend().capture(ours.plan(0, 1), others, row_program, {}, false, here);
+  expect_refused([&] { step->load(0, reducing, here); }, "loading a rule into a captured step");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -487,12 +512,13 @@ int main(int argc, char** argv) {
   eager({&a}, 0, 1, "one rule");
   eager({&b}, 0, 3, "groups");
   std::vector<const Program*> many;
-  for (int k = 0; k < 40; ++k) many.push_back(&programs[static_cast<size_t>(k) % programs.size()]);
+  for (int k = 0; k < 40; ++k) many.push_back(&programs[static_cast<size_t>(k) % 3]);
   eager(many, 40, 40, "population");  // scalars beyond the kernel arguments
   captured({&a}, b, "captured");
   captured({&c}, a, "captured, later rule with fewer states");
   made_inside(a, "made inside a capture");
   made_inside(b, "made inside a capture, a rule that reads t and T");
   ends_inside(a, "ends inside a capture");
+  refuses(programs[3], a);
   std::printf("ok\n");
 }

@@ -38,6 +38,7 @@ SHARED = [  # what every program of these tests is linked with
     "csrc/program/verify.cc",
     "csrc/program/disasm.cc",
     "csrc/program/analysis.cc",
+    "csrc/program/passes.cc",
 ]
 FLAGS = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
 SANITIZED = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

@@ -10,7 +10,7 @@ import pytest
 import nos_ext
 from tests.backend.cuda import gate, host
 
-RULES = ["g * exp(sign(g) * sign(m)) + normal(0.01)", "adam * ld", "drop(rmsprop, 0.5) + m_hat * y"]
+RULES = ["g * exp(sign(g) * sign(m)) + normal(0.01)", "adam * ld", "drop(rmsprop, 0.5) + m_hat * y", "g / norm(g)"]
 
 
 def cuda_headers() -> Path | None:

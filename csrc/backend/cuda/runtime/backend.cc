@@ -189,6 +189,10 @@ class Cuda final : public Backend {
           "it");
   }
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
+    for (const Program* p : programs)
+      if (p->has_reductions())
+        throw TensorError("rule '" + p->name() +
+                          "' has reductions, which do not run on CUDA yet; move the tensors to the CPU");
     const OnDevice on(place.device);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
   }
