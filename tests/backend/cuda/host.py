@@ -32,6 +32,7 @@ SHARED = [  # what every program of these tests is linked with
     "csrc/backend/cuda/interpreter/program_table.cc",
     "csrc/backend/cuda/interpreter/shape.cc",
     "csrc/backend/cuda/captured/image.cc",
+    "csrc/backend/cuda/reducing/image.cc",
     "csrc/plan/plan.cc",
     "csrc/program/program.cc",
     "csrc/program/names.cc",
