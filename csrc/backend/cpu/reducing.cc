@@ -405,7 +405,7 @@ class Reducing final : public Job {
       return is_reduction(i.op) && ++seen == reduced.fold;
     });
     const bool of_inputs = i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState);
-    if (of_inputs) return {nullptr, u.slice, static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]), i.a.bits, i.b.bits, Op{}};
+    if (of_inputs) return {nullptr, u.slice, static_cast<uint8_t>(pass.folds[static_cast<size_t>(reduced.fold)]), i.a.bits, i.b.bits, reduced.op};
     return {codes_[u.code].passes.get(), u.slice, static_cast<uint8_t>(reduced.fold), 0, 0, reduced.op};
   }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "../../../csrc/backend/cuda/interpreter/fold.h"
 #include "../../../csrc/program/passes.h"
 #include "host_run.h"
 #include "listing.h"
@@ -118,7 +119,8 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
     cuda::ProgramTable table;
     std::optional<cuda::ReducingImage> reducing;
     if (call.has_reductions()) {
-      reducing.emplace(call.plan, call.pointers, kBlocksAtOnce, s->shared_limit, s->chunk, s->registers);
+      reducing.emplace(call.plan, call.pointers, kBlocksAtOnce, s->shared_limit,
+                       (s->chunk + cuda::kFoldUnit - 1) / cuda::kFoldUnit * cuda::kFoldUnit, s->registers);
       for (const auto& pass : reducing->passes())
         for (const auto& sweep : pass.sweeps) *blocks += sweep.chunks.size();
     } else {

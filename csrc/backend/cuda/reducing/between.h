@@ -11,6 +11,7 @@
 #include "../../../program/fold.h"
 #include "../../../program/scalar_code.h"
 #include "../common/memory.h"
+#include "../common/unroll.h"
 #include "../interpreter/fold.h"
 #include "records.h"
 
@@ -48,7 +49,7 @@ NOS_HD void store_number(const NumberRec& state, double value) {
 // Does the arithmetic of a stage. Where it is the last one, states become what was computed.
 NOS_HD void calculate(const Between& a, const PieceRec& piece, const StageRec& stage) {
   const double* const numbers = numbers_of(a) + piece.first;
-  for (uint32_t i = 0; i < stage.code; ++i) {
+  NOS_NO_UNROLL for (uint32_t i = 0; i < stage.code; ++i) {
     const NumberIns in = a.code[stage.first_code + i];
     const double value =
         scalar_op(static_cast<Op>(in.op), numbers[in.operand[0]], numbers[in.operand[1]], numbers[in.operand[2]]);
@@ -137,7 +138,7 @@ NOS_HD void conclude(const Context& ctx, const Between& a, uint32_t turn) {
   const PieceRec piece = a.pieces[t.piece];
   const StageRec stage = a.stages[t.stage];
   const int64_t next = fold_numbers(piece.numel);
-  for (uint32_t r = 0; r < stage.reduced; ++r) {
+  NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
     const ReducedRec reduced = a.reduced[stage.first_reduced + r];
     const double total = a.sums[piece.sums + (reduced.fold + 1) * next - 1];
     if (reduced.global)
@@ -160,10 +161,7 @@ NOS_HD void add_totals(const Context& ctx, const Between& a, uint32_t group) {
     if (!a.reduced[stage.first_reduced + r].global) continue;
     double* const totals = a.totals + t.total + r * t.stride;
     double sum = 0;
-#if defined(__CUDA_ARCH__)
-#pragma unroll 8
-#endif
-    for (uint32_t i = 0; i < g.count; ++i) sum += totals[i];
+    NOS_UNROLL_8 for (uint32_t i = 0; i < g.count; ++i) sum += totals[i];
     totals[0] = sum;
   }
 }
@@ -172,11 +170,11 @@ template <class Context>
 NOS_HD void conclude_all(const Context& ctx, const Between& a, uint32_t group) {
   const GroupRec g = a.groups[group];
   const uint32_t first_total = a.turns[g.first].total;
-  for (uint32_t i = ctx.thread(); i < g.count; i += ctx.threads()) {
+  NOS_NO_UNROLL for (uint32_t i = ctx.thread(); i < g.count; i += ctx.threads()) {
     const TurnRec t = a.turns[g.first + i];
     const PieceRec piece = a.pieces[t.piece];
     const StageRec stage = a.stages[t.stage];
-    for (uint32_t r = 0; r < stage.reduced; ++r) {
+    NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
       const ReducedRec reduced = a.reduced[stage.first_reduced + r];
       if (reduced.global)
         set_number(a, piece, reduced.id,
