@@ -1,14 +1,12 @@
 #include "passes.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <mutex>
 #include <tuple>
 #include <utility>
 
 #include "analysis.h"
-#include "scalar_code.h"
 
 namespace nos {
 namespace {
@@ -279,26 +277,6 @@ std::shared_ptr<const Passes> passes_of(const Program& program, bool early) {
   auto& kept = early ? program.kept.passes_early : program.kept.passes;
   if (!kept) kept = std::make_shared<const Passes>(program, early);
   return kept;
-}
-
-double finished(Op op, double total, double count) {
-  total += 0.0;  // no reduction is -0
-  switch (static_cast<ReduceOp>(op)) {
-    case ReduceOp::mean:
-      return total / count;
-    case ReduceOp::norm:
-    case ReduceOp::global_norm:
-      return std::sqrt(total);
-    case ReduceOp::rms:
-      return std::sqrt(total / count);
-    case ReduceOp::sum:
-    case ReduceOp::max_abs:
-    case ReduceOp::dot:
-    case ReduceOp::global_sum:
-    case ReduceOp::global_dot:
-      return total;
-  }
-  throw std::logic_error("op " + std::string(info(op).name) + " is no reduction");
 }
 
 void evaluate(const std::vector<TensorInstr>& code, double* uniforms) {

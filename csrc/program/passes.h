@@ -10,6 +10,7 @@
 
 #include "fold.h"
 #include "program.h"
+#include "scalar_code.h"
 
 namespace nos {
 
@@ -62,9 +63,6 @@ Fold fold_of(Op op);
 // The slots of the states that are one number per tensor, a bit each. Throws std::invalid_argument where one program
 // keeps a state as a number and another one has it for every element.
 uint32_t number_slots(std::span<const Program* const> programs);
-
-// The reduction of `op` over `count` elements, given what was added up.
-double finished(Op op, double total, double count);
 
 // Does arithmetic between the numbers of a tensor, in place. The floating-point environment must be the engine's.
 void evaluate(const std::vector<TensorInstr>& code, double* uniforms);

@@ -1,5 +1,5 @@
-// Owns the evaluation of one scalar instruction, in double, for the host (Program::eval_scalars) and for the device
-// (the prologue of a captured step).
+// Owns the evaluation of one scalar instruction, and of what a reduction has added up, in double, for host and device:
+// of the scalars of a step, and of the numbers of a tensor between the passes of a program (passes.h).
 #pragma once
 #include "../ops/math.h"
 #include "../ops/op.h"
@@ -31,6 +31,27 @@ NOS_HD double scalar_op(Op op, double a, double b, double c) {
 #undef NOS_CASE_random
   }
   return __builtin_nan("");  // never: verify.cc refuses other ops here
+}
+
+// The reduction of `op` over `count` elements, given what was added up.
+NOS_HD double finished(Op op, double total, double count) {
+  total += 0.0;  // no reduction is -0
+  switch (static_cast<ReduceOp>(op)) {
+    case ReduceOp::mean:
+      return total / count;
+    case ReduceOp::norm:
+    case ReduceOp::global_norm:
+      return math::sqrt<double>(total);
+    case ReduceOp::rms:
+      return math::sqrt<double>(total / count);
+    case ReduceOp::sum:
+    case ReduceOp::max_abs:
+    case ReduceOp::dot:
+    case ReduceOp::global_sum:
+    case ReduceOp::global_dot:
+      return total;
+  }
+  return __builtin_nan("");  // never: fold_of refuses other ops
 }
 
 }  // namespace nos

@@ -97,36 +97,30 @@ class Reference:
         if memory.earlier is not None:
             steps.insert(0, (memory.earlier, call.step - 1))
         for grads, step in steps:
-            if call.whole:
-                self._whole(call, [memory.lists[0], grads, *memory.lists[2:]], step)
-                continue
-            for i, (p, g, *states) in enumerate(zip(memory.lists[0], grads, *memory.lists[2:], strict=True)):
+            lists = [memory.lists[0], grads, *memory.lists[2:]]
+            count = len(lists[0])
+            # a global reduction is one of all tensors
+            cuts = [(0, count)] if call.uses("global") else [(i, i + 1) for i in range(count)]
+            for begin, end in cuts:
                 for piece, program in enumerate(call.programs):
-                    if g is not None and p.size:
-                        self._slice(call, program, i, piece, step, [p, g, *states[: len(program.state_names)]])
+                    here = lists[: 2 + len(program.state_names)]
+                    self._slice(call, program, begin, piece, step, [one[begin:end] for one in here])
 
     def _slice(
-        self, call: Call, program: nos_ext.Program, i: int, piece: int, step: int, arrays: Sequence[np.ndarray]
+        self, call: Call, program: nos_ext.Program, i: int, piece: int, step: int, lists: Sequence[Sequence[Any]]
     ) -> None:
-        p, g, *states = (torch_tensor(x.reshape(call.slices, -1)[piece]) for x in arrays)
-        self._apply(call, program, [[p], [g], *[[s] for s in states]], i, piece, step)
+        def tensor(number: int, x: np.ndarray | None) -> Any:
+            if x is None:
+                return None
+            own = x.reshape(call.slices, -1)[piece]
+            return torch_tensor(own.reshape(()) if number in call.numbers else own)
 
-    def _whole(self, call: Call, lists: Lists, step: int) -> None:
-        for piece, program in enumerate(call.programs):
-            of_slice = [
-                [None if x is None else torch_tensor(x.reshape(call.slices, -1)[piece]) for x in one]
-                for one in lists[: 2 + len(program.state_names)]
-            ]
-            self._apply(call, program, of_slice, 0, piece, step)
-
-    def _apply(
-        self, call: Call, program: nos_ext.Program, lists: list[list[Any]], first: int, piece: int, step: int
-    ) -> None:
+        p, g, *states = ([tensor(number, x) for x in one] for number, one in enumerate(lists))
         nos_ext.apply_rule(
-            program, lists[0], lists[1], lists[2:], step=step, total_steps=call.total_steps, seed=call.seed(piece),
+            program, p, g, states, step=step, total_steps=call.total_steps, seed=call.seed(piece),
             maximize=call.maximize, grad_scale=call.grad_scale, stochastic_rounding=call.stochastic_rounding,
-            tensor_index=call.tensor_index + first,
-            **{name: value for name, value in call.row(first, piece).items() if name in program.hyperparameters},
+            tensor_index=call.tensor_index + i,
+            **{name: value for name, value in call.row(i, piece).items() if name in program.hyperparameters},
         )  # fmt: skip
 
 
@@ -169,7 +163,8 @@ class Engine:
 
     def _cut(self, call: Call, lists: list[list[Any]], count: int) -> None:
         """Calls with many tensors are made in pieces, by tensor_index."""
-        for begin, end in ((0, 7), (7, 8), (8, count)) if count > 8 and not call.whole else ((0, count),):
+        cut = count > 8 and not call.uses("global")
+        for begin, end in ((0, 7), (7, 8), (8, count)) if cut else ((0, count),):
             self._step(call, [one[begin:end] for one in lists], call.step, begin)
 
     def _step(self, call: Call, lists: list[list[Any]], step: int, first: int) -> None:
@@ -178,11 +173,15 @@ class Engine:
             "stochastic_rounding": call.stochastic_rounding, "tensor_index": call.tensor_index + first,
         }  # fmt: skip
         if call.population:
-            lists = [[None if x is None else x.view(call.slices, -1) for x in one] for one in lists]
+            lists = [
+                [None if x is None else x.view(call.slices, *[-1] * (number not in call.numbers)) for x in one]
+                for number, one in enumerate(lists)
+            ]
             rows = {name: [row[name] for row in call.rows] for name in call.rows[0]}
             seed: Any = call.seeds[0] if len(call.seeds) == 1 else list(call.seeds)
             nos_ext.apply_population(call.programs, lists[0], lists[1], lists[2:], seed=seed, **common, **rows)
         else:
+            lists = [[x.view(()) for x in one] if number in call.numbers else one for number, one in enumerate(lists)]
             nos_ext.apply_rule(
                 call.programs[0], lists[0], lists[1], lists[2:], seed=call.seeds[0], **common, **call.rows[0]
             )
@@ -242,7 +241,7 @@ class Device(Engine):
     INEXACT = frozenset({"exp", "log", "pow", "tanh"})
 
     def takes(self, call: Call) -> bool:
-        wide = any(p.dtype == np.float64 for p in call.lists[0])
+        wide = any(p.dtype == np.float64 for p in call.lists[0]) or call.uses("reduce", "global")
         return not wide or not any(op in self.INEXACT for p in call.programs for op, *_ in p.code)
 
     def make(self, call: Call, memory: Memory, tuning: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 import nos_ext
 
+OPS = {op["name"]: op["domain"] for op in nos_ext.op_table()}
 BF16 = np.dtype(np.uint16)  # bfloat16 travels as its bits
 Lists = list[list[Any]]  # params, grads, states: arrays, and None where a gradient is missing
 
@@ -29,7 +30,6 @@ class Call:
     rows: Sequence[dict[str, float]] = ({"lr": 0.1},)  # hyperparameters: of each param group, or of each slice
     row_of: Sequence[int] = ()  # the param group of each tensor, which never falls; empty: there is one group
     population: bool = False
-    whole: bool = False  # the rule reduces all tensors together, so they stay in one call
     seeds: Sequence[int] = (5,)  # one for all, or one per slice
     step: int = 3
     total_steps: float = 10.0
@@ -52,6 +52,15 @@ class Call:
     @property
     def slices(self) -> int:
         return len(self.programs) if self.population else 1
+
+    @property
+    def numbers(self) -> set[int]:
+        """The lists in which a tensor has one number for each slice."""
+        return {2 + p.state_names.index(name) for p in self.programs for name in p.per_tensor_states}
+
+    def uses(self, *domains: str) -> bool:
+        """Whether a program has an op of one of these domains."""
+        return any(OPS[op] in domains for p in self.programs for op, *_ in p.code)
 
 
 def canonical(x: np.ndarray) -> np.ndarray:

@@ -199,6 +199,112 @@ def pressure() -> Iterator[Call]:
         yield Call([program], lists_of(make, [147], [F32] * 6))
 
 
+REDUCED = (
+    # LAMB, with states of their own shape
+    """
+def lamb(p, g, m, v, *, lr, b1=0.9, b2=0.999, wd=0.01):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    u = (m / (1 - pow(b1, t))) / (sqrt(v / (1 - pow(b2, t))) + 1e-6) + wd * p
+    a = norm(p)
+    b = norm(u)
+    return p - lr * where(a * b > 0, a / b, 1) * u, m, v
+""",
+    # an average of norms, which is read before it is known
+    "def f(p, g, k, *, lr):\n    n = 0.9 * k + 0.1 * norm(g)\n    return p - lr * g / (n + sqrt(k) + 1e-3), n",
+    # numbers and tensors among the states, more of them than the CUDA interpreter has register slots for
+    """
+def f(p, g, a, k, b, c, d, l, h, *, lr):
+    k = 0.5 * k + rms(a * g)
+    l = l + max_abs(p - d)
+    return p - lr * tanh(g / (k + l)), b + g, k, c - g, d * 0.5, a, l, h + dot(h, g) / (1 + square(k))
+""",
+    # every reduction, two of them of the same tensors
+    "def f(p, g, k, *, lr):\n    s = sum(g) + mean(g) + norm(g) + rms(g) + max_abs(g) + dot(g, g) + dot(p, g) + sum(p * g)\n"
+    "    return p - lr * s * 0.01, s",
+    # one after the other
+    "def f(p, g, *, lr):\n    a = g / norm(g)\n    b = a - mean(a)\n    return p - lr * (b / max_abs(b) + rms(p) * b)",
+    # draws, in every pass the same; one of them by a number of the tensor
+    "def f(p, g, *, lr):\n    x = drop(g, 0.5) + normal(0.01)\n    return p - lr * normal(norm(x) * 0.1) * x / norm(x)",
+    # clipped by what all tensors have
+    "def f(p, g, m, *, lr, most=1.0):\n    m = 0.9 * m + g * min(1, most / global_norm(g))\n    return p - lr * m, m",
+    # of all tensors, then of each, then of all, then kept
+    """
+def f(p, g, k, *, lr):
+    a = g / (1 + global_norm(g) + global_sum(abs(g)))
+    b = a - mean(a) * global_dot(a, p)
+    k = 0.5 * k + global_sum(b * norm(b))
+    return p - lr * b * k, k
+""",
+    # one sum, finished in two ways
+    "def f(p, g, k, *, lr):\n    return p - lr * g / (1 + global_dot(g, g)), global_norm(g) + norm(g) + dot(g, g)",
+    # p and a state that stay, and a reduction of what is written
+    "def f(p, g, m, k, *, lr):\n    return p, m, k + sum(m)",
+    "def f(p, g, k, *, lr):\n    q = p - lr * g\n    return q, norm(q)",
+)  # fmt: skip
+REDUCED_SIZES = [1, 2, 127, 128, 129, 255, 256, 257, 511, 513, 5000]
+
+
+def passes() -> Iterator[Call]:
+    """Numbers of tensors: of every size and dtype, with gradients that are missing or scaled, and in populations."""
+    make = np.random.default_rng(13)
+    rules = [nos_ext.compile_rule(text) for text in REDUCED]
+    layouts = [(F32, F32), (F64, F64), (BF16, F32), (F16, F32)]
+    for number, program in enumerate(rules):
+        for dtype, state in layouts:
+            how = tensor if number % 3 == 1 else positive
+            call = reducing_call(make, [program], REDUCED_SIZES, dtype, state, how)
+            yield replace(call, tensor_index=2, offset=number % 3, maximize=number % 2 == 0)
+            missing = [None if i % 3 == 1 else g for i, g in enumerate(call.lists[1])]
+            yield replace(call, lists=[call.lists[0], missing, *call.lists[2:]], grad_scale=3.0)
+    for number, program in enumerate(rules):
+        # a sum of sums of sums in some of them
+        call = reducing_call(make, [program], [0, 65_537 if number % 4 == 3 else 5000, 3, 0, 257], F32, F32, positive)
+        yield replace(call, earlier=[g + g for g in call.lists[1]])
+        yield reducing_call(make, [program], [0, 0], F32, F32, positive)
+        yield replace(
+            reducing_call(make, [program], [5, 2049], BF16, BF16 if not program.per_tensor_states else F32, positive),
+            stochastic_rounding=True,
+        )
+    plain = nos_ext.compile_rule("drop(g, 0.5)")
+    for chosen, dtype in (
+        ([0, 6, 0], F32),
+        ([4, 5, 8, 8, 7, 1, 1], F32),
+        ([1, 7, 8], F64),
+        ([3, 1, 10], BF16),
+        ([4, 5], F16),
+    ):
+        for size in (1, 256, 601):
+            programs = [rules[i] for i in chosen] + [plain]
+            state = F64 if dtype == F64 else F32
+            call = reducing_call(make, programs, [size, 0, 300], dtype, state, positive)
+            rows = [{"lr": 0.1 * (i + 1)} for i in range(len(programs))]
+            yield replace(call, rows=rows, seeds=[100 + i for i in range(len(programs))])
+    everything = [F32, F64, BF16, F16, F32, F64]
+    for program in rules:
+        calls = [
+            reducing_call(make, [program], [n], d, F64 if d == F64 else F32, positive)
+            for n, d in zip((40, 300, 257, 43, 1, 900), everything, strict=True)
+        ]
+        yield replace(
+            calls[0], lists=[[one[k][0] for one in (c.lists for c in calls)] for k in range(len(calls[0].lists))]
+        )
+
+
+def reducing_call(
+    make: np.random.Generator, programs: list[nos_ext.Program], sizes: Sequence[int], dtype: np.dtype,
+    state: np.dtype, how: Callable,
+) -> Call:  # fmt: skip
+    """A population where there are several programs. A state that is one number per tensor has one for each of them."""
+    k = len(programs)
+    call = Call(programs, [], [{"lr": 0.1}], population=k > 1)
+    states = max(len(p.state_names) for p in programs)
+    lists = lists_of(make, [k * n for n in sizes], [dtype, dtype], how)
+    for number in range(2, 2 + states):
+        lists.append([how(make, k if number in call.numbers else k * n, state) for n in sizes])
+    return replace(call, lists=lists)
+
+
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 def layouts() -> Iterator[Call]:
     """Sizes, dtypes and alignments, of the tensors of one call together."""
@@ -369,14 +475,14 @@ def global_reductions() -> Iterator[Call]:
         for dtypes in (mixed(sizes), [DTYPES[0]] * len(sizes)):
             lists = reducing_lists(make, program, sizes, dtypes)
             lists[1] = [None if i in missing else g for i, g in enumerate(lists[1])]
-            yield Call([program], lists, whole=True, offset=offset, maximize=bool(missing))
+            yield Call([program], lists, offset=offset, maximize=bool(missing))
     programs = [
         nos_ext.compile_rule(t) for t in (GLOBALLY[1], REDUCING[2], GLOBALLY[3], "m * g", GLOBALLY[2], GLOBALLY[1])
     ]
     for sizes in ([37, 3, 256], [300, 2051]):
         lists = reducing_lists(make, programs[0], sizes, mixed(sizes), len(programs))
         rows = [{"lr": 0.1 * (i + 1)} for i in range(len(programs))]
-        yield Call(programs, lists, rows, population=True, whole=True, seeds=[100 + i for i in range(len(programs))])
+        yield Call(programs, lists, rows, population=True, seeds=[100 + i for i in range(len(programs))])
 
 
 def refusals() -> Iterator[Call]:
@@ -396,7 +502,7 @@ GROUPS: dict[str, Callable[[], Iterator[Call]]] = {
     f.__name__: f
     for f in (
         every_op, expressions, outputs, signs, library_rules, random_programs, pressure, layouts, cuts, edges_of_memory,
-        kinds_together, factors, stochastic_rounding, param_groups, moved_gradients, populations, reductions,
+        kinds_together, factors, stochastic_rounding, param_groups, moved_gradients, populations, passes, reductions,
         global_reductions, refusals,
     )
 }  # fmt: skip

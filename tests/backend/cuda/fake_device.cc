@@ -96,7 +96,7 @@ bool inside(const std::map<void*, size_t>& list, const void* at, size_t bytes) {
     if (at >= begin && static_cast<const char*>(at) + bytes <= static_cast<char*>(begin) + size) return true;
   return false;
 }
-char g_kernels[4];  // their addresses name the kernels
+char g_kernels[10];  // their addresses name the kernels
 }  // namespace
 
 extern "C" {
@@ -171,7 +171,16 @@ const char* cudaGetErrorName(cudaError_t) { return "error"; }
 cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
                              cudaStream_t s) {
   const auto which = static_cast<const char*>(kernel) - g_kernels;
-  if (which == 3) {
+  if (which >= 7) {
+    s->give([=, between = *static_cast<cuda::Between*>(arguments[0])] {
+      cuda::host_between(static_cast<cuda::Stage>(which - 7), between, grid.x, static_cast<int>(block.x));
+    });
+  } else if (which >= 4) {
+    s->give([=, launch = *static_cast<cuda::Launch*>(arguments[0])] {
+      cuda::host_folding_launch(static_cast<cuda::Kind>(which - 4), launch, grid.x,
+                                {static_cast<int>(block.x), launch.code_room, shared});
+    });
+  } else if (which == 3) {
     s->give([=, prologue = *static_cast<cuda::Prologue*>(arguments[0])] {
       cuda::host_prologue(prologue, grid.x, shared, {.threads = block.x});
     });
@@ -188,6 +197,10 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
 namespace nos::cuda {
 const void* interpreter_of(Kind kind) { return g_kernels + static_cast<int>(kind); }
 const void* prologue_kernel() { return g_kernels + 3; }
+const void* folding_interpreter_of(Kind kind) { return g_kernels + 4 + static_cast<int>(kind); }
+const void* begin_kernel() { return g_kernels + 7 + static_cast<int>(Stage::begin); }
+const void* finish_kernel() { return g_kernels + 7 + static_cast<int>(Stage::finish); }
+const void* join_kernel() { return g_kernels + 7 + static_cast<int>(Stage::join); }
 namespace jit {
 const Kernel* request(const Program&, const std::array<DType, kMaxSlots>&, Mode) { return nullptr; }
 Mode mode() { return Mode::never; }
@@ -203,7 +216,8 @@ constexpr size_t kLists = 5;  // p, g and three states
 // Tensors, twice: those of the device and those of the expectation.
 struct Tensors {
   std::vector<std::vector<float>> lists[kLists];
-  Plan plan(uint32_t population, uint32_t rows) {
+  // numbers: the slots in which a tensor has one number for each slice, a bit each.
+  Plan plan(uint32_t population, uint32_t rows, uint32_t numbers = 0) {
     std::vector<TensorList> refs(kLists);
     std::vector<std::array<int64_t, 2>> shapes, strides;
     const auto slices = static_cast<int64_t>(population ? population : 1);
@@ -220,9 +234,15 @@ struct Tensors {
         t.strides = strides[i].data();
         t.numel = static_cast<int64_t>(lists[l][i].size());
         t.ndim = 2;
+        if (numbers >> l & 1) {
+          static constexpr int64_t kOne = 1;
+          t.strides = &kOne;
+          t.numel = slices;
+          t.ndim = population ? 1 : 0;
+        }
         refs[l].tensors.push_back(t);
       }
-    Plan plan = make_plan(refs, 0, population);
+    Plan plan = make_plan(refs, 0, population, numbers);
     if (!population)
       for (PlannedTensor& t : plan.tensors) t.row = t.index % rows;
     return plan;
@@ -276,7 +296,10 @@ struct Scalars {
 
 // One step of the expectation, at once.
 void expect_step(const Plan& plan, const std::vector<const Program*>& programs, const StepArgs& args) {
-  cuda::host_run(cuda::batches_of(plan, 4), cuda::program_table(programs), args, 63 * 1024);
+  if (std::ranges::any_of(programs, &Program::has_reductions))
+    cuda::host_run(cuda::ReducingImage(plan, programs, 4, 63 * 1024), args);
+  else
+    cuda::host_run(cuda::batches_of(plan, 4), cuda::program_table(programs), args, 63 * 1024);
 }
 
 // Steps on two streams in turn; gradients that move, and are overwritten once their step is over; jobs that end while
@@ -294,7 +317,7 @@ void eager(const std::vector<const Program*>& programs, uint32_t population, uin
       ++step;
       cudaStream_t stream = &g_streams[(step / 3) % 2], other = &g_streams[1 - (step / 3) % 2];
       stream->give([other, end = other->given] { other->run_to(end); });  // the user's order of the tensors
-      Plan plan = ours.plan(population, rows);
+      Plan plan = ours.plan(population, rows, number_slots(programs));
       if (k % 2) {
         moved.push_back(ours);  // gradients elsewhere, scaled so that stale addresses show
         for (auto& g : moved.back().lists[1])
@@ -309,7 +332,7 @@ void eager(const std::vector<const Program*>& programs, uint32_t population, uin
       }
       const Scalars scalars(program_of_row, step, 0.1 * step);
       job->run(scalars.args(), programs, {0, stream});
-      Plan expected = theirs.plan(population, rows);
+      Plan expected = theirs.plan(population, rows, number_slots(programs));
       std::vector<std::vector<float>> scaled = theirs.lists[1];
       if (k % 2)
         for (size_t i = 0; i < scaled.size(); ++i) {
@@ -474,6 +497,30 @@ void ends_inside(const Program& p, const char* what) {
   cuda::CapturedStep::settle();
 }
 
+// A program with reductions gets an error from what cannot run it.
+template <class F>
+void expect_refused(const F& work, const char* what) {
+  try {
+    work();
+  } catch (const TensorError& error) {
+    if (std::strstr(error.what(), "has reductions, which do not run")) return;
+    std::printf("%s: refused with other words: %s\n", what, error.what());
+    std::exit(1);
+  }
+  std::printf("%s: not refused\n", what);
+  std::exit(1);
+}
+void refuses(const Program& reducing, const Program& other) {
+  Tensors ours = make(1);
+  const std::vector<const Program*> programs = {&reducing}, others = {&other};
+  const uint32_t row_program[] = {0};
+  const Place here{0, &g_streams[0]};
+  expect_refused([&] { cuda_backend().capture(ours.plan(0, 1), programs, row_program, {}, false, here); },
+                 "a captured step");
+  const auto step = cuda_backend().capture(ours.plan(0, 1), others, row_program, {}, false, here);
+  expect_refused([&] { step->load(0, reducing, here); }, "loading a rule into a captured step");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -487,12 +534,17 @@ int main(int argc, char** argv) {
   eager({&a}, 0, 1, "one rule");
   eager({&b}, 0, 3, "groups");
   std::vector<const Program*> many;
-  for (int k = 0; k < 40; ++k) many.push_back(&programs[static_cast<size_t>(k) % programs.size()]);
+  for (int k = 0; k < 40; ++k) many.push_back(&programs[static_cast<size_t>(k) % 3]);
   eager(many, 40, 40, "population");  // scalars beyond the kernel arguments
   captured({&a}, b, "captured");
   captured({&c}, a, "captured, later rule with fewer states");
   made_inside(a, "made inside a capture");
   made_inside(b, "made inside a capture, a rule that reads t and T");
   ends_inside(a, "ends inside a capture");
+  const Program &d = programs[3], &e = programs[4], &f = programs[5];
+  eager({&d}, 0, 1, "a rule with reductions");
+  eager({&d}, 0, 3, "a rule with reductions, groups");
+  eager({&d, &f, &e, &d, &f, &e, &e}, 7, 7, "a population in which some have reductions");
+  refuses(e, a);
   std::printf("ok\n");
 }

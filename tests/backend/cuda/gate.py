@@ -31,19 +31,27 @@ ARCHITECTURES = ["75", "80", "90", "100"]
 
 @dataclass
 class Limits:
-    """registers: 65536 per multiprocessor, for 2 blocks of 256 threads, or 32 blocks of 32 of the prologue."""
+    """registers: 65536 per multiprocessor, for 2 blocks of 256 threads, or of 128 where these hold 8 doubles each, or 32
+    blocks of 32 of the prologue; a half of that for what runs between passes."""
 
     title: str
     elements: int
     registers: int
     branches: int
+    powersign: float = 0  # instructions per element for this rule, of which dispatch is the most
 
 
 KERNELS = {
-    r"interpreterIfLi8ELb0E": Limits("interpreter f32", 8, 128, 1),
-    r"interpreterIfLi8ELb1E": Limits("interpreter mixed", 8, 128, 1),
-    r"interpreterIdLi4ELb0E": Limits("interpreter f64", 4, 128, 1),
+    r"11interpreterIfLi8ELb0E": Limits("interpreter f32", 8, 128, 1, 95),
+    r"11interpreterIfLi8ELb1E": Limits("interpreter mixed", 8, 128, 1, 95),
+    r"11interpreterIdLi4ELb0E": Limits("interpreter f64", 4, 128, 1, 170),
+    r"folding_interpreterIfLb0E": Limits("reducing f32", 8, 128, 1, 95),
+    r"folding_interpreterIfLb1E": Limits("reducing mixed", 8, 128, 1, 95),
+    r"folding_interpreterIdLb0E": Limits("reducing f64", 8, 255, 1, 130),
     r"8prologueE": Limits("prologue", 1, 64, 1),
+    r"5beginE": Limits("begin", 1, 64, 1),
+    r"6finishE": Limits("finish", 1, 64, 2),
+    r"4joinE": Limits("join", 1, 64, 2),
 }
 # CUDA's own reduction of angles beyond 2^31 for sin and cos, which other arguments do not enter, has an array in local
 # memory.
@@ -60,6 +68,7 @@ class Report:
     branches: int | None = None
     instructions: int | None = None
     code: list[str] = field(default_factory=list)
+    issued: dict[str, float] = field(default_factory=dict)  # instructions per element, by rule
 
     def problems(self) -> list[str]:
         limits, out = self.limits, []
@@ -71,6 +80,10 @@ class Report:
             out.append(f"has {self.local} accesses to local memory")
         if self.branches is not None and self.branches != limits.branches:
             out.append(f"has {self.branches} indirect branches, expected {limits.branches}")
+        if limits.powersign and self.issued.get("powersign", 0) > limits.powersign:
+            out.append(
+                f"issues {self.issued['powersign']:.1f} instructions per element for powersign, limit {limits.powersign}"
+            )
         return [f"sm_{self.arch} {limits.title}: {p}" for p in out]
 
 
@@ -217,13 +230,22 @@ def per_element(report: Report, costs: dict[str, int], listing: Iterable[str]) -
     return total / report.limits.elements
 
 
-def table(reports: list[Report], rules: dict[str, list[str]]) -> str:
-    header = ["arch", "kernel", "registers", "spills", "local", "branches", "instructions", *rules]
+def count_issued(reports: list[Report]) -> None:
+    """Fills `issued` of the interpreters whose machine code is known."""
+    listings = rules() if nvdisasm() else {}
+    for r in reports:
+        if r.code and r.limits.elements > 1:
+            costs = counter(r)
+            r.issued = {name: per_element(r, costs, listing) for name, listing in listings.items()}
+
+
+def table(reports: list[Report]) -> str:
+    names = list(dict.fromkeys(name for r in reports for name in r.issued))
+    header = ["arch", "kernel", "registers", "spills", "local", "branches", "instructions", *names]
     rows = [header]
     for r in reports:
         cells = [f"sm_{r.arch}", r.limits.title, r.registers, r.spills, r.local, r.branches, r.instructions]
-        costs = counter(r) if r.code and r.limits.elements > 1 else {}
-        counted = [f"{per_element(r, costs, code):.1f}" if costs else "" for code in rules.values()]
+        counted = [f"{r.issued[name]:.1f}" if name in r.issued else "" for name in names]
         rows.append([*("?" if c is None else str(c) for c in cells), *counted])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -247,7 +269,8 @@ def main() -> int:
         print("gate: no nvcc on PATH and no CUDACXX; nothing was checked", file=sys.stderr)
         return 1
     reports = [r for arch in options.arch for r in inspect(arch)]
-    print(table(reports, rules() if nvdisasm() else {}))
+    count_issued(reports)
+    print(table(reports))
     if not nvdisasm():
         print("no nvdisasm: local memory and branches were not checked (pip install nvidia-cuda-nvdisasm)")
     problems = [p for r in reports for p in r.problems()]

@@ -32,12 +32,14 @@ SHARED = [  # what every program of these tests is linked with
     "csrc/backend/cuda/interpreter/program_table.cc",
     "csrc/backend/cuda/interpreter/shape.cc",
     "csrc/backend/cuda/captured/image.cc",
+    "csrc/backend/cuda/reducing/image.cc",
     "csrc/plan/plan.cc",
     "csrc/program/program.cc",
     "csrc/program/names.cc",
     "csrc/program/verify.cc",
     "csrc/program/disasm.cc",
     "csrc/program/analysis.cc",
+    "csrc/program/passes.cc",
 ]
 FLAGS = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
 SANITIZED = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

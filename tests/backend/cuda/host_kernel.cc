@@ -1,8 +1,12 @@
 // The CUDA interpreter on the host, for tests: a C interface over plan, tables and the kernel body. Loaded by host.py.
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <string>
 
+#include "../../../csrc/backend/cuda/interpreter/fold.h"
+#include "../../../csrc/program/passes.h"
 #include "host_run.h"
 #include "listing.h"
 
@@ -56,10 +60,13 @@ struct Call {
   std::vector<TensorList> lists;
   Plan plan;
 
+  bool has_reductions() const { return std::ranges::any_of(pointers, &Program::has_reductions); }
+  static int64_t slices_of(const Step* s) { return s->population ? s->population : 1; }
+
   explicit Call(const Step* s) : programs(parse(s->num_programs, s->program_bytes, s->program_sizes)) {
     for (const Program& p : programs) pointers.push_back(&p);
     for (int i = 0; i < s->tensors; ++i) {
-      const int64_t slices = s->population ? s->population : 1;
+      const int64_t slices = slices_of(s);
       shapes.push_back({slices, s->numel[i] / slices});
       strides.push_back({s->numel[i] / slices, 1});
     }
@@ -74,11 +81,17 @@ struct Call {
         t.strides = strides[static_cast<size_t>(i)].data();
         t.numel = s->numel[i];
         t.ndim = 2;
+        if (l > bytecode::kG && number_slots(pointers) >> l & 1) {  // one number for each slice
+          static constexpr int64_t kOne = 1;
+          t.strides = &kOne;
+          t.numel = slices_of(s);
+          t.ndim = s->population ? 1 : 0;
+        }
         t.dtype = static_cast<DType>(s->dtype[at]);
         lists.back().tensors.push_back(t);
       }
     }
-    plan = make_plan(lists, s->first_index, s->population);
+    plan = make_plan(lists, s->first_index, s->population, number_slots(pointers));
     if (!s->population)
       for (PlannedTensor& t : plan.tensors) t.row = s->row_of[t.index - s->first_index];
   }
@@ -102,9 +115,19 @@ extern "C" {
 const char* nos_host_step(const Step* s, uint64_t* blocks) {
   return guarded([&] {
     Call call(s);
-    std::vector<cuda::Batch> batches = cuda::batches_of(call.plan, kBlocksAtOnce, s->chunk);
-    const cuda::ProgramTable table = cuda::program_table(call.pointers, s->registers);
-    for (const cuda::Batch& batch : batches) *blocks += batch.chunks.size();
+    std::vector<cuda::Batch> batches;
+    cuda::ProgramTable table;
+    std::optional<cuda::ReducingImage> reducing;
+    if (call.has_reductions()) {
+      reducing.emplace(call.plan, call.pointers, kBlocksAtOnce, s->shared_limit,
+                       (s->chunk + cuda::kFoldUnit - 1) / cuda::kFoldUnit * cuda::kFoldUnit, s->registers);
+      for (const auto& pass : reducing->passes())
+        for (const auto& sweep : pass.sweeps) *blocks += sweep.chunks.size();
+    } else {
+      batches = cuda::batches_of(call.plan, kBlocksAtOnce, s->chunk);
+      table = cuda::program_table(call.pointers, s->registers);
+      for (const cuda::Batch& batch : batches) *blocks += batch.chunks.size();
+    }
     const auto run = [&](uint32_t step) {
       std::vector<std::vector<double>> slots;
       std::vector<const double*> rows;
@@ -116,14 +139,20 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
         rows.push_back(slots.back().data());
         sizes.push_back(slots.back().size());
       }
-      cuda::host_run(batches, table,
-                     {rows.data(), sizes.data(), rows.size(), s->seeds, step, s->factor, s->stochastic_rounding != 0},
-                     s->shared_limit, s->compiled);
+      const StepArgs args{
+          rows.data(), sizes.data(), rows.size(), s->seeds, step, s->factor, s->stochastic_rounding != 0};
+      if (reducing)
+        cuda::host_run(*reducing, args);
+      else
+        cuda::host_run(batches, table, args, s->shared_limit, s->compiled);
     };
     if (s->first_grads) {
       run(s->step - 1);
       call.move(s);
-      cuda::move_tensors(batches, call.plan);
+      if (reducing)
+        reducing->move(call.plan);
+      else
+        cuda::move_tensors(batches, call.plan);
     }
     run(s->step);
   });

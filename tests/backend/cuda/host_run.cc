@@ -1,21 +1,75 @@
 #include "host_run.h"
 
+#include <array>
 #include <cstddef>
+#include <cstring>
 #include <limits>
+#include <map>
+#include <stdexcept>
 
 #include "../../../csrc/backend/cuda/common/step_block.h"
 #include "../../../csrc/backend/cuda/interpreter/kernel.h"
+#include "../../../csrc/backend/cuda/reducing/between.h"
 
 namespace nos::cuda {
 namespace {
 
-struct HostContext {
-  uint32_t thread_, threads_;
-  uint32_t thread() const { return thread_; }
-  uint32_t threads() const { return threads_; }
+// The numbers of all lanes of a warp, for fold_lanes.
+using LaneNumbers = std::array<double, 32>;
+template <Fold F>
+struct HostLanes {
+  static LaneNumbers exchange(const LaneNumbers& v, size_t mask) {
+    LaneNumbers out;
+    for (size_t lane = 0; lane < 32; ++lane) out[lane] = v[lane ^ mask];
+    return out;
+  }
+  static LaneNumbers choose(size_t mask, const LaneNumbers& a, const LaneNumbers& b) {
+    LaneNumbers out;
+    for (size_t lane = 0; lane < 32; ++lane) out[lane] = lane & mask ? a[lane] : b[lane];
+    return out;
+  }
+  static LaneNumbers join(const LaneNumbers& a, const LaneNumbers& b) {
+    LaneNumbers out;
+    for (size_t lane = 0; lane < 32; ++lane) out[lane] = fold_join<F>(a[lane], b[lane]);
+    return out;
+  }
 };
 
-template <class T, int E, bool Mixed>
+// The threads run one after the other, so a warp's numbers are kept until all lanes have come.
+class Warps {
+ public:
+  template <Fold F>
+  void come(uint32_t lane, const double (&y)[4], double* to) {
+    Meeting& m = meetings_[to];
+    for (size_t e = 0; e < 4; ++e) m.y[e][lane] = y[e];
+    if (++m.lanes < 32) return;
+    *to = fold_lanes(HostLanes<F>(), m.y)[0];
+    meetings_.erase(to);
+  }
+  void check_complete() const {
+    if (!meetings_.empty()) throw std::logic_error("some lanes of a warp do not take part in a reduction");
+  }
+
+ private:
+  struct Meeting {
+    int lanes = 0;
+    LaneNumbers y[4];
+  };
+  std::map<double*, Meeting> meetings_;
+};
+
+struct HostContext {
+  uint32_t thread_, threads_;
+  Warps* warps = nullptr;
+  uint32_t thread() const { return thread_; }
+  uint32_t threads() const { return threads_; }
+  template <Fold F>
+  void fold(const double (&y)[4], double* to) const {
+    warps->come<F>(thread_ & 31u, y, to);
+  }
+};
+
+template <class T, int E, bool Mixed, bool Folds>
 void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   std::vector<std::max_align_t> memory(shape.shared / sizeof(std::max_align_t) + 1);
   auto* dynamic = reinterpret_cast<unsigned char*>(memory.data());
@@ -23,9 +77,12 @@ void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   const auto threads = static_cast<uint32_t>(shape.threads);
   for (uint32_t block = 0; block < blocks; ++block) {
     Shared<T> shared;
-    for (uint32_t x = 0; x < threads; ++x) set_up(HostContext{x, threads}, launch, block, shared, code);
+    Warps warps;
+    for (uint32_t x = 0; x < threads; ++x) set_up<T, Folds>(HostContext{x, threads}, launch, block, shared, code);
     for (uint32_t x = 0; x < threads; ++x)
-      run<T, E, Mixed>(HostContext{x, threads}, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + x);
+      run<T, E, Mixed, Folds>(HostContext{x, threads, &warps}, shared, code,
+                              reinterpret_cast<T*>(dynamic + launch.code_room) + x);
+    warps.check_complete();
   }
 }
 
@@ -33,11 +90,70 @@ void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
 
 void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
   if (kind == Kind::f32)
-    host_launch<float, kElements32, false>(launch, blocks, shape);
+    host_launch<float, kElements32, false, false>(launch, blocks, shape);
   else if (kind == Kind::mixed)
-    host_launch<float, kElements32, true>(launch, blocks, shape);
+    host_launch<float, kElements32, true, false>(launch, blocks, shape);
   else
-    host_launch<double, kElements64, false>(launch, blocks, shape);
+    host_launch<double, kElements64, false, false>(launch, blocks, shape);
+}
+
+void host_folding_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
+  if (kind == Kind::f32)
+    host_launch<float, kFoldElements, false, true>(launch, blocks, shape);
+  else if (kind == Kind::mixed)
+    host_launch<float, kFoldElements, true, true>(launch, blocks, shape);
+  else
+    host_launch<double, kFoldElements, false, true>(launch, blocks, shape);
+}
+
+void host_between(Stage stage, const Between& a, size_t blocks, int threads) {
+  const auto each = [&](const auto& phase, uint32_t block) {
+    Warps warps;
+    for (uint32_t x = 0; x < static_cast<uint32_t>(threads); ++x)
+      phase(HostContext{x, static_cast<uint32_t>(threads), &warps}, a, a.first + block);
+    warps.check_complete();
+  };
+  for (uint32_t b = 0; b < blocks; ++b) {
+    if (stage == Stage::begin) {
+      each([](auto&&... arguments) { copy_row(arguments...); }, b);
+      each([](auto&&... arguments) { read_states(arguments...); }, b);
+    } else if (stage == Stage::finish) {
+      for (int level = 0; level < levels_left(a, a.first + b); ++level)
+        each([level](auto&&... arguments) { fold_sums(arguments..., level); }, b);
+      each([](auto&&... arguments) { conclude(arguments...); }, b);
+    } else {
+      each([](auto&&... arguments) { add_totals(arguments...); }, b);
+      each([](auto&&... arguments) { conclude_all(arguments...); }, b);
+    }
+  }
+}
+
+void host_run(const ReducingImage& image, const StepArgs& args) {
+  std::vector<std::max_align_t> parts[4];
+  const auto memory = [&](size_t k, size_t bytes) {
+    parts[k].resize(bytes / sizeof(std::max_align_t) + 1);
+    auto* begin = reinterpret_cast<unsigned char*>(parts[k].data());
+    std::memset(begin, 0xff, bytes);  // memory that is read before it is written shows
+    return begin;
+  };
+  unsigned char* const given = memory(3, step_block_bytes(Kind::f64, args));
+  const ReducingImage::Memory at{memory(0, image.fixed_bytes()), memory(1, image.tensor_bytes()),
+                                 memory(2, image.scratch_bytes()), given, static_cast<uint32_t>(args.num_rows)};
+  image.write_fixed(at.fixed);
+  image.write_tensors(at.tensors);
+  write_step_block(Kind::f64, args, given);
+  host_between(Stage::begin, image.between(at), image.pieces(), kBeginThreads);
+  for (const ReducingImage::Pass& pass : image.passes()) {
+    for (const ReducingImage::Sweep& sweep : pass.sweeps) {
+      const Launch launch = image.launch(at, sweep);
+      if (sweep.folds)
+        host_folding_launch(sweep.kind, launch, sweep.chunks.size(), sweep.shape);
+      else
+        host_launch(sweep.kind, launch, sweep.chunks.size(), sweep.shape);
+    }
+    host_between(Stage::finish, image.between(at, pass.first_turn), pass.turns, pass.finish_threads);
+    host_between(Stage::join, image.between(at, pass.first_group), pass.groups, kJoinThreads);
+  }
 }
 
 void host_run(const std::vector<Batch>& batches, const ProgramTable& table, const StepArgs& args, size_t shared_limit,

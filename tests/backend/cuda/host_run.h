@@ -7,12 +7,23 @@
 #include "../../../csrc/backend/cuda/common/batches.h"
 #include "../../../csrc/backend/cuda/interpreter/program_table.h"
 #include "../../../csrc/backend/cuda/interpreter/shape.h"
+#include "../../../csrc/backend/cuda/reducing/image.h"
 #include "../../../csrc/plan/step.h"
 
 namespace nos::cuda {
 
 // One launch of the interpreter, with a block for each chunk.
 void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape);
+
+// The same with the kernel that has reductions.
+void host_folding_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape);
+
+// What runs between the passes of programs with reductions, with so many threads per block.
+enum class Stage { begin, finish, join };
+void host_between(Stage stage, const Between& a, size_t blocks, int threads);
+
+// One step of programs of which some have reductions.
+void host_run(const ReducingImage& image, const StepArgs& args);
 
 // A kernel that was compiled for one rule, run for every block of a launch.
 using CompiledKernel = void (*)(const Launch* launch, uint32_t blocks);

@@ -23,6 +23,7 @@ inline constexpr Row kRows[] = {
 #define NOS_MOVE(id) {#id},
 #define NOS_MOVE_AT(id) {#id, Form::at},
 #define NOS_DRAW(id) {#id, Form::draw},
+#define NOS_FOLD(id) {#id, Form::at},
 #include "../../../csrc/backend/cuda/interpreter/isa.def"
 #undef NOS_SLOT_MOVE
 #undef NOS_SLOT
@@ -30,6 +31,7 @@ inline constexpr Row kRows[] = {
 #undef NOS_MOVE
 #undef NOS_MOVE_AT
 #undef NOS_DRAW
+#undef NOS_FOLD
 };
 static_assert(std::size(kRows) == kEnd);
 

@@ -10,7 +10,16 @@ import pytest
 import nos_ext
 from tests.backend.cuda import gate, host
 
-RULES = ["g * exp(sign(g) * sign(m)) + normal(0.01)", "adam * ld", "drop(rmsprop, 0.5) + m_hat * y"]
+REDUCING = [
+    """
+def clipped(p, g, m, k, *, lr, beta=0.9):
+    m = beta * m + (1 - beta) * g * min(1, 1 / global_norm(g))
+    k = beta * k + (1 - beta) * norm(m)
+    return p - lr * m * norm(p) / (k + 1e-6), m, k
+""",
+    "drop(g, 0.5) / (1 + rms(g - p) + max_abs(g))",
+]
+RULES = ["g * exp(sign(g) * sign(m)) + normal(0.01)", "adam * ld", "drop(rmsprop, 0.5) + m_hat * y", *REDUCING, "g"]
 
 
 def cuda_headers() -> Path | None:
@@ -31,7 +40,7 @@ def test_steps_on_a_lazy_device(tmp_path: Path) -> None:
     runtime = "csrc/backend/cuda/runtime"
     program = host.link(
         "fake_device",
-        ["tests/backend/cuda/fake_device.cc", *(f"{runtime}/{name}.cc" for name in ("runtime", "launch", "backend", "captured_step"))],
+        ["tests/backend/cuda/fake_device.cc", *(f"{runtime}/{name}.cc" for name in ("runtime", "launch", "backend", "reducing_job", "captured_step"))],
         host.SANITIZED,
         own=["-isystem", str(headers)],
     )  # fmt: skip

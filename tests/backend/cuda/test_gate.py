@@ -12,6 +12,7 @@ from tests.backend.cuda import gate
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_gate(arch: str) -> None:
     reports = gate.inspect(arch)
+    gate.count_issued(reports)
     assert [p for r in reports for p in r.problems()] == []
     if not gate.nvdisasm():
         pytest.skip(
@@ -21,12 +22,13 @@ def test_gate(arch: str) -> None:
 
 def test_a_bad_kernel_is_named_with_its_figures() -> None:
     limits = next(iter(gate.KERNELS.values()))
-    bad = gate.Report("90", limits, registers=140, spills=24, local=3, branches=57)
+    bad = gate.Report("90", limits, registers=140, spills=24, local=3, branches=57, issued={"powersign": 107.0})
     assert bad.problems() == [
         "sm_90 interpreter f32: spills 24 bytes",
         "sm_90 interpreter f32: uses 140 registers, limit 128",
         "sm_90 interpreter f32: has 3 accesses to local memory",
         "sm_90 interpreter f32: has 57 indirect branches, expected 1",
+        "sm_90 interpreter f32: issues 107.0 instructions per element for powersign, limit 95",
     ]
 
 

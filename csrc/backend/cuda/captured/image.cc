@@ -19,6 +19,18 @@ constexpr uint32_t kMostRowScalars = bytecode::kFirstHyper + kRowHypers + 2 * kM
 static_assert(kMostRowScalars * sizeof(double) + kMostScalars * sizeof(ScalarInstr) <= 48 * 1024,
               "the prologue's shared memory is what a block gets unasked");
 
+// A step of passes has other launches than one without, and the launches of a captured step are fixed.
+void refuse_reductions(const Program& program) {
+  if (!program.has_reductions()) return;
+  throw TensorError("rule '" + program.name() +
+                    "' has reductions, which do not run in a captured step yet; take its steps outside of CUDA graphs, "
+                    "with capturable=False, or move the tensors to the CPU");
+}
+std::span<const Program* const> without_reductions(std::span<const Program* const> programs) {
+  for (const Program* p : programs) refuse_reductions(*p);
+  return programs;
+}
+
 // See Capacity.
 Capacity filled(Capacity capacity, std::span<const Program* const> programs, const ProgramTable& table) {
   capacity.scalars = std::min(capacity.scalars, kMostScalars);
@@ -36,7 +48,7 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
                              std::span<const uint32_t> row_program, Capacity capacity, int blocks_at_once,
                              int64_t chunk)
     : batches_(batches_of(plan, blocks_at_once, chunk)),
-      table_(program_table(programs)),
+      table_(program_table(without_reductions(programs))),
       capacity_(filled(capacity, programs, table_)),
       first_programs_(programs.begin(), programs.end()),
       row_program_(row_program.begin(), row_program.end()),
@@ -92,6 +104,7 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
 }
 
 std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program& program) {
+  refuse_reductions(program);
   const std::shared_ptr<const DeviceCode> code = lowered(program);
   check_fits(program, *code);
   const auto length = static_cast<uint32_t>(code->code.size());

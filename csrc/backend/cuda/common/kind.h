@@ -11,6 +11,8 @@ enum class Kind { f32, mixed, f64 };
 
 inline constexpr int kElements32 = 8, kElements64 = 4;  // elements that a thread of the interpreter holds
 inline constexpr int kMostThreads = 256;                // of a block
-inline constexpr int kBlocksPerSm = 2;                  // so many blocks run at the same time on a multiprocessor
+// A kernel with reductions holds kFoldElements (interpreter/fold.h), so where these are double there are fewer threads.
+inline constexpr int kMostFoldThreads64 = 128;
+inline constexpr int kBlocksPerSm = 2;  // so many blocks run at the same time on a multiprocessor
 
 }  // namespace nos::cuda

@@ -70,7 +70,7 @@ struct StepHead {
 struct RowHead {
   uint64_t seed;
   uint32_t first;  // index of the row's first scalar
-  uint32_t unused;
+  uint32_t sums;   // of a pass (reducing/records.h): index of the first sum of the row's slice
 };
 static_assert(sizeof(StepHead) == 16 && sizeof(RowHead) == 16);
 
@@ -88,6 +88,7 @@ struct Launch {
   uint32_t chunk_elements;  // a multiple of 32
   uint32_t code_room;       // bytes of dynamic shared memory for code; overflow slots follow
   uint32_t unused;
+  double* sums;  // of a pass: what its reductions add up
   alignas(16) unsigned char inline_block[kInlineBytes];
 };
 static_assert(sizeof(Launch) <= 4096, "kernel arguments");

@@ -23,6 +23,7 @@ enum Opcode : uint32_t {
 #define NOS_MOVE(id) k1_##id,
 #define NOS_MOVE_AT(id) k1_##id,
 #define NOS_DRAW(id) k1_##id,
+#define NOS_FOLD(id) k1_##id,
 #include "isa.def"
 #undef NOS_SLOT_MOVE
 #undef NOS_SLOT
@@ -30,6 +31,7 @@ enum Opcode : uint32_t {
 #undef NOS_MOVE
 #undef NOS_MOVE_AT
 #undef NOS_DRAW
+#undef NOS_FOLD
   kEnd  // of a program
 };
 static_assert(k_add_8 == k_add + kRegs - 1, "one opcode per register slot");

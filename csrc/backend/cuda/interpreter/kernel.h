@@ -1,24 +1,21 @@
 // Owns the interpreter's kernel: the body of one thread, in two phases with a barrier between them. They are templates
 // over a context, so that nvcc compiles them for the device and g++ for the host, where tests run every (block, thread)
-// pair. A context has thread(), the number of the thread in its block, and threads(), how many the block has.
+// pair. A context has thread(), the number of the thread in its block, and threads(), how many the block has; and
+// fold<F>(y, to), which has a warp store what fold_lanes makes of the y of its lanes.
 //
 // A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts 4 (x + j * threads) elements
-// past the begin of the tile. Whole tiles that are aligned take wide accesses, and all else takes guarded single ones,
-// with the same map of threads to elements. Draws are keyed by elements, so results depend on neither.
+// past the begin of the tile. In a kernel that has reductions (Folds), a warp holds one unit of them (fold.h), so there
+// quad j of lane l of warp w starts 4 (64 w + l + 32 j) past it. Whole tiles that are aligned take wide accesses, and
+// all else takes guarded single ones, with the same map of threads to elements. Draws are keyed by elements, so results
+// depend on neither.
 #pragma once
 #include "../../../ops/math.h"
 #include "../../../ops/philox.h"
 #include "../common/block.h"
 #include "../common/memory.h"
+#include "../common/unroll.h"
+#include "fold.h"
 #include "isa.h"
-
-#if defined(__CUDA_ARCH__)
-#define NOS_UNROLL _Pragma("unroll")
-#define NOS_NO_UNROLL _Pragma("unroll 1")
-#else
-#define NOS_UNROLL
-#define NOS_NO_UNROLL
-#endif
 
 namespace nos::cuda {
 
@@ -105,10 +102,12 @@ struct Shared {
   T factor;
   int count;  // elements of the chunk
   uint32_t dtypes, aligned, reads, writes, step, index, stochastic;
+  double* sums;      // of the first reduction, at the chunk's first unit; only where there are reductions
+  int64_t next_sum;  // from one reduction's sums to those of the next
 };
 
 // Phase 1 finds the block's work and decodes its program. `code` has room for length + 1 instructions.
-template <class T, class Context>
+template <class T, bool Folds, class Context>
 NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
   const Work<T> work = work_of<T>(a, block);
   const TensorRec& t = work.tensor;
@@ -125,6 +124,10 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     sm.step = work.head.step;
     sm.stochastic = work.head.stochastic_rounding;
     sm.index = t.index;
+    if constexpr (Folds) {
+      sm.sums = a.sums + work.row.sums + work.chunk.begin / kFoldUnit;
+      sm.next_sum = fold_numbers(t.numel);
+    }
   }
   for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
     sm.data[s] = work.memory(s, dtype_of(t.dtypes, static_cast<int>(s)));
@@ -164,10 +167,26 @@ NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, con
 #pragma GCC diagnostic error "-Wswitch-enum"  // an instruction without a case does not compile, the default aside
 #endif
 
+// One reduction of a pass. The first step of the tree is here, where the elements past the end count as 0.
+template <Fold F, class T, int E, class Context>
+NOS_HD void fold_tile(const Context& ctx, const Shared<T>& sm, uint32_t number, Quads quads, const T (&a)[E],
+                      const T (&b)[E]) {
+  static_assert(E == kFoldElements);
+  Quads mine = quads;
+  opaque(mine.first);
+  double y[4];
+  NOS_UNROLL for (int e = 0; e < 4; ++e) {
+    const double low = mine.at(e) < sm.count ? fold_term<F>(a[e], b[e]) : 0.0;
+    const double high = mine.at(e + 4) < sm.count ? fold_term<F>(a[e + 4], b[e + 4]) : 0.0;
+    y[e] = fold_join<F>(low, high);
+  }
+  ctx.template fold<F>(y, sm.sums + number * sm.next_sum + mine.first / kFoldUnit);
+}
+
 // Element e of overflow slot k is overflow[(k * E + e) * threads]: `overflow` points to the column of this thread.
-template <class T, int E, bool Mixed>
-NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs][E], T* overflow, uint32_t threads,
-                      Quads quads) {
+template <class T, int E, bool Mixed, bool Folds, class Context>
+NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
+                      T (&r)[kRegs][E], T* overflow, uint32_t threads, Quads quads) {
   T acc[E];
   NOS_EACH acc[e] = T(0);
   Fetch<T> fetch(code);
@@ -205,6 +224,15 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
 #define NOS_MOVE(id)
 #define NOS_MOVE_AT(id)
 #define NOS_DRAW(id)
+// A kernel without reductions leaves, as for what is no instruction. If it went on instead, nvcc's dispatch would be
+// twice as long in all cases.
+#define NOS_FOLD(id)                                              \
+  case k1_##id: {                                                 \
+    if constexpr (Folds)                                          \
+      fold_tile<Fold::id, T, E>(ctx, sm, arg, quads, acc, r[kT]); \
+    else                                                          \
+      return;                                                     \
+  } break;
 #include "isa.def"
 #undef NOS_SLOT
 #undef NOS_SLOT_MOVE
@@ -212,6 +240,7 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
 #undef NOS_MOVE
 #undef NOS_MOVE_AT
 #undef NOS_DRAW
+#undef NOS_FOLD
 #undef NOS_ON_SLOTS
 #undef NOS_ON_SLOT
       case k1_ldc: {
@@ -293,19 +322,21 @@ NOS_HD void interpret(const Shared<T>& sm, const Decoded<T>* code, T (&r)[kRegs]
 #endif
 
 // Phase 2 runs the program over the tiles of the chunk. `overflow` points to the column of this thread.
-template <class T, int E, bool Mixed, class Context>
+template <class T, int E, bool Mixed, bool Folds, class Context>
 NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code, T* overflow) {
   const uint32_t threads = ctx.threads();
-  const int stride = static_cast<int>(4 * threads);
-  const int tile = stride * (E / 4);
-  const int warp_first = static_cast<int>(4 * (ctx.thread() & ~31u));
+  const int tile = static_cast<int>(threads) * E;
+  const int stride = Folds ? 4 * 32 : static_cast<int>(4 * threads);
+  const int warp_first = static_cast<int>((Folds ? E : 4) * (ctx.thread() & ~31u));
+  const int lane_first =
+      Folds ? warp_first + static_cast<int>(4 * (ctx.thread() & 31u)) : static_cast<int>(4 * ctx.thread());
   const int count = sm.count;
   const uint32_t reads = sm.reads, writes = sm.writes, dtypes = sm.dtypes;
   T r[kRegs][E];
   NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
   NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count;
                      begin += tile) {  // warps past the end have nothing to do
-    const Quads quads{begin + static_cast<int>(4 * ctx.thread()), stride};
+    const Quads quads{begin + lane_first, stride};
     int whole = sm.aligned && begin + tile <= count;
     opaque(whole);
     if (whole) {
@@ -318,7 +349,7 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     }
     const T factor = sm.factor;
     NOS_EACH r[1][e] *= factor;
-    interpret<T, E, Mixed>(sm, code, r, overflow, threads, quads);
+    interpret<T, E, Mixed, Folds>(ctx, sm, code, r, overflow, threads, quads);
     opaque(whole);
     Quads out = quads;
     opaque(out.first);

@@ -29,6 +29,7 @@ class Lowering {
  public:
   Lowering(const Program& program, uint32_t registers)
       : program_(program), inputs_(program.first_instr_value()), left_(Uses(program).reads), place_(count(), kNowhere) {
+    forget_what_stays();
     find_u();
     find_trees();
     for (int s = 0; s < static_cast<int>(registers); ++s)
@@ -38,8 +39,13 @@ class Lowering {
 
   DeviceCode run() {
     place_inputs();
-    for (int v = inputs_; v < program_.num_values(); ++v)
-      if (root_[static_cast<size_t>(v)]) make_root(v);
+    for (int v = inputs_; v < program_.num_values(); ++v) {
+      const Instr& i = instr(Operand{static_cast<uint16_t>(v)});
+      if (is_reduction(i.op))
+        fold(i);
+      else if (root_[static_cast<size_t>(v)])
+        make_root(v);
+    }
     store_rest();
     return std::move(out_);
   }
@@ -59,6 +65,11 @@ class Lowering {
   bool in_accumulator(Operand o) const { return !o.is_scalar() && acc_ == o.id(); }
 
   // ---- analysis -----------------------------------------------------------------------------------------------------
+  // An output that keeps its slot reads nothing. In a pass, that is most outputs.
+  void forget_what_stays() {
+    for (size_t k = 0; k < program_.outputs().size(); ++k)
+      if (keeps_its_slot(program_.outputs(), k)) --left_[at(program_.outputs()[k])];
+  }
   void find_u() {
     for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) {
       const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
@@ -247,6 +258,19 @@ class Lowering {
     emit(op);
     release(held_t);
     release(held_u);
+  }
+
+  // A reduction of a pass. It defines no value.
+  void fold(const Instr& i) {
+    if (i.op == Op::dot) {
+      const Held b = hold(i.b);
+      into_accumulator(i.a);
+      into_t(b);
+      release(b);
+    } else {
+      into_accumulator(i.a);
+    }
+    emit(i.op == Op::dot ? k1_dot : i.op == Op::sum ? k1_sum : k1_max_abs, out_.folds++);
   }
 
   // ---- products inside another instruction --------------------------------------------------------------------------

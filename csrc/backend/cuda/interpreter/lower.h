@@ -15,6 +15,7 @@ struct DeviceCode {
   uint32_t reads = 0;     // ProgramRec's masks: the register slots that are loaded before the code runs,
   uint32_t writes = 0;    // and those that are stored after it
   uint32_t overflow = 0;  // number of overflow slots in shared memory
+  uint32_t folds = 0;     // number of reductions, if it is a pass
 };
 
 // `registers` is how many register slots may hold values. Less than kRegs forces values into overflow slots (for

@@ -19,7 +19,7 @@ struct ProgramTable {
   uint32_t overflow = 0;                                   // the most overflow slots that a program has
 };
 
-// registers: see lower().
+// A null pointer stands for a program that is never run. registers: see lower().
 ProgramTable program_table(std::span<const Program* const> programs, uint32_t registers = kRegs);
 
 }  // namespace nos::cuda

@@ -3,16 +3,19 @@
 #include <stdexcept>
 #include <string>
 
+#include "fold.h"
+
 namespace nos::cuda {
 
-Shape block_shape(Kind kind, uint32_t length, uint32_t overflow, int64_t longest_chunk, size_t limit) {
+Shape block_shape(Kind kind, uint32_t length, uint32_t overflow, int64_t longest_chunk, size_t limit, bool folds) {
   const bool wide = kind == Kind::f64;
   const size_t word = wide ? 16 : 8;
-  const auto elements = static_cast<size_t>(wide ? kElements64 : kElements32);
+  const auto elements = static_cast<size_t>(folds ? kFoldElements : wide ? kElements64 : kElements32);
+  const int most_threads = folds && wide ? kMostFoldThreads64 : kMostThreads;
   const size_t code_room = (length * word + 15) / 16 * 16;
   const size_t per_thread = overflow * elements * (wide ? 8 : 4);
   int threads = 32;  // small chunks: as many warps as have elements
-  while (threads < kMostThreads && static_cast<int64_t>(threads) * static_cast<int64_t>(elements) < longest_chunk)
+  while (threads < most_threads && static_cast<int64_t>(threads) * static_cast<int64_t>(elements) < longest_chunk)
     threads *= 2;
   while (threads > 32 && code_room + per_thread * static_cast<size_t>(threads) > limit) threads /= 2;
   const size_t shared = code_room + per_thread * static_cast<size_t>(threads);

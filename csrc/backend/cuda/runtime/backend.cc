@@ -18,6 +18,8 @@
 #include "captured_step.h"
 #include "kernels.h"
 #include "launch.h"
+#include "reducing_job.h"
+#include "ring.h"
 #include "runtime.h"
 
 namespace nos {
@@ -26,9 +28,6 @@ namespace {
 
 // A compiled kernel has blocks of one size. On smaller chunks most of its threads would have nothing to do.
 constexpr int64_t kLeastCompiledChunk = 1024;  // elements
-
-// A launch that needs more dynamic shared memory than this asks for it first. Every kernel gets 48 KB without asking.
-constexpr size_t kUnaskedShared = 40 * 1024;  // bytes
 
 cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
 
@@ -42,26 +41,6 @@ std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
   for (int s = 0; s < kMaxSlots; ++s) out[static_cast<size_t>(s)] = static_cast<DType>(dtypes >> (2 * s) & 3u);
   return out;
 }
-
-// Pieces of memory that are used in turn, so that the host need not wait for the last step before it writes the next
-// one.
-class Ring {
- public:
-  Twin& next(int device, size_t bytes) {
-    if (twins_.size() < kTurns) {
-      twins_.push_back(nullptr);
-      turn_ = twins_.size() - 1;
-    }
-    std::shared_ptr<Twin>& twin = twins_[turn_++ % kTurns];
-    if (!twin || twin->bytes() < bytes) twin = take_twin(device, bytes);
-    return *twin;
-  }
-
- private:
-  static constexpr size_t kTurns = 4;
-  std::vector<std::shared_ptr<Twin>> twins_;
-  size_t turn_ = 0;
-};
 
 // A plan whose records are on a device. Each batch of its tensors is served by one launch.
 class DeviceJob final : public Job {
@@ -139,6 +118,7 @@ class DeviceJob final : public Job {
     launch.chunk_elements = batch.chunk_elements;
     launch.code_room = static_cast<uint32_t>(at.shape.code_room);
     launch.unused = 0;
+    launch.sums = nullptr;
     const size_t bytes = step_block_bytes(batch.kind, args);
     if (bytes <= kInlineBytes) {
       write_step_block(batch.kind, args, launch.inline_block);
@@ -190,6 +170,8 @@ class Cuda final : public Backend {
   }
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
     const OnDevice on(place.device);
+    if (std::ranges::any_of(programs, &Program::has_reductions))
+      return prepare_reducing(std::move(plan), programs, place);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
   }
   std::unique_ptr<nos::CapturedStep> capture(const Plan& plan, std::span<const Program* const> programs,

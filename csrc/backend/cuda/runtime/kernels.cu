@@ -1,27 +1,78 @@
 // Compiles the shared templates to the kernels of the device.
 #include "../captured/prologue.h"
 #include "../interpreter/kernel.h"
+#include "../reducing/between.h"
 #include "kernels.h"
 
 namespace nos::cuda {
 namespace {
 
+// What fold_lanes asks of the lanes of a warp.
+template <Fold F>
+struct Lanes {
+  const uint32_t lane;
+  __device__ __forceinline__ double exchange(double v, int mask) const { return __shfl_xor_sync(~0u, v, mask); }
+  __device__ __forceinline__ double choose(uint32_t mask, double a, double b) const { return lane & mask ? a : b; }
+  __device__ __forceinline__ double join(double a, double b) const { return fold_join<F>(a, b); }
+};
+
 struct DeviceContext {
   __device__ __forceinline__ uint32_t thread() const { return threadIdx.x; }
   __device__ __forceinline__ uint32_t threads() const { return blockDim.x; }
+  template <Fold F>
+  __device__ __forceinline__ void fold(const double (&y)[4], double* to) const {
+    const Lanes<F> lanes{threadIdx.x & 31u};
+    const double sum = fold_lanes(lanes, y);
+    if (lanes.lane == 0) *to = sum;
+  }
 };
 
 }  // namespace
 
-template <class T, int E, bool Mixed>
-__global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const __grid_constant__ Launch launch) {
+template <class T, int E, bool Mixed, bool Folds>
+__device__ __forceinline__ void interpret_chunk(const Launch& launch) {
   __shared__ Shared<T> shared;
   extern __shared__ __align__(16) unsigned char dynamic[];
   auto* code = reinterpret_cast<Decoded<T>*>(dynamic);
   const DeviceContext context;
-  set_up(context, launch, blockIdx.x, shared, code);
+  set_up<T, Folds>(context, launch, blockIdx.x, shared, code);
   __syncthreads();
-  run<T, E, Mixed>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
+  run<T, E, Mixed, Folds>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
+}
+
+template <class T, int E, bool Mixed>
+__global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const __grid_constant__ Launch launch) {
+  interpret_chunk<T, E, Mixed, false>(launch);
+}
+
+template <class T, bool Mixed, int Threads>
+__global__ void __launch_bounds__(Threads, kBlocksPerSm) folding_interpreter(const __grid_constant__ Launch launch) {
+  interpret_chunk<T, kFoldElements, Mixed, true>(launch);
+}
+
+__global__ void __launch_bounds__(kBeginThreads) begin(const __grid_constant__ Between a) {
+  const DeviceContext context;
+  copy_row(context, a, blockIdx.x);
+  __syncthreads();
+  read_states(context, a, blockIdx.x);
+}
+
+__global__ void __launch_bounds__(kMostFinishThreads) finish(const __grid_constant__ Between a) {
+  const DeviceContext context;
+  const uint32_t turn = a.first + blockIdx.x;
+  const int levels = levels_left(a, turn);
+  for (int level = 0; level < levels; ++level) {
+    fold_sums(context, a, turn, level);
+    __syncthreads();
+  }
+  conclude(context, a, turn);
+}
+
+__global__ void __launch_bounds__(kJoinThreads) join(const __grid_constant__ Between a) {
+  const DeviceContext context;
+  add_totals(context, a, a.first + blockIdx.x);
+  __syncthreads();
+  conclude_all(context, a, a.first + blockIdx.x);
 }
 
 __global__ void __launch_bounds__(kPrologueThreads) prologue(const __grid_constant__ Prologue a) {
@@ -36,6 +87,22 @@ __global__ void __launch_bounds__(kPrologueThreads) prologue(const __grid_consta
 }
 
 const void* prologue_kernel() { return reinterpret_cast<const void*>(&prologue); }
+
+const void* begin_kernel() { return reinterpret_cast<const void*>(&begin); }
+const void* finish_kernel() { return reinterpret_cast<const void*>(&finish); }
+const void* join_kernel() { return reinterpret_cast<const void*>(&join); }
+
+const void* folding_interpreter_of(Kind kind) {
+  switch (kind) {
+    case Kind::f32:
+      return reinterpret_cast<const void*>(&folding_interpreter<float, false, kMostThreads>);
+    case Kind::mixed:
+      return reinterpret_cast<const void*>(&folding_interpreter<float, true, kMostThreads>);
+    case Kind::f64:
+      break;
+  }
+  return reinterpret_cast<const void*>(&folding_interpreter<double, false, kMostFoldThreads64>);
+}
 
 const void* interpreter_of(Kind kind) {
   switch (kind) {

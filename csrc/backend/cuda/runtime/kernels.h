@@ -1,4 +1,5 @@
-// Owns the list of kernels in this build: the interpreter by kind, and the prologue of a captured step. The host-run
+// Owns the list of kernels in this build: the interpreter by kind, without reductions and with them, what runs between
+// the passes of programs with reductions, and the prologue of a captured step. The host-run
 // tests give their own in the place of kernels.cu.
 #pragma once
 #include "../common/kind.h"
@@ -7,6 +8,10 @@ namespace nos::cuda {
 
 // What cudaLaunchKernel takes.
 const void* interpreter_of(Kind kind);  // its argument is one Launch
-const void* prologue_kernel();          // its argument is one Prologue; a block of kPrologueThreads for each row
+const void* folding_interpreter_of(Kind kind);
+const void* begin_kernel();  // of reducing/between.h; the argument of each is one Between
+const void* finish_kernel();
+const void* join_kernel();
+const void* prologue_kernel();  // its argument is one Prologue; a block of kPrologueThreads for each row
 
 }  // namespace nos::cuda

@@ -9,6 +9,9 @@ namespace nos::cuda {
 // How many blocks run at once when every multiprocessor of a device is full.
 int blocks_at_once(int device);
 
+// A launch that needs more dynamic shared memory than this asks for it first. Every kernel gets 48 KB without asking.
+inline constexpr size_t kUnaskedShared = 40 * 1024;  // bytes
+
 // Lets a kernel have more than the 48 KB of dynamic shared memory that it gets without asking.
 void allow_shared(const void* kernel, int device);
 

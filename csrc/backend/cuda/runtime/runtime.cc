@@ -102,8 +102,6 @@ Twin::Twin(int, size_t bytes) : bytes_(bytes) {
     check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "making an event");
     check(cudaEventCreateWithFlags(&used_, cudaEventDisableTiming), "making an event");
     check(cudaMalloc(reinterpret_cast<void**>(&device_), bytes), "allocating device memory for the tables of a step");
-    check(cudaHostAlloc(reinterpret_cast<void**>(&host_), bytes, cudaHostAllocDefault),
-          "allocating pinned memory for the tables of a step");
   } catch (...) {
     free();
     throw;
@@ -119,6 +117,9 @@ void Twin::free() {
 }
 
 unsigned char* Twin::host() {
+  if (!host_)
+    check(cudaHostAlloc(reinterpret_cast<void**>(&host_), bytes_, cudaHostAllocDefault),
+          "allocating pinned memory for the tables of a step");
   check(cudaEventSynchronize(copied_), "waiting for a copy");  // an event that was never recorded counts as complete
   return host_;
 }

@@ -55,8 +55,8 @@ class BesideCapture {
   cudaStream_t stream_ = nullptr;
 };
 
-// Pinned host memory and device memory of the same size. Its uses on several streams are ordered: a stream that takes
-// over waits for the one before.
+// Device memory, and pinned host memory of the same size, which is made when it is first asked for. Its uses on several
+// streams are ordered: a stream that takes over waits for the one before.
 //
 // If an event is recorded on a stream that is being captured, the capture makes the event a part of itself, and later
 // whoever waits for that event as well. So nothing is recorded on such a stream. What was used there must have been

@@ -1,0 +1,159 @@
+"""Programs with reductions by the CUDA back-end's kernels on the host. That every back-end has the same bits is the
+conformance suite's; here the sums have those of the tree that docs/numerics.md draws, and odd programs are run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nos_ext
+from tests.backend.conformance.call import canonical
+from tests.backend.conformance.cases import EDGES
+from tests.backend.cuda import host
+
+SIZES = [1, 2, 128, 129, 255, 256, 257, 5000, 65_536, 65_537]
+ALL_SUMS = nos_ext.compile_rule(
+    """
+def f(p, g, a, b, c, d, h, i, *, lr):
+    return p, sum(g), mean(g), norm(g), rms(g), max_abs(g), dot(p, g)
+"""
+)
+
+
+def tree(terms: np.ndarray, join: np.ufunc = np.add) -> float:
+    """256 at a time: element i + 128 is added to element i, then i + 64, and at last the two that are left."""
+    while True:
+        level = np.zeros(-(-terms.size // 256) * 256)
+        level[: terms.size] = terms
+        units = level.reshape(-1, 256)
+        for half in (128, 64, 32, 16, 8, 4, 2, 1):
+            units = join(units[:, :half], units[:, half : 2 * half])
+        terms = units[:, 0]
+        if terms.size == 1:
+            return float(terms[0]) + 0.0
+
+
+def expected(p: np.ndarray, g: np.ndarray) -> list[float]:
+    p, g = p.astype(np.float64), g.astype(np.float64)
+    total, squares = tree(g), tree(g * g)
+    return [total, total / g.size, np.sqrt(squares), np.sqrt(squares / g.size), tree(abs(g), np.maximum), tree(p * g)]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("size", SIZES)
+def test_sums_have_the_bits_of_the_tree(size: int, dtype: type) -> None:
+    make = np.random.default_rng(size)
+    p, g = (make.standard_normal(size).astype(dtype) * 10.0 ** make.integers(-3, 4, size) for _ in range(2))
+    p, g = p.astype(dtype), g.astype(dtype)
+    for chunk in (0, 256, 2048):
+        states = [[np.zeros((), dtype)] for _ in range(6)]
+        host.apply(ALL_SUMS, [p.copy()], [g], states, groups=[{"lr": 0.1}], chunk=chunk)
+        assert [s[0].item() for s in states] == [float(dtype(x)) for x in expected(p, g)]
+
+
+def test_sums_of_floats_are_kept_in_double() -> None:
+    """What is left when the number that float32 has room for is subtracted."""
+    program = nos_ext.compile_rule("def f(p, g, s, d, *, lr, a=0.0, b=0.0):\n    return p, sum(g) - a, dot(p, g) - b")
+    make = np.random.default_rng(1)
+    for size in SIZES:
+        p, g = (make.standard_normal(size).astype(np.float32) for _ in range(2))
+        total, _, _, _, _, product = expected(p, g)
+        a, b = float(np.float32(total)), float(np.float32(product))
+        states = [[np.zeros((), np.float32)] for _ in range(2)]
+        host.apply(program, [p.copy()], [g], states, groups=[{"lr": 0.1, "a": a, "b": b}])
+        assert [s[0].item() for s in states] == [np.float32(total - a), np.float32(product - b)]
+
+
+@pytest.mark.parametrize("size", [300, 5000])
+def test_edge_values(size: int) -> None:
+    """Every one of them in turn among zeros that are positive or negative, as the first element, the last, or between."""
+    for value in EDGES:
+        for zero, at in ((0.0, 0), (-0.0, size - 1), (-0.0, size // 2)):
+            p, g = np.ones(size, np.float32), np.full(size, zero, np.float32)
+            g[at] = value
+            states = [[np.zeros((), np.float32)] for _ in range(6)]
+            with np.errstate(all="ignore"):
+                host.apply(ALL_SUMS, [p.copy()], [g], states, groups=[{"lr": 0.1}])
+                wanted = np.array(expected(p, g), np.float32)
+            np.testing.assert_array_equal(canonical(np.array([s[0] for s in states])), canonical(wanted))
+
+
+def test_global_sums_are_added_in_the_order_of_the_tensors() -> None:
+    """Of tensors that have a gradient, whatever their dtype."""
+    program = nos_ext.compile_rule(
+        "def f(p, g, a, b, *, lr):\n    return p, global_sum(g), global_norm(g) * 0 + global_dot(p, g)"
+    )
+    make = np.random.default_rng(2)
+    sizes = [5, 700, 0, 1, 5000, 300, 2] * 40
+    dtypes = [np.float32, np.float64, np.float16]
+    lists = [[make.standard_normal(n).astype(dtypes[i % 3]) for i, n in enumerate(sizes)] for _ in range(2)]
+    grads = [None if i % 11 == 3 else g for i, g in enumerate(lists[1])]
+    states = [[np.full((), 7, np.float64 if g.dtype == np.float64 else np.float32) for g in lists[1]] for _ in "ab"]
+    totals = np.zeros(2)
+    for p, g in zip(lists[0], grads, strict=True):
+        if g is not None and g.size:
+            totals += [expected(p, g)[0], expected(p, g)[-1]]
+    host.apply(program, lists[0], grads, states, groups=[{"lr": 0.1}])
+    for one, total in zip(states, totals, strict=True):
+        for state, g in zip(one, grads, strict=True):
+            assert state == (7 if g is None or not g.size else state.dtype.type(total))
+
+
+def test_param_groups() -> None:
+    """Tensors of one call with hyperparameters of their own, and a reduction of all of them."""
+    program = nos_ext.compile_rule("def f(p, g, k, *, lr):\n    return p - lr * g / norm(g), lr * global_norm(g)")
+    make = np.random.default_rng(3)
+    params, grads = ([make.standard_normal(n).astype(np.float32) for n in (10, 300, 257)] for _ in range(2))
+    rates, group_of = [0.5, 0.125], [0, 1, 1]
+    found = [p.copy() for p in params]
+    state = [np.zeros((), np.float32) for _ in params]
+    host.apply(program, found, grads, [state], groups=[{"lr": lr} for lr in rates], group_of=group_of)
+    square = sum(expected(p, g)[2] ** 2 for p, g in zip(params, grads, strict=True))
+    for i, group in enumerate(group_of):
+        p = [params[i].copy()]
+        nos_ext.apply_rule(program, p, [grads[i]], [[np.zeros((), np.float32)]], lr=rates[group])
+        np.testing.assert_array_equal(found[i], p[0])
+        np.testing.assert_allclose(state[i], rates[group] * np.sqrt(square), rtol=1e-6)
+
+
+def test_a_state_that_becomes_a_number_of_the_step() -> None:
+    """Nothing is reduced for it any more, and yet it is one number per tensor."""
+    code = bytearray(nos_ext.compile_rule("def f(p, g, k, *, lr):\n    return p - lr * g * k, norm(g)").bytecode)
+    code[-2:] = (0x8000 | 2).to_bytes(2, "little")  # the state's new value: lr
+    program = nos_ext.Program.from_bytes(bytes(code))
+    p, g, k = np.ones(300, np.float32), np.full(300, 2, np.float32), np.full((), 3, np.float32)
+    host.apply(program, [p], [g], [[k]], groups=[{"lr": 0.5}])
+    assert k == 0.5
+    assert p.tolist() == [1 - 0.5 * 2 * 3] * 300
+
+
+def test_values_beyond_the_registers() -> None:
+    """Overflow slots of the kernel that has reductions, in blocks of every size that the device has room for."""
+    lines = [f"    a{k} = exp(g * {0.01 * k}) + p" for k in range(40)]
+    total = " + ".join(f"a{k} * a{39 - k}" for k in range(40))
+    norms = " + ".join(f"norm(a{k})" for k in range(40))
+    program = nos_ext.compile_rule(
+        "def f(p, g, *, lr):\n" + "\n".join(lines) + f"\n    return p - lr * ({total}) / ({norms})"
+    )
+    make = np.random.default_rng(6)
+    for dtype in (np.float32, np.float64):
+        p, g = (make.standard_normal(5000).astype(dtype) for _ in range(2))
+        wanted = p.copy()
+        nos_ext.apply_rule(program, [wanted], [g], [], lr=1e-3)
+        for limit in (host.SHARED_LIMIT, 90_000):
+            found = p.copy()
+            host.apply(program, [found], [g], [], groups=[{"lr": 1e-3}], shared_limit=limit)
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_captured_steps_refuse_reductions() -> None:
+    plain, reducing = nos_ext.compile_rule("g"), nos_ext.compile_rule("g / norm(g)")
+    refusal = "rule 'rule' has reductions, which do not run in a captured step yet; take its steps outside"
+    for program, captured in (
+        (reducing, host.Captured(1)),
+        (plain, host.Captured(0, reducing, 0, {"lr": 0.1}, 1)),
+    ):
+        p = np.ones(5, np.float32)
+        with pytest.raises(ValueError, match=refusal):
+            host.apply(program, [p], [p.copy()], [], groups=[{"lr": 0.1}], captured=captured)
+        assert p.tolist() == [1] * 5
