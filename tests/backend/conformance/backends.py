@@ -24,7 +24,7 @@ import numpy as np
 import nos_ext
 from nos_ext import _C
 
-from .call import BF16, Call, Lists, Memory
+from .call import BF16, Call, Memory
 from .cases import GROUPS
 
 ROOT = Path(__file__).resolve().parents[3]

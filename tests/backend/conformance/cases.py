@@ -169,8 +169,8 @@ def library_rules() -> Iterator[Call]:
     make = np.random.default_rng(4)
     for source, dtype in itertools.product(library.rules(), (F32, F64, BF16, F16)):
         program = nos_ext.compile_rule(source)
-        states = [F64 if dtype == F64 else F32] * len(program.state_names)
-        yield Call([program], lists_of(make, [1029, 3], [dtype, dtype, *states], positive), total_steps=100.0)
+        dtypes = (dtype, dtype, F64 if dtype == F64 else F32)
+        yield Call([program], reducing_lists(make, program, [1029, 3], [dtypes] * 2), total_steps=100.0)
 
 
 def random_programs() -> Iterator[Call]:
@@ -217,7 +217,7 @@ def lamb(p, g, m, v, *, lr, b1=0.9, b2=0.999, wd=0.01):
 def f(p, g, a, k, b, c, d, l, h, *, lr):
     k = 0.5 * k + rms(a * g)
     l = l + max_abs(p - d)
-    return p - lr * tanh(g / (k + l)), b + g, k, c - g, d * 0.5, a, l, h + dot(h, g) / (1 + square(k))
+    return p - lr * tanh(g / (k + l)), b + g, k, c - g, d * 0.5, a, l, h + g * dot(h, g) / (1 + square(k))
 """,
     # every reduction, two of them of the same tensors
     "def f(p, g, k, *, lr):\n    s = sum(g) + mean(g) + norm(g) + rms(g) + max_abs(g) + dot(g, g) + dot(p, g) + sum(p * g)\n"
