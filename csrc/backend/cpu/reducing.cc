@@ -70,8 +70,8 @@ struct Unit {
   bool shared;      // whether several threads work on it at a time
 };
 
-// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor scalar,
-// or what is done with p and g alone.
+// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor
+// scalar, or what is done with p and g alone.
 using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
 
 double load(DType dtype, const void* data, uint32_t slice) {
@@ -228,6 +228,8 @@ class Reducing final : public Job {
   const NativeCodes& native_codes(bool scaled) {
     NativeCodes& out = native_[scaled];
     std::call_once(out.once, [&] {
+      out.of_step.clear();  // what an attempt has left that ran out of memory
+      out.first.clear();
       for (const Unit& u : units_) {
         const PlannedTensor& t = plan.tensors[u.tensor];
         out.first.push_back(out.of_step.size());
