@@ -28,6 +28,14 @@ bool ReadyJob::is_long() const {
   return entry_->job->busy() > kReleaseGil + kOwnTensor * static_cast<int64_t>(entry_->snapshot.tensors.size());
 }
 
+void ReadyJob::check_takes_rows_apart(const Program& program) const {
+  if (!entry_->backend->takes_rows_apart())
+    throw TensorError("rule '" + program.name() +
+                      "' has reductions over all parameters, but parameters that have a gradient have taken different "
+                      "numbers of steps, or differ in maximize, seed, total_steps or stochastic_rounding; here they "
+                      "have to agree: give all of them a gradient in every step, and the same flags");
+}
+
 void ReadyJob::run(const StepArgs& args, TensorLists& lists) const {
   Job& job = *entry_->job;
   if (!is_long()) return job.run(args, programs_, place_);

@@ -50,6 +50,8 @@ class PlanCache {
 
     // Whether run() releases the GIL.
     bool is_long() const;
+    // Throws TensorError where the back-end cannot take StepArgs::of_rows.
+    void check_takes_rows_apart(const Program& program) const;
     // The tensors must still be like this when the job runs.
     const Snapshot& tensors() const { return entry_->snapshot; }
     // Runs the job. Where it pays, it releases the GIL and owns the tensors' memory meanwhile. Throws before the first

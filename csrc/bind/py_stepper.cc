@@ -1,5 +1,7 @@
 // Binds Stepper, which holds what an optimizer of nos_ext.optim keeps between steps. In the steady state a step is one
 // call. It sees that nothing has been replaced, collects the gradients, and runs the engine once for all param groups.
+// Parts of different step numbers get an engine call each, but all in one where the rule has reductions over all
+// parameters.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -23,15 +25,29 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-// The parameters that go into one engine call: those with the same step number and flags.
+// Parameters with the same step number and flags.
 struct Part {
   std::vector<uint32_t> members;
   uint64_t step;  // number of steps taken so far
   double total_steps;
   bool maximize, stochastic_rounding;
-  std::vector<uint64_t> seeds;  // one for each group, all equal
+  uint64_t seed;
+};
+
+// The parts from `first` to before `end`, which go into one engine call. There is a row of scalars for each part and
+// group.
+struct EngineCall {
+  size_t first, end;
   std::vector<size_t> row_sizes;
+  std::vector<uint64_t> seeds;
+  std::vector<uint32_t> row_of;  // of each parameter
   PlanCache plans;
+  bool is_joint() const { return end - first > 1; }
+};
+
+struct Division {
+  std::vector<Part> parts;
+  std::deque<EngineCall> calls;
 };
 
 class Stepper {
@@ -62,15 +78,14 @@ class Stepper {
     rows_.assign(watch_.num_groups() * width(), NAN);
     reread_.clear();
     take(watch_.values(), read);
-    parts_ = std::make_shared<std::deque<Part>>();
+    division_ = std::make_shared<Division>();
     for (const py::handle part : parts) {
       const auto t = py::reinterpret_borrow<py::tuple>(part);
-      Part& to = parts_->emplace_back();
+      Part& to = division_->parts.emplace_back();
       to.members = t[0].cast<std::vector<uint32_t>>();
       to.step = t[1].cast<uint64_t>();
       to.maximize = t[2].cast<bool>();
-      to.seeds.assign(watch_.num_groups(), t[3].cast<uint64_t>());
-      to.row_sizes.assign(watch_.num_groups(), static_cast<size_t>(program_.num_scalars()));
+      to.seed = t[3].cast<uint64_t>();
       to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
       to.stochastic_rounding = t[5].cast<bool>();
       if (program_.uses_total_steps() && std::isnan(to.total_steps))
@@ -78,6 +93,7 @@ class Stepper {
                                     "' reads T: pass the length of the training in steps");
       for (const uint32_t i : to.members) present_.at(i) = true;
     }
+    divide_into_calls();
   }
 
   Change step(const py::object& groups, const py::object& state, const py::object& read, py::object scale,
@@ -107,6 +123,9 @@ class Stepper {
     return out;
   }
 
+  // The global norm of the gradients in the last step, if the rule computes it; NaN before the first step.
+  double gradient_norm() const { return gradient_norm_; }
+
   int traverse(visitproc visit, void* arg) const {
     for (const py::object* one : std::initializer_list<const py::object*>{&tensors_, &states_, &steps_})
       Py_VISIT(one->ptr());
@@ -121,6 +140,24 @@ class Stepper {
   }
 
  private:
+  // One call for each part, or one for all of them where the rule has reductions over all parameters.
+  void divide_into_calls() {
+    const std::vector<Part>& parts = division_->parts;
+    const size_t step = program_.has_global_reductions() ? parts.size() : 1;
+    const size_t groups = watch_.num_groups();
+    for (size_t first = 0; first < parts.size(); first += step) {
+      EngineCall& call = division_->calls.emplace_back();
+      call.first = first;
+      call.end = first + step;
+      call.row_sizes.assign(groups * step, static_cast<size_t>(program_.num_scalars()));
+      call.row_of = watch_.group_of();
+      for (size_t k = first; k < call.end; ++k) {
+        call.seeds.insert(call.seeds.end(), groups, parts[k].seed);
+        for (const uint32_t i : parts[k].members) call.row_of[i] += static_cast<uint32_t>((k - first) * groups);
+      }
+    }
+  }
+
   size_t width() const { return program_.hypers().size(); }
 
   bool same_counts() const {
@@ -131,7 +168,7 @@ class Stepper {
 
   // Whether some parameter has taken the last step that has a number: random draws are keyed by 32 bits of it.
   bool at_the_end() const {
-    return std::any_of(parts_->begin(), parts_->end(), [](const Part& part) { return part.step >= UINT32_MAX; });
+    return std::ranges::any_of(division_->parts, [](const Part& part) { return part.step >= UINT32_MAX; });
   }
 
   bool same_presence(PyObject* grads) const {
@@ -163,36 +200,31 @@ class Stepper {
     }
   }
 
-  // Makes everything for all parts before the first one runs, so that an error changes nothing. Python code runs only
+  // What an engine call gets in one step.
+  struct Ready {
+    CallTensors tensors;
+    std::optional<ReadyJob> job;
+    std::vector<double> scalars;
+    std::vector<const double*> rows;
+    std::vector<RowArgs> of_rows;  // of joint calls
+    py::object grads;
+  };
+
+  // Makes everything for all calls before the first one runs, so that an error changes nothing. Python code runs only
   // before the tensors are read, since it may change what they are.
   void run(py::object grads, py::object scale) {
-    struct Ready {
-      CallTensors tensors;
-      std::optional<ReadyJob> job;
-      std::vector<double> scalars;
-      std::vector<const double*> rows;
-      py::object grads;
-    };
     const double grad_scale = read_grad_scale(scale.ptr());
     const Program* programs[] = {&program_};
     std::deque<Ready> ready;
-    // A function of the step, or another thread while the engine runs, may call divide() and replace parts_.
-    const std::shared_ptr<std::deque<Part>> kept = parts_;
-    std::deque<Part>& parts = *kept;
-    for (const Part& part : parts) {
+    // A function of the step, or another thread while the engine runs, may call divide() and replace division_.
+    const std::shared_ptr<Division> kept = division_;
+    std::deque<EngineCall>& calls = kept->calls;
+    for (const EngineCall& call : calls) {
       Ready& r = ready.emplace_back();
-      r.grads = parts.size() == 1 ? grads : only(part.members, grads.ptr());
-      reread(part.step);
-      const auto size = static_cast<size_t>(program_.num_scalars());
-      r.scalars.resize(size * watch_.num_groups());
-      for (size_t g = 0; g < watch_.num_groups(); ++g) {
-        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
-                              {&r.scalars[g * size], size});
-        r.rows.push_back(&r.scalars[g * size]);
-      }
+      r.grads = calls.size() == 1 ? grads : only(kept->parts[call.first].members, grads.ptr());
+      evaluate(*kept, call, grad_scale, r);
     }
-    for (size_t k = 0; k < parts.size(); ++k) {
-      Ready& r = ready[k];
+    for (Ready& r : ready) {
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
@@ -200,30 +232,62 @@ class Stepper {
       r.tensors->settle();
     }
     bool releases_gil = false;
-    for (size_t k = 0; k < parts.size(); ++k) {
+    for (size_t k = 0; k < calls.size(); ++k) {
       Ready& r = ready[k];
-      r.job.emplace(parts[k].plans.get(*r.tensors, programs, {0, 0, watch_.group_of()}));
+      r.job.emplace(calls[k].plans.get(*r.tensors, programs, {0, 0, calls[k].row_of}));
+      if (calls[k].is_joint()) r.job->check_takes_rows_apart(program_);
       releases_gil |= r.job->is_long();
     }
-    if (parts.size() > 1)  // making a job may have run Python code
+    if (calls.size() > 1)  // making a job may have run Python code
       for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
-    if (releases_gil)  // while one part runs, the tensors of the others may change
+    if (releases_gil)  // while one call runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
-    for (size_t k = 0; k < parts.size(); ++k) {
-      Part& part = parts[k];
+    double norm = 0;
+    for (size_t k = 0; k < calls.size(); ++k) {
+      EngineCall& call = calls[k];
       Ready& r = ready[k];
+      const RowArgs first = row_args(kept->parts[call.first], grad_scale);
       const StepArgs args{r.rows.data(),
-                          part.row_sizes.data(),
+                          call.row_sizes.data(),
                           r.rows.size(),
-                          part.seeds.data(),
-                          static_cast<uint32_t>(part.step + 1),
-                          gradient_factor(part.maximize ? -1 : 1, grad_scale),
-                          part.stochastic_rounding};
+                          call.seeds.data(),
+                          first.step,
+                          first.factor,
+                          first.stochastic_rounding,
+                          call.is_joint() ? r.of_rows.data() : nullptr,
+                          &norm};
       r.job->run(args, *r.tensors);
-      part.step += 1;
-      for (const uint32_t i : part.members) known_counts_[i] = counts_[i] += 1;
+      for (size_t p = call.first; p < call.end; ++p) {
+        kept->parts[p].step += 1;
+        for (const uint32_t i : kept->parts[p].members) known_counts_[i] = counts_[i] += 1;
+      }
     }
+    gradient_norm_ = norm;
     for (const Ready& r : ready) r.tensors->mark_modified();
+  }
+
+  static RowArgs row_args(const Part& part, double grad_scale) {
+    return {static_cast<uint32_t>(part.step + 1), gradient_factor(part.maximize ? -1 : 1, grad_scale),
+            part.stochastic_rounding};
+  }
+
+  // Evaluates the scalars of a call. Functions of the step are Python code.
+  void evaluate(const Division& division, const EngineCall& call, double grad_scale, Ready& r) {
+    const auto size = static_cast<size_t>(program_.num_scalars());
+    const size_t groups = watch_.num_groups();
+    r.scalars.resize(size * call.row_sizes.size());
+    r.rows.reserve(call.row_sizes.size());
+    for (size_t k = call.first; k < call.end; ++k) {
+      const Part& part = division.parts[k];
+      reread(part.step);
+      for (size_t g = 0; g < groups; ++g) {
+        double* const row = &r.scalars[r.rows.size() * size];
+        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
+                              {row, size});
+        r.rows.push_back(row);
+      }
+      if (call.is_joint()) r.of_rows.insert(r.of_rows.end(), groups, row_args(part, grad_scale));
+    }
   }
 
   static py::list only(const std::vector<uint32_t>& members, PyObject* grads) {
@@ -245,8 +309,9 @@ class Stepper {
   std::vector<bool> present_;  // of each parameter: whether it had a gradient
   std::vector<double> rows_;   // the hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
+  double gradient_norm_ = NAN;
   std::vector<std::string> labels_;  // what messages call the lists of states
-  std::shared_ptr<std::deque<Part>> parts_ = std::make_shared<std::deque<Part>>();
+  std::shared_ptr<Division> division_ = std::make_shared<Division>();
 };
 
 // A function in a param group may refer to the optimizer, so the garbage collector has to see what a Stepper holds.
@@ -275,6 +340,7 @@ void bind_stepper(py::module_& m) {
       py::arg("steps"), py::arg("counts"));
   stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"))
       .def("gradients", &Stepper::gradients)
+      .def_property_readonly("gradient_norm", &Stepper::gradient_norm)
       .def(
           "step",
           [](Stepper& self, const py::object& groups, const py::object& state, const py::object& read, py::object scale,

@@ -128,6 +128,7 @@ void Program::count() {
   num_values_ = first_instr_value() + static_cast<int>(code_.size());
   for (const Instr& i : code_) {
     uses_random_ |= info(i.op).domain == Domain::random;
+    has_globals_ |= info(i.op).domain == Domain::global;
     cost_ += info(i.op).cost;
   }
   if (!has_reductions_) return;

@@ -79,6 +79,8 @@ class Program {
   bool is_per_tensor(int state) const { return per_tensor_[static_cast<size_t>(state)]; }
   // Whether there are tensor scalars. Back-ends run the passes of such a program (passes.h) and never the program.
   bool has_reductions() const { return has_reductions_; }
+  // Whether some of them are over all tensors of a call, so that these cannot be divided into several calls.
+  bool has_global_reductions() const { return has_globals_; }
 
   int num_states() const { return static_cast<int>(states_.size()); }
   // Without reductions, one per instruction comes after the inputs.
@@ -123,7 +125,7 @@ class Program {
   std::vector<Operand> outputs_;
   std::vector<uint8_t> bytes_;
   int num_values_ = 0, num_tensor_scalars_ = 0;
-  bool uses_total_ = false, uses_random_ = false, has_reductions_ = false;
+  bool uses_total_ = false, uses_random_ = false, has_reductions_ = false, has_globals_ = false;
   int cost_ = 0;
 };
 

@@ -19,6 +19,10 @@ def averaged(p, g, m, k, *, lr, beta=0.9):
     m = beta * m + g
     return p - lr * m / (k / (1 - beta ** t) + 0.01), m, k
 """
+CLIPPED = """
+def clipped(p, g, *, lr, most=0.5):
+    return p - lr * g * min(1, most / (global_norm(g) + 1e-6))
+"""
 
 
 def optimizer_of(dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], RuleOptimizer]:
@@ -81,3 +85,28 @@ def test_a_state_of_another_shape_is_refused() -> None:
     saved["state"][1]["k"] = torch.zeros(5)
     with pytest.raises(ValueError, match=r"parameter 1: k has shape \(5,\), but the rule keeps one number per tensor"):
         optimizer.load_state_dict(saved)
+
+
+def test_global_reductions_are_over_all_parameters() -> None:
+    """Also over those with other numbers of steps, another sign of the gradient, or half precision."""
+    params = [*parameters((4, 3), (5,)), *parameters((7,), dtype=torch.bfloat16, seed=3)]
+    groups: list[dict[str, Any]] = [
+        {"params": params[:1]},
+        {"params": params[1:2], "maximize": True, "lr": 0.2},
+        {"params": params[2:], "seed": 1},
+    ]
+    optimizer = RuleOptimizer(groups, CLIPPED, lr=0.1)
+    for i in range(4):
+        set_grads(params, seed=i)
+        if i in (0, 2):
+            params[i // 2].grad = None
+        grads = {p: p.grad.double() for p in params if p.grad is not None}
+        norm = torch.stack([g.norm() for g in grads.values()]).norm()
+        rates = dict(zip(params, (0.1, -0.2, 0.1), strict=True))
+        expected = {
+            p: p.detach().double() - rates[p] * g * (0.5 / (norm + 1e-6)).clamp(max=1) for p, g in grads.items()
+        }
+        optimizer.step()
+        for p in grads:
+            eps = torch.finfo(p.dtype).eps
+            torch.testing.assert_close(p.detach().double(), expected[p], rtol=2 * eps, atol=2 * eps)

@@ -260,6 +260,7 @@ namespace {
 class Cpu final : public Backend {
  public:
   bool has_streams() const override { return false; }
+  bool takes_rows_apart() const override { return true; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
     if (std::ranges::any_of(programs, &Program::has_reductions))

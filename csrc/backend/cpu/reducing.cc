@@ -73,6 +73,7 @@ struct Unit {
 // What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor
 // scalar, or what is done with p and g alone.
 using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
+constexpr GlobalKey kGradientNorm{0, nullptr, static_cast<int>(Op::global_norm), bytecode::kG, bytecode::kG};
 
 double load(DType dtype, const void* data, uint32_t slice) {
   switch (dtype) {
@@ -144,7 +145,9 @@ class Reducing final : public Job {
   }
   void move(const Place&) override {}  // nothing to do: a run reads the addresses in the plan
   int64_t busy() const override { return static_cast<int64_t>(work_); }
-  void get_ready(const StepArgs& args) override { native_codes(is_scaled(args)); }
+  void get_ready(const StepArgs& args) override {
+    for (const Unit& u : units_) native_codes(is_scaled(args_of(args, u)));
+  }
   void run(const StepArgs& args, std::span<const Program* const>, const Place&) override {
     if (units_.empty()) return;
     const FloatEnvironment environment;
@@ -165,6 +168,16 @@ class Reducing final : public Job {
     return kept(p);
   }
   static bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+  // The arguments for the tensor of one unit.
+  StepArgs args_of(const StepArgs& args, const Unit& u) const {
+    StepArgs out = args;
+    if (!args.of_rows) return out;
+    const RowArgs& row = args.of_rows[plan.tensors[u.tensor].row + u.slice];
+    out.step = row.step;
+    out.factor = row.factor;
+    out.stochastic_rounding = row.stochastic_rounding;
+    return out;
+  }
   static bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
 
   // Whether states that early passes write can be read back as they were computed.
@@ -206,6 +219,7 @@ class Reducing final : public Job {
       }
     }
     num_totals_ = totals.size();
+    if (const auto norm = totals.find(kGradientNorm); norm != totals.end()) gradient_norm_ = norm->second;
   }
 
   static GlobalKey key_of(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced) {
@@ -254,7 +268,7 @@ class Reducing final : public Job {
   // One run: the arguments and the memory that all threads share.
   struct Run {
     const StepArgs& args;
-    const NativeCodes& native;
+    std::array<const NativeCodes*, 2> native;  // without and with a factor; null where no unit needs it
     std::vector<double> uniforms;
     std::vector<double> folds;   // of a shared unit
     std::vector<double> parts;   // of global reductions: what each unit has added up
@@ -266,18 +280,24 @@ class Reducing final : public Job {
     float* row;
     double* folds;
   };
-  size_t memory_bytes(const Run& run) const {
-    return (std::max(interpreter_bytes_, run.native.bytes) + kLine - 1) / kLine * kLine + row_bytes_ +
-           to_line<double>(own_folds_);
+  size_t block_bytes(const Run& run) const {
+    size_t bytes = interpreter_bytes_;
+    for (const NativeCodes* n : run.native) bytes = std::max(bytes, n ? n->bytes : 0);
+    return (bytes + kLine - 1) / kLine * kLine;
   }
+  size_t memory_bytes(const Run& run) const { return block_bytes(run) + row_bytes_ + to_line<double>(own_folds_); }
   Memory parts(char* memory, const Run& run) const {
-    const size_t blocks = (std::max(interpreter_bytes_, run.native.bytes) + kLine - 1) / kLine * kLine;
+    const size_t blocks = block_bytes(run);
     return {memory, reinterpret_cast<float*>(memory + blocks), reinterpret_cast<double*>(memory + blocks + row_bytes_)};
   }
 
   // Everything that can fail comes first; nothing is written before the first pass.
   NOS_NOINLINE void run_here(const StepArgs& args) {
-    Run run{args, native_codes(is_scaled(args)), {}, {}, {}, {}};
+    Run run{args, {}, {}, {}, {}, {}};
+    for (const Unit& u : units_) {
+      const bool scaled = is_scaled(args_of(args, u));
+      if (!run.native[scaled]) run.native[scaled] = &native_codes(scaled);
+    }
     run.uniforms.resize(num_uniforms_);
     run.folds.resize(shared_folds_);
     run.parts.resize(total_of_part_.size());
@@ -370,11 +390,13 @@ class Reducing final : public Job {
     const Unit& u = units_[unit];
     const PlannedTensor& t = plan.tensors[u.tensor];
     const Code::Step& step = codes_[u.code].steps[k];
-    const native::NativeCode* native = run.native.of_step[run.native.first[unit] + k];
-    if (native && run.args.stochastic_rounding && has_half_outputs(*step.code, t)) native = nullptr;
+    const StepArgs args = args_of(run.args, u);
+    const NativeCodes& codes = *run.native[is_scaled(args)];
+    const native::NativeCode* native = codes.of_step[codes.first[unit] + k];
+    if (native && args.stochastic_rounding && has_half_outputs(*step.code, t)) native = nullptr;
     const double* from = uniforms(run, u);
     if (native)
-      step.native->fill_row(from, static_cast<float>(run.args.factor), row);
+      step.native->fill_row(from, static_cast<float>(args.factor), row);
     else
       for (int i = 0; i < codes_[u.code].num_uniforms; ++i) row[i] = static_cast<float>(from[i]);
     return native;
@@ -385,13 +407,14 @@ class Reducing final : public Job {
     const PlannedTensor& t = plan.tensors[u.tensor];
     const Lowered& code = *codes_[u.code].steps[k].code;
     const uint64_t seed = run.args.seeds[t.row + u.slice];
+    const StepArgs args = args_of(run.args, u);
     const FoldTarget target{folds, fold_count(t.numel)};
     if (native)
-      native::run(*native, t, chunk, row, {seed, 0, run.args.step, t.index, 0}, block_, memory, target);
+      native::run(*native, t, chunk, row, {seed, 0, args.step, t.index, 0}, block_, memory, target);
     else if (is_wide(t))
-      BlockRunner<double>(code, t, uniforms(run, u), run.args, seed, block_, memory).run(chunk, target);
+      BlockRunner<double>(code, t, uniforms(run, u), args, seed, block_, memory).run(chunk, target);
     else
-      BlockRunner<float>(code, t, row, run.args, seed, block_, memory).run(chunk, target);
+      BlockRunner<float>(code, t, row, args, seed, block_, memory).run(chunk, target);
   }
 
   void end_step(Run& run, uint32_t unit, size_t k, double* folds) const {
@@ -446,6 +469,8 @@ class Reducing final : public Job {
           ++part;
         }
     });
+    if (run.args.gradient_norm && phase == 0 && gradient_norm_ != kNone)
+      *run.args.gradient_norm = finished(Op::global_norm, run.totals[gradient_norm_], 0);
     each([&](const Unit& u, const Code& code, size_t k, size_t part) {
       const Pass& pass = *code.steps[k].pass;
       double* const out = uniforms(run, u);
@@ -461,6 +486,8 @@ class Reducing final : public Job {
   std::vector<Code> codes_;
   std::vector<Unit> units_;
   std::vector<size_t> total_of_part_;  // of each unit's part of a global reduction: which total it belongs to
+  static constexpr size_t kNone = ~size_t{0};
+  size_t gradient_norm_ = kNone;  // which of the totals is the global norm of the gradients
   size_t num_uniforms_ = 0, num_totals_ = 0, shared_folds_ = 0, own_folds_ = 0;
   size_t interpreter_bytes_ = 0, row_bytes_ = 0;
   ptrdiff_t phases_ = 1;
