@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "../backend/backend.h"
+#include "../program/passes.h"
 #include "arguments.h"
 #include "bind.h"
 #include "instances.h"
@@ -32,7 +33,7 @@ class PyCapturedStep {
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
-    Plan plan = make_plan(tensors_.lists(), tensor_index, slices);
+    Plan plan = make_plan(tensors_.lists(), tensor_index, slices, number_slots(list));
     if (!population)
       for (PlannedTensor& t : plan.tensors) t.row = group_of.at(t.index - tensor_index);
     if (plan.tensors.empty())

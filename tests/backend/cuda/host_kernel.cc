@@ -183,8 +183,11 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
       const size_t hypers = call.pointers[s->population ? static_cast<size_t>(r) : 0]->hypers().size();
       copy({image.set_row(static_cast<uint32_t>(r), s->seeds[r], s->total_steps, {s->hypers + 64 * r, hypers})});
     }
+    std::optional<cuda::ReducingImage> passes;
+    if (image.has_passes()) passes.emplace(call.plan, call.pointers, kBlocksAtOnce, s->shared_limit, s->chunk);
     const auto run = [&](int steps) {
-      for (int i = 0; i < steps; ++i) cuda::host_run(image, s->shared_limit, {threads, backwards});
+      for (int i = 0; i < steps; ++i)
+        cuda::host_run(image, passes ? &*passes : nullptr, s->shared_limit, {threads, backwards});
     };
     run(before);
     if (!later) return;
