@@ -1,5 +1,5 @@
 """Programs with reductions by the CUDA back-end's kernels on the host. That every back-end has the same bits is the
-conformance suite's; here the sums have those of the tree that docs/numerics.md draws, and odd programs are run."""
+conformance suite's; here the sums have those of the tree of csrc/backend/cuda/interpreter/fold.h, and odd programs and captured steps are run."""
 
 from __future__ import annotations
 
