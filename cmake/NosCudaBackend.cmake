@@ -9,7 +9,8 @@ add_library(nos_cuda STATIC
   csrc/backend/cuda/interpreter/lower.cc csrc/backend/cuda/interpreter/program_table.cc
   csrc/backend/cuda/interpreter/shape.cc csrc/backend/cuda/captured/image.cc csrc/backend/cuda/reducing/image.cc
   csrc/backend/cuda/jit/jit.cc
-  csrc/backend/cuda/runtime/runtime.cc csrc/backend/cuda/runtime/launch.cc csrc/backend/cuda/runtime/backend.cc csrc/backend/cuda/runtime/reducing_job.cc
+  csrc/backend/cuda/runtime/runtime.cc csrc/backend/cuda/runtime/launch.cc csrc/backend/cuda/runtime/backend.cc csrc/backend/cuda/runtime/device_passes.cc
+  csrc/backend/cuda/runtime/reducing_job.cc
   csrc/backend/cuda/runtime/captured_step.cc csrc/backend/cuda/runtime/facts.cc csrc/backend/cuda/runtime/kernels.cu)
 target_link_libraries(nos_cuda PUBLIC nos_engine CUDA::cudart_static)
 target_compile_definitions(nos_cuda PRIVATE NOS_CUDA_TOOLKIT="${CMAKE_CUDA_COMPILER_VERSION}"

@@ -28,7 +28,8 @@ class CapturedStep:
         >>> step.load(another_rule, step=1)   # another rule, from its first step
 
     A step is two kernels: a prologue counts the step up and evaluates the rule's scalar code in double, then one launch
-    updates all tensors. Everything is ordered by the current stream: replay, `set` and `load` on the same one.
+    updates all tensors. A rule with reductions takes a few more, and then `load` refuses another rule, as it may need
+    other launches. Everything is ordered by the current stream: replay, `set` and `load` on the same one.
 
     Args:
         rule: a `Program`, what `compile_rule` takes, or a list of K of these: a population, where program k updates
@@ -129,7 +130,8 @@ class CapturedStep:
     ) -> None:
         """Puts another rule in the place of rule `index`. Graphs that were captured run it from their next replay on.
 
-        lr stays unless given; the other hyperparameters take the new rule's defaults. The states are left as they are:
+        Neither the rules of the step nor the other rule may have reductions. lr stays unless given; the other
+        hyperparameters take the new rule's defaults. The states are left as they are:
         fill them with zeros for a fresh start.
         """
         if not 0 <= index < len(self._programs):

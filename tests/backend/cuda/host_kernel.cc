@@ -61,6 +61,10 @@ struct Call {
   Plan plan;
 
   bool has_reductions() const { return std::ranges::any_of(pointers, &Program::has_reductions); }
+  cuda::ReducingImage passes(const Step* s) const {
+    const int64_t chunk = (s->chunk + cuda::kFoldUnit - 1) / cuda::kFoldUnit * cuda::kFoldUnit;  // whole units
+    return {plan, pointers, kBlocksAtOnce, s->shared_limit, chunk, s->registers};
+  }
   static int64_t slices_of(const Step* s) { return s->population ? s->population : 1; }
 
   explicit Call(const Step* s) : programs(parse(s->num_programs, s->program_bytes, s->program_sizes)) {
@@ -119,8 +123,7 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
     cuda::ProgramTable table;
     std::optional<cuda::ReducingImage> reducing;
     if (call.has_reductions()) {
-      reducing.emplace(call.plan, call.pointers, kBlocksAtOnce, s->shared_limit,
-                       (s->chunk + cuda::kFoldUnit - 1) / cuda::kFoldUnit * cuda::kFoldUnit, s->registers);
+      reducing.emplace(call.passes(s));
       for (const auto& pass : reducing->passes())
         for (const auto& sweep : pass.sweeps) *blocks += sweep.chunks.size();
     } else {
@@ -183,8 +186,11 @@ const char* nos_host_captured(const Step* s, int before, const uint8_t* later, s
       const size_t hypers = call.pointers[s->population ? static_cast<size_t>(r) : 0]->hypers().size();
       copy({image.set_row(static_cast<uint32_t>(r), s->seeds[r], s->total_steps, {s->hypers + 64 * r, hypers})});
     }
+    std::optional<cuda::ReducingImage> passes;
+    if (image.has_passes()) passes.emplace(call.passes(s));
     const auto run = [&](int steps) {
-      for (int i = 0; i < steps; ++i) cuda::host_run(image, s->shared_limit, {threads, backwards});
+      for (int i = 0; i < steps; ++i)
+        cuda::host_run(image, passes ? &*passes : nullptr, s->shared_limit, {threads, backwards});
     };
     run(before);
     if (!later) return;

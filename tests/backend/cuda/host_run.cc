@@ -129,19 +129,23 @@ void host_between(Stage stage, const Between& a, size_t blocks, int threads) {
 }
 
 void host_run(const ReducingImage& image, const StepArgs& args) {
-  std::vector<std::max_align_t> parts[4];
+  std::vector<double> given(step_block_bytes(Kind::f64, args) / sizeof(double));
+  write_step_block(Kind::f64, args, reinterpret_cast<unsigned char*>(given.data()));
+  host_run(image, reinterpret_cast<const unsigned char*>(given.data()), args.num_rows);
+}
+
+void host_run(const ReducingImage& image, const unsigned char* given, size_t rows) {
+  std::vector<std::max_align_t> parts[3];
   const auto memory = [&](size_t k, size_t bytes) {
     parts[k].resize(bytes / sizeof(std::max_align_t) + 1);
     auto* begin = reinterpret_cast<unsigned char*>(parts[k].data());
     std::memset(begin, 0xff, bytes);  // memory that is read before it is written shows
     return begin;
   };
-  unsigned char* const given = memory(3, step_block_bytes(Kind::f64, args));
   const ReducingImage::Memory at{memory(0, image.fixed_bytes()), memory(1, image.tensor_bytes()),
-                                 memory(2, image.scratch_bytes()), given, static_cast<uint32_t>(args.num_rows)};
+                                 memory(2, image.scratch_bytes()), given, static_cast<uint32_t>(rows)};
   image.write_fixed(at.fixed);
   image.write_tensors(at.tensors);
-  write_step_block(Kind::f64, args, given);
   host_between(Stage::begin, image.between(at), image.pieces(), kBeginThreads);
   for (const ReducingImage::Pass& pass : image.passes()) {
     for (const ReducingImage::Sweep& sweep : pass.sweeps) {
@@ -192,7 +196,7 @@ void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOr
   }
 }
 
-void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order) {
+void host_run(const CapturedImage& image, const ReducingImage* passes, size_t shared_limit, PrologueOrder order) {
   const Prologue prologue = image.prologue();
   host_prologue(prologue, prologue.num_rows, prologue_shared(prologue), order);
   for (size_t i = 0; i < image.batches().size(); ++i) {
@@ -201,6 +205,7 @@ void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder ord
                                     batch.longest_chunk, shared_limit);
     host_launch(batch.kind, image.launch(i, shape.code_room), batch.chunks.size(), shape);
   }
+  if (passes) host_run(*passes, image.given(), image.rows());
 }
 
 }  // namespace nos::cuda

@@ -24,6 +24,7 @@ void host_between(Stage stage, const Between& a, size_t blocks, int threads);
 
 // One step of programs of which some have reductions.
 void host_run(const ReducingImage& image, const StepArgs& args);
+void host_run(const ReducingImage& image, const unsigned char* given, size_t rows);  // the step block, in double
 
 // A kernel that was compiled for one rule, run for every block of a launch.
 using CompiledKernel = void (*)(const Launch* launch, uint32_t blocks);
@@ -40,7 +41,8 @@ struct PrologueOrder {
 };
 void host_prologue(const Prologue& a, uint32_t blocks, size_t shared, PrologueOrder order = {});
 
-// One step of a captured image: the prologue, then the launches.
-void host_run(const CapturedImage& image, size_t shared_limit, PrologueOrder order = {});
+// One step of a captured image: the prologue, then the launches, which are those of `passes` where a rule has
+// reductions.
+void host_run(const CapturedImage& image, const ReducingImage* passes, size_t shared_limit, PrologueOrder order = {});
 
 }  // namespace nos::cuda

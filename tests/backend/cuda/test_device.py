@@ -25,6 +25,14 @@ pytestmark = [
 
 POWERSIGN = nos_ext.compile_rule(library.powersign)
 ADAM = nos_ext.compile_rule(library.adam)
+REDUCING = nos_ext.compile_rule(
+    """
+def averaged(p, g, m, k, *, lr):
+    m = 0.9 * m + g * min(1, 1 / global_norm(g))
+    k = 0.9 * k + 0.1 * norm(m)
+    return p - lr * drop(m, 0.5) * norm(p) / (k + max_abs(g)), m, k
+"""
+)
 Lists = list[list["torch.Tensor"]]
 
 
@@ -212,6 +220,32 @@ def test_a_graph_sees_new_scalars_and_new_rules() -> None:
     for t in (1, 2):
         nos_ext.apply_rule(later, lists[0], lists[1], lists[2:3], step=t, lr=0.01, seed=3)
     assert_same_bits(lists[:3], gpu[:3])
+
+
+def test_reductions_on_streams_and_in_a_graph() -> None:
+    """Eager steps on two streams in turn, whose memory for sums is one; then replays, whose numbers of steps go on."""
+    lists = make(17, [3, 257, 5000, 300_001], [torch.float32] * 3)
+    lists.append([torch.zeros(()) for _ in lists[0]])
+    gpu = to_device(lists)
+    gpu[3] = [k.view(()) for k in gpu[3]]
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    for t in range(1, 9):
+        stream = streams[t % 2]
+        stream.wait_stream(streams[1 - t % 2] if t > 1 else torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            nos_ext.apply_rule(REDUCING, gpu[0], gpu[1], gpu[2:], lr=0.1, step=t)
+    torch.cuda.synchronize()
+    step = nos_ext.CapturedStep(REDUCING, gpu[0], gpu[1], gpu[2:], lr=0.1, step=9)
+    graph = captured(step)
+    for _ in range(3):
+        graph.replay()
+    step.set(lr=0.01)
+    graph.replay()
+    for t in range(1, 13):
+        nos_ext.apply_rule(REDUCING, lists[0], lists[1], lists[2:], lr=0.1 if t < 12 else 0.01, step=t)
+    assert_same_bits(lists, gpu)
+    with pytest.raises(ValueError, match="cannot be loaded, as a rule of this captured step has reductions"):
+        step.load(ADAM)
 
 
 def test_a_captured_training_step() -> None:

@@ -40,7 +40,7 @@ def test_steps_on_a_lazy_device(tmp_path: Path) -> None:
     runtime = "csrc/backend/cuda/runtime"
     program = host.link(
         "fake_device",
-        ["tests/backend/cuda/fake_device.cc", *(f"{runtime}/{name}.cc" for name in ("runtime", "launch", "backend", "reducing_job", "captured_step"))],
+        ["tests/backend/cuda/fake_device.cc", *(f"{runtime}/{name}.cc" for name in ("runtime", "launch", "backend", "device_passes", "reducing_job", "captured_step"))],
         host.SANITIZED,
         own=["-isystem", str(headers)],
     )  # fmt: skip

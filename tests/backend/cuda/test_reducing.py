@@ -1,5 +1,5 @@
 """Programs with reductions by the CUDA back-end's kernels on the host. That every back-end has the same bits is the
-conformance suite's; here the sums have those of the tree that docs/numerics.md draws, and odd programs are run."""
+conformance suite's; here the sums have those of the tree of csrc/backend/cuda/interpreter/fold.h, and odd programs and captured steps are run."""
 
 from __future__ import annotations
 
@@ -146,14 +146,46 @@ def test_values_beyond_the_registers() -> None:
             np.testing.assert_array_equal(found, wanted)
 
 
-def test_captured_steps_refuse_reductions() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_captured_steps(dtype: type) -> None:
+    """A rule that reads t and keeps a number, and a population of rules of which one has no reductions."""
+    averaged = nos_ext.compile_rule(
+        """
+def f(p, g, k, *, lr, beta=0.9):
+    k = beta * k + (1 - beta) * norm(g)
+    return p - lr * drop(g, 0.5) / (k / (1 - pow(beta, t)) + global_norm(p)), k
+"""
+    )
+    texts = ("g / norm(g)", "drop(g, 0.5)", "g * min(1, 1 / global_norm(g - mean(g)))")
+    population = [averaged, *(nos_ext.compile_rule(text) for text in texts)]
+    make = np.random.default_rng(8)
+    for programs in ([averaged], population):
+        slices = len(programs)
+        lists = [[make.standard_normal(slices * n).astype(dtype) for n in (3, 2051)] for _ in range(2)]
+        lists.append([np.zeros(slices, dtype) for _ in range(2)])
+        copies = [[x.copy() for x in one] for one in lists]
+        seeds, groups = [7 + k for k in range(slices)], [{"lr": 0.1 * (k + 1)} for k in range(slices)]
+        host.apply(
+            programs if slices > 1 else programs[0], lists[0], lists[1], lists[2:], groups=groups, seeds=seeds,
+            captured=host.Captured(3),
+        )  # fmt: skip
+        for step in (1, 2, 3):
+            for k, program in enumerate(programs):
+                p, g, (*state,) = ([x.reshape(slices, -1)[k] for x in one] for one in copies)
+                numbers = [[x.reshape(()) for x in state]] if program.state_names else []
+                nos_ext.apply_rule(program, p, g, numbers, step=step, seed=seeds[k], **groups[k])
+        for ours, theirs in zip(lists, copies, strict=True):
+            for x, y in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_nothing_is_loaded_into_a_captured_step_with_reductions() -> None:
+    """Nor a rule with reductions into another one: each keeps its launches."""
     plain, reducing = nos_ext.compile_rule("g"), nos_ext.compile_rule("g / norm(g)")
-    refusal = "rule 'rule' has reductions, which do not run in a captured step yet; take its steps outside"
-    for program, captured in (
-        (reducing, host.Captured(1)),
-        (plain, host.Captured(0, reducing, 0, {"lr": 0.1}, 1)),
-    ):
+    for program, later, whose in ((reducing, plain, "a rule of this captured step"), (plain, reducing, "it")):
         p = np.ones(5, np.float32)
-        with pytest.raises(ValueError, match=refusal):
-            host.apply(program, [p], [p.copy()], [], groups=[{"lr": 0.1}], captured=captured)
+        with pytest.raises(ValueError, match=f"rule 'rule' cannot be loaded, as {whose} has reductions, and steps of"):
+            host.apply(
+                program, [p], [p.copy()], [], groups=[{"lr": 0.1}], captured=host.Captured(0, later, 0, {"lr": 0.1}, 1)
+            )
         assert p.tolist() == [1] * 5

@@ -56,7 +56,28 @@ def main() -> None:
             group_of=[k % 2 for k in range(4)], chunk=[0, 32, 256][round_ % 3],
             captured=host.Captured(1, programs[3], 0, {"lr": 1.0}, 1) if round_ % 5 == 0 and len(chosen) else None,
         )  # fmt: skip
+    reductions(make)
     print(ROUNDS)
+
+
+def reductions(make: np.random.Generator) -> None:
+    """Rules that keep one number for each slice of a tensor, whose memory has room for no more."""
+    programs = [
+        nos_ext.compile_rule(f"def f(p, g, k, *, lr):\n    return p - lr * g / (1 + k), {new}")
+        for new in ("norm(g)", "0.5 * k + global_sum(g / max_abs(p)) + dot(p, g)", "rms(g - mean(g))")
+    ]
+    for round_ in range(ROUNDS // 3):
+        chosen = [programs[k] for k in make.integers(0, len(programs), int(make.integers(1, 5)) if round_ % 2 else 1)]
+        several = len(chosen) > 1
+        kind = ["float32", "float64", "float16", "uint16"][round_ % 4]
+        sizes = [int(n) * len(chosen) for n in make.integers(0, 700, 4)]
+        skip = round_ // 2 % 2
+        params, grads = ([np.ones(n + skip, kind)[skip:] for n in sizes] for _ in range(2))
+        numbers = [np.ones(len(chosen), "float64" if kind == "float64" else "float32") for _ in sizes]
+        host.apply(
+            chosen if several else chosen[0], params, grads, [numbers], groups=[{"lr": 0.1}] * len(chosen),
+            chunk=[0, 256, 1024][round_ % 3],
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

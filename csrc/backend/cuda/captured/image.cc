@@ -19,22 +19,20 @@ constexpr uint32_t kMostRowScalars = bytecode::kFirstHyper + kRowHypers + 2 * kM
 static_assert(kMostRowScalars * sizeof(double) + kMostScalars * sizeof(ScalarInstr) <= 48 * 1024,
               "the prologue's shared memory is what a block gets unasked");
 
-// A step of passes has other launches than one without, and the launches of a captured step are fixed.
-void refuse_reductions(const Program& program) {
-  if (!program.has_reductions()) return;
-  throw TensorError("rule '" + program.name() +
-                    "' has reductions, which do not run in a captured step yet; take its steps outside of CUDA graphs, "
-                    "with capturable=False, or move the tensors to the CPU");
+bool have_reductions(std::span<const Program* const> programs) {
+  return std::ranges::any_of(programs, &Program::has_reductions);
 }
-std::span<const Program* const> without_reductions(std::span<const Program* const> programs) {
-  for (const Program* p : programs) refuse_reductions(*p);
-  return programs;
+
+// What the interpreter of a step without passes runs.
+ProgramTable table_of(std::span<const Program* const> programs) {
+  const std::vector<const Program*> none(programs.size());
+  return program_table(have_reductions(programs) ? std::span(none) : programs);
 }
 
 // See Capacity.
 Capacity filled(Capacity capacity, std::span<const Program* const> programs, const ProgramTable& table) {
   capacity.scalars = std::min(capacity.scalars, kMostScalars);
-  if (capacity.instructions) return capacity;
+  if (capacity.instructions && !have_reductions(programs)) return capacity;
   capacity = {table.longest, 0, table.overflow};
   for (const Program* p : programs)
     capacity.scalars = static_cast<uint32_t>(
@@ -47,13 +45,14 @@ Capacity filled(Capacity capacity, std::span<const Program* const> programs, con
 CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> programs,
                              std::span<const uint32_t> row_program, Capacity capacity, int blocks_at_once,
                              int64_t chunk)
-    : batches_(batches_of(plan, blocks_at_once, chunk)),
-      table_(program_table(without_reductions(programs))),
+    : has_passes_(have_reductions(programs)),
+      batches_(has_passes_ ? std::vector<Batch>() : batches_of(plan, blocks_at_once, chunk)),
+      table_(table_of(programs)),
       capacity_(filled(capacity, programs, table_)),
       first_programs_(programs.begin(), programs.end()),
       row_program_(row_program.begin(), row_program.end()),
       row_scalars_(bytecode::kFirstHyper + kRowHypers + 2 * capacity_.scalars) {
-  for (size_t k = 0; k < programs.size(); ++k) check_fits(*programs[k], *table_.lowered[k]);
+  for (size_t k = 0; k < programs.size() && !has_passes_; ++k) check_fits(*programs[k], *table_.lowered[k]);
   Cursor c;
   c.array<CapturedHead>(1);
   c.array<uint32_t>(rows());  // at step_at()
@@ -67,9 +66,11 @@ CapturedImage::CapturedImage(const Plan& plan, std::span<const Program* const> p
     tensors_at_.push_back(c.array<TensorRec>(batch.tensors.size()));
     chunks_at_.push_back(c.array<ChunkRec>(batch.chunks.size()));
   }
-  for (const Batch& batch : batches_)
-    blocks_at_.push_back(c.array<unsigned char>(
-        sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (batch.kind == Kind::f64 ? 8u : 4u))));
+  for (const Batch& batch : batches_) blocks_.push_back({0, batch.kind == Kind::f64});
+  if (has_passes_) blocks_.push_back({0, true});
+  for (StepBlock& block : blocks_)
+    block.at =
+        c.array<unsigned char>(sizeof(StepHead) + rows() * (sizeof(RowHead) + row_scalars_ * (block.wide ? 8u : 4u)));
   bytes_ = c.bytes();
 }
 
@@ -94,7 +95,7 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
   device_ = device_memory;
   std::memset(host_, 0, bytes_);
   for (uint32_t r = 0; r < rows(); ++r) host<CapturedRow>(rows_at_)[r].program = row_program_[r];
-  for (size_t k = 0; k < first_programs_.size(); ++k) load(static_cast<uint32_t>(k), *first_programs_[k]);
+  for (size_t k = 0; k < first_programs_.size(); ++k) write(static_cast<uint32_t>(k), *first_programs_[k]);
   first_programs_.clear();
   for (size_t i = 0; i < batches_.size(); ++i) {
     const Batch& batch = batches_[i];
@@ -103,18 +104,35 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
   }
 }
 
+// Another program may have other passes, and the launches of a captured step are fixed.
 std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program& program) {
-  refuse_reductions(program);
+  if (has_passes_ || program.has_reductions())
+    throw TensorError("rule '" + program.name() + "' cannot be loaded, as " +
+                      (has_passes_ ? "a rule of this captured step" : "it") +
+                      " has reductions, and steps of such rules keep the launches that they were captured with; make "
+                      "another captured step for it");
+  return write(k, program);
+}
+
+std::vector<CapturedImage::Range> CapturedImage::write(uint32_t k, const Program& program) {
+  if (has_passes_) return write_scalar_code(k, program);
   const std::shared_ptr<const DeviceCode> code = lowered(program);
   check_fits(program, *code);
+  std::vector<Range> changed = write_scalar_code(k, program);
   const auto length = static_cast<uint32_t>(code->code.size());
   const size_t first = static_cast<size_t>(k) * capacity_.instructions;
-  const size_t scalars = static_cast<size_t>(k) * capacity_.scalars;
   host<ProgramRec>(programs_at_)[k] = {static_cast<uint32_t>(first), length, code->reads, code->writes};
+  put(host<Ins>(code_at_) + first, code->code.data(), length);
+  changed.push_back({programs_at_ + k * sizeof(ProgramRec), sizeof(ProgramRec)});
+  changed.push_back({code_at_ + first * sizeof(Ins), length * sizeof(Ins)});
+  return changed;
+}
+
+std::vector<CapturedImage::Range> CapturedImage::write_scalar_code(uint32_t k, const Program& program) {
+  const size_t scalars = static_cast<size_t>(k) * capacity_.scalars;
   host<ScalarProgram>(scalar_programs_at_)[k] = {static_cast<uint32_t>(program.hypers().size()),
                                                  static_cast<uint32_t>(program.constants().size()),
                                                  static_cast<uint32_t>(program.scalar_code().size()), 0};
-  put(host<Ins>(code_at_) + first, code->code.data(), length);
   put(host<double>(constants_at_) + scalars, program.constants().data(), program.constants().size());
   ScalarInstr* out = host<ScalarInstr>(scalar_code_at_) + scalars;
   for (const Instr& i : program.scalar_code()) {
@@ -122,9 +140,7 @@ std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program&
     for (int o = 0; o < i.arity(); ++o) out->operand[o] = static_cast<uint16_t>(i.operand(o).id());
     ++out;
   }
-  return {{programs_at_ + k * sizeof(ProgramRec), sizeof(ProgramRec)},
-          {scalar_programs_at_ + k * sizeof(ScalarProgram), sizeof(ScalarProgram)},
-          {code_at_ + first * sizeof(Ins), length * sizeof(Ins)},
+  return {{scalar_programs_at_ + k * sizeof(ScalarProgram), sizeof(ScalarProgram)},
           {constants_at_ + scalars * sizeof(double), program.constants().size() * sizeof(double)},
           {scalar_code_at_ + scalars * sizeof(ScalarInstr), program.scalar_code().size() * sizeof(ScalarInstr)}};
 }
@@ -157,9 +173,9 @@ Prologue CapturedImage::prologue() const {
   p.programs = device<ScalarProgram>(scalar_programs_at_);
   p.constants = device<double>(constants_at_);
   p.code = device<ScalarInstr>(scalar_code_at_);
-  for (size_t i = 0; i < batches_.size(); ++i) {
-    p.step_blocks[i] = device_ + blocks_at_[i];
-    p.wide[i] = batches_[i].kind == Kind::f64;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    p.step_blocks[i] = device_ + blocks_[i].at;
+    p.wide[i] = blocks_[i].wide;
   }
   p.num_rows = rows();
   p.scalars = capacity_.scalars;
@@ -173,7 +189,7 @@ Launch CapturedImage::launch(size_t i, size_t code_room) const {
   l.chunks = device<ChunkRec>(chunks_at_[i]);
   l.programs = device<ProgramRec>(programs_at_);
   l.code = device<Ins>(code_at_);
-  l.step_block = device_ + blocks_at_[i];
+  l.step_block = device_ + blocks_[i].at;
   l.rows = rows();
   l.chunk_elements = batches_[i].chunk_elements;
   l.code_room = static_cast<uint32_t>(code_room);

@@ -13,8 +13,8 @@ namespace {
 // Memory of captured steps that have been destroyed, by device. A graph may still be replaying such a step. That leaves
 // no trace on any stream that is known here, and waiting for the device would end a capture that happens to be under
 // way.
-std::vector<std::pair<int, std::shared_ptr<Twin>>>& replayed() {
-  static auto& list = *new std::vector<std::pair<int, std::shared_ptr<Twin>>>();  // CUDA may be gone at exit
+std::vector<std::pair<int, std::shared_ptr<void>>>& replayed() {
+  static auto& list = *new std::vector<std::pair<int, std::shared_ptr<void>>>();  // CUDA may be gone at exit
   return list;
 }
 
@@ -71,11 +71,14 @@ CapturedStep::CapturedStep(const Plan& plan, std::span<const Program* const> pro
     image_.attach(memory_->host(), memory_->device());
     memory_->use_on(stream);
     memory_->upload(0, image_.initialised(), stream);
+    if (image_.has_passes()) passes_ = std::make_shared<DevicePasses>(plan, programs, device_, true, stream);
   });
 }
 
 CapturedStep::~CapturedStep() {
-  if (was_captured_) replayed().emplace_back(device_, std::move(memory_));
+  if (!was_captured_) return;
+  replayed().emplace_back(device_, std::move(memory_));
+  if (passes_) replayed().emplace_back(device_, std::move(passes_));
 }
 
 void CapturedStep::settle() {
@@ -111,10 +114,12 @@ void CapturedStep::load(uint32_t k, const Program& program, const Place& place) 
 void CapturedStep::launch(const Place& place) {
   const OnDevice on(device_);
   const cudaStream_t stream = stream_of(place);
-  if (is_capturing(stream))
+  if (is_capturing(stream)) {
     was_captured_ = true;
-  else
+  } else {
     memory_->use_on(stream);
+    if (passes_) passes_->use_on(stream);
+  }
   Prologue prologue = image_.prologue();
   void* arguments[] = {&prologue};
   check(cudaLaunchKernel(prologue_kernel(), dim3(prologue.num_rows), dim3(kPrologueThreads), arguments,
@@ -126,7 +131,10 @@ void CapturedStep::launch(const Place& place) {
     launch_kernel(interpreter_of(batch.kind), batch.chunks.size(), shapes_[i].threads, shapes_[i].shared, launch,
                   stream);
   }
-  if (!is_capturing(stream)) (void)memory_->note();  // an edit inside a later capture of this stream relies on it
+  if (passes_) passes_->launch(image_.given(), image_.rows(), stream);
+  if (is_capturing(stream)) return;
+  if (passes_) passes_->note();
+  (void)memory_->note();  // an edit inside a later capture of this stream relies on it
 }
 
 uint32_t CapturedStep::steps_done(const Place& place) {

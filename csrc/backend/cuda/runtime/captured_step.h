@@ -10,6 +10,7 @@
 #include "../../captured.h"
 #include "../captured/image.h"
 #include "../interpreter/shape.h"
+#include "device_passes.h"
 #include "runtime.h"
 
 namespace nos::cuda {
@@ -41,7 +42,8 @@ class CapturedStep final : public nos::CapturedStep {
   const bool in_capture_;
   CapturedImage image_;
   std::shared_ptr<Twin> memory_;
-  std::vector<Shape> shapes_;  // of each batch
+  std::shared_ptr<DevicePasses> passes_;  // null where no rule has reductions
+  std::vector<Shape> shapes_;             // of each batch
   bool was_captured_ = false;
 };
 

@@ -1,5 +1,4 @@
-// Owns the job of programs with reductions: their launches on the stream of the call (reducing/image.h). The host waits
-// for nothing.
+// Owns the job of programs with reductions on a device (device_passes.h).
 #pragma once
 #include <memory>
 #include <span>
