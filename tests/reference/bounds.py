@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .oracle import ORACLE, SCALAR, draws
+from .oracle import GLOBAL, ORACLE, REDUCTIONS, SCALAR, draws
 
 Array = npt.NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -146,26 +146,71 @@ def evaluate(
     with np.errstate(all="ignore"):
         for op, *operands in program.scalar_code:
             doubles.append(_step(F64, op, [doubles[x - SCALAR] for x in operands[: _arity(op)]]))
-        # scalars are rounded once to the compute type
-        scalars = [(v, _rounded(fmt, "add", v, e, [(v, e)]) if fmt is not F64 else e) for v, e in doubles]
-        scalars = [(v, np.where((e > 0) & (np.isfinite(v)) & _fits(fmt, v) & (d == 0), 0.0, e))
-                   for (v, e), (_, d) in zip(scalars, doubles, strict=True)]  # fmt: skip
         values: list[Pair] = [(np.array(x, dtype=np.float64), np.zeros(np.shape(x))) for x in (p, g, *states)]
 
+        numbers = program.per_tensor_states if program.bytecode[4] == 2 else ()
+        kept = [name in numbers for name in program.state_names]
+        doubles += [(np.float64(x), zero) for x, number in zip(states, kept, strict=True) if number]
+
         def read(operand: int) -> Pair:
-            return scalars[operand - SCALAR] if operand >= SCALAR else values[operand]
+            return _converted(fmt, doubles[operand - SCALAR]) if operand >= SCALAR else values[operand]
 
         shape = np.shape(values[0][0])
         for op, *operands in program.code:
-            arguments = [read(x) for x in operands[: _arity(op)]]
-            if op in ("drop", "normal"):
+            used = operands[: _arity(op)]
+            if op in REDUCTIONS or op in GLOBAL:
+                doubles.append(_reduced(op.removeprefix("global_"), [values[x] for x in used]))
+            elif op in ("drop", "normal"):
                 count = int(np.prod(shape))
                 draw = draws(op, seed, int(t), tensor, operands[2], (count + 3) // 4 * 4)
-                values.append(_random(fmt, op, arguments, draw, shape))
+                values.append(_random(fmt, op, [read(x) for x in used], draw, shape))
+            elif min(used) >= SCALAR:
+                doubles.append(_step(F64, op, [doubles[x - SCALAR] for x in used]))
             else:
-                v, e = _step(fmt, op, arguments)
+                v, e = _step(fmt, op, [read(x) for x in used])
                 values.append((np.broadcast_to(v, shape), np.broadcast_to(e, shape)))
-        return [tuple(np.broadcast_to(x, shape) for x in read(o)) for o in program.outputs]  # type: ignore[misc]
+        shapes = [shape, *[() if number else shape for number in kept]]
+        return [
+            tuple(np.broadcast_to(x, to) for x in read(o))  # type: ignore[misc]
+            for o, to in zip(program.outputs, shapes, strict=True)
+        ]
+
+
+def _converted(fmt: Format, number: Pair) -> Pair:
+    """A scalar or tensor scalar, computed in double, as it is rounded once to the compute type."""
+    v, d = number
+    e = _rounded(fmt, "add", v, d, [number]) if fmt is not F64 else d
+    return v, np.where((e > 0) & np.isfinite(v) & _fits(fmt, v) & (d == 0), 0.0, e)
+
+
+def _reduced(op: str, operands: Sequence[Pair]) -> Pair:
+    """A reduction of one tensor, which is added up in double whatever the compute type is."""
+    v = np.asarray(ORACLE[op](*[v for v, _ in operands]))
+    a, b = operands[0], operands[-1]
+    exact = all((e == 0).all() for _, e in operands)
+    if op == "max_abs":
+        worst = np.max(a[1])
+        return v, np.asarray(0.0 if exact else worst if np.isfinite(v) else np.inf)
+    products = op in ("norm", "rms", "dot")
+    terms, errors = (a[0] * b[0], _mul(a, b)) if products else a
+    if not np.isfinite(terms).all():
+        finite = np.abs(terms[np.isfinite(terms)]).sum()  # a sum that overflows may meet the infinity of the other sign
+        sure = exact and np.isfinite([x for x, _ in operands]).all() == np.isfinite(terms).all()
+        return v, np.asarray(0.0 if sure and np.isfinite(finite) else np.inf)
+    count = terms.size
+    most = np.abs(terms).sum() + errors.sum()
+    additions = 8 * max(1, int(np.ceil(np.log2(count) / 8 - 1e-9)))  # of the engine, one after the other
+    # the engine's additions and its product, the oracle's own, and once more the roundings of this line
+    e = errors.sum() + F64.u * (additions + 1 + count + 1) * most * (1 + 2.0**-30) + count * F64.tiny
+    if op in ("mean", "rms"):
+        e = e / count + F64.u * most / count
+    if op in ("norm", "rms"):
+        total = v * v
+        low, high = np.sqrt(np.maximum(total * (1 - 4 * F64.u) - e, 0)), np.sqrt(total * (1 + 4 * F64.u) + e)
+        e = np.maximum(v - low, high - v) + 2 * F64.u * high
+    e = e + 2 * F64.u * np.abs(v) + F64.tiny
+    zero = exact and not most
+    return v, np.asarray(0.0 if zero else e if most < F64.largest / 2 else np.inf)
 
 
 def _fits(fmt: Format, v: Array) -> Any:
