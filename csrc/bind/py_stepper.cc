@@ -67,15 +67,18 @@ class Stepper {
     for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
   }
 
-  // Each of `parts` is (members, steps taken, maximize, seed, total_steps, stochastic_rounding) for one engine call.
-  // `read` is what step() gets.
-  void divide(const py::list& parts, const py::object& read) {
+  // Each of `parts` is (members, steps taken, maximize, seed, total_steps, stochastic_rounding). `read` is what step()
+  // gets. `common` has the values of the hyperparameters that are not among `hypers`: the last ones of the program.
+  void divide(const py::list& parts, const py::object& read, const std::vector<double>& common) {
     watch_.remember();
     if (watch_.params().size() != num_params_)
       throw std::runtime_error("param_groups was changed while a step was reading it; change it between steps");
     present_.assign(watch_.params().size(), false);
     known_counts_.assign(counts_, counts_ + watch_.params().size());
     rows_.assign(watch_.num_groups() * width(), NAN);
+    if (common.size() > width()) throw std::invalid_argument("common has more values than there are hyperparameters");
+    for (size_t end = width(); end <= rows_.size() && !common.empty(); end += width())
+      std::ranges::copy(common, &rows_[end - common.size()]);
     reread_.clear();
     take(watch_.values(), read);
     division_ = std::make_shared<Division>();
@@ -338,7 +341,7 @@ void bind_stepper(py::module_& m) {
       stepper, [](auto&&... args) { return std::make_unique<Stepper>(std::move(args)...); }, py::arg("program"),
       py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"), py::arg("tensors"), py::arg("states"),
       py::arg("steps"), py::arg("counts"));
-  stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"))
+  stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"), py::arg("common") = std::vector<double>())
       .def("gradients", &Stepper::gradients)
       .def_property_readonly("gradient_norm", &Stepper::gradient_norm)
       .def(

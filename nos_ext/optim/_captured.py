@@ -17,6 +17,8 @@ import torch
 
 from .. import _C
 from ..rule import Program
+from ._clipping import KEY as CLIP
+from ._clipping import common_clip_norm
 from ._lists import FLAGS, Group, Resolve, States, StepLists
 from ._values import check_capturable, to_number
 
@@ -151,10 +153,11 @@ class CapturedLists(StepLists):
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
         counts = [cell.data_ptr() for cell in self._cells.values()]  # steps in other memory are not counted any more
-        return id(groups), id(state), [id(group) for group in groups], params, entries, counts
+        clips = common_clip_norm(groups) is not None
+        return id(groups), id(state), [id(group) for group in groups], params, entries, counts, clips
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
-        flags = [tuple(group[name] for name in (*FLAGS, "rule")) for group in self._groups]
+        flags = [tuple(group[name] for name in (*FLAGS, CLIP, "rule")) for group in self._groups]
         return [g is not None for g in grads], flags
 
     def _divide_by_counts(self, grads: Sequence[Any]) -> None:

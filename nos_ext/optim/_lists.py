@@ -17,6 +17,8 @@ import torch
 from .. import _C
 from .._numbers import LAST_STEP
 from ..rule import Program
+from ._clipping import KEY as CLIP
+from ._clipping import clipped, common_clip_norm
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
@@ -36,7 +38,7 @@ class StepLists:
     """StepLists are the lists for `groups` and `state` of an optimizer as they are now.
 
     Args:
-        program: the rule.
+        program: the rule. With a `clip_norm` in the groups, a clipped form of it is what runs.
         groups: the optimizer's param_groups.
         state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
             one tensor's, so that they can be read and advanced at once.
@@ -44,7 +46,9 @@ class StepLists:
     """
 
     def __init__(self, program: Program, groups: list[Group], state: States, owner: str) -> None:
-        self._program = program
+        self._rule = program.to_text()
+        self.clips = common_clip_norm(groups) is not None
+        self._program = program = clipped(program) if self.clips else program
         self._groups = groups
         self._state = state
         self._owner = owner
@@ -82,8 +86,8 @@ class StepLists:
 
     def _make_stepper(self) -> Any:
         return _C.Stepper(
-            self._program, self._groups, self._state, self._hypers, (*FLAGS, "rule"), self._tensors, self._states,
-            self._steps, self._steps.data_ptr(),
+            self._program, self._groups, self._state, tuple([name for name in self._hypers if name != CLIP]),
+            (*FLAGS, CLIP, "rule"), self._tensors, self._states, self._steps, self._steps.data_ptr(),
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -129,10 +133,17 @@ class StepLists:
             if outcome != _DIVISION or divided or self.settle():
                 return False
             divided = True
+            if (common_clip_norm(self._groups) is not None) != self.clips:
+                return False
             grads = self._prepared()
             if grads is None:
                 return False
             self._divide(grads, read)
+
+    @property
+    def grad_norm(self) -> float:
+        """The norm of all gradients in the last step, before they were clipped."""
+        return float(self._stepper.gradient_norm)
 
     def settle(self) -> bool:
         """Looks whether a `step` in the state has other memory than that in which the engine counts. Returns whether
@@ -219,7 +230,8 @@ class StepLists:
         """Makes states where there are none yet, and divides the parameters that have gradients into engine calls."""
         self._make_missing(grads)
         parts = self._division_by(grads, self._steps.tolist())
-        self._stepper.divide([(members, *key) for *key, members in parts], read)
+        clip = common_clip_norm(self._groups)
+        self._stepper.divide([(members, *key) for *key, members in parts], read, [] if clip is None else [clip])
 
     def _make_missing(self, grads: Sequence[Any]) -> None:
         """Makes the states of parameters that have a gradient for the first time."""
@@ -235,7 +247,7 @@ class StepLists:
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group in self._groups:
-            check_group_rule(group, self._program.to_text())
+            check_group_rule(group, self._rule)
         flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
         counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
@@ -294,7 +306,7 @@ class StepLists:
         for states, name in zip(self._states, self._program.state_names, strict=True):
             states[i] = entry[name]
         if i in self._sharded:
-            check_shardable(self._program, i, self._params[i])
+            check_shardable(self._program, i, self._params[i], self.clips)
             self._localise(i)
         else:
             self._tensors[i] = self._copies.dense(i, self._params[i])

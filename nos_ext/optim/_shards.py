@@ -44,14 +44,21 @@ def local_grad(param: Any, grad: Any) -> torch.Tensor:
     return local(grad)
 
 
-def check_shardable(program: Program, index: int, param: Any) -> None:
+def check_shardable(program: Program, index: int, param: Any, clips: bool) -> None:
     """Refuses rules for which a shard is not enough: those that draw random numbers, which are keyed by an element's
-    number in the tensor, and those with reductions, which are of whole tensors."""
+    number in the tensor, and those with reductions, which are of whole tensors. `clips`: whether the reduction is that
+    of clip_norm."""
+    if clips:
+        raise RuntimeError(
+            f"clip_norm needs the norm of all gradients, but parameter {index} is a DTensor with placements "
+            f"{param.placements}, of which this process has a shard; leave clip_norm None, and call "
+            "torch.nn.utils.clip_grad_norm_ before step()"
+        )
     where = f"but parameter {index} is a DTensor with placements {param.placements}"
     if program.has_reductions:
         raise RuntimeError(
             f"rule '{program.name}' has norms or other reductions, {where}, and they would be those of a shard; use a "
-            "rule without reductions, or clip_grad_norm_ instead of clip_norm"
+            "rule without reductions, or parameters that are plain tensors"
         )
     if program.uses_random and any(not placement.is_replicate() for placement in param.placements):
         raise RuntimeError(

@@ -14,6 +14,8 @@ import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from ..rule import Expr, Program, Rule, RuleError, compile_rule
+from ._clipping import KEY as CLIP
+from ._clipping import checked_clip_norm
 from ._entry import ANY, Range
 from ._hollow import is_hollow
 from ._layout import is_emptied
@@ -27,7 +29,7 @@ FUNCTION: Final = "<function of the step; not saved>"
 # Flags of a param group with their defaults, which hold for checkpoints that are older than a flag.
 _BOOLS: Final = {"maximize": False, "capturable": False, "differentiable": False, "stochastic_rounding": False}
 _CHOICES: Final = {"foreach": None, "fused": None}
-FLAG_DEFAULTS: Final[Mapping[str, Any]] = {**_BOOLS, **_CHOICES, "seed": 0, "total_steps": None}
+FLAG_DEFAULTS: Final[Mapping[str, Any]] = {**_BOOLS, **_CHOICES, "seed": 0, "total_steps": None, CLIP: None}
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
 GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule"))
 _SCALAR: Final = "a number or a tensor of one element"
@@ -141,6 +143,7 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
     if total is not None and not number("total_steps", total, _LENGTH) > 0:
         raise ValueError(f"total_steps is {shown(total)}; pass {_LENGTH}")
     out["total_steps"] = total
+    out[CLIP] = checked_clip_norm(group[CLIP])
     if out["differentiable"]:
         raise ValueError(
             "differentiable is True; the engine updates memory in place and records no graph: leave it False, and use "

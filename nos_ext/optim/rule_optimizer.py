@@ -15,6 +15,8 @@ from ._averaged import MODE, change_weights, check_training
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
+from ._clipping import KEY as CLIP
+from ._clipping import clipped, common_clip_norm
 from ._entry import SCHEDULED
 from ._grads import check_writable
 from ._group_values import GroupValues
@@ -53,6 +55,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         fused: the update is always fused. True, as in torch's fused optimizers, makes GradScaler leave it to step() to
             unscale the gradients: the update takes the scale into account, and a pass over the gradients follows that
             leaves them unscaled. Trainers that clip gradients between the two, like Lightning, cannot do so then.
+        clip_norm: clip the gradients inside the step so that their norm, over all parameters of all groups, is at most
+            this, as torch.nn.utils.clip_grad_norm_ before the step would; `grad_norm` is the norm before. The gradients
+            themselves stay as they are.
         foreach, differentiable: must keep these values; for the trainers that pass them.
         **hyper: the rule's hyperparameters. Each is a key of the param groups, like lr, and may be a number, a tensor
             of one element, or a function of the step counted from 0. Those named beta, or beta1, beta2, ... can also be
@@ -68,6 +73,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     _values: GroupValues
     _lists: StepLists | None = None
     _kept: Sequence[CapturedLists] = ()
+    _grad_norm: float | None = None
     _step_is_wrapped = False  # whether torch wraps step(), as in classes that have their own
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -85,6 +91,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         total_steps: float | None = None,
         stochastic_rounding: bool = False,
+        clip_norm: float | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
         differentiable: bool = False,
@@ -97,18 +104,27 @@ class RuleOptimizer(torch.optim.Optimizer):
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
+            CLIP: clip_norm,
         }  # fmt: skip
         values = {**self._program.hyperparameters, **hyper, "lr": lr}
         if self._values.averaged:
             flags[MODE] = True
         defaults = self._values.checked({**values, **flags, "rule": self._program.to_text()})
         self._values.check_ranges(defaults)
+        if clip_norm is not None:
+            clipped(self._program)  # a rule that cannot be clipped is refused here
         super().__init__(params, linked(defaults, self._values.betas))
 
     @property
     def program(self) -> Program:
         """This is the compiled rule."""
         return self._program
+
+    @property
+    def grad_norm(self) -> float | None:
+        """This is the norm of all gradients in the last step, before they were clipped by `clip_norm`. It is None
+        before the first step, and where `clip_norm` is None."""
+        return self._grad_norm
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -173,6 +189,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             if self._lists is not None:
                 self._lists.forget_new()
             raise
+        if self._lists.clips:
+            self._grad_norm = self._lists.grad_norm
         if scale is not None:
             self._unscale(to_number("grad_scale", scale))
 
@@ -245,6 +263,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group.update(checked)
         self.param_groups[-1] = linked(group, self._values.betas)
         try:
+            common_clip_norm(self.param_groups)
             self._values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
         except ValueError:
             self.param_groups.pop()
@@ -286,6 +305,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             groups = with_functions(groups, self.param_groups, self._program.hyperparameters)
             groups = [self._checked_saved(i, group) for i, group in enumerate(groups)]
             is_capturable(groups)
+            common_clip_norm(groups)
             if sizes(groups) == sizes(self.param_groups):  # torch refuses other sizes next
                 state.update(restored({**given, "param_groups": groups}, self.param_groups, self._program))
             return {**given, "param_groups": groups, "state": {}}

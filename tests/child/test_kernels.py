@@ -211,12 +211,18 @@ def test_fewer_examples_than_a_batch(name: str, fewer: int) -> None:
     assert all(map(np.array_equal, child.gradients(), alone.gradients()))
 
 
+NOISY = "def rule(p, g, m, *, lr):\n    m = 0.9 * m + drop(g, 0.25) + normal(0.01)\n    return p - lr * m * (1 - t / T), m\n"
+REDUCING = (
+    "def rule(p, g, m, k, *, lr):\n    m = 0.9 * m + drop(g, 0.25) / global_norm(g)\n    k = 0.5 * k + norm(m)\n"
+    "    return p - lr * m / k * max_abs(p), m, k\n"
+)
+
+
+@pytest.mark.parametrize("rule", [NOISY, REDUCING], ids=["noise", "reductions"])
 @pytest.mark.parametrize("name", ["digits", "text", "deep language"])
-def test_steps_are_those_of_apply_rule(name: str) -> None:
+def test_steps_are_those_of_apply_rule(name: str, rule: str) -> None:
     """Gradients of the child, update by apply_rule on the side: the same bits, noise and states included."""
-    program = nos_ext.compile_rule(
-        "def rule(p, g, m, *, lr):\n    m = 0.9 * m + drop(g, 0.25) + normal(0.01)\n    return p - lr * m * (1 - t / T), m\n"
-    )
+    program = nos_ext.compile_rule(rule)
     child, weights, x, y, _ = make(name)
     twin, *_ = make(name)
     batch = CASES[name][3]
