@@ -13,9 +13,10 @@ import numpy as np
 
 import nos_ext
 from nos_ext import Expr, Program, Rule
-from nos_ext.rule.expr import PARAM, constant, hyper
+from nos_ext.rule.expr import PARAM, TENSOR, constant, hyper
 
 from ..space.group import Array
+from .crowds import crowds
 from .probe import Stimulus
 from .screen import replaced
 
@@ -25,6 +26,8 @@ _UPDATE = "update"
 def with_update_state(rule: Rule) -> Program:
     """Returns the program that keeps p and whose first state is the update u of `p - lr * u`."""
     update = _update_of(rule.outputs[0])
+    if update.level == TENSOR:  # such a state would be one number, and the probe compares elements
+        update = update + 0 * PARAM
     return Rule(
         "probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *rule.outputs[1:]]
     ).compile()
@@ -41,9 +44,16 @@ def _update_of(param: Expr) -> Expr:
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
     """Returns the (n, size) float32 updates of the rules on the stimulus."""
     programs = [with_update_state(rule) for rule in rules]
+    found = np.empty((len(rules), stimulus.size), np.float32)
+    for rows in crowds(programs):
+        found[rows] = _updates([programs[row] for row in rows], stimulus, seed)
+    return found
+
+
+def _updates(programs: Sequence[Program], stimulus: Stimulus, seed: int) -> Array:
     shown = []
-    for grads, params in stimulus.split() if rules else []:
-        x = np.empty((len(rules), grads.shape[1]), np.float32)
+    for grads, params in stimulus.split():
+        x = np.empty((len(programs), grads.shape[1]), np.float32)
         g = np.empty_like(x)
         states = nos_ext.init_population_state(programs, [x])
         values = []
@@ -54,4 +64,4 @@ def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
             )
             values.append(states[0][0].copy())
         shown.append(np.stack(values[-stimulus.shown :], axis=1))
-    return np.concatenate(shown, axis=2).reshape(len(rules), -1) if shown else np.empty((0, stimulus.size), np.float32)
+    return np.concatenate(shown, axis=2).reshape(len(programs), -1)

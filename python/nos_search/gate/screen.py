@@ -2,7 +2,8 @@
 population.
 
 A slice of the population is one rule; its tensor holds all learning rates and all surfaces. So that one program can
-move at many learning rates, `lr` of the rule becomes a state tensor that every step leaves as it is.
+move at many learning rates, `lr` of the rule becomes a state tensor that every step leaves as it is. Rules with
+reductions would mix what is in one tensor, so they have a slice for each learning rate and a tensor for each surface.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
 from ..space import Space
 from ..space.group import Array, Meaning
 from . import surface
+from .crowds import crowds, reduces
 from .formula import functions, update_of
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # the sweep of the child training
@@ -126,8 +128,28 @@ def final_positions(
 ) -> Array:
     """Returns (n, rates, DIMENSION): where the rules are after `steps`. `path` gets a copy of the start and of every
     step."""
-    n, rates = len(programs), len(learning_rates)
-    x = np.tile(surface.start_vector(), (n, rates, 1))
+    n = len(programs)
+    final = np.empty((n, len(learning_rates), surface.DIMENSION), np.float32)
+    steps_of: list[tuple[list[int], list[Array]]] = []
+    for rows in crowds(programs):
+        crowd = [programs[row] for row in rows]
+        train = _apart if reduces(crowd[0]) else _together
+        seen: list[Array] | None = None if path is None else []
+        final[rows] = train(crowd, learning_rates, steps, seed, seen)
+        steps_of.append((rows, seen or []))
+    if path is not None:
+        for step in range(steps + 1):
+            path.append(np.empty_like(final))
+            for rows, positions in steps_of:
+                path[-1][rows] = positions[step]
+    return final
+
+
+def _together(
+    programs: Sequence[Program], learning_rates: Sequence[float], steps: int, seed: int, path: list[Array] | None
+) -> Array:
+    """Trains rules whose elements do not meet: a slice is a rule, at all learning rates on all surfaces."""
+    x = np.tile(surface.start_vector(), (len(programs), len(learning_rates), 1))
     g = np.empty_like(x)
     noise = surface.noise_vectors(steps, seed=seed)
     states = nos_ext.init_population_state(programs, [x])
@@ -138,6 +160,38 @@ def final_positions(
         for step in range(1, steps + 1):
             surface.gradients(x, g, noise[step - 1])
             nos_ext.apply_population(programs, [x], [g], states, lr=0.0, step=step, total_steps=steps, seed=seed)
+            if path is not None:
+                path.append(x.copy())
+    return x
+
+
+def _apart(
+    programs: Sequence[Program], learning_rates: Sequence[float], steps: int, seed: int, path: list[Array] | None
+) -> Array:
+    """Trains rules with reductions: a slice is a rule at one learning rate, and every surface is a call of its own,
+    since sums over all tensors are those of a call."""
+    n, rates = len(programs), len(learning_rates)
+    slices = [program for program in programs for _ in learning_rates]
+    x = np.tile(surface.start_vector(), (n, rates, 1))
+    g = np.empty_like(x)
+    noise = surface.noise_vectors(steps, seed=seed)
+    parts = []
+    for _, where in surface.blocks():
+        own = np.ascontiguousarray(x[..., where]).reshape(n * rates, -1)
+        states = nos_ext.init_population_state(slices, [own])
+        states[0][0].reshape(n, rates, -1)[...] = np.array(learning_rates, np.float32)[:, None]
+        parts.append((where, own, states))
+    if path is not None:
+        path.append(x.copy())
+    with np.errstate(all="ignore"):
+        for step in range(1, steps + 1):
+            surface.gradients(x, g, noise[step - 1])
+            for where, own, states in parts:
+                grads = np.ascontiguousarray(g[..., where]).reshape(own.shape)
+                nos_ext.apply_population(
+                    slices, [own], [grads], states, lr=0.0, step=step, total_steps=steps, seed=seed
+                )
+                x[..., where] = own.reshape(n, rates, -1)
             if path is not None:
                 path.append(x.copy())
     return x
