@@ -94,6 +94,7 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
         ]
         out += [tables.contenders(record, "loop", lambda c: c["rule"], "rule")]
     out += optim_page.section(record)
+    out += optim_page.reductions(record)
     if any(rec.cells(record, "population")):
         out += ["## Many candidates in one call", tables.population(record)]
     if record.get("memory"):

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import torch
 
-from . import latency, loop, machine, memory, optim, overhead, population, update
+from . import latency, loop, machine, memory, optim, overhead, population, reductions, update
 from .harness import FULL, QUICK, Effort
 from .rules import RULES, BenchRule
 from .sizes import SIZES, Size
 
 SCHEMA: Final = 1
-SUITES: Final = ("update", "overhead", "latency", "loop", "optim", "population", "memory")
+SUITES: Final = ("update", "overhead", "latency", "loop", "optim", "reductions", "population", "memory")
 QUICK_SIZES: Final = ("1e4", "1e6", "convnet", "many")
 QUICK_COMPILES: Final = {("powersign", "convnet"), ("powersign", "1e6")}
 _BUILD: Final = Path(__file__).resolve().parents[1] / "build" / "bench"
@@ -104,6 +104,7 @@ def run(options: argparse.Namespace) -> Path:
         "latency": lambda: latency.run(effort),
         "loop": lambda: loop.run(effort, options.threads, compiles=not options.quick),
         "optim": lambda: optim.run(effort, options.threads),
+        "reductions": lambda: reductions.run(options.sizes, effort, options.threads),
         "population": lambda: population.run(effort),
         "memory": lambda: memory.run(pairs, options.threads),
     }

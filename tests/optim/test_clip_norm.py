@@ -279,7 +279,7 @@ def test_the_clipped_rule_of_every_rule(name: str) -> None:
     norm = math.sqrt(sum(float((g**2).sum()) for g in grads))
     fit = [g * min(1.0, 0.7 / (norm + 1e-6)) for g in grads]
     options: dict[str, Any] = {"lr": 0.1, "step": 3, "total_steps": 10}
-    zeros = {state: [np.zeros_like(p) for p in params] for state in program.state_names}
+    zeros = nos_ext.init_state(program, params)
     expected = program.reference(params, fit, zeros, **options)
     found = clipped(program).reference(params, grads, zeros, clip_norm=0.7, **options)
     for a, b in zip(expected[0], found[0], strict=True):
