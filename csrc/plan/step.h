@@ -22,7 +22,7 @@ struct StepArgs {
   bool stochastic_rounding = false;  // whether results in half precision are rounded stochastically
   const RowArgs* of_rows = nullptr;  // one per row, instead of the three above; see Backend::takes_rows_apart
   // Where the global norm of the gradients goes, times the factor, if the programs compute it. Of a run that is no
-  // population.
+  // population. Where it is on a device, so that the host would have to wait for it, it is NaN.
   double* gradient_norm = nullptr;
 };
 

@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[3]
 Answers = dict[str, list[str]]  # digests by group
 # groups of so few rules that each may be compiled
 FEW_RULES = ("outputs", "layouts", "kinds_together", "factors", "param_groups", "moved_gradients", "refusals")
-WITHOUT_REDUCTIONS = tuple(name for name in GROUPS if "reductions" not in name)
 NOT_TAKEN = ""  # the digest of a call that a back-end does not take
 
 
@@ -235,7 +234,7 @@ class Device(Engine):
 
     folder: str = "cuda"
     device: str = "cuda"
-    groups: Sequence[str] = WITHOUT_REDUCTIONS
+    groups: Sequence[str] = tuple(GROUPS)
     jit: str = "never"
     tunings: Sequence[Mapping[str, int]] = ({},)
     INEXACT = frozenset({"exp", "log", "pow", "tanh"})
@@ -262,7 +261,7 @@ class CudaOnHost:
     name: str = "the CUDA kernel on the host"
     folder: str = "cuda"
     compiled: Any = None
-    groups: Sequence[str] = WITHOUT_REDUCTIONS
+    groups: Sequence[str] = tuple(GROUPS)
     tunings: Sequence[Mapping[str, int]] = ({}, {"registers": 0}, {"chunk": 32}, {"chunk": 1024, "registers": 4})
     blocks: int = 0  # of the last call
 

@@ -1,6 +1,7 @@
 #include "reducing_job.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -36,6 +37,8 @@ class ReducingJob final : public Job {
     if (!passes_) return;
     const OnDevice on(device_);
     const cudaStream_t stream = stream_of(place);
+    // The norm stays on the device: whoever wants it here would have to wait for it.
+    if (args.gradient_norm) *args.gradient_norm = std::numeric_limits<double>::quiet_NaN();
     const size_t bytes = step_block_bytes(Kind::f64, args);
     Twin& given = given_.next(device_, bytes);
     write_step_block(Kind::f64, args, given.host());
