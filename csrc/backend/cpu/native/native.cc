@@ -87,6 +87,12 @@ void fill_divisor(float c, float* out) {
   std::memcpy(out + 2, &reach, sizeof reach);
 }
 
+// A reduction of tensors as they are stored, which needs no block of its own.
+bool is_fold_of_slots(const Stage& s, int num_slots) {
+  return s.kind == Stage::Kind::kernel && s.call.kind == KernelCall::Kind::fold && s.call.arg[0] < num_slots &&
+         s.call.arg[1] < num_slots;
+}
+
 }  // namespace
 
 const char* status() { return tier().status; }
@@ -96,7 +102,8 @@ NativeCode load(Assembly assembly, int num_slots) {
   out.num_slots = num_slots;
   out.num_scratch = assembly.num_scratch;
   out.stages = std::move(assembly.stages);
-  out.single_loop = out.stages.size() == 1 && out.stages[0].kind == Stage::Kind::loop;
+  out.single_loop =
+      out.stages.size() == 1 && (out.stages[0].kind == Stage::Kind::loop || is_fold_of_slots(out.stages[0], num_slots));
   out.memory = x86::CodeMemory(assembly.code);
   out.usable = assembly.entries.empty() || out.memory;
   if (out.memory)

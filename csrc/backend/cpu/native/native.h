@@ -28,8 +28,9 @@ struct NativeCode {
   std::vector<Stage> stages;
   std::vector<LoopFunction*> loops;  // by Stage::index
   int num_slots = 0, num_scratch = 0;
-  bool usable = false;       // false when the system has refused executable memory
-  bool single_loop = false;  // true for one fused loop and nothing else, which may run over a whole chunk at once
+  bool usable = false;  // false when the system has refused executable memory
+  bool single_loop =
+      false;  // true for one fused loop, or one reduction of slots, which may run over a whole chunk at once
 };
 
 // Makes the code executable. num_slots is that of the graph from which it was assembled.
