@@ -136,8 +136,8 @@ void scale(T* dst, const T* src, T factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = src[i] * factor;
 }
 
-// One unit of a reduction is a balanced tree, in which the first step adds element i + 128 to element i and the last one
-// the two that are left. What is missing of a unit is 0.
+// One unit of a reduction is a balanced tree, in which the first step adds element i + 128 to element i and the last
+// one the two that are left. What is missing of a unit is 0.
 enum class FoldTerm { value, square, product, magnitude };  // of an element
 
 template <FoldTerm F>

@@ -60,7 +60,8 @@ inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk
     for (size_t s = 0; s < slots; ++s)
       base[s] = static_cast<char*>(tensor.data[s]) + (origin + first) * size_of(tensor.dtype[s]);
     key.element = static_cast<uint64_t>(first);
-    for (const Stage& s : code.stages) run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data(), folds.at(first));
+    for (const Stage& s : code.stages)
+      run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data(), folds.at(first));
   }
 }
 
