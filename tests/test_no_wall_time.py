@@ -34,7 +34,8 @@ def uses(source: str) -> Iterator[tuple[str, int]]:
             if name in ("join", "wait", "result"):  # of threads, processes, events and futures
                 limits += node.args[:1]
             for limit in limits:
-                if isinstance(limit, ast.Constant) and type(limit.value) in (int, float):
+                # to wait for 0 s is to ask
+                if isinstance(limit, ast.Constant) and type(limit.value) in (int, float) and limit.value:
                     yield f"{limit.value} s", node.lineno
 
 
