@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -88,10 +89,10 @@ def _lamb(size: str, threads: int) -> list[Contender]:
     out = [applied(ENGINE, library.lamb, plain, case.grads), _streams(case, 4, 2)]
     out.append(Contender("_foreach", repeated(lambda: foreach_lamb(plain, case.grads, m, v))))
     try:
-        from pytorch_optimizer import Lamb
+        peers = importlib.import_module("pytorch_optimizer")
     except ImportError:
         return out
-    theirs = Lamb(case.params, lr=LR, weight_decay=0.01, weight_decouple=False, max_grad_norm=0.0)
+    theirs = peers.Lamb(case.params, lr=LR, weight_decay=0.01, weight_decouple=False, max_grad_norm=0.0)
     return [*out, Contender("pytorch_optimizer Lamb", repeated(theirs.step))]
 
 
