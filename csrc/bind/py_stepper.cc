@@ -144,7 +144,8 @@ class Stepper {
     return out;
   }
 
-  // The global norm of the gradients in the last step, if the rule computes it; NaN before the first step.
+  // The global norm of the gradients in the last step; NaN where the rule does not compute it, the back-end does not
+  // tell, or there has been no step.
   double gradient_norm() const { return gradient_norm_; }
 
   int traverse(visitproc visit, void* arg) const {
@@ -262,7 +263,7 @@ class Stepper {
       for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
     if (releases_gil)  // while one call runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
-    double norm = 0;
+    double norm = calls.empty() ? 0 : NAN;
     for (size_t k = 0; k < calls.size(); ++k) {
       EngineCall& call = calls[k];
       Ready& r = ready[k];

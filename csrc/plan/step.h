@@ -21,8 +21,8 @@ struct StepArgs {
   double factor;                     // every gradient is multiplied by it: -1 for maximize, 1 / grad_scale
   bool stochastic_rounding = false;  // whether results in half precision are rounded stochastically
   const RowArgs* of_rows = nullptr;  // one per row, instead of the three above; see Backend::takes_rows_apart
-  // Where the global norm of the gradients goes, times the factor, if the programs compute it. Of a run that is no
-  // population.
+  // Where the global norm of the gradients goes, times the factor, if the programs compute it and the back-end tells.
+  // Of a run that is no population.
   double* gradient_norm = nullptr;
 };
 
