@@ -55,10 +55,11 @@ class FloatEnvironment:
 class Stepper:
     def __init__(
         self,
-        program: Program,
+        programs: Sequence[Program],
+        program_of: Sequence[int],
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
-        hypers: tuple[str, ...],
+        hypers: list[tuple[str, ...]],
         flags: tuple[str, ...],
         tensors: list[Any],
         states: list[list[Any]],

@@ -28,12 +28,12 @@ bool ReadyJob::is_long() const {
   return entry_->job->busy() > kReleaseGil + kOwnTensor * static_cast<int64_t>(entry_->snapshot.tensors.size());
 }
 
-void ReadyJob::check_takes_rows_apart(const Program& program) const {
+void ReadyJob::check_takes_rows_apart() const {
   if (!entry_->backend->takes_rows_apart())
-    throw TensorError("rule '" + program.name() +
-                      "' has reductions over all parameters, but parameters that have a gradient have taken different "
-                      "numbers of steps, or differ in maximize, seed, total_steps or stochastic_rounding; here they "
-                      "have to agree: give all of them a gradient in every step, and the same flags");
+    throw TensorError(
+        "the rule has reductions over all parameters, but parameters that have a gradient have taken different "
+        "numbers of steps, or differ in maximize, seed, total_steps or stochastic_rounding; here they "
+        "have to agree: give all of them a gradient in every step, and the same flags");
 }
 
 void ReadyJob::run(const StepArgs& args, TensorLists& lists) const {
@@ -48,7 +48,7 @@ void ReadyJob::run(const StepArgs& args, TensorLists& lists) const {
 PlanCache::Fit PlanCache::fit(const Entry& entry, TensorLists& tensors, std::span<const Program* const> programs,
                               const CallShape& shape) {
   if (entry.tensor_index != shape.tensor_index || entry.population != shape.population ||
-      !std::ranges::equal(entry.row_of, shape.row_of))
+      !std::ranges::equal(entry.row_of, shape.row_of) || !std::ranges::equal(entry.program_of, shape.program_of))
     return Fit::no;
   const Likeness likeness = tensors.read_like(entry.snapshot);
   if (likeness == Likeness::different) return Fit::no;
@@ -84,12 +84,19 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
   if (!params.empty()) made->device = params[0].device;  // make_plan refuses others
   made->backend = &backend_of(made->device.kind);
   const Place place = place_of(*made, tensors);
-  Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population, number_slots(programs));
+  std::vector<TensorStates> states_of;
+  for (const uint32_t p : shape.program_of)
+    states_of.push_back({programs[p]->num_states(), number_slots(programs.subspan(p, 1))});
+  Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population,
+                        shape.program_of.empty() ? number_slots(programs) : 0, states_of);
+  if (!shape.program_of.empty())
+    for (PlannedTensor& t : plan.tensors) t.program = shape.program_of[t.index - shape.tensor_index];
   if (!shape.row_of.empty())
     for (PlannedTensor& t : plan.tensors) t.row = shape.row_of[t.index - shape.tensor_index];
   made->job = made->backend->prepare(std::move(plan), programs, place);
   made->programs = programs.size();
   made->row_of.assign(shape.row_of.begin(), shape.row_of.end());
+  made->program_of.assign(shape.program_of.begin(), shape.program_of.end());
   made->tensor_index = shape.tensor_index;
   made->population = shape.population;
   return made;

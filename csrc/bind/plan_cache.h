@@ -15,15 +15,16 @@ namespace nos::bind {
 
 // What a job depends on besides tensors and programs.
 struct CallShape {
-  uint32_t tensor_index = 0;           // number of the first parameter in the key of random draws
-  uint32_t population = 0;             // slices along the leading dimension; 0 for none
-  std::span<const uint32_t> row_of{};  // of each parameter: the row of its scalars; empty if all have the first
+  uint32_t tensor_index = 0;               // number of the first parameter in the key of random draws
+  uint32_t population = 0;                 // slices along the leading dimension; 0 for none
+  std::span<const uint32_t> row_of{};      // of each parameter: the row of its scalars; empty if all have the first
+  std::span<const uint32_t> program_of{};  // of each parameter: its program; empty if all have the first, or slices do
 };
 
 class PlanCache {
   struct Entry {
     Snapshot snapshot;
-    std::vector<uint32_t> row_of;
+    std::vector<uint32_t> row_of, program_of;
     uint32_t tensor_index, population;
     size_t programs;
     const Backend* backend;
@@ -51,7 +52,7 @@ class PlanCache {
     // Whether run() releases the GIL.
     bool is_long() const;
     // Throws TensorError where the back-end cannot take StepArgs::of_rows.
-    void check_takes_rows_apart(const Program& program) const;
+    void check_takes_rows_apart() const;
     // The tensors must still be like this when the job runs.
     const Snapshot& tensors() const { return entry_->snapshot; }
     // Runs the job. Where it pays, it releases the GIL and owns the tensors' memory meanwhile. Throws before the first

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <deque>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "../program/program.h"
@@ -55,16 +56,25 @@ class Stepper {
   // `tensors` and `states` are what the engine gets for every parameter; they are read at every step. `counts` is the
   // memory of `steps`, a float64 tensor with the number of steps that every parameter has taken. float64 counts exactly
   // far beyond the last step that there can be.
-  Stepper(py::object program, py::list groups, py::dict state, py::tuple hypers, py::tuple flags, py::list tensors,
-          py::list states, py::object steps, uintptr_t counts)
-      : program_object_(std::move(program)),
-        program_(program_object_.cast<const Program&>()),
+  // programs[program_of[g]] is the rule of group g, and hypers[g] has the names of its hyperparameters.
+  Stepper(py::list programs, std::vector<uint32_t> program_of, py::list groups, py::dict state, py::list hypers,
+          py::tuple flags, py::list tensors, py::list states, py::object steps, uintptr_t counts)
+      : program_objects_(std::move(programs)),
+        group_program_(std::move(program_of)),
         watch_(std::move(groups), std::move(state), std::move(hypers), std::move(flags)),
         tensors_(std::move(tensors)),
         states_(std::move(states)),
         steps_(std::move(steps)),
         counts_(reinterpret_cast<double*>(counts)) {
-    for (const std::string& name : program_.states()) labels_.push_back("state['" + name + "']");
+    for (const py::handle program : program_objects_) programs_.push_back(&program.cast<const Program&>());
+    if (group_program_.size() != watch_.num_groups() ||
+        std::ranges::any_of(group_program_, [&](uint32_t p) { return p >= programs_.size(); }))
+      throw std::invalid_argument("program_of must have the number of a program for each group");
+    for (size_t s = 0; s < states_.size(); ++s)
+      labels_.push_back(programs_.size() == 1 ? "state['" + programs_[0]->states().at(s) + "']"
+                                              : "states[" + std::to_string(s) + "]");
+    if (programs_.size() > 1)
+      for (const uint32_t g : watch_.group_of()) param_program_.push_back(group_program_[g]);
   }
 
   // Each of `parts` is (members, steps taken, maximize, seed, total_steps, stochastic_rounding). `read` is what step()
@@ -75,10 +85,15 @@ class Stepper {
       throw std::runtime_error("param_groups was changed while a step was reading it; change it between steps");
     present_.assign(watch_.params().size(), false);
     known_counts_.assign(counts_, counts_ + watch_.params().size());
-    rows_.assign(watch_.num_groups() * width(), NAN);
-    if (common.size() > width()) throw std::invalid_argument("common has more values than there are hyperparameters");
-    for (size_t end = width(); end <= rows_.size() && !common.empty(); end += width())
-      std::ranges::copy(common, &rows_[end - common.size()]);
+    if (watch_.num_groups() != group_program_.size())
+      throw std::runtime_error("param_groups was changed while a step was reading it; change it between steps");
+    rows_.clear();
+    for (size_t g = 0; g < group_program_.size(); ++g) {
+      std::vector<double>& row = rows_.emplace_back(program(g).hypers().size(), NAN);
+      if (common.size() > row.size())
+        throw std::invalid_argument("common has more values than there are hyperparameters");
+      std::ranges::copy(common, row.end() - static_cast<ptrdiff_t>(common.size()));
+    }
     reread_.clear();
     take(watch_.values(), read);
     division_ = std::make_shared<Division>();
@@ -91,10 +106,13 @@ class Stepper {
       to.seed = t[3].cast<uint64_t>();
       to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
       to.stochastic_rounding = t[5].cast<bool>();
-      if (program_.uses_total_steps() && std::isnan(to.total_steps))
-        throw std::invalid_argument("total_steps is None; rule '" + program_.name() +
-                                    "' reads T: pass the length of the training in steps");
-      for (const uint32_t i : to.members) present_.at(i) = true;
+      for (const uint32_t i : to.members) {
+        present_.at(i) = true;
+        const Program& rule = program(watch_.group_of()[i]);
+        if (rule.uses_total_steps() && std::isnan(to.total_steps))
+          throw std::invalid_argument("total_steps is None; rule '" + rule.name() +
+                                      "' reads T: pass the length of the training in steps");
+      }
     }
     divide_into_calls();
   }
@@ -126,7 +144,8 @@ class Stepper {
     return out;
   }
 
-  // The global norm of the gradients in the last step, if the rule computes it; NaN before the first step.
+  // The global norm of the gradients in the last step; NaN where the rule does not compute it, the back-end does not
+  // tell, or there has been no step.
   double gradient_norm() const { return gradient_norm_; }
 
   int traverse(visitproc visit, void* arg) const {
@@ -146,22 +165,22 @@ class Stepper {
   // One call for each part, or one for all of them where the rule has reductions over all parameters.
   void divide_into_calls() {
     const std::vector<Part>& parts = division_->parts;
-    const size_t step = program_.has_global_reductions() ? parts.size() : 1;
+    const size_t step = std::ranges::any_of(programs_, &Program::has_global_reductions) ? parts.size() : 1;
     const size_t groups = watch_.num_groups();
     for (size_t first = 0; first < parts.size(); first += step) {
       EngineCall& call = division_->calls.emplace_back();
       call.first = first;
       call.end = first + step;
-      call.row_sizes.assign(groups * step, static_cast<size_t>(program_.num_scalars()));
       call.row_of = watch_.group_of();
       for (size_t k = first; k < call.end; ++k) {
+        for (size_t g = 0; g < groups; ++g) call.row_sizes.push_back(static_cast<size_t>(program(g).num_scalars()));
         call.seeds.insert(call.seeds.end(), groups, parts[k].seed);
         for (const uint32_t i : parts[k].members) call.row_of[i] += static_cast<uint32_t>((k - first) * groups);
       }
     }
   }
 
-  size_t width() const { return program_.hypers().size(); }
+  const Program& program(size_t group) const { return *programs_[group_program_[group]]; }
 
   bool same_counts() const {
     for (size_t i = 0; i < known_counts_.size(); ++i)
@@ -187,7 +206,7 @@ class Stepper {
       const py::object meaning = PyFloat_CheckExact(v.value.ptr()) ? v.value : read(v.group, v.hyper, v.value);
       std::erase_if(reread_, [&](const auto& r) { return r.group == v.group && r.hyper == v.hyper; });
       if (PyFloat_CheckExact(meaning.ptr()))
-        rows_[v.group * width() + v.hyper] = PyFloat_AS_DOUBLE(meaning.ptr());
+        rows_[v.group][v.hyper] = PyFloat_AS_DOUBLE(meaning.ptr());
       else
         reread_.push_back({v.group, v.hyper, meaning});
     }
@@ -199,7 +218,7 @@ class Stepper {
     const std::vector<Watch::NewValue> values = reread_;  // a copy, as a function may call step()
     for (const Watch::NewValue& r : values) {
       const py::object value = PyCallable_Check(r.value.ptr()) ? r.value(steps) : r.value;
-      rows_[r.group * width() + r.hyper] = read_number(program_.hypers()[r.hyper].name, value.ptr());
+      rows_[r.group][r.hyper] = read_number(program(r.group).hypers()[r.hyper].name, value.ptr());
     }
   }
 
@@ -217,7 +236,6 @@ class Stepper {
   // before the tensors are read, since it may change what they are.
   void run(py::object grads, py::object scale) {
     const double grad_scale = read_grad_scale(scale.ptr());
-    const Program* programs[] = {&program_};
     std::deque<Ready> ready;
     // A function of the step, or another thread while the engine runs, may call divide() and replace division_.
     const std::shared_ptr<Division> kept = division_;
@@ -237,15 +255,15 @@ class Stepper {
     bool releases_gil = false;
     for (size_t k = 0; k < calls.size(); ++k) {
       Ready& r = ready[k];
-      r.job.emplace(calls[k].plans.get(*r.tensors, programs, {0, 0, calls[k].row_of}));
-      if (calls[k].is_joint()) r.job->check_takes_rows_apart(program_);
+      r.job.emplace(calls[k].plans.get(*r.tensors, programs_, {0, 0, calls[k].row_of, param_program_}));
+      if (calls[k].is_joint()) r.job->check_takes_rows_apart();
       releases_gil |= r.job->is_long();
     }
     if (calls.size() > 1)  // making a job may have run Python code
       for (const Ready& r : ready) r.tensors->check_unmoved(r.job->tensors());
     if (releases_gil)  // while one call runs, the tensors of the others may change
       for (const Ready& r : ready) r.tensors->own_memory(r.job->tensors());
-    double norm = 0;
+    double norm = calls.empty() ? 0 : NAN;
     for (size_t k = 0; k < calls.size(); ++k) {
       EngineCall& call = calls[k];
       Ready& r = ready[k];
@@ -276,18 +294,18 @@ class Stepper {
 
   // Evaluates the scalars of a call. Functions of the step are Python code.
   void evaluate(const Division& division, const EngineCall& call, double grad_scale, Ready& r) {
-    const auto size = static_cast<size_t>(program_.num_scalars());
-    const size_t groups = watch_.num_groups();
-    r.scalars.resize(size * call.row_sizes.size());
+    const size_t groups = group_program_.size();
+    r.scalars.resize(std::accumulate(call.row_sizes.begin(), call.row_sizes.end(), size_t{0}));
+    double* row = r.scalars.data();
     r.rows.reserve(call.row_sizes.size());
     for (size_t k = call.first; k < call.end; ++k) {
       const Part& part = division.parts[k];
       reread(part.step);
       for (size_t g = 0; g < groups; ++g) {
-        double* const row = &r.scalars[r.rows.size() * size];
-        program_.eval_scalars(static_cast<double>(part.step + 1), part.total_steps, {&rows_[g * width()], width()},
-                              {row, size});
+        const size_t size = call.row_sizes[r.rows.size()];
+        program(g).eval_scalars(static_cast<double>(part.step + 1), part.total_steps, rows_[g], {row, size});
         r.rows.push_back(row);
+        row += size;
       }
       if (call.is_joint()) r.of_rows.insert(r.of_rows.end(), groups, row_args(part, grad_scale));
     }
@@ -301,16 +319,18 @@ class Stepper {
     return out;
   }
 
-  py::object program_object_;
-  const Program& program_;
+  py::list program_objects_;
+  std::vector<const Program*> programs_;
+  std::vector<uint32_t> group_program_;  // of each group: its program
+  std::vector<uint32_t> param_program_;  // of each parameter; empty where there is one program
   Watch watch_;
   py::list tensors_, states_;
   py::object steps_;
   double* const counts_;
   const size_t num_params_ = watch_.params().size();
   std::vector<double> known_counts_;
-  std::vector<bool> present_;  // of each parameter: whether it had a gradient
-  std::vector<double> rows_;   // the hyperparameters of every group
+  std::vector<bool> present_;              // of each parameter: whether it had a gradient
+  std::vector<std::vector<double>> rows_;  // the hyperparameters of every group
   std::vector<Watch::NewValue> reread_;
   double gradient_norm_ = NAN;
   std::vector<std::string> labels_;  // what messages call the lists of states
@@ -337,10 +357,11 @@ void collectable(PyHeapTypeObject* heap_type) {
 
 void bind_stepper(py::module_& m) {
   py::class_<Stepper> stepper(m, "Stepper", py::custom_type_setup(collectable));
-  def_init<py::object, py::list, py::dict, py::tuple, py::tuple, py::list, py::list, py::object, uintptr_t>(
-      stepper, [](auto&&... args) { return std::make_unique<Stepper>(std::move(args)...); }, py::arg("program"),
-      py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"), py::arg("tensors"), py::arg("states"),
-      py::arg("steps"), py::arg("counts"));
+  def_init<py::list, std::vector<uint32_t>, py::list, py::dict, py::list, py::tuple, py::list, py::list, py::object,
+           uintptr_t>(
+      stepper, [](auto&&... args) { return std::make_unique<Stepper>(std::move(args)...); }, py::arg("programs"),
+      py::arg("program_of"), py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"),
+      py::arg("tensors"), py::arg("states"), py::arg("steps"), py::arg("counts"));
   stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"), py::arg("common") = std::vector<double>())
       .def("gradients", &Stepper::gradients)
       .def_property_readonly("gradient_norm", &Stepper::gradient_norm)

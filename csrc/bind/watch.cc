@@ -7,23 +7,24 @@ namespace py = pybind11;
 
 namespace nos::bind {
 
-Watch::Watch(py::list groups, py::dict state, py::tuple hypers, py::tuple flags)
+Watch::Watch(py::list groups, py::dict state, py::list hypers, py::tuple flags)
     : group_list_(std::move(groups)), state_(std::move(state)), hypers_(std::move(hypers)), flags_(std::move(flags)) {
   remember();
 }
 
-int Watch::kind_of(PyObject* key) const {
-  const auto position = [key](const py::object& names) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.ptr()); ++i) {
-      const int equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(names.ptr(), i), key, Py_EQ);
+int Watch::kind_of(size_t group, PyObject* key) const {
+  const auto position = [key](PyObject* names) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+      const int equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(names, i), key, Py_EQ);
       if (equal < 0) throw py::error_already_set();
       if (equal) return static_cast<int>(i);
     }
     return -1;
   };
-  const int hyper = position(hypers_);
+  const auto number = static_cast<Py_ssize_t>(group);
+  const int hyper = number < PyList_GET_SIZE(hypers_.ptr()) ? position(PyList_GET_ITEM(hypers_.ptr(), number)) : -1;
   if (hyper >= 0) return hyper;
-  if (position(flags_) >= 0) return flag;
+  if (position(flags_.ptr()) >= 0) return flag;
   return py::str("params").equal(py::handle(key)) ? params_key : ignored;
 }
 
@@ -45,7 +46,8 @@ void Watch::remember() {
     Group group{keep(dict), nullptr, {}};
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
-      group.items.push_back({keep(key), py::reinterpret_borrow<py::object>(value), kind_of(key)});
+      group.items.push_back(
+          {keep(key), py::reinterpret_borrow<py::object>(value), kind_of(static_cast<size_t>(g), key)});
       if (group.items.back().kind == params_key) group.params = value;
     }
     if (!group.params || !PyList_Check(group.params))

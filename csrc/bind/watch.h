@@ -16,8 +16,9 @@ enum class Change : int {
 
 class Watch {
  public:
-  // `hypers` has the names of the hyperparameters. `flags` has the keys of a group whose change is a Change::division.
-  Watch(pybind11::list groups, pybind11::dict state, pybind11::tuple hypers, pybind11::tuple flags);
+  // `hypers` has a tuple for each group: the names of its hyperparameters. `flags` has the keys of a group whose change
+  // is a Change::division.
+  Watch(pybind11::list groups, pybind11::dict state, pybind11::list hypers, pybind11::tuple flags);
 
   void remember();  // later looks compare with what is there now
 
@@ -51,7 +52,7 @@ class Watch {
     std::vector<Item> items;
   };
 
-  int kind_of(PyObject* key) const;
+  int kind_of(size_t group, PyObject* key) const;
   bool same_state(PyObject* state) const;
   bool same_params(const Group& group, size_t& first) const;
 

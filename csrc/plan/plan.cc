@@ -113,7 +113,8 @@ void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> li
 
 }  // namespace
 
-Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population, uint32_t number_slots) {
+Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population, uint32_t number_slots,
+               std::span<const TensorStates> states_of) {
   const TensorList &params = lists[0], &grads = lists[1];
   const size_t n = params.tensors.size();
   for (const TensorList& list : lists)
@@ -132,8 +133,11 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
     if (p.device != params.tensors[0].device)
       throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
     PlannedTensor t{};
-    for (size_t s = 0; s < lists.size(); ++s) {
-      check_pair(params, lists[s], i, number_slots >> s & 1 ? std::max(population, 1u) : 0);
+    const size_t slots =
+        states_of.empty() ? lists.size() : static_cast<size_t>(bytecode::kFirstState + states_of[i].count);
+    const uint32_t numbers = states_of.empty() ? number_slots : states_of[i].number_slots;
+    for (size_t s = 0; s < slots; ++s) {
+      check_pair(params, lists[s], i, numbers >> s & 1 ? std::max(population, 1u) : 0);
       const TensorRef& ref = lists[s].tensors[i];
       t.data[s] = ref.data;
       t.dtype[s] = ref.dtype;

@@ -42,12 +42,19 @@ struct Plan {
   std::vector<Span> written;  // the memory of parameters and states, sorted; no two overlap
 };
 
+// What a tensor's program keeps: how many states, and a bit for each slot where the state is one number per tensor.
+struct TensorStates {
+  int count;
+  uint32_t number_slots;
+};
+
 // `lists` holds params, grads, then one list for each state. `first_index` is the number of params[0] in the key of
 // random draws. `population` is the number of slices along the leading dimension of every tensor, or 0 outside a
 // population. In slots whose bit is set in `number_slots`, a tensor has one number for each slice, and its data pointer
-// is that of the first one. Throws TensorError, and nothing has been written by then.
+// is that of the first one. Where programs differ from tensor to tensor, `states_of` has one entry for each, which says
+// instead which lists are looked at. Throws TensorError, and nothing has been written by then.
 Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0,
-               uint32_t number_slots = 0);
+               uint32_t number_slots = 0, std::span<const TensorStates> states_of = {});
 
 // Points a plan at new gradients that differ from the old ones in their addresses only; nothing else of `grads` is
 // read. Returns false and leaves the plan as it was if one of them shares memory with a parameter or state. make_plan

@@ -16,10 +16,10 @@ from typing import Any, Final
 import torch
 
 from .. import _C
-from ..rule import Program
 from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm
 from ._lists import FLAGS, Group, Resolve, States, StepLists
+from ._rules import Rules
 from ._values import check_capturable, to_number
 
 _KEPT: Final = 4  # tables of eager steps that are kept: gradients that are made anew take turns in a few places
@@ -72,12 +72,17 @@ class _Tables:
 class CapturedLists(StepLists):
     """CapturedLists are `StepLists` on one CUDA device, whose launches can be captured."""
 
-    def __init__(self, program: Program, groups: list[Group], state: States, owner: str) -> None:
+    def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._parts: list[_Part] = []
         self._division: Any = None
         self._eager: list[_Tables] = []  # the latest ones first
         self._held: list[_Tables] = []  # those that graphs read
-        super().__init__(program, groups, state, owner)
+        super().__init__(rules, groups, state, owner)
+        if len(self._programs) > 1:
+            raise ValueError(
+                "capturable is True but param groups have different rules, which a captured step cannot run; leave it "
+                "False, or make an optimizer for each rule"
+            )
         self._kept_groups = list(groups)  # keeps the groups alive, so that no other object gets their id
         self._shape = self._shape_of(groups, state)
 
@@ -165,9 +170,9 @@ class CapturedLists(StepLists):
         self._make_missing(grads)
         parts = []
         for _, *flags, members in self._division_by(grads, self._steps.tolist()):
-            if self._program.uses_total_steps and flags[FLAGS.index("total_steps")] is None:
+            if self._programs[0].uses_total_steps and flags[FLAGS.index("total_steps")] is None:
                 raise ValueError(
-                    f"total_steps is None; rule '{self._program.name}' reads T: pass the length of the training"
+                    f"total_steps is None; rule '{self._programs[0].name}' reads T: pass the length of the training"
                 )
             mask = torch.zeros(len(self._params), dtype=self._steps.dtype, device="cpu")
             mask[members] = 1.0
@@ -178,7 +183,7 @@ class CapturedLists(StepLists):
 
     def _row(self, group: Group, resolve: Resolve) -> _Row:
         values, sources, wide = [], [], 0
-        for i, name in enumerate(self._hypers):
+        for i, name in enumerate(self._hypers[0]):
             value = resolve(name, group[name], group)
             if isinstance(value, torch.Tensor) and _on_device(value):
                 if value.dtype not in _READABLE or value.device != self._steps.device:
@@ -223,7 +228,7 @@ class CapturedLists(StepLists):
                     return tables
         # There is room for this rule and no other, as it is never exchanged.
         step = _C.CapturedStep(
-            [self._program], False, tuple(self._tensors), tuple(chosen), [tuple(s) for s in self._states],
+            self._programs, False, tuple(self._tensors), tuple(chosen), [tuple(s) for s in self._states],
             self._group_of, len(self._groups), 0, 0, 0, 0, True,
         )  # fmt: skip
         tables = _Tables(step, key)

@@ -7,7 +7,7 @@ parameters, and the number of steps to float32, which stops at 2**24. Here the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -49,10 +49,10 @@ def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
 }
 
 
-def make_plain(groups: Iterable[Group], names: Collection[str]) -> None:
+def make_plain(groups: Iterable[Group], hypers: Iterable[Collection[str]]) -> None:
     """Replaces NumPy's numbers in packed groups by Python's, and functions by a text, as a checkpoint has plain types
-    only."""
-    for group in groups:
+    only. `hypers` has the names of each group's hyperparameters."""
+    for group, names in zip(groups, hypers, strict=True):
         group.update({name: plain(value) for name, value in group.items()})
         for name in names:
             value = group.get(name)
@@ -92,21 +92,23 @@ def renamed(group: Mapping[str, Any], mine: str) -> Group:
     return out
 
 
-def check_rule(saved: Iterable[Group], text: str) -> None:
-    """Raises ValueError if a checkpoint was made with another rule."""
-    for group in saved:
+def check_rules(saved: Iterable[Group], texts: Sequence[str]) -> None:
+    """Raises ValueError if a checkpoint was made with other rules than those of the groups, which `texts` has."""
+    for i, (group, text) in enumerate(zip(saved, texts, strict=True)):
         if "rule" in group and not same_rule(group["rule"], text):
+            which, owner = ("", "optimizer") if len(set(texts)) == 1 else (f"param_groups[{i}] of ", "group")
             raise ValueError(
-                f"the checkpoint was made with another rule:\n{group['rule']}\nthis optimizer has\n{text}\n"
+                f"{which}the checkpoint was made with another rule:\n{group['rule']}\nthis {owner} has\n{text}\n"
                 "make the optimizer with the rule of the checkpoint: RuleOptimizer(params, "
-                'state_dict["param_groups"][0]["rule"], lr)'
+                f'state_dict["param_groups"][{i}]["rule"], lr)'
             )
 
 
-def with_functions(saved: Iterable[Group], groups: Iterable[Group], names: Iterable[str]) -> list[Group]:
-    """Returns saved groups in which the optimizer's own functions stand where the checkpoint had some."""
+def with_functions(saved: Iterable[Group], groups: Iterable[Group], hypers: Iterable[Collection[str]]) -> list[Group]:
+    """Returns saved groups in which the optimizer's own functions stand where the checkpoint had some. `hypers` has the
+    names of each group's hyperparameters."""
     out = [dict(group) for group in saved]
-    for group, own in zip(out, groups, strict=False):  # torch compares their lengths next
+    for group, own, names in zip(out, groups, hypers, strict=False):  # torch compares their lengths next
         for name in names:
             if isinstance(group.get(name), str) and group[name] == FUNCTION:
                 if not callable(own[name]):
@@ -124,12 +126,15 @@ def sizes(groups: Iterable[Group]) -> list[int]:
     return [len(group["params"]) for group in groups]
 
 
-def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program) -> dict[Any, Any]:
-    """Returns the state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters."""
+def restored(saved: Mapping[str, Any], groups: Sequence[Group], programs: Sequence[Program]) -> dict[Any, Any]:
+    """Returns the state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters.
+    `programs` has the rule of each group."""
     ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
     if len(set(ids)) != len(ids):
         raise ValueError("the checkpoint has the same number in 'params' of its param_groups twice")
     param_of = dict(zip(ids, chain.from_iterable(group["params"] for group in groups), strict=True))
+    rules = [program for group, program in zip(groups, programs, strict=True) for _ in group["params"]]
+    program_of = dict(zip(ids, rules, strict=True))
     state: dict[Any, Any] = {}
     for key, entry in saved["state"].items():
         if key not in param_of:
@@ -137,6 +142,7 @@ def restored(saved: Mapping[str, Any], groups: Iterable[Group], program: Program
             continue
         if not isinstance(entry, Mapping):
             raise ValueError(f"the checkpoint's state of parameter {key} is a {type(entry).__name__}, not a dict")
+        program = program_of[key]
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         if missing and entry:
             raise ValueError(

@@ -11,9 +11,10 @@ from . import library
 from ._averaged import MODE
 from ._betas import beta_names
 from ._entry import COMMON
-from ._lists import Group
 from ._sign_decay import sign_decay
 from ._values import Scalar, check_capturable, check_range, check_scalar, check_values_there, checked_flags
+
+Group = dict[str, Any]
 
 
 class GroupValues:

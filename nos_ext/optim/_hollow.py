@@ -36,7 +36,7 @@ def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iterable[tuple[int, Any, bool]]) -> None:
+def take_steps(owner: str, state: dict[Any, Any], params: Iterable[tuple[int, Any, Program, bool]]) -> None:
     """Takes one step with each of `params` that is hollow and has a gradient.
 
     A real one among them, under FakeTensorMode, is what the mode takes it for: an error, or with allow_non_fake_inputs
@@ -44,19 +44,18 @@ def take_steps(owner: str, program: Program, state: dict[Any, Any], params: Iter
 
     Args:
         owner: name of the optimizer, for messages.
-        program: the rule.
         state: of the optimizer.
-        params: number, parameter, and whether its step number lies on its device.
+        params: number, parameter, its rule, and whether its step number lies on its device.
     """
-    given = [(i, p, on_device) for i, p, on_device in params if p.grad is not None]
-    for i, param, _ in given:
+    given = [one for one in params if one[1].grad is not None]
+    for i, param, *_ in given:
         check_grad(owner, i, param.grad)
         check_param(owner, i, param)
     with torch.inference_mode(False), torch.no_grad():
-        for _, param, _ in given:
+        for _, param, *_ in given:
             if not is_hollow(param):
                 torch.zeros_like(param)  # the mode refuses it, in its own words
-        for _, param, on_device in given:
+        for _, param, program, on_device in given:
             if not is_hollow(param):
                 continue
             if not state.get(param):

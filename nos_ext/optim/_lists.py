@@ -22,8 +22,9 @@ from ._clipping import clipped, common_clip_norm
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
+from ._rules import Rules
 from ._shards import check_shardable, is_sharded, local
-from ._values import Scalar, check_group_rule, check_tensor, checked_flags, needs_reading, step_count, to_number
+from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
@@ -38,21 +39,23 @@ class StepLists:
     """StepLists are the lists for `groups` and `state` of an optimizer as they are now.
 
     Args:
-        program: the rule. With a `clip_norm` in the groups, a clipped form of it is what runs.
+        rules: the rules of the groups. With a `clip_norm` in the groups, clipped forms of them are what runs.
         groups: the optimizer's param_groups.
         state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
             one tensor's, so that they can be read and advanced at once.
         owner: name of the optimizer, for messages.
     """
 
-    def __init__(self, program: Program, groups: list[Group], state: States, owner: str) -> None:
-        self._rule = program.to_text()
+    def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
+        self._rules = rules
         self.clips = common_clip_norm(groups) is not None
-        self._program = program = clipped(program) if self.clips else program
+        own = [clipped(program) if self.clips else program for program in rules.programs(groups)]
+        self._programs = list(dict.fromkeys(own)) or [rules.default.program]
+        self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
         self._state = state
         self._owner = owner
-        self._hypers = tuple(program.hyperparameters)
+        self._hypers = [tuple(program.hyperparameters) for program in own]  # of each group
         self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._group_of = [i for i, group in enumerate(groups) for _ in group["params"]]
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
@@ -60,7 +63,9 @@ class StepLists:
         # A parameter that never had a gradient has no state and is not looked at. It may be of any dtype and kind.
         nothing = torch.empty(0, device="cpu")
         self._tensors: list[Any] = [nothing] * len(self._params)
-        self._states: list[list[Any]] = [[nothing] * len(self._params) for _ in program.state_names]
+        self._states: list[list[Any]] = [
+            [nothing] * len(self._params) for _ in range(max(len(program.state_names) for program in self._programs))
+        ]
         self._placed: set[int] = set()
         self._new: list[Any] = []  # parameters whose state was made in this step
         self._copies = DenseCopies(owner)
@@ -84,10 +89,15 @@ class StepLists:
             return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
         return memory, torch.frombuffer(memory, dtype=torch.float64)
 
+    def _program(self, i: int) -> Program:
+        """Returns what runs for parameter i."""
+        return self._programs[self._program_of[self._group_of[i]]]
+
     def _make_stepper(self) -> Any:
+        watched = [tuple([name for name in names if name != CLIP]) for names in self._hypers]
         return _C.Stepper(
-            self._program, self._groups, self._state, tuple([name for name in self._hypers if name != CLIP]),
-            (*FLAGS, CLIP, "rule"), self._tensors, self._states, self._steps, self._steps.data_ptr(),
+            self._programs, self._program_of, self._groups, self._state, watched, (*FLAGS, CLIP, "rule"), self._tensors,
+            self._states, self._steps, self._steps.data_ptr(),
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -102,7 +112,7 @@ class StepLists:
         """
 
         def read(group: int, hyper: int, value: Any) -> Any:
-            name = self._hypers[hyper]
+            name = self._hypers[group][hyper]
             scalar = resolve(name, value, self._groups[group])
             if isinstance(scalar, torch.Tensor):
                 check_tensor(name, scalar)
@@ -208,7 +218,7 @@ class StepLists:
         dense = self._copies.dense(i, param)
         changed = (dense is param) != (self._tensors[i] is param)
         self._tensors[i] = dense
-        for states in self._states:
+        for states in self._states[: len(self._program(i).state_names)]:
             value = states[i]
             if not isinstance(value, torch.Tensor):
                 continue  # the engine refuses it by name
@@ -223,8 +233,8 @@ class StepLists:
         self._new.clear()
         self._copies.write_back(grads)
         if self._hollow:
-            members = [(i, self._params[i], False) for i in self._hollow]
-            take_steps(self._owner, self._program, self._state, members)
+            members = [(i, self._params[i], self._program(i), False) for i in self._hollow]
+            take_steps(self._owner, self._state, members)
 
     def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
         """Makes states where there are none yet, and divides the parameters that have gradients into engine calls."""
@@ -246,8 +256,13 @@ class StepLists:
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
-        for group in self._groups:
-            check_group_rule(group, self._rule)
+        for group, number in zip(self._groups, self._program_of, strict=True):
+            program = self._rules.of(group).program
+            if (clipped(program) if self.clips else program) != self._programs[number]:
+                raise ValueError(
+                    f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
+                    "what it was made with: add a new group, or make a new optimizer"
+                )
         flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
         counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
@@ -272,7 +287,7 @@ class StepLists:
         """Makes a new state for parameter i and puts it into the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
-            entry = {"step": self._cell(i, 0), **zero_states(self._program, param)}
+            entry = {"step": self._cell(i, 0), **zero_states(self._program(i), param)}
         self._state[param] = entry
         self._new.append(param)
         self._place(i, entry)
@@ -280,11 +295,12 @@ class StepLists:
     def _adopt(self, i: int) -> None:
         """Puts the existing state of parameter i into the lists. Its step becomes a piece of `_steps`."""
         entry = self._state[self._params[i]]
-        missing = [name for name in ("step", *self._program.state_names) if name not in entry]
+        program = self._program(i)
+        missing = [name for name in ("step", *program.state_names) if name not in entry]
         if missing:
             raise KeyError(
                 f"the state of parameter {i} has the keys {sorted(map(str, entry))} but not {missing}; rule "
-                f"'{self._program.name}' needs them: delete the state of the parameter to start afresh"
+                f"'{program.name}' needs them: delete the state of the parameter to start afresh"
             )
         entry["step"] = self._cell(i, step_count(f"state of parameter {i}: step", entry["step"]))
         self._place(i, entry)
@@ -303,10 +319,10 @@ class StepLists:
 
     def _place(self, i: int, entry: dict[str, Any]) -> None:
         self._placed.add(i)
-        for states, name in zip(self._states, self._program.state_names, strict=True):
+        for states, name in zip(self._states, self._program(i).state_names, strict=False):
             states[i] = entry[name]
         if i in self._sharded:
-            check_shardable(self._program, i, self._params[i], self.clips)
+            check_shardable(self._program(i), i, self._params[i], self.clips)
             self._localise(i)
         else:
             self._tensors[i] = self._copies.dense(i, self._params[i])
@@ -320,5 +336,5 @@ class StepLists:
         param = self._params[i]
         self._tensors[i] = local(param)
         entry = self._state[param]
-        for states, name in zip(self._states, self._program.state_names, strict=True):
+        for states, name in zip(self._states, self._program(i).state_names, strict=False):
             states[i] = local(entry[name])

@@ -64,16 +64,6 @@ def same_rule(saved: str, mine: str) -> bool:
         return False
 
 
-def check_group_rule(group: Mapping[str, Any], mine: str) -> None:
-    """Raises ValueError for a param group whose rule is not the optimizer's, `mine`."""
-    if not same_rule(group.get("rule", mine), mine):
-        raise ValueError(
-            f"the param group has the rule of another optimizer:\n{group['rule']}\nthis optimizer has\n{mine}\nmake "
-            "one optimizer for each rule. If the dict has been given to another optimizer before, that one has written "
-            "all its values into it, as torch's do: make new dicts, as in {'params': group['params'], 'lr': 0.1}"
-        )
-
-
 def check_names(program: Program, given: Iterable[str]) -> None:
     """Raises TypeError if a keyword argument is no hyperparameter of the rule."""
     for name in given:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
@@ -14,25 +14,25 @@ from ..rule import Program
 from ._averaged import MODE, change_weights, check_training
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
-from ._checkpoint import check_form, check_rule, make_plain, renamed, restored, sizes, with_functions
+from ._checkpoint import check_form, check_rules, make_plain, renamed, restored, sizes, with_functions
 from ._clipping import KEY as CLIP
 from ._clipping import clipped, common_clip_norm
 from ._entry import SCHEDULED
 from ._grads import check_writable
-from ._group_values import GroupValues
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
+from ._rules import GroupRule, Rules
 from ._torch import active_modes, divide_all, hooked, in_fake_mode
 from ._torch_checkpoint import from_torch, to_torch
 from ._values import (
     FLAG_DEFAULTS,
     RuleSource,
-    as_program,
-    check_group_rule,
     check_names,
     is_capturable,
     to_number,
 )
+
+_SHARED: Final = ("lr", *FLAG_DEFAULTS)  # what a group with a rule of its own takes from the optimizer's defaults
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -43,7 +43,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters, named parameters, or dicts that define param groups.
-        rule: what `nos_ext.compile_rule` takes, or a `Program`.
+        rule: what `nos_ext.compile_rule` takes, or a `Program`. A dict that defines a param group may have a `rule` of
+            its own; its hyperparameters are then those of that rule.
         lr: learning rate: a number, or a tensor of one element, which is read at every step.
         maximize: go up the gradient.
         capturable: make steps that a CUDA graph can hold, with parameters and step numbers on one CUDA device and no
@@ -64,13 +65,12 @@ class RuleOptimizer(torch.optim.Optimizer):
             given, read and written together as ``betas``, as in torch's optimizers.
 
     The text of the rule is the param groups' ``rule``: a checkpoint says which rule made it, and loading one that
-    another rule made is an error. State is float32 beside half-precision parameters and float64 beside float64
-    ones. Functions are not saved. A rule of the library has ranges for its hyperparameters, in which they have to
-    start; a scheduler may leave them.
+    another rule made is an error. The rule of a group stays what it was made with. State is float32 beside
+    half-precision parameters and float64 beside float64 ones. Functions are not saved. A rule of the library has ranges
+    for its hyperparameters, in which they have to start; a scheduler may leave them.
     """
 
-    _program: Program
-    _values: GroupValues
+    _rules: Rules
     _lists: StepLists | None = None
     _kept: Sequence[CapturedLists] = ()
     _grad_norm: float | None = None
@@ -97,28 +97,23 @@ class RuleOptimizer(torch.optim.Optimizer):
         differentiable: bool = False,
         **hyper: Any,
     ) -> None:
-        self._program = as_program(rule)
-        self._values = GroupValues(self._program)
-        hyper = spread(hyper, self._values.betas)
-        check_names(self._program, hyper)
+        self._rules = Rules(rule)
+        own = self._rules.default
+        hyper = spread(hyper, own.values.betas)
+        check_names(own.program, hyper)
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
             CLIP: clip_norm,
         }  # fmt: skip
-        values = {**self._program.hyperparameters, **hyper, "lr": lr}
-        if self._values.averaged:
-            flags[MODE] = True
-        defaults = self._values.checked({**values, **flags, "rule": self._program.to_text()})
-        self._values.check_ranges(defaults)
-        if clip_norm is not None:
-            clipped(self._program)  # a rule that cannot be clipped is refused here
-        super().__init__(params, linked(defaults, self._values.betas))
+        defaults = own.values.checked({**own.defaults({"lr": lr, **flags}), **hyper})
+        own.values.check_ranges(defaults)
+        super().__init__(params, linked(defaults, own.values.betas))
 
     @property
     def program(self) -> Program:
-        """This is the compiled rule."""
-        return self._program
+        """This is the compiled rule that the optimizer was made with."""
+        return self._rules.default.program
 
     @property
     def grad_norm(self) -> float | None:
@@ -135,7 +130,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Shows what torch's optimizers show, and the name of the rule. ``program.to_text()`` has its text."""
         text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
-            shown = {**group, "rule": self._program.name}
+            shown = {**group, "rule": self._rules.of(group).program.name}
             lines = [f"    {key}: {shown[key]}\n" for key in sorted(shown) if key != "params"]
             text += f"\nParameter Group {i}\n{''.join(lines)}"
         return f"{text})"
@@ -162,8 +157,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _update(self) -> None:
-        if MODE in self.defaults:
-            check_training(self.param_groups)
+        if self._rules.averages:
+            check_training(group for group in self.param_groups if MODE in group)
         scale = None
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
@@ -181,9 +176,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if scale is not None:
             self._check_writable()
         try:
-            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
+            if self._lists is None or not self._lists.step(self.param_groups, self.state, self._rules.resolve, scale):
                 self._lists = self._new_lists()
-                if not self._lists.step(self.param_groups, self.state, self._values.resolve, scale):
+                if not self._lists.step(self.param_groups, self.state, self._rules.resolve, scale):
                     raise RuntimeError("param_groups or state changed while the step was under way")
         except Exception:
             if self._lists is not None:
@@ -198,7 +193,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._settle()
         self._link_groups()
         kind = CapturedLists if is_capturable(self.param_groups) else StepLists
-        lists = kind(self._program, self.param_groups, self.state, type(self).__name__)
+        lists = kind(self._rules, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists with which they were captured
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
         return lists
@@ -213,8 +208,12 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _take_hollow_steps(self) -> None:
         capturable = is_capturable(self.param_groups)
-        params = [(i, param, capturable) for i, param in enumerate(self._params())]
-        take_steps(type(self).__name__, self._program, self.state, params)
+        programs = [self._rules.of(group).program for group in self.param_groups for _ in group["params"]]
+        params = [
+            (i, param, program, capturable)
+            for i, (param, program) in enumerate(zip(self._params(), programs, strict=True))
+        ]
+        take_steps(type(self).__name__, self.state, params)
 
     def _check_writable(self) -> None:
         for i, param in enumerate(self._params()):
@@ -242,29 +241,38 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._change_weights(training=True)
 
     def _change_weights(self, *, training: bool) -> None:
-        if self._values.averaged:
-            change_weights(self.param_groups, self.state, self._values.averaged, training)
+        for group in self.param_groups:
+            averaged = self._rules.of(group).values.averaged
+            if averaged:
+                change_weights([group], self.state, averaged, training)
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
-        """Adds a group of parameters. It may have its own value of everything but the rule."""
-        checked: Group = {}
+        """Adds a group of parameters, a copy of the dict. It may have its own value of everything. With a `rule` of its
+        own its hyperparameters are those of that rule, and of the optimizer's it takes lr and the flags."""
+        rule = self._rules.default
         if isinstance(param_group, dict):
-            check_group_rule(param_group, self.defaults["rule"])
-            given = spread(param_group, self._values.betas)
-            checked = self._values.checked({**self.defaults, **given})
-            self._values.check_ranges(checked)
-            checked = {name: checked[name] for name in given if name != "params"}
+            if "rule" in param_group:
+                rule = self._rules.add(param_group["rule"])
+            given = spread({**param_group, "rule": rule.text}, rule.values.betas)
+            shared = {name: self.defaults[name] for name in _SHARED}
+            defaults = self.defaults if rule is self._rules.default else rule.defaults(shared)
+            checked = rule.values.checked({**defaults, **given})
+            rule.values.check_ranges(checked)
+            param_group = {**given, **checked}  # in torch's order
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if self._values.betas and not isinstance(group, LinkedGroup):
-            del group[KEY]  # torch has filled in the default, whatever beta1 is
-        group.update(checked)
-        self.param_groups[-1] = linked(group, self._values.betas)
+        if rule is not self._rules.default:  # torch has filled in what the default rule has
+            for name in set(self.defaults).difference(checked):
+                del group[name]
+        if rule.values.betas and not isinstance(group, LinkedGroup):
+            group.pop(KEY, None)  # the default, whatever beta1 is
+        self.param_groups[-1] = linked(group, rule.values.betas)
         try:
-            common_clip_norm(self.param_groups)
-            self._values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
+            if common_clip_norm(self.param_groups) is not None:
+                clipped(rule.program)  # a rule that cannot be clipped is refused here
+            rule.values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
         except ValueError:
             self.param_groups.pop()
             raise
@@ -274,7 +282,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _link_groups(self) -> None:
         """Makes the param groups keep `betas` and the hyperparameters in agreement, also those that are new."""
         for i, group in enumerate(self.param_groups):
-            self.param_groups[i] = linked(group, self._values.betas)
+            self.param_groups[i] = linked(group, self._rules.of(group).values.betas)
 
     # -- checkpoints and copies ---------------------------------------------------------------------------------------
 
@@ -282,10 +290,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Returns the state as torch does: live tensors and plain types. A hyperparameter that is a function is left
         out."""
         self._settle()
-        for group in self.param_groups:
-            check_group_rule(group, self.defaults["rule"])
+        names = [program.hyperparameters for program in self._rules.programs(self.param_groups)]
         packed = super().state_dict()
-        make_plain(packed["param_groups"], self._program.hyperparameters)
+        make_plain(packed["param_groups"], names)
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -300,14 +307,17 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         def before(_: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:
             check_form(given)
-            groups = [renamed(group, self.defaults["rule"]) for group in given["param_groups"]]
-            check_rule(groups, self.defaults["rule"])
-            groups = with_functions(groups, self.param_groups, self._program.hyperparameters)
-            groups = [self._checked_saved(i, group) for i, group in enumerate(groups)]
+            own = [self._rules.of(group) for group in self.param_groups]
+            rules = [own[i] if i < len(own) else self._rules.default for i, _ in enumerate(given["param_groups"])]
+            groups = [renamed(group, rule.text) for group, rule in zip(given["param_groups"], rules, strict=True)]
+            check_rules(groups, [rule.text for rule in rules])
+            groups = with_functions(groups, self.param_groups, [rule.program.hyperparameters for rule in rules])
+            groups = [self._checked_saved(i, group, rules[i]) for i, group in enumerate(groups)]
             is_capturable(groups)
             common_clip_norm(groups)
             if sizes(groups) == sizes(self.param_groups):  # torch refuses other sizes next
-                state.update(restored({**given, "param_groups": groups}, self.param_groups, self._program))
+                programs = [rule.program for rule in own]
+                state.update(restored({**given, "param_groups": groups}, self.param_groups, programs))
             return {**given, "param_groups": groups, "state": {}}
 
         def after(_: torch.optim.Optimizer) -> None:
@@ -325,23 +335,25 @@ class RuleOptimizer(torch.optim.Optimizer):
             for hook in hooks:
                 hook.remove()
 
-    def _checked_saved(self, i: int, group: Group) -> Group:
+    def _checked_saved(self, i: int, group: Group, rule: GroupRule) -> Group:
         """Returns param group i of a checkpoint, checked as by `_checked`. Flags that are newer than the checkpoint get
         the optimizer's values."""
         where = f"param_groups[{i}] of the checkpoint"
-        missing = [name for name in self._program.hyperparameters if name not in group]
+        missing = [name for name in rule.program.hyperparameters if name not in group]
         if missing:
             raise ValueError(
-                f"{where} has no {missing[0]!r}, a hyperparameter of rule '{self._program.name}'; it has the keys "
+                f"{where} has no {missing[0]!r}, a hyperparameter of rule '{rule.program.name}'; it has the keys "
                 f"{sorted(map(str, group))}; load a checkpoint that was made with this rule"
             )
-        flags = {name: self.defaults[name] for name in (*FLAG_DEFAULTS, MODE) if name in self.defaults}
+        flags = {name: self.defaults[name] for name in FLAG_DEFAULTS}
+        if rule.values.averaged:
+            flags[MODE] = True
         try:
             if i < len(self.param_groups):
-                self._values.check_there(group, self.param_groups[i]["params"])
-            checked = self._values.checked({**flags, **group})
-            self._values.check_ranges(checked, but=SCHEDULED)
-            return {**spread(checked, self._values.betas), "rule": self.defaults["rule"]}
+                rule.values.check_there(group, self.param_groups[i]["params"])
+            checked = rule.values.checked({**flags, **group})
+            rule.values.check_ranges(checked, but=SCHEDULED)
+            return {**spread(checked, rule.values.betas), "rule": rule.text}
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
 
@@ -355,11 +367,20 @@ class RuleOptimizer(torch.optim.Optimizer):
             ValueError: torch has no such optimizer, or the checkpoint is of another one, or of options that are another
                 rule here, such as amsgrad=True. The optimizer is what it was before.
         """
-        self.load_state_dict(from_torch(state_dict, self.param_groups, self._program))
+        self._check_one_rule()
+        self.load_state_dict(from_torch(state_dict, self.param_groups, self.program))
 
     def torch_state_dict(self) -> dict[str, Any]:
         """Returns the state as the optimizer in torch.optim that computes the same numbers would save it."""
-        return to_torch(self.state_dict(), self._program)
+        self._check_one_rule()
+        return to_torch(self.state_dict(), self.program)
+
+    def _check_one_rule(self) -> None:
+        if any(program is not self.program for program in self._rules.programs(self.param_groups)):
+            raise ValueError(
+                f"the param groups have different rules:\n{self._rules.texts()}\ntorch has no optimizer of several "
+                "rules; make an optimizer for each of them"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
@@ -368,15 +389,19 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._lists = None
-        if "_program" not in self.__dict__:  # it was unpickled or copied
-            self._program = as_program(self.defaults["rule"])
-            self._values = GroupValues(self._program)
-        for name, default in {**self._program.hyperparameters, **FLAG_DEFAULTS}.items():
+        if "_rules" not in self.__dict__:  # it was unpickled or copied
+            self._rules = Rules(self.defaults["rule"])
+            for group in self.param_groups:
+                self._rules.add(group.get("rule", self._rules.default.text))
+        own = self._rules.default
+        for name, default in {**own.program.hyperparameters, **FLAG_DEFAULTS}.items():
             self.defaults.setdefault(name, default)
-        self.defaults = linked(self.defaults, self._values.betas)
+        self.defaults = linked(self.defaults, own.values.betas)
         for group in self.param_groups:  # older pickles lack keys that came later
-            for name, default in self.defaults.items():
-                if name != KEY or not self._values.betas:
+            rule = self._rules.of(group)
+            defaults = self.defaults if rule is own else rule.defaults({name: self.defaults[name] for name in _SHARED})
+            for name, default in defaults.items():
+                if name != KEY or not rule.values.betas:
                     group.setdefault(name, default)
         self._link_groups()
 

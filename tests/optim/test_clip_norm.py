@@ -96,11 +96,16 @@ def test_the_norm_of_a_step() -> None:
     found = [optimizer.grad_norm]
     optimizer.step()  # no parameter has a gradient
     found.append(optimizer.grad_norm)
+    empty = torch.empty(0, requires_grad=True)
+    optimizer.add_param_group({"params": [empty]})
+    empty.grad = torch.empty(0)
+    optimizer.step()
+    found.append(optimizer.grad_norm)
     set_grads(params)
     optimizer.step()
     found.append(optimizer.grad_norm)
     norm = torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm()
-    assert found == [None, 0.0, pytest.approx(float(norm), rel=1e-6)]
+    assert found == [None, 0.0, 0.0, pytest.approx(float(norm), rel=1e-6)]
     assert type(found[-1]) is float
 
 

@@ -88,13 +88,13 @@ else:
     raise AssertionError("not refused")
 
 # a shard does not know the norm of the tensor
-for rule in ("g / norm(g)", "g / global_norm(g)"):
-    layered = RuleOptimizer(params, rule, lr=0.1)
+for rule, clip in (("g / norm(g)", None), ("g / global_norm(g)", None), ("g", 1.0)):
+    layered = RuleOptimizer(params, rule, lr=0.1, clip_norm=clip)
     before = [getattr(p, "_local_tensor", p).clone() for p in params]
     try:
         layered.step()
     except RuntimeError as error:
-        assert "they would be those of a shard" in str(error)
+        assert ("call torch.nn.utils.clip_grad_norm_" if clip else "they would be those of a shard") in str(error)
     else:
         raise AssertionError("not refused")
     assert not layered.state

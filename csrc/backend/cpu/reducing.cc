@@ -149,7 +149,10 @@ class Reducing final : public Job {
     for (const Unit& u : units_) native_codes(is_scaled(args_of(args, u)));
   }
   void run(const StepArgs& args, std::span<const Program* const>, const Place&) override {
-    if (units_.empty()) return;
+    if (units_.empty()) {
+      if (args.gradient_norm) *args.gradient_norm = 0;
+      return;
+    }
     const FloatEnvironment environment;
     run_here(args);
   }
