@@ -22,6 +22,7 @@ class TensorError : public std::invalid_argument {
 
 // One parameter with its gradient and states. Each is dense memory of slices * numel elements, all in the same order.
 // Slice k runs the call's program `program + k` with the scalar row `row + k`. Outside a population there is one slice.
+// Slots that its program does not have are null and f32.
 struct PlannedTensor {
   std::array<void*, kMaxSlots> data;
   std::array<DType, kMaxSlots> dtype;
