@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 SCALAR = 0x8000
+REDUCTIONS = ("sum", "mean", "norm", "rms", "max_abs", "dot")
+GLOBAL = ("global_sum", "global_norm", "global_dot")
 
 
 def _min(a: Any, b: Any) -> Any:
@@ -105,8 +107,6 @@ ORACLE: dict[str, Callable[..., Any]] = {
     "global_norm": lambda a: np.float64(_dot(a, a) ** 0.5),
     "global_dot": lambda a, b: np.float64(_dot(a, b)),
 }
-REDUCTIONS = ("sum", "mean", "norm", "rms", "max_abs", "dot")
-GLOBAL = ("global_sum", "global_norm", "global_dot")
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
