@@ -37,8 +37,11 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
         **options: hyperparameters of the rule, and the other arguments of `RuleOptimizer`.
 
     Raises:
+        TypeError: `name` is no text.
         ValueError: there is no rule of that name; the message has the nearest ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; pass one of names(); RuleOptimizer(params, rule, lr) takes a rule itself")
     try:
         rule = library.get(name)
     except KeyError as error:
