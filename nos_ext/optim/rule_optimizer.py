@@ -342,8 +342,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if missing:
             raise ValueError(
                 f"{where} has no {missing[0]!r}, a hyperparameter of rule '{rule.program.name}'; it has the keys "
-                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule, or one of torch.optim with "
-                "load_torch_state_dict"
+                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule, or one of torch.optim "
+                "with load_torch_state_dict"
             )
         flags = {name: self.defaults[name] for name in FLAG_DEFAULTS}
         if rule.values.averaged:
