@@ -52,7 +52,9 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
 
 def __getattr__(name: str) -> Any:
     if name not in _CLASSES:
-        raise AttributeError(f"nos_ext.optim has no '{name}'; it has {', '.join(__all__)}")
+        rule = name.lower()  # somebody may look for nos_ext.optim.AdamW
+        way = f"make it by create({rule!r}, params, lr)" if rule in library.ENTRIES else f"it has {', '.join(__all__)}"
+        raise AttributeError(f"nos_ext.optim has no '{name}'; {way}")
     try:
         module = import_module(f".{_CLASSES[name]}", __name__)
     except ModuleNotFoundError as error:

@@ -75,6 +75,15 @@ def test_a_name_is_no_rule(name: str) -> None:
     assert "library" not in str(caught.value)
 
 
+def test_classes_that_rules_do_not_have() -> None:
+    with pytest.raises(
+        AttributeError, match=r"nos_ext\.optim has no 'AdamW'; make it by create\('adamw', params, lr\)"
+    ):
+        _ = optim.AdamW
+    with pytest.raises(AttributeError, match=r"has no 'Adams'; it has AddSign, PowerSign, RuleOptimizer, create"):
+        _ = optim.Adams
+
+
 def test_names_without_torch() -> None:
     code = "import sys; sys.modules['torch'] = None\nfrom nos_ext import optim\nassert 'adamw' in optim.names()\n"
     code += "try:\n    optim.create('adamw', [], 0.1)\nexcept ImportError as error:\n    print(error)\n"
