@@ -37,8 +37,11 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
         **options: hyperparameters of the rule, and the other arguments of `RuleOptimizer`.
 
     Raises:
+        TypeError: `name` is no text.
         ValueError: there is no rule of that name; the message has the nearest ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; pass one of names(); RuleOptimizer(params, rule, lr) takes a rule itself")
     try:
         rule = library.get(name)
     except KeyError as error:
@@ -49,7 +52,9 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
 
 def __getattr__(name: str) -> Any:
     if name not in _CLASSES:
-        raise AttributeError(f"nos_ext.optim has no '{name}'; it has {', '.join(__all__)}")
+        rule = name.lower()  # somebody may look for nos_ext.optim.AdamW
+        way = f"make it by create({rule!r}, params, lr)" if rule in library.ENTRIES else f"it has {', '.join(__all__)}"
+        raise AttributeError(f"nos_ext.optim has no '{name}'; {way}")
     try:
         module = import_module(f".{_CLASSES[name]}", __name__)
     except ModuleNotFoundError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import torch
+
 from .._numbers import flag, plain
 from ..rule import Program
 from . import library
@@ -52,6 +54,15 @@ class GroupValues:
             out[name] = plain(group[name])
             value = self.resolve(name, out[name], out)
             check_scalar(name, value)
+            if (
+                self.averaged
+                and name == self.averaged.weight
+                and callable(value)
+                and not isinstance(value, torch.Tensor)
+            ):
+                raise TypeError(
+                    f"{name} is a function of the step, but eval() and train() need its value; pass a number"
+                )
             if out["capturable"]:
                 check_capturable(name, value)
         return out

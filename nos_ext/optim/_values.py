@@ -14,6 +14,7 @@ import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from ..rule import Expr, Program, Rule, RuleError, compile_rule
+from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
 from ._entry import ANY, Range
@@ -38,7 +39,13 @@ _LENGTH: Final = "the length of the training in steps, or None"
 
 def as_program(rule: RuleSource) -> Program:
     """Returns the program of a rule. Raises RuleError for names that torch needs for itself."""
-    program = rule if isinstance(rule, Program) else compile_rule(rule)
+    try:
+        program = rule if isinstance(rule, Program) else compile_rule(rule)
+    except RuleError as error:
+        if isinstance(rule, str) and rule.strip().lower() in library.ENTRIES:  # "lion", which is no expression
+            name = rule.strip().lower()
+            raise RuleError(f"{error}\nto use the rule of the library pass library.{name}, not its name") from None
+        raise
     if "step" in program.state_names:
         raise RuleError(
             f"rule '{program.name}' has a state named 'step', where torch keeps the number of steps; rename it"

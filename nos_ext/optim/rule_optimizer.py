@@ -118,7 +118,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     @property
     def grad_norm(self) -> float | None:
         """This is the norm of all gradients in the last step, before they were clipped by `clip_norm`. It is None
-        before the first step, and where `clip_norm` is None."""
+        before the first step, and after one whose `clip_norm` was None."""
         return self._grad_norm
 
     @property
@@ -184,8 +184,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if self._lists is not None:
                 self._lists.forget_new()
             raise
-        if self._lists.clips:
-            self._grad_norm = self._lists.grad_norm
+        self._grad_norm = self._lists.grad_norm if self._lists.clips else None
         if scale is not None:
             self._unscale(to_number("grad_scale", scale))
 
@@ -343,7 +342,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if missing:
             raise ValueError(
                 f"{where} has no {missing[0]!r}, a hyperparameter of rule '{rule.program.name}'; it has the keys "
-                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule"
+                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule, or one of torch.optim "
+                "with load_torch_state_dict"
             )
         flags = {name: self.defaults[name] for name in FLAG_DEFAULTS}
         if rule.values.averaged:

@@ -109,6 +109,16 @@ def test_the_norm_of_a_step() -> None:
     assert type(found[-1]) is float
 
 
+def test_no_norm_is_left_of_earlier_steps() -> None:
+    params = parameters()
+    optimizer = PowerSign(params, clip_norm=0.1)
+    steps(optimizer, params, 1)
+    assert optimizer.grad_norm is not None
+    optimizer.param_groups[0]["clip_norm"] = None
+    steps(optimizer, params, 1)
+    assert optimizer.grad_norm is None
+
+
 def test_without_clipping_nothing_changes() -> None:
     params = parameters()
     optimizer = PowerSign(params)

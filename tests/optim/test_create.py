@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from nos_ext import optim
 from nos_ext.optim import RuleOptimizer, create, library
+from nos_ext.rule import RuleError
 from nos_ext.testing._case import copies, parameters, same, steps
 
 
@@ -54,6 +56,32 @@ def test_options_go_to_the_optimizer() -> None:
 def test_unknown_names(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create(name, parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("name", [None, library.adamw])
+def test_what_is_no_name(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"name is .*; pass one of names\(\); RuleOptimizer"):
+        create(name, parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["lion", " Lion"])
+def test_a_name_is_no_rule(name: str) -> None:
+    with pytest.raises(RuleError, match=r"unknown name '[lL]ion'[^#]*pass library\.lion, not its name"):
+        RuleOptimizer(parameters(), name, lr=0.1)
+    with pytest.raises(RuleError, match=r"pass library\.lion, not its name"):
+        create("adamw", [{"params": parameters(), "rule": name}], lr=0.1)
+    with pytest.raises(RuleError, match="unknown name 'lyon'") as caught:
+        RuleOptimizer(parameters(), "lyon", lr=0.1)
+    assert "library" not in str(caught.value)
+
+
+def test_classes_that_rules_do_not_have() -> None:
+    with pytest.raises(
+        AttributeError, match=r"nos_ext\.optim has no 'AdamW'; make it by create\('adamw', params, lr\)"
+    ):
+        _ = optim.AdamW
+    with pytest.raises(AttributeError, match=r"has no 'Adams'; it has AddSign, PowerSign, RuleOptimizer, create"):
+        _ = optim.Adams
 
 
 def test_names_without_torch() -> None:

@@ -114,3 +114,10 @@ def test_other_rules_have_one_set_of_weights() -> None:
     steps(optimizer, params, 1)
     optimizer.train()
     assert "train_mode" not in optimizer.param_groups[0]
+
+
+def test_the_weight_of_the_average_is_no_function() -> None:
+    """The training would run, and only the first evaluation fail."""
+    with pytest.raises(TypeError, match="beta1 is a function of the step, but"):
+        create("schedule_free_adamw", parameters(), lr=0.1, beta1=lambda _: 0.9)
+    create("schedule_free_adamw", parameters(), lr=0.1, beta2=lambda _: 0.9)

@@ -220,6 +220,12 @@ def test_refused(name: str, kind: Any, options: Options, message: str) -> None:
     assert ours.param_groups[0] == groups
 
 
+def test_torchs_checkpoint_in_load_state_dict_is_told_the_way() -> None:
+    params = parameters()
+    with pytest.raises(ValueError, match=r"has no 'beta1'.*or one of torch.optim with load_torch_state_dict"):
+        create("adamw", params, lr=LR).load_state_dict(torch.optim.AdamW(params).state_dict())
+
+
 def test_without_a_twin() -> None:
     optimizer = create("lion", start(), lr=LR)
     for call in (lambda: optimizer.load_torch_state_dict({}), optimizer.torch_state_dict):
