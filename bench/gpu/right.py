@@ -61,6 +61,8 @@ def every_op_at_the_edges(device: str) -> str:
             continue
         operands = ["g", "lr"] if row["name"] == "drop" else ["lr"] if row["domain"] == "random" else ["g", "m", "p"]
         call = f"{row['name']}({', '.join(operands[: row['arity']])})"
+        if row["domain"] in ("reduce", "global"):
+            call = f"p + {call}"  # which is a number, and p has elements
         nos_ext.set_jit(mode)
         asked += 1
         program = nos_ext.compile_rule(f"def f(p, g, m, *, lr):\n    return {call}, m + g")
