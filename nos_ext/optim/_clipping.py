@@ -35,11 +35,16 @@ def clipped(program: Program) -> Program:
         if node not in new:
             args = tuple([new[x] for x in node.args])
             new[node] = rebuilt(node.op, args) if args else node
+    outputs = [new[x] for x in rule.simplified]
+    if all(node is not norm for node in postorder(outputs)):
+        # The rule does not read g, but the gradients of its parameters count all the same.
+        never = rebuilt("lt", (norm, constant(0.0)))
+        outputs[0] = rebuilt("where", (never, GRAD, outputs[0]))
     definition = Definition(
         rule.name,
         rule.state_names,
         {**rule.hyperparameters, KEY: 1.0},
-        [new[x] for x in rule.simplified],
+        outputs,
         sites={new[draw]: site for draw, site in rule.sites.items()},
         per_tensor=rule.per_tensor_states,
     )

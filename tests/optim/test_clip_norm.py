@@ -119,6 +119,24 @@ def test_no_norm_is_left_of_earlier_steps() -> None:
     assert optimizer.grad_norm is None
 
 
+@pytest.mark.parametrize("rule", ["p", "0", "t", "sign(p)"])
+def test_gradients_count_where_a_rule_does_not_read_them(rule: str) -> None:
+    """In a group of its own, and alone. What the rule computes stays what it is, also with gradients that are NaN."""
+    for gradient, norm in ((4.0, 5.0), (math.nan, math.nan)):
+        one, two, expected = (torch.full((1,), 2.0, dtype=torch.float64, requires_grad=True) for _ in range(3))
+        one.grad, two.grad, expected.grad = (torch.full_like(one, x).detach() for x in (3.0, gradient, gradient))
+        groups = [{"params": [one]}, {"params": [two], "rule": rule}]
+        optimizer = RuleOptimizer(groups, "g", lr=0.5, clip_norm=1.0)
+        optimizer.step()
+        assert optimizer.grad_norm == pytest.approx(norm, nan_ok=True)
+        assert one.item() == pytest.approx(2 - 0.5 * 3 / (norm + 1e-6), nan_ok=True)
+        RuleOptimizer([expected], rule, lr=0.5).step()
+        assert two.item() == expected.item()
+        alone = RuleOptimizer([expected], rule, lr=0.5, clip_norm=1.0)
+        alone.step()
+        assert alone.grad_norm == pytest.approx(gradient, nan_ok=True)
+
+
 def test_without_clipping_nothing_changes() -> None:
     params = parameters()
     optimizer = PowerSign(params)
