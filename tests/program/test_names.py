@@ -138,6 +138,9 @@ def shows(program: nos_ext.Program) -> nos_ext.Program:
 
 def results(program: nos_ext.Program) -> list[bytes]:
     lists = [[np.linspace(-2, 2, 37).astype(np.float32)] for _ in range(2 + len(program.state_names))]
+    for slot, name in enumerate(program.state_names, 2):
+        if name in program.per_tensor_states:
+            lists[slot] = [np.array(0.5, np.float32)]
     with np.errstate(all="ignore"):
         nos_ext.apply_rule(program, lists[0], lists[1], lists[2:], lr=0.1, step=3, total_steps=10)
     return [np.where(np.isnan(x), np.float32(np.nan), x).tobytes() for (x,) in (lists[0], *lists[2:])]
