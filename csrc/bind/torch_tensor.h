@@ -47,9 +47,9 @@ class TorchTensor {
     void* address;  // sparse tensors and the like have none
     if (data_ptr_(handle, &address) != 0) return Seen::other;
     *data = address;
-    if (address == known.data) return Seen::same;
-    // A new address is accepted for dense tensors only, as that of an opaque one is not its own.
-    return is_dense(handle) ? Seen::moved : Seen::other;
+    // An opaque tensor has an address, too, which may be that of the tensor in whose place it stands.
+    if (!is_dense(handle)) return Seen::other;
+    return address == known.data ? Seen::same : Seen::moved;
   }
 
   // Whether a tensor that has only moved since `known` lies inside its storage, which may have been made smaller.
