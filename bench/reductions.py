@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -82,11 +83,10 @@ def _streams(case: Case, *tensors: int) -> Contender:
     return Contender(LIMIT, run, peer=False)
 
 
-def _lamb(size: str, threads: int) -> list[Contender]:
-    case = Arena(SIZES[size]).case(RULES["adamw"], threads=threads)
+def _lamb(case: Case) -> list[Contender]:
     plain = [p.detach() for p in case.params]
     m, v = case.state["m"], case.state["v"]
-    out = [applied(ENGINE, library.lamb, plain, case.grads), _streams(case, 4, 2)]
+    out = [applied(ENGINE, library.lamb, plain, case.grads)]
     out.append(Contender("_foreach", repeated(lambda: foreach_lamb(plain, case.grads, m, v))))
     try:
         peers = importlib.import_module("pytorch_optimizer")
@@ -96,8 +96,8 @@ def _lamb(size: str, threads: int) -> list[Contender]:
     return [*out, Contender("pytorch_optimizer Lamb", repeated(theirs.step))]
 
 
-def _clipped(size: str, threads: int) -> list[Contender]:
-    params = Arena(SIZES[size]).case(RULES["adamw"], threads=threads).params
+def _clipped(case: Case) -> list[Contender]:
+    params = case.params
     out = [Contender(ENGINE, repeated(RuleOptimizer(params, library.adamw, LR, clip_norm=1e-3).step), peer=False)]
     for kind in ("fused", "foreach"):
         theirs = torch.optim.AdamW(params, lr=LR, **IMPLEMENTATIONS[kind])
@@ -112,9 +112,27 @@ def _clipped(size: str, threads: int) -> list[Contender]:
     return out
 
 
-def _normalised(size: str, threads: int) -> list[Contender]:
-    case = Arena(SIZES[size]).case(RULES["sgd"], threads=threads)
-    return [applied(ENGINE, NORMALISED, [p.detach() for p in case.params], case.grads), _streams(case, 2)]
+def _normalised(case: Case) -> list[Contender]:
+    return [applied(ENGINE, NORMALISED, [p.detach() for p in case.params], case.grads)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """rule: of RULES, the one whose states the case has. limit: of each pass that cannot be spared, how many arrays it
+    touches; empty where peers say enough. bytes: of an element, moved by these passes."""
+
+    title: str
+    rule: str
+    build: Callable[[Case], list[Contender]]
+    limit: tuple[int, ...]
+    bytes: int
+
+
+SCENES: Final = {
+    "lamb": Scene("LAMB", "adamw", _lamb, (4, 2), 40),
+    "adamw, clip_norm": Scene("AdamW with clipping", "adamw", _clipped, (), 32),
+    "normalised": Scene("Step normalised in each tensor", "sgd", _normalised, (2,), 16),
+}
 
 
 def _population() -> list[Contender]:
@@ -142,14 +160,13 @@ SIZES_OF_MODELS: Final = ("convnet", "1e7", "resnet50", "gpt2")
 
 def run(sizes: Sequence[str], effort: Effort, threads: int) -> Iterator[dict[str, Any]]:
     for size in (name for name in SIZES_OF_MODELS if name in sizes):
-        what = SIZES[size].what
-        for scene, make in (
-            (f"LAMB, {what}", _lamb),
-            (f"AdamW with clipping, {what}", _clipped),
-            (f"Step normalised in each tensor, {what}", _normalised),
-        ):
-            outcome = measure(make(size, threads), effort, lambda: None, (ENGINE,))
-            yield {"scene": scene, "base": ENGINE} | summary(outcome, ENGINE, LIMIT)
+        for scene in SCENES.values():
+            case = Arena(SIZES[size]).case(RULES[scene.rule], threads=threads)
+            found = scene.build(case)
+            if scene.limit:
+                found.append(_streams(case, *scene.limit))
+            outcome = measure(found, effort, lambda: None, (ENGINE,))
+            yield {"scene": f"{scene.title}, {SIZES[size].what}", "base": ENGINE} | summary(outcome, ENGINE, LIMIT)
     outcome = measure(_population(), effort, lambda: None, (ENGINE,))
     scene = f"A rule with two norms, {CANDIDATES} candidates of {CANDIDATE} elements"
     yield {"scene": scene, "base": ENGINE} | summary(outcome, ENGINE)

@@ -117,7 +117,7 @@ CHUNKS: Final = (4096, 8192, 16384, 32768, 65536, 262144)
 
 
 def share_of_copy_by_chunk(device: str) -> str:
-    """The most elements that a block works on ($NOS_CUDA_MOST_CHUNK; 16384 unasked): does another number do better?"""
+    """The most elements that a block works on ($NOS_CUDA_MOST_CHUNK; 32768 unasked): does another number do better?"""
     rows, kept = [], []
     before = os.environ.get("NOS_CUDA_MOST_CHUNK")
     try:

@@ -69,6 +69,16 @@ def _population(record: dict[str, Any]) -> str:
     return tables.table(["programs x elements", "by", "us", "time / one launch"], rows)
 
 
+def _reductions(record: dict[str, Any]) -> str:
+    rows = []
+    for c in record.get("reductions", []):
+        copied = c["bytes"] / record["copy"]["gb_per_s"] * 1e-3 if "copy" in record and "bytes" in c else None
+        for name, r in c.get("contenders", {}).items():
+            limit = "" if copied is None else tables.us(copied)
+            rows.append([c["scene"], c["rule"], limit, name, tables.us(r["us"]), tables.times(r["ratio"])])
+    return tables.table(["tensors", "rule", "passes at copy speed", "by", "us", "time / nos_ext"], rows)
+
+
 def _compiled(record: dict[str, Any]) -> str:
     rows = []
     for c in record.get("compiled", []):
@@ -94,6 +104,8 @@ def sections(record: dict[str, Any]) -> list[str]:
         out += ["\n".join(f"- {s.name}: {s.what}" for s in SCENES.values())]
     if record.get("population"):
         out += ["Many programs at once:", _population(record)]
+    if record.get("reductions"):
+        out += ["Rules with reductions:", _reductions(record)]
     if record.get("compiled"):
         out += ["PowerSign against torch.compile:", _compiled(record)]
     if missing := _missing(record):

@@ -106,16 +106,18 @@ def first_launch_in_a_capture(device: str) -> str:
 
 
 def a_step_dies_in_a_capture(device: str) -> str:
-    """The garbage collector finds a captured step, which has been replayed, while another one is captured."""
+    """The garbage collector finds a captured step, which has been replayed, while another one is captured. Its graph is
+    kept: the destructor of torch.cuda.CUDAGraph itself would end the capture."""
     if device != "cuda":
         raise NeedsDevice
     p, g, m = lists([5000], device)
+    graphs = []
 
     def leave_a_cycle() -> None:
         step = nos_ext.CapturedStep("g", p, g, [m], lr=0.1)
-        graph = graph_of(step, device)
-        graph.replay()
-        box: list[Any] = [step, graph]
+        graphs.append(graph_of(step, device))
+        graphs[-1].replay()
+        box: list[Any] = [step]
         box.append(box)
 
     gc.collect()

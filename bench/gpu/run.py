@@ -22,7 +22,7 @@ import nos_ext
 from . import suites
 
 SCHEMA: Final = 1
-SUITES: Final = ("main", "compile", "profile")
+SUITES: Final = ("main", "reductions", "compile", "profile")
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -90,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             record.add("population", row)
         for row in suites.cells(device, 4.0 if device == "cuda" else 0.01, left):
             record.add("cells", row)
+    elif options.suite == "reductions":
+        for row in suites.reductions(device, left):
+            record.add("reductions", row)
     else:
         for row in suites.compiled_peers(device, left):
             record.add("compiled", row)

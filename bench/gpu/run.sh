@@ -4,7 +4,7 @@
 #   bash bench/gpu/run.sh [--host] [STAGE ...]   without a stage: all of them, in this order
 #
 #   build check tests children sanitizer probe   is it right?   about five minutes with a module that is built already
-#   nvrtc main profile compile                   is it fast?    about five minutes
+#   nvrtc main reductions profile compile         is it fast?    about six minutes
 #
 # --host: a dry run of the same stages without a GPU, on tiny CPU tensors, with the kernels run by the host.
 #
@@ -15,7 +15,7 @@
 # stays in build/gpu. A stage that fails or runs out of time leaves the others alone; the exit status says if all went well.
 cd "$(dirname "$0")/../.." || exit 2
 root=$PWD
-stages="build check tests children sanitizer probe nvrtc main profile compile"
+stages="build check tests children sanitizer probe nvrtc main reductions profile compile"
 host='' wanted=()
 for argument in "$@"; do
   case " --host $stages " in
@@ -135,6 +135,7 @@ stage sanitizer 155 bash -c sanitizer
 SHOW=80 stage probe 150 bash -c probe
 stage nvrtc 60 "$PYTHON" -m bench.gpu.nvrtc --json "$OUT/nvrtc.json"
 stage main 135 "$PYTHON" -m bench.gpu.run main --out "$OUT" --seconds 120 --device "$device"
+stage reductions 40 "$PYTHON" -m bench.gpu.run reductions --out "$OUT" --seconds 30 --device "$device"
 if [ -n "$host" ] || have ncu; then stage profile 60 bash -c profile; fi
 stage compile 60 "$PYTHON" -m bench.gpu.run compile --out "$OUT" --seconds 40 --device "$device"
 if [ -f "$OUT/results.json" ]; then SHOW=200 stage report 20 bash -c report; fi

@@ -13,9 +13,10 @@ import torch
 import nos_ext
 
 from .. import population as many
+from .. import reductions as norms
 from ..case import Contender, repeated
 from ..harness import quartiles
-from ..peers import eager, foreach
+from ..peers import ENGINE, eager, foreach
 from ..peers.engine import program
 from ..rules import LR, RULES, TOTAL_STEPS
 from . import scenes
@@ -47,9 +48,14 @@ def cells(device: str, budget: float, left: Left) -> Iterator[dict[str, Any]]:
         head |= {"bytes": scenes.bytes_moved(size, rule, dtype), "missing": missing}
         yield head | {"contenders": measure(found, INTERPRETER, device, budget)}
         del case, found
-        gc.collect()  # optimizers sit in reference cycles
-        if device != "cpu":
-            torch.cuda.empty_cache()
+        forget(device)
+
+
+def forget(device: str) -> None:
+    """Gives back the memory of optimizers, which sit in reference cycles."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
 
 
 POPULATIONS: Final = ((256, 50_000), (1024, 20_000))
@@ -70,6 +76,21 @@ def population(device: str, left: Left) -> Iterator[dict[str, Any]]:
             Contender("eager", repeated(many.eager(s))),
         ]
         yield {"candidates": k, "elements": elements, "contenders": measure(found, "one launch", device, 3.0)}
+
+
+def reductions(device: str, left: Left) -> Iterator[dict[str, Any]]:
+    """Rules with norms and clipping by the global norm, against what people use for them. The bytes are those of the
+    passes that cannot be spared: what stands behind a reduction reads its tensors again."""
+    for name, (rule, chosen) in itertools.product(("gpt2", "2^27"), norms.SCENES.items()):
+        if left() < 6:
+            yield {"scene": name, "rule": rule, "skipped": "no time was left"}
+            continue
+        size = scenes.SCENES[name] if device != "cpu" else scenes.shrunk(scenes.SCENES[name])
+        found = chosen.build(scenes.case(size, chosen.rule, "float32", device))
+        head = {"scene": name, "rule": rule, "elements": size.elements, "bytes": chosen.bytes * size.elements}
+        yield head | {"contenders": measure(found, ENGINE, device, 2.0)}
+        del found
+        forget(device)
 
 
 def first_update(device: str) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 InputKind = Literal["image", "context", "text", "pair"]
@@ -46,6 +48,18 @@ class Weights:
         """Returns the weight of a new batch in the running statistics. The first ten batches are averaged plainly,
         later ones exponentially, because a child may see a dozen batches in all."""
         return max(0.1, 1 / max(1, self.seen))
+
+
+def batch_norm(
+    x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, *, training: bool, momentum: float
+) -> Tensor:
+    """Returns torch.nn.functional.batch_norm of x, (n, channels, height, width); training updates mean and variance.
+
+    On a GPU it does without cuDNN, which asks for the memory format of x, and torch.func.vmap does not know any but the
+    plain one.
+    """
+    with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else nullcontext():
+        return F.batch_norm(x, mean, variance, scale, shift, training=training, momentum=momentum)
 
 
 class Net(ABC):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Draw, Net, Weights
+from .base import Draw, Net, Weights, batch_norm
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,6 +73,6 @@ class ConvNet(Net):
             kernel, bias, scale, shift = weights.params[4 * block : 4 * block + 4]
             mean, variance = weights.running[2 * block : 2 * block + 2]
             h = F.relu(_conv_grey(h, kernel, bias) if h.shape[1] == 1 else F.conv2d(h, kernel, bias, padding=1))
-            h = F.batch_norm(h, mean, variance, scale, shift, training=training, momentum=momentum)
+            h = batch_norm(h, mean, variance, scale, shift, training=training, momentum=momentum)
             h = F.max_pool2d(h, 2)
         return F.linear(h.flatten(1), weights.params[-2], weights.params[-1])

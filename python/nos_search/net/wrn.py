@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Draw, Net, Weights
+from .base import Draw, Net, Weights, batch_norm
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class WideResNet(Net):
 
         def norm_relu(h: Tensor) -> Tensor:
             scale, shift, mean, variance = next(params), next(params), next(running), next(running)
-            return F.relu(F.batch_norm(h, mean, variance, scale, shift, training=training, momentum=momentum))
+            return F.relu(batch_norm(h, mean, variance, scale, shift, training=training, momentum=momentum))
 
         h = F.conv2d(x.contiguous(memory_format=torch.channels_last), next(params), padding=1)
         for inputs, outputs, stride in self._blocks():

@@ -96,7 +96,7 @@ bool inside(const std::map<void*, size_t>& list, const void* at, size_t bytes) {
     if (at >= begin && static_cast<const char*>(at) + bytes <= static_cast<char*>(begin) + size) return true;
   return false;
 }
-char g_kernels[10];  // their addresses name the kernels
+char g_kernels[11];  // their addresses name the kernels
 }  // namespace
 
 extern "C" {
@@ -173,7 +173,7 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
   const auto which = static_cast<const char*>(kernel) - g_kernels;
   if (which >= 7) {
     s->give([=, between = *static_cast<cuda::Between*>(arguments[0])] {
-      cuda::host_between(static_cast<cuda::Stage>(which - 7), between, grid.x, static_cast<int>(block.x));
+      cuda::host_between(static_cast<cuda::Stage>(which - 7), between, grid.x, static_cast<int>(block.x), grid.y);
     });
   } else if (which >= 4) {
     s->give([=, launch = *static_cast<cuda::Launch*>(arguments[0])] {
@@ -199,6 +199,7 @@ const void* interpreter_of(Kind kind) { return g_kernels + static_cast<int>(kind
 const void* prologue_kernel() { return g_kernels + 3; }
 const void* folding_interpreter_of(Kind kind) { return g_kernels + 4 + static_cast<int>(kind); }
 const void* begin_kernel() { return g_kernels + 7 + static_cast<int>(Stage::begin); }
+const void* first_level_kernel() { return g_kernels + 7 + static_cast<int>(Stage::first_level); }
 const void* finish_kernel() { return g_kernels + 7 + static_cast<int>(Stage::finish); }
 const void* join_kernel() { return g_kernels + 7 + static_cast<int>(Stage::join); }
 namespace jit {

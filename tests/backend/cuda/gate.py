@@ -50,6 +50,7 @@ KERNELS = {
     r"folding_interpreterIdLb0E": Limits("reducing f64", 8, 255, 1, 130),
     r"8prologueE": Limits("prologue", 1, 64, 1),
     r"5beginE": Limits("begin", 1, 64, 1),
+    r"11first_levelE": Limits("first level", 1, 64, 0),
     r"6finishE": Limits("finish", 1, 64, 2),
     r"4joinE": Limits("join", 1, 64, 2),
 }

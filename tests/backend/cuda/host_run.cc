@@ -106,19 +106,21 @@ void host_folding_launch(Kind kind, const Launch& launch, size_t blocks, const S
     host_launch<double, kFoldElements, false, true>(launch, blocks, shape);
 }
 
-void host_between(Stage stage, const Between& a, size_t blocks, int threads) {
+void host_between(Stage stage, const Between& a, size_t blocks, int threads, uint32_t parts) {
   const auto each = [&](const auto& phase, uint32_t block) {
     Warps warps;
-    for (uint32_t x = 0; x < static_cast<uint32_t>(threads); ++x)
-      phase(HostContext{x, static_cast<uint32_t>(threads), &warps}, a, a.first + block);
+    for (uint32_t x = 0; x < static_cast<uint32_t>(threads) * parts; ++x)
+      phase(HostContext{x, static_cast<uint32_t>(threads) * parts, &warps}, a, a.first + block);
     warps.check_complete();
   };
   for (uint32_t b = 0; b < blocks; ++b) {
     if (stage == Stage::begin) {
       each([](auto&&... arguments) { copy_row(arguments...); }, b);
       each([](auto&&... arguments) { read_states(arguments...); }, b);
+    } else if (stage == Stage::first_level) {
+      each([](auto&&... arguments) { fold_part(arguments...); }, b);
     } else if (stage == Stage::finish) {
-      for (int level = 0; level < levels_left(a, a.first + b); ++level)
+      for (int level = static_cast<int>(a.done); level < levels_left(a, a.first + b); ++level)
         each([level](auto&&... arguments) { fold_sums(arguments..., level); }, b);
       each([](auto&&... arguments) { conclude(arguments...); }, b);
     } else {
@@ -155,7 +157,10 @@ void host_run(const ReducingImage& image, const unsigned char* given, size_t row
       else
         host_launch(sweep.kind, launch, sweep.chunks.size(), sweep.shape);
     }
-    host_between(Stage::finish, image.between(at, pass.first_turn), pass.turns, pass.finish_threads);
+    if (pass.parts)
+      host_between(Stage::first_level, image.between(at, pass.first_turn), pass.turns, kLevelThreads, pass.parts);
+    host_between(Stage::finish, image.between(at, pass.first_turn, pass.parts ? 1 : 0), pass.turns,
+                 pass.finish_threads);
     host_between(Stage::join, image.between(at, pass.first_group), pass.groups, kJoinThreads);
   }
 }

@@ -18,9 +18,10 @@ void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& sh
 // The same with the kernel that has reductions.
 void host_folding_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape);
 
-// What runs between the passes of programs with reductions, with so many threads per block.
-enum class Stage { begin, finish, join };
-void host_between(Stage stage, const Between& a, size_t blocks, int threads);
+// What runs between the passes of programs with reductions, with so many threads per block, and so many blocks for each
+// turn where it is first_level.
+enum class Stage { begin, first_level, finish, join };
+void host_between(Stage stage, const Between& a, size_t blocks, int threads, uint32_t parts = 1);
 
 // One step of programs of which some have reductions.
 void host_run(const ReducingImage& image, const StepArgs& args);

@@ -39,10 +39,10 @@ def test_the_most_elements_of_a_block_can_be_chosen(monkeypatch: pytest.MonkeyPa
     call = Call(
         [nos_ext.compile_rule("drop(g, 0.5) + m")], lists_of(np.random.default_rng(9), [100_000], [F32] * 3, normal)
     )
-    for most in ("2048", "", "32768"):
+    for most in ("2048", "", "4096"):
         monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", most)
         blocks[most] = compare(call)
-    assert blocks == {"2048": 49, "": 7, "32768": 5}
+    assert blocks == {"2048": 49, "": 7, "4096": 25}
     x = [np.ones(5, np.float32)]
     for wrong in ("0", "-2048", "2047", "2048k", " 2048", "2097152", "1e4", "99999999999999999999"):
         monkeypatch.setenv("NOS_CUDA_MOST_CHUNK", wrong)

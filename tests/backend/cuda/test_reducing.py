@@ -11,7 +11,7 @@ from tests.backend.conformance.call import canonical
 from tests.backend.conformance.cases import EDGES
 from tests.backend.cuda import host
 
-SIZES = [1, 2, 128, 129, 255, 256, 257, 5000, 65_536, 65_537]
+SIZES = [1, 2, 128, 129, 255, 256, 257, 5000, 65_536, 65_537, 600_001]  # the last has a first level of its own
 ALL_SUMS = nos_ext.compile_rule(
     """
 def f(p, g, a, b, c, d, h, i, *, lr):

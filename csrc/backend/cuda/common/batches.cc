@@ -14,7 +14,7 @@ static_assert(kSlots == kMaxSlots);
 static_assert(static_cast<uint32_t>(DType::f32) == kF32 && static_cast<uint32_t>(DType::f64) == kF64 &&
               static_cast<uint32_t>(DType::bf16) == kBF16 && static_cast<uint32_t>(DType::f16) == kF16);
 
-constexpr int64_t kMostChunk = 16384, kLeastChunk = 2048;  // elements; the least is one tile of the widest block
+constexpr int64_t kMostChunk = 32768, kLeastChunk = 2048;  // elements; the least is one tile of the widest block
 constexpr int64_t kMostChunkAllowed = 1 << 20;             // for $NOS_CUDA_MOST_CHUNK
 
 Kind kind_of(const PlannedTensor& t, int slots) {
@@ -58,10 +58,11 @@ int64_t most_chunk() {
   return value;
 }
 
-// The elements per chunk with which all blocks that run at once get an equal share, in whole tiles.
+// The elements per chunk, in whole tiles, with which the blocks that run at once are all busy twice. While the first
+// ones begin or end, others then use the memory.
 int64_t chunk_for(int64_t elements, int blocks_at_once) {
-  const int64_t share = elements / std::max(blocks_at_once, 1);
-  return std::clamp(share / kLeastChunk * kLeastChunk, kLeastChunk, most_chunk());
+  const int64_t blocks = 2 * std::max(blocks_at_once, 1), share = (elements + blocks - 1) / blocks;
+  return std::clamp((share + kLeastChunk - 1) / kLeastChunk * kLeastChunk, kLeastChunk, most_chunk());
 }
 
 }  // namespace

@@ -40,6 +40,22 @@ NOS_HD void store_quad(uint16_t* p, const uint16_t* v) {
                "r"(v[2] | static_cast<uint32_t>(v[3]) << 16)
                : "memory");
 }
+// Loads two words or four. One instruction of the two is carried out: with a branch, the loads of a slot would wait for
+// those of the slot before.
+NOS_HD void load_words(const char* p, bool two, float* v) {
+  asm volatile(
+      "{\n\t.reg .pred two;\n\tsetp.ne.u32 two, %5, 0;\n\t"
+      "@two ld.global.v2.f32 {%0, %1}, [%4];\n\t@!two ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n\t}"
+      : "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3])
+      : "l"(p), "r"(static_cast<uint32_t>(two))
+      : "memory");
+}
+// Has the L2 cache fetch so many bytes from p on, both multiples of 16, since they will be read soon.
+NOS_HD void prefetch([[maybe_unused]] const char* p, [[maybe_unused]] int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
 NOS_HD float half_to_f32(uint16_t h) {
   float r;
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(h));
@@ -71,6 +87,13 @@ NOS_HD void store_quad(S* p, const S* v) {
   if (reinterpret_cast<uintptr_t>(p) % (sizeof(S) == 2 ? 8 : 16)) __builtin_trap();
   for (int i = 0; i < 4; ++i) p[i] = v[i];
 }
+NOS_HD void load_words(const char* p, bool two, float* v) {
+  if (reinterpret_cast<uintptr_t>(p) % (two ? 8 : 16)) __builtin_trap();
+  __builtin_memcpy(v, p, two ? 8 : 16);
+}
+NOS_HD void prefetch(const char* p, int bytes) {
+  if (reinterpret_cast<uintptr_t>(p) % 16 || bytes % 16) __builtin_trap();
+}
 NOS_HD float half_to_f32(uint16_t h) { return math::f16_to_f32(h); }
 NOS_HD uint16_t f32_to_half(float x) { return math::f32_to_f16(x); }
 NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
@@ -91,18 +114,33 @@ NOS_HD char* global(char* p) {
 }
 
 // Mixed says whether slots may have 2-byte storage; otherwise every slot is stored in the compute type T. Element i is
-// i elements past `base`. For load4 and store4 it is the first of four elements, which together are aligned.
+// i elements past `base`. For fetch4, load4 and store4 it is the first of four elements, which together are aligned.
+//
+// fetch4 leaves four elements as they are in memory, those of 2 bytes in v[0] and v[1]; widen4 makes numbers of them.
+// So the loads of many slots are under way together before the first of them has to be there.
+template <class T, bool Mixed>
+NOS_HD void fetch4(const char* base, uint32_t dtype, int64_t i, T* v) {
+  if constexpr (Mixed && sizeof(T) == 4)
+    load_words(base + (i << (is_half(dtype) ? 1 : 2)), is_half(dtype), v);
+  else
+    load_quad(reinterpret_cast<const T*>(base) + i, v);
+}
+template <class T, bool Mixed>
+NOS_HD void widen4(uint32_t dtype, T* v) {
+  if constexpr (Mixed && sizeof(T) == 4) {
+    if (!is_half(dtype)) return;
+    const auto high = bits_as<uint32_t>(v[1]);  // in this order no value moves out of the way of another
+    v[3] = half_to(dtype, static_cast<uint16_t>(high >> 16));
+    v[2] = half_to(dtype, static_cast<uint16_t>(high));
+    const auto low = bits_as<uint32_t>(v[0]);
+    v[1] = half_to(dtype, static_cast<uint16_t>(low >> 16));
+    v[0] = half_to(dtype, static_cast<uint16_t>(low));
+  }
+}
 template <class T, bool Mixed>
 NOS_HD void load4(const char* base, uint32_t dtype, int64_t i, T* v) {
-  if constexpr (Mixed) {
-    if (is_half(dtype)) {
-      uint16_t h[4];
-      load_quad(reinterpret_cast<const uint16_t*>(base) + i, h);
-      for (int e = 0; e < 4; ++e) v[e] = half_to(dtype, h[e]);
-      return;
-    }
-  }
-  load_quad(reinterpret_cast<const T*>(base) + i, v);
+  fetch4<T, Mixed>(base, dtype, i, v);
+  widen4<T, Mixed>(dtype, v);
 }
 template <class T, bool Mixed>
 NOS_HD void store4(char* base, uint32_t dtype, int64_t i, const T* v) {

@@ -58,16 +58,19 @@ NOS_HD void decode(Decoded<double>& d, Ins in, const double* scalars) {
   d.c = in.op & kScalarFlag ? scalars[in.arg] : 0.0;
 }
 
-// Walks through the code. The device uses 32-bit shared addresses for that.
+// Walks through the code. The device uses 32-bit shared addresses for that. Short instructions are loaded one ahead, so
+// that the load is over by the time that the instruction before is.
 template <class T>
 class Fetch {
  public:
 #if defined(__CUDA_ARCH__)
-  NOS_HD explicit Fetch(const Decoded<T>* code) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(code))) {}
+  NOS_HD explicit Fetch(const Decoded<T>* code) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(code))) {
+    if constexpr (sizeof(T) == 4) load();
+  }
   NOS_HD void next(uint32_t& op, uint32_t& arg, float& c) {
-    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(op), "=r"(arg) : "r"(at_));
+    op = op_, arg = arg_;
     c = __uint_as_float(arg);
-    at_ += 8;
+    load();
   }
   NOS_HD void next(uint32_t& op, uint32_t& arg, double& c) {
     asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(op), "=r"(arg) : "r"(at_));
@@ -76,7 +79,12 @@ class Fetch {
   }
 
  private:
-  uint32_t at_;
+  NOS_HD void load() {
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(op_), "=r"(arg_) : "r"(at_));
+    at_ += 8;
+  }
+
+  uint32_t at_, op_, arg_;
 #else
   explicit Fetch(const Decoded<T>* code) : at_(code) {}
   void next(uint32_t& op, uint32_t& arg, float& c) {
@@ -106,7 +114,8 @@ struct Shared {
   int64_t next_sum;  // from one reduction's sums to those of the next
 };
 
-// Phase 1 finds the block's work and decodes its program. `code` has room for length + 1 instructions.
+// Phase 1 finds the block's work and decodes its program. `code` has room for length + 2 instructions: there is kEnd,
+// and the one behind it is loaded, though not used.
 template <class T, bool Folds, class Context>
 NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
   const Work<T> work = work_of<T>(a, block);
@@ -321,6 +330,21 @@ NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, 
 #pragma GCC diagnostic pop
 #endif
 
+// Has the L2 cache fetch the tile that begins at `begin`, if there is one, while this one is computed. A warp speaks
+// for one slot.
+template <class T, class Context>
+NOS_HD void prefetch_tile(const Context& ctx, const Shared<T>& sm, int begin, int tile) {
+  const uint32_t slot = ctx.thread() >> 5;
+  const int left = sm.count - begin;
+  if ((ctx.thread() & 31u) != 0 || left <= 0 || !sm.aligned || slot >= kRegInputs || !(sm.reads >> slot & 1)) return;
+  const auto size = static_cast<uint32_t>(size_of_dtype(dtype_of(sm.dtypes, static_cast<int>(slot))));
+  const auto from = reinterpret_cast<uintptr_t>(sm.data[slot]) + static_cast<uint32_t>(begin) * size;
+  const auto to = from + static_cast<uint32_t>(left < tile ? left : tile) * size;
+  constexpr auto kWhole = ~static_cast<uintptr_t>(15);
+  const auto bytes = static_cast<int>((to & kWhole) - (from & kWhole));
+  if (bytes > 0) prefetch(reinterpret_cast<const char*>(from & kWhole), bytes);
+}
+
 // Phase 2 runs the program over the tiles of the chunk. `overflow` points to the column of this thread.
 template <class T, int E, bool Mixed, bool Folds, class Context>
 NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code, T* overflow) {
@@ -342,11 +366,16 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
           NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-              load4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.first + j * stride, &r[s][4 * j]);
+              fetch4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.first + j * stride, &r[s][4 * j]);
+      if constexpr (Mixed) {
+        NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
+            NOS_UNROLL for (int j = 0; j < E / 4; ++j) widen4<T, Mixed>(dtype_of(dtypes, s), &r[s][4 * j]);
+      }
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
           NOS_EACH if (quads.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.at(e));
     }
+    prefetch_tile(ctx, sm, begin + tile, tile);
     const T factor = sm.factor;
     NOS_EACH r[1][e] *= factor;
     interpret<T, E, Mixed, Folds>(ctx, sm, code, r, overflow, threads, quads);

@@ -12,7 +12,7 @@ Shape block_shape(Kind kind, uint32_t length, uint32_t overflow, int64_t longest
   const size_t word = wide ? 16 : 8;
   const auto elements = static_cast<size_t>(folds ? kFoldElements : wide ? kElements64 : kElements32);
   const int most_threads = folds && wide ? kMostFoldThreads64 : kMostThreads;
-  const size_t code_room = (length * word + 15) / 16 * 16;
+  const size_t code_room = ((length + 1) * word + 15) / 16 * 16;  // one more is read ahead
   const size_t per_thread = overflow * elements * (wide ? 8 : 4);
   int threads = 32;  // small chunks: as many warps as have elements
   while (threads < most_threads && static_cast<int64_t>(threads) * static_cast<int64_t>(elements) < longest_chunk)

@@ -1,9 +1,14 @@
 // Owns the kernels that run between the passes of programs with reductions, as the bodies of one thread. They are
 // templates over a context like the interpreter's kernel, in phases with a barrier after each:
 //
-//   begin    a block per piece   copy the row of the call | read the states that are numbers, and do what comes first
-//   finish   a block per turn    a level of the tree, for each level | reductions, and the arithmetic after them
-//   join     a block per group   add up the totals of the tensors, in their order | reductions, and the arithmetic
+//   begin        a block per piece       copy the row of the call | read the states that are numbers, and do what comes
+//                                        first
+//   first_level  many blocks per turn    the first level of the tree; only where a tensor is so large that it is worth
+//   a
+//                                        launch
+//   finish       a block per turn        a level of the tree, for each level | reductions, and the arithmetic after
+//   them join         a block per group       add up the totals of the tensors, in their order | reductions, and the
+//                                        arithmetic
 //
 // finish is over where the stage waits for all tensors: then join goes on. Whatever reads a number comes in the next
 // launch, so the stream is all the order that there is.
@@ -17,7 +22,9 @@
 
 namespace nos::cuda {
 
-inline constexpr int kBeginThreads = 32, kMostFinishThreads = 256, kJoinThreads = 128;  // of a block
+inline constexpr int kBeginThreads = 32, kLevelThreads = 256, kMostFinishThreads = 256,
+                     kJoinThreads = 128;  // of a block
+inline constexpr int kMostParts = 64;     // blocks of first_level per turn
 
 NOS_HD RowHead* rows_of(const Between& a) { return reinterpret_cast<RowHead*>(a.step_block + sizeof(StepHead)); }
 NOS_HD double* numbers_of(const Between& a) { return reinterpret_cast<double*>(rows_of(a) + a.num_pieces); }
@@ -88,9 +95,9 @@ NOS_HD void read_states(const Context& ctx, const Between& a, uint32_t p) {
   calculate(a, piece, a.stages[piece.stage]);
 }
 
-// ---- finish
-// ---------------------------------------------------------------------------------------------------------- How many
-// levels of the tree are left for a turn once the pass has done the first one.
+// ---- first_level, finish
+// --------------------------------------------------------------------------------------------- How many levels of the
+// tree are left for a turn once the pass has summed up the elements of each unit.
 NOS_HD int levels_left(const Between& a, uint32_t turn) {
   int out = 0;
   for (int64_t count = fold_units(a.pieces[a.turns[turn].piece].numel); count > 1; count = fold_units(count)) ++out;
@@ -129,6 +136,12 @@ NOS_HD void fold_sums(const Context& ctx, const Between& a, uint32_t turn, int l
     else
       fold_level<Fold::sum>(ctx, from, count, from + count);
   }
+}
+
+// A part of the first level, of several: ctx counts the threads of all parts.
+template <class Context>
+NOS_HD void fold_part(const Context& ctx, const Between& a, uint32_t turn) {
+  if (levels_left(a, turn) > 0) fold_sums(ctx, a, turn, 0);
 }
 
 template <class Context>

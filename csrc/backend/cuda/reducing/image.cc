@@ -191,6 +191,9 @@ void ReducingImage::add_turns(Pass& out, size_t pass) {
   out.turns = static_cast<uint32_t>(turns_.size()) - out.first_turn;
   out.groups = static_cast<uint32_t>(groups_.size()) - out.first_group;
   out.finish_threads = static_cast<int>(std::min<int64_t>(most_units * 32, kMostFinishThreads));
+  constexpr int64_t kAtOnce = kLevelThreads / 32;  // units of a block of first_level
+  const int64_t parts = std::min<int64_t>((most_units + kAtOnce - 1) / kAtOnce, kMostParts);
+  out.parts = parts > 1 ? static_cast<uint32_t>(parts) : 0;
 }
 
 void ReducingImage::lay_out() {
@@ -242,7 +245,7 @@ void ReducingImage::write_tensors(unsigned char* host) const {
   for (size_t i = 0; i < batches_.size(); ++i) put(host, tensors_at_[i], batches_[i].tensors);
 }
 
-Between ReducingImage::between(const Memory& memory, uint32_t first) const {
+Between ReducingImage::between(const Memory& memory, uint32_t first, uint32_t done) const {
   Between b{};
   b.pieces = reinterpret_cast<const PieceRec*>(memory.fixed + pieces_at_);
   b.states = reinterpret_cast<const NumberRec*>(memory.fixed + states_at_);
@@ -260,6 +263,7 @@ Between ReducingImage::between(const Memory& memory, uint32_t first) const {
   b.num_pieces = pieces();
   b.num_numbers = num_numbers_;
   b.first = first;
+  b.done = done;
   return b;
 }
 

@@ -4,7 +4,7 @@
 //   begin            every piece gets its numbers (between.h)
 //   for each pass:
 //     interpreter    is launched once for each batch (common/batches.h), with the pieces that have the pass
-//     finish, join   make the numbers of what the pass has added up
+//     first_level, finish, join   make the numbers of what the pass has added up
 //
 // Programs without reductions have one pass, and may stand beside the others in one call.
 #pragma once
@@ -49,6 +49,7 @@ class ReducingImage {
     ProgramTable table;
     uint32_t first_turn, turns, first_group, groups;
     int finish_threads;
+    uint32_t parts;  // blocks of first_level per turn; 0: there is none
     size_t programs_at, code_at;
   };
   const std::vector<Pass>& passes() const { return passes_; }
@@ -60,7 +61,7 @@ class ReducingImage {
     const unsigned char* given;
     uint32_t given_rows;
   };
-  Between between(const Memory& memory, uint32_t first = 0) const;
+  Between between(const Memory& memory, uint32_t first = 0, uint32_t done = 0) const;
   Launch launch(const Memory& memory, const Sweep& sweep) const;
 
  private:

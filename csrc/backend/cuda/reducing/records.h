@@ -80,6 +80,7 @@ struct Between {
   double* totals;
   uint32_t given_rows, num_pieces, num_numbers;
   uint32_t first;  // the turn of block 0, or its group
+  uint32_t done;   // levels of the tree that are done when finish begins: 1 after first_level, else 0
 };
 
 }  // namespace nos::cuda

@@ -16,10 +16,10 @@ void load_kernel(const void* kernel) {
   check(cudaFuncGetAttributes(&unused, kernel), "loading the kernels of a captured step");
 }
 
-void launch_between(const void* kernel, uint32_t blocks, int threads, Between between, cudaStream_t stream) {
-  if (!blocks) return;
+void launch_between(const void* kernel, dim3 blocks, int threads, Between between, cudaStream_t stream) {
+  if (blocks.x == 0 || blocks.y == 0) return;
   void* arguments[] = {&between};
-  check(cudaLaunchKernel(kernel, dim3(blocks), dim3(static_cast<unsigned>(threads)), arguments, 0, stream),
+  check(cudaLaunchKernel(kernel, blocks, dim3(static_cast<unsigned>(threads)), arguments, 0, stream),
         "launching what runs between two passes");
 }
 
@@ -34,7 +34,8 @@ DevicePasses::DevicePasses(const Plan& plan, std::span<const Program* const> pro
       if (sweep.shape.shared > kUnaskedShared) allow_shared(kernel_of(sweep), device_);
     }
   if (for_capture)
-    for (const void* kernel : {begin_kernel(), finish_kernel(), join_kernel()}) load_kernel(kernel);
+    for (const void* kernel : {begin_kernel(), first_level_kernel(), finish_kernel(), join_kernel()})
+      load_kernel(kernel);
   fixed_ = take_twin(device_, image_.fixed_bytes());
   scratch_ = take_twin(device_, image_.scratch_bytes());
   image_.write_fixed(fixed_->host());
@@ -71,7 +72,10 @@ void DevicePasses::launch(const unsigned char* given, uint32_t rows, cudaStream_
       Launch launch = image_.launch(memory, sweep);
       launch_kernel(kernel_of(sweep), sweep.chunks.size(), sweep.shape.threads, sweep.shape.shared, launch, stream);
     }
-    launch_between(finish_kernel(), pass.turns, pass.finish_threads, image_.between(memory, pass.first_turn), stream);
+    launch_between(first_level_kernel(), dim3(pass.turns, pass.parts), kLevelThreads,
+                   image_.between(memory, pass.first_turn), stream);
+    launch_between(finish_kernel(), pass.turns, pass.finish_threads,
+                   image_.between(memory, pass.first_turn, pass.parts ? 1 : 0), stream);
     launch_between(join_kernel(), pass.groups, kJoinThreads, image_.between(memory, pass.first_group), stream);
   }
 }

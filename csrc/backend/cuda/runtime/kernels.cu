@@ -27,6 +27,12 @@ struct DeviceContext {
   }
 };
 
+// Counts the threads of all blocks that work on one turn.
+struct PartContext : DeviceContext {
+  __device__ __forceinline__ uint32_t thread() const { return blockIdx.y * blockDim.x + threadIdx.x; }
+  __device__ __forceinline__ uint32_t threads() const { return gridDim.y * blockDim.x; }
+};
+
 }  // namespace
 
 template <class T, int E, bool Mixed, bool Folds>
@@ -57,11 +63,15 @@ __global__ void __launch_bounds__(kBeginThreads) begin(const __grid_constant__ B
   read_states(context, a, blockIdx.x);
 }
 
+__global__ void __launch_bounds__(kLevelThreads) first_level(const __grid_constant__ Between a) {
+  fold_part(PartContext(), a, a.first + blockIdx.x);
+}
+
 __global__ void __launch_bounds__(kMostFinishThreads) finish(const __grid_constant__ Between a) {
   const DeviceContext context;
   const uint32_t turn = a.first + blockIdx.x;
   const int levels = levels_left(a, turn);
-  for (int level = 0; level < levels; ++level) {
+  for (int level = static_cast<int>(a.done); level < levels; ++level) {
     fold_sums(context, a, turn, level);
     __syncthreads();
   }
@@ -89,6 +99,7 @@ __global__ void __launch_bounds__(kPrologueThreads) prologue(const __grid_consta
 const void* prologue_kernel() { return reinterpret_cast<const void*>(&prologue); }
 
 const void* begin_kernel() { return reinterpret_cast<const void*>(&begin); }
+const void* first_level_kernel() { return reinterpret_cast<const void*>(&first_level); }
 const void* finish_kernel() { return reinterpret_cast<const void*>(&finish); }
 const void* join_kernel() { return reinterpret_cast<const void*>(&join); }
 

@@ -10,6 +10,7 @@ namespace nos::cuda {
 const void* interpreter_of(Kind kind);  // its argument is one Launch
 const void* folding_interpreter_of(Kind kind);
 const void* begin_kernel();  // of reducing/between.h; the argument of each is one Between
+const void* first_level_kernel();
 const void* finish_kernel();
 const void* join_kernel();
 const void* prologue_kernel();  // its argument is one Prologue; a block of kPrologueThreads for each row
