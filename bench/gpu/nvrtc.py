@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -81,7 +82,8 @@ def rows(arch: int) -> list[dict[str, Any]]:
             nvrtc_ms, (cubin, log) = timed(lambda source=source: _C.nvrtc_compile(source, arch))  # type: ignore[misc]
             _C.jit_build(program, dtypes, arch)  # into the cache
             spilled = sum(map(int, re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", log)))
-            registers = max(map(int, re.findall(r"Used (\d+) registers", log)))
+            # before 13.5 NVRTC does not say
+            registers = max(map(float, re.findall(r"Used (\d+) registers", log)), default=math.nan)
             found.append((source_ms, nvrtc_ms, from_disk(program, dtypes, arch), registers, spilled, len(cubin)))
         columns = [statistics.median(x) for x in zip(*found, strict=True)]
         row = dict(zip(("source_ms", "nvrtc_ms", "disk_ms", "registers", "spilled", "cubin"), columns, strict=True))
@@ -106,10 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     version = re.sub(r" \(.*", "", status)
     print(f"{version}, sm_{options.arch}; the first compilation of a process: {first_ms:.0f} ms")
     head = ["rule", "instructions", "text ms", "NVRTC ms", "from disk ms", "registers", "spilled bytes", "cubin bytes"]
-    lines = [
-        [r["rule"], f"{r['instructions']:.0f}", f"{r['source_ms']:.2f}", f"{r['nvrtc_ms']:.0f}", f"{r['disk_ms']:.2f}",
-         f"{r['registers']:.0f}", f"{r['spilled']:.0f}", f"{r['cubin']:.0f}"] for r in found
-    ]  # fmt: skip
+    lines = []
+    for r in found:
+        registers = "" if math.isnan(r["registers"]) else f"{r['registers']:.0f}"
+        times = [f"{r['source_ms']:.2f}", f"{r['nvrtc_ms']:.0f}", f"{r['disk_ms']:.2f}"]
+        sizes = [registers, f"{r['spilled']:.0f}", f"{r['cubin']:.0f}"]
+        lines.append([r["rule"], f"{r['instructions']:.0f}", *times, *sizes])
     print(tables.table(head, lines))
     if options.json:
         options.json.write_text(json.dumps({"nvrtc": version, "first_ms": first_ms, "rows": found}, indent=1) + "\n")

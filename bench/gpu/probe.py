@@ -89,7 +89,8 @@ class Asked:
         print(out.rstrip() or f"{self._name}:", flush=True)
         status = self._process.returncode
         if status and ": WRONG: " not in out:
-            said = [line for line in errors.splitlines() if "Error" in line] or errors.splitlines() or ["nothing said why"]
+            lines = errors.splitlines()
+            said = [line for line in lines if "Error" in line] or lines or ["nothing said why"]
             print(f"  FAILED, exit status {status}: {said[-1]}", flush=True)
         return status == 0
 
