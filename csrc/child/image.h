@@ -32,10 +32,11 @@ struct Strip {
   NOS_CHILD_INLINE float* at(int position) const { return data + position * step; }
 };
 
-inline constexpr int kPanel = 8;    // filters side by side in the weights of products with strips
-inline constexpr int kTurned = 32;  // examples below one another while gradients of weights are summed over strips
+inline constexpr int kPanel = 8;  // filters that lie side by side in the weights of a product with a strip
+inline constexpr int kTurned =
+    32;  // examples that lie below one another while the gradient of weights is summed over a strip
 
-// Numbers of a row in which channels lie in lanes.
+// Returns how many numbers a row has in which channels lie in lanes: the channels, padded to a multiple of kLanes.
 NOS_CHILD_INLINE int row_of(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
 
 // Weights of a product, in the order in which a kernel takes them: [tap][channel][filter].
@@ -45,7 +46,7 @@ struct Matrix {
   int channels, filters;
 };
 
-// Which lanes hold examples: all below `whole`, and of those from there on the ones where `lanes` is 1 and not 0.
+// Tells which lanes hold examples. All below `whole` do; from there on those do for which `lanes` is 1 and not 0.
 struct Valid {
   int whole;  // a multiple of kLanes
   const float* lanes;

@@ -23,7 +23,7 @@ NOS_CHILD_INLINE M splat(float x) { return _mm512_set1_ps(x); }
 NOS_CHILD_INLINE M zero() { return _mm512_setzero_ps(); }
 NOS_CHILD_INLINE M fma(M a, M b, M c) { return _mm512_fmadd_ps(a, b, c); }
 NOS_CHILD_INLINE M max(M a, M b) { return _mm512_max_ps(a, b); }
-NOS_CHILD_INLINE M zip_low(M a, M b) {  // a0 b0 a1 b1 ...; zip_high goes on where it ends
+NOS_CHILD_INLINE M zip_low(M a, M b) {  // the lower halves as a0 b0 a1 b1 ...; zip_high takes the upper ones
   return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
 }
 NOS_CHILD_INLINE M zip_high(M a, M b) {
@@ -35,7 +35,7 @@ NOS_CHILD_INLINE Mask unordered(M a, M b) { return _mm512_cmp_ps_mask(a, b, _CMP
 NOS_CHILD_INLINE Mask positive_or_nan(M a) { return _mm512_cmp_ps_mask(a, zero(), _CMP_NLE_UQ); }
 NOS_CHILD_INLINE M keep(Mask m, M a) { return _mm512_maskz_mov_ps(m, a); }
 NOS_CHILD_INLINE M select(Mask m, M a, M b) { return _mm512_mask_mov_ps(b, m, a); }
-// ((i + i+8) + 4) + 2) + 1
+// The sum over the lanes: lane i + 8 is added to lane i, then lane i + 4, then i + 2, then i + 1.
 NOS_CHILD_INLINE float sum(const M* a) {
   __m256 v =
       _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a[0]), 1)));
@@ -43,11 +43,11 @@ NOS_CHILD_INLINE float sum(const M* a) {
   w = _mm_add_ps(w, _mm_movehl_ps(w, w));
   return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
 }
-// Lane n: the sum over the lanes of vector n, added up in the order of sum().
+// Returns the sums of sixteen vectors: lane n has that over the lanes of vector n, added up in the order of sum().
 NOS_CHILD_INLINE M sums_of(const M (*a)[1]) {
   M octets[8], quads[4], pairs[2];
 #pragma GCC unroll 8
-  for (int k = 0; k < 8; ++k) {  // vectors n and n + 4 for the order of the results
+  for (int k = 0; k < 8; ++k) {  // vectors n and n + 4 meet, so that lane n ends with the sum of vector n
     const M x = a[k / 4 * 8 + k % 4][0], y = a[k / 4 * 8 + k % 4 + 4][0];
     octets[k] = _mm512_shuffle_f32x4(x, y, 0x44) + _mm512_shuffle_f32x4(x, y, 0xee);
   }
@@ -137,7 +137,7 @@ NOS_CHILD_INLINE M sums_of(const M (*a)[4]) {
 
 inline constexpr int kParts = kLanes / kWidth;  // machine vectors of a logical one
 
-// x in a register of its own: a compiler loads again for every use what it can, and loads are as scarce as products.
+// Keeps x in a register. Otherwise the compiler loads it again for every use, and loads are as scarce as products.
 NOS_CHILD_INLINE M pinned(M x) {
 #if defined(__ARM_NEON)
   asm("" : "+w"(x));
@@ -147,14 +147,14 @@ NOS_CHILD_INLINE M pinned(M x) {
   return x;
 }
 
-// The sum over the lanes of one logical vector in memory.
+// Returns the sum over the lanes of one logical vector in memory.
 NOS_CHILD_INLINE float sum_of(const float* lanes) {
   M parts[kParts];
   for (int part = 0; part < kParts; ++part) parts[part] = load(lanes + part * kWidth);
   return sum(parts);
 }
 
-// out[n]: the sum over the lanes of logical vector n in memory. out may be where the vectors begin.
+// Writes to out[n] the sum over the lanes of logical vector n in memory. `out` may be where the vectors begin.
 NOS_CHILD_INLINE void sum_lanes(const float* vectors, int count, float* out) {
   int n = 0;
   for (; count - n >= kWidth; n += kWidth) {
@@ -168,7 +168,7 @@ NOS_CHILD_INLINE void sum_lanes(const float* vectors, int count, float* out) {
   for (; n < count; ++n) out[n] = sum_of(vectors + n * kLanes);
 }
 
-// sums += x, in memory.
+// Adds the logical vector x to the one in memory.
 NOS_CHILD_INLINE void add(float* sums, M x) { store(sums, load(sums) + x); }
 
 // Adds the vectors of a list of lanes to one logical vector in memory.

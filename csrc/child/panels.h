@@ -7,18 +7,18 @@
 
 namespace nos::child {
 
-// Filters, and those that fill the last panel.
+// Returns the number of filters when the last panel is filled up.
 inline size_t in_panels(int filters) { return static_cast<size_t>((filters + kPanel - 1) / kPanel * kPanel); }
-// The product of sizes, each of them an int.
+// Returns the product of sizes as a size_t; as an int it might overflow.
 template <class... Sizes>
 size_t floats(Sizes... sizes) {
   return (size_t{1} * ... * static_cast<size_t>(sizes));
 }
 
-// Where a number lies in a matrix.
+// Returns where a number lies in a matrix that is stored row by row.
 inline ptrdiff_t at(int row, int columns, int column) { return ptrdiff_t{1} * row * columns + column; }
 
-// The activation of a text, all channels.
+// Returns the activation of a text with all its channels.
 inline Strip strip(const Image& image) { return {image.data, ptrdiff_t{1} * image.channels * image.lanes}; }
 
 // Throws where a layer is not given a text.
@@ -27,7 +27,7 @@ inline void require_text(const LayerPlace& place, const std::string& layer) {
     throw std::invalid_argument(layer + ": wants a text, as embedding gives it");
 }
 
-// A matrix in panels.
+// A matrix in panels: kPanel filters side by side, channel below channel, then the next kPanel.
 class Panels {
  public:
   Panels(int channels, int filters)
@@ -37,7 +37,7 @@ class Panels {
   const float* data() { return floats_.data(); }
   size_t size() const { return floats_.size(); }
 
-  // at(filter, channel): where the weight lies.
+  // Copies a matrix. at(filter, channel) tells where in it a weight lies.
   template <class At>
   void pack(const float* matrix, const At& at) {
     for (int f = 0; f < filters_; ++f) {

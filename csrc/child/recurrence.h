@@ -1,6 +1,7 @@
-// Owns Recurrence: gated recurrent units over a whole text, from a state of zeros. r and z gate, n is the fresh state,
+// Owns Recurrence: gated recurrent units over a whole text, from a state of zeros. With the gates r and z and the fresh
+// state n, a step is
 //   n = tanh(W x + b + r * (U h + c)),  h' = n + z * (h - n).
-// What W x + b is of is its owner's business: an activation (gru.cc) or a token (text_gru.cc).
+// The owner computes W x + b, of an activation (gru.cc) or of a token (text_gru.cc).
 #pragma once
 #include "panels.h"
 
@@ -10,17 +11,21 @@ class Recurrence {
  public:
   Recurrence(const LayerPlace& place, int units);
 
-  // The four weights of units that read `inputs` numbers, in the framework's order: W, U, b, c. Each has rows r z n.
+  // Returns the shapes of the four weights W, U, b and c of units that read `inputs` numbers. Each has the rows of r,
+  // then those of z and n, as torch's GRU has.
   static std::vector<std::vector<int64_t>> weights(int inputs, int units);
-  // W in panels whose rows are those of input(), and the other way round; the same of b, with what c adds to r and z.
+  // Packs W with its rows in the order of input(), n r z. `start` gets b in the same order, and for r and z also c,
+  // which is added to the same sums.
   void pack_input(std::span<const Weight> weights, Panels& panels, float* start) const;
+  // Packs the transpose of W for the gradient of the input, whose channels are in the order of input().
   void pack_input_back(std::span<const Weight> weights, Panels& panels) const;
-  // Rows of the gradient of W, from products whose rows are those of input().
+  // Copies products, whose rows are in the order of input(), to the gradient of W.
   void unpack_input(const float* products, int inputs, float* gradient) const;
 
-  // Rows n r z, which forward() finds filled with the sums W x + b, and backward() leaves filled with their gradients.
+  // The rows n r z of every position. The owner fills them with the sums W x + b before forward(), and finds their
+  // gradients in them after backward().
   Strip input() { return gates(0, 0); }
-  // out: [position][unit][lane], the states.
+  // Writes the states, [position][unit][lane].
   void forward(std::span<const Weight> weights, Strip out);
   // Writes the gradients of U, b and c.
   void backward(std::span<const Weight> weights, Strip out, Strip gradient, int examples);

@@ -5,7 +5,7 @@
 
 namespace nos::child::NOS_CHILD_ISA {
 
-// Of kWidth vectors that are the rows of a square.
+// Transposes a square of kWidth vectors: vector n held row n before, and holds column n after.
 #if defined(__AVX512F__)
 NOS_CHILD_INLINE M pairs(M a, M b, bool high) {
   const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
