@@ -110,8 +110,11 @@ class Passes::Builder {
     }
     mark_live();
     last_ = 0;
-    for (size_t pc = 0; pc < places_.size(); ++pc)
-      if (live_[pc]) last_ = std::max(last_, places_[pc].ready - is_reduction(program_.code()[pc].op));
+    for (size_t pc = 0; pc < places_.size(); ++pc) {
+      // A number per tensor comes after the pass before, and needs none of its own.
+      const int pass = places_[pc].tensor ? std::max(0, places_[pc].ready - 1) : places_[pc].ready;
+      if (live_[pc]) last_ = std::max(last_, pass);
+    }
   }
 
   void mark_live() {

@@ -10,6 +10,7 @@
 
 #include "../../csrc/backend/cpu/engine.h"
 #include "../../csrc/backend/cpu/interpreter/lower.h"
+#include "../../csrc/backend/cpu/reducing.h"
 #include "../../csrc/program/program.h"
 
 namespace {
@@ -45,7 +46,11 @@ void run(const nos::Program& program, nos::DType dtype, int64_t numel) {
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {7};
-  nos::cpu::prepare(std::move(plan), programs)->run({rows, sizes, 1, seeds, 3, -0.5}, programs);
+  const nos::StepArgs args{rows, sizes, 1, seeds, 3, -0.5};
+  if (program.has_reductions())
+    nos::cpu::prepare_reducing(std::move(plan), programs)->run(args, programs, {});
+  else
+    nos::cpu::prepare(std::move(plan), programs)->run(args, programs);
 }
 
 }  // namespace

@@ -189,3 +189,16 @@ def test_nothing_is_loaded_into_a_captured_step_with_reductions() -> None:
                 program, [p], [p.copy()], [], groups=[{"lr": 0.1}], captured=host.Captured(0, later, 0, {"lr": 0.1}, 1)
             )
         assert p.tolist() == [1] * 5
+
+
+def test_arithmetic_after_the_last_reduction_needs_no_pass() -> None:
+    """A state that is made of a norm is known when the sums of the pass are, so p is written in that pass."""
+    rules = {
+        1: "def f(p, g, s, *, lr):\n    return p - lr * g, 0.9 * norm(g) + 0.1",
+        2: "def f(p, g, s, *, lr):\n    n = norm(g)\n    return p - lr / n * g, 0.9 * n + 0.1",
+    }
+    for passes, text in rules.items():
+        p, g, s = np.ones(100), np.full(100, 0.5), np.zeros(())
+        assert host.apply(nos_ext.compile_rule(text), [p], [g], [[s]], groups=[{"lr": 0.1}]) == passes
+        assert s == 0.9 * 5 + 0.1
+        np.testing.assert_array_equal(p, 1 - 0.1 / (1 if passes == 1 else 5.0) * g)
