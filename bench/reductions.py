@@ -168,5 +168,5 @@ def run(sizes: Sequence[str], effort: Effort, threads: int) -> Iterator[dict[str
             outcome = measure(found, effort, lambda: None, (ENGINE,))
             yield {"scene": f"{scene.title}, {SIZES[size].what}", "base": ENGINE} | summary(outcome, ENGINE, LIMIT)
     outcome = measure(_population(), effort, lambda: None, (ENGINE,))
-    scene = f"A rule with two norms, {CANDIDATES} candidates of {CANDIDATE} elements"
-    yield {"scene": scene, "base": ENGINE} | summary(outcome, ENGINE)
+    title = f"A rule with two norms, {CANDIDATES} candidates of {CANDIDATE} elements"
+    yield {"scene": title, "base": ENGINE} | summary(outcome, ENGINE)

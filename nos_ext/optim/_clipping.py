@@ -7,6 +7,7 @@ not written.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -49,6 +50,11 @@ def clipped(program: Program) -> Program:
         per_tensor=rule.per_tensor_states,
     )
     return Program(encode(definition, definition.simplified))
+
+
+def coefficient(clip_norm: float, norm: float) -> float:
+    """Returns what the gradients are multiplied with, as the clipped rule does it."""
+    return math.nan if math.isnan(norm) else min(1.0, clip_norm / (norm + _EPSILON))
 
 
 def checked_clip_norm(value: Any) -> Any:

@@ -8,9 +8,10 @@ parameters, states, step numbers - makes the Stepper ask for a new division or f
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -18,12 +19,12 @@ from .. import _C
 from .._numbers import LAST_STEP
 from ..rule import Program
 from ._clipping import KEY as CLIP
-from ._clipping import clipped, common_clip_norm
+from ._clipping import clipped, coefficient, common_clip_norm
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
 from ._rules import Rules
-from ._shards import check_shardable, is_sharded, local
+from ._shards import check_shardable, global_norm, is_sharded, local
 from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
@@ -39,26 +40,31 @@ class StepLists:
     """StepLists are the lists for `groups` and `state` of an optimizer as they are now.
 
     Args:
-        rules: the rules of the groups. With a `clip_norm` in the groups, clipped forms of them are what runs.
+        rules: the rules of the groups. With a `clip_norm` in the groups, clipped forms of them are what runs. But where
+            a parameter is sharded, the norm is made before the engine's call, and the gradients are scaled by it.
         groups: the optimizer's param_groups.
         state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
             one tensor's, so that they can be read and advanced at once.
         owner: name of the optimizer, for messages.
     """
 
+    _may_scale: ClassVar = True  # whether a step may wait for other processes
+
     def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._rules = rules
         self.clips = common_clip_norm(groups) is not None
-        own = [clipped(program) if self.clips else program for program in rules.programs(groups)]
+        self._params: list[Any] = [p for group in groups for p in group["params"]]
+        self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
+        self._scales = self.clips and bool(self._sharded) and self._may_scale
+        self._norm = math.nan  # of the last step that did so
+        own = [self._form(program) for program in rules.programs(groups)]
         self._programs = list(dict.fromkeys(own)) or [rules.default.program]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
         self._state = state
         self._owner = owner
         self._hypers = [tuple(program.hyperparameters) for program in own]  # of each group
-        self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._group_of = [i for i, group in enumerate(groups) for _ in group["params"]]
-        self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
         self._hollow = [i for i, p in enumerate(self._params) if is_hollow(p)]
         # A parameter that never had a gradient has no state and is not looked at. It may be of any dtype and kind.
         nothing = torch.empty(0, device="cpu")
@@ -80,6 +86,10 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
+
+    def _form(self, program: Program) -> Program:
+        """Returns what runs for a rule."""
+        return clipped(program) if self.clips and not self._scales else program
 
     def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
         """Makes the memory for the numbers of steps. Returns the memory, to which each tensor in it holds one
@@ -125,6 +135,10 @@ class StepLists:
             grads = self._prepared()
             if grads is None:
                 return False
+        if self._scales:
+            if common_clip_norm(self._groups) is None:
+                return False
+            grads, scale = self._scaled(grads or [], scale)
         divided = False
         repaired = False
         while True:
@@ -145,7 +159,8 @@ class StepLists:
             divided = True
             if (common_clip_norm(self._groups) is not None) != self.clips:
                 return False
-            grads = self._prepared()
+            if not self._scales:
+                grads = self._prepared()
             if grads is None:
                 return False
             self._divide(grads, read)
@@ -153,7 +168,16 @@ class StepLists:
     @property
     def grad_norm(self) -> float:
         """The norm of all gradients in the last step, before they were clipped."""
-        return float(self._stepper.gradient_norm)
+        return self._norm if self._scales else float(self._stepper.gradient_norm)
+
+    def _scaled(self, grads: list[Any], scale: Any) -> tuple[list[Any], float]:
+        """Returns gradients and their scale such that the engine's division by the scale clips them."""
+        divisor = 1.0 if scale is None else float(to_number("grad_scale", scale))
+        self._norm = global_norm(self._params, grads) / abs(divisor)
+        clip = coefficient(common_clip_norm(self._groups) or 0.0, self._norm)
+        if math.isnan(clip):  # no scale makes this of numbers
+            return [None if grad is None else torch.full_like(grad, math.nan) for grad in grads], divisor
+        return grads, divisor / clip if clip else math.inf
 
     def settle(self) -> bool:
         """Looks whether a `step` in the state has other memory than that in which the engine counts. Returns whether
@@ -241,7 +265,8 @@ class StepLists:
         self._make_missing(grads)
         parts = self._division_by(grads, self._steps.tolist())
         clip = common_clip_norm(self._groups)
-        self._stepper.divide([(members, *key) for *key, members in parts], read, [] if clip is None else [clip])
+        clips = [] if clip is None or self._scales else [clip]
+        self._stepper.divide([(members, *key) for *key, members in parts], read, clips)
 
     def _make_missing(self, grads: Sequence[Any]) -> None:
         """Makes the states of parameters that have a gradient for the first time."""
@@ -258,7 +283,7 @@ class StepLists:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group, number in zip(self._groups, self._program_of, strict=True):
             program = self._rules.of(group).program
-            if (clipped(program) if self.clips else program) != self._programs[number]:
+            if self._form(program) != self._programs[number]:
                 raise ValueError(
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"
@@ -322,7 +347,7 @@ class StepLists:
         for states, name in zip(self._states, self._program(i).state_names, strict=False):
             states[i] = entry[name]
         if i in self._sharded:
-            check_shardable(self._program(i), i, self._params[i], self.clips)
+            check_shardable(self._program(i), i, self._params[i], self.clips and not self._scales)
             self._localise(i)
         else:
             self._tensors[i] = self._copies.dense(i, self._params[i])

@@ -69,6 +69,38 @@ for what, new in make.items():
     third.load_state_dict(second.state_dict())
     third.step()
 
+# clip_norm is by the norm of whole gradients; a parameter beside the shards is the same in all processes
+plain, sharded = network(), network()
+fully_shard(sharded[2], mesh=mesh)
+first, second = (RuleOptimizer(net.parameters(), library.adamw, lr=0.05, clip_norm=0.01) for net in (plain, sharded))
+for step in range(6):
+    norms = []
+    for net, optimizer in ((plain, first), (sharded, second)):
+        optimizer.zero_grad()
+        (net(x).square().mean() * (3 if step < 5 else float("nan"))).backward()
+        if step == 3:
+            for group in optimizer.param_groups:
+                group["clip_norm"] = 1e9
+        if step == 4:
+            for group in optimizer.param_groups:
+                group["clip_norm"] = 0.02
+        if step < 5:
+            before = [p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad for p in net.parameters()]
+            expected = torch.nn.utils.get_total_norm([g.double() for g in before]).item()
+        optimizer.step()
+        norms.append(optimizer.grad_norm)
+    if step < 5:
+        assert abs(norms[0] - norms[1]) < 1e-5 * norms[0] and abs(norms[1] - expected) < 1e-12 * expected
+    else:
+        assert norms[0] != norms[0] and norms[1] != norms[1]
+    for p, q in zip(plain.parameters(), sharded.parameters()):
+        whole = q.full_tensor() if isinstance(q, DTensor) else q
+        torch.testing.assert_close(p.detach(), whole.detach(), rtol=1e-5, atol=1e-6, equal_nan=True)
+for group in second.param_groups:
+    group["clip_norm"] = None
+second.step()
+assert second.grad_norm is None
+
 # DTensors of other placements, mixed with plain tensors; gradients of other placements than the parameter
 value = torch.arange(12.0).reshape(4, 3)
 params = [distribute_tensor(value, mesh, [Shard(1)]).requires_grad_(), value.clone().requires_grad_()]
@@ -88,13 +120,13 @@ else:
     raise AssertionError("not refused")
 
 # a shard does not know the norm of the tensor
-for rule, clip in (("g / norm(g)", None), ("g / global_norm(g)", None), ("g", 1.0)):
-    layered = RuleOptimizer(params, rule, lr=0.1, clip_norm=clip)
+for rule in ("g / norm(g)", "g / global_norm(g)"):
+    layered = RuleOptimizer(params, rule, lr=0.1)
     before = [getattr(p, "_local_tensor", p).clone() for p in params]
     try:
         layered.step()
     except RuntimeError as error:
-        assert ("call torch.nn.utils.clip_grad_norm_" if clip else "they would be those of a shard") in str(error)
+        assert "they would be those of a shard" in str(error)
     else:
         raise AssertionError("not refused")
     assert not layered.state
