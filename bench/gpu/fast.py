@@ -142,10 +142,22 @@ METRICS: Final = {
     "smsp__issue_active.avg.pct_of_peak_sustained_active": "issue slots",
     "sm__warps_active.avg.pct_of_peak_sustained_active": "warps",
     "launch__registers_per_thread": "registers",
-    "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": "stalls: memory",
-    "smsp__average_warps_issue_stalled_short_scoreboard_per_issue_active.ratio": "shared memory",
-    "smsp__average_warps_issue_stalled_branch_resolve_per_issue_active.ratio": "branches",
-    "smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio": "instruction fetch",
+    **{
+        f"smsp__average_warps_issue_stalled_{reason}_per_issue_active.ratio": said
+        for reason, said in {
+            "long_scoreboard": "stalls: memory",
+            "short_scoreboard": "shared memory",
+            "imc_miss": "constants",
+            "no_instruction": "instruction fetch",
+            "branch_resolve": "branches",
+            "wait": "fixed latency",
+            "math_pipe_throttle": "math pipe",
+            "mio_throttle": "memory queue",
+            "lg_throttle": "global memory queue",
+            "dispatch_stall": "dispatch",
+            "not_selected": "other warps",
+        }.items()
+    },
 }
 
 
