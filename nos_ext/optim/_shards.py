@@ -86,12 +86,14 @@ def check_shardable(program: Program, index: int, param: Any, clips: bool) -> No
             "capturable False, or leave clip_norm None and call torch.nn.utils.clip_grad_norm_ before step()"
         )
     where = f"but parameter {index} is a DTensor with placements {param.placements}"
+    if all(placement.is_replicate() for placement in param.placements):
+        return  # the shard is the tensor
     if program.has_reductions:
         raise RuntimeError(
             f"rule '{program.name}' has norms or other reductions, {where}, and they would be those of a shard; use a "
             "rule without reductions, or parameters that are plain tensors"
         )
-    if program.uses_random and any(not placement.is_replicate() for placement in param.placements):
+    if program.uses_random:
         raise RuntimeError(
             f"rule '{program.name}' draws random numbers, {where}: every shard would draw the same; replicate the "
             "parameter or use a rule without draws"

@@ -119,6 +119,17 @@ except RuntimeError as error:
 else:
     raise AssertionError("not refused")
 
+# a replica does
+copies = [distribute_tensor(value, mesh, [Replicate()]).requires_grad_(), value.clone().requires_grad_()]
+for p in copies:
+    p.grad = torch.ones_like(p) * 2
+RuleOptimizer(copies, "g / norm(g) + drop(g, 0.5)", lr=0.1, seed=3).step()
+alone = [value.clone().requires_grad_(), value.clone().requires_grad_()]
+for p in alone:
+    p.grad = torch.ones_like(p) * 2
+RuleOptimizer(alone, "g / norm(g) + drop(g, 0.5)", lr=0.1, seed=3).step()
+assert all(torch.equal(getattr(p, "_local_tensor", p), q) for p, q in zip(copies, alone))
+
 # a shard does not know the norm of the tensor
 for rule in ("g / norm(g)", "g / global_norm(g)"):
     layered = RuleOptimizer(params, rule, lr=0.1)
