@@ -2,7 +2,7 @@
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode
-from .program import ProgramSpace
+from .program import LionSpace, ProgramSpace
 from .registry import SPACES, make_space
 from .space import Options, Space
 from .vocabulary import VOCABULARIES, Token
@@ -10,6 +10,7 @@ from .vocabulary import VOCABULARIES, Token
 __all__ = [
     "SPACES",
     "VOCABULARIES",
+    "LionSpace",
     "Options",
     "Position",
     "ProgramSpace",

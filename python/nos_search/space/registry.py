@@ -10,10 +10,10 @@ from typing import Any
 
 from ..errors import choose
 from .base import SearchSpace
-from .program import ProgramSpace
+from .program import LionSpace, ProgramSpace
 from .space import Space
 
-SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace)}
+SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace, LionSpace)}
 
 
 def make_space(config: Mapping[str, Any]) -> SearchSpace:
