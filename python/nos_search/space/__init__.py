@@ -2,7 +2,8 @@
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode
-from .program import LionSpace, ProgramSpace
+from .lion import LionSpace
+from .program import ProgramSpace
 from .registry import SPACES, make_space
 from .space import Options, Space
 from .vocabulary import VOCABULARIES, Token

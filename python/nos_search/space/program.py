@@ -31,7 +31,6 @@ from .words import (
     DECAYS,
     ELEMENTWISE,
     EQUAL_DEAD,
-    LION,
     MIXES,
     OPS,
     REDUCE,
@@ -283,24 +282,6 @@ class ProgramSpace(SearchSpace):
         for k in (1, 2):
             if row[k] >= len(self.words.inputs):
                 row[k] += by
-
-
-class LionSpace(ProgramSpace):
-    """The same programs over the functions, inputs and numbers of the search that found Lion. As there, evolution
-    begins with AdamW and its neighbours."""
-
-    kind: ClassVar[str] = "lion"
-    vocabularies: ClassVar[tuple[str, ...]] = (LION,)
-
-    def __init__(self, *, lines: int = MAX_LINES, vocabulary: str | None = None) -> None:
-        super().__init__(lines=lines, vocabulary=vocabulary)
-
-    def founders(self) -> Sequence[Tokens]:
-        return [tokens for name, tokens in self.known().items() if name == "adamw"]
-
-    def newcomer(self, generator: torch.Generator) -> Tokens:
-        founders = self.founders()
-        return self.mutate(founders[0], generator) if founders else self.sample(generator)
 
 
 def _level(op: str, operands: Level) -> Level:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import choose
 from .base import SearchSpace
-from .program import LionSpace, ProgramSpace
+from .lion import LionSpace
+from .program import ProgramSpace
 from .space import Space
 
 SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace, LionSpace)}
