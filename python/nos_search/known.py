@@ -41,8 +41,19 @@ RULES: dict[str, KnownRule] = {
             ("div", "x1", "x4"),
         ),
     ),
-    "adamw": KnownRule("AdamW"),
+    "adamw": KnownRule(
+        "AdamW",
+        lines=(
+            ("ema_hat", "g", "0.9"),
+            ("square", "g"),
+            ("ema_hat", "x2", "0.999"),
+            ("sqrt", "x3"),
+            ("div", "x1", "x4"),
+            ("axpy", "x5", "w", "0.01"),
+        ),
+    ),
     "lion": KnownRule("Lion", lines=(("ema_old", "g", "0.99"), ("lerp", "x1", "g", "0.9"), ("sign", "x2"))),
+    "nsgd": KnownRule("Normalised SGD", lines=(("norm", "g"), ("div", "g", "x1"))),
     "signsgd": KnownRule("SignSGD", "sign(g)"),
     "signum": KnownRule("Signum", "sign(m_hat)", (("ema", "g", "0.9"), ("sign", "x1"))),
     "powersign": KnownRule("PowerSign", "g * exp(sign(g) * sign(m_hat))"),
@@ -53,9 +64,10 @@ RULES: dict[str, KnownRule] = {
     ),
 }
 
-# The names for each use, in its order. Evolution begins with the last two lists, so their order is part of what a seed
-# gives.
+# The names for each use, in its order. Evolution begins with the last three lists, so their order is part of what a
+# seed gives.
 EVALUATED = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "powersign", "addsign")  # for evaluate --known
 REPORTED = ("adam", "rmsprop", "sgd", "momentum", "adamw", "lion", "powersign", "addsign")  # for a report
 OF_GROUPS = ("sgd", "momentum", "adam", "rmsprop", "signsgd", "signum", "powersign", "addsign")
-OF_PROGRAMS = ("sgd", "momentum", "signum", "lion", "rmsprop", "adam", "addsign")
+OF_ELEMENTWISE = ("sgd", "momentum", "signum", "lion", "rmsprop", "adam", "addsign")
+OF_PROGRAMS = (*OF_ELEMENTWISE, "adamw", "nsgd")

@@ -18,6 +18,7 @@ from nos_search.rules import parse_stored_rule
 from nos_search.run.config import RunConfig
 from nos_search.show.live import Display
 from nos_search.show.outlook import Limits
+from nos_search.space import make_space
 from nos_search.store import Score, Store, Trial
 from nos_search.task import load
 from nos_search.train.promotion import promote
@@ -470,6 +471,8 @@ def test_space_prints_the_sizes_of_the_paper(capsys: pytest.CaptureFixture[str])
     data = json.loads(capsys.readouterr().out)
     assert data["kind"] == "program"
     assert all(sample["rule"].startswith("def rule(") for sample in data["samples"])
+    assert main(["space", "--space", "lion"]) == 0
+    assert "cosine_sim" in capsys.readouterr().out
     assert main(["space", "--space", "program"]) == 0
     assert "lion" in capsys.readouterr().out
 
@@ -497,3 +500,22 @@ def test_a_short_evolution_of_programs(tmp_path: Path, capsys: pytest.CaptureFix
     assert data["best"]["rule"].startswith("def rule(p, g")
     assert main(["report", out]) == 0
     assert "gate screen" in Path(capsys.readouterr().out.strip()).read_text()
+
+
+def test_a_short_run_in_the_space_of_lion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its first child is trained with AdamW, and it goes on in the same space."""
+    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4", "--trials", "6", "--batch", "6"]
+    out = str(tmp_path / "run")
+    assert main(["run", "--strategy", "evolution", "--space", "lion", "--out", out, *small]) == 0
+    capsys.readouterr()
+    assert main(["resume", out, "--trials", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 12
+    with Store.open(tmp_path / "run") as store:
+        space = make_space(store.config["space"])
+        trials = store.trials()
+    assert (space.kind, space.config()["vocabulary"]) == ("lion", "lion")
+    assert (trials[0].tokens, trials[0].status) == (space.known()["adamw"], "done")
+    assert main(["show", out]) == 0
+    assert "+ 0.01 * p" in capsys.readouterr().out
+    assert main(["report", out]) == 0
+    assert "+ 0.01 * p" in Path(capsys.readouterr().out.strip()).read_text()

@@ -41,17 +41,17 @@ def test_updates_do_not_depend_on_the_others() -> None:
 
 
 def test_an_update_that_is_one_number() -> None:
-    """Every element moves by it."""
+    """Every element moves by that of its own tensor."""
     stimulus = effect_stimulus()
+    assert stimulus.cuts
     shown = engine.updates([as_rule("norm(g)")], stimulus, seed=1).reshape(stimulus.shown, -1)
-    wanted = np.concatenate(
-        [
-            np.repeat(np.linalg.norm(grads.astype(np.float64), axis=1)[-stimulus.shown :, None], grads.shape[1], axis=1)
-            for grads, _ in stimulus.split()
-        ],
-        axis=1,
-    )
-    assert shown == pytest.approx(wanted, rel=1e-6)
+    wanted = [
+        np.full_like(tensor, np.linalg.norm(tensor))
+        for step in range(3)
+        for grads, _ in stimulus.split()
+        for tensor in np.split(grads[step], stimulus.cuts)
+    ]
+    assert shown.ravel() == pytest.approx(np.concatenate(wanted), rel=1e-6)
 
 
 @pytest.mark.parametrize("row", [0, 2, 4, 7])

@@ -26,7 +26,7 @@ from nos_search.gate.probe import (
 )
 from nos_search.gate.static import TokenStatic
 from nos_search.rules import compile_rule
-from nos_search.space import Options, ProgramSpace, Space, encode
+from nos_search.space import LionSpace, Options, ProgramSpace, Space, encode
 from nos_search.store import Trial
 
 from .conftest import repeatable
@@ -174,7 +174,9 @@ def test_descent_knows_up_from_down() -> None:
 # --- the funnel ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("space", [Space(groups=2), ProgramSpace(lines=4)], ids=["nos", "program"])
+@pytest.mark.parametrize(
+    "space", [Space(groups=2), ProgramSpace(lines=4), LionSpace(lines=4)], ids=["nos", "program", "lion"]
+)
 def test_batches_and_singles_agree(space) -> None:
     """Apart from what is equal within a batch."""
     strings = sample(space, 60)
@@ -207,7 +209,7 @@ def test_equal_candidates_are_found_in_the_batch_and_among_the_trained() -> None
 
 
 def test_restored_funnel_is_the_recorded_one() -> None:
-    for space in (Space(groups=2), ProgramSpace(lines=3)):
+    for space in (Space(groups=2), ProgramSpace(lines=3), LionSpace(lines=3)):
         strings = sample(space, 100)
         one, two = Funnel(space), Funnel(space)
         trained = [
@@ -229,6 +231,74 @@ def test_program_and_paper_rules_meet_in_the_fingerprint() -> None:
     assert np.allclose(judge.effect([0]), compiled, rtol=1e-5)
     tokens = TokenProbe(paper, effect_stimulus(), seed=1)(np.array([paper.known()["adam"]]))
     assert np.allclose(tokens, compiled, rtol=1e-4, atol=1e-7)
+
+
+REDUCED = {
+    "norm": [("norm", "g"), ("div", "g", "x1")],
+    "max_abs": [("max_abs", "g"), ("div", "g", "x1")],
+    "rms": [("rms", "g"), ("div", "g", "x1")],
+    "average": [("norm", "g"), ("ema", "x1", "0.9"), ("mul", "g", "x2")],
+    "weights": [("norm", "w"), ("mul", "g", "x1")],
+    "global": [("global_norm", "g"), ("div", "g", "x1")],
+    "centred": [("mean", "g"), ("sub", "g", "x1")],
+}
+
+
+def test_reductions_are_told_apart_and_pass() -> None:
+    space = LionSpace(lines=3)
+    funnel = Funnel(space)
+    found = funnel.admit([space.assemble(lines) for lines in REDUCED.values()])
+    assert [verdict.status for verdict in found] == ["passed"] * len(REDUCED)
+    assert len({verdict.fingerprint for verdict in found}) == len({verdict.key for verdict in found}) == len(REDUCED)
+    again = [("norm", "g"), ("reciprocal", "x1"), ("mul", "x2", "g")]
+    (verdict,) = funnel.admit([space.assemble(again)])
+    assert (verdict.status, verdict.gate) == ("passed", "")  # nothing was recorded
+    funnel.record(7, space.assemble(REDUCED["norm"]))
+    (verdict,) = funnel.admit([space.assemble(again)])
+    assert (verdict.gate, verdict.duplicate_of) == ("fingerprint", 7)
+
+
+def test_dead_reductions_are_stopped() -> None:
+    """Those that say nothing about the gradient, and those without which the rule is the same."""
+    space = ProgramSpace(lines=3)
+    cases = [
+        ([("scale", "g", "10")], "passed", ""),
+        ([("norm", "w"), ("mul", "w", "x1")], "rejected", "static"),
+        ([("norm", "g"), ("sign", "x1"), ("mul", "w", "x2")], "rejected", "effect"),
+        ([("norm", "g"), ("sign", "x1"), ("mul", "g", "x2")], "passed", ""),  # the first that is g
+        ([("norm", "g"), ("min", "g", "x1")], "duplicate", "fingerprint"),  # the second
+        ([("sign", "g")], "passed", ""),
+        ([("max_abs", "g"), ("div", "g", "x1"), ("sign", "x2")], "duplicate", "fingerprint"),
+        ([("norm", "g"), ("max", "g", "x1")], "rejected", "descent"),  # it is norm(g) at every element
+        ([("norm", "g"), ("max", "g", "x1"), ("neg", "x2")], "rejected", "screen"),
+    ]
+    found = Funnel(space).admit([space.assemble(lines) for lines, *_ in cases])
+    assert [(verdict.status, verdict.gate) for verdict in found] == [tuple(case[1:]) for case in cases]
+    assert (found[2].reason, found[4].duplicate_of) == ("gradient has no effect", -4)
+
+
+def test_ordinary_gradients_are_a_tensor_of_their_own() -> None:
+    """What is infinite for the sizes of another tensor only, is no fault."""
+    space = ProgramSpace(lines=4)
+    fine = [("dot", "g", "g"), ("exp", "x1"), ("mul", "g", "x2")]
+    never = [("dot", "g", "g"), ("scale", "x1", "10"), ("exp", "x2"), ("mul", "g", "x3")]
+    updates = engine.updates(
+        [compile_rule(space.text(space.assemble(lines))).program.rule for lines in (fine, never)],
+        effect_stimulus(),
+        seed=1,
+    )
+    assert not np.isfinite(updates[0]).all()
+    assert [v.reason for v in Funnel(space).admit([space.assemble(fine)])] == [""]
+
+
+def test_a_learning_rate_inside_the_update_is_no_factor_of_one() -> None:
+    space = LionSpace(lines=3)
+    plain, inside = [("add", "g", "w")], [("mul", "lr", "w"), ("add", "g", "x1")]
+    average = [("mul", "lr", "g"), ("ema", "x1", "0.9"), ("add", "x2", "g")]
+    outside = [("ema", "g", "0.9"), ("add", "x1", "g")]
+    funnel = Funnel(space, Gates(descent=None, screen=None))
+    found = funnel.admit([space.assemble(lines) for lines in (plain, inside, average, outside)])
+    assert [verdict.status for verdict in found] == ["passed"] * 4
 
 
 def test_thresholds() -> None:

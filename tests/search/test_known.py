@@ -12,8 +12,8 @@ import nos_ext
 from nos_ext.optim import library
 from nos_search.gate import engine
 from nos_search.gate.probe import effect_stimulus
-from nos_search.known import EVALUATED, OF_GROUPS, OF_PROGRAMS, REPORTED, RULES
-from nos_search.space import ProgramSpace, Space
+from nos_search.known import EVALUATED, OF_ELEMENTWISE, OF_GROUPS, OF_PROGRAMS, REPORTED, RULES
+from nos_search.space import LionSpace, ProgramSpace, Space
 
 from .conftest import environment
 
@@ -30,7 +30,9 @@ def test_every_use_takes_rules_that_it_can_use() -> None:
 def test_spaces_begin_with_them() -> None:
     longest = max(len(rule.lines) for rule in RULES.values())
     assert tuple(Space(groups=3).known()) == OF_GROUPS
-    assert tuple(ProgramSpace(lines=longest).known()) == OF_PROGRAMS
+    for space in (ProgramSpace(lines=longest), LionSpace(lines=longest)):
+        assert tuple(space.known()) == OF_PROGRAMS
+    assert tuple(ProgramSpace(lines=longest, vocabulary="elementwise").known()) == OF_ELEMENTWISE
 
 
 @pytest.mark.parametrize("name", sorted(set(OF_GROUPS) & set(OF_PROGRAMS)))

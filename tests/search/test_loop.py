@@ -90,6 +90,20 @@ def test_programs_are_searched(tmp_path: Path) -> None:
             assert counts(store.trials())["done"] > 5
 
 
+def test_a_run_from_before_reductions_resumes_with_its_own_words(tmp_path: Path) -> None:
+    """As its configuration names no vocabulary, and after it was resumed still names none."""
+    old = {"kind": "program", "lines": 4}
+    chosen = config(space=old, strategy="random", strategy_options={}, trials=80)
+    stub_search(tmp_path / "whole", chosen, StubExecutor())
+    stub_search(tmp_path / "parts", replace(chosen, trials=30), StubExecutor())
+    stub_search(tmp_path / "parts", chosen, StubExecutor())
+    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    with Store.open(tmp_path / "parts") as store:
+        assert store.config["space"] == old
+        ops = {op for trial in store.trials() for op in trial.tokens[::4]}
+    assert ops == set(range(21))
+
+
 def test_leaderboard_and_summary(tmp_path: Path) -> None:
     stub_search(tmp_path / "run", config(trials=300), StubExecutor())
     with Store.open(tmp_path / "run") as store:

@@ -10,7 +10,7 @@ import torch
 
 from nos_search.cli.space import _KINDS
 from nos_search.gate.judge import JUDGES
-from nos_search.space import SPACES, Options, ProgramSpace, SearchSpace, Space, Tokens
+from nos_search.space import SPACES, LionSpace, Options, ProgramSpace, SearchSpace, Space, Tokens
 from nos_search.testing.space import SpaceCase
 
 
@@ -35,8 +35,18 @@ class TestProgram(SpaceCase):
         return ProgramSpace(lines=4)
 
 
+class TestElementwiseProgram(SpaceCase):
+    def make(self) -> SearchSpace:
+        return ProgramSpace(lines=4, vocabulary="elementwise")
+
+
+class TestLion(SpaceCase):
+    def make(self) -> SearchSpace:
+        return LionSpace()
+
+
 def test_every_registered_space_has_a_case() -> None:
-    cases: list[SpaceCase] = [TestGroups(), TestProgram()]
+    cases: list[SpaceCase] = [TestGroups(), TestProgram(), TestLion()]
     assert {case.make().kind: type(case.make()) for case in cases} == SPACES
 
 

@@ -149,6 +149,10 @@ def test_hostile_configurations(run: Path, tmp_path: Path) -> None:
                 {**space, "options": None},
                 {**space, "kind": "other"},
                 {"kind": "program", "lines": 10**9},
+                {"kind": "program", "lines": 5, "vocabulary": 7},
+                {"kind": "program", "lines": 5, "vocabulary": ESCAPE},
+                {"kind": "program", "lines": 5, "vocabulary": "lion"},
+                {"kind": "lion", "lines": 5},
             )
         ),
         json.dumps({**good, "gates": {"steps": "x"}}),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nos_search.errors import UsageError
-from nos_search.space import ProgramSpace, SearchSpace, Space, Tokens
+from nos_search.space import LionSpace, ProgramSpace, SearchSpace, Space, Tokens
 from nos_search.strategy import (
     STRATEGIES,
     ControllerStrategy,
@@ -175,6 +175,18 @@ def test_evolution_begins_with_known_rules_and_then_changes_good_ones() -> None:
     near = [sum(a != b for a, b in zip(child, first[3].tokens, strict=True)) for child in children]
     assert sum(distance <= 3 for distance in near) >= 10  # a tournament of 16 of 16 mostly finds the best
     assert all(distance > 0 for distance in near)
+
+
+def test_evolution_in_the_space_of_lion_begins_with_adamw_and_its_neighbours() -> None:
+    space = LionSpace()
+    adamw = space.known()["adamw"]
+    first = [candidate.tokens for candidate in EvolutionStrategy(space, seed=1, population=16).ask(16)]
+    assert first[0] == adamw
+    for tokens in first[1:]:
+        assert sum(a == b for a, b in zip(tokens, adamw, strict=True)) > 8  # a random string has 4 of 28
+    cold = EvolutionStrategy(space, seed=1, population=16, warm_start=0).ask(16)
+    assert adamw not in [candidate.tokens for candidate in cold]
+    assert len(EvolutionStrategy(LionSpace(lines=3), seed=1).ask(3)) == 3  # adamw has more lines
 
 
 def test_evolution_forgets_the_oldest_not_the_worst() -> None:

@@ -72,8 +72,14 @@ def decay(parser: argparse.ArgumentParser) -> None:
 
 def space_words(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search space")
-    group.add_argument("--space", default="nos", metavar="|".join(SPACES), help="nos: the paper's (default nos)")
-    group.add_argument("--lines", type=int, default=5, metavar="N", help="of a program, 2 to 7 (default 5)")
+    group.add_argument(
+        "--space",
+        default="nos",
+        metavar="|".join(SPACES),
+        help="nos: the paper's; program: lines that choose their own averages and norms; lion: the same with the "
+        "functions of the search that found Lion (default nos)",
+    )
+    group.add_argument("--lines", type=int, metavar="N", help="of a program, 2 to 7 (default 5; with --space lion 7)")
     group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
     group.add_argument(
         "--groups", type=int, default=2, metavar="N", help="groups of five predictions, 1 to 4 (default 2)"

@@ -20,7 +20,7 @@ TASKS = (
     "translate",
 )
 STRATEGIES = ("controller", "evolution", "random", "optuna")
-SPACES = ("nos", "program")
+SPACES = ("nos", "program", "lion")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
 NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
 SCORES = ("accuracy", "bits-saved")

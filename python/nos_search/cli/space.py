@@ -13,7 +13,7 @@ from nos_ext.optim import library
 
 from ..bounds import check_count
 from ..errors import choose
-from ..space import Options, ProgramSpace, SearchSpace, Space
+from ..space import LionSpace, Options, ProgramSpace, SearchSpace, Space
 from ..space.space import MAX_GROUPS
 from ..train.seeds import check_seed
 from .output import as_json, emit, table
@@ -88,7 +88,8 @@ def _describe_groups(chosen: Space) -> list[str]:
 
 
 def _make_program(args: argparse.Namespace) -> SearchSpace:
-    return ProgramSpace(lines=args.lines)
+    kind = LionSpace if args.space == LionSpace.kind else ProgramSpace
+    return kind() if args.lines is None else kind(lines=args.lines)
 
 
 def _describe_program(chosen: ProgramSpace) -> list[str]:
@@ -109,4 +110,5 @@ def _describe_program(chosen: ProgramSpace) -> list[str]:
 _KINDS: dict[str, tuple[Callable[[argparse.Namespace], SearchSpace], Callable[[Any], list[str]]]] = {
     Space.kind: (_make_groups, _describe_groups),
     ProgramSpace.kind: (_make_program, _describe_program),
+    LionSpace.kind: (_make_program, _describe_program),
 }

@@ -16,29 +16,33 @@ from nos_ext import Expr, Program, Rule
 from nos_ext.rule.expr import PARAM, TENSOR, constant, hyper
 
 from ..space.group import Array
-from .crowds import crowds
+from .crowds import crowds, reduces
 from .probe import Stimulus
 from .screen import replaced
 
 _UPDATE = "update"
+_RATE = 0.37
 
 
 def with_update_state(rule: Rule) -> Program:
     """Returns the program that keeps p and whose first state is the update u of `p - lr * u`."""
-    update = _update_of(rule.outputs[0])
+    update, *states = _update_and_states(rule)
     if update.level == TENSOR:  # such a state would be one number, and the probe compares elements
         update = update + 0 * PARAM
-    return Rule(
-        "probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *rule.outputs[1:]]
-    ).compile()
+    return Rule("probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *states]).compile()
 
 
-def _update_of(param: Expr) -> Expr:
-    """Returns u = (p - p') / lr at lr 1. Of the usual form `p - lr * u` it takes u itself, because the difference would
-    lose digits."""
+def _update_and_states(rule: Rule) -> list[Expr]:
+    """Returns u = (p - p') / lr at lr 1, and the new states. Of the usual form `p - lr * u` it takes u itself, because
+    the difference would lose digits, and with lr at a rate that is no factor of 1 where u itself reads it."""
+    param, *states = rule.outputs
+    if param.op == "sub" and param.args[0].op == "param":
+        step = param.args[1]
+        if step.op == "mul" and step.args[0].op == "hyper" and step.args[0].value == "lr":
+            return replaced([step.args[1], *states], {hyper("lr"): constant(_RATE)})
     at_one = replaced([param], {hyper("lr"): constant(1.0)})[0]
     plain = at_one.op == "sub" and at_one.args[0].op == "param"
-    return at_one.args[1] if plain else PARAM - at_one
+    return [at_one.args[1] if plain else PARAM - at_one, *states]
 
 
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
@@ -52,16 +56,19 @@ def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
 
 def _updates(programs: Sequence[Program], stimulus: Stimulus, seed: int) -> Array:
     shown = []
+    cuts = stimulus.cuts if reduces(programs[0]) else ()
     for grads, params in stimulus.split():
-        x = np.empty((len(programs), grads.shape[1]), np.float32)
-        g = np.empty_like(x)
-        states = nos_ext.init_population_state(programs, [x])
+        x = [np.empty((len(programs), part.size), np.float32) for part in np.split(grads[0], cuts)]
+        g = [np.empty_like(part) for part in x]
+        states = nos_ext.init_population_state(programs, x)
         values = []
-        for step, (p_now, g_now) in enumerate(zip(params, grads, strict=True), 1):
-            x[...], g[...] = p_now, g_now
+        for step, now in enumerate(zip(params, grads, strict=True), 1):
+            for tensors, numbers in zip((x, g), now, strict=True):
+                for tensor, part in zip(tensors, np.split(numbers, cuts), strict=True):
+                    tensor[...] = part
             nos_ext.apply_population(
-                programs, [x], [g], states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
+                programs, x, g, states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
             )
-            values.append(states[0][0].copy())
+            values.append(np.concatenate(states[0], axis=1))
         shown.append(np.stack(values[-stimulus.shown :], axis=1))
     return np.concatenate(shown, axis=2).reshape(len(programs), -1)

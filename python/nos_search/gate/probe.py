@@ -18,6 +18,7 @@ from ..space import Space
 from ..space.group import Array, Meaning
 from .formula import functions, operand_values
 
+_ORDINARY = 13  # so many elements of the effect stimulus come first, with gradients that are ordinary
 _CHUNK = 512  # strings at once: their values stay in cache
 
 
@@ -27,7 +28,8 @@ class Stimulus:
     `total_steps`.
 
     Only the last `shown` steps are looked at; those before fill the averages. The elements are `parts` runs side by
-    side, which have equal draws.
+    side, which have equal draws. For rules with reductions a run is a training of several tensors, whose first elements
+    `cuts` tells; to all others that makes no difference.
     """
 
     grads: Array
@@ -35,6 +37,7 @@ class Stimulus:
     total_steps: int
     shown: int
     parts: int = 1
+    cuts: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -102,7 +105,9 @@ def effect_stimulus() -> Stimulus:
     """Returns two sets of 16 gradients side by side over three steps, with equal parameters and draws and unrelated
     gradients.
 
-    Magnitudes from 1e-6 to 60 show clips, overflow and what happens at 0.
+    Magnitudes from 1e-6 to 60 show clips, overflow and what happens at 0. Ordinary gradients are one tensor and the
+    others are another, so that the reductions of one say nothing about the other, and those of all tensors differ from
+    both.
     """
     rng = np.random.Generator(np.random.PCG64(20_170_901))
     sizes = np.array([1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.1, 0.3, 0.3, 1.0, 5.0, 60.0, 0.0])
@@ -113,24 +118,28 @@ def effect_stimulus() -> Stimulus:
         signs = np.where(rng.random((steps, 16)) < 0.6, 1.0, -1.0) * np.where(rng.random(16) < 0.5, 1.0, -1.0)
         grads[:, half] = sizes * rng.uniform(0.5, 1.5, (steps, 16)) * signs
     weights = rng.uniform(-1.0, 1.0, (steps, 16))
-    return Stimulus(grads, np.concatenate([weights, weights], axis=1), total_steps=4, shown=steps, parts=2)
+    return Stimulus(
+        grads, np.concatenate([weights, weights], axis=1), total_steps=4, shown=steps, parts=2, cuts=(_ORDINARY,)
+    )
 
 
 # elements of each half with ordinary gradients, |g| <= 1 and not 0: a rule that is not finite there cannot train
-ORDINARY = np.flatnonzero(np.tile(np.arange(16) < 13, 3))
+ORDINARY = np.flatnonzero(np.tile(np.arange(16) < _ORDINARY, 3))
 
 
 @functools.cache
 def descent_stimulus() -> Stimulus:
-    """Returns ten steps of noisy gradients about a fixed mean, in four regimes of size and noise. The last three are
-    shown."""
+    """Returns ten steps of noisy gradients about a fixed mean, in four regimes of size and noise, each a tensor. The
+    last three steps are shown."""
     rng = np.random.Generator(np.random.PCG64(20_170_902))
     steps, parts = 10, []
     for size, noise in ((1e-3, 1.0), (1e-2, 0.5), (1e-1, 0.5), (1e-2, 2.0)):
         mean = size * rng.normal(size=24)
         parts.append(mean + noise * size * rng.normal(size=(steps, 24)))
     weights = 0.1 * rng.normal(size=(1, 96))
-    return Stimulus(np.concatenate(parts, axis=1), np.repeat(weights, steps, axis=0), total_steps=100, shown=3)
+    return Stimulus(
+        np.concatenate(parts, axis=1), np.repeat(weights, steps, axis=0), total_steps=100, shown=3, cuts=(24, 48, 72)
+    )
 
 
 def halves(updates: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from .base import Position, SearchSpace, Tokens
 from .encode import encode
+from .lion import LionSpace
 from .program import ProgramSpace
 from .registry import SPACES, make_space
 from .space import Options, Space
@@ -10,6 +11,7 @@ from .vocabulary import VOCABULARIES, Token
 __all__ = [
     "SPACES",
     "VOCABULARIES",
+    "LionSpace",
     "Options",
     "Position",
     "ProgramSpace",

@@ -84,9 +84,18 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def known(self) -> Mapping[str, Tokens]:
-        """Returns well-known rules that this space can write, by name. A warm start begins with them."""
+        """Returns well-known rules that this space can write, by name."""
 
     # --- what follows from it --------------------------------------------------------------------------------------
+
+    def founders(self) -> Sequence[Tokens]:
+        """Returns the strings that a warm start begins with: all known rules, unless a space says otherwise."""
+        return list(self.known().values())
+
+    def newcomer(self, generator: torch.Generator) -> Tokens:
+        """Draws one of the strings that fill up the first population after the founders: a random one, unless a space
+        says otherwise."""
+        return self.sample(generator)
 
     def mask(self, prefix: Sequence[int]) -> list[bool]:
         """Returns True for each token that may stand at the position after `prefix`. At least one always may."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from ..errors import choose
 from .base import SearchSpace
+from .lion import LionSpace
 from .program import ProgramSpace
 from .space import Space
 
-SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace)}
+SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace, LionSpace)}
 
 
 def make_space(config: Mapping[str, Any]) -> SearchSpace:

@@ -154,7 +154,7 @@ def _space(value: Any) -> bool:
     if not _map(value) or not _name(value.get("kind", "nos")):
         return False
     if "lines" in value:
-        return type(value["lines"]) is int
+        return type(value["lines"]) is int and _name(value.get("vocabulary", "elementwise"))
     options = value.get("options")
     whole = type(value.get("groups")) is int and isinstance(options, dict)
     return whole and _name(value.get("vocabulary")) and all(isinstance(v, bool) for v in options.values())

@@ -22,10 +22,11 @@ _TRIES = 20  # tries to find a child that differs from all living members
 class EvolutionStrategy(Strategy):
     """Evolution keeps `population` members, of which `tournament` compete for a child.
 
-    With `warm_start` 1 it begins with the known rules of the space, with 0 it does not; random strings fill up the
-    first population. `crossover` is the probability that a child has two parents, and `mutations` counts the changes
-    per child. With `zeros` 1 it keeps members without any reward (rejected rules, diverged children), as the original
-    does; with 0 it does not let them in, so that good members live longer.
+    With `warm_start` 1 it begins with the founders of the space (the known rules, in most), and its newcomers (random
+    strings, in most) fill up the first population; with 0 all of that is random. `crossover` is the probability that a
+    child has two parents, and `mutations` counts the changes per child. With `zeros` 1 it keeps members without any
+    reward (rejected rules, diverged children), as the original does; with 0 it does not let them in, so that good
+    members live longer.
     """
 
     name: ClassVar[str] = "evolution"
@@ -64,7 +65,8 @@ class EvolutionStrategy(Strategy):
         }
         self.population, self.tournament = population, tournament
         self.crossover, self.mutations, self.zeros = crossover, mutations, zeros
-        self._first = list(space.known().values()) if warm_start else []
+        self._first = list(space.founders()) if warm_start else []
+        self._fill = space.newcomer if warm_start else space.sample
         # Each is (age, tokens, reward), the oldest first. Members from outside have age -1.
         self.members: list[tuple[int, Tokens, float]] = []
 
@@ -78,7 +80,7 @@ class EvolutionStrategy(Strategy):
         if number < len(self._first):
             return self._first[number]
         if number < self.population or not self.members:
-            return self.space.sample(self.generator)
+            return self._fill(self.generator)
         living = {tokens for _, tokens, _ in self.members}
         for _ in range(_TRIES):
             child = self._child()
