@@ -120,7 +120,7 @@ else:
     raise AssertionError("not refused")
 
 # a replica does
-copies = [distribute_tensor(value, mesh, [Replicate()]).requires_grad_(), value.clone().requires_grad_()]
+copies = [distribute_tensor(value.clone(), mesh, [Replicate()]).requires_grad_(), value.clone().requires_grad_()]
 for p in copies:
     p.grad = torch.ones_like(p) * 2
 RuleOptimizer(copies, "g / norm(g) + drop(g, 0.5)", lr=0.1, seed=3).step()
