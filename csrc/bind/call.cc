@@ -15,6 +15,11 @@ const Program* value_of(PyObject* source) {
 
 }  // namespace
 
+Staged& staged() {
+  static Staged one;
+  return one;
+}
+
 const Program& read_program(std::string_view name, PyObject* source, py::object& keep) {
   if (PyBytes_Check(source) || PyByteArray_Check(source) || PyMemoryView_Check(source)) {
     // bytecode -> Program. Never freed, as the interpreter may be gone at exit.
@@ -31,6 +36,10 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
   static PyTypeObject* known = nullptr;  // a type for whose instances value_of has been seen to read correctly
   if (Py_TYPE(source) == known)
     if (const Program* program = value_of(source)) return *program;
+  if (Py_TYPE(source) == staged().type)
+    throw py::type_error(std::string(name) + " is rule '" + std::string(py::str(py::handle(source).attr("name"))) +
+                         "', which has orthogonalize: matrix products stand between its stages; use "
+                         "nos_ext.apply_rule, or nos_ext.optim.RuleOptimizer with capturable=False");
   if (!py::isinstance<Program>(source))
     throw py::type_error(std::string(name) + " is a " +
                          std::string(py::str(py::type::handle_of(source).attr("__name__"))) +

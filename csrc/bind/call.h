@@ -14,6 +14,14 @@ namespace nos::bind {
 // Returns the program of a nos_ext.Program or of bytes; `keep` owns it. `name` is what messages call the argument.
 const Program& read_program(std::string_view name, PyObject* source, pybind11::object& keep);
 
+// The Python class of rules with matrix products between their stages, and what apply_rule calls for them. Null until
+// nos_ext.engine sets them.
+struct Staged {
+  PyTypeObject* type = nullptr;
+  PyObject* apply = nullptr;
+};
+Staged& staged();
+
 using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
 inline PyCFunction fast_function(FastFunction f) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f));

@@ -52,6 +52,8 @@ void apply_rule(Arguments arguments) {
 }
 
 PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  if (const Staged& other = staged(); count > 0 && Py_TYPE(args[0]) == other.type)
+    return PyObject_Vectorcall(other.apply, args, static_cast<size_t>(count), names);
   return guarded([&] { apply_rule({args, count, names}); });
 }
 
@@ -82,6 +84,12 @@ PyMethodDef g_apply_rule = {"apply_rule", fast_function(call_apply_rule), METH_F
 void bind_apply(py::module_& m) {
   g_apply_rule.ml_doc = apply_doc();
   add_function(m, g_apply_rule);
+  m.def(
+      "set_staged",
+      [](const py::type& type, py::object apply) {
+        staged() = {reinterpret_cast<PyTypeObject*>(py::object(type).release().ptr()), apply.release().ptr()};
+      },
+      py::arg("type"), py::arg("apply"), "Gives apply_rule what it calls for a rule of that type, with its arguments.");
   m.def(
       "set_tuning",
       [](int block, int64_t chunk, int threads) {
