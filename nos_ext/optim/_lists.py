@@ -16,12 +16,13 @@ import torch
 
 from .. import _C
 from .._numbers import LAST_STEP
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from ._clipping import KEY as CLIP
-from ._clipping import clipped, common_clip_norm
+from ._clipping import common_clip_norm, running
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
+from ._matrices import MatrixStages
 from ._rules import Rules
 from ._shards import check_shardable, is_sharded, local
 from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
@@ -49,7 +50,8 @@ class StepLists:
     def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._rules = rules
         self.clips = common_clip_norm(groups) is not None
-        own = [clipped(program) if self.clips else program for program in rules.programs(groups)]
+        self._own = rules.programs(groups)  # of each group
+        own = [running(program, self.clips) for program in self._own]
         self._programs = list(dict.fromkeys(own)) or [rules.default.program]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
@@ -80,6 +82,7 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
+        self._matrices = MatrixStages(self._own, self._group_of, self._tensors, self._states)
 
     def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
         """Makes the memory for the numbers of steps. Returns the memory, to which each tensor in it holds one
@@ -89,9 +92,9 @@ class StepLists:
             return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
         return memory, torch.frombuffer(memory, dtype=torch.float64)
 
-    def _program(self, i: int) -> Program:
-        """Returns what runs for parameter i."""
-        return self._programs[self._program_of[self._group_of[i]]]
+    def _program(self, i: int) -> Program | MatrixProgram:
+        """Returns the rule of parameter i."""
+        return self._own[self._group_of[i]]
 
     def _make_stepper(self) -> Any:
         watched = [tuple([name for name in names if name != CLIP]) for names in self._hypers]
@@ -129,6 +132,9 @@ class StepLists:
         repaired = False
         while True:
             try:
+                if self._matrices:
+                    grads = grads or self._stepper.gradients()
+                    self._run_matrices(grads, read, scale)
                 outcome = self._stepper.step(groups, state, read, scale, grads)
             except (TypeError, ValueError):  # the engine has changed nothing by then
                 grads = grads or self._stepper.gradients()
@@ -136,6 +142,8 @@ class StepLists:
                     raise
                 repaired = True
                 continue
+            if self._matrices:
+                self._matrices.forget()
             if outcome == _DONE:
                 if grads is not None:  # always true when something is left to do
                     self._finish(grads)
@@ -149,6 +157,19 @@ class StepLists:
             if grads is None:
                 return False
             self._divide(grads, read)
+
+    def _run_matrices(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any], scale: Any) -> None:
+        """Runs the stages of rules with orthogonalize that come before the engine's step."""
+        if any(g is not None and i not in self._placed for i, g in enumerate(grads)):
+            return  # the engine asks for a new division first
+
+        def value(group: int, hyper: int) -> Any:
+            name = self._hypers[group][hyper]
+            return read(group, hyper, self._groups[group][name])
+
+        self._matrices.run(
+            grads, self._division_by(grads, self._steps.tolist()), value, scale, common_clip_norm(self._groups)
+        )
 
     @property
     def grad_norm(self) -> float:
@@ -258,7 +279,7 @@ class StepLists:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group, number in zip(self._groups, self._program_of, strict=True):
             program = self._rules.of(group).program
-            if (clipped(program) if self.clips else program) != self._programs[number]:
+            if running(program, self.clips) != self._programs[number]:
                 raise ValueError(
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ..rule import Program, Rule, as_rule
+from ..rule import MatrixProgram, Program, Rule, as_rule
 from ._entry import (
     ABOVE_1,
     ANY,
@@ -436,6 +436,20 @@ def adamh(p, g, m, v, size, *, lr, beta1=0.9, beta2=0.999, eps=1e-8):
         "arXiv:2606.16899",
     ),
     Entry(
+        "muon",
+        """
+def muon(p, g, m, *, lr, momentum=0.95, weight_decay=0.1):
+    m = momentum * m + (1 - momentum) * g
+    u = orthogonalize(momentum * m + (1 - momentum) * g, adjust="original")
+    return p * (1 - lr * weight_decay) - lr * u, m
+""",
+        "Nesterov momentum, orthogonalized: all directions of a matrix are moved alike. lr is adjusted to the shape, as "
+        "torch's Muon does by default; with adjust='match_rms_adamw' in the rule it is that of AdamW.",
+        "Hidden weight matrices of transformers and convolutions; `nos_ext.optim.groups` gives the rest to another rule.",
+        "Jordan et al.: Muon: An optimizer for hidden layers in neural networks. 2024, kellerjordan.github.io/posts/muon; "
+        "torch.optim.Muon",
+    ),
+    Entry(
         "normalized_sgd",
         """
 def normalized_sgd(p, g, m, *, lr, beta=0.9, eps=1e-12, weight_decay=0):
@@ -551,7 +565,7 @@ def get(name: str) -> Rule:
 
 
 @functools.cache
-def entry_of(program: Program) -> Entry | None:
+def entry_of(program: Program | MatrixProgram) -> Entry | None:
     """Returns the entry of the rule that was compiled to `program`, or None if it is no rule of the library."""
     if program.name not in ENTRIES:
         return None

@@ -18,6 +18,7 @@ from .definition import Definition
 from .expr import TENSOR, Expr, postorder
 from .program import Program, Rule
 from .shorthand import HYPERS, OPERANDS
+from .matrix import NewtonSchulz
 from .table import OPS, RANDOM
 
 
@@ -124,6 +125,8 @@ class _Builder:
     def value(self, node: Expr, args: list[Value]) -> Value:
         if not node.args:
             return self._leaf(node)
+        if isinstance(node.value, NewtonSchulz):
+            return self._algebra.atom(f"{node.op}{node.value.arguments()}", args, maybe_nan=True, level=2)
         return self._draw(node.op, args) if node.op in RANDOM else self._apply(node.op, args)
 
     def _apply(self, op: str, args: list[Value]) -> Value:
