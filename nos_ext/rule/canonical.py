@@ -16,9 +16,9 @@ from typing import Final
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
 from .definition import Definition
 from .expr import TENSOR, Expr, postorder
+from .matrix import NewtonSchulz
 from .program import Program, Rule
 from .shorthand import HYPERS, OPERANDS
-from .matrix import NewtonSchulz
 from .table import OPS, RANDOM
 
 

@@ -174,8 +174,8 @@ class Program(_Formula, _C.Program):
 class MatrixProgram(_Formula):
     """A MatrixProgram is a compiled update rule with orthogonalize. It is small, never changes, and can be pickled.
 
-    It is several programs, its stages, with matrix products between them. `nos_ext.apply_rule`, `nos_ext.init_state` and
-    `nos_ext.optim.RuleOptimizer` take it. What takes bytecode, as populations and captured steps, does not.
+    It is several programs, its stages, with matrix products between them. `nos_ext.apply_rule`, `nos_ext.init_state`
+    and `nos_ext.optim.RuleOptimizer` take it. What takes bytecode, as populations and captured steps, does not.
     """
 
     __slots__ = ("_contract", "_rule", "fingerprint", "results", "stages")
@@ -227,8 +227,8 @@ class MatrixProgram(_Formula):
     @property
     def bytecode(self) -> NoReturn:
         raise RuleError(
-            f"rule '{self.name}' has orthogonalize, so it is several programs and has no bytecode; keep its text, which "
-            "to_text() writes, and run it by nos_ext.apply_rule or nos_ext.optim.RuleOptimizer"
+            f"rule '{self.name}' has orthogonalize, so it is several programs and has no bytecode; keep its text, "
+            "which to_text() writes, and run it by nos_ext.apply_rule or nos_ext.optim.RuleOptimizer"
         )
 
     def disassemble(self) -> str:
