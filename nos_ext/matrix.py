@@ -20,8 +20,8 @@ _ELEMENTS: Final = 1 << 26  # so many go into one batch at most, which bounds th
 def refusal(program: MatrixProgram, what: str) -> TypeError:
     """Makes the error for a rule with orthogonalize where `what` cannot have one."""
     return TypeError(
-        f"rule '{program.name}' has orthogonalize, which {what} cannot do, as matrix products stand between its stages; "
-        "use nos_ext.apply_rule, or nos_ext.optim.RuleOptimizer with capturable=False"
+        f"rule '{program.name}' has orthogonalize, which {what} cannot do, as matrix products stand between its "
+        "stages; use nos_ext.apply_rule, or nos_ext.optim.RuleOptimizer with capturable=False"
     )
 
 

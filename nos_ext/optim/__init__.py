@@ -1,6 +1,6 @@
 """Has optimizers for torch, and the library of named rules.
 
-`library` and `names` work without torch. The classes, `groups` and `create` need it, and they are imported when they are
+`library` and `names` work without torch. The classes, `groups` and `create` need it, and are imported when they are
 first asked for.
 """
 

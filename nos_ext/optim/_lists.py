@@ -52,7 +52,7 @@ class StepLists:
         self.clips = common_clip_norm(groups) is not None
         self._own = rules.programs(groups)  # of each group
         own = [running(program, self.clips) for program in self._own]
-        self._programs = list(dict.fromkeys(own)) or [rules.default.program]
+        self._programs = list(dict.fromkeys(own)) or [running(rules.default.program, self.clips)]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
         self._state = state

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -11,7 +12,7 @@ from ..engine import run_stages
 from ..rule import MatrixProgram, Program
 from ._values import needs_reading, to_number
 
-_EPSILON = 1e-6  # torch's, in clipping
+_EPSILON: Final = 1e-6  # torch's, in clipping
 
 
 class MatrixStages:
@@ -98,4 +99,4 @@ def _number(name: str, value: Any, taken: int) -> float:
 def _norm(grads: Iterable[Any]) -> float:
     """Returns the norm of all gradients as one vector, in double."""
     with torch.no_grad():
-        return sum(float(g.double().square().sum()) for g in grads if g is not None) ** 0.5
+        return math.sqrt(sum(float(g.double().square().sum()) for g in grads if g is not None))

@@ -436,20 +436,6 @@ def adamh(p, g, m, v, size, *, lr, beta1=0.9, beta2=0.999, eps=1e-8):
         "arXiv:2606.16899",
     ),
     Entry(
-        "muon",
-        """
-def muon(p, g, m, *, lr, momentum=0.95, weight_decay=0.1):
-    m = momentum * m + (1 - momentum) * g
-    u = orthogonalize(momentum * m + (1 - momentum) * g, adjust="original")
-    return p * (1 - lr * weight_decay) - lr * u, m
-""",
-        "Nesterov momentum, orthogonalized: all directions of a matrix are moved alike. lr is adjusted to the shape, as "
-        "torch's Muon does by default; with adjust='match_rms_adamw' in the rule it is that of AdamW.",
-        "Hidden weight matrices of transformers and convolutions; `nos_ext.optim.groups` gives the rest to another rule.",
-        "Jordan et al.: Muon: An optimizer for hidden layers in neural networks. 2024, kellerjordan.github.io/posts/muon; "
-        "torch.optim.Muon",
-    ),
-    Entry(
         "normalized_sgd",
         """
 def normalized_sgd(p, g, m, *, lr, beta=0.9, eps=1e-12, weight_decay=0):
@@ -505,6 +491,20 @@ def cautious_lion(p, g, m, *, lr, beta1=0.9, beta2=0.99, weight_decay=0):
         "Lion that moves only those weights whose update agrees in sign with the gradient, and these further.",
         "As `lion`, with its hyperparameters.",
         "Liang et al.: Cautious optimizers: Improving training with one line of code. 2024, arXiv:2411.16085",
+    ),
+    Entry(
+        "muon",
+        """
+def muon(p, g, m, *, lr, momentum=0.95, weight_decay=0.1):
+    m = momentum * m + (1 - momentum) * g
+    u = orthogonalize(momentum * m + (1 - momentum) * g, adjust="original")
+    return p * (1 - lr * weight_decay) - lr * u, m
+""",
+        "Nesterov momentum, orthogonalized: all directions of a matrix move alike. lr is adjusted to the shape as by "
+        "torch's Muon; with adjust='match_rms_adamw' in the rule, steps are as long as AdamW's, and so lr is AdamW's.",
+        "Hidden matrices of transformers and convolutions; `nos_ext.optim.groups` gives the rest to another rule.",
+        "Jordan et al.: Muon: An optimizer for hidden layers in neural networks. 2024, "
+        "kellerjordan.github.io/posts/muon; torch.optim.Muon",
     ),
 )
 

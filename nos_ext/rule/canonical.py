@@ -17,14 +17,14 @@ from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
 from .definition import Definition
 from .expr import TENSOR, Expr, postorder
 from .matrix import NewtonSchulz
-from .program import Program, Rule
+from .program import MatrixProgram, Program, Rule
 from .shorthand import HYPERS, OPERANDS
 from .table import OPS, RANDOM
 
 
-def canonical_key(rule: Rule | Program) -> str:
+def canonical_key(rule: Rule | Program | MatrixProgram) -> str:
     """Returns the canonical key as a hex digest. It depends on nothing but the rule's formula and defaults."""
-    if isinstance(rule, Program):
+    if not isinstance(rule, Rule):
         rule = rule.rule
     slots = {name: f"state{i}" for i, name in enumerate(rule.state_names)}
     keys, supports = _keys(rule, ("p", *slots), slots)

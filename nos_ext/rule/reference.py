@@ -80,7 +80,7 @@ def reference(
 
 def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, total: float) -> dict[Expr, Any]:
     """Computes the values of all scalar nodes, in float64."""
-    fixed = {"step": step, "total": total}
+    fixed: dict[str, Any] = {"step": step, "total": total}
     values: dict[Expr, Any] = {}
     with np.errstate(all="ignore"):
         for node in order:

@@ -36,7 +36,7 @@ def fold(op: str, args: Sequence[Expr]) -> float | None:
     import numpy as np
 
     with np.errstate(all="ignore"):
-        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))
+        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))  # type: ignore[arg-type]
     if math.isnan(result) or (result == 0 and op in _SIGN_OF_ZERO_OPEN):
         return None
     return result

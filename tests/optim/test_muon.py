@@ -18,7 +18,7 @@ MATCHED = library.ENTRIES["muon"].text.replace('"original"', '"match_rms_adamw"'
 
 
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
-@pytest.mark.parametrize("shape", [(48, 48), (16, 40), (40, 16), (30, 7), (1, 5), (5, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8), (30, 7), (1, 5), (5, 1)], ids=str)
 def test_it_is_torch_s_muon(shape: tuple[int, int], adjust: str) -> None:
     """The rounding of p, and of g and m before bfloat16, is that of float64. Beside it a product may round another way
     where torch computes many matrices at once: its result is then the next number of bfloat16, 2^-8 of it away. The
@@ -43,7 +43,8 @@ def test_it_is_torch_s_muon(shape: tuple[int, int], adjust: str) -> None:
         flips += change > 1e-9
         largest = max(largest, change)
         difference = now
-    assert largest < 0.7 and flips <= 2
+    assert largest < 0.7
+    assert flips <= 2
     if not flips:  # a few roundings in each step, of values below 8
         assert difference.abs().max() < STEPS * 4 * 8 * 2.0**-53
     m, buffer = optimizer.state[ours]["m"], twin.state[theirs]["momentum_buffer"]
@@ -64,10 +65,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, words: int = 17, width: int = 16) -> None:
+    def __init__(self, words: int = 17, width: int = 8) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, width)
-        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.blocks = nn.Sequential(Block(width))
         self.head = nn.Linear(width, words)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,7 +107,7 @@ def test_a_transformer_trains_as_with_torch(clip_norm: float | None) -> None:
     ours, theirs = transformer(), transformer()
     optimizer, others = both(ours, clip_norm=clip_norm), torch_s(theirs)
     words, curves = texts(), []
-    for _ in range(30):
+    for _ in range(10):
         losses = []
         for model in (ours, theirs):
             model.zero_grad()
@@ -123,7 +124,7 @@ def test_a_transformer_trains_as_with_torch(clip_norm: float | None) -> None:
     for ours_, theirs_ in curves[:5]:
         assert ours_ == pytest.approx(theirs_, rel=1e-6)
     assert curves[-1][0] == pytest.approx(curves[-1][1], rel=0.1)
-    assert curves[-1][0] < 0.7 * curves[0][0]
+    assert curves[-1][0] < 0.9 * curves[0][0]
 
 
 def test_a_checkpoint_goes_on_bit_for_bit() -> None:
@@ -216,13 +217,15 @@ def test_groups_keeps_embeddings_vectors_and_the_head_from_muon() -> None:
     model = transformer()
     hidden = {name for name, p in model.blocks.named_parameters(prefix="blocks") if p.ndim == 2}
     assert names(model) == [hidden, {name for name, _ in model.named_parameters()} - hidden]
-    assert names(model, head=model.blocks[1].down)[0] == (hidden - {"blocks.1.down.weight"}) | {"head.weight"}
+    assert names(model, head=model.blocks[0].down)[0] == (hidden - {"blocks.0.down.weight"}) | {"head.weight"}
     model.blocks[0].qkv.requires_grad_(False)
     assert names(model)[0] == hidden - {"blocks.0.qkv.weight"}
     tied = nn.ModuleDict({"a": nn.Embedding(5, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 5)})
     tied["c"].weight = tied["a"].weight
     assert names(tied)[0] == {"b.weight"}
-    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    convolutions = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
+    )
     assert names(convolutions)[0] == {"0.weight", "2.weight"}
     assert len(names(nn.Linear(3, 2))) == 1
 

@@ -135,7 +135,8 @@ def test_the_ways_to_write_it_agree() -> None:
     assert pickle.loads(pickle.dumps(muon)).compile() == program
     update = nos_ext.compile_rule(ops.orthogonalize(ops.t * GRAD))
     assert update == nos_ext.compile_rule("orthogonalize(t * g)")
-    assert "orthogonalize" in program.to_latex() and "orthogonalize" in program.to_mathml()
+    assert "orthogonalize" in program.to_latex()
+    assert "orthogonalize" in program.to_mathml()
 
 
 def test_options_are_kept_in_the_text() -> None:
@@ -172,7 +173,7 @@ def test_wrong_ones_are_refused_with_their_place(text: str, message: str, column
 
 def test_a_state_that_is_a_number_is_refused() -> None:
     text = "def f(p, g, k, *, lr):\n    k = k + norm(g)\n    return p - lr * orthogonalize(k), k\n"
-    with pytest.raises(RuleError, match="orthogonalize takes a tensor, not|state 'k' is one number|one number per"):
+    with pytest.raises(RuleError, match="one number per tensor"):
         nos_ext.compile_rule(text)
 
 
@@ -195,7 +196,8 @@ def test_vectors_are_refused_before_anything_is_written() -> None:
     state = nos_ext.init_state(program, params)
     with pytest.raises(ValueError, match=r"parameter 1 has shape \(3,\).*orthogonalizes matrices; give it to a param"):
         nos_ext.apply_rule(program, params, [p.clone() for p in params], state, lr=0.1)
-    assert torch.equal(params[0], torch.ones(2, 2)) and not state["m"][0].any()
+    assert torch.equal(params[0], torch.ones(2, 2))
+    assert not state["m"][0].any()
     nos_ext.apply_rule(program, params, [params[0].clone(), None], state, lr=0.1)  # it takes no part
 
 
@@ -210,7 +212,8 @@ def test_other_errors_leave_everything_as_it_was() -> None:
         nos_ext.apply_rule(program, params, [torch.ones(2, 2)], {"x": state["m"]}, lr=0.1)
     with pytest.raises(ValueError, match="grads"):
         nos_ext.apply_rule(program, params, [torch.ones(3, 2)], state, lr=0.1)
-    assert torch.equal(params[0], torch.ones(2, 2)) and not state["m"][0].any()
+    assert torch.equal(params[0], torch.ones(2, 2))
+    assert not state["m"][0].any()
 
 
 def test_who_cannot_take_it_says_so() -> None:
@@ -221,7 +224,7 @@ def test_who_cannot_take_it_says_so() -> None:
         lambda: nos_ext.CapturedStep(program, [], [], [], lr=0.1),
         lambda: nos_ext.CapturedStep(MUON, [], [], [], lr=0.1),
     ):
-        with pytest.raises(TypeError, match="rule 'muon' has orthogonalize, which a .* use nos_ext.apply_rule"):
+        with pytest.raises(TypeError, match=r"rule 'muon' has orthogonalize, which a .* use nos_ext\.apply_rule"):
             refuse()
     with pytest.raises(RuleError, match="has no bytecode; keep its text"):
         _ = program.bytecode
