@@ -27,10 +27,13 @@ def apply_rule(program: Program | MatrixProgram | bytes, /, *tensors: Any, **arg
 
 @functools.wraps(_C.apply_population)
 def apply_population(programs: Sequence[Program | bytes], /, *tensors: Any, **arguments: Any) -> None:
-    for program in programs:
-        if isinstance(program, MatrixProgram):
-            raise refusal(program, "a population")
-    _C.apply_population(programs, *tensors, **arguments)
+    try:
+        _C.apply_population(programs, *tensors, **arguments)
+    except TypeError:  # nothing has been changed by then
+        for program in programs if isinstance(programs, list | tuple) else ():
+            if isinstance(program, MatrixProgram):
+                raise refusal(program, "a population") from None
+        raise
 
 
 def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
