@@ -107,7 +107,7 @@ def _fits(group: Group, twin: TorchTwin) -> bool:
 
 def _state_from_torch(key: Any, entry: Mapping[str, Any], param: torch.Tensor, twin: TorchTwin) -> dict[str, Any]:
     found: dict[str, Any] = {name: entry.get(theirs) for name, theirs in twin.states.items()}
-    if not twin.counts:  # torch's SGD, which has no state until the first step, or none at all
+    if not twin.counts:  # torch's SGD and Muon, which have no state until the first step, or none at all
         if not found or any(x is None for x in found.values()):
             return {}
         return {"step": 1, **_wide(found, param)}
@@ -180,4 +180,4 @@ def _torch_keys(program: Program | MatrixProgram, twin: TorchTwin) -> dict[str, 
 
 def _defaults(twin: TorchTwin) -> dict[str, Any]:
     """Returns what torch's optimizer has in a param group, with its defaults."""
-    return dict(getattr(torch.optim, twin.optimizer)([torch.zeros(1)]).defaults)
+    return dict(getattr(torch.optim, twin.optimizer)([torch.zeros(1, 1)]).defaults)

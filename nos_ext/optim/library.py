@@ -505,6 +505,13 @@ def muon(p, g, m, *, lr, momentum=0.95, weight_decay=0.1):
         "Hidden matrices of transformers and convolutions; `nos_ext.optim.groups` gives the rest to another rule.",
         "Jordan et al.: Muon: An optimizer for hidden layers in neural networks. 2024, "
         "kellerjordan.github.io/posts/muon; torch.optim.Muon",
+        torch=TorchTwin(
+            "Muon",
+            {"m": "momentum_buffer"},
+            options={"nesterov": True, "ns_coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7, "ns_steps": 5},
+            unless={"adjust_lr_fn": "match_rms_adamw"},
+            counts=False,
+        ),
     ),
 )
 
