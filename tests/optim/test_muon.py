@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,3 +249,25 @@ def test_convolutions_are_matrices_of_their_first_dimension() -> None:
         x.grad = x.detach().cos()
         nos_ext.optim.create("muon", [x], lr=0.1).step()
     assert torch.equal(p.flatten(1), flat)
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = Path(__file__).parents[2] / "docs" / "howto" / "muon.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), namespace)
+    assert isinstance(namespace["rule"], nos_ext.MatrixProgram)
+
+
+def test_without_memory_counts_steps_and_temporaries_last_one_step() -> None:
+    hollow, real = nn.Parameter(torch.ones(3, 4, device="meta")), nn.Parameter(torch.ones(3, 4))
+    for p in (hollow, real):
+        p.grad = torch.ones_like(p)
+    optimizer = create("muon", [hollow, real], lr=0.1)
+    optimizer.step()
+    assert optimizer.state[hollow]["step"] == optimizer.state[real]["step"] == 1
+    assert set(optimizer.state[real]) == {"step", "m"}
+    assert optimizer._lists is not None
+    assert sum(x.numel() for x in optimizer._lists._states[1]) == 0
