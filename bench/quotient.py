@@ -26,7 +26,8 @@ def main() -> int:
     if not ENGINE.exists():
         print(f"{ENGINE.relative_to(ROOT)} is missing: run `make build`", file=sys.stderr)
         return 1
-    programs = [nos_ext.compile_rule(rule).bytecode for rule in library.rules()]
+    named = map(nos_ext.compile_rule, library.rules())
+    programs = [program.bytecode for program in named if isinstance(program, nos_ext.Program)]
     with tempfile.TemporaryDirectory() as folder:
         bench = Path(folder) / "quotient"
         compiler = os.environ.get("CXX", "c++")

@@ -5,6 +5,7 @@
 * AdamW with `clip_norm` against clip_grad_norm_ and torch's AdamW.
 * A step normalised in each tensor, against the limit of a step that is not: what a pass costs whose data lie in cache.
 * Many candidates whose rule has two norms, in one call and in a call each.
+* Muon's step of matrices, against torch.optim.Muon.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def two_norms(p, g, m, v, *, lr):
 """
 CANDIDATES: Final = 4096
 CANDIDATE: Final = 100  # elements
+MATRICES: Final = ((256, 126), (1024, 12))  # rows and columns, and how many of them
 
 
 def applied(name: str, source: Any, params: Sequence[Tensor], grads: Sequence[Tensor]) -> Contender:
@@ -155,6 +157,17 @@ def _population() -> list[Contender]:
     ]
 
 
+def _muon() -> list[Contender]:
+    generator = torch.Generator().manual_seed(0)
+    out = []
+    for name, make in ((ENGINE, lambda p: RuleOptimizer(p, library.muon, LR)), ("Muon", torch.optim.Muon)):
+        params = [torch.nn.Parameter(torch.randn(n, n, generator=generator)) for n, k in MATRICES for _ in range(k)]
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        out.append(Contender(name, repeated(make(params).step), peer=name != ENGINE))
+    return out
+
+
 SIZES_OF_MODELS: Final = ("convnet", "1e7", "resnet50", "gpt2")
 
 
@@ -169,4 +182,7 @@ def run(sizes: Sequence[str], effort: Effort, threads: int) -> Iterator[dict[str
             yield {"scene": f"{scene.title}, {SIZES[size].what}", "base": ENGINE} | summary(outcome, ENGINE, LIMIT)
     outcome = measure(_population(), effort, lambda: None, (ENGINE,))
     title = f"A rule with two norms, {CANDIDATES} candidates of {CANDIDATE} elements"
+    yield {"scene": title, "base": ENGINE} | summary(outcome, ENGINE)
+    outcome = measure(_muon(), effort, lambda: None, (ENGINE,))
+    title = f"Muon, {' and '.join([f'{k} matrices of {n}x{n}' for n, k in MATRICES])}"
     yield {"scene": title, "base": ENGINE} | summary(outcome, ENGINE)

@@ -18,7 +18,7 @@ except ImportError as error:
 
 from .captured import CapturedStep
 from .engine import apply_population, apply_rule, build_info, init_population_state, init_state, set_jit
-from .rule import Expr, Program, Rule, RuleError, compile_rule, rule
+from .rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule, rule
 
 __version__: str = _C.__version__
 op_table = _C.op_table
@@ -26,6 +26,7 @@ op_table = _C.op_table
 __all__ = [
     "CapturedStep",
     "Expr",
+    "MatrixProgram",
     "Program",
     "Rule",
     "RuleError",

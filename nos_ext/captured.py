@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from . import _C
 from ._numbers import LAST_STEP, flag, integer, number, plain, shown
-from .rule import Program, compile_rule
+from .matrix import refusal
+from .rule import MatrixProgram, Program, compile_rule
 
 __all__ = ["CapturedStep"]
 
@@ -189,8 +190,10 @@ _OWN: Final = frozenset(("rule", "index", "max_instructions", "max_scalars", "ma
 def _program(rule: Any) -> Program:
     if isinstance(rule, bytes | bytearray | memoryview):
         rule = Program.from_bytes(rule)
-    elif not isinstance(rule, Program):
+    elif not isinstance(rule, Program | MatrixProgram):
         rule = compile_rule(rule)
+    if isinstance(rule, MatrixProgram):
+        raise refusal(rule, "a captured step")
     for name in rule.hyperparameters:
         if name in _OWN:
             raise ValueError(

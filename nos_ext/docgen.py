@@ -59,6 +59,9 @@ The cost counts additions; how each op rounds and what it does with NaN, infinit
 
 {_table(("op", "infix", "domain", "meaning", "cost"), rows)}
 
+`orthogonalize(x)` is no row of the table, as matrix products are no op of the engine. It takes a tensor and gives one,
+and it has options: [Muon](../howto/muon.md).
+
 Constants: `e`, `pi`, `inf`. Built-in scalars: `t`, the step, from 1; `T`, the number of steps of the training.
 
 ## What an op takes and gives

@@ -1,18 +1,69 @@
-"""Owns what is called from Python to run rules: apply_rule and apply_population, both compiled, and what they need."""
+"""Owns what is called from Python to run rules: apply_rule and apply_population, and what they need.
+
+Both are compiled. A rule with orthogonalize is several programs, which apply_rule hands to what is here.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _C
-from .rule import Program
+from .matrix import check_matrices, orthogonalize, refusal
+from .rule import MatrixProgram, Program
 
 __all__ = ["apply_population", "apply_rule", "build_info", "init_population_state", "init_state", "set_jit"]
 
+
 apply_rule = _C.apply_rule
 apply_population = _C.apply_population
+
+
+def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
+    if not isinstance(state, Mapping):
+        state = dict(zip(program.state_names, state, strict=len(state) == len(program.state_names)))
+    if set(state) != set(program.state_names):
+        raise ValueError(
+            f"state has the lists {[*state]}; rule '{program.name}' has the states {[*program.state_names]} "
+            "(nos_ext.init_state makes them)"
+        )
+    temporaries = run_stages(program, params, grads, state, arguments)
+    apply_rule(program.stages[-1], params, grads, {**state, **temporaries}, **arguments)
+
+
+_C.set_staged(MatrixProgram, _apply_stages)
+
+
+def run_stages(
+    program: MatrixProgram,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    state: Mapping[str, Sequence[Any]],
+    arguments: Mapping[str, Any],
+) -> dict[str, list[Any]]:
+    """Runs all stages but the last one, which leave the parameters and the states as they are.
+
+    Returns:
+        The orthogonalized tensors, which the last stage reads as states.
+
+    Raises:
+        ValueError, TypeError: as `apply_rule`, or a parameter that has a gradient is no matrix.
+    """
+    given = [g is not None for g in grads]
+    check_matrices(program.name, params, given)
+    temporaries: dict[str, list[Any]] = {}
+    for stage, results in zip(program.stages[:-1], program.results, strict=False):
+        for name, _ in results:
+            # no tensor is looked at where there is no gradient
+            lists = zip(params, given, strict=False)
+            temporaries[name] = [_zeros_like(i, p, None) if has_grad else p for i, (p, has_grad) in enumerate(lists)]
+        lists_of_stage = {name: (temporaries if name in temporaries else state)[name] for name in stage.state_names}
+        apply_rule(stage, params, grads, lists_of_stage, **arguments)
+        for name, how in results:
+            orthogonalize([x for x, has_grad in zip(temporaries[name], given, strict=False) if has_grad], how)
+    return temporaries
+
 
 # The folders in which the wheels that torch's CUDA builds bring, or `pip install nvidia-cuda-nvrtc`, put libnvrtc. They
 # are looked into only at the first compilation.
@@ -45,13 +96,13 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     return _C.set_jit(mode, after=after)
 
 
-def init_state(program: Program | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
+def init_state(program: Program | MatrixProgram | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
     """Makes the zero states that a rule starts with, as ``{name: [one tensor per parameter]}``.
 
     Each has the shape and strides of its parameter, and the shape () where the rule keeps one number per tensor
     (`Program.per_tensor_states`). It is float64 for float64 parameters, and float32 for all others.
     """
-    program = _program(program)
+    program = program if isinstance(program, MatrixProgram) else _program(program)
     numbers = program.per_tensor_states
     return {
         name: [_zeros_like(i, p, () if name in numbers else None) for i, p in enumerate(params)]
@@ -82,7 +133,9 @@ def init_population_state(programs: Sequence[Program | bytes], params: Sequence[
     return [[_zeros_like(i, p, shape if number else None) for i, p in enumerate(params)] for number in slots]
 
 
-def _program(program: Program | bytes) -> Program:
+def _program(program: Program | MatrixProgram | bytes) -> Program:
+    if isinstance(program, MatrixProgram):
+        raise refusal(program, "a population")
     if isinstance(program, Program):
         return program
     return Program.from_bytes(program.bytecode if isinstance(program, _C.Program) else program)

@@ -1,6 +1,6 @@
 """Has optimizers for torch, and the library of named rules.
 
-`library` and `names` work without torch. The classes and `create` need it, and the classes are imported when they are
+`library` and `names` work without torch. The classes, `groups` and `create` need it, and are imported when they are
 first asked for.
 """
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     import torch
     from torch.optim.optimizer import ParamsT
 
+    from ._param_groups import groups
     from .addsign import AddSign
     from .powersign import PowerSign
     from .rule_optimizer import RuleOptimizer
 
-__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "library", "names"]
+__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "groups", "library", "names"]
 
-_CLASSES: Final = {"AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer"}
+_CLASSES: Final = {
+    "AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer", "groups": "_param_groups"
+}  # fmt: skip
 
 
 def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any) -> RuleOptimizer:

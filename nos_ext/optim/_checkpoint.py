@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import plain, shown
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from . import library
 from ._betas import KEY, beta_names
 from ._hollow import is_hollow, state_dtype
@@ -126,7 +126,9 @@ def sizes(groups: Iterable[Group]) -> list[int]:
     return [len(group["params"]) for group in groups]
 
 
-def restored(saved: Mapping[str, Any], groups: Sequence[Group], programs: Sequence[Program]) -> dict[Any, Any]:
+def restored(
+    saved: Mapping[str, Any], groups: Sequence[Group], programs: Sequence[Program | MatrixProgram]
+) -> dict[Any, Any]:
     """Returns the state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters.
     `programs` has the rule of each group."""
     ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
@@ -156,7 +158,7 @@ def restored(saved: Mapping[str, Any], groups: Sequence[Group], programs: Sequen
     return state
 
 
-def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: Program) -> Any:
+def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: Program | MatrixProgram) -> Any:
     if isinstance(value, torch.Tensor) and is_emptied(local(value) if is_sharded(value) else value):
         raise ValueError(f"{where} is {shown(value)}, whose storage was resized to less than that; load it with values")
     if name == "step":

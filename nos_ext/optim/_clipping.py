@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from .._numbers import number, plain, shown
-from ..rule import Program, RuleError
+from ..rule import MatrixProgram, Program, RuleError
 from ..rule.compile import encode
 from ..rule.definition import Definition
 from ..rule.expr import GRAD, constant, hyper, postorder, rebuilt
@@ -50,6 +50,13 @@ def clipped(program: Program) -> Program:
         per_tensor=rule.per_tensor_states,
     )
     return Program(encode(definition, definition.simplified))
+
+
+def running(program: Program | MatrixProgram, clips: bool) -> Program:
+    """Returns what the engine runs for a rule in a step: of one with orthogonalize the last stage, and where the
+    gradients are clipped the clipped form."""
+    last = program.stages[-1] if isinstance(program, MatrixProgram) else program
+    return clipped(last) if clips else last
 
 
 def coefficient(clip_norm: float, norm: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .._numbers import flag, plain
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from . import library
 from ._averaged import MODE
 from ._betas import beta_names
@@ -28,7 +28,7 @@ class GroupValues:
         averaged: how the weights for evaluation are found, or None if they are those that are trained.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program | MatrixProgram) -> None:
         entry = library.entry_of(program)
         self._defaults = program.hyperparameters
         self.names = tuple(program.hyperparameters)

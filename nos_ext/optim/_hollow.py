@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from ._grads import check_grad, check_param
 from ._torch import is_fake
 
@@ -24,7 +24,7 @@ def state_dtype(param: torch.Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
+def zero_states(program: Program | MatrixProgram, param: Any) -> dict[str, torch.Tensor]:
     """Returns the rule's states at the start: in the layout that belongs to `param`, or of shape () where they are one
     number per tensor."""
     dtype, numbers = state_dtype(param), program.per_tensor_states
@@ -36,7 +36,9 @@ def zero_states(program: Program, param: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def take_steps(owner: str, state: dict[Any, Any], params: Iterable[tuple[int, Any, Program, bool]]) -> None:
+def take_steps(
+    owner: str, state: dict[Any, Any], params: Iterable[tuple[int, Any, Program | MatrixProgram, bool]]
+) -> None:
     """Takes one step with each of `params` that is hollow and has a gradient.
 
     A real one among them, under FakeTensorMode, is what the mode takes it for: an error, or with allow_non_fake_inputs

@@ -17,12 +17,13 @@ import torch
 
 from .. import _C
 from .._numbers import LAST_STEP
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from ._clipping import KEY as CLIP
-from ._clipping import clipped, coefficient, common_clip_norm
+from ._clipping import coefficient, common_clip_norm, running
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
+from ._matrices import MatrixStages
 from ._rules import Rules
 from ._shards import check_shardable, global_norm, is_sharded, local
 from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
@@ -41,7 +42,8 @@ class StepLists:
 
     Args:
         rules: the rules of the groups. With a `clip_norm` in the groups, clipped forms of them are what runs. But where
-            a parameter is sharded, the norm is made before the engine's call, and the gradients are scaled by it.
+            a parameter is sharded, or a rule has orthogonalize, the norm is made before the engine's call, and the
+            gradients are scaled by it.
         groups: the optimizer's param_groups.
         state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
             one tensor's, so that they can be read and advanced at once.
@@ -55,10 +57,12 @@ class StepLists:
         self.clips = common_clip_norm(groups) is not None
         self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
-        self._scales = self.clips and bool(self._sharded) and self._may_scale
+        self._own = rules.programs(groups)  # of each group
+        apart = bool(self._sharded) or any(isinstance(program, MatrixProgram) for program in self._own)
+        self._scales = self.clips and apart and self._may_scale
         self._norm = math.nan  # of the last step that did so
-        own = [self._form(program) for program in rules.programs(groups)]
-        self._programs = list(dict.fromkeys(own)) or [rules.default.program]
+        own = [self._running(program) for program in self._own]
+        self._programs = list(dict.fromkeys(own)) or [self._running(rules.default.program)]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
         self._state = state
@@ -86,10 +90,11 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
+        self._matrices = MatrixStages(self._own, self._group_of, self._tensors, self._states)
 
-    def _form(self, program: Program) -> Program:
-        """Returns what runs for a rule."""
-        return clipped(program) if self.clips and not self._scales else program
+    def _running(self, program: Program | MatrixProgram) -> Program:
+        """Returns what the engine runs for a rule."""
+        return running(program, self.clips and not self._scales)
 
     def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
         """Makes the memory for the numbers of steps. Returns the memory, to which each tensor in it holds one
@@ -99,9 +104,9 @@ class StepLists:
             return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
         return memory, torch.frombuffer(memory, dtype=torch.float64)
 
-    def _program(self, i: int) -> Program:
-        """Returns what runs for parameter i."""
-        return self._programs[self._program_of[self._group_of[i]]]
+    def _program(self, i: int) -> Program | MatrixProgram:
+        """Returns the rule of parameter i."""
+        return self._own[self._group_of[i]]
 
     def _make_stepper(self) -> Any:
         watched = [tuple([name for name in names if name != CLIP]) for names in self._hypers]
@@ -138,11 +143,14 @@ class StepLists:
         if self._scales:
             if common_clip_norm(self._groups) is None:
                 return False
-            grads, scale = self._scaled(grads or [], scale)
+            grads, scale = self._scaled(grads or self._stepper.gradients(), scale)
         divided = False
         repaired = False
         while True:
             try:
+                if self._matrices:
+                    grads = grads or self._stepper.gradients()
+                    self._run_matrices(grads, read, scale)
                 outcome = self._stepper.step(groups, state, read, scale, grads)
             except (TypeError, ValueError):  # the engine has changed nothing by then
                 grads = grads or self._stepper.gradients()
@@ -150,6 +158,8 @@ class StepLists:
                     raise
                 repaired = True
                 continue
+            if self._matrices:
+                self._matrices.forget()
             if outcome == _DONE:
                 if grads is not None:  # always true when something is left to do
                     self._finish(grads)
@@ -164,6 +174,17 @@ class StepLists:
             if grads is None:
                 return False
             self._divide(grads, read)
+
+    def _run_matrices(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any], scale: Any) -> None:
+        """Runs the stages of rules with orthogonalize that come before the engine's step."""
+        if any(g is not None and i not in self._placed for i, g in enumerate(grads)):
+            return  # the engine asks for a new division first
+
+        def value(group: int, hyper: int) -> Any:
+            name = self._hypers[group][hyper]
+            return read(group, hyper, self._groups[group][name])
+
+        self._matrices.run(grads, self._division_by(grads, self._steps.tolist()), value, scale)
 
     @property
     def grad_norm(self) -> float:
@@ -283,7 +304,7 @@ class StepLists:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group, number in zip(self._groups, self._program_of, strict=True):
             program = self._rules.of(group).program
-            if self._form(program) != self._programs[number]:
+            if self._running(program) != self._programs[number]:
                 raise ValueError(
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"

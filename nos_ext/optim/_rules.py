@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from ._averaged import MODE
 from ._group_values import GroupValues
 from ._values import RuleSource, Scalar, as_program, same_rule
@@ -20,7 +20,7 @@ class GroupRule:
     """A GroupRule is a compiled rule, with what may stand in the param groups that have it."""
 
     text: str
-    program: Program
+    program: Program | MatrixProgram
     values: GroupValues
 
     def defaults(self, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +73,6 @@ class Rules:
         """Returns the texts of all of them."""
         return "\n".join(rule.text for rule in self)
 
-    def programs(self, groups: Iterable[Mapping[str, Any]]) -> list[Program]:
+    def programs(self, groups: Iterable[Mapping[str, Any]]) -> list[Program | MatrixProgram]:
         """Returns the program of each group."""
         return [self.of(group).program for group in groups]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -75,7 +75,7 @@ def _sum_of_squares(tensors: list[torch.Tensor], device: str) -> torch.Tensor:
     return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)).square().sum()
 
 
-def check_shardable(program: Program, index: int, param: Any, clips: bool) -> None:
+def check_shardable(program: Program | MatrixProgram, index: int, param: Any, clips: bool) -> None:
     """Refuses rules for which a shard is not enough: those that draw random numbers, which are keyed by an element's
     number in the tensor, and those with reductions, which are of whole tensors. `clips`: whether the reduction is that
     of clip_norm in a captured step."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import shown
-from ..rule import Program
+from ..rule import MatrixProgram, Program
 from . import library
 from ._betas import KEY
 from ._checkpoint import check_form, sizes
@@ -26,7 +26,7 @@ _OURS: Final = ("rule", KEY, *FLAG_DEFAULTS)  # keys of a param group that are n
 _SHARED: Final = ("maximize", "capturable")  # flags that mean the same in torch
 
 
-def twin_of(program: Program) -> TorchTwin:
+def twin_of(program: Program | MatrixProgram) -> TorchTwin:
     """Returns the twin of the rule. Raises ValueError if torch has no optimizer of the same numbers."""
     entry = library.entry_of(program)
     if entry is None or entry.torch is None:
@@ -38,7 +38,7 @@ def twin_of(program: Program) -> TorchTwin:
     return entry.torch
 
 
-def from_torch(saved: Any, own: Sequence[Group], program: Program) -> dict[str, Any]:
+def from_torch(saved: Any, own: Sequence[Group], program: Program | MatrixProgram) -> dict[str, Any]:
     """Returns torch's checkpoint `saved` as one of the rule. torch's foreach, fused, capturable and differentiable say
     how and not what torch computed; they are left out for the values that the optimizer's groups, `own`, have.
 
@@ -61,7 +61,7 @@ def from_torch(saved: Any, own: Sequence[Group], program: Program) -> dict[str, 
     return {"state": state, "param_groups": groups}
 
 
-def _group_from_torch(where: str, group: Group, own: Group, program: Program, twin: TorchTwin) -> Group:
+def _group_from_torch(where: str, group: Group, own: Group, program: Program | MatrixProgram, twin: TorchTwin) -> Group:
     _check_options(where, group, program, twin)
     values: Group = {}
     for key, names in _torch_keys(program, twin).items():
@@ -80,7 +80,7 @@ def _group_from_torch(where: str, group: Group, own: Group, program: Program, tw
     return {**others, **flags, **values}
 
 
-def _check_options(where: str, group: Group, program: Program, twin: TorchTwin) -> None:
+def _check_options(where: str, group: Group, program: Program | MatrixProgram, twin: TorchTwin) -> None:
     wrong = [key for key, value in twin.options.items() if key in group and group[key] != value]
     wrong += [key for key, value in twin.unless.items() if group.get(key) == value]
     if wrong:
@@ -107,7 +107,7 @@ def _fits(group: Group, twin: TorchTwin) -> bool:
 
 def _state_from_torch(key: Any, entry: Mapping[str, Any], param: torch.Tensor, twin: TorchTwin) -> dict[str, Any]:
     found: dict[str, Any] = {name: entry.get(theirs) for name, theirs in twin.states.items()}
-    if not twin.counts:  # torch's SGD, which has no state until the first step, or none at all
+    if not twin.counts:  # torch's SGD and Muon, which have no state until the first step, or none at all
         if not found or any(x is None for x in found.values()):
             return {}
         return {"step": 1, **_wide(found, param)}
@@ -130,7 +130,7 @@ def _wide(states: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
     return {name: x.to(dtype) if isinstance(x, torch.Tensor) else x for name, x in states.items()}
 
 
-def to_torch(packed: Mapping[str, Any], program: Program) -> dict[str, Any]:
+def to_torch(packed: Mapping[str, Any], program: Program | MatrixProgram) -> dict[str, Any]:
     """Returns `packed`, a checkpoint of the rule, as one that torch's optimizer of the same numbers loads. Its tensors
     are copies, since torch's load_state_dict keeps those that it gets.
 
@@ -147,7 +147,7 @@ def to_torch(packed: Mapping[str, Any], program: Program) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
-def _group_to_torch(i: int, group: Group, program: Program, twin: TorchTwin) -> Group:
+def _group_to_torch(i: int, group: Group, program: Program | MatrixProgram, twin: TorchTwin) -> Group:
     values: Group = {}
     for key, names in _torch_keys(program, twin).items():
         for name in names:
@@ -172,7 +172,7 @@ def _state_to_torch(entry: Mapping[str, Any], twin: TorchTwin) -> dict[str, Any]
     return out
 
 
-def _torch_keys(program: Program, twin: TorchTwin) -> dict[str, tuple[str, ...]]:
+def _torch_keys(program: Program | MatrixProgram, twin: TorchTwin) -> dict[str, tuple[str, ...]]:
     """Maps torch's keys of a param group to the hyperparameters that they hold. Several are a tuple there."""
     inside = set(chain.from_iterable(twin.hypers.values()))
     return {**{name: (name,) for name in program.hyperparameters if name not in inside}, **twin.hypers}
@@ -180,4 +180,4 @@ def _torch_keys(program: Program, twin: TorchTwin) -> dict[str, tuple[str, ...]]
 
 def _defaults(twin: TorchTwin) -> dict[str, Any]:
     """Returns what torch's optimizer has in a param group, with its defaults."""
-    return dict(getattr(torch.optim, twin.optimizer)([torch.zeros(1)]).defaults)
+    return dict(getattr(torch.optim, twin.optimizer)([torch.zeros(1, 1)]).defaults)

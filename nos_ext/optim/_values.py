@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
-from ..rule import Expr, Program, Rule, RuleError, compile_rule
+from ..rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule
 from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
@@ -23,7 +23,7 @@ from ._layout import is_emptied
 from ._torch import in_fake_mode
 
 Scalar = float | torch.Tensor | Callable[[int], float]
-RuleSource = str | Callable[..., Any] | Expr | Rule | Program
+RuleSource = str | Callable[..., Any] | Expr | Rule | Program | MatrixProgram
 
 # The text that stands in a checkpoint for a hyperparameter that is a function.
 FUNCTION: Final = "<function of the step; not saved>"
@@ -37,10 +37,10 @@ _SCALAR: Final = "a number or a tensor of one element"
 _LENGTH: Final = "the length of the training in steps, or None"
 
 
-def as_program(rule: RuleSource) -> Program:
+def as_program(rule: RuleSource) -> Program | MatrixProgram:
     """Returns the program of a rule. Raises RuleError for names that torch needs for itself."""
     try:
-        program = rule if isinstance(rule, Program) else compile_rule(rule)
+        program = rule if isinstance(rule, Program | MatrixProgram) else compile_rule(rule)
     except RuleError as error:
         if isinstance(rule, str) and rule.strip().lower() in library.ENTRIES:  # "lion", which is no expression
             name = rule.strip().lower()
@@ -71,7 +71,7 @@ def same_rule(saved: str, mine: str) -> bool:
         return False
 
 
-def check_names(program: Program, given: Iterable[str]) -> None:
+def check_names(program: Program | MatrixProgram, given: Iterable[str]) -> None:
     """Raises TypeError if a keyword argument is no hyperparameter of the rule."""
     for name in given:
         if name not in program.hyperparameters:

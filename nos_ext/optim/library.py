@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ..rule import Program, Rule, as_rule
+from ..rule import MatrixProgram, Program, Rule, as_rule
 from ._entry import (
     ABOVE_1,
     ANY,
@@ -492,6 +492,27 @@ def cautious_lion(p, g, m, *, lr, beta1=0.9, beta2=0.99, weight_decay=0):
         "As `lion`, with its hyperparameters.",
         "Liang et al.: Cautious optimizers: Improving training with one line of code. 2024, arXiv:2411.16085",
     ),
+    Entry(
+        "muon",
+        """
+def muon(p, g, m, *, lr, momentum=0.95, weight_decay=0.1):
+    m = momentum * m + (1 - momentum) * g
+    u = orthogonalize(momentum * m + (1 - momentum) * g, adjust="original")
+    return p * (1 - lr * weight_decay) - lr * u, m
+""",
+        "Nesterov momentum, orthogonalized: all directions of a matrix move alike. lr is adjusted to the shape as by "
+        "torch's Muon; with adjust='match_rms_adamw' in the rule, steps are as long as AdamW's, and so lr is AdamW's.",
+        "Hidden matrices of transformers and convolutions; `nos_ext.optim.groups` gives the rest to another rule.",
+        "Jordan et al.: Muon: An optimizer for hidden layers in neural networks. 2024, "
+        "kellerjordan.github.io/posts/muon; torch.optim.Muon",
+        torch=TorchTwin(
+            "Muon",
+            {"m": "momentum_buffer"},
+            options={"nesterov": True, "ns_coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7, "ns_steps": 5},
+            unless={"adjust_lr_fn": "match_rms_adamw"},
+            counts=False,
+        ),
+    ),
 )
 
 # The rules of the paper's table for CIFAR-10, as updates over the operands of nos_ext.rule.OPERANDS. In their names,
@@ -551,7 +572,7 @@ def get(name: str) -> Rule:
 
 
 @functools.cache
-def entry_of(program: Program) -> Entry | None:
+def entry_of(program: Program | MatrixProgram) -> Entry | None:
     """Returns the entry of the rule that was compiled to `program`, or None if it is no rule of the library."""
     if program.name not in ENTRIES:
         return None

@@ -10,13 +10,14 @@ from typing import Any, Final, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
-from ..rule import Program
+from ..matrix import check_matrices, refusal
+from ..rule import MatrixProgram, Program
 from ._averaged import MODE, change_weights, check_training
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rules, make_plain, renamed, restored, sizes, with_functions
 from ._clipping import KEY as CLIP
-from ._clipping import clipped, common_clip_norm
+from ._clipping import common_clip_norm, running
 from ._entry import SCHEDULED
 from ._grads import check_writable
 from ._hollow import is_hollow, take_steps
@@ -111,7 +112,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__init__(params, linked(defaults, own.values.betas))
 
     @property
-    def program(self) -> Program:
+    def program(self) -> Program | MatrixProgram:
         """This is the compiled rule that the optimizer was made with."""
         return self._rules.default.program
 
@@ -192,6 +193,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._settle()
         self._link_groups()
         kind = CapturedLists if is_capturable(self.param_groups) else StepLists
+        if kind is CapturedLists:
+            for program in self._rules.programs(self.param_groups):
+                if isinstance(program, MatrixProgram):
+                    raise refusal(program, "a captured step")
         lists = kind(self._rules, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists with which they were captured
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
@@ -270,13 +275,26 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.param_groups[-1] = linked(group, rule.values.betas)
         try:
             if common_clip_norm(self.param_groups) is not None:
-                clipped(rule.program)  # a rule that cannot be clipped is refused here
+                running(rule.program, True)  # a rule that cannot be clipped is refused here
             rule.values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
-        except ValueError:
+            self._check_matrices(rule.program)
+        except (TypeError, ValueError):
             self.param_groups.pop()
             raise
         self._settle()
         self._lists = None
+
+    def _check_matrices(self, program: Program | MatrixProgram) -> None:
+        """Raises ValueError or TypeError where the last group has a rule with orthogonalize that cannot run there."""
+        if not isinstance(program, MatrixProgram):
+            return
+        group = self.param_groups[-1]
+        if group["capturable"]:
+            raise refusal(program, "a captured step")
+        before = sum(len(other["params"]) for other in self.param_groups[:-1])
+        check_matrices(
+            program.name, [None] * before + group["params"], [False] * before + [True] * len(group["params"])
+        )
 
     def _link_groups(self) -> None:
         """Makes the param groups keep `betas` and the hyperparameters in agreement, also those that are new."""

@@ -2,20 +2,21 @@
 
 Files import one way only, from the right to the left:
 
-table.py <- expr.py <- simplify.py, levels.py <- definition.py <- compile.py, decompile.py        <- program.py
+table.py <- expr.py <- simplify.py, levels.py <- definition.py <- compile.py, decompile.py, stages.py <- program.py
                                                                <- printers/, reference.py         <-
-                       vocabulary.py <- text.py, shorthand.py, trace.py <- read.py                <-
+                       matrix.py <- vocabulary.py <- text.py, shorthand.py, trace.py <- read.py                <-
 program.py <- canonical.py
 """
 
 from .errors import RuleError
 from .expr import Expr, apply, constant, hyper, state
-from .program import Program, Rule, as_rule, compile_rule, rule
+from .program import MatrixProgram, Program, Rule, as_rule, compile_rule, rule
 from .shorthand import OPERANDS, operand
 
 __all__ = [
     "OPERANDS",
     "Expr",
+    "MatrixProgram",
     "Program",
     "Rule",
     "RuleError",

@@ -16,14 +16,15 @@ from typing import Final
 from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
 from .definition import Definition
 from .expr import TENSOR, Expr, postorder
-from .program import Program, Rule
+from .matrix import NewtonSchulz
+from .program import MatrixProgram, Program, Rule
 from .shorthand import HYPERS, OPERANDS
 from .table import OPS, RANDOM
 
 
-def canonical_key(rule: Rule | Program) -> str:
+def canonical_key(rule: Rule | Program | MatrixProgram) -> str:
     """Returns the canonical key as a hex digest. It depends on nothing but the rule's formula and defaults."""
-    if isinstance(rule, Program):
+    if not isinstance(rule, Rule):
         rule = rule.rule
     slots = {name: f"state{i}" for i, name in enumerate(rule.state_names)}
     keys, supports = _keys(rule, ("p", *slots), slots)
@@ -124,6 +125,8 @@ class _Builder:
     def value(self, node: Expr, args: list[Value]) -> Value:
         if not node.args:
             return self._leaf(node)
+        if isinstance(node.value, NewtonSchulz):
+            return self._algebra.atom(f"{node.op}{node.value.arguments()}", args, maybe_nan=True, level=2)
         return self._draw(node.op, args) if node.op in RANDOM else self._apply(node.op, args)
 
     def _apply(self, op: str, args: list[Value]) -> Value:

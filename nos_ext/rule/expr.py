@@ -12,11 +12,14 @@ import math
 import numbers
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from .errors import RuleError
 from .printers.text import shortened_text
-from .table import OPS, RANDOM, REDUCTIONS, OpSpec
+from .table import MATRIX, OPS, RANDOM, REDUCTIONS, OpSpec
+
+if TYPE_CHECKING:
+    from .matrix import NewtonSchulz
 
 Number = int | float
 
@@ -45,7 +48,8 @@ class Expr:
         op: the name of an op, or the kind of a leaf: param, grad, state, hyper, step, total, constant, or operand,
             which only printers see.
         args: the operands; a leaf has none.
-        value: the number of a constant, the name of a state, hyperparameter or operand, and None for all else.
+        value: the number of a constant, the name of a state, hyperparameter or operand, the options of an
+            orthogonalize, and None for all else.
         level: how many values the node has. It is never OPEN in the graphs that a Definition has simplified.
     """
 
@@ -54,10 +58,10 @@ class Expr:
 
     op: str
     args: tuple[Expr, ...]
-    value: str | float | None
+    value: str | float | NewtonSchulz | None
     level: Level
 
-    def __init__(self, op: str, args: tuple[Expr, ...], value: str | float | None, level: Level) -> None:
+    def __init__(self, op: str, args: tuple[Expr, ...], value: str | float | NewtonSchulz | None, level: Level) -> None:
         _set_op(self, op)
         _set_args(self, args)
         _set_value(self, value)
@@ -214,10 +218,10 @@ def apply(op: str, *operands: Expr | Number) -> Expr:
     return Expr(op, args, None, level)
 
 
-def rebuilt(op: str, args: tuple[Expr, ...]) -> Expr:
+def rebuilt(op: str, args: tuple[Expr, ...], value: NewtonSchulz | None = None) -> Expr:
     """Builds a node like `apply`, but without its checks: for walks over a graph that has passed them."""
-    if op in RANDOM:
-        return Expr(op, args, None, ELEMENT)
+    if op in RANDOM or op in MATRIX:
+        return Expr(op, args, value, ELEMENT)
     return Expr(op, args, None, TENSOR if op in REDUCTIONS else max([x.level for x in args]))
 
 
@@ -231,11 +235,11 @@ def level_of(spec: OpSpec, levels: Sequence[Level]) -> Level:
         if levels[-1] == ELEMENT:
             raise RuleError(f"the last argument of {spec.name} must be a scalar ({_SCALARS}), not a tensor")
         return ELEMENT
-    if spec.domain in ("reduce", "global"):
+    if spec.domain in ("reduce", "global", "matrix"):
         if min(levels) <= TENSOR:
             found = "a scalar" if SCALAR in levels else "what is one number per tensor already"
             raise RuleError(f"{spec.name} takes a tensor (p, g, a state or what is made of them), not {found}")
-        return TENSOR
+        return ELEMENT if spec.domain == "matrix" else TENSOR
     if spec.domain == "scalar" and ELEMENT in levels:
         raise RuleError(f"{spec.name} works on scalars only ({_SCALARS}), not on tensors")
     return max(levels)

@@ -13,9 +13,9 @@ from typing import Final
 
 from .errors import RuleError
 from .expr import ELEMENT, TENSOR, Expr, Level, level_of
-from .table import OPS, RANDOM, REDUCTIONS
+from .table import MATRIX, OPS, RANDOM, REDUCTIONS
 
-_CHECKED: Final = frozenset(spec.name for spec in OPS.values() if spec.domain != "any")
+_CHECKED: Final = frozenset(spec.name for spec in OPS.values() if spec.domain != "any").union(MATRIX)
 
 
 class LevelError(RuleError):
@@ -46,11 +46,11 @@ def check_levels(outputs: Sequence[Expr], order: Sequence[Expr], per_tensor: Col
     levels = _levels(order, per_tensor)
     for node in checked:
         try:
-            level_of(OPS[node.op], [levels[x] for x in node.args])
+            level_of(OPS.get(node.op) or MATRIX[node.op], [levels[x] for x in node.args])
         except RuleError as error:
             message = error.message
             numbers = [x.value for x in node.args if x.op == "state" and levels[x] == TENSOR]
-            if node.op in REDUCTIONS and numbers:
+            if (node.op in REDUCTIONS or node.op in MATRIX) and numbers:
                 state = f"state '{numbers[0]}' is one number per tensor, as its new value is"
                 message = f"{node.op} takes a tensor, but {state}"
             raise LevelError(message, node) from None
@@ -71,7 +71,7 @@ def _levels(order: Sequence[Expr], per_tensor: Collection[str]) -> dict[Expr, Le
         elif node.op in REDUCTIONS:
             levels[node] = TENSOR
         else:
-            levels[node] = ELEMENT if node.op in RANDOM else max([levels[x] for x in node.args])
+            levels[node] = ELEMENT if node.op in RANDOM or node.op in MATRIX else max([levels[x] for x in node.args])
     return levels
 
 

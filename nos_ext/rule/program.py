@@ -1,6 +1,6 @@
-"""Owns the two forms in which users hold an update rule: Rule, its formula, and Program, its bytecode.
+"""Owns the forms in which users hold an update rule: Rule, its formula, and Program, its bytecode, or MatrixProgram.
 
-Each can be turned into the other, so they stand in one file. Whatever is made of a rule (text, LaTeX, MathML, PyTorch,
+Each can be turned into the others, so they stand in one file. Whatever is made of a rule (text, LaTeX, MathML, PyTorch,
 bytecode, reference values) is made of its Definition by a file below this one.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import _C
 from .compile import encode
 from .decompile import decompile, per_tensor_states
 from .definition import Definition
+from .errors import RuleError
 from .expr import Expr
 from .printers.function_text import to_text
 from .printers.latex import to_latex
@@ -22,6 +23,7 @@ from .printers.mathml import to_mathml
 from .printers.pytorch import to_pytorch
 from .read import read
 from .simplify import contract as contracted
+from .stages import cut, uses_matrices
 from .trace import trace
 
 
@@ -104,6 +106,8 @@ class Rule(_Formula, Definition):
         return compile_rule(self, contract=contract)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if uses_matrices(self):
+            return _read_again, (self.to_text(), self.doc)
         return _unpickle, (self.compile().bytecode, self.doc)
 
     def __repr__(self) -> str:
@@ -113,6 +117,10 @@ class Rule(_Formula, Definition):
 
 def _unpickle(bytecode: bytes, doc: str) -> Rule:
     return Rule.of(decompile(_C.Program(bytecode), doc=doc))
+
+
+def _read_again(text: str, doc: str) -> Rule:
+    return as_rule(text).replaced(doc=doc)
 
 
 class Program(_Formula, _C.Program):
@@ -163,6 +171,97 @@ class Program(_Formula, _C.Program):
         return type(self), (self.bytecode,)
 
 
+class MatrixProgram(_Formula):
+    """A MatrixProgram is a compiled update rule with orthogonalize. It is small, never changes, and can be pickled.
+
+    It is several programs, its stages, with matrix products between them. `nos_ext.apply_rule`, `nos_ext.init_state`
+    and `nos_ext.optim.RuleOptimizer` take it. What takes bytecode, as populations and captured steps, does not.
+    """
+
+    __slots__ = ("_contract", "_rule", "fingerprint", "results", "stages")
+
+    has_reductions = True  # a matrix product is of a whole tensor, too
+    uses_random = False
+
+    def __init__(self, rule: Rule, *, contract: bool = False) -> None:
+        parts = cut(rule)
+        codes = [x.definition.simplified for x in parts]
+        self._rule = rule
+        self._contract = contract
+        self.stages = tuple(
+            [
+                Program(encode(part.definition, contracted(outputs) if contract else outputs))
+                for part, outputs in zip(parts, codes, strict=True)
+            ]
+        )
+        self.results = tuple([part.results for part in parts])
+        text = f"{contract}\n{to_text(rule.replaced(name='rule'))}"
+        self.fingerprint = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def name(self) -> str:
+        return self._rule.name
+
+    @property
+    def rule(self) -> Rule:
+        """This is the rule with its expression graph."""
+        return self._rule
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return self._rule.state_names
+
+    @property
+    def per_tensor_states(self) -> tuple[str, ...]:
+        """These are the states that are kept as one number per parameter tensor, in slot order."""
+        return self._rule.per_tensor_states
+
+    @property
+    def hyperparameters(self) -> dict[str, float | None]:
+        return dict(self._rule.hyperparameters)
+
+    @property
+    def uses_total_steps(self) -> bool:
+        return any(stage.uses_total_steps for stage in self.stages)
+
+    @property
+    def bytecode(self) -> NoReturn:
+        raise RuleError(
+            f"rule '{self.name}' has orthogonalize, so it is several programs and has no bytecode; keep its text, "
+            "which to_text() writes, and run it by nos_ext.apply_rule or nos_ext.optim.RuleOptimizer"
+        )
+
+    def disassemble(self) -> str:
+        """Lists the bytecode of the stages, with what is orthogonalized after each of them."""
+        parts = []
+        for stage, results in zip(self.stages, self.results, strict=True):
+            parts.append(stage.disassemble())
+            parts += [f"orthogonalize({name}{how.arguments()})\n" for name, how in results]
+        return "".join(parts)
+
+    def _definition(self) -> Definition:
+        return self._rule
+
+    def __repr__(self) -> str:
+        states = f", states {', '.join(self.state_names)}" if self.state_names else ""
+        return f"<nos_ext.MatrixProgram {self.name}: {len(self.stages)} stages{states}, {self.fingerprint[:8]}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MatrixProgram):
+            return NotImplemented
+        return (self.name, self.fingerprint) == (other.name, other.fingerprint)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.fingerprint))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _compile_again, (self.to_text(), self._contract)
+
+
+def _compile_again(text: str, contract: bool) -> MatrixProgram:
+    return MatrixProgram(as_rule(text), contract=contract)
+
+
 def compile_rule(
     source: str | Callable[..., Any] | Rule | Expr, *, name: str | None = None, contract: bool = False
 ) -> Program:
@@ -176,13 +275,16 @@ def compile_rule(
             bits of the results change, as there is one rounding instead of two.
 
     Returns:
-        The verified program.
+        The verified program. Of a rule with orthogonalize it is a `MatrixProgram`.
 
     Raises:
         RuleError: the source is not a rule. For text the error has line, column and caret. Text is never evaluated.
     """
     with _C.FloatEnvironment():  # constants are read and folded in here
         definition = read(source, name)
+        if uses_matrices(definition):
+            # For type checkers every rule gives a Program, as nearly all do; else callers had to tell the two apart.
+            return MatrixProgram(Rule.of(definition), contract=contract)  # type: ignore[return-value]
         outputs = definition.simplified
         return Program(encode(definition, contracted(outputs) if contract else outputs))
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..matrix import orthogonalize
 from . import philox
 from .definition import Definition
 from .expr import ELEMENT, SCALAR, TENSOR, Expr, postorder
+from .matrix import NewtonSchulz
 from .table import DRAWS, GLOBAL, RANDOM, REDUCTIONS, numpy_function, torch_function
 
 
@@ -78,7 +80,7 @@ def reference(
 
 def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, total: float) -> dict[Expr, Any]:
     """Computes the values of all scalar nodes, in float64."""
-    fixed = {"step": step, "total": total}
+    fixed: dict[str, Any] = {"step": step, "total": total}
     values: dict[Expr, Any] = {}
     with np.errstate(all="ignore"):
         for node in order:
@@ -231,6 +233,10 @@ class _Tensor:
             return self._gradient
         if not node.args:
             return library.tensor(self._leaves["p" if node.op == "param" else str(node.value)])
+        if isinstance(node.value, NewtonSchulz):
+            out = library.tensor(self.elements(node.args[0])) + 0.0
+            orthogonalize([out], node.value)
+            return out
         random: dict[str, Any] = {}
         if node.op in RANDOM:
             kind = DRAWS[node.op]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from .expr import ELEMENT, SCALAR, TENSOR, Expr, postorder, rebuilt, use_counts
-from .table import OPS, RANDOM, numpy_function
+from .table import MATRIX, OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
     ("add", "sub", "mul", "div", "min", "max", "lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "sign", "sqrt")
@@ -36,7 +36,7 @@ def fold(op: str, args: Sequence[Expr]) -> float | None:
     import numpy as np
 
     with np.errstate(all="ignore"):
-        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))
+        result = float(numpy_function(op)(*[np.float64(x.value) for x in args]))  # type: ignore[arg-type]
     if math.isnan(result) or (result == 0 and op in _SIGN_OF_ZERO_OPEN):
         return None
     return result
@@ -88,6 +88,14 @@ class Simplifier:
                 self._nodes[op, args[1], args[0]] = node
         return node
 
+    def matrix(self, node: Expr, args: tuple[Expr, ...]) -> Expr:
+        """Builds the node of a matrix product, with the options of `node`."""
+        key = (node.op, node.value, *args)
+        known = self._nodes.get(key)
+        if known is None:
+            known = self._nodes[key] = Expr(node.op, args, node.value, ELEMENT)
+        return known
+
     def draw(self, node: Expr, args: tuple[Expr, ...]) -> Expr:
         """Builds a new random node, for each one of the source stays a draw of its own."""
         if node.op == "drop" and args[1].op == "constant" and args[1].value == 0:
@@ -109,7 +117,10 @@ def simplify(
             new[node] = build.leaf(node)
             continue
         args = tuple([new[x] for x in node.args])
-        new[node] = build.draw(node, args) if node.op in RANDOM else build.make(node.op, args)
+        if node.op in MATRIX:
+            new[node] = build.matrix(node, args)
+        else:
+            new[node] = build.draw(node, args) if node.op in RANDOM else build.make(node.op, args)
     return tuple([new[x] for x in outputs])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from .errors import RuleError, quoted
 from .expr import Expr
 from .scan import MAX_NESTING
 from .source import Source, too_deep
+from .table import MATRIX
 from .vocabulary import FUNCTIONS
 
 Value = Expr | float
@@ -166,10 +168,25 @@ class Evaluator:
             if called.id in self.names:
                 raise self.source.error(f"'{called.id}' is a value and cannot be called; write * to multiply", called)
             raise self.source.error(f"unknown op {quoted(called.id)}{suggestion(called.id, FUNCTIONS)}", called)
-        if node.keywords:
+        if called.id in MATRIX:
+            function = functools.partial(function, **self._options(node))
+        elif node.keywords:
             message = f"keyword arguments are not part of the rule language; write {called.id}(a, b)"
             raise self.source.error(message, node)
         return self._apply(function, [self.value(x, depth + 1) for x in node.args], node)
+
+    def _options(self, node: ast.Call) -> dict[str, object]:
+        """Reads the options of a function that has some. They are fixed in the rule, so they are plain literals."""
+        options: dict[str, object] = {}
+        for keyword in node.keywords:
+            try:
+                if keyword.arg is None:
+                    raise ValueError
+                options[keyword.arg] = ast.literal_eval(keyword.value)
+            except ValueError:
+                message = "an option is written name=value, where the value is a number, a text or some in brackets"
+                raise self.source.error(message, keyword.value) from None
+        return options
 
     def _unary(self, node: ast.UnaryOp, depth: int) -> Value:
         if type(node.op) is ast.USub:

@@ -33,6 +33,24 @@ RANDOM: Final = frozenset(op.name for op in OPS.values() if op.domain == "random
 GLOBAL: Final = frozenset(op.name for op in OPS.values() if op.domain == "global")
 # what makes one number of a tensor, or of all tensors
 REDUCTIONS: Final = GLOBAL.union([op.name for op in OPS.values() if op.domain == "reduce"])
+# What the engine has no op for: matrix products between the stages of a rule, which nos_ext/matrix.py computes.
+MATRIX: Final[Mapping[str, OpSpec]] = MappingProxyType(
+    {
+        "orthogonalize": OpSpec(
+            code=-1,
+            name="orthogonalize",
+            arity=1,
+            domain="matrix",
+            symbol="",
+            commutes=False,
+            cost=0,
+            numpy="",
+            torch="",
+            latex=r"\mathrm{orthogonalize}\left(#0\right)",
+            doc="the matrix with orthonormal rows or columns that is nearest to a, by Newton-Schulz steps",
+        )
+    }
+)
 # random op -> the draw that it takes, as its `numpy` column says: "uniform" in [0, 1) or "normal"
 DRAWS: Final[Mapping[str, str]] = MappingProxyType(
     {name: "normal" if "_normal" in OPS[name].numpy else "uniform" for name in sorted(RANDOM)}

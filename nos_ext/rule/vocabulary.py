@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .expr import STEP, TOTAL, Expr, Number, apply
+from .matrix import orthogonalize
 from .simplify import fold
 from .table import OPS, OpSpec
 
@@ -41,7 +42,9 @@ def _function(spec: OpSpec) -> OpFunction:
     return function
 
 
-FUNCTIONS: Final[Mapping[str, OpFunction]] = MappingProxyType({spec.name: _function(spec) for spec in OPS.values()})
+FUNCTIONS: Final[Mapping[str, OpFunction]] = MappingProxyType(
+    {**{spec.name: _function(spec) for spec in OPS.values()}, "orthogonalize": orthogonalize}
+)
 CONSTANTS: Final[Mapping[str, Expr | float]] = MappingProxyType(
     {"t": STEP, "T": TOTAL, "e": math.e, "pi": math.pi, "inf": math.inf}
 )

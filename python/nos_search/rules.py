@@ -45,6 +45,11 @@ def compile_rule(text: str) -> CompiledRule:
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
     program = nos_ext.compile_rule(library.get(text) if text in library.names() else text)
+    if isinstance(program, nos_ext.MatrixProgram):
+        raise nos_ext.RuleError(
+            f"rule '{program.name}' has orthogonalize, which a search cannot score: its trainings run one program over "
+            "all parameters; train it with nos_ext.optim.RuleOptimizer"
+        )
     return CompiledRule(text, program, canonical_key(program))
 
 

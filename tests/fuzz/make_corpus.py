@@ -31,7 +31,8 @@ REDUCING: Final = (
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = {name: library.get(name).compile() for name in library.names()}
+    named = {name: library.get(name).compile() for name in library.names()}
+    seeds = {name: program for name, program in named.items() if isinstance(program, nos_ext.Program)}
     seeds |= {f"reducing_{i}": nos_ext.compile_rule(text) for i, text in enumerate(REDUCING)}
     for name, program in seeds.items():
         (folder / name).write_bytes(program.bytecode)

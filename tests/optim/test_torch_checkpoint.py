@@ -34,6 +34,7 @@ CASES: list[tuple[str, Options, type[torch.optim.Optimizer], Options]] = [
     ("adamax", {"maximize": True}, torch.optim.Adamax, {"maximize": True}),
     ("adadelta", {"rho": 0.8}, torch.optim.Adadelta, {"rho": 0.8}),
     ("rprop", {"eta_plus": 1.5, "step_max": 0.1}, torch.optim.Rprop, {"etas": (0.5, 1.5), "step_sizes": (1e-6, 0.1)}),
+    ("muon", {"momentum": 0.8, "weight_decay": 0.2}, torch.optim.Muon, {"momentum": 0.8, "weight_decay": 0.2}),
 ]
 for_all = pytest.mark.parametrize(("name", "options", "kind", "theirs"), CASES, ids=[case[0] for case in CASES])
 
@@ -53,21 +54,22 @@ def through_a_file(saved: Options) -> Any:
     return torch.load(file, weights_only=True)
 
 
-def start() -> list[torch.Tensor]:
-    return parameters((4, 3), (5,), (), dtype=torch.float64)
+def start(kind: Any = None) -> list[torch.Tensor]:
+    shapes = ((4, 3), (3, 6)) if kind is torch.optim.Muon else ((4, 3), (5,), ())
+    return parameters(*shapes, dtype=torch.float64)
 
 
 def in_torch(
     kind: Callable[..., torch.optim.Optimizer], options: Options, count: int
 ) -> tuple[Any, list[torch.Tensor]]:
-    params = start()
+    params = start(kind)
     optimizer = kind(params, lr=LR, **options)
     steps(optimizer, params, count)
     return optimizer, params
 
 
-def assert_equal(got: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    for a, b, s in zip(got, expected, start(), strict=True):
+def assert_equal(got: list[torch.Tensor], expected: list[torch.Tensor], kind: Any = None) -> None:
+    for a, b, s in zip(got, expected, start(kind), strict=True):
         assert not torch.equal(b, s)
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
@@ -85,32 +87,32 @@ def test_from_torch(name: str, options: Options, kind: Any, theirs: Options) -> 
     for key, value in options.items():
         assert resumed.param_groups[0][key] == value
     steps(resumed, params, 10, first=10)
-    assert_equal(params, in_torch(kind, theirs, 20)[1])
+    assert_equal(params, in_torch(kind, theirs, 20)[1], kind)
 
 
 @for_all
 def test_to_torch(name: str, options: Options, kind: Any, theirs: Options) -> None:
-    params = start()
+    params = start(kind)
     optimizer = create(name, params, lr=LR, **options)
     steps(optimizer, params, 10)
     resumed = kind(params, lr=1.0)
     resumed.load_state_dict(through_a_file(optimizer.torch_state_dict()))
     steps(resumed, params, 10, first=10)
-    assert_equal(params, in_torch(kind, theirs, 20)[1])
-    expected = kind(start(), lr=LR, **theirs).state_dict()["param_groups"]
+    assert_equal(params, in_torch(kind, theirs, 20)[1], kind)
+    expected = kind(start(kind), lr=LR, **theirs).state_dict()["param_groups"]
     assert optimizer.torch_state_dict()["param_groups"] == expected
 
 
 @for_all
 def test_there_and_back(name: str, options: Options, kind: Any, theirs: Options) -> None:
-    """What comes back is what went, but for SGD's number of steps."""
-    params = start()
+    """What comes back is what went, but for the number of steps, which SGD and Muon do not keep."""
+    params = start(kind)
     optimizer = create(name, params, lr=LR, **options)
     steps(optimizer, params, 3)
     back = create(name, copies(params), lr=1.0)
     back.load_torch_state_dict(optimizer.torch_state_dict())
     before, after = state_of(optimizer), state_of(back)
-    if kind is torch.optim.SGD:
+    if kind in (torch.optim.SGD, torch.optim.Muon):
         before, after = [[x for x in states if x.shape != () or x != x.round()] for states in (before, after)]
     assert same(before, after)
     assert back.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]

@@ -15,6 +15,7 @@ import nos_ext
 from nos_ext import _C
 from nos_ext.optim import library
 from tests.fuzz.make_corpus import REDUCING
+from tests.reference.named import ONE_PROGRAM
 
 OPS = {row["name"]: row["code"] for row in _C.op_table()}
 S = 0x8000  # the scalar bit of an operand
@@ -183,7 +184,7 @@ def test_not_bytes(value: object) -> None:
 
 
 def seeds() -> list[bytes]:
-    return [nos_ext.compile_rule(rule).bytecode for rule in [*library.rules(), *REDUCING]]
+    return [nos_ext.compile_rule(rule).bytecode for rule in [*map(library.get, ONE_PROGRAM), *REDUCING]]
 
 
 def survive(data: bytes) -> bool:

@@ -21,6 +21,7 @@ from nos_ext.rule import Rule, apply, as_rule, hyper, state
 from nos_ext.rule.expr import GRAD, PARAM
 from nos_ext.rule.printers.pytorch import class_name
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
+from tests.reference.named import ONE_PROGRAM
 
 
 @functools.cache
@@ -93,7 +94,7 @@ def follow(rule: Rule, steps: int = 5, dtype: torch.dtype = torch.float32) -> No
         assert p.dtype == q.dtype
 
 
-@pytest.mark.parametrize("name", library.names())
+@pytest.mark.parametrize("name", ONE_PROGRAM)
 def test_steps_of_the_library(name: str) -> None:
     follow(library.get(name))
 

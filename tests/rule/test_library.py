@@ -381,10 +381,10 @@ def test_names_and_attributes() -> None:
     first = (
         "sgd momentum nesterov adam adamw rmsprop adagrad lion signum powersign addsign amsgrad nadam radam adamax "
         "adadelta rprop adan adabelief ademamix schedule_free_adamw lamb lars stable_adamw adamh normalized_sgd "
-        "adafactor cautious_adamw cautious_lion"
+        "adafactor cautious_adamw cautious_lion muon"
     )
-    assert " ".join(library.names()[:29]) == first
-    assert len(library.names()) == 45
+    assert " ".join(library.names()[:30]) == first
+    assert len(library.names()) == 46
     assert library.adamw is library.get("adamw")
     assert isinstance(library.adamw, nos_ext.Rule)
     assert set(library.names()) <= set(dir(library))

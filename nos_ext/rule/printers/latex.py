@@ -7,7 +7,7 @@ from typing import Final
 
 from ..definition import Definition
 from ..expr import Expr
-from ..table import OPS
+from ..table import MATRIX, OPS
 from .formatter import Strength, Written
 from .mathematics import GREEK, MathFormatter
 
@@ -46,7 +46,7 @@ class LatexFormatter(MathFormatter):
         return rf"\left({text}\right)"
 
     def template(self, node: Expr, operands: Sequence[Written]) -> str:
-        template = OPS[node.op].latex
+        template = (OPS.get(node.op) or MATRIX[node.op]).latex
         if node.op in ("mul", "fma"):
             text, strength = operands[1]
             if strength >= Strength.PRODUCT and text[0].isdigit():  # two numbers side by side would read as one

@@ -8,7 +8,7 @@ from typing import Final
 
 from ..definition import Definition
 from ..expr import Expr, postorder
-from ..table import OPS
+from ..table import MATRIX, OPS
 from ..text import parse_as_written
 from .formatter import Form, Strength, Written, has_equal_limits
 from .mathematics import BEFORE, GREEK, NOW, MathFormatter
@@ -134,7 +134,7 @@ class MathmlFormatter(MathFormatter):
         return form._replace(strength=Strength.POWER) if _is_log_of_bars(node, operands) else form
 
     def template(self, node: Expr, operands: Sequence[Written]) -> str:
-        template = TEMPLATES[node.op]
+        template = _call(node.op, "#0") if node.op in MATRIX else TEMPLATES[node.op]
         if has_equal_limits(node):
             template = _call("clip", f"#0{_COMMA}#2")
         elif _is_log_of_bars(node, operands):

@@ -14,8 +14,8 @@ from typing import Final
 
 from ..definition import RESERVED, Definition
 from ..errors import RuleError
-from ..expr import Expr
-from ..table import DRAWS, GLOBAL, OPS, RANDOM, REDUCTIONS
+from ..expr import Expr, postorder
+from ..table import DRAWS, GLOBAL, MATRIX, OPS, RANDOM, REDUCTIONS
 from . import pytorch_templates as templates
 from .formatter import Form, Written
 from .function_text import to_text
@@ -45,7 +45,13 @@ _TAKEN: Final = frozenset(
 
 
 def to_pytorch(rule: Definition) -> str:
-    """Writes the source of a module with the optimizer. RuleError names a name of the rule that the optimizer needs."""
+    """Writes the source of a module with the optimizer. RuleError names a name of the rule that the optimizer needs, or
+    what the file cannot have."""
+    if any(node.op in MATRIX for node in postorder(rule.simplified)):
+        raise RuleError(
+            f"rule '{rule.name}' has orthogonalize, which to_pytorch() does not write; use "
+            "nos_ext.optim.RuleOptimizer(params, rule, lr)"
+        )
     return _Export(rule).source()
 
 

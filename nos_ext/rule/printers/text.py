@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..table import OPS
+from ..table import MATRIX, OPS
 from .formatter import Form, Formatter, Strength, Written, has_equal_limits
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class TextFormatter(Formatter):
             return Form("-#0", _SIGN, (_SIGN,))
         if node.op == "square":
             return Form("#0 ** 2", _POWER, (_ATOM,))
+        if node.op in MATRIX:
+            return None
         symbol = OPS[node.op].symbol
         if not symbol or (node.op == "pow" and _is_two(node.args[1])):  # `x ** 2` means square(x)
             return None
@@ -72,7 +74,8 @@ class TextFormatter(Formatter):
         places = [f"#{k}" for k in range(len(node.args))]
         if has_equal_limits(node):
             del places[1]
-        return Form(f"{node.op}({', '.join(places)})")
+        options = node.value.arguments() if node.op in MATRIX else ""  # type: ignore[union-attr]
+        return Form(f"{node.op}({', '.join(places)}{options})")
 
 
 def shortened_text(order: Iterable[Expr]) -> str:
