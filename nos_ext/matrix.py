@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .rule import MatrixProgram
-from .rule.matrix import NewtonSchulz
+if TYPE_CHECKING:
+    from .rule import MatrixProgram
+    from .rule.matrix import NewtonSchulz
 
 _ELEMENTS: Final = 1 << 26  # so many go into one batch at most, which bounds the memory that a step needs
 

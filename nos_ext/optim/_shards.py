@@ -72,7 +72,8 @@ def global_norm(params: Sequence[Any], grads: Sequence[torch.Tensor | None]) -> 
 def _sum_of_squares(tensors: list[torch.Tensor], device: str) -> torch.Tensor:
     if not tensors:
         return torch.zeros((), dtype=torch.float64, device=device)
-    return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)).square().sum()
+    norms = [torch.linalg.vector_norm(x, dtype=torch.float64) for x in tensors]
+    return torch.stack(norms).square().sum()
 
 
 def check_shardable(program: Program | MatrixProgram, index: int, param: Any, clips: bool) -> None:
