@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -194,6 +197,19 @@ def values(rule: Rule) -> list[Any]:
     return out
 
 
+@contextlib.contextmanager
+def noting_overflow() -> Iterator[list[Any]]:
+    """What overflows meanwhile in the reference, which is quiet about it."""
+    found: list[Any] = []
+    quiet = np.errstate
+
+    def noting(**_: Any) -> Any:
+        return quiet(all="ignore", over="call", call=lambda *what: found.append(what))
+
+    with mock.patch.object(np, "errstate", noting):
+        yield found
+
+
 def agree(a: Any, b: Any) -> bool:
     """NaN where the other is NaN, and equal, but for points where rounding or overflow decides."""
     usable = ~(np.isinf(a) | np.isinf(b) | (np.abs(a) > 1e6) | (np.abs(b) > 1e6))
@@ -210,7 +226,9 @@ def test_equal_keys_are_equal_functions(ops: tuple[str, ...]) -> None:
     @given(rules(ops=ops, max_ops=6, max_states=1, numbers=NUMBERS))
     def check(rule: Rule) -> None:
         assume({"beta", "eps"}.isdisjoint(rule.hyperparameters))
-        value = values(rule)
+        with noting_overflow() as found:
+            value = values(rule)
+        assume(not found)  # x - x is 0 in the canonical form, and NaN where x is infinite
         first, other = seen.setdefault(canonical_key(rule), (value, rule))
         assert all(map(agree, first, value)), f"{other.to_text()}{rule.to_text()}"
 
