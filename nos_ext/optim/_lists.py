@@ -90,7 +90,8 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
-        self._matrices = MatrixStages(self._own, self._group_of, self._tensors, self._states)
+        matrices = MatrixStages(self._own, self._group_of, self._tensors, self._states)
+        self._matrices = matrices if matrices else None  # None costs a step nothing
 
     def _running(self, program: Program | MatrixProgram) -> Program:
         """Returns what the engine runs for a rule."""
@@ -184,6 +185,7 @@ class StepLists:
             name = self._hypers[group][hyper]
             return read(group, hyper, self._groups[group][name])
 
+        assert self._matrices
         self._matrices.run(grads, self._division_by(grads, self._steps.tolist()), value, scale)
 
     @property
