@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from .rule import MatrixProgram
     from .rule.matrix import NewtonSchulz
 
-_ELEMENTS: Final = 1 << 26  # so many go into one batch at most, which bounds the memory that a step needs
+# So many elements go into one batch at most. On a device that bounds the memory that a step needs; on a processor,
+# where a product of matrices is no faster for its neighbours, the batch stays in cache.
+_ELEMENTS: Final = 1 << 19
+_ELEMENTS_ON_A_DEVICE: Final = 1 << 26
 
 
 def refusal(program: MatrixProgram, what: str) -> TypeError:
@@ -47,11 +50,12 @@ def orthogonalize(tensors: Sequence[Any], how: NewtonSchulz) -> None:
             columns = 1
             for n in x.shape[1:]:
                 columns *= n
-            key = rows, columns, x.dtype, getattr(x, "device", None)
+            key = rows, columns, x.dtype, getattr(x, "device", "cpu")
             alike.setdefault(key, []).append(x)
-    for (rows, columns, *_), members in alike.items():
+    for (rows, columns, _, device), members in alike.items():
         scale = how.scale(rows, columns)
-        for batch in _batches(members, max(1, _ELEMENTS // (rows * columns))):
+        most = _ELEMENTS if str(device) == "cpu" else _ELEMENTS_ON_A_DEVICE
+        for batch in _batches(members, max(1, most // (rows * columns))):
             (_numpy if not _is_torch(batch[0]) else _torch)(batch, (rows, columns), how, scale)
 
 

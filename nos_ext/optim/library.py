@@ -375,7 +375,7 @@ def schedule_free_adamw(p, g, z, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, wei
 def lamb(p, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01):
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g ** 2
-    u = m / (1 - beta1 ** t) / (sqrt(v / (1 - beta2 ** t)) + eps) + weight_decay * p
+    u = 1 / (1 - beta1 ** t) * m / (sqrt(1 / (1 - beta2 ** t) * v) + eps) + weight_decay * p
     size = norm(p)
     length = norm(u)
     trust = where(size > 0, where(length > 0, size / length, 1), 1)

@@ -161,20 +161,25 @@ NOS_INLINE double term(T a, T b) {
     return x;
 }
 
-// Adds up every multiple of Step behind the first element.
-template <FoldTerm F, int64_t Step, class T>
-NOS_INLINE double subtree(const T* a, const T* b) {
-  if constexpr (Step == kFoldUnit)
-    return term<F>(*a, *b);
-  else
-    return join<F>(subtree<F, 2 * Step>(a, b), subtree<F, 2 * Step>(a + Step, b + Step));
+constexpr int64_t kSums = 64;  // of a unit, four elements each: with fewer, memory is read in jumps that are slow
+
+// term(a, b) + term(c, d)
+template <FoldTerm F, class T>
+NOS_INLINE double pair(T a, T b, T c, T d) {
+#ifdef __FP_FAST_FMA
+  // Products of floats are exact in double, so this rounds no differently.
+  if constexpr ((F == FoldTerm::square || F == FoldTerm::product) && std::is_same_v<T, float>)
+    return __builtin_fma(static_cast<double>(a), static_cast<double>(F == FoldTerm::square ? a : b), term<F>(c, d));
+#endif
+  return join<F>(term<F>(a, b), term<F>(c, d));
 }
 
+// Adds up four rows of kSums elements.
 template <FoldTerm F, class T>
-NOS_INLINE double whole_unit(const T* a, const T* b) {
-  constexpr int64_t kSums = 64;  // four elements each: with fewer sums, memory is read in jumps that are slow
+NOS_INLINE double add_rows(const T* const (&a)[4], const T* const (&b)[4]) {
   double sum[kSums];
-  for (int64_t i = 0; i < kSums; ++i) sum[i] = subtree<F, kSums>(a + i, b + i);
+  for (int64_t i = 0; i < kSums; ++i)
+    sum[i] = join<F>(pair<F>(a[0][i], b[0][i], a[2][i], b[2][i]), pair<F>(a[1][i], b[1][i], a[3][i], b[3][i]));
 #pragma GCC unroll 8
   for (int64_t half = kSums / 2; half > 0; half /= 2)
     for (int64_t i = 0; i < half; ++i) sum[i] = join<F>(sum[i], sum[i + half]);
@@ -182,12 +187,34 @@ NOS_INLINE double whole_unit(const T* a, const T* b) {
 }
 
 template <FoldTerm F, class T>
+NOS_INLINE double whole_unit(const T* a, const T* b) {
+  return add_rows<F, T>({a, a + kSums, a + 2 * kSums, a + 3 * kSums}, {b, b + kSums, b + 2 * kSums, b + 3 * kSums});
+}
+
+// The same of n elements, fewer than a unit, with zeros for what is missing.
+template <FoldTerm F, class T>
+NOS_INLINE double part_of_unit(const T* a, const T* b, int64_t n) {
+  static constexpr T kZeros[kSums] = {};
+  T rest[2][kSums];
+  const auto row = [&](T* room, const T* x, int64_t first) -> const T* {
+    if (first >= n) return kZeros;
+    if (first + kSums <= n) return x + first;
+    for (int64_t i = 0; i < kSums; ++i) room[i] = first + i < n ? x[first + i] : T(0);
+    return room;
+  };
+  const T *rows[4], *others[4];
+  for (int64_t k = 0; k < 4; ++k) {
+    rows[k] = row(rest[0], a, k * kSums);
+    others[k] = F == FoldTerm::product ? row(rest[1], b, k * kSums) : rows[k];
+  }
+  return add_rows<F, T>(rows, others);
+}
+static_assert(kFoldUnit == 4 * kSums);
+
+template <FoldTerm F, class T>
 void fold_units(double* dst, const T* a, const T* b, int64_t n) {
   for (; n >= kFoldUnit; n -= kFoldUnit, a += kFoldUnit, b += kFoldUnit) *dst++ = whole_unit<F>(a, b);
-  if (n == 0) return;
-  T rest[2][kFoldUnit] = {};
-  for (int64_t i = 0; i < n; ++i) rest[0][i] = a[i], rest[1][i] = b[i];
-  *dst = whole_unit<F>(rest[0], rest[1]);
+  if (n) *dst = part_of_unit<F>(a, b, n);
 }
 
 template <class T>
