@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -32,7 +32,7 @@ WORLD, RANK = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
 EACH = """
 def each(p, g, m, k, *, lr, decay=0.5):
     m = decay * m + g / (mean(g ** 2) + max_abs(p))
-    k = decay * k + sum(abs(g)) + rms(m)
+    k = decay * k + sum(abs(g)) * (2 - t / T) + rms(m)
     return p - lr * m * sqrt(k) / (1 + norm(m + p)), m, k
 """
 EVERY = """
@@ -150,7 +150,7 @@ def bound(dtype: torch.dtype) -> float:
 
 def rules_have_what_one_process_has(mesh: DeviceMesh, dtype: torch.dtype) -> None:
     for name, rule in RULES.items():
-        pair = Pair(lambda p, rule=rule: RuleOptimizer(p, rule, lr=LR), mesh, dtype=dtype)
+        pair = Pair(lambda p, rule=rule: RuleOptimizer(p, rule, lr=LR, total_steps=STEPS), mesh, dtype=dtype)
         for step in range(STEPS):
             pair.give(step)
             calls = pair.step()
@@ -163,7 +163,7 @@ def rules_have_what_one_process_has(mesh: DeviceMesh, dtype: torch.dtype) -> Non
 def copies_are_not_counted_twice(mesh: DeviceMesh) -> None:
     kinds = ("shard 0", "shard 0", "copy", "shard 0", "copy", "whole")
     for name in ("lamb", "each", "every"):
-        pair = Pair(lambda p, name=name: RuleOptimizer(p, RULES[name], lr=LR), mesh, kinds)
+        pair = Pair(lambda p, name=name: RuleOptimizer(p, RULES[name], lr=LR, total_steps=STEPS), mesh, kinds)
         for step in range(STEPS):
             pair.give(step)
             assert len(pair.step()) == CALLS[name]
@@ -178,7 +178,7 @@ def both_dimensions_are_split(mesh: DeviceMesh) -> None:
     """There is an all_reduce for each dimension that splits tensors, and for each way in which they are split."""
     kinds = ("both", "shard 0", "both", "shard 0", "shard 1", "whole")
     for name, calls in (("lamb", 3), ("each", 9)):
-        pair = Pair(lambda p, name=name: RuleOptimizer(p, RULES[name], lr=LR), mesh, kinds)
+        pair = Pair(lambda p, name=name: RuleOptimizer(p, RULES[name], lr=LR, total_steps=STEPS), mesh, kinds)
         for step in range(STEPS):
             pair.give(step)
             assert len(pair.step()) == calls
@@ -223,6 +223,23 @@ def clipped_and_scaled(mesh: DeviceMesh) -> None:
         assert pair.second.grad_norm is not None
         assert abs(pair.first.grad_norm - pair.second.grad_norm) < bound(torch.float64) * pair.first.grad_norm
     pair.compare(bound(torch.float64))
+
+
+def matrix_products_beside_shards(mesh: DeviceMesh) -> None:
+    """Both kinds of rules that are cut into stages in one optimizer. What is orthogonalized is whole."""
+
+    def make(params: list[torch.Tensor]) -> RuleOptimizer:
+        return RuleOptimizer(
+            [{"params": params[:3], "rule": library.muon}, {"params": params[3:]}], library.lamb, lr=LR
+        )
+
+    pair = Pair(make, mesh, ("whole", "copy", "whole", *KINDS[3:]))
+    for step in range(STEPS):
+        pair.give(step, (2,) if step == 4 else ())
+        assert len(pair.step()) == 1
+    pair.compare(bound(torch.float64))
+    for p, q in zip(pair.plain[:3], pair.parts, strict=False):
+        assert torch.equal(p, here(q))
 
 
 def nan_and_infinity_spread(mesh: DeviceMesh) -> None:
@@ -290,11 +307,14 @@ def trainings_with_fsdp2(mesh: DeviceMesh) -> None:
         other = network()
         fully_shard(other[2], mesh=mesh)
         fully_shard(other, mesh=mesh)
-        third = RuleOptimizer(other.parameters(), RULES[name], lr=0.01)
-        set_optimizer_state_dict(other, third, get_optimizer_state_dict(sharded, optimizers[1]))
-        for p, q in zip(sharded.parameters(), other.parameters(), strict=True):
-            for key, value in optimizers[1].state[p].items():
-                assert torch.equal(here(value), here(third.state[q][key])), key
+        for full in (False, True):
+            options = StateDictOptions(full_state_dict=full)
+            third = RuleOptimizer(other.parameters(), RULES[name], lr=0.01)
+            saved = get_optimizer_state_dict(sharded, optimizers[1], options=options)
+            set_optimizer_state_dict(other, third, saved, options=options)
+            for p, q in zip(sharded.parameters(), other.parameters(), strict=True):
+                for key, value in optimizers[1].state[p].items():
+                    assert torch.equal(here(value), here(third.state[q][key])), key
 
 
 def what_is_refused(mesh: DeviceMesh) -> None:
@@ -348,6 +368,7 @@ def main(part: str) -> None:
     elif part == "steps":
         groups_of_several_rules(mesh)
         clipped_and_scaled(mesh)
+        matrix_products_beside_shards(mesh)
         nan_and_infinity_spread(mesh)
         checkpoints_go_on(mesh)
         errors_of_one_process_do_not_hang(mesh)

@@ -19,7 +19,7 @@ from nos_ext.rule.table import REDUCTIONS
 EACH = """
 def each(p, g, m, k, *, lr, decay=0.5):
     m = decay * m + g / (mean(g ** 2) + max_abs(p))
-    k = decay * k + sum(abs(g)) + rms(m)
+    k = decay * k + sum(abs(g)) * (2 - t / T) + rms(m)
     return p - lr * m * sqrt(k) / (1 + norm(m + p)), m, k
 """
 ALL = """
@@ -27,10 +27,14 @@ def every(p, g, m, *, lr):
     m = m + g / (1 + global_norm(g) + dot(p, p))
     return p - lr * m / (1 + global_sum(abs(m)) + global_dot(m, p + m) ** 2), m
 """
+KEPT = """
+def kept(p, g, k, *, lr):
+    return p - lr * g / (1 + k), norm(g)
+"""
 RULES = {
     name: getattr(library, name).compile()
     for name in ("lamb", "lars", "stable_adamw", "adamh", "normalized_sgd", "adafactor", "cautious_adamw")
-} | {"each": nos_ext.compile_rule(EACH), "every": nos_ext.compile_rule(ALL)}
+} | {"each": nos_ext.compile_rule(EACH), "every": nos_ext.compile_rule(ALL), "kept": nos_ext.compile_rule(KEPT)}
 SHAPES, CUTS = ((6, 5), (9,), (4, 3)), (2, 5, 3)
 STEPS, LR, U = 5, 0.01, 2.0**-53
 
@@ -54,7 +58,7 @@ def step_of_parts(
         before = [x.tobytes() for x in [*parts, *[x for name in state for x in state[name]]]]
         for side in (slice(None, pairs), slice(pairs, None)):  # as two processes do
             here = {name: tensors[side] for name, tensors in lists.items()}
-            nos_ext.apply_rule(stage, parts[side], grads[side], here, lr=LR, step=t)
+            nos_ext.apply_rule(stage, parts[side], grads[side], here, lr=LR, step=t, total_steps=STEPS)
         if results:
             assert before == [x.tobytes() for x in [*parts, *[x for name in state for x in state[name]]]]
         for name, node in results:
@@ -82,7 +86,7 @@ def test_halves_give_what_the_whole_gives(name: str, dtype: type) -> None:
         grads = [make.normal(size=shape).astype(dtype) for shape in SHAPES]
         halves = [g[:k].copy() for g, k in zip(grads, CUTS, strict=True)]
         halves += [g[k:].copy() for g, k in zip(grads, CUTS, strict=True)]
-        nos_ext.apply_rule(program, whole, grads, state, lr=LR, step=t)
+        nos_ext.apply_rule(program, whole, grads, state, lr=LR, step=t, total_steps=STEPS)
         step_of_parts(split(program), pieces, halves, states, t)
     bound = 8 * STEPS * (100 * U if dtype is np.float64 else 4 * 2.0**-24)
     for i, x in enumerate(whole):
