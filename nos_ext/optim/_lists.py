@@ -64,8 +64,8 @@ class StepLists:
         apart = bool(self._sharded) or any(isinstance(program, MatrixProgram) for program in self._own)
         self._scales = self.clips and apart and self._may_wait
         self._norm = math.nan  # of the last step that did so
-        in_stages = self._sharded and self._may_wait
-        staged = forms(self._own, [group["params"] for group in groups]) if in_stages else self._own
+        joins = bool(self._sharded) and self._may_wait
+        staged = forms(self._own, [group["params"] for group in groups]) if joins else self._own
         own = [self._running(program) for program in staged]
         self._programs = list(dict.fromkeys(own)) or [self._running(rules.default.program)]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
@@ -397,7 +397,6 @@ class StepLists:
         for states, name in zip(self._states, program.state_names, strict=False):
             states[i] = local(entry[name])
         if self._stand_ins.needed(i, param, self._tensors[i]):
-            slots = [self._tensors, *self._states[: len(program.state_names)]]
-            for slot, lists in enumerate(slots):
+            for lists, name in zip([self._tensors, *self._states], ["p", *program.state_names], strict=False):
                 if not lists[i].numel():
-                    lists[i] = self._stand_ins.tensor(i, slot + bool(slot), lists[i])
+                    lists[i] = self._stand_ins.tensor(i, name, lists[i])

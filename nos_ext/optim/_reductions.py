@@ -36,17 +36,14 @@ def forms(
         RuleError: a rule cannot be cut.
     """
     sharded = [any(sharding(p) for p in members) for members in params]
-    reducing = [isinstance(program, Program) and program.has_reductions for program in programs]
-    of_all = [is_one and _has_globals(program) for program, is_one in zip(programs, reducing, strict=True)]
-    joins = any(here and there for here, there in zip(sharded, of_all, strict=True))
-    return [
-        split(program)
-        if isinstance(program, Program)
-        and ((reduces and here) or (is_of_all and joins))
-        and not (here and program.uses_random)
-        else program
-        for program, here, reduces, is_of_all in zip(programs, sharded, reducing, of_all, strict=True)
-    ]
+    joins = any(here and _has_globals(program) for program, here in zip(programs, sharded, strict=True))
+    out: list[Program | MatrixProgram | SplitProgram] = []
+    for program, here in zip(programs, sharded, strict=True):
+        if not isinstance(program, Program) or not program.has_reductions or (here and program.uses_random):
+            out.append(program)
+        else:
+            out.append(split(program) if here or (joins and _has_globals(program)) else program)
+    return out
 
 
 def _has_globals(program: Program | MatrixProgram) -> bool:

@@ -141,7 +141,7 @@ class StandIns:
 
     def __init__(self, numbered: set[int]) -> None:
         self._numbered = numbered
-        self._tensors: dict[tuple[int, int], torch.Tensor] = {}
+        self._tensors: dict[tuple[int, str], torch.Tensor] = {}
         self.members: set[int] = set()  # the parameters that have some
 
     def needed(self, i: int, param: Any, shard: torch.Tensor) -> bool:
@@ -150,16 +150,16 @@ class StandIns:
         (self.members.add if is_needed else self.members.discard)(i)
         return is_needed
 
-    def tensor(self, i: int, slot: int, empty: torch.Tensor) -> torch.Tensor:
-        """Returns the one for `empty`, which is in a slot of parameter i: 0 for itself, 1 for its gradient, then its
-        states. It stays the same from step to step."""
-        known = self._tensors.get((i, slot))
+    def tensor(self, i: int, name: str, empty: torch.Tensor) -> torch.Tensor:
+        """Returns the one for `empty`, which is p, g or a state of parameter i, as its name in the rule says. It stays
+        the same from step to step."""
+        known = self._tensors.get((i, name))
         if known is None or known.dtype != empty.dtype or known.device != empty.device:
-            known = self._tensors[i, slot] = torch.zeros(1, dtype=empty.dtype, device=empty.device)
+            known = self._tensors[i, name] = torch.zeros(1, dtype=empty.dtype, device=empty.device)
         return known
 
     def put_into(self, grads: list[Any]) -> None:
         """Puts them into a list of gradients."""
         for i in self.members:
             if grads[i] is not None:
-                grads[i] = self.tensor(i, 1, grads[i])
+                grads[i] = self.tensor(i, "g", grads[i])
