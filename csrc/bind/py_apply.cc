@@ -67,7 +67,8 @@ Args:
         bfloat16 and float16 compute in fp32, float64 in double. Dense memory in any order of dimensions.
     grads: N tensors of the parameters' shapes and strides, or None to skip a parameter. Never written.
     state: ``{name: [N tensors]}`` for every state of the rule, or the lists in slot order; updated in place.
-        `init_state` makes it. Any float dtype but float64 beside a parameter that is not float64.
+        `init_state` makes it. Any float dtype, but float64 beside a parameter that is not float64 only for states
+        that are one number per tensor.
 )" + option_docs(Taker::apply_rule) +
       R"(    **hyperparameters: values for the rule's other scalars; the rest take their defaults.
 

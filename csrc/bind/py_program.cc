@@ -145,7 +145,8 @@ void bind_program(py::module_& m) {
       .def_property_readonly("uses_total_steps", &Program::uses_total_steps, "Whether the rule reads T.")
       .def_property_readonly("uses_random", &Program::uses_random, "Whether the rule draws random numbers.")
       .def_property_readonly("has_reductions", &Program::has_reductions,
-                             "Whether the rule has norms and other numbers that are made of whole tensors.")
+                             "Whether the rule has norms, other numbers that are made of whole tensors, or states that "
+                             "are one number per tensor.")
       .def(
           "identity", [](const Program& p) { return to_bytes(p.identity()); },
           "All of the bytecode but the rule's name: equal for programs that compute the same thing.")

@@ -60,7 +60,8 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i, uint
                       "; pass tensors of equal shape");
   if (t.device != p.device)
     throw TensorError(at(list, i) + " is on another device than " + at(params, i) + "; move it there first");
-  if ((t.dtype == DType::f64) != (p.dtype == DType::f64))
+  // Numbers per tensor are read and written by the arithmetic in double, whatever elements are computed in.
+  if ((t.dtype == DType::f64) != (p.dtype == DType::f64) && !(numbers && t.dtype == DType::f64))
     throw TensorError(at(list, i) + " is " + std::string(name_of(t.dtype)) + " but " + at(params, i) + " is " +
                       std::string(name_of(p.dtype)) +
                       "; a float64 parameter needs float64 everywhere, and the other "

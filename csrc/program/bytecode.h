@@ -19,10 +19,10 @@
 //                                             per tensor, then one per per-tensor instruction
 //
 // Version 1 has no tensor scalars: no reductions, and every state has the shape of its parameter. A program that needs
-// none is written in version 1. In version 2, an instruction of the code is per tensor if it is a reduction, or if it
-// reads tensor scalars and no per-element value. Both codes are in single-assignment form: an instruction defines the
-// next id of its kind and may read smaller ids only. A random op carries its site number in c: two draws of one program
-// never share a site.
+// none is written in version 1. In version 2, which has either, an instruction of the code is per tensor if it is a
+// reduction, or if it reads tensor scalars and no per-element value. Both codes are in single-assignment form: an
+// instruction defines the next id of its kind and may read smaller ids only. A random op carries its site number in c:
+// two draws of one program never share a site.
 #pragma once
 #include <cstdint>
 

@@ -104,7 +104,8 @@ void Program::verify() const {
     }
     ++(per_tensor ? uniforms : values);
   }
-  if (has_reductions_ && !any_reduction) fail("version 2 is for programs with reductions, and there is none");
+  if (has_reductions_ && !any_reduction && std::ranges::count(per_tensor_, true) == 0)
+    fail("version 2 is for programs with reductions or states that are one number per tensor, and there is neither");
   for (size_t k = 0; k < outputs_.size(); ++k) {
     const std::string where = "output " + std::to_string(k) + ": ";
     const Operand o = outputs_[k];

@@ -72,7 +72,7 @@ class _Tables:
 class CapturedLists(StepLists):
     """CapturedLists are `StepLists` on one CUDA device, whose launches can be captured."""
 
-    _may_scale = False
+    _may_wait = False
 
     def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._parts: list[_Part] = []

@@ -16,6 +16,7 @@ from ..rule import MatrixProgram, Program, RuleError
 from ..rule.compile import encode
 from ..rule.definition import Definition
 from ..rule.expr import GRAD, constant, hyper, postorder, rebuilt
+from ..rule.program import SplitProgram
 
 KEY: Final = "clip_norm"
 _EPSILON: Final = 1e-6  # torch's
@@ -52,10 +53,10 @@ def clipped(program: Program) -> Program:
     return Program(encode(definition, definition.simplified))
 
 
-def running(program: Program | MatrixProgram, clips: bool) -> Program:
-    """Returns what the engine runs for a rule in a step: of one with orthogonalize the last stage, and where the
+def running(program: Program | MatrixProgram | SplitProgram, clips: bool) -> Program:
+    """Returns what the engine runs for a rule in a step: of one that is cut into stages the last one, and where the
     gradients are clipped the clipped form."""
-    last = program.stages[-1] if isinstance(program, MatrixProgram) else program
+    last = program.stages[-1] if isinstance(program, MatrixProgram | SplitProgram) else program
     return clipped(last) if clips else last
 
 

@@ -18,14 +18,16 @@ import torch
 from .. import _C
 from .._numbers import LAST_STEP
 from ..rule import MatrixProgram, Program
+from ..rule.program import SplitProgram
 from ._clipping import KEY as CLIP
 from ._clipping import coefficient, common_clip_norm, running
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
-from ._matrices import MatrixStages
+from ._reductions import forms
 from ._rules import Rules
-from ._shards import check_shardable, global_norm, is_sharded, local
+from ._shards import StandIns, check_shardable, global_norm, is_sharded, local
+from ._stages import Stages
 from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
@@ -43,14 +45,15 @@ class StepLists:
     Args:
         rules: the rules of the groups. With a `clip_norm` in the groups, clipped forms of them are what runs. But where
             a parameter is sharded, or a rule has orthogonalize, the norm is made before the engine's call, and the
-            gradients are scaled by it.
+            gradients are scaled by it. Rules with orthogonalize, and those with reductions where parameters are
+            sharded, run in stages, of which the engine's call is the last.
         groups: the optimizer's param_groups.
         state: the optimizer's state. The `step` of every parameter in it becomes a tensor whose memory is a piece of
             one tensor's, so that they can be read and advanced at once.
         owner: name of the optimizer, for messages.
     """
 
-    _may_scale: ClassVar = True  # whether a step may wait for other processes
+    _may_wait: ClassVar = True  # whether a step may wait for other processes, or for a number
 
     def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._rules = rules
@@ -59,9 +62,11 @@ class StepLists:
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
         self._own = rules.programs(groups)  # of each group
         apart = bool(self._sharded) or any(isinstance(program, MatrixProgram) for program in self._own)
-        self._scales = self.clips and apart and self._may_scale
+        self._scales = self.clips and apart and self._may_wait
         self._norm = math.nan  # of the last step that did so
-        own = [self._running(program) for program in self._own]
+        joins = bool(self._sharded) and self._may_wait
+        staged = forms(self._own, [group["params"] for group in groups]) if joins else self._own
+        own = [self._running(program) for program in staged]
         self._programs = list(dict.fromkeys(own)) or [self._running(rules.default.program)]
         self._program_of = [self._programs.index(program) for program in own]  # of each group
         self._groups = groups
@@ -79,6 +84,7 @@ class StepLists:
         self._placed: set[int] = set()
         self._new: list[Any] = []  # parameters whose state was made in this step
         self._copies = DenseCopies(owner)
+        self._stand_ins = StandIns({i for i in self._sharded if self._program(i).per_tensor_states})
         self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
         self._cells: dict[int, torch.Tensor] = {}  # the `step` of every parameter that has a state
         self._seen: dict[int, float] = {}  # how many steps each had taken when it was last looked at
@@ -90,10 +96,10 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
-        matrices = MatrixStages(self._own, self._group_of, self._tensors, self._states)
-        self._matrices = matrices if matrices else None  # None costs a step nothing
+        stages = Stages(staged, self._group_of, self._params, self._tensors, self._states)
+        self._stages = stages if stages else None  # None costs a step nothing
 
-    def _running(self, program: Program | MatrixProgram) -> Program:
+    def _running(self, program: Program | MatrixProgram | SplitProgram) -> Program:
         """Returns what the engine runs for a rule."""
         return running(program, self.clips and not self._scales)
 
@@ -145,13 +151,16 @@ class StepLists:
             if common_clip_norm(self._groups) is None:
                 return False
             grads, scale = self._scaled(grads or self._stepper.gradients(), scale)
+        if self._stages:
+            self._stages.begin()
         divided = False
         repaired = False
         while True:
             try:
-                if self._matrices:
+                if self._stages:
                     grads = grads or self._stepper.gradients()
-                    self._run_matrices(grads, read, scale)
+                    self._stand_ins.put_into(grads)
+                    self._run_stages(grads, read, scale)
                 outcome = self._stepper.step(groups, state, read, scale, grads)
             except (TypeError, ValueError):  # the engine has changed nothing by then
                 grads = grads or self._stepper.gradients()
@@ -159,8 +168,8 @@ class StepLists:
                     raise
                 repaired = True
                 continue
-            if self._matrices:
-                self._matrices.forget()
+            if self._stages:
+                self._stages.forget()
             if outcome == _DONE:
                 if grads is not None:  # always true when something is left to do
                     self._finish(grads)
@@ -176,8 +185,8 @@ class StepLists:
                 return False
             self._divide(grads, read)
 
-    def _run_matrices(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any], scale: Any) -> None:
-        """Runs the stages of rules with orthogonalize that come before the engine's step."""
+    def _run_stages(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any], scale: Any) -> None:
+        """Runs the stages of rules that come before the engine's step."""
         if any(g is not None and i not in self._placed for i, g in enumerate(grads)):
             return  # the engine asks for a new division first
 
@@ -185,8 +194,9 @@ class StepLists:
             name = self._hypers[group][hyper]
             return read(group, hyper, self._groups[group][name])
 
-        assert self._matrices
-        self._matrices.run(grads, self._division_by(grads, self._steps.tolist()), value, scale)
+        assert self._stages
+        parts = self._division_by(grads, self._steps.tolist())
+        self._stages.run(grads, parts, value, scale, self._stand_ins.members)
 
     @property
     def grad_norm(self) -> float:
@@ -304,9 +314,8 @@ class StepLists:
 
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
-        for group, number in zip(self._groups, self._program_of, strict=True):
-            program = self._rules.of(group).program
-            if self._running(program) != self._programs[number]:
+        for group, program in zip(self._groups, self._own, strict=True):
+            if self._rules.of(group).program != program:
                 raise ValueError(
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"
@@ -370,7 +379,8 @@ class StepLists:
         for states, name in zip(self._states, self._program(i).state_names, strict=False):
             states[i] = entry[name]
         if i in self._sharded:
-            check_shardable(self._program(i), i, self._params[i], self.clips and not self._scales)
+            clips = self.clips and not self._scales
+            check_shardable(self._program(i), i, self._params[i], clips=clips, captured=not self._may_wait)
             self._localise(i)
         else:
             self._tensors[i] = self._copies.dense(i, self._params[i])
@@ -381,8 +391,12 @@ class StepLists:
 
     def _localise(self, i: int) -> None:
         """Looks up the shards of parameter i. This is done at every step, as FSDP may move them."""
-        param = self._params[i]
+        param, program = self._params[i], self._program(i)
         self._tensors[i] = local(param)
         entry = self._state[param]
-        for states, name in zip(self._states, self._program(i).state_names, strict=False):
+        for states, name in zip(self._states, program.state_names, strict=False):
             states[i] = local(entry[name])
+        if self._stand_ins.needed(i, param, self._tensors[i]):
+            for lists, name in zip([self._tensors, *self._states], ["p", *program.state_names], strict=False):
+                if not lists[i].numel():
+                    lists[i] = self._stand_ins.tensor(i, name, lists[i])

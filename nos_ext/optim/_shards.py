@@ -1,7 +1,7 @@
 """Owns the way from a DTensor to its local shard: the part of a parameter, gradient or state that this process holds.
 
-A shard is updated by itself, without communication. That is right for rules that are elementwise, and others are
-refused. Only the norm of all gradients, for clipping, is made together with the other processes.
+A shard is updated by itself. What is made of whole tensors is made together with the other processes: the norm of all
+gradients, for clipping, and the reductions of a rule (_reductions.py). Rules for which that is not enough are refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from ..rule import MatrixProgram, Program
+
+# a mesh of processes, and whether tensors are split along each dimension of it or replicated
+Sharding = tuple[Any, tuple[bool, ...]]
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -46,25 +49,45 @@ def local_grad(param: Any, grad: Any) -> torch.Tensor:
     return local(grad)
 
 
+def sharding(param: Any) -> Sharding | None:
+    """Returns how a DTensor is divided among processes. None says that this process holds the whole tensor."""
+    if not is_sharded(param):
+        return None
+    split = tuple([not placement.is_replicate() for placement in param.placements])
+    return (param.device_mesh, split) if any(split) else None
+
+
+def join(numbers: torch.Tensor, kind: Sharding, *, largest: bool = False) -> torch.Tensor:
+    """Returns the sums of what the processes that hold parts of the same tensors have, or the largest, which must not
+    be negative. `numbers` is float64.
+
+    All of them must call it together. It takes one all_reduce for each dimension of the mesh that splits tensors.
+    """
+    from torch.distributed import ReduceOp, all_reduce
+
+    mesh, split = kind
+    joined = numbers.clone() if numbers.device.type == mesh.device_type else numbers.to(mesh.device_type)
+    if largest:  # The bits of numbers that are not negative are in their order, and NaN is the largest.
+        joined = joined.view(torch.int64) & torch.iinfo(torch.int64).max
+    for dimension, is_split in enumerate(split):
+        if is_split:
+            all_reduce(joined, ReduceOp.MAX if largest else ReduceOp.SUM, mesh.get_group(dimension))
+    return (joined.view(torch.float64) if largest else joined).to(numbers.device)
+
+
 def global_norm(params: Sequence[Any], grads: Sequence[torch.Tensor | None]) -> float:
     """Returns the norm of the gradients of all `params`, summed up in float64. `grads` are what this process holds of
-    them. It takes one all_reduce for each kind of sharding, so all processes of a mesh must call it together."""
+    them. All processes of a mesh must call it together."""
     whole: list[torch.Tensor] = []
-    shards: dict[Any, list[torch.Tensor]] = {}
+    shards: dict[Sharding, list[torch.Tensor]] = {}
     for param, grad in zip(params, grads, strict=True):
-        held = whole
-        if is_sharded(param):
-            split = tuple(not placement.is_replicate() for placement in param.placements)
-            held = shards.setdefault((param.device_mesh, split), [])
+        kind = sharding(param)
+        held = whole if kind is None else shards.setdefault(kind, [])
         if grad is not None and grad.numel():
             held.append(grad)
     squares = float(_sum_of_squares(whole, "cpu"))
-    for (mesh, split), held in shards.items():
-        from torch.distributed.tensor import DTensor, Partial, Replicate
-
-        placements = [Partial() if is_split else Replicate() for is_split in split]
-        mine = _sum_of_squares(held, mesh.device_type)
-        squares += float(DTensor.from_local(mine, mesh, placements).full_tensor())
+    for kind, held in shards.items():
+        squares += float(join(_sum_of_squares(held, kind[0].device_type), kind))
     return math.sqrt(squares)
 
 
@@ -76,26 +99,67 @@ def _sum_of_squares(tensors: list[torch.Tensor], device: str) -> torch.Tensor:
     return torch.stack(norms).square().sum()
 
 
-def check_shardable(program: Program | MatrixProgram, index: int, param: Any, clips: bool) -> None:
-    """Refuses rules for which a shard is not enough: those that draw random numbers, which are keyed by an element's
-    number in the tensor, and those with reductions, which are of whole tensors. `clips`: whether the reduction is that
-    of clip_norm in a captured step."""
-    if clips:
-        raise RuntimeError(
-            f"clip_norm needs the norm of all gradients, but parameter {index} is a DTensor with placements "
-            f"{param.placements}, of which this process has a shard, and a captured step does not communicate; leave "
-            "capturable False, or leave clip_norm None and call torch.nn.utils.clip_grad_norm_ before step()"
-        )
+def check_shardable(program: Program | MatrixProgram, index: int, param: Any, *, clips: bool, captured: bool) -> None:
+    """Refuses what cannot be computed of shards: matrix products, and random numbers, which are keyed by an element's
+    number in the tensor. A captured step does not communicate, so it has no reductions either. `clips`: whether the
+    step clips by the norm of all gradients."""
     where = f"but parameter {index} is a DTensor with placements {param.placements}"
-    if all(placement.is_replicate() for placement in param.placements):
-        return  # the shard is the tensor
-    if program.has_reductions:
+    if captured and clips:
         raise RuntimeError(
-            f"rule '{program.name}' has norms or other reductions, {where}, and they would be those of a shard; use a "
-            "rule without reductions, or parameters that are plain tensors"
+            f"clip_norm needs the norm of all gradients, {where}, of which this process has a shard, and a captured "
+            "step does not communicate; leave capturable False, or leave clip_norm None and call "
+            "torch.nn.utils.clip_grad_norm_ before step()"
+        )
+    if sharding(param) is None:
+        return  # the shard is the tensor
+    if isinstance(program, MatrixProgram):
+        raise RuntimeError(
+            f"rule '{program.name}' has orthogonalize, {where}, of which this process has a part, and matrix products "
+            "take whole matrices; replicate the parameter, or give it to a param group with another rule"
+        )
+    if captured and program.has_reductions:
+        raise RuntimeError(
+            f"rule '{program.name}' has norms or other reductions, {where}, of which this process has a part, and a "
+            "captured step does not communicate; leave capturable False"
         )
     if program.uses_random:
         raise RuntimeError(
             f"rule '{program.name}' draws random numbers, {where}: every shard would draw the same; replicate the "
             "parameter or use a rule without draws"
         )
+
+
+class StandIns:
+    """StandIns are tensors of one element in the place of shards that have none, where a rule keeps numbers per tensor.
+
+    The engine leaves out tensors without elements. The numbers are the same in all processes, and so each of them has
+    to compute them.
+
+    Args:
+        numbered: the sharded parameters whose rules keep numbers per tensor.
+    """
+
+    def __init__(self, numbered: set[int]) -> None:
+        self._numbered = numbered
+        self._tensors: dict[tuple[int, str], torch.Tensor] = {}
+        self.members: set[int] = set()  # the parameters that have some
+
+    def needed(self, i: int, param: Any, shard: torch.Tensor) -> bool:
+        """Tells whether they are for parameter i, of which `shard` is here."""
+        is_needed = i in self._numbered and not shard.numel() and bool(param.numel())
+        (self.members.add if is_needed else self.members.discard)(i)
+        return is_needed
+
+    def tensor(self, i: int, name: str, empty: torch.Tensor) -> torch.Tensor:
+        """Returns the one for `empty`, which is p, g or a state of parameter i, as its name in the rule says. It stays
+        the same from step to step."""
+        known = self._tensors.get((i, name))
+        if known is None or known.dtype != empty.dtype or known.device != empty.device:
+            known = self._tensors[i, name] = torch.zeros(1, dtype=empty.dtype, device=empty.device)
+        return known
+
+    def put_into(self, grads: list[Any]) -> None:
+        """Puts them into a list of gradients."""
+        for i in self.members:
+            if grads[i] is not None:
+                grads[i] = self.tensor(i, "g", grads[i])

@@ -105,14 +105,14 @@ def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
     encoder = _Encoder(rule)
     encoder.collect(postorder(outputs))
     encoder.check_limits()
-    reductions = not REDUCTIONS.isdisjoint([node.op for node in encoder.code])
+    numbers = bool(rule.per_tensor_states) or not REDUCTIONS.isdisjoint([node.op for node in encoder.code])
     hypers = rule.hyperparameters
     name = rule.name.encode()
     parts = [
         b"NOSP",
         struct.pack(
             "<7H",
-            WITH_REDUCTIONS if reductions else ELEMENTWISE,
+            WITH_REDUCTIONS if numbers else ELEMENTWISE,
             len(rule.state_names),
             len(hypers),
             len(encoder.constants),
@@ -125,7 +125,7 @@ def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
     for state_name in rule.state_names:
         raw = state_name.encode()
         parts += [struct.pack("<H", len(raw)), raw]
-        if reductions:
+        if numbers:
             parts.append(bytes([state_name in rule.per_tensor_states]))
     for hyper_name, default in hypers.items():
         raw = hyper_name.encode()

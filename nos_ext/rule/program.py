@@ -1,4 +1,5 @@
 """Owns the forms in which users hold an update rule: Rule, its formula, and Program, its bytecode, or MatrixProgram.
+An optimizer runs a SplitProgram where it has to.
 
 Each can be turned into the others, so they stand in one file. Whatever is made of a rule (text, LaTeX, MathML, PyTorch,
 bytecode, reference values) is made of its Definition by a file below this one.
@@ -6,9 +7,10 @@ bytecode, reference values) is made of its Definition by a file below this one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .. import _C
@@ -23,7 +25,7 @@ from .printers.mathml import to_mathml
 from .printers.pytorch import to_pytorch
 from .read import read
 from .simplify import contract as contracted
-from .stages import cut, uses_matrices
+from .stages import Stage, cut_at_matrices, cut_at_reductions, options, uses_matrices
 from .trace import trace
 
 
@@ -184,17 +186,11 @@ class MatrixProgram(_Formula):
     uses_random = False
 
     def __init__(self, rule: Rule, *, contract: bool = False) -> None:
-        parts = cut(rule)
-        codes = [x.definition.simplified for x in parts]
+        parts = cut_at_matrices(rule)
         self._rule = rule
         self._contract = contract
-        self.stages = tuple(
-            [
-                Program(encode(part.definition, contracted(outputs) if contract else outputs))
-                for part, outputs in zip(parts, codes, strict=True)
-            ]
-        )
-        self.results = tuple([part.results for part in parts])
+        self.stages = _compiled(parts, contract)
+        self.results = tuple([tuple([(name, options(node)) for name, node in part.results]) for part in parts])
         text = f"{contract}\n{to_text(rule.replaced(name='rule'))}"
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -260,6 +256,46 @@ class MatrixProgram(_Formula):
 
 def _compile_again(text: str, contract: bool) -> MatrixProgram:
     return MatrixProgram(as_rule(text), contract=contract)
+
+
+class SplitProgram:
+    """A SplitProgram is a rule with reductions for tensors of which every process holds a part. It never changes.
+
+    Its stages are programs: all but the last compute what the part that is here adds to the reductions, which has to
+    be joined with what the other parts add before the next stage. `results` has, for each stage, the states that it
+    writes for that, and the reductions that they have to become. A Program is split by `split`.
+    """
+
+    __slots__ = ("program", "results", "stages")
+
+    def __init__(self, program: Program) -> None:
+        parts = cut_at_reductions(program.rule)
+        self.program = program
+        self.stages = _compiled(parts, contract=False)  # in `program` it was decided already
+        self.results = tuple([part.results for part in parts])
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """These are the states of the rule. The last stage has them, and then those of all `results`."""
+        return self.program.state_names
+
+    @property
+    def hyperparameters(self) -> dict[str, float | None]:
+        return self.program.hyperparameters
+
+
+@functools.lru_cache(maxsize=64)
+def split(program: Program) -> SplitProgram:
+    """Cuts a program at its reductions. RuleError says what in it cannot be cut."""
+    return SplitProgram(program)
+
+
+def _compiled(parts: Iterable[Stage], contract: bool) -> tuple[Program, ...]:
+    out = []
+    for part in parts:
+        outputs = part.definition.simplified
+        out.append(Program(encode(part.definition, contracted(outputs) if contract else outputs)))
+    return tuple(out)
 
 
 def compile_rule(

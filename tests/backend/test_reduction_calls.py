@@ -66,9 +66,13 @@ BAD = {
         lambda t: {"m": [torch.zeros(()), t["m"][1]]},
         r"state\['m'\]\[0\] has shape \(\) but params\[0\] has \(4,\); pass tensors of equal shape",
     ),
-    "a wide number": (
-        lambda t: {"k": [t["k"][0], torch.zeros((), dtype=torch.float64)]},
-        r"state\['k'\]\[1\] is float64 but params\[1\] is float32; .* convert state\['k'\]\[1\]",
+    "a wide tensor": (
+        lambda t: {"m": [t["m"][0], t["m"][1].double()]},
+        r"state\['m'\]\[1\] is float64 but params\[1\] is float32; .* convert state\['m'\]\[1\]",
+    ),
+    "a narrow number": (
+        lambda t: {name: [x.double() for x in tensors] for name, tensors in t.items() if name != "k"},
+        r"state\['k'\]\[0\] is float32 but params\[0\] is float64; .* convert state\['k'\]\[0\]",
     ),
     "an integer": (lambda t: {"k": [torch.zeros((), dtype=torch.int64), t["k"][1]]}, r"state\['k'\]\[0\] .*int64"),
     "one number for two tensors": (
@@ -221,3 +225,41 @@ def test_a_norm_over_all_param_groups() -> None:
         assert np.allclose(p.detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
         assert optimizer.state[p]["k"].shape == ()
         assert float(optimizer.state[p]["k"]) == pytest.approx(number, rel=1e-5)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wide_numbers_beside_narrow_parameters_are_not_rounded(dtype: torch.dtype) -> None:
+    narrow = lists()
+    narrow["p"] = [x.to(dtype) for x in narrow["p"]]
+    wide = {name: [x.double() if name == "k" else x.clone() for x in tensors] for name, tensors in narrow.items()}
+    apply(narrow)
+    apply(wide)
+    for name in "pgm":
+        assert all(map(torch.equal, narrow[name], wide[name]))
+    for k, exact, start, m in zip(narrow["k"], wide["k"], lists()["k"], wide["m"], strict=True):
+        assert exact.dtype == torch.float64
+        assert torch.equal(k, exact.float())
+        assert exact != k.double()
+        expected = 0.5 * start.double() + torch.linalg.vector_norm(m.double())
+        torch.testing.assert_close(exact, expected, rtol=2.0**-48, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_program_may_have_numbers_and_no_reduction(dtype: torch.dtype) -> None:
+    """The last stage of a rule that is cut at its reductions is one."""
+    program = nos_ext.Program.from_bytes(reducing([instr("neg", K), instr("mul", NORM, 1)], [4, 2, NORM]))
+    assert program.per_tensor_states == ("k",)
+    sizes = (3, 0, 200_000, 700)
+    grads = [torch.arange(n).remainder(64).to(dtype) for n in sizes]
+    params, m = ([torch.ones_like(g) for g in grads] for _ in range(2))
+    for chunk, threads in ((0, 0), (256, 3)):
+        _C.set_tuning(chunk=chunk, threads=threads)
+        k = [torch.full((), 0.25 * (i + 1), dtype=torch.float64) for i in range(len(sizes))]
+        nos_ext.apply_rule(program, params, grads, {"m": m, "k": k}, lr=0.1)
+        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+            assert torch.equal(p, -0.25 * (i + 1) * g)
+        assert [x.item() for x in k] == [-0.25, 0.5, -0.75, -1.0]  # what has no elements is left alone
+    assert all(x.eq(1).all() for x in m)

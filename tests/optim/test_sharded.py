@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.waiting import HUNG
+from tests.optim.processes import run_together
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="torch has no gloo"
@@ -130,18 +126,6 @@ for p in alone:
 RuleOptimizer(alone, "g / norm(g) + drop(g, 0.5)", lr=0.1, seed=3).step()
 assert all(torch.equal(getattr(p, "_local_tensor", p), q) for p, q in zip(copies, alone))
 
-# a shard does not know the norm of the tensor
-for rule in ("g / norm(g)", "g / global_norm(g)"):
-    layered = RuleOptimizer(params, rule, lr=0.1)
-    before = [getattr(p, "_local_tensor", p).clone() for p in params]
-    try:
-        layered.step()
-    except RuntimeError as error:
-        assert "they would be those of a shard" in str(error)
-    else:
-        raise AssertionError("not refused")
-    assert not layered.state
-    assert all(torch.equal(getattr(p, "_local_tensor", p), old) for p, old in zip(params, before))
 dist.destroy_process_group()
 print("fine", flush=True)
 os._exit(0)  # gloo's own threads have been seen to abort while the interpreter shuts down; all is asserted by now
@@ -150,27 +134,4 @@ os._exit(0)  # gloo's own threads have been seen to abort while the interpreter 
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    running = []
-    for rank in range(2):
-        env = {**os.environ, "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        out = (tmp_path / f"{rank}.txt").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", PROGRAM], env=env, stdout=out, stderr=subprocess.STDOUT
-        )
-        running.append((process, out))
-    try:
-        codes = [process.wait(timeout=HUNG) for process, _ in running]
-    finally:
-        for process, _ in running:
-            process.kill()
-            process.wait()
-    texts = []
-    for _, out in running:
-        out.seek(0)
-        texts.append(out.read())
-        out.close()
-    assert codes == [0, 0], "\n".join(texts)
-    assert all(text.rstrip().endswith("fine") for text in texts)
+    run_together(["-c", PROGRAM], 2, tmp_path)

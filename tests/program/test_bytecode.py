@@ -138,7 +138,8 @@ BAD_REDUCTIONS = {
         reducing([instr("norm", 1)], [0, 2, NORM], scalars=(instr("neg", S | 6),)), "scalar 6 is not defined yet"),
     "a value of an instruction that gives none": (
         reducing([instr("norm", 1), instr("add", 1, 4)], [0, 2, NORM]), "value 4 is not defined yet"),
-    "no reduction": (reducing([instr("neg", K)], [0, 2, NORM]), "version 2 is for programs with reductions, and there is none"),
+    "no number": (
+        reducing([instr("neg", 1)], [4, 2, 3], (0, 0)), "version 2 is for programs with reductions or states .*, and there is neither"),
     "scalars only": (reducing([instr("norm", 1), instr("mul", LR, ONE)], [0, 2, NORM]), "belongs in the scalar code"),
     "cosine of a tensor": (reducing([instr("norm", 1), instr("cos", 1)], [0, 2, NORM]), "works on scalars only"),
     "unused operand": (reducing([instr("norm", 1, 1)], [0, 2, NORM]), "an unused operand must be 0"),

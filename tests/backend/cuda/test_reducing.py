@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import nos_ext
+from nos_ext.optim import library
+from nos_ext.rule.program import split
 from tests.backend.conformance.call import canonical
 from tests.backend.conformance.cases import EDGES
 from tests.backend.cuda import host
@@ -202,3 +204,25 @@ def test_arithmetic_after_the_last_reduction_needs_no_pass() -> None:
         assert host.apply(nos_ext.compile_rule(text), [p], [g], [[s]], groups=[{"lr": 0.1}]) == passes
         assert s == 0.9 * 5 + 0.1
         np.testing.assert_array_equal(p, 1 - 0.1 / (1 if passes == 1 else 5.0) * g)
+
+
+def test_stages_of_a_rule_that_is_cut_at_its_reductions() -> None:
+    """They write numbers in float64 beside parameters in fp32, and read them, each in one pass."""
+    program = split(library.adamh.compile())
+    make = np.random.default_rng(4)
+    sizes = (5, 700, 5000)
+    given = {name: [make.standard_normal(n).astype(np.float32) for n in sizes] for name in "pgmv"}
+    given["v"] = [x * x for x in given["v"]]
+    given["size"] = [np.full((), 2 + i, np.float32) for i in range(len(sizes))]
+    given |= {name: [np.full((), 1.1 + i) for i in range(len(sizes))] for name in program.stages[-1].state_names[3:]}
+    for stage, results in zip(program.stages, program.results, strict=True):
+        names = ["p", *stage.state_names]
+        wanted, found = ([[x.copy() for x in given[name]] for name in names] for _ in range(2))
+        nos_ext.apply_rule(stage, wanted[0], given["g"], wanted[1:], lr=0.1, step=3)
+        blocks = host.apply(stage, found[0], given["g"], found[1:], groups=[{"lr": 0.1}], step=3)
+        assert blocks == 1 + 1 + 3  # of up to 2048 elements
+        written = [name for name, _ in results] or ["p", "m", "v"]
+        for name, ours, theirs in zip(names, found, wanted, strict=True):
+            for x, y, old in zip(ours, theirs, given[name], strict=True):
+                np.testing.assert_array_equal(x, y)
+                assert np.array_equal(x, old) == (name not in written)
