@@ -54,9 +54,10 @@ class _Formula:
         """Writes the rule's equations as MathML for a web page, in a line of text or as a `block` of lines."""
         return to_mathml(self._definition(), block=block)
 
-    def to_pytorch(self) -> str:
-        """Writes the rule as a source file with one torch.optim.Optimizer, which imports math and torch only."""
-        return to_pytorch(self._definition())
+    def to_pytorch(self, lr: float | None = None) -> str:
+        """Writes the rule as a source file with one torch.optim.Optimizer, which imports math and torch only. `lr` is
+        the default of its learning rate; without it there is none."""
+        return to_pytorch(self._definition(), lr)
 
     def reference(
         self, params: Sequence[Any], grads: Sequence[Any], state: Any = (), **arguments: Any

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -44,15 +45,18 @@ _TAKEN: Final = frozenset(
 ).union(("initial_lr", "param_names", "differentiable"), [f"_{op}" for op in OPS])
 
 
-def to_pytorch(rule: Definition) -> str:
-    """Writes the source of a module with the optimizer. RuleError names a name of the rule that the optimizer needs, or
-    what the file cannot have."""
+def to_pytorch(rule: Definition, lr: float | None = None) -> str:
+    """Writes the source of a module with the optimizer; `lr` is the default of its learning rate, or None for none.
+
+    RuleError names a name of the rule that the optimizer needs, or what the file cannot have."""
+    if lr is not None and not 0 <= lr < math.inf:
+        raise ValueError(f"to_pytorch: lr is {lr}; give a finite number that is not negative")
     if any(node.op in MATRIX for node in postorder(rule.simplified)):
         raise RuleError(
             f"rule '{rule.name}' has orthogonalize, which to_pytorch() does not write; use "
             "nos_ext.optim.RuleOptimizer(params, rule, lr)"
         )
-    return _Export(rule).source()
+    return _Export(rule).source(lr)
 
 
 def class_name(name: str) -> str:
@@ -77,7 +81,7 @@ class _Export:
         self._formatter = TorchFormatter(rule.sites)
         self._kinds = {node.op for node in self._layout.order}
 
-    def source(self) -> str:
+    def source(self, lr: float | None) -> str:
         rule = self._rule
         body = self._body()
         random, total = bool(self._kinds & RANDOM), "total" in self._kinds
@@ -121,6 +125,7 @@ class _Export:
                 argument_docs="".join([_line(8, f"{name}: {doc}") for name, _, doc in options]),
                 states=_tuple_source(rule.state_names),
                 numbers=_tuple_source(tuple(rule.hyperparameters)),
+                rate="" if lr is None else f"={_number_source(lr)}",
                 signature=signature,
                 checks=checks,
                 defaults="".join([_line(12, f'"{name}": {name},') for name, _, _ in options]),

@@ -41,7 +41,7 @@ CLASS: Final = '''class {class_name}(torch.optim.Optimizer):
     def __init__(
         self,
         params,
-        lr,
+        lr{rate},
         *,
 {signature}        maximize=False,
     ):

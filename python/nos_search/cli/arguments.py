@@ -63,6 +63,7 @@ def _resume(p: argparse.ArgumentParser) -> None:
         "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
     )
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
+    p.add_argument("--task", metavar="MODULE:FUNCTION", help="the run's task once more, where it is code of your own")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -8,16 +8,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from ..errors import SearchError, UsageError, choose
-from ..escape import line
-from ..rules import parse_rule_argument, parse_stored_rule
-from ..show import csv_tables
-from ..show.leaderboard import best_rows
+from ..errors import UsageError, choose
+from ..rules import parse_rule_argument
+from ..show import csv_tables, exported
 from ..store import FILE, Store, files
 from .names import FORMATS
-from .output import emit, number
-
-_NAME = "found_rule"  # names a rule that has no name; its class is FoundRule
+from .output import emit
 
 
 def call(args: argparse.Namespace) -> int:
@@ -56,22 +52,10 @@ def _text(source: str, rank: int, form: str) -> str:
 
 def _source(source: str, rank: int) -> str:
     """Returns the source of a torch optimizer for a rule, or for the rule of that rank in a run."""
-    comments = []
-    if _is_run(source):
-        with Store.open(Path(source)) as store:
-            rows = best_rows(store)
-            if len(rows) < rank:
-                raise SearchError(f"{source} has {len(rows)} rules trained to the end, none of rank {rank}")
-            row, config = rows[rank - 1], store.config
-        rule = parse_stored_rule(row.rule, source, row.trial)
-        comments = [f"reward {row.reward:.4f} on {config['task']} at lr {number(row.lr)}, seed {config['seed']}"]
-    else:
-        rule = parse_rule_argument(source)
-    if rule.is_update:
-        comments.insert(0, f"update u = {rule.label}, p <- p - lr * u")
-    named = rule.program.rule.replaced(name=_NAME) if rule.is_update else rule.program
-    # A run folder may come from anyone: nothing in a comment can end the line that it stands on.
-    return "".join(f"# {line(comment)}\n" for comment in comments) + named.to_pytorch()
+    if not _is_run(source):
+        return exported.source(parse_rule_argument(source))
+    with Store.open(Path(source)) as store:
+        return exported.source_of_rank(store, rank)
 
 
 def _optuna(folder: Path, out: str | None, *, force: bool) -> int:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..known import REPORTED
-from ..run import baselines
+from ..run import RunConfig, baselines
 from ..show import report
 from ..show.figure import check_matplotlib
 from ..store import Store, files
+from ..task import is_code
 from .output import emit, note
 
 
@@ -37,6 +38,10 @@ def _train_baselines(folder: Path) -> None:
     with Store.open(folder) as store:
         if len(baselines.stored(store)) == len(REPORTED):
             return
+        config = RunConfig.from_json(store.config)
+    if config.given is not None or is_code(config.task):  # a folder may be anyone's, and is not asked for code to run
+        note(f"note: known optimizers are left out, as the run's {config.given or 'task'} is not of this package")
+        return
     try:
         store = Store.open(folder, write=True)
     except (StoreError, OSError) as error:  # read-only, or taken up by a resume at this moment

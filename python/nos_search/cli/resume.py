@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..escape import line, shell
 from ..run import RunConfig, versions
 from ..store import Store
+from ..task import is_code
 from .output import note
 from .search import WORKERS, given, open_executor, print_result, search
 
@@ -18,6 +19,7 @@ def call(args: argparse.Namespace) -> int:
     with Store.open(Path(args.folder), write=True) as store:
         config = RunConfig.from_json(store.config)
         _check_address(store.folder, config, args)
+        _check_code(store.folder, config, args.task)
         config = replace(config, **given(args, (*WORKERS, "trials", "children", "seconds", "target")))
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
@@ -41,4 +43,16 @@ def _check_address(folder: Path, config: RunConfig, args: argparse.Namespace) ->
         raise UsageError(
             f"run folder {line(folder)} names the Ray cluster {ascii(address)[:100]}, and may be anyone's; "
             f"if you know the cluster, go on with: nos-search resume {shell(folder)} --ray-address ADDRESS"
+        )
+
+
+def _check_code(folder: Path, config: RunConfig, task: str | None) -> None:
+    """Raises UsageError when the run would import code that only its folder names, or when --task names another
+    task."""
+    if task is not None and task != config.task:
+        raise UsageError(f"--task {task}: the run in {line(folder)} is on task {config.task}; leave --task out")
+    if task is None and config.given is None and is_code(config.task):
+        raise UsageError(
+            f"run folder {line(folder)} names the task {config.task}, which is code, and the folder may be anyone's; if "
+            f"you know that code, go on with: nos-search resume {shell(folder)} --task {shell(config.task)}"
         )

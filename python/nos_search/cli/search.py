@@ -15,12 +15,10 @@ from ..escape import shell
 from ..executor import Executor
 from ..run import RunConfig, Search
 from ..run.children import make_executor
-from ..run.climbing import rungs
 from ..show.leaderboard import summary
 from ..show.live import Display
-from ..show.outlook import Limits
 from ..show.tensorboard import TensorBoard, summary_writer
-from ..store import PROMOTION, Store, files
+from ..store import Store, files
 from ..task import Task
 from .output import note, progress
 from .summary import print_summary
@@ -62,21 +60,15 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
             f"note: {run.strangers} of the last trials would not be proposed again by these versions on this "
             "machine; their results are kept and learned from"
         )
-    earlier = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
+    begun = any(trial.told is not None for trial in store.trials())
     one = config.executor_name == "inprocess"
     note(
-        f"{'resuming' if earlier else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
+        f"{'resuming' if begun else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
         f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
     )
     status = 0
     tensorboard = TensorBoard(Path(place)) if board else None
-    with Display(
-        progress(),
-        limits=Limits(config.trials, config.children, config.seconds, len(rungs(config)), config.promote_eta),
-        clock=time.perf_counter,
-        earlier=earlier,
-        promotions=store.scores(PROMOTION),
-    ) as display:
+    with Display.of(store, config, progress(), clock=time.perf_counter) as display:
         run.listeners = [display, tensorboard] if tensorboard else [display]
         try:
             reason = run.run()

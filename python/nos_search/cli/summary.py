@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..escape import line
-from ..task import SCORES
+from ..task.score import SHOWN
 from .output import as_json, emit, number, table
 
 
@@ -16,7 +16,7 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
     saved = data["score"] == "bits-saved"
     head = (
         f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}"
-        f"; the reward is {SCORES[data['score']].reward}",
+        f"; the reward is {SHOWN[data['score']].reward}",
         f"trials {data['trials']}: trained {data['trained']} (diverged {data['diverged']}), "
         f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
         + (f", in flight {data['running']}" if data["running"] and data["going_on"] else ""),

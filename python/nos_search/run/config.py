@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from ..executor import EXECUTORS, several
 from ..gate import Gates
 from ..space import SearchSpace, Space, make_space
 from ..strategy import STRATEGIES, Strategy, create
-from ..task import SCORES, TASKS, Task, load
-from ..task.score import ACCURACY
+from ..task import SCORES, Task, load
+from ..task.score import ACCURACY, OBJECTIVE
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_name
 from ..train.engine import Engine, check_trains, engine_of
@@ -56,11 +56,14 @@ class RunConfig:
     differ in rounding. A run of an older version has torch. `protocol` is "default" or "paper" (train/protocols.py).
     `score` says what rewards are (task/score.py), and `rung_score` the same of the rungs above the search's own task,
     where None is each task's own; those of a run of an older version are accuracies.
+    `given` says what a Python program gave in the place of the name of a task: "task", a task of its own, or
+    "objective", a function that scores rules; a run folder does not hold it, so `task` is only what it is called.
     `score`, `net`, `width`, `sweep_steps` and `train_steps` are the task's own where they are None. A stored run has
     what was in force.
     """
 
     task: str = "charmlp"
+    given: Literal["task", "objective"] | None = None
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
@@ -92,11 +95,12 @@ class RunConfig:
     target: float | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise choose("--task", self.task, tuple(TASKS))
+        scores = (OBJECTIVE,) if self.given == "objective" else tuple(SCORES)
         for name in (self.score, self.rung_score):
-            if name is not None and name not in SCORES:
-                raise choose("--score", name, tuple(SCORES))
+            if name is not None and name not in scores:
+                raise choose("--score", name, scores)
+        if self.given == "objective" and self.promote is not None:
+            raise UsageError(f"--promote {self.promote!r} needs a task, and this run scores rules by a function")
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
         if self.executor is not None and self.executor not in EXECUTORS:
@@ -152,9 +156,19 @@ class RunConfig:
         return create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)
 
     def make_task(self) -> Task:
+        """Loads the task by its name. Raises UsageError where there is none of that name, or none with a name."""
+        if self.given is not None:
+            raise UsageError(
+                f"this run's {self.given} {self.task!r} was given by a Python program and is not in the run folder; go "
+                f"on from Python: nos_search.load(FOLDER).resume({self.given}=...)"
+            )
         task = load(self.task, data_dir=Path(self.data_dir) if self.data_dir else None)
         if self.protocol == "paper":
             task = paper(task)
+        return self.adapted(task)
+
+    def adapted(self, task: Task) -> Task:
+        """Returns a task with the network, the budget and the score of this configuration."""
         return task.with_options(
             net=self.net,
             width=self.width,
@@ -167,16 +181,18 @@ class RunConfig:
         together = side_by_side(self.threads, self.workers)
         return ScoringProtocol(sweep=self.sweep, engine=self.engine, threads=together)
 
-    def in_force(self, task: Task) -> RunConfig:
-        """Returns the configuration with the values of `task` and of this machine in the place of defaults, so that the
-        run is the same after another release has changed a default, or on another machine.
+    def in_force(self, task: Task | None) -> RunConfig:
+        """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of
+        defaults, so that the run is the same after another release has changed a default, or on another machine.
         Raises UsageError for an engine that cannot train its children."""
+        chosen = replace(self, strategy_options=self.make_strategy().options())
+        if task is None:
+            return chosen
         ladder = self.make_ladder(task)
         trained = [task] if ladder is None else [each for rung in ladder.rungs for each in rung.tasks]
         check_trains(self.engine, trained)
         return replace(
-            self,
-            strategy_options=self.make_strategy().options(),
+            chosen,
             engine=engine_of(self.engine, trained),
             net=str(task.spec),
             width=task.width,

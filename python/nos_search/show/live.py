@@ -20,7 +20,9 @@ from rich.text import Text
 
 from ..escape import line
 from ..gate import GATES
-from ..store import Score, Trial
+from ..run import RunConfig
+from ..run.climbing import rungs
+from ..store import PROMOTION, Score, Store, Trial
 from .leaderboard import standing
 from .outlook import Limits, Work, promotions, seconds_left
 
@@ -126,6 +128,18 @@ class Display:
             self._bars = {name: self._progress.add_task(name, total=None) for name in self._amounts()}
             self._advance()
             self._live = Live(console=Console(file=stream), refresh_per_second=4, get_renderable=self._picture)
+
+    @classmethod
+    def of(cls, store: Store, config: RunConfig, stream: TextIO, *, clock: Callable[[], float]) -> Display:
+        """Returns the display of a run that begins, or goes on, with this configuration."""
+        answered = (trial for trial in store.trials() if trial.told is not None)
+        return cls(
+            stream,
+            limits=Limits(config.trials, config.children, config.seconds, len(rungs(config)), config.promote_eta),
+            clock=clock,
+            earlier=sorted(answered, key=lambda trial: trial.told or 0),
+            promotions=store.scores(PROMOTION),
+        )
 
     def __enter__(self) -> Display:
         if self._live:

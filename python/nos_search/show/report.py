@@ -26,7 +26,7 @@ from ..run import RunConfig, baselines
 from ..run.climbing import climbs, rungs
 from ..space import SearchSpace, make_space
 from ..store import PROMOTION, Score, Store, Trial
-from ..task.score import ACCURACY, SCORES, scores
+from ..task.score import ACCURACY, SHOWN, scores
 from . import charts
 from .figure import PALETTE, Drawing
 from .inline import inline
@@ -51,7 +51,7 @@ def render(store: Store) -> str:
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
     config = dict(store.config)
-    score = SCORES[RunConfig.from_json(config).score or ACCURACY]
+    score = SHOWN[RunConfig.from_json(config).score or ACCURACY]
     space = make_space(config["space"])
     known = baselines.stored(store)
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)

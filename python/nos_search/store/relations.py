@@ -21,8 +21,9 @@ def trial_fault(trial: Trial) -> str:
         return f"status {trial.status} with duplicate_of {trial.duplicate_of}"
     if trial.started + trial.seconds > YEAR_9999:
         return f"it ended {trial.started + trial.seconds:g} seconds after 1970, beyond all dates"
-    trained = trial.reward is not None and trial.lr is not None and {"steps", "accuracy"} <= trial.curve.keys()
-    if trial.status == "done" and not trained:
+    scored = trial.lr is None and not trial.curve  # by a function, without a training
+    trained = trial.lr is not None and {"steps", "accuracy"} <= trial.curve.keys()
+    if trial.status == "done" and (trial.reward is None or not (trained or scored)):
         return "status done without reward, lr or learning curve"
     return ""
 

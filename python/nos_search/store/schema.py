@@ -224,6 +224,7 @@ SCORE: dict[str, ValueKind] = {
 # There is a row for each field of run.RunConfig, which checks what is known of names and numbers.
 CONFIG: dict[str, ValueKind] = {
     "task": _WORD,
+    "given": _maybe(_one_of(("task", "objective"))),
     "strategy": _WORD,
     "strategy_options": _json("options by name", _scalars),
     "space": _json("a search space", _space),

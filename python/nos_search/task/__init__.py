@@ -1,7 +1,7 @@
 """Tasks have labelled data in fixed splits, and the child network that a rule has to train on them."""
 
 from .base import Budget, Split, Task
-from .registry import TASKS, load
+from .registry import TASKS, is_code, load
 from .score import SCORES
 
-__all__ = ["SCORES", "TASKS", "Budget", "Split", "Task", "load"]
+__all__ = ["SCORES", "TASKS", "Budget", "Split", "Task", "is_code", "load"]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from .score import ACCURACY, SCORES, Measured
 IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """A split is examples and what is asked of them.
 
@@ -48,6 +49,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} examples of {'x'.join(map(str, self.x.shape[1:]))})"
 
     def first(self, count: int) -> Split:
         """Returns the first `count` examples."""
@@ -103,6 +107,58 @@ class Task:
                 )
         if self.blind_loss is None:
             object.__setattr__(self, "blind_loss", class_entropy(self.train.y))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        val: tuple[Any, Any] | None = None,
+        test: tuple[Any, Any] | None = None,
+        net: str | None = None,
+        batch_size: int | None = None,
+        sweep_steps: int | None = None,
+        train_steps: int | None = None,
+        score: str = ACCURACY,
+        name: str = "arrays",
+        seed: int = 0,
+    ) -> Task:
+        """Makes a classification task of arrays of your own, which are NumPy arrays, torch tensors or lists.
+
+            >>> task = Task.from_arrays(table, labels, net="mlp-2-64", score="bits-saved")
+
+        Args:
+            x: the examples: numbers of shape (n, features), images (n, height, width) or (n, channels, height, width),
+                or integer tokens (n, length), for which an embedding is learned. Each feature, and all pixels of
+                images together, are shifted and scaled to mean 0 and variance 1 in the training split.
+            y: the classes, as integers from 0 of shape (n,).
+            val, test: splits of your own, as (x, y). Where one is left out, 15 % of the examples, drawn by `seed`, are
+                taken for it.
+            net: the child network, as NAME-DEPTH-WIDTH; a small ConvNet for images and a small MLP for the rest.
+            batch_size: 64 where it is left out, or all examples if there are fewer.
+            sweep_steps, train_steps: steps for each learning rate, and of the longer training; one epoch, and five.
+            score: "accuracy", or "bits-saved", which says more about an optimizer (docs/tasks.md).
+            name: what tables and reports call it.
+
+        Raises:
+            UsageError: an argument has another shape or kind, which is named with the remedy.
+        """
+        from .arrays import from_arrays
+
+        return from_arrays(
+            x,
+            y,
+            val=val,
+            test=test,
+            net=net,
+            batch_size=batch_size,
+            sweep_steps=sweep_steps,
+            train_steps=train_steps,
+            score=score,
+            name=name,
+            seed=seed,
+        )
 
     def reward(self, measured: Measured) -> float:
         """Returns the score of a child in [0, 1]. It is 0 where the loss is not finite."""

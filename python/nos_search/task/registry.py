@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
+from typing import Any, Final
 
 from ..errors import UsageError, choose
 from . import charlm, charmlp, cifar10, digits, fashion, mnist1d, patch10, teacher, translate
@@ -23,16 +30,54 @@ TASKS: dict[str, TaskLoader] = {
 }
 
 
+ENTRY_POINTS: Final = "nos_search.tasks"  # the group in which a package offers tasks: a name, and a TaskLoader
+
+
 def load(name: str, *, data_dir: Path | None = None, argument: str = "--task") -> Task:
-    """Returns the task of that name. `data_dir` has its data, or folders named after tasks, each with the data of that
-    task; a task without such a folder beside others then uses what comes with the package.
+    """Returns the task of that name: one of TASKS, one that an installed package offers as an entry point, or that of a
+    function of the user's own, written package.module:function. `data_dir` has its data, or folders named after tasks,
+    each with the data of that task; a task without such a folder beside others then uses what comes with the package.
 
     Raises UsageError for an unknown name (of `argument`) or a data folder that is not there.
     """
-    if name not in TASKS:
-        raise choose(argument, name, tuple(TASKS))
+    loader = TASKS.get(name) or _others(name, argument)
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is not a folder; leave it out for the data that come with the package")
-    if data_dir is not None and any((data_dir / task).is_dir() for task in TASKS):
+    if data_dir is not None and any((data_dir / task).is_dir() for task in (*TASKS, name)):
         data_dir = data_dir / name if (data_dir / name).is_dir() else None
-    return TASKS[name](data_dir)
+    return loader(data_dir)
+
+
+def is_code(name: str) -> bool:
+    """Tells whether the name is that of a function, which is imported and called to load the task."""
+    return ":" in name
+
+
+def _others(name: str, argument: str) -> TaskLoader:
+    """Returns a loader that is not of this package."""
+    if is_code(name):
+        module, _, function = name.partition(":")
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # a module in the present folder, which an installed command does not look for
+        return _calling(name, argument, lambda: getattr(import_module(module), function))
+    offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name not in offered:
+        raise choose(argument, name, (*TASKS, *offered, "package.module:function"))
+    return _calling(name, argument, offered[name].load)
+
+
+def _calling(name: str, argument: str, find: Callable[[], Any]) -> TaskLoader:
+    def loader(data_dir: Path | None) -> Task:
+        try:
+            function = find()
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UsageError(
+                f"{argument} {name!r} cannot be imported: {error}; name an importable package.module:function"
+            ) from error
+        takes_folder = callable(function) and bool(signature(function).parameters)
+        task = function(data_dir) if takes_folder else function() if callable(function) else function
+        if not isinstance(task, Task):
+            raise UsageError(f"{argument} {name!r} gave a {type(task).__name__}; let it return a nos_search.Task")
+        return replace(task, name=name)
+
+    return loader

@@ -35,6 +35,10 @@ def _saved(measured: Measured, blind: float) -> float:
     return max(0.0, 1 - measured.loss / blind) if blind > 0 else 0.0
 
 
+def _not_measured(measured: Measured, blind: float) -> float:
+    raise TypeError("an objective is not computed from what a child was measured at")
+
+
 SCORES: Final[dict[str, ScoreKind]] = {
     "accuracy": ScoreKind(
         "accuracy",
@@ -48,6 +52,12 @@ SCORES: Final[dict[str, ScoreKind]] = {
         "the share of bits that its child saves on validation data, of those that a guess by frequency alone costs",
         _saved,
     ),
+}
+OBJECTIVE: Final = "objective"  # the score of a run whose rewards a user's own function gives
+# All scores that a run may have, for those who show them.
+SHOWN: Final[dict[str, ScoreKind]] = {
+    **SCORES,
+    OBJECTIVE: ScoreKind("objective", "objective", "what the run's own function returns", _not_measured),
 }
 ACCURACY: Final = "accuracy"  # the score of every curve that has none of its own
 

@@ -1,0 +1,212 @@
+"""Owns the search from Python: arguments become a configuration, and a run goes on in this process until a limit."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import torch
+
+from ..errors import UsageError
+from ..gate import Gates
+from ..run import Listener, RunConfig, versions
+from ..run.children import Objective, make_executor
+from ..run.search import Search
+from ..show.live import Display
+from ..space import SPACES, SearchSpace
+from ..store import Store
+from ..task import Task
+from ..task.score import OBJECTIVE
+from .run import Run
+
+_DEFAULT_TRIALS: Final = 200
+_LIMITS: Final = ("trials", "children", "seconds", "target")
+_WORKERS: Final = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
+
+
+def search(
+    task: str | Task | None = None,
+    *,
+    objective: Objective | None = None,
+    out: str | Path | None = None,
+    strategy: str = "controller",
+    space: str | SearchSpace | Mapping[str, Any] = "nos",
+    trials: int | None = None,
+    children: int | None = None,
+    seconds: float | None = None,
+    target: float | None = None,
+    seed: int = 1,
+    workers: int = 1,
+    listeners: Sequence[Listener] = (),
+    progress: TextIO | None = None,
+    **settings: Any,
+) -> Run:
+    """Searches for update rules, and returns the run when a limit is reached.
+
+        >>> run = nos_search.search(nos_search.Task.from_arrays(x, y), trials=1000, out="runs/mine")
+        >>> run.best(3)
+
+    Args:
+        task: what children train on: the name of a task, as "digits" (docs/tasks.md) or "package.module:function", or
+            a `Task` of your own. Without it and without `objective`, "charmlp".
+        objective: what scores rules instead of a task: a function of a compiled rule, a `nos_ext.Program`, and a seed.
+            It returns a number in [0, 1], the higher the better, or NaN where the rule diverged.
+        out: a new or empty folder for the run. Without it the run lives in a temporary folder, which goes away with the
+            `Run` that is returned.
+        strategy: what proposes rules: "controller", "evolution", "random" or "optuna". `strategy_options={...}` has its
+            options.
+        space: what a rule may be: "nos", "program" or "lion" (docs/search.md), or a space with options of your own.
+        trials, children, seconds, target: limits: of proposals, of trained children, of time, and the reward at which
+            the search ends. Where all are left out, 200 trials.
+        seed: decides the whole run, if there is one worker.
+        workers: how many processes train. A task or an objective of your own is sent to them by cloudpickle.
+        listeners: are told of each trial; see `Listener`.
+        progress: a stream, such as sys.stderr, that shows how far the search is.
+        settings: any other field of `nos_search.run.RunConfig`, as gates, promote, net or train_steps.
+
+    Raises:
+        UsageError: an argument has no meaning, which is named with the remedy. Nothing was written.
+        SearchError: five trainings in a row could not be run. What was done is in the folder.
+    """
+    limits: dict[str, Any] = {"trials": trials, "children": children, "seconds": seconds, "target": target}
+    if all(limit is None for limit in limits.values()):
+        limits["trials"] = _DEFAULT_TRIALS
+    _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name != "given"], "search")
+    if "gates" in settings and isinstance(settings["gates"], Gates):
+        settings["gates"] = settings["gates"].to_json()
+    if settings.get("data_dir") is not None:
+        settings["data_dir"] = str(Path(settings["data_dir"]).resolve())
+    chosen = RunConfig(
+        **_subject(task, objective),
+        strategy=strategy,
+        space=_space(space),
+        seed=seed,
+        workers=workers,
+        **limits,
+        **settings,
+    )
+    return _begin(chosen, _given(chosen, task, objective), out, listeners, progress)
+
+
+def load(folder: str | Path) -> Run:
+    """Returns the run in a folder, of `search` or of the command `nos-search run`.
+
+    Raises:
+        UsageError: there is none.
+        StoreError: it is foreign, damaged, or of a later version.
+    """
+    with Store.open(Path(folder)):
+        return Run(Path(folder), resume=_resume)
+
+
+def _subject(task: str | Task | None, objective: Objective | None) -> dict[str, Any]:
+    """Returns the settings that say what rules are scored on."""
+    if objective is not None:
+        if task is not None:
+            raise UsageError("search: task and objective are both given; name one of them, as both score rules")
+        if not callable(objective):
+            raise UsageError(f"search: objective is a {type(objective).__name__}; give a function of (program, seed)")
+        name = getattr(objective, "__name__", type(objective).__name__)
+        return {"task": _word(name, "objective"), "given": "objective", "score": OBJECTIVE}
+    if isinstance(task, Task):
+        return {"task": _word(task.name, "task"), "given": "task"}
+    if task is not None and not isinstance(task, str):
+        raise UsageError(
+            f"search: task is a {type(task).__name__}; give the name of a task or a nos_search.Task, or an objective="
+        )
+    return {} if task is None else {"task": task}
+
+
+def _word(name: str, instead: str) -> str:
+    """Returns a name that a store can hold."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in name)[:100]
+    return kept if kept[:1].isalpha() or kept[:1] == "_" else f"{instead}_{kept}"
+
+
+def _space(space: str | SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(space, SearchSpace):
+        return dict(space.config())
+    if isinstance(space, str):
+        if space not in SPACES:
+            raise UsageError(f"search: space {space!r} is not known; choose one of: {', '.join(SPACES)}")
+        return dict(SPACES[space]().config())
+    return dict(space)
+
+
+def _check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+            raise UsageError(f"{where} has no argument {name!r}; {hint}")
+
+
+def _given(config: RunConfig, task: str | Task | None, objective: Objective | None) -> Task | Objective:
+    """Returns what rules are scored by: a task that is loaded, or a function."""
+    if objective is not None:
+        return objective
+    return config.adapted(task) if isinstance(task, Task) else config.make_task()
+
+
+def _begin(
+    config: RunConfig,
+    scored_by: Task | Objective,
+    out: str | Path | None,
+    listeners: Sequence[Listener],
+    progress: TextIO | None,
+) -> Run:
+    config = config.in_force(scored_by if isinstance(scored_by, Task) else None)
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="nos-search-") if out is None else None
+        if temporary is not None:
+            stack.callback(temporary.cleanup)
+        folder = Path(temporary.name if temporary is not None else out or "")
+        executor = stack.enter_context(make_executor(config, scored_by, clock=time.perf_counter))
+        with Store.create(folder, config.to_json(), versions()) as store:
+            _go(store, config, executor, listeners, progress)
+        stack.pop_all()
+    return Run(folder, resume=_resume, keeps=temporary)
+
+
+def _resume(
+    run: Run,
+    task: Task | None,
+    objective: Objective | None,
+    listeners: Sequence[Listener],
+    progress: TextIO | None,
+    settings: dict[str, Any],
+) -> None:
+    _check_names(settings, (*_LIMITS, *_WORKERS), "resume")
+    with Store.open(run.folder, write=True) as store:
+        stored = RunConfig.from_json(store.config)
+        needed = {"task": task, "objective": objective}
+        for name, value in needed.items():
+            if (stored.given == name) != (value is not None):
+                want = (
+                    f"give {stored.given}=..., which a folder does not hold" if stored.given else f"leave {name}= out"
+                )
+                raise UsageError(f"resume: the run's {stored.given or 'task'} is {stored.task!r}; {want}")
+        config = replace(stored, **settings)
+        scored_by = _given(config, task, objective)
+        with make_executor(config, scored_by, clock=time.perf_counter) as executor:
+            store.set_config(config.to_json())
+            _go(store, config, executor, listeners, progress)
+
+
+def _go(store: Store, config: RunConfig, executor: Any, listeners: Sequence[Listener], progress: TextIO | None) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.torch_threads)
+    try:
+        with ExitStack() as stack:
+            shown: list[Listener] = [*listeners]
+            if progress is not None:
+                shown.append(stack.enter_context(Display.of(store, config, progress, clock=time.perf_counter)))
+            Search(store, config, executor, listeners=shown).run()
+    finally:
+        torch.set_num_threads(threads)
