@@ -289,6 +289,13 @@ def test_the_chain_as_it_is_printed(
         assert half >= 0
 
 
+def test_workers_give_the_same_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["simplify", "g * m", "--tasks", "digits", "--net", "mlp-1-8", "--seeds", 3, "--train-steps", 8, "--json"]
+    one, two = (call(capsys, *line, "--workers", workers) for workers in (1, 2))
+    assert one[:2] == two[:2]
+    assert one[0] == 0
+
+
 def test_the_sweep_is_as_long_as_the_training(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,7 +315,7 @@ def test_a_library_rule_and_no_loss_allowed(capsys: pytest.CaptureFixture[str]) 
     """What does nothing at the defaults goes, and nothing that trains otherwise."""
     status, out, err = call(capsys, "simplify", "sgd", "--margin", 0, *TINY)
     assert status == 0, err
-    assert "g + weight_decay * p -> g" in out
+    assert "  g + weight_decay * p -> g  def sgd(p, g, *, lr): return p - lr * g\n" in out
     assert out.endswith("simplest rule that shows no loss: sgd\ndef sgd(p, g, *, lr):\n    return p - lr * g\n")
 
 

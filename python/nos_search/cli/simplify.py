@@ -150,8 +150,15 @@ def _table(steps: Sequence[Step], numbers: Sequence[int], tasks: Mapping[str, fl
         for task in tasks:
             found = step.differences.get(task)
             row += [f"{step.scores[task]:.4f}", "" if found is None else f"{found.mean:+.4f} ± {found.half:.4f}"]
-        rows.append([*row, step.removed or "as given", step.rule.label])
+        rows.append([*row, step.removed or "as given", _on_a_line(step)])
     return table(header, rows)
+
+
+def _on_a_line(step: Step) -> str:
+    """Returns the rule of a step for one cell. What the walk has made of a function is a function without a docstring,
+    and can stand on a line."""
+    head, *body = step.rule.text.strip().split("\n")
+    return f"{head} {'; '.join(each.strip() for each in body)}" if body and step.removed else step.rule.label
 
 
 def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, Any]:
