@@ -18,6 +18,7 @@ from nos_search import escape
 from nos_search.cli import export
 from nos_search.cli.evaluate import _table
 from nos_search.cli.output import as_json, emit, note, table
+from nos_search.cli.simplify import _shown as simplified_chain
 from nos_search.cli.summary import print_summary
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
@@ -32,6 +33,8 @@ from nos_search.show.outlook import Limits
 from nos_search.show.primitives import usage
 from nos_search.show.simplified import formula, simplified
 from nos_search.show.surfaces import Paths, figure_of
+from nos_search.simplify import Chain, Step
+from nos_search.simplify.loss import Difference
 from nos_search.store import Trial
 from nos_search.task.score import SCORES as KINDS
 from nos_search.train.evaluate import Comparison
@@ -147,6 +150,15 @@ def test_comparisons(text: str) -> None:
         check_plain(lines)
         assert len(lines.splitlines()) == 2
     check_drawing(plot.training(text, text, 0.1, CURVE).render("svg").decode())
+
+
+@evil
+def test_chains(text: str) -> None:
+    rule = replace(compile_rule("g"), text=text)
+    step = Step(rule, text, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
+    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule)
+    for made in (chain, replace(chain, steps=[step]), replace(chain, result=step.rule)):
+        check_plain(simplified_chain(made, 3))
 
 
 @evil

@@ -9,7 +9,7 @@ from .names import DECAYS, DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
-def child(parser: argparse.ArgumentParser) -> None:
+def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
     group = parser.add_argument_group("training of children")
     group.add_argument(
         "--protocol",
@@ -35,7 +35,7 @@ def child(parser: argparse.ArgumentParser) -> None:
         help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
     )
     group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
-    group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
+    group.add_argument("--sweep-steps", type=int, metavar="N", help=f"steps per learning rate (default: {sweep})")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
     )

@@ -53,6 +53,6 @@ def _check_code(folder: Path, config: RunConfig, task: str | None) -> None:
         raise UsageError(f"--task {task}: the run in {line(folder)} is on task {config.task}; leave --task out")
     if task is None and config.given is None and is_code(config.task):
         raise UsageError(
-            f"run folder {line(folder)} names the task {config.task}, which is code, and the folder may be anyone's; if "
-            f"you know that code, go on with: nos-search resume {shell(folder)} --task {shell(config.task)}"
+            f"run folder {line(folder)} names the task {config.task}, which is code, and may be anyone's; if you know "
+            f"that code, go on with: nos-search resume {shell(folder)} --task {shell(config.task)}"
         )

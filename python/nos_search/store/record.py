@@ -1,4 +1,5 @@
-"""Owns the file in which `evaluate --out` keeps every finished training, so that an interrupted night is not lost.
+"""Owns the file in which `evaluate --out` and `simplify --out` keep every finished training, so that an interrupted
+night is not lost.
 
 It is JSON. `format` and `kind` say what it is; `common` has the settings that decide a result on every task, `tasks`
 those of each task, and `versions` the software that began it; `trainings` has one row for each, and `sha256` is the
