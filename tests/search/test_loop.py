@@ -331,7 +331,6 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "mnist"}, "--task 'mnist' is not known; choose one of: charmlp, teacher, mnist1d, digits"),
         ({"strategy": "luck"}, "--strategy 'luck' is not known; choose one of: controller, evolution, random"),
         ({"workers": 0}, "--workers 0 is below 1"),
         ({"workers": 4, "executor": "inprocess"}, "--workers 4 with --executor inprocess: it has one"),
@@ -353,6 +352,14 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
 def test_wrong_configurations(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config(**changes)
+
+
+def test_the_task_is_looked_for_when_it_is_loaded() -> None:
+    """A run on a task that this machine does not have can be shown, and is refused by whoever trains."""
+    chosen = config(task="mnist")
+    assert RunConfig.from_json(chosen.to_json()) == chosen
+    with pytest.raises(UsageError, match="--task 'mnist' is not known; choose one of: charmlp, teacher, mnist1d, dig"):
+        chosen.make_task()
 
 
 def test_config_round_trip() -> None:

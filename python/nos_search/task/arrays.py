@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bounds import check_count
 from ..errors import UsageError
 from ..net import Inputs, parse
 from .base import Budget, Split, Task, standardise
@@ -38,8 +37,8 @@ def from_arrays(
 ) -> Task:
     """See Task.from_arrays."""
     for argument, count in (("batch_size", batch_size), ("sweep_steps", sweep_steps), ("train_steps", train_steps)):
-        if count is not None:
-            check_count(argument, count, "leave it out for a size that fits the data")
+        if count is not None and count < 1:
+            raise UsageError(f"{argument} {count} is below 1; leave it out for a size that fits the data")
     train = _examples("x", "y", (x, y))
     parts = {"val": val, "test": test}
     found = {part: _examples(f"{part}[0]", f"{part}[1]", pair) for part, pair in parts.items() if pair is not None}
