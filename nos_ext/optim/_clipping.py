@@ -68,6 +68,8 @@ def coefficient(clip_norm: float, norm: float) -> float:
 def checked_clip_norm(value: Any) -> Any:
     """Returns the value of `clip_norm` as Python's. Raises TypeError or ValueError for one that has no meaning."""
     value = plain(value)
+    if isinstance(value, bool):
+        raise TypeError(f"{KEY} is {value}; pass {_WANTED}")
     if value is not None and not number(KEY, value, _WANTED) > 0:
         raise ValueError(f"{KEY} is {shown(value)}; pass {_WANTED}")
     return value

@@ -202,6 +202,8 @@ def test_a_norm_that_is_nan_goes_everywhere() -> None:
         (-1, ValueError),
         (math.nan, ValueError),
         (-math.inf, ValueError),
+        (True, TypeError),
+        (False, TypeError),
         ("x", TypeError),
         ("1.0", TypeError),
         ([1.0], TypeError),
