@@ -230,7 +230,8 @@ def test_rules_that_begin_with_a_minus(line: list[str], hint: str, capsys: pytes
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63)])
 @pytest.mark.parametrize(
-    "line", [["run", "--out", "nowhere"], ["train", "g"], ["evaluate", "g"], ["surfaces", "g"], ["space"]]
+    "line",
+    [["run", "--out", "nowhere"], ["train", "g"], ["evaluate", "g"], ["surfaces", "g"], ["diagnose", "g"], ["space"]],
 )
 def test_seeds_are_checked_alike(line: list[str], seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*line, "--seed", seed]) == 2

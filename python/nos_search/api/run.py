@@ -79,7 +79,7 @@ class Run:
         where = str(path) if path is not None else files.inside(self.folder, "report.html", remedy="give another path")
         files.check_place("path", where)
         with self._store() as store:
-            page = report.render(store)
+            page = report.render(store, diagnoses=True)
         files.write("path", where, page)
         return Path(where)
 

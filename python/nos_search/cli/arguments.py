@@ -168,6 +168,14 @@ def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options; --help lists them")
 
 
+def _diagnose(p: argparse.ArgumentParser) -> None:
+    p.add_argument("rules", nargs="+", metavar="RULE", help=_RULE)
+    p.add_argument("--trials", type=int, default=100, metavar="N", help="starts of each problem (default 100)")
+    p.add_argument("--levels", action="store_true", help="a row for each problem instead of each rule")
+    seed(p, "of starts and noise")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
 # A new command is one row here and a module of that name beside this one, with a function `call(args)`.
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": ("search for rules; writes everything to a new folder", _run),
@@ -184,6 +192,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",
         _export,
     ),
+    "diagnose": ("run rules over small problems, each hard in one way, and show where they fail", _diagnose),
     "surfaces": ("train rules on analytic surfaces, as a table and a figure", _surfaces),
     "space": ("print the vocabulary, masks and size of a search space, with samples", _space),
     "bench": ("measure the search itself on this machine", _bench),

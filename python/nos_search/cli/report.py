@@ -27,7 +27,7 @@ def call(args: argparse.Namespace) -> int:
     if not going_on and not args.no_baselines:
         _train_baselines(folder)
     with Store.open(folder) as store:
-        page = report.render(store)
+        page = report.render(store, diagnoses=True)
     files.write("--out", out, page)
     emit(out)
     return 0

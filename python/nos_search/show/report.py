@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ..diagnose.problems import KINDS
 from ..escape import lines
 from ..gate import GATES, gate_counts
 from ..known import REPORTED, RULES
@@ -28,6 +29,7 @@ from ..space import SearchSpace, make_space
 from ..store import PROMOTION, Score, Store, Trial
 from ..task.score import ACCURACY, SHOWN, scores
 from . import charts
+from .diagnosed import diagnosed
 from .figure import PALETTE, Drawing
 from .inline import inline
 from .leaderboard import Row, counts, leaderboard
@@ -42,8 +44,9 @@ _MEAN_WINDOW = 25  # trials
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
-def render(store: Store) -> str:
-    """Returns the page as text. The run may still be going on."""
+def render(store: Store, *, diagnoses: bool = False) -> str:
+    """Returns the page as text. The run may still be going on. With `diagnoses` the best rules and known optimizers are
+    run over the battery of small problems, which takes a few seconds."""
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
     promotions = store.scores(PROMOTION)
     promoted = climbs(promotions)
@@ -74,6 +77,8 @@ def render(store: Store) -> str:
             _Shown.of(row, spark=_svg(charts.spark(scores(by_id[row.trial].curve), score), f"spark{row.rank}"))
             for row in rows[:TABLE_ROWS]
         ],
+        kinds=KINDS,
+        diagnosed=diagnosed(rows, store.folder) if diagnoses else [],
         rungs=[
             {"name": name, "rewards": sorted((r[k] for r in promoted.values() if len(r) > k), reverse=True)}
             for k, name in enumerate(higher)

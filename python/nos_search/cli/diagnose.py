@@ -1,0 +1,82 @@
+"""Owns the command diagnose, which runs rules over the battery of small problems and shows where each fails."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from ..bounds import check_count
+from ..diagnose.battery import PASSED, RATES, Diagnosis, diagnose
+from ..diagnose.problems import BATTERY, KINDS, STEPS
+from ..errors import UsageError
+from ..rules import CompiledRule, parse_rule_argument
+from ..train.seeds import check_seed
+from .output import as_json, emit, note, table
+
+
+def call(args: argparse.Namespace) -> int:
+    check_count("--trials", args.trials, "say how many starts of each problem")
+    check_seed(args.seed)
+    rules = [_rule(text) for text in dict.fromkeys(args.rules)]
+    found = []
+    for rule in rules:
+        note(f"running {rule.label} on {len(BATTERY)} problems, {args.trials} trials each, at {len(RATES)} rates")
+        found.append(diagnose(rule.program.rule, trials=args.trials, seed=args.seed))
+    if args.json:
+        document = {
+            "format": 1,
+            "steps": STEPS,
+            "trials": args.trials,
+            "seed": args.seed,
+            "rates": RATES,
+            "needed": PASSED,
+            "results": [
+                {"rule": rule.label, "passed": _passed(rows), "problems": [asdict(row) for row in rows]}
+                for rule, rows in zip(rules, found, strict=True)
+            ],
+        }
+        emit(as_json(document))
+        return 0
+    emit(_levels(rules, found) if args.levels else _kinds(rules, found))
+    return 0
+
+
+def _rule(text: str) -> CompiledRule:
+    rule = parse_rule_argument(text)
+    missing = [name for name, value in rule.program.hyperparameters.items() if value is None and name != "lr"]
+    if missing:
+        raise UsageError(f"rule {rule.label}: {missing[0]} has no default; give it one, as {missing[0]}=0.9")
+    return rule
+
+
+def _passed(rows: Sequence[Diagnosis]) -> int:
+    return sum(row.passed for row in rows)
+
+
+def _kinds(rules: Sequence[CompiledRule], found: Sequence[Sequence[Diagnosis]]) -> str:
+    head = (
+        f"levels passed, of each kind of problem: {PASSED:.0%} of the trials come to the goal within {STEPS} steps at "
+        "the best learning rate"
+    )
+    lines = []
+    for rule, rows in zip(rules, found, strict=True):
+        cells = []
+        for kind in KINDS:
+            mine = [row for row in rows if row.kind == kind]
+            cells.append(f"{_passed(mine)}/{len(mine)}")
+        lines.append([f"{_passed(rows)}/{len(rows)}", *cells, rule.label])
+    return "\n".join([head, table(["all", *KINDS, "rule"], lines)])
+
+
+def _levels(rules: Sequence[CompiledRule], found: Sequence[Sequence[Diagnosis]]) -> str:
+    head = [
+        "share of the trials that come to the goal at the best rate (in how many of "
+        f"{len(RATES)} rates {PASSED:.0%} do); * marks what is passed",
+        *[f"{k + 1}: {rule.label}" for k, rule in enumerate(rules)],
+    ]
+    lines = []
+    for k, problem in enumerate(BATTERY):
+        cells = [f"{rows[k].solved:.2f} ({rows[k].rates}){'*' if rows[k].passed else ''}" for rows in found]
+        lines.append([problem.kind, problem.level, *cells])
+    return "\n".join([*head, table(["problem", "level", *[str(k + 1) for k in range(len(rules))]], lines)])
