@@ -275,7 +275,7 @@ WRONG = [
     (["surfaces", "g", "--steps", "0"], "--steps 0 is below 1"),
     (["surfaces", "g", "--plot", "/nowhere/x.svg"], "--plot /nowhere/x.svg cannot be written"),
     (["diagnose", "g", "--trials", "0"], "--trials 0 is below 1"),
-    (["diagnose", "def f(p, g, *, lr, k): return p - lr * k * g"], "k has no default; give it one, as k=0.9"),
+    (["diagnose", "g * gg"], "rule 'g * gg' is not valid"),
     (["evaluate", "g * gg"], "rule 'g * gg' is not valid"),
     (["evaluate", "g +"], "^"),
     (["evaluate", "g", "--tasks", "digits,mnist"], "--tasks 'mnist' is not known"),

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from ..bounds import check_count
 from ..diagnose.battery import PASSED, RATES, Diagnosis, diagnose
 from ..diagnose.problems import BATTERY, KINDS, STEPS
-from ..errors import UsageError
 from ..rules import CompiledRule, parse_rule_argument
 from ..train.seeds import check_seed
 from .output import as_json, emit, note, table
@@ -18,7 +17,7 @@ from .output import as_json, emit, note, table
 def call(args: argparse.Namespace) -> int:
     check_count("--trials", args.trials, "say how many starts of each problem")
     check_seed(args.seed)
-    rules = [_rule(text) for text in dict.fromkeys(args.rules)]
+    rules = [parse_rule_argument(text) for text in dict.fromkeys(args.rules)]
     found = []
     for rule in rules:
         note(f"running {rule.label} on {len(BATTERY)} problems, {args.trials} trials each, at {len(RATES)} rates")
@@ -40,14 +39,6 @@ def call(args: argparse.Namespace) -> int:
         return 0
     emit(_levels(rules, found) if args.levels else _kinds(rules, found))
     return 0
-
-
-def _rule(text: str) -> CompiledRule:
-    rule = parse_rule_argument(text)
-    missing = [name for name, value in rule.program.hyperparameters.items() if value is None and name != "lr"]
-    if missing:
-        raise UsageError(f"rule {rule.label}: {missing[0]} has no default; give it one, as {missing[0]}=0.9")
-    return rule
 
 
 def _passed(rows: Sequence[Diagnosis]) -> int:
