@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
-from .groups import child, decay, drawn, plot, seed, space_words, workers
-from .names import FORMATS, STRATEGIES, TASKS
+from ..prove.families import DEFAULT
+from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
+from .names import EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, or a library name such as sgd adam powersign"
@@ -100,6 +101,39 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _prove(p: argparse.ArgumentParser) -> None:
+    trained(p.add_argument_group("training of children"))
+    p.set_defaults(protocol="default", sweep_steps=None)
+    decay(p, "linear_cosine", "")
+    drawn(p)
+    p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
+    p.add_argument("--top", type=int, default=1, metavar="N", help="of each run folder (default 1)")
+    p.add_argument(
+        "--against",
+        default="adamw,adam,momentum,lion,muon",
+        metavar="A,B",
+        help="baselines, tuned as the rule is (default adamw,adam,momentum,lion,muon)",
+    )
+    p.add_argument("--tasks", metavar="A,B", help=f"default {','.join(DEFAULT)}, which no search uses")
+    p.add_argument(
+        "--sizes", metavar="S,...", help="of networks: s m l, half, once and twice their width (default all)"
+    )
+    p.add_argument("--horizons", metavar="N,...", help="lengths of trainings, times the task's own steps (default 1,4)")
+    p.add_argument("--seeds", type=int, metavar="N", help="trainings that count, of each (default 5)")
+    p.add_argument("--tuning", type=int, metavar="N", help="settings of a rule's constants that are tried (default 6)")
+    p.add_argument(
+        "--quick", action="store_true", help="minutes: five cheap tasks, one size, one horizon, 3 seeds, 2 settings"
+    )
+    p.add_argument("--workers", type=int, metavar="W", help="processes that train (default: one for each core)")
+    p.add_argument("--executor", metavar="|".join(EXECUTORS), help="what runs them (default fork or loky)")
+    p.add_argument("--html", metavar="FILE", help="write one self-contained page about the proof")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="keep every finished training in this folder; the same command goes on from there",
+    )
+
+
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
     decay(p)
@@ -152,6 +186,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "compare rules, each with its own learning-rate sweep, over several seeds by validation and test score",
         _evaluate,
     ),
+    "prove": ("say whether a rule is better than tuned optimizers on tasks that no search has seen", _prove),
     "train": ("train a child with one rule and print its learning curve", _train),
     "export": (
         "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",

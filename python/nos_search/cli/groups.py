@@ -10,6 +10,7 @@ _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
 def child(parser: argparse.ArgumentParser) -> None:
+    """Adds how children are scored: by a sweep of the learning rate, and a training."""
     group = parser.add_argument_group("training of children")
     group.add_argument(
         "--protocol",
@@ -23,6 +24,12 @@ def child(parser: argparse.ArgumentParser) -> None:
         help="learning-rate sweep: halving stops bad rates early, fine also tries factors of 2 around the best, full "
         "is the paper's (default fine; full with --protocol paper)",
     )
+    group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
+    trained(group)
+
+
+def trained(group: argparse._ActionsContainer) -> None:
+    """Adds what decides a training whose learning rate is known."""
     group.add_argument(
         "--engine",
         default="auto",
@@ -35,7 +42,6 @@ def child(parser: argparse.ArgumentParser) -> None:
         help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
     )
     group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
-    group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
     )
@@ -61,12 +67,14 @@ def child(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def decay(parser: argparse.ArgumentParser) -> None:
+def decay(
+    parser: argparse.ArgumentParser, default: str = "none", rest: str = "; those of the sweep stay as they are"
+) -> None:
     parser.add_argument(
         "--decay",
-        default="none",
+        default=default,
         metavar="|".join(DECAYS),
-        help="how the learning rate of the longer training falls; those of the sweep stay as they are (default none)",
+        help=f"how the learning rate of the longer training falls{rest} (default {default})",
     )
 
 

@@ -1,15 +1,20 @@
-"""Owns what evaluate and train have in common: their tasks, and the checks before anything is trained."""
+"""Owns what evaluate, prove and train have in common: rules, tasks, and the checks before anything is trained."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..bounds import check_count
 from ..errors import UsageError
+from ..escape import line
+from ..rules import parse_stored_rule
 from ..run.trainings import TaskRecipe
+from ..show.leaderboard import best_rows
+from ..store import Store
 from ..task import TASKS
 from ..task.download import download
 from ..task.score import bits
@@ -42,6 +47,18 @@ def check_common(args: argparse.Namespace) -> None:
     if args.threads is not None:
         check_count("--threads", args.threads)
     check_plot(args.plot)
+
+
+def rules_of(source: str, top: int) -> list[str]:
+    """Returns the best rules of a run folder; any other word is a rule itself."""
+    if not os.path.isdir(source):
+        return [source]
+    with Store.open(Path(source)) as store:
+        rows = best_rows(store)[:top]
+    found = [parse_stored_rule(row.rule, source, row.trial).text for row in rows]
+    if not found:
+        raise UsageError(f"{line(source)}: no rule has been trained to the end yet")
+    return found
 
 
 def sweep_of(args: argparse.Namespace, names: Sequence[str], argument: str) -> Sweep:
