@@ -49,7 +49,7 @@ def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
     """
     source: str | nos_ext.Rule = library.get(text) if text in library.names() else text
     if matrices and text == "muon":
-        source = library.get(text).to_text().replace("'original'", "'match_rms_adamw'")
+        source = library.get(text).to_text().replace("'original'", "'match_rms_adamw', dtype='float32'")
     program = nos_ext.compile_rule(source)
     if isinstance(program, nos_ext.MatrixProgram):
         if matrices:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
-from ..prove.families import DEFAULT
+from ..prove.defaults import BASELINES, FULL, SHORT
 from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
 from .names import EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
@@ -110,20 +110,33 @@ def _prove(p: argparse.ArgumentParser) -> None:
     p.add_argument("--top", type=int, default=1, metavar="N", help="of each run folder (default 1)")
     p.add_argument(
         "--against",
-        default="adamw,adam,momentum,lion,muon",
+        default=BASELINES,
         metavar="A,B",
-        help="baselines, tuned as the rule is (default adamw,adam,momentum,lion,muon)",
+        help=f"baselines, tuned as the rule is (default {BASELINES})",
     )
-    p.add_argument("--tasks", metavar="A,B", help=f"default {','.join(DEFAULT)}, which no search uses")
+    p.add_argument("--tasks", metavar="A,B", help=f"default {FULL.tasks}, which no search uses")
     p.add_argument(
-        "--sizes", metavar="S,...", help="of networks: s m l, half, once and twice their width (default all)"
+        "--sizes", metavar="S,...", help=f"of networks: s m l, half, once and twice their width (default {FULL.sizes})"
     )
-    p.add_argument("--horizons", metavar="N,...", help="lengths of trainings, times the task's own steps (default 1,4)")
-    p.add_argument("--seeds", type=int, metavar="N", help="trainings that count, of each (default 5)")
-    p.add_argument("--tuning", type=int, metavar="N", help="settings of a rule's constants that are tried (default 6)")
     p.add_argument(
-        "--quick", action="store_true", help="minutes: five cheap tasks, one size, one horizon, 3 seeds, 2 settings"
+        "--horizons",
+        metavar="N,...",
+        help=f"lengths of trainings, times the task's own steps (default {FULL.horizons})",
     )
+    p.add_argument("--seeds", type=int, metavar="N", help=f"trainings that count, in each cell (default {FULL.seeds})")
+    p.add_argument(
+        "--tuning",
+        type=int,
+        metavar="N",
+        help=f"settings of a rule's constants that are tried on each task (default {FULL.tuning})",
+    )
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"minutes instead: tasks {SHORT.tasks}, sizes {SHORT.sizes}, horizons {SHORT.horizons}, {SHORT.seeds} "
+        f"seeds, {SHORT.tuning} settings",
+    )
+    p.add_argument("--threads", type=int, metavar="N", help="of torch, in each worker (default 1)")
     p.add_argument("--workers", type=int, metavar="W", help="processes that train (default: one for each core)")
     p.add_argument("--executor", metavar="|".join(EXECUTORS), help="what runs them (default fork or loky)")
     p.add_argument("--html", metavar="FILE", help="write one self-contained page about the proof")

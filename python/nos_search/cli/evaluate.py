@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
@@ -26,7 +25,7 @@ from ..train.native import NativeTraining
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, recipes, rules_of, scoring, shown_loss
+from .training import check_common, kept_settings, recipes, rules_of, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -84,13 +83,7 @@ def _record(
 ) -> Record:
     """Returns what is finished already, from --out, under everything that decides a result besides rule, task and
     seed."""
-    common = {
-        "sweep": protocol.sweep,
-        **({} if protocol.decay == "none" else {"decay": protocol.decay}),  # records that are older have none
-        "threads": args.threads or 1,  # of torch
-        "device": args.device,
-        "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
-    }
+    common = {"sweep": protocol.sweep, **kept_settings(args)}
     each = {
         task.name: {
             "net": str(task.spec),

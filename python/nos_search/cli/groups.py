@@ -26,6 +26,13 @@ def child(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
     trained(group)
+    group.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
+        "(default: all cores, divided by the workers)",
+    )
 
 
 def trained(group: argparse._ActionsContainer) -> None:
@@ -58,13 +65,6 @@ def trained(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
     group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
-    group.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
-        "(default: all cores, divided by the workers)",
-    )
 
 
 def decay(

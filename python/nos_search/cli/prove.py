@@ -6,16 +6,20 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
-from ..prove.cells import SIZES, read_horizons, read_sizes
+from ..escape import line
+from ..prove.cells import read_horizons, read_sizes
+from ..prove.defaults import FULL, SHORT
 from ..prove.document import document
-from ..prove.families import DEFAULT, QUICK, SEARCHED
 from ..prove.protocol import Contender, Protocol, cost, prove
+from ..prove.statistics import ALPHA
 from ..prove.trials import check_folder
+from ..prove.verdict import BETTER, WORSE
 from ..rules import parse_rule_argument
 from ..run import versions
 from ..run.trainings import make_executor
@@ -27,11 +31,8 @@ from ..train.engine import check_engine, check_trains
 from ..train.side import cores
 from .output import as_json, emit, note, table
 from .plots import draw
-from .training import check_common, recipes, rules_of
+from .training import check_common, kept_settings, recipes, rules_of
 
-# What an option is where it is not given: of a full proof, and of --quick.
-FULL: Final = {"tasks": ",".join(DEFAULT), "sizes": ",".join(SIZES), "horizons": "1,4", "seeds": 5, "tuning": 6}
-SHORT: Final = {"tasks": ",".join(QUICK), "sizes": "m", "horizons": "1", "seeds": 3, "tuning": 2}
 _SAY: Final = 20.0  # seconds between two lines about how far it is
 
 
@@ -48,7 +49,7 @@ def call(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.out is not None:
         check_folder(args.out)
-    books = protocol.books(args.out, args.device, versions())
+    books = protocol.books(args.out, kept_settings(args), versions())
     if books.finished:
         note(f"{args.out} has {books.finished} finished training(s); those of this command are not repeated")
     if books.changed:
@@ -81,7 +82,7 @@ def call(args: argparse.Namespace) -> int:
 
 def _settle(args: argparse.Namespace) -> None:
     """Puts in what is not given, and checks what needs no data."""
-    for name, value in (SHORT if args.quick else FULL).items():
+    for name, value in asdict(SHORT if args.quick else FULL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     check_count("--seeds", args.seeds, "choose 3 or more, of which a deviation can be known")
@@ -184,31 +185,33 @@ def summary(found: dict[str, Any]) -> str:
             if task["family"] == family
             for rule in found["rules"]
             for judged in [rule["tasks"][name]]
-        ]  # fmt: skip
-        parts.append(f"{family}\n{table(['task', *(f'- {base}' for base in baselines), 'verdict', 'rule'], rows)}\n")
+        ]
+        header = ["task", *(f"- {base}" for base in baselines), "verdict", "rule"]
+        parts.append(f"{line(family)}\n{table(header, rows)}\n")
     parts.append("differences in test score at the end, in deviations of a seed; ± half a 95 % interval")
-    searched = [name for name, task in tasks.items() if task["searched"]]
+    searched = [line(name) for name, task in tasks.items() if task["searched"]]
     if searched:
-        parts.append(
-            f"note: searches use {', '.join(searched)} as a reward, so a rule may have been found for that; of "
-            f"{', '.join(SEARCHED)} none is in a proof by default"
-        )
+        parts.append(f"note: searches use {', '.join(searched)} as a reward, so a rule may have been found for that")
     return "\n".join([*parts, *(sentence(rule, found["protocol"]) for rule in found["rules"])])
 
 
 def sentence(rule: dict[str, Any], protocol: dict[str, Any]) -> str:
     """Returns the verdict on a rule as one plain sentence."""
-    against = rule["against"]
+    against = {line(base): each for base, each in rule["against"].items()}
     gaps = ", ".join(f"{base} {_gap(each)}" for base, each in against.items())
-    size = f"{len(protocol['tasks'])} task(s), {len(protocol['seeds'])} seeds"
+    said = f"no difference shown to all of {', '.join(against)}"
+    if rule["verdict"] == BETTER:
+        said = f"better than {', '.join(against)}"
+    elif rule["verdict"] == WORSE:
+        worse = [base for base, each in against.items() if each["corrected"] <= ALPHA and each["mean"] < 0]
+        said = f"worse than {', '.join(worse)}"
+    extent = f"{_many(len(protocol['tasks']), 'task')} and {_many(len(protocol['seeds']), 'seed')}"
     diverged = f"; {rule['diverged']} of its {rule['trainings']} trainings diverged" if rule["diverged"] else ""
-    end = f"over {size}, in deviations of a seed: {gaps}{diverged}"
-    if rule["verdict"] == "better":
-        return f"{rule['rule']}: better than each of {', '.join(against)} {end}"
-    if rule["verdict"] == "worse":
-        worse = [base for base, each in against.items() if each["corrected"] <= 0.05 and each["mean"] < 0]
-        return f"{rule['rule']}: worse than {', '.join(worse)} {end}"
-    return f"{rule['rule']}: no difference shown to all of {', '.join(against)} {end}"
+    return f"{line(rule['rule'])}: {said}, over {extent} (difference in deviations of a seed: {gaps}){diverged}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _gap(each: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..bounds import check_count
 from ..errors import UsageError
@@ -47,6 +48,16 @@ def check_common(args: argparse.Namespace) -> None:
     if args.threads is not None:
         check_count("--threads", args.threads)
     check_plot(args.plot)
+
+
+def kept_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what decides every training of a command that keeps them, besides rule, task and seed."""
+    return {
+        **({} if args.decay == "none" else {"decay": args.decay}),  # records that are older have none
+        "threads": args.threads or 1,  # of torch
+        "device": args.device,
+        "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
+    }
 
 
 def rules_of(source: str, top: int) -> list[str]:

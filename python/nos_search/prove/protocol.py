@@ -17,6 +17,7 @@ from ..task import Task
 from ..train.decay import Decay
 from ..train.engine import Engine, kind_for
 from ..train.seeds import derive_seed
+from ..train.training import Training
 from .cells import Cell, cells_of
 from .families import family_of
 from .space import Space
@@ -87,9 +88,8 @@ class Protocol:
     def label(self, cell: int) -> str:
         return self.cells[cell].label(self.tasks[self.cells[cell].task])
 
-    def books(self, folder: str | None, device: str, versions: Mapping[str, str]) -> Books:
-        """Returns what is finished already."""
-        common = {"decay": self.decay, "engine": self.engine, "device": device, "points": POINTS}
+    def books(self, folder: str | None, common: Mapping[str, Any], versions: Mapping[str, str]) -> Books:
+        """Returns what is finished already. `common` has what decides all trainings and is not in the protocol."""
         return Books(folder, self.scorer, self.cells, common, versions, self.tasks)
 
 
@@ -171,14 +171,20 @@ def _time(rule: CompiledRule, task: Task, engine: Engine, clock: Callable[[], fl
     """Returns the seconds of a step, and of a look at the validation data."""
     training = kind_for(engine, task, rule)(rule, task, lr=1e-3, total_steps=10**6, seed=0)
     training.run(2)  # what happens once is over
-    start, steps = clock(), 0
-    while clock() - start < _TIMED:
-        steps = max(1, 2 * steps)
-        training.run(training.step + steps)
-    step = (clock() - start) / (training.step - 2)
+    steps = 1
+    while (taken := _run(training, steps, clock)) < _TIMED:
+        steps *= 2
+    step = taken / steps
     start = clock()
     training.measure(task.val)
     return step, clock() - start
+
+
+def _run(training: Training, steps: int, clock: Callable[[], float]) -> float:
+    """Returns the seconds that so many steps take."""
+    start = clock()
+    training.run(training.step + steps)
+    return clock() - start
 
 
 def describe(contenders: Sequence[Contender]) -> dict[str, Any]:

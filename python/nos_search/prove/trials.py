@@ -16,7 +16,7 @@ from ..store.record import Record
 from ..task import Task
 from ..train.child import Outcome, train
 from ..train.decay import Decay
-from ..train.engine import Engine, kind_for
+from ..train.engine import Engine, engine_of, kind_for
 from .cells import Cell
 from .tuning import HIGHEST, LOWEST, Ask, Asking, rate_of
 
@@ -93,7 +93,12 @@ class Books:
         self._labels = [cell.label(bases[cell.task]) for cell in cells]
         for label, task in zip(self._labels, scorer.tasks, strict=True):
             path = None if folder is None else str(Path(folder) / f"{label.replace(' ', '-')}.json")
-            settings = {"net": str(task.spec), "steps": task.budget.train_steps, "score": task.score}
+            settings = {
+                "net": str(task.spec),
+                "steps": task.budget.train_steps,
+                "score": task.score,
+                "engine": engine_of(scorer.engine, [task]),
+            }
             self._records.append(Record(path, common, {label: settings}, versions, command=_COMMAND))
         self.finished = sum(record.finished for record in self._records)
         self.changed = list(dict.fromkeys(change for record in self._records for change in record.changed))

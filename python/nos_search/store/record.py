@@ -92,13 +92,9 @@ class Record:
         files.write("--out", path, json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False) + "\n")
 
     def _read(self, path: str, body: Mapping[str, Any]) -> None:
-        for name, now in self._common.items():
-            if body["common"].get(name) != now:
-                raise _other(path, name, body["common"].get(name), now)
+        _check_same(path, "", body["common"], self._common)
         for task in self._tasks.keys() & body["tasks"].keys():
-            for name, now in self._tasks[task].items():
-                if body["tasks"][task].get(name) != now:
-                    raise _other(path, f"{task} {name}", body["tasks"][task].get(name), now)
+            _check_same(path, f"{task} ", body["tasks"][task], self._tasks[task])
         self._tasks = {**body["tasks"], **self._tasks}
         self._versions = body["versions"]
         self._outcomes = dict(map(_entry, body["trainings"]))
@@ -108,10 +104,18 @@ def _kind(command: str) -> str:
     return f"nos-search {command}"
 
 
+def _check_same(path: str, place: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UsageError where settings differ. One that is missing on either side is None."""
+    for name in dict.fromkeys((*now, *then)):
+        if then.get(name) != now.get(name):
+            raise _other(path, f"{place}{name}", then.get(name), now.get(name))
+
+
 def _other(path: str, name: str, then: object, now: object) -> UsageError:
     what = line(name.replace("_", "-"))
     return UsageError(
-        f"--out {path} has trainings with {what} {_shown(then)}, not {line(now)}; choose another file for these"
+        f"--out {path} has trainings with {what} {_shown('none' if then is None else then)}, not "
+        f"{line('none' if now is None else now)}; choose another file for these"
     )
 
 
