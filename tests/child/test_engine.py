@@ -56,7 +56,7 @@ def test_the_first_steps_agree_to_rounding(net: str | None, rule: str) -> None:
         assert one.loss == pytest.approx(two.loss, rel=2e-3)
 
 
-@pytest.mark.parametrize("name", ["charmlp", "teacher"])
+@pytest.mark.parametrize("name", ["charmlp", "teacher", "chirps", "spanish", "tabular"])
 @pytest.mark.parametrize("rule", RULES)
 def test_the_first_steps_of_single_passes_agree_to_rounding(rule: str, name: str) -> None:
     task = load(name)
@@ -73,10 +73,10 @@ def test_the_first_steps_of_single_passes_agree_to_rounding(rule: str, name: str
         assert task.reward(one) == pytest.approx(task.reward(two), abs=1e-3)
 
 
-@pytest.mark.parametrize("net", ["gru-1-96", "gru-2-20"])
+@pytest.mark.parametrize(("name", "net"), [("charlm", "gru-1-96"), ("charlm", "gru-2-20"), ("spanishlm", "gru-1-96")])
 @pytest.mark.parametrize("rule", RULES)
-def test_the_first_steps_of_a_language_model_agree_to_rounding(net: str, rule: str) -> None:
-    task = load("charlm").with_options(net=net)
+def test_the_first_steps_of_a_language_model_agree_to_rounding(name: str, net: str, rule: str) -> None:
+    task = load(name).with_options(net=net)
     task = replace(task, val=task.val.first(70))
     theirs, ours = (
         kind(compile_rule(rule), task, lr=0.03, total_steps=12, seed=3) for kind in (Training, NativeTraining)

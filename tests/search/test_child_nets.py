@@ -14,11 +14,12 @@ from nos_search.net.transformer import positions
 
 INPUTS = {
     "image": Inputs("image", channels=3, size=(16, 16)),
+    "pixels": Inputs("pixels", channels=3, size=(16, 16)),
     "context": Inputs("context", vocabulary=11, length=9),
     "text": Inputs("text", vocabulary=11, length=9),
     "pair": Inputs("pair", vocabulary=12, length=6, source=7, source_vocabulary=10),
 }
-SMALL = {"convnet": (2, 4), "wrn": (10, 1), "mlp": (2, 8), "gru": (2, 8), "transformer": (2, 8)}
+SMALL = {"convnet": (2, 4), "wrn": (10, 1), "mlp": (2, 8), "gru": (2, 8), "transformer": (2, 8), "autoencoder": (2, 8)}
 CASES = [(name, kind) for name in NETS for kind in INPUTS if kind in NETS[name].build]
 
 
@@ -28,7 +29,7 @@ def make(name: str, kind: str, classes: int = 5) -> Net:
 
 def batch(kind: str, n: int = 4) -> torch.Tensor:
     generator = torch.Generator().manual_seed(7)
-    if kind == "image":
+    if kind in ("image", "pixels"):
         return torch.randn(n, 3, 16, 16, generator=generator)
     if kind in ("context", "text"):
         return torch.randint(0, 11, (n, 9), generator=generator)
@@ -42,7 +43,8 @@ def test_shapes_seeds_and_gradients(name: str, kind: str) -> None:
     net, x = make(name, kind), batch(kind)
     weights = net.init(torch.Generator().manual_seed(1))
     out = net.logits(weights, x, training=True)
-    assert out.shape == {"image": (4, 5), "context": (4, 5), "text": (4, 9, 5), "pair": (4, 6, 5)}[kind]
+    answers = {"image": (), "pixels": (768,), "context": (), "text": (9,), "pair": (6,)}[kind]
+    assert out.shape == (4, *answers, 5)
     grads = torch.autograd.grad(out.square().sum(), weights.params)  # every parameter has a part
     assert all(g.abs().max() > 0 for g in grads)
     again = net.init(torch.Generator().manual_seed(1))
@@ -85,6 +87,25 @@ def test_convnet_against_modules() -> None:
             theirs.copy_(mine)
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     assert torch.allclose(net.logits(weights, x, training=True), module(x), atol=1e-5)
+
+
+def test_autoencoder_against_modules() -> None:
+    """A code of six numbers, which has no ReLU; the classes of a pixel stand side by side."""
+    net = build(Spec("autoencoder", 1, 6), Inputs("pixels", channels=1, size=(3, 4)), 5)
+    weights = net.init(torch.Generator().manual_seed(1))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(12, 24),
+        torch.nn.ReLU(),
+        torch.nn.Linear(24, 6),
+        torch.nn.Linear(6, 24),
+        torch.nn.ReLU(),
+        torch.nn.Linear(24, 60),
+    )
+    with torch.no_grad():
+        for mine, theirs in zip(weights.params, module.parameters(), strict=True):
+            theirs.copy_(mine)
+    x = torch.randn(7, 1, 3, 4, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(net.logits(weights, x, training=True).flatten(1), module(x.flatten(1)), atol=1e-5)
 
 
 def test_wide_resnet_has_the_size_that_it_is_known_for() -> None:

@@ -18,11 +18,16 @@ TASKS = (
     "cifar10",
     "charlm",
     "translate",
+    "chirps",
+    "spanish",
+    "spanishlm",
+    "tabular",
+    "autoencoder",
 )
 STRATEGIES = ("controller", "evolution", "random", "optuna")
 SPACES = ("nos", "program", "lion")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
-NETS = ("convnet", "wrn", "mlp", "gru", "transformer")
+NETS = ("convnet", "wrn", "mlp", "gru", "transformer", "autoencoder")
 SCORES = ("accuracy", "bits-saved")
 SWEEPS = ("fine", "halving", "full")
 DECAYS = ("none", "linear", "cosine", "linear_cosine")

@@ -12,17 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-InputKind = Literal["image", "context", "text", "pair"]
+InputKind = Literal["image", "pixels", "context", "text", "pair"]
 
 
 @dataclass(frozen=True)
 class Inputs:
     """This describes what a task feeds to its network.
 
-    Of the kind "image" x is (n, channels, *size) float32. Of the kinds "context" and "text" x is (n, length) int64
-    tokens below `vocabulary`: the network answers once for all of a context, and at each token of a text, where it sees
-    position t and those before it. Of the kind "pair" x is (n, source + length) int64: the source sentence, whose
-    tokens are below `source_vocabulary`, and then what the decoder reads; 0 pads both.
+    Of the kinds "image" and "pixels" x is (n, channels, *size) float32: the network answers once for an image, and for
+    each of its numbers. Of the kinds "context" and "text" x is (n, length) int64 tokens below `vocabulary`: the network
+    answers once for all of a context, and at each token of a text, where it sees position t and those before it. Of the
+    kind "pair" x is (n, source + length) int64: the source sentence, whose tokens are below `source_vocabulary`, and
+    then what the decoder reads; 0 pads both.
     """
 
     kind: InputKind
@@ -81,7 +82,7 @@ class Net(ABC):
 
     @abstractmethod
     def logits(self, weights: Weights, x: Tensor, *, training: bool) -> Tensor:
-        """Returns (n, classes), or (n, length, classes) where a network answers at each token."""
+        """Returns (n, classes), or (n, targets, classes) where a network answers at each token or pixel."""
 
 
 class Draw:

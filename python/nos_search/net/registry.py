@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..bounds import check_count
 from ..errors import UsageError, choose
+from .autoencoder import Autoencoder
 from .base import InputKind, Inputs, Net
 from .convnet import ConvNet
 from .gru import GruModel, GruPair
@@ -88,6 +89,12 @@ NETS: dict[str, NetEntry] = {
     ),
     "transformer": NetEntry(
         {"text": _transformer, "pair": _transformer}, 2, 64, "pre-norm transformer without dropout"
+    ),
+    "autoencoder": NetEntry(
+        {"pixels": lambda i, c, s: Autoencoder(i.channels * math.prod(i.size), s.width, s.depth, c)},
+        1,
+        16,
+        "hidden layers of ReLU units around a code of a few numbers",
     ),
 }
 

@@ -1,7 +1,8 @@
 """Owns what a task is: examples in three fixed splits, the child network to train on them, and the budgets.
 
-Every task is a classification, of images or of the next token, so that one loss (cross-entropy) serves all of them. Its
-score, which is the reward of a search, is a number in [0, 1] that score.py computes from accuracy and loss.
+Every task is a classification, of images, of their pixels or of the next token, so that one loss (cross-entropy) serves
+all of them. Its score, which is the reward of a search, is a number in [0, 1] that score.py computes from accuracy and
+loss.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..bounds import check_count
 from ..errors import UsageError, choose
-from ..net import Inputs, Net, Spec, build, parse
+from ..net import InputKind, Inputs, Net, Spec, build, parse
 from .score import ACCURACY, SCORES, Measured
 
 IGNORED = -100  # a target that counts neither for the loss nor for the accuracy, as torch's cross_entropy has it
@@ -28,19 +29,21 @@ class Split:
 
     `x` is images (n, channels, height, width), standardised with the training split, or tokens (n, length) int64. The
     network computes in the type of the images, which is float32, or float64 for a reference. `y` is class numbers
-    int64: (n,) where an example has one target, (n, targets) where it has one for each of its tokens. It is IGNORED
-    where nothing is asked.
+    int64: (n,) where an example has one target, (n, targets) where it has one for each of its tokens or for each number
+    of its image. It is IGNORED where nothing is asked.
     """
 
     x: Tensor
     y: Tensor
 
     def __post_init__(self) -> None:
-        image = self.x.is_floating_point() and self.x.dim() == 4 and self.y.dim() == 1
+        asked = self.y.shape[1:]
+        image = self.x.is_floating_point() and self.x.dim() == 4 and asked in ((), (math.prod(self.x.shape[1:]),))
         tokens = self.x.dtype == torch.int64 and self.x.dim() == 2 and self.y.dim() in (1, 2)
         if self.y.dtype != torch.int64 or not (image or tokens):
             raise ValueError(
-                "split: want x (n, c, h, w) of floats and y (n,), or tokens x (n, length) and y (n,) or (n, targets); "
+                "split: want x (n, c, h, w) of floats and y (n,) or (n, c * h * w), or tokens x (n, length) and y (n,) "
+                "or (n, targets); "
                 f"got x {tuple(self.x.shape)} {self.x.dtype}, y {tuple(self.y.shape)} {self.y.dtype}"
             )
         if len(self.x) != len(self.y) or len(self.y) == 0:
@@ -115,7 +118,8 @@ class Task:
         if self.inputs is not None:
             return self.inputs
         _, channels, height, width = self.train.x.shape
-        return Inputs("image", channels=channels, size=(height, width))
+        kind: InputKind = "image" if self.train.y.dim() == 1 else "pixels"
+        return Inputs(kind, channels=channels, size=(height, width))
 
     @property
     def spec(self) -> Spec:

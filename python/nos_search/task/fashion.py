@@ -87,9 +87,15 @@ def _full(folder: Path) -> dict[str, NDArray[np.uint8]]:
     }
 
 
+def arrays(data_dir: Path | None) -> dict[str, NDArray[np.uint8]]:
+    """Returns images (n, height, width) and labels (n,) by name: train_x, train_y, val_x and so on. They are from
+    `data_dir`, or the carried subset when that is None."""
+    return _subset() if data_dir is None else _full(data_dir)
+
+
 def load(data_dir: Path | None) -> Task:
     """Returns the task from `data_dir`, or from the carried subset when that is None."""
-    return _task("fashion", _subset() if data_dir is None else _full(data_dir))
+    return _task("fashion", arrays(data_dir))
 
 
 def load_full(data_dir: Path | None) -> Task:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError, choose
-from . import charlm, charmlp, cifar10, digits, fashion, mnist1d, patch10, teacher, translate
+from . import (
+    autoencoder,
+    charlm,
+    charmlp,
+    chirps,
+    cifar10,
+    digits,
+    fashion,
+    mnist1d,
+    patch10,
+    spanish,
+    tabular,
+    teacher,
+    translate,
+)
 from .base import Task, TaskLoader
 
 TASKS: dict[str, TaskLoader] = {
@@ -20,6 +34,11 @@ TASKS: dict[str, TaskLoader] = {
     "cifar10": cifar10.load,
     "charlm": charlm.load,
     "translate": translate.load,
+    "chirps": chirps.load,
+    "spanish": spanish.load,
+    "spanishlm": spanish.load_model,
+    "tabular": tabular.load,
+    "autoencoder": autoencoder.load,
 }
 
 

@@ -22,6 +22,7 @@ import torch
 from ..errors import UsageError
 from ..net import Inputs
 from .base import IGNORED, Budget, Split, Task
+from .text import read
 
 PAIRS = Path(__file__).resolve().parent.parent / "data" / "kjv_rv1909_pairs.txt.xz"
 _PAD, _UNKNOWN, _EDGE = 0, 1, 2  # token numbers; _EDGE begins and ends a target
@@ -37,22 +38,19 @@ def tokens(sentence: str) -> list[str]:
     return _TOKEN.findall(sentence.lower())
 
 
-def _read(folder: Path | None) -> list[tuple[list[str], list[str]]]:
-    name = PAIRS if folder is None else folder / "pairs.tsv"
-    try:
-        text = lzma.decompress(name.read_bytes()).decode("utf-8") if folder is None else name.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--data-dir: {name} cannot be read as UTF-8 text ({error}); translate wants that file"
-        ) from None
+def read_pairs(folder: Path | None, name: str) -> list[tuple[str, str]]:
+    """Returns source and target of each pair as they stand, from the carried file or from folder/pairs.tsv. Raises
+    UsageError where that is not what the task `name` wants."""
+    path = PAIRS if folder is None else folder / "pairs.tsv"
+    text = lzma.decompress(PAIRS.read_bytes()).decode("utf-8") if folder is None else read(path, name)
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
-        sides = [tokens(side) for side in line.split("\t")]
-        if len(sides) != 2 or not all(sides):
-            raise UsageError(f"--data-dir: {name} line {number} is not 'source TAB target'")
+        sides = line.split("\t")
+        if len(sides) != 2 or not all(side.strip() for side in sides):
+            raise UsageError(f"--data-dir: {path} line {number} is not 'source TAB target'")
         pairs.append((sides[0], sides[1]))
     if len(pairs) < 5 * _HELD_OUT:
-        raise UsageError(f"--data-dir: {name} has {len(pairs)} pairs; translate wants {5 * _HELD_OUT} or more")
+        raise UsageError(f"--data-dir: {path} has {len(pairs)} pairs; {name} wants {5 * _HELD_OUT} or more")
     return pairs
 
 
@@ -78,7 +76,7 @@ def _split(pairs: Sequence[tuple[list[str], list[str]]], words: tuple[dict[str, 
 
 def load(data_dir: Path | None) -> Task:
     """Returns the task from the carried pairs, or from data_dir/pairs.tsv."""
-    pairs = _read(data_dir)
+    pairs = [(tokens(source), tokens(target)) for source, target in read_pairs(data_dir, "translate")]
     train = [pair for k, pair in enumerate(pairs) if k % _HELD_OUT > 1]
     words = (vocabulary([pair[0] for pair in train]), vocabulary([pair[1] for pair in train]))
     sizes = (len(words[0]) + 3, len(words[1]) + 3)
