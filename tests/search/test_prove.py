@@ -104,7 +104,9 @@ def test_the_same_rule_shows_no_difference(capsys: pytest.CaptureFixture[str]) -
     assert rule["against"]["adam"]["reached"] == 1
     assert finite(found)
     status, out, _ = call(capsys, "prove", "adam", "--against", "adam", *SMALL)
-    assert out.splitlines()[-1].startswith("adam: no difference shown to all of adam, over 1 task and 3 seeds (")
+    assert out.splitlines()[-1].startswith(
+        "adam: no difference shown: neither better than each of adam, nor worse than one, over 1 task and 3 seeds ("
+    )
     assert "note: searches use digits as a reward" in out
 
 
@@ -189,7 +191,7 @@ def test_pages_and_drawings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert text.count("no difference shown") >= 2
     assert "digits m x1" in text
     assert "<script" not in text
-    assert "against sgd" in plot.read_text()
+    assert "minus that of the baseline" in plot.read_text()
 
 
 def test_the_best_rule_of_a_run(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,7 +228,8 @@ def test_which_weights_are_hidden_matrices() -> None:
 
 
 def test_matrices_train_as_two_rules_side_by_side() -> None:
-    """Against torch's own optimizers, from the same weights on the same batches."""
+    """Against torch's own optimizers, from the same weights on the same batches. Torch's Muon multiplies in bfloat16,
+    whose 8 bits are good for about a hundredth of a step."""
     task = load("charmlp").with_options(width=8)
     rule = compile_rule("muon", matrices=True)
     mine = MatrixTraining(rule, task, lr=0.01, total_steps=4, seed=3)
@@ -240,6 +241,7 @@ def test_matrices_train_as_two_rules_side_by_side() -> None:
         torch.optim.Muon(matrices, lr=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=0.01),
     ]
+    start = [param.detach().clone() for param in twin.weights.params]
     for k in range(4):
         assert mine.run(k + 1)
         index = twin._batches.next()
@@ -249,8 +251,8 @@ def test_matrices_train_as_two_rules_side_by_side() -> None:
         torch.nn.functional.cross_entropy(logits, task.train.y[index]).backward()
         for optimizer in optimizers:
             optimizer.step()
-    for got, want in zip(mine.weights.params, twin.weights.params, strict=True):
-        assert torch.allclose(got, want, atol=2e-4)
+    for got, want, first in zip(mine.weights.params, twin.weights.params, start, strict=True):
+        assert (got - want).norm() < 0.05 * (want - first).norm()
 
 
 @pytest.mark.skipif(_C.child_kernels() is None, reason="needs fused multiply-adds")

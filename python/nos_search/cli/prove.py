@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..escape import line
@@ -55,10 +57,11 @@ def call(args: argparse.Namespace) -> int:
     if books.changed:
         note(f"note: {args.out} began with other versions ({', '.join(books.changed)})")
     workers = args.workers or cores()
-    expected = cost(contenders, protocol)
+    torch.set_num_threads(args.threads or 1)
+    expected = cost(contenders, protocol).without(books.finished)
     note(
-        f"{len(contenders)} contenders in {len(protocol.cells)} cells: about {expected.trainings} trainings, "
-        f"{_duration(expected.seconds / workers)} with {workers} worker(s)"
+        f"{_many(len(contenders), 'contender')} in {_many(len(protocol.cells), 'cell')}: about {expected.trainings} "
+        f"trainings, {_duration(expected.seconds / workers)} with {_many(workers, 'worker')}"
     )
     start = time.perf_counter()
     progress = _Progress(expected.trainings)
@@ -199,7 +202,7 @@ def sentence(rule: dict[str, Any], protocol: dict[str, Any]) -> str:
     """Returns the verdict on a rule as one plain sentence."""
     against = {line(base): each for base, each in rule["against"].items()}
     gaps = ", ".join(f"{base} {_gap(each)}" for base, each in against.items())
-    said = f"no difference shown to all of {', '.join(against)}"
+    said = f"no difference shown: neither better than each of {', '.join(against)}, nor worse than one"
     if rule["verdict"] == BETTER:
         said = f"better than {', '.join(against)}"
     elif rule["verdict"] == WORSE:

@@ -26,5 +26,5 @@ class Extent:
     tuning: int
 
 
-FULL: Final = Extent(",".join(DEFAULT), "s,m,l", "1,4", 5, 6)
-SHORT: Final = Extent(",".join(QUICK), "m", "1", 3, 2)  # with --quick
+FULL: Final = Extent(",".join(DEFAULT), "s,m,l", "1,4,10", 5, 6)
+SHORT: Final = Extent(",".join(QUICK), "m", "1", 3, 3)  # with --quick

@@ -139,6 +139,11 @@ class Cost:
     trainings: int
     seconds: float
 
+    def without(self, finished: int) -> Cost:
+        """Returns what is left when so many trainings, of average cost, are finished."""
+        left = max(0, self.trainings - finished)
+        return Cost(left, self.seconds * left / self.trainings)
+
 
 def cost(
     contenders: Sequence[Contender], protocol: Protocol, *, clock: Callable[[], float] = time.perf_counter

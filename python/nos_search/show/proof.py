@@ -58,12 +58,14 @@ def _draw(axes: Axes, rule: Mapping[str, Any]) -> None:
         gaps = [judged["against"][base] for _, judged in rows]
         axes.errorbar(
             [gap["mean"] for gap in gaps], places, xerr=[gap["half"] or 0.0 for gap in gaps], fmt="o", markersize=5,
-            color=series(k), elinewidth=1.6, capsize=2, label=f"against {words(base, 24)}",
+            color=series(k), elinewidth=1.6, capsize=2, label=words(base, 24),
         )  # fmt: skip
     axes.set_yticks(
         [row * each + (len(baselines) - 1) / 2 for row in range(len(rows))], [words(name, 16) for name, _ in rows]
     )
-    axes.set(ylim=(len(rows) * each - 1, -each / 3), xlabel="difference in test score, in deviations of a seed")
+    axes.set(
+        ylim=(len(rows) * each - 1, -each / 3), xlabel="test score minus that of the baseline, in deviations of a seed"
+    )
     axes.tick_params(axis="y", length=0, labelcolor=colour("ink"), labelsize=10)
     axes.spines["left"].set_visible(False)
     axes.set_title(f"{words(rule['rule'], _LABEL)}: {rule['verdict']}", pad=22)
