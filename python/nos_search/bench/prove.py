@@ -39,7 +39,7 @@ class Design:
     """How many there are of what; the rule comes on top of the baselines."""
 
     families: int = 5
-    cells: int = 6  # of each family
+    cells: int = 12  # of each family
     baselines: int = 5
     seeds: int = 5
 

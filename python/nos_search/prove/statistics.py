@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 ALPHA: Final = 0.05  # the level of every test
 SMALLEST: Final = 1e-4  # of a score; a seed deviation below this counts as this much
 LARGEST: Final = 10.0  # seed deviations; a difference beyond that counts as this much
-FEW: Final = 5  # with fewer cells the signed-rank test cannot reach ALPHA, whatever they say
+FEW: Final = 5  # cells; with fewer of them a t test sees next to nothing
 
 
 @dataclass(frozen=True)
@@ -107,32 +107,14 @@ def standardised(differences: NDArray[np.float64], deviation: float) -> NDArray[
     return np.clip(differences / deviation, -LARGEST, LARGEST)
 
 
-def signed_rank(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Returns the one-sided p-value of Wilcoxon's signed-rank test that the values lie above 0.
-
-    It is exact for the ranks that there are: values of equal size share a rank, and zeros are left out.
-    """
-    found = np.asarray(values, dtype=np.float64)
-    found = found[found != 0]
-    if not len(found):
-        return 1.0
-    sizes = np.abs(found)
-    # twice the rank, so that shared ranks are whole numbers, too
-    twice = (sizes[:, None] > sizes).sum(1) + (sizes[:, None] >= sizes).sum(1) + 1
-    chances = np.zeros(int(twice.sum()) + 1)  # that the ranks of positive values have this sum, if signs are by chance
-    chances[0] = 1.0
-    for rank in twice:
-        moved = np.zeros_like(chances)
-        moved[rank:] = chances[: len(chances) - rank]
-        chances = (chances + moved) / 2
-    return min(1.0, float(chances[int(twice[found > 0].sum()) :].sum()))
-
-
 def agree(means: Sequence[float] | NDArray[np.float64]) -> bool:
     """Tells whether the mean differences of cells agree that a rule is better.
 
-    Seeds cannot tell luck in tuning, which is drawn once for a cell, from merit; cells can. It takes ALPHA in the
-    signed-rank test. Of fewer than FEW cells, of which that could never be had, all must be above 0.
+    Seeds cannot tell luck in tuning, which is drawn once for a cell, from merit; cells can. Their mean must be above 0
+    by Student's t test, one-sided at ALPHA. Fewer than FEW cells are too few for that, and all of them must be above 0.
     """
     values = np.asarray(means, dtype=np.float64)
-    return bool((values > 0).all()) if len(values) < FEW else signed_rank(values) <= ALPHA
+    if len(values) < FEW:
+        return bool((values > 0).all())
+    test = paired(values)
+    return test.mean > 0 and test.p is not None and test.p / 2 <= ALPHA

@@ -3,11 +3,13 @@
 The replicates are seeds. For each seed a rule has the mean, over the cells that are asked about, of its differences to
 a baseline in units of the cell's seed deviation, and Student's t says whether the mean over seeds is 0.
 
-- On a task or in a family a rule is "better" if it is so against every baseline, and "worse" if it is so against one;
-  p-values are corrected by Holm for all tasks (or families) and baselines together.
-- Over all it is "better" if it is so against every baseline, which needs no correction for their number (it is an
-  intersection-union test; several rules are corrected for theirs), if its cells agree (statistics.agree), and if it is
-  worse in no family. It is "worse" if it is so against one baseline after Holm's correction.
+- On a task or in a family a rule is "better" if it is so against every baseline. That takes the largest of their
+  p-values and no correction for their number, for it is an intersection-union test; but Holm's for the number of tasks
+  (or families). It is "worse" if it is so against one baseline, corrected for all tasks (or families) and baselines
+  together.
+- Over all it is "better" if it is so against every baseline, corrected for the number of rules only, if its cells agree
+  (statistics.agree), and if it is worse in no family. It is "worse" if it is so against one baseline, corrected for
+  rules and baselines together.
 - All else is "no difference shown", which is not the same as no difference.
 
 A training that diverged has a score of 0.
@@ -113,7 +115,7 @@ def judge(scores: Scores, rules: Sequence[int], baselines: Sequence[int]) -> lis
         tasks = _units(gap, scores.tasks)
         agreed = tuple(agree(each.mean(1)) for each in gap)
         p = largest[k]
-        better = p is not None and p <= ALPHA and all(test.mean > 0 for test in tests) and all(agreed)
+        better = _all_above(p, tests) and all(agreed)
         spoiled = any(family.verdict == WORSE for family in families.values())
         verdict: Verdict = NOTHING
         if any(each.sign < 0 for each in against):
@@ -127,6 +129,10 @@ def judge(scores: Scores, rules: Sequence[int], baselines: Sequence[int]) -> lis
     return found
 
 
+def _all_above(p: float | None, tests: Sequence[Paired]) -> bool:
+    return p is not None and p <= ALPHA and all(test.mean > 0 for test in tests)
+
+
 def _largest(tests: Sequence[Paired]) -> float | None:
     found = [test.p for test in tests]
     return None if None in found else max(p for p in found if p is not None)
@@ -137,10 +143,11 @@ def _units(gap: Array, names: Sequence[str]) -> dict[str, Judged]:
     units = list(dict.fromkeys(names))
     tests = [[paired(each) for each in gap[:, [name == unit for name in names]].mean(1)] for unit in units]
     corrected = iter(holm([test.p for row in tests for test in row]))
+    largest = holm([_largest(row) for row in tests])
     found = {}
-    for unit, row in zip(units, tests, strict=True):
+    for unit, row, p in zip(units, tests, largest, strict=True):
         against = tuple(Against(test, next(corrected)) for test in row)
-        signs = [each.sign for each in against]
-        verdict: Verdict = WORSE if -1 in signs else BETTER if all(sign == 1 for sign in signs) else NOTHING
+        worse = any(each.sign < 0 for each in against)
+        verdict: Verdict = WORSE if worse else BETTER if _all_above(p, row) else NOTHING
         found[unit] = Judged(verdict, against)
     return found
