@@ -28,7 +28,7 @@ _BLOCK = 1 << 13  # signals that are made at a time
 _SEED = 20170806  # RandomState's stream is frozen by NumPy's policy
 _FREQUENCY = (3.0, 6.0)  # cycles in a signal, from and to
 _AMPLITUDE = (0.8, 1.6)  # so that the numbers are about 1 in size
-_NOISE = 0.3  # standard deviation
+_NOISE = 0.6  # standard deviation
 _STEPS = 64  # to the unit
 _BUDGET = Budget(batch_size=64, sweep_steps=60, train_steps=200)
 

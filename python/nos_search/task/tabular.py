@@ -1,10 +1,15 @@
-"""Owns the tabular task: is a tumour malignant, by thirty measures of the nuclei of its cells? The data are the
-"Breast Cancer Wisconsin (Diagnostic)" table of the UCI repository (Wolberg, Street, Mangasarian 1995), 569 rows that
-ship inside scikit-learn.
+"""Owns the tabular task: to guess a measure of a tumour from the other twenty-nine. The data are the "Breast Cancer
+Wisconsin (Diagnostic)" table of the UCI repository (Wolberg, Street, Mangasarian 1995), which ships inside
+scikit-learn: thirty measures of the nuclei of the cells of 569 tumours.
 
-The rows are split after a fixed shuffle: 200 train, 100 validate, and 269 test. The measures are standardised by
-the rows that train. Since there are few of these and many steps, what is measured is also whether a rule keeps from
-learning them by heart, which no task with new examples in every step can show.
+An example is a tumour without one of its measures. What is asked for is the quarter that it lies in, of those in which
+the tumours that train lie. The network sees the other measures, standardised by these tumours, a 0 in the gap, and
+thirty numbers that say where the gap is. So 569 rows give 17,070 examples. Their own question, whether a tumour is
+malignant, has one answer for each row, is easy, and tells no rules apart: the differences between optimizers were a
+third of those between seeds.
+
+The tumours are split after a fixed shuffle: 300 train, 69 validate, and 200 test. The examples of one tumour have much
+in common, so the 6000 of the test are worth less than as many tumours would be.
 """
 
 from __future__ import annotations
@@ -13,13 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import SearchError
 from .base import Budget, Split, Task
 
-_TRAIN, _VAL = 200, 100
+_TRAIN, _VAL = 300, 69
+_CLASSES = 4  # quarters
 _SHUFFLE = 20170806  # fixes the split, not a run's seed; RandomState's stream is frozen by NumPy's policy
-_BUDGET = Budget(batch_size=20, sweep_steps=30, train_steps=100)
+_BUDGET = Budget(batch_size=64, sweep_steps=60, train_steps=300)
+
+Numbers = NDArray[np.float64]
 
 
 def load(data_dir: Path | None) -> Task:
@@ -28,24 +37,33 @@ def load(data_dir: Path | None) -> Task:
         from sklearn.datasets import load_breast_cancer  # type: ignore[import-untyped]
     except ImportError:
         raise SearchError("task 'tabular' needs scikit-learn; install it with: pip install scikit-learn") from None
-    bunch = load_breast_cancer()
-    order = np.random.RandomState(_SHUFFLE).permutation(len(bunch.target))
-    rows, labels = bunch.data[order], torch.from_numpy(bunch.target[order].astype(np.int64))
+    rows = load_breast_cancer().data
+    rows = rows[np.random.RandomState(_SHUFFLE).permutation(len(rows))]
     known = rows[:_TRAIN]
-    standard = torch.from_numpy(((rows - known.mean(0)) / known.std(0)).astype(np.float32))
-    x = standard[:, None, None, :].contiguous()  # images of one row
-    parts = (slice(0, _TRAIN), slice(_TRAIN, _TRAIN + _VAL), slice(_TRAIN + _VAL, None))
-    train, val, test = (Split(x[part], labels[part]) for part in parts)
+    parts = (known, rows[_TRAIN : _TRAIN + _VAL], rows[_TRAIN + _VAL :])
+    train, val, test = (_examples(part, known) for part in parts)
     return Task(
         "tabular",
         train,
         val,
         test,
-        classes=2,
+        classes=_CLASSES,
         width=32,
         budget=_BUDGET,
         net="mlp",
-        depth=2,
+        depth=1,
         loss_name="bits",
         score="bits-saved",
     )
+
+
+def _examples(rows: Numbers, known: Numbers) -> Split:
+    """Returns the examples of these rows, all of a row's one after the other, as images of one row. `known` are the
+    rows that train."""
+    count = rows.shape[1]
+    limits = np.sort(known, 0)[len(known) // _CLASSES :: len(known) // _CLASSES][: _CLASSES - 1]
+    quarters = (rows[:, None] >= limits).sum(1)
+    gaps = np.eye(count)
+    seen = np.where(gaps == 1, 0, ((rows - known.mean(0)) / known.std(0))[:, None])
+    x = np.concatenate([seen, np.broadcast_to(gaps, seen.shape)], 2).reshape(-1, 1, 1, 2 * count)
+    return Split(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(quarters.reshape(-1).astype(np.int64)))
