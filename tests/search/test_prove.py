@@ -200,6 +200,17 @@ def test_the_best_rule_of_a_run(small_run: Path, capsys: pytest.CaptureFixture[s
     assert len(json.loads(out)["rules"]) == 1
 
 
+def test_one_seed_is_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prove", "sgd", "--against", "adam", *SMALL, "--seeds", "1", "--html", tmp_path / "page.html"]
+    status, out, _ = call(capsys, *words, "--out", tmp_path / "out")
+    assert status == 0
+    assert "±" not in out.splitlines()[1]
+    assert "sgd: no difference shown" in out
+    found = json.loads((tmp_path / "out" / "proof.json").read_text())
+    assert found["rules"][0]["against"]["adam"]["p"] is None
+    assert finite(found)
+
+
 def test_names_that_are_equal_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     one, two = (f"def f(p, g, *, lr):\n    return p - lr * {k} * g\n" for k in (1, 2))
     status, out, _ = call(capsys, "prove", one, two, "--against", "sgd", *SMALL, "--json")
@@ -223,6 +234,7 @@ def test_names_that_are_equal_are_told_apart(capsys: pytest.CaptureFixture[str])
         (["g", "--decay", "slow"], "--decay 'slow' is not known"),
         (["g", "--engine", "jax"], "--engine 'jax' is not known"),
         (["g", "--executor", "slurm", *SMALL], "--executor 'slurm' is not known"),
+        (["g", "--executor", "inprocess", *SMALL, "--workers", "2"], "--workers 2: executor inprocess has one process"),
         (["g", "--out", "/nowhere/x", *SMALL], "--out /nowhere/x cannot be written"),
         (["g", "--html", "/nowhere/x"], "--html /nowhere/x cannot be written"),
         (["g", "--top", "0"], "--top 0 is below 1"),

@@ -10,6 +10,7 @@ together, and each by noise of its own with a deviation of 1. The kinds of noise
 - tuning: normal, and each contender has besides, in each cell, an advantage that all seeds share, with a deviation of
   0.5: luck in tuning.
 
+A rule that equals one baseline and is far better than the others is the hardest case for "better against every one".
 Power is that of the normal kind, for a rule that is better in every cell by so many seed deviations, and for one that
 is so in one family alone.
 """
@@ -31,6 +32,7 @@ from .base import BenchResult
 
 KINDS: Final = ("normal", "heavy", "correlated", "tuning")
 EFFECTS: Final = (0.5, 1.0, 2.0)
+_FAR: Final = 5.0  # seed deviations
 _SCALE: Final = 0.01  # a seed deviation, of a score
 
 
@@ -76,14 +78,17 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
         notes=["of a rule that equals its baselines every verdict but 'no difference shown' is false"],
     )
 
-    def add(name: str, kind: str, effect: float, families: int) -> None:
+    def add(name: str, kind: str, effect: float, families: int, *, far: bool = False) -> None:
         note(f"judging {options.cases} of: {name}")
-        found = rates([judge_one(simulated(design, kind, effect, families, stream)) for _ in range(options.cases)])
+        cases = [simulated(design, kind, effect, families, stream, far=far) for _ in range(options.cases)]
+        found = rates([judge_one(case) for case in cases])
         result.rows.append([name, *(f"{100 * value:.1f}" for value in found.values())])
         result.figures[name] = found
 
     for kind in KINDS:
-        add(f"equal, {kind}", kind, 0.0, 0)
+        add(f"equal to all, {kind}", kind, 0.0, 0)
+    for kind in KINDS if design.baselines > 1 else ():
+        add(f"equal to one, {kind}", kind, 0.0, 0, far=True)
     for effect in EFFECTS:
         add(f"better by {effect:g} in all cells", "normal", effect, design.families)
     for effect in EFFECTS:
@@ -91,9 +96,11 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
     return result
 
 
-def simulated(design: Design, kind: str, effect: float, families: int, stream: np.random.Generator) -> Scores:
+def simulated(
+    design: Design, kind: str, effect: float, families: int, stream: np.random.Generator, *, far: bool = False
+) -> Scores:
     """Draws the scores of a rule, which is contender 0 and better by `effect` in so many families, and of its
-    baselines."""
+    baselines. With `far` all of these but the first are far worse."""
     shape = (1 + design.baselines, design.families * design.cells, design.seeds)
     values: Array = stream.normal(size=shape)
     if kind == "heavy":
@@ -104,6 +111,8 @@ def simulated(design: Design, kind: str, effect: float, families: int, stream: n
         values = values + stream.normal(scale=0.5, size=(*shape[:2], 1))
     values = values + stream.normal(size=(1, *shape[1:]))  # what a seed does to all of them
     values[0, : families * design.cells] += effect
+    if far:
+        values[2:] -= _FAR
     scores: Array = 0.5 + _SCALE * values
     return Scores(scores, np.zeros(shape, bool), design.names, design.names)
 

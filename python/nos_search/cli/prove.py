@@ -56,7 +56,7 @@ def call(args: argparse.Namespace) -> int:
         note(f"{args.out} has {books.finished} finished training(s); those of this command are not repeated")
     if books.changed:
         note(f"note: {args.out} began with other versions ({', '.join(books.changed)})")
-    workers = args.workers or cores()
+    workers = args.workers or (1 if args.executor == "inprocess" else cores())
     torch.set_num_threads(args.threads or 1)
     expected = cost(contenders, protocol).without(books.finished)
     note(

@@ -27,7 +27,7 @@ def document(
 ) -> dict[str, Any]:
     """Returns the document. Rules and baselines are numbers of contenders."""
     names = [found.contenders[k].name for k in baselines]
-    judged = judge(found.scores(), rules, baselines)
+    judged = judge(found.scores, rules, baselines)
     return {
         "format": FORMAT,
         "rules": [
@@ -84,10 +84,10 @@ def _differences(
     found: Found, rule: int, baselines: Sequence[int], names: Sequence[str], task: str
 ) -> dict[str, dict[str, Any]]:
     """Returns the differences in test score on a task, over its cells, in the units of the score."""
-    values = found.scores()
-    mine = [name == task for name in values.tasks]
+    scored = found.scores
+    mine = [name == task for name in scored.tasks]
     gaps = {
-        name: paired((values.values[rule] - values.values[base])[mine].mean(0))
+        name: paired((scored.values[rule] - scored.values[base])[mine].mean(0))
         for name, base in zip(names, baselines, strict=True)
     }
     return {name: {"mean": gap.mean, "half": gap.half} for name, gap in gaps.items()}

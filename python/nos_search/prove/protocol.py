@@ -101,6 +101,7 @@ class Found:
     protocol: Protocol
     tuned: Sequence[Sequence[Tuned]]
 
+    @cached_property
     def scores(self) -> Scores:
         outcomes = [[cell.outcomes for cell in row] for row in self.tuned]
         values = [[[each.test or 0.0 for each in cell] for cell in row] for row in outcomes]

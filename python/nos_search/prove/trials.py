@@ -104,10 +104,7 @@ class Books:
         self.changed = list(dict.fromkeys(change for record in self._records for change in record.changed))
 
     def get(self, ask: Ask) -> Outcome | None:
-        found = self._records[ask.cell].get(self._labels[ask.cell], ask.rule.text, ask.seed, ask.rate)
-        return (
-            found if found is None or found.status == "diverged" or not ask.counts or found.test is not None else None
-        )
+        return self._records[ask.cell].get(self._labels[ask.cell], ask.rule.text, ask.seed, ask.rate)
 
     def add(self, ask: Ask, outcome: Outcome) -> None:
         self._records[ask.cell].add(self._labels[ask.cell], ask.rule.text, ask.seed, outcome, ask.rate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import SearchError, choose
+from ..errors import SearchError, UsageError, choose
 from ..executor import EXECUTORS, Executor, InProcess, Job, Loader, Scorer, Workers, create, several
 from ..rules import CompiledRule
 from ..task import Task, load
@@ -101,6 +101,10 @@ def make_executor(
     if name not in EXECUTORS:
         raise choose("--executor", name, tuple(EXECUTORS))
     if not EXECUTORS[name].processes:
+        if workers > 1:
+            raise UsageError(
+                f"--workers {workers}: executor {name} has one process; leave --workers out, or name another"
+            )
         return InProcess(here(), threads=threads, clock=clock)
     return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
 
