@@ -28,8 +28,8 @@ BENCHES: dict[str, tuple[str, str]] = {
     "child": ("child", "a child's step and rules per hour, by own kernels and by torch"),
     "agreement": ("agreement", "whether rewards by own kernels and by torch agree"),
     "overhead": ("overhead", "time of loop, store and executor per trial"),
-    "prove": ("prove", "how often the verdicts of prove err on noise, and what differences they see"),
     "tasks": ("tasks", "what rewards say: spread over rules and seeds, and the order after a long training"),
+    "prove": ("prove", "how often the verdicts of prove err on noise, and what differences they see"),
 }
 
 

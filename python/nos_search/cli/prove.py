@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -35,7 +35,7 @@ from .output import as_json, emit, note, table
 from .plots import draw
 from .training import check_common, kept_settings, recipes, rules_of
 
-_SAY: Final = 20.0  # seconds between two lines about how far it is
+_SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
 
 
 def call(args: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ class _Progress:
     def __call__(self, done: int, left: int) -> None:
         self.done = done
         now = time.perf_counter()
-        if now - self._said >= _SAY:
+        if now - self._said >= max(_SAY, _SHARE * (now - self._start)):
             self._said = now
             note(f"{done} of about {max(self._expected, done + left)} trainings in {_duration(now - self._start)}")
 
