@@ -19,6 +19,7 @@ from nos_search.cli import export
 from nos_search.cli.evaluate import _table
 from nos_search.cli.output import as_json, emit, note, table
 from nos_search.cli.prove import summary
+from nos_search.cli.simplify import _shown as simplified_chain
 from nos_search.cli.summary import print_summary
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
@@ -33,6 +34,8 @@ from nos_search.show.outlook import Limits
 from nos_search.show.primitives import usage
 from nos_search.show.simplified import formula, simplified
 from nos_search.show.surfaces import Paths, figure_of
+from nos_search.simplify import Chain, Step
+from nos_search.simplify.loss import Difference
 from nos_search.store import Trial
 from nos_search.task.score import SCORES as KINDS
 from nos_search.train.evaluate import Comparison
@@ -170,6 +173,15 @@ def test_proofs(text: str) -> None:
     check_page(proof.page(found))
     check_plain(summary(found))
     assert len(summary(found).splitlines()) == 9
+
+
+@evil
+def test_chains(text: str) -> None:
+    rule = replace(compile_rule("g"), text=text)
+    step = Step(rule, text, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
+    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule)
+    for made in (chain, replace(chain, steps=[step]), replace(chain, result=step.rule)):
+        check_plain(simplified_chain(made, 3))
 
 
 @evil

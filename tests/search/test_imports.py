@@ -13,7 +13,8 @@ import nos_search
 
 # A folder imports from those on its left and from itself; "" are the modules beside the folders.
 ORDER = (
-    "", "space", "strategy", "gate", "net", "task", "train", "executor", "store", "run", "prove", "show", "bench", "testing", "cli",
+    "", "space", "strategy", "gate", "net", "task", "train", "executor", "store", "run", "prove", "show", "simplify", "bench", "testing",
+    "cli",
 )  # fmt: skip
 ROOT = Path(nos_search.__file__).parent
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..known import EVALUATED, REPORTED, RULES
 from ..prove.defaults import BASELINES, FULL, SHORT
 from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
-from .names import EXECUTORS, FORMATS, STRATEGIES, TASKS
+from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, or a library name such as sgd adam powersign"
@@ -147,6 +147,31 @@ def _prove(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _simplify(p: argparse.ArgumentParser) -> None:
+    child(p, sweep="those of the longer training")
+    decay(p)
+    p.add_argument("rule", metavar="RULE", help=_RULE)
+    p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
+    p.add_argument(
+        "--seeds", type=int, default=20, metavar="N", help="of each rule, and as many for the last word (default 20)"
+    )
+    p.add_argument(
+        "--margin",
+        type=float,
+        metavar="X",
+        help="loss of score that may be (default: half the standard deviation of the rule's scores between seeds)",
+    )
+    seed(p, "all other seeds are derived from it")
+    p.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
+    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="keep the chain, the rule and every finished training there; the same command goes on from them",
+    )
+
+
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
     decay(p)
@@ -200,6 +225,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         _evaluate,
     ),
     "prove": ("say whether a rule is better than tuned optimizers on tasks that no search has seen", _prove),
+    "simplify": ("leave out of a rule, step by step, what trainings do not miss", _simplify),
     "train": ("train a child with one rule and print its learning curve", _train),
     "export": (
         "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",

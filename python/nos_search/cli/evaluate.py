@@ -11,21 +11,18 @@ from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..known import EVALUATED
 from ..rules import CompiledRule, parse_rule_argument
-from ..run import versions
-from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_tasks_executor, run_all
+from ..run.trainings import LoadTasks, Wanted, make_tasks_executor, run_all
 from ..show import plot
 from ..store import files
 from ..store.record import Record
 from ..task import SCORES, Task
-from ..task.score import ACCURACY
 from ..train.child import ScoringProtocol
-from ..train.engine import check_trains, engine_of, kind_of
+from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE, Comparison, summarise
-from ..train.native import NativeTraining
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, kept_settings, recipes, rules_of, scoring, shown_loss
+from .training import check_common, open_record, recipes, rules_of, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -36,7 +33,7 @@ def call(args: argparse.Namespace) -> int:
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
     check_trains(protocol.engine, tasks)
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
-    record = _record(args, protocol, chosen, tasks)
+    record = open_record(args.out, args, protocol, tasks)
     wanted = [Wanted(rule, k, seed) for k in range(len(tasks)) for rule in rules for seed in seeds]
     fault: BaseException | None = None
     try:
@@ -76,30 +73,6 @@ def _rules(args: argparse.Namespace) -> list[CompiledRule]:
     if args.baseline is not None and args.baseline not in texts:
         texts.append(args.baseline)
     return [parse_rule_argument(text) for text in texts]
-
-
-def _record(
-    args: argparse.Namespace, protocol: ScoringProtocol, chosen: Sequence[TaskRecipe], tasks: Sequence[Task]
-) -> Record:
-    """Returns what is finished already, from --out, under everything that decides a result besides rule, task and
-    seed."""
-    common = {"sweep": protocol.sweep, **kept_settings(args)}
-    each = {
-        task.name: {
-            "net": str(task.spec),
-            "sweep_steps": task.budget.sweep_steps,
-            "train_steps": task.budget.train_steps,
-            **({} if task.score == ACCURACY else {"score": task.score}),  # records that are older have none
-            "engine": "native" if kind_of(protocol.engine, task) is NativeTraining else None,  # None: torch, as of old
-        }
-        for task in tasks
-    }
-    record = Record(args.out, common, each, versions())
-    if record.finished:
-        note(f"{args.out} has {record.finished} finished training(s); those of this command are not repeated")
-    if record.changed:
-        note(f"note: {args.out} began with other versions ({', '.join(record.changed)})")
-    return record
 
 
 # --- the trainings ---------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from .names import DECAYS, DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
-def child(parser: argparse.ArgumentParser) -> None:
-    """Adds how children are scored: by a sweep of the learning rate, and a training."""
+def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
+    """Adds how children are scored: by a sweep of the learning rate, whose steps are by default what `sweep` says, and
+    a training."""
     group = parser.add_argument_group("training of children")
     group.add_argument(
         "--protocol",
@@ -24,7 +25,7 @@ def child(parser: argparse.ArgumentParser) -> None:
         help="learning-rate sweep: halving stops bad rates early, fine also tries factors of 2 around the best, full "
         "is the paper's (default fine; full with --protocol paper)",
     )
-    group.add_argument("--sweep-steps", type=int, metavar="N", help="steps per learning rate (default: one epoch)")
+    group.add_argument("--sweep-steps", type=int, metavar="N", help=f"steps per learning rate (default: {sweep})")
     trained(group)
     group.add_argument(
         "--threads",

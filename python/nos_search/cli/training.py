@@ -1,4 +1,5 @@
-"""Owns what evaluate, prove and train have in common: rules, tasks, and the checks before anything is trained."""
+"""Owns what the commands that train outside of a search have in common: their rules and tasks, the checks before
+anything is trained, and the file in which they keep finished trainings."""
 
 from __future__ import annotations
 
@@ -13,17 +14,22 @@ from ..bounds import check_count
 from ..errors import UsageError
 from ..escape import line
 from ..rules import parse_stored_rule
+from ..run import versions
 from ..run.trainings import TaskRecipe
 from ..show.leaderboard import best_rows
 from ..store import Store
-from ..task import TASKS
+from ..store.record import Record
+from ..task import TASKS, Task
 from ..task.download import download
-from ..task.score import bits
+from ..task.score import ACCURACY, bits
 from ..train.child import ScoringProtocol, Sweep
 from ..train.device import check_device
+from ..train.engine import kind_of
+from ..train.native import NativeTraining
 from ..train.protocols import check_protocol
 from ..train.seeds import check_seed
 from ..train.side import side_by_side
+from .output import note
 from .plots import check_plot
 
 _DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps", "score")  # by --protocol paper
@@ -107,6 +113,28 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
     }
     device, by_paper = check_device(args.device), args.protocol == "paper"
     return [TaskRecipe(name, folder, tuple(options.items()), device, argument, by_paper) for name in chosen]
+
+
+def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringProtocol, tasks: Sequence[Task]) -> Record:
+    """Returns what is finished already, from the file `path`, under everything that decides a result besides rule,
+    task and seed."""
+    common = {"sweep": protocol.sweep, **kept_settings(args)}
+    each = {
+        task.name: {
+            "net": str(task.spec),
+            "sweep_steps": task.budget.sweep_steps,
+            "train_steps": task.budget.train_steps,
+            **({} if task.score == ACCURACY else {"score": task.score}),  # records that are older have none
+            "engine": "native" if kind_of(protocol.engine, task) is NativeTraining else None,  # None: torch, as of old
+        }
+        for task in tasks
+    }
+    record = Record(path, common, each, versions())
+    if record.finished:
+        note(f"{path} has {record.finished} finished training(s); those of this command are not repeated")
+    if record.changed:
+        note(f"note: {path} began with other versions ({', '.join(record.changed)})")
+    return record
 
 
 def shown_loss(name: str, nats: float | None) -> str:

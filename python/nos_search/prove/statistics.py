@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..train.evaluate import half_width
+
 ALPHA: Final = 0.05  # the level of every test
 SMALLEST: Final = 1e-4  # of a score; a seed deviation below this counts as this much
 LARGEST: Final = 10.0  # seed deviations; a difference beyond that counts as this much
@@ -44,11 +46,10 @@ def paired(differences: Sequence[float] | NDArray[np.float64]) -> Paired:
         return Paired(mean, None, None)
     if bool((values == values[0]).all()):  # their mean may differ from them by a rounding
         return Paired(float(values[0]), 0.0, 1.0 if values[0] == 0 else 0.0)
-    from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtr  # type: ignore[import-untyped]
 
     error = float(values.std(ddof=1)) / math.sqrt(count)
-    quantile = float(stdtrit(count - 1, 1 - ALPHA / 2))
-    return Paired(mean, quantile * error, float(2 * stdtr(count - 1, -abs(mean) / error)))
+    return Paired(mean, half_width(values.tolist(), 1 - ALPHA), float(2 * stdtr(count - 1, -abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

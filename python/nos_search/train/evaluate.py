@@ -55,14 +55,14 @@ class Comparison:
         return replace(self, difference=(statistics.fmean(gaps), half_width(gaps)))
 
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Returns the half width of the two-sided 95 % Student t interval of the mean, or None for fewer than two
-    values."""
+def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
+    """Returns the half width of the two-sided Student t interval of the mean, of 95 % if nothing else is said, or None
+    for fewer than two values."""
     if len(values) < 2:
         return None
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 

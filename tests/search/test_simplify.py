@@ -1,0 +1,333 @@
+"""The command simplify: what can be left out of a rule, when that shows no loss, and the chain of it all."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nos_ext.rule.shorthand import OPERANDS
+from nos_ext.rule.table import OPS
+from nos_search.cli import main
+from nos_search.errors import SearchError
+from nos_search.gate.rules import faults
+from nos_search.rules import CompiledRule, compile_rule
+from nos_search.run import trainings
+from nos_search.simplify import loss, reduce, reductions, simplify
+from nos_search.task import Task
+from nos_search.train.child import Outcome
+from nos_search.train.evaluate import half_width
+
+# --- what can be left out --------------------------------------------------------------------------------------------
+
+
+def keys(*texts: str) -> set[str]:
+    return {compile_rule(text).key for text in texts}
+
+
+def reduced(text: str) -> dict[str, str]:
+    """What is left of the rule, by canonical key, with what was removed."""
+    return {each.rule.key: each.removed for each in reductions(compile_rule(text))}
+
+
+def test_every_op_and_operand_has_its_row() -> None:
+    assert set(reduce.KEPT) == set(OPS)
+    assert set(reduce.PLAINER) == set(OPERANDS)
+    for op, kept in reduce.KEPT.items():
+        assert all(0 <= k < OPS[op].arity for k in kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("rmsprop + drop(m_hat, 0.1)", ["(rmsprop)", "drop(m_hat, 0.1)", "rmsprop + m_hat", "rmsprop + drop(g, 0.1)"]),
+        ("g * sqrt(abs(adam))", ["g", "g * sqrt(abs(m_hat))", "g * sqrt(abs(rmsprop))", "g * abs(adam)"]),
+        ("clip(sign(m), 0.5)", ["sign(m)", "clip(m, 0.5)", "clip(sign(g), 0.5)"]),
+        ("m_hat * exp(ld * sign(g) * sign(m))", ["m_hat", "m_hat * exp(sign(g) * sign(m))", "m_hat * exp(ld * sign(g))"]),
+        ("g * 1.0375 / (0.123 + sqrt(v_hat))", ["g / (0.123 + sqrt(v_hat))", "1.0375 * g / (0.1 + sqrt(v_hat))"]),
+        ("where(g > m, g, sign(g))", ["g", "sign(g)", "where(g > m, g, g)", "where(g > g, g, sign(g))"]),
+        ("max(g, m) - min(0.1 * g, v)", ["max(g, m)", "g - min(0.1 * g, v)", "m - min(0.1 * g, v)", "max(g, m) - v"]),
+        ("rmsprop + 0 * w", ["(rmsprop)", "g + 0 * w"]),
+    ],
+)  # fmt: skip
+def test_one_thing_is_left_out(text: str, left: list[str]) -> None:
+    """By hand, in rule text: each of these is among the reductions, as far as algebra can tell."""
+    missing = keys(*left) - reduced(text).keys()
+    assert not missing, [each for each in left if compile_rule(each).key in missing]
+
+
+@pytest.mark.parametrize("text", ["rmsprop * sqrt(abs(sqrt(abs(adam))))", "drop(adam, 0.3) - clip(g, 1e-5)", "adamw"])
+def test_what_is_left_is_simpler_and_each_one_stands_once(text: str) -> None:
+    rule = compile_rule(text)
+    found = reductions(rule)
+    sizes = [reduce.size(each.rule) for each in found]
+    assert sizes == sorted(sizes)
+    assert all(size < reduce.size(rule) for size in sizes)
+    assert len({each.key for each in found}) == len(found)
+    assert not any(faults([each.rule for each in found]))
+    assert all(compile_rule(each.rule.text).key == each.rule.key for each in found)
+
+
+def test_a_rule_of_one_operand_is_no_library_rule() -> None:
+    found = {each.rule.text: each.rule.key for each in reductions(compile_rule("adam * sign(m_hat)"))}
+    assert found["(adam)"] == compile_rule("m_hat / (sqrt(v_hat) + eps)").key != compile_rule("adam").key
+
+
+def test_gates_say_what_is_no_rule() -> None:
+    texts = ["g", "w", "-g", "g / (g - g)", "sqrt(g)"]
+    assert faults([compile_rule(text) for text in texts]) == [
+        "", "gradient has no effect", "does not descend", "not finite", "not finite",
+    ]  # fmt: skip
+    assert faults([]) == []
+
+
+def test_library_rules_lose_states_and_hyperparameters() -> None:
+    found = {each.removed: each for each in reductions(compile_rule("lion"))}
+    plain = found["1 - lr * weight_decay -> 1"]
+    assert plain.key == reduce.key_of(compile_rule("lion"))  # the default is 0
+    assert plain.rule.program.hyperparameters.keys() == {"lr", "beta1", "beta2"}
+    alone = found["beta1 * m + (1 - beta1) * g -> (1 - beta1) * g"]
+    assert alone.rule.program.state_names == ()
+    assert "weight_decay" in alone.rule.program.hyperparameters
+    averages = {each.removed for each in reductions(compile_rule("adam")) if len(each.rule.program.state_names) == 1}
+    assert {
+        "beta1 * m + (1 - beta1) * (g + weight_decay * p) -> g + weight_decay * p",
+        "beta2 * v + (1 - beta2) * (g + weight_decay * p) ** 2 -> (g + weight_decay * p) ** 2",
+    } <= averages
+    # no rule of them has lost its learning rate, or p itself
+    for name in ("adam", "adamw", "lion", "powersign", "momentum"):
+        for each in reductions(compile_rule(name)):
+            text = each.rule.program.to_text()
+            assert "lr *" in text or "lr /" in text, text
+            assert "return p" in text, text
+
+
+# --- when is there a loss? -------------------------------------------------------------------------------------------
+
+
+def test_intervals_of_other_confidence() -> None:
+    """Student's t from the printed tables: 1.886, 1.638 and 1.383 for 80 % and 2, 3 and 9 degrees."""
+    for count, quantile in ((3, 1.886), (4, 1.638), (10, 1.383)):
+        values = [math.sin(k) for k in range(count)]
+        want = quantile * statistics.stdev(values) / math.sqrt(count)
+        assert half_width(values, 0.8) == pytest.approx(want, rel=1e-3)
+
+
+def test_non_inferiority() -> None:
+    gaps = [0.01, -0.02, 0.0, 0.01, -0.01]
+    half = 2.776 * statistics.stdev(gaps) / math.sqrt(5)
+    found = loss.difference(gaps)
+    assert (found.mean, found.half, found.seeds) == (pytest.approx(-0.002), pytest.approx(half, rel=1e-3), 5)
+    assert loss.shows_no_loss(gaps, half + 0.0021)
+    assert not loss.shows_no_loss(gaps, half + 0.0019)
+    assert loss.shows_no_loss([0.0, 0.0, 0.0], 0.0)  # equal rules, a margin of nothing
+    assert not loss.hopeless(gaps, 0.001)
+    assert loss.hopeless([gap - 0.1 for gap in gaps], 0.01)
+    assert loss.margin_of([0.3, 0.4, 0.5]) == pytest.approx(0.05)
+    assert loss.stages(3) == [3]
+    assert loss.stages(20) == [3, 6, 12, 20]
+
+
+# --- the chain -------------------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """This stands for trainings: a rule's score is `worth(text, seed)`, with noise that seeds share and a little of its
+    own. `trained` has what was asked for, in order."""
+
+    def __init__(self, worth: Callable[[str, int, str], float], tasks: Sequence[str] = ("t",)) -> None:
+        self._worth, self._tasks = worth, tasks
+        self.trained: list[tuple[str, int]] = []
+
+    def __call__(self, rule: CompiledRule, seeds: Sequence[int]) -> Mapping[str, Sequence[Outcome]]:
+        self.trained += [(rule.text, seed) for seed in seeds]
+        return {task: [self._outcome(rule.text, seed, task) for seed in seeds] for task in self._tasks}
+
+    def _outcome(self, text: str, seed: int, task: str) -> Outcome:
+        luck = np.random.RandomState(seed).normal() * 0.01
+        own = np.random.RandomState(seed * 7919 + len(text)).normal() * 0.001
+        score = self._worth(text, seed, task) + luck + own
+        return Outcome("done", score, 0.1, {}, score - 0.02)
+
+
+SEEDS, FRESH = list(range(1, 11)), list(range(101, 111))
+
+
+def test_ornaments_go_and_what_matters_stays() -> None:
+    """Of rmsprop the root mean square matters, and nothing else of the rule."""
+    trainer = Trainer(lambda text, seed, task: 0.5 if "rmsprop" in text else 0.4)
+    chain = simplify(compile_rule("drop(rmsprop, 0.1) + clip(m, 1e-5) * m_hat"), trainer, seeds=SEEDS, fresh=FRESH)
+    assert chain.result.text == "(rmsprop)"
+    assert [step.rule.text for step in chain.steps][-1] == "(rmsprop)"
+    assert chain.steps[0].removed == ""
+    assert [step.removed for step in chain.steps[1:]] == [
+        "drop(rmsprop, 0.1) + clip(m, 1e-05) * m_hat -> drop(rmsprop, 0.1)",
+        "drop(rmsprop, 0.1) -> rmsprop",
+    ]
+    assert [step.rule.text for step in chain.confirmed] == ["(rmsprop)"]
+    assert chain.steps[0].scores["t"] == pytest.approx(0.5, abs=0.01)
+    assert chain.margins["t"] == pytest.approx(0.005, rel=0.5)  # half of the seeds' deviation
+    # what was refused: after three seeds, as it is ten deviations worse
+    assert {"rmsprop -> g"} <= {step.removed for step in chain.refused}
+    assert all(step.differences["t"].seeds == 3 for step in chain.refused)
+    assert len(trainer.trained) == len(set(trainer.trained))  # nothing was trained twice
+    assert {seed for _, seed in trainer.trained} == {*SEEDS, *FRESH}
+
+
+def test_small_losses_do_not_add_up() -> None:
+    """Each of four clips is worth 0.4 of the margin: the third is not taken, though the step alone loses less."""
+    margin = 0.01
+    trainer = Trainer(lambda text, seed, task: 0.5 + 0.4 * margin * text.count("tanh") if "m" in text else 0.0)
+    rule = compile_rule("tanh(m * tanh(m * tanh(m * tanh(m))))")
+    chain = simplify(rule, trainer, seeds=SEEDS, fresh=FRESH, margin=margin)
+    assert chain.result.text.count("tanh") == 2
+    assert chain.margins == {"t": margin}
+
+
+def test_nothing_to_leave_out() -> None:
+    trainer = Trainer(lambda text, seed, task: 0.5 if text == "g + 0.5 * m" else 0.1)
+    chain = simplify(compile_rule("g + 0.5 * m"), trainer, seeds=SEEDS, fresh=FRESH)
+    assert [step.rule.text for step in chain.steps] == ["g + 0.5 * m"]
+    assert chain.confirmed == []
+    assert chain.result is chain.steps[0].rule
+    assert not {seed for _, seed in trainer.trained} & set(FRESH)
+
+
+def test_what_is_equal_by_algebra_is_not_trained() -> None:
+    trainer = Trainer(lambda text, seed, task: 0.5 if "m_hat" in text else 0.1)
+    chain = simplify(compile_rule("m_hat + 0 * w"), trainer, seeds=SEEDS, fresh=FRESH)
+    assert [step.rule.text for step in chain.steps] == ["m_hat + 0 * w", "m_hat"]
+    assert ("m_hat", SEEDS[0]) not in trainer.trained
+    assert ("m_hat", FRESH[0]) in trainer.trained
+
+
+def test_luck_does_not_last() -> None:
+    """What was good on the seeds of the walk alone is not the result, but the step before it is, or the given rule."""
+    rule = compile_rule("drop(m, 0.2)")
+    lucky = Trainer(lambda text, seed, task: 0.4 if text == "g" and seed > 100 else 0.5)
+    chain = simplify(rule, lucky, seeds=SEEDS, fresh=FRESH)
+    assert [step.rule.text for step in chain.steps] == ["drop(m, 0.2)", "drop(g, 0.2)", "g"]
+    assert [step.rule.text for step in chain.confirmed] == ["g", "drop(g, 0.2)"]
+    assert chain.result.text == "drop(g, 0.2)"
+    luckier = Trainer(lambda text, seed, task: 0.4 if "m" not in text and seed > 100 else 0.5)
+    chain = simplify(rule, luckier, seeds=SEEDS, fresh=FRESH)
+    assert [step.rule.text for step in chain.confirmed] == ["g", "drop(g, 0.2)"]
+    assert chain.result is chain.steps[0].rule is rule
+
+
+def test_a_loss_on_one_of_two_tasks_is_a_loss() -> None:
+    worth = {("a", "m"): 0.5, ("a", "g"): 0.5, ("b", "m"): 0.5, ("b", "g"): 0.3}
+    trainer = Trainer(lambda text, seed, task: worth[task, "m" if "m" in text else "g"], tasks=("a", "b"))
+    chain = simplify(compile_rule("drop(m, 0.2)"), trainer, seeds=SEEDS, fresh=FRESH)
+    assert chain.result.text == "m"
+    refused = {step.rule.text: step for step in chain.refused}["g"]
+    assert refused.differences["b"].mean == pytest.approx(-0.2, abs=0.01)
+
+
+def test_a_rule_that_never_trains_has_nothing_to_keep() -> None:
+    def nothing(rule: CompiledRule, seeds: Sequence[int]) -> Mapping[str, Sequence[Outcome]]:
+        return {"t": [Outcome("diverged", 0.0, None) for _ in seeds]}
+
+    with pytest.raises(SearchError, match=r"g \* m scores 0 on t with every seed; there is nothing to keep"):
+        simplify(compile_rule("g * m"), nothing, seeds=SEEDS, fresh=FRESH)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+TINY = ["--tasks", "digits", "--net", "mlp-1-8", "--seeds", "3", "--sweep-steps", "4", "--train-steps", "8"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    try:
+        status = main([str(arg) for arg in args])
+    except SystemExit as leave:
+        status = int(leave.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_the_chain_as_it_is_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a margin that forgives everything the chain ends at the simplest rule; a second call trains nothing."""
+    place = tmp_path / "made" / "here"
+    line = ["simplify", "adam + 0 * w", "--margin", 2, "--out", place, *TINY]
+    status, out, err = call(capsys, *line)
+    assert status == 0
+    rows = out.splitlines()
+    assert rows[0] == "digits: a loss above 2.0000 counts; 3 seeds, validation data"
+    assert rows[1].split() == ["step", "size", "digits", "difference", "removed", "rule"]
+    assert rows[2].lstrip().startswith("0 ")
+    assert "as given" in rows[2]
+    assert rows[2].endswith("adam + 0 * w")
+    assert "adam + 0 * w -> adam" in rows[3]
+    assert rows[-1] == "simplest rule that shows no loss: g"
+    assert "step 1: (adam)" in err
+    assert (place / "rule.txt").read_text() == "g\n"
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trainings, "score", refuse)
+    status, again, err = call(capsys, *line, "--json")
+    assert status == 0, err
+    assert "finished training(s); those of this command are not repeated" in err
+    data = json.loads(again)
+    assert data == json.loads((place / "chain.json").read_text())
+    assert (data["rule"], data["result"], data["seeds"]) == ("adam + 0 * w", "g", 3)
+    assert [row["rule"] for row in data["chain"]][:2] == ["adam + 0 * w", "(adam)"]
+    assert data["chain"][0]["differences"] == {}
+    assert data["confirmed"][0]["rule"] == "g"
+    for row in data["confirmed"]:
+        mean, half = row["differences"]["digits"]
+        assert abs(mean) <= 1
+        assert half >= 0
+
+
+def test_the_sweep_is_as_long_as_the_training(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def remember(rule: CompiledRule, task: Task, *args: object, **kwargs: object) -> Outcome:
+        seen.append((task.budget.sweep_steps, task.budget.train_steps))
+        return Outcome("done", 0.5, 0.1, {}, 0.5)
+
+    monkeypatch.setattr(trainings, "score", remember)
+    for args in ([], ["--train-steps", 7], ["--sweep-steps", 5]):
+        assert call(capsys, "simplify", "g * m", "--tasks", "digits", "--seeds", 3, *args)[0] == 0
+    assert set(seen) == {(33, 33), (7, 7), (5, 33)}
+
+
+def test_a_library_rule_and_no_loss_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What does nothing at the defaults goes, and nothing that trains otherwise."""
+    status, out, err = call(capsys, "simplify", "sgd", "--margin", 0, *TINY)
+    assert status == 0, err
+    assert "g + weight_decay * p -> g" in out
+    assert out.endswith("simplest rule that shows no loss: sgd\ndef sgd(p, g, *, lr):\n    return p - lr * g\n")
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for args, message in (
+        (["g", "--seeds", 2], "--seeds 2 is below 3; an interval needs a spread"),
+        (["g", "--margin", -0.1], "--margin -0.1 is not a loss of score; say 0 or more, such as 0.002"),
+        (["g", "--margin", "nan"], "--margin nan is not a loss of score"),
+        (["g +", "--seeds", 3], "rule 'g +' is not valid"),
+        (["muon"], "rule 'muon' has orthogonalize, which a search cannot score"),
+        (["g", "--tasks", "charm"], "--tasks 'charm' is not known"),
+        (
+            ["g", "--out", tmp_path / "file"],
+            f"--out {tmp_path / 'file'} cannot be made: File exists; choose another folder",
+        ),
+        (["g", "--workers", 0], "--workers 0 is below 1"),
+        (["g", "--threads", 0], "--threads 0 is below 1"),
+    ):
+        status, out, err = call(capsys, "simplify", *args)
+        assert (status, out) == (2, ""), args
+        assert message in err
