@@ -30,15 +30,13 @@ def document(
     judged = judge(found.scores, rules, baselines)
     return {
         "format": FORMAT,
-        "rules": [
-            _rule(found, rule, baselines, names, each) for rule, each in zip(rules, judged, strict=True)
-        ],
+        "rules": [_rule(found, rule, baselines, names, each) for rule, each in zip(rules, judged, strict=True)],
         "contenders": {
             contender.name: _contender(found, contender, row)
             for contender, row in zip(found.contenders, found.tuned, strict=True)
         },
         "protocol": _protocol(found, names, versions, times),
-    }  # fmt: skip
+    }
 
 
 def _rule(
@@ -119,11 +117,9 @@ def _contender(found: Found, contender: Contender, row: Sequence[Tuned]) -> dict
     points = {found.protocol.cells[k].task: each.point for k, each in enumerate(row)}
     return {
         "text": contender.rule.text,
-        "tuned": {
-            found.protocol.tasks[task].name: contender.space.settings(point) for task, point in points.items()
-        },
+        "tuned": {found.protocol.tasks[task].name: contender.space.settings(point) for task, point in points.items()},
         "cells": {found.protocol.label(k): _cell(each) for k, each in enumerate(row)},
-    }  # fmt: skip
+    }
 
 
 def _cell(tuned: Tuned) -> dict[str, Any]:

@@ -89,8 +89,8 @@ class Protocol:
         return self.cells[cell].label(self.tasks[self.cells[cell].task])
 
     def books(self, folder: str | None, common: Mapping[str, Any], versions: Mapping[str, str]) -> Books:
-        """Returns what is finished already. `common` has what decides all trainings and is not in the protocol."""
-        return Books(folder, self.scorer, self.cells, common, versions, self.tasks)
+        """Returns what is finished already. `common` has what decides every training besides the protocol."""
+        return Books(folder, self.scorer, [self.label(k) for k in range(len(self.cells))], common, versions)
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ def prove(
     pairs = [(contender, protocol.numbers(task)) for contender in contenders for task in tasks]
     asking = together([contend(contender.space, cells, protocol.plan) for contender, cells in pairs])
     tuned: list[list[Tuned]] = carry_out(asking, books, executor, progress=progress)
-    rows = [
-        [each for task in tasks for each in tuned[k * len(tasks) + task]] for k in range(len(contenders))
-    ]  # fmt: skip
+    rows = [[each for task in tasks for each in tuned[k * len(tasks) + task]] for k in range(len(contenders))]
     return Found(contenders, protocol, rows)
 
 

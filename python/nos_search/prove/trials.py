@@ -86,12 +86,17 @@ class Books:
     """The finished trainings of a proof. With a folder they are kept there, in one file for each cell."""
 
     def __init__(
-        self, folder: str | None, scorer: ScoreCells, cells: Sequence[Cell], common: Mapping[str, Any],
-        versions: Mapping[str, str], bases: Sequence[Task],
-    ) -> None:  # fmt: skip
+        self,
+        folder: str | None,
+        scorer: ScoreCells,
+        labels: Sequence[str],
+        common: Mapping[str, Any],
+        versions: Mapping[str, str],
+    ) -> None:
+        """`labels` name the cells of the scorer. `common` has what decides every training."""
         self._records = []
-        self._labels = [cell.label(bases[cell.task]) for cell in cells]
-        for label, task in zip(self._labels, scorer.tasks, strict=True):
+        self._labels = labels
+        for label, task in zip(labels, scorer.tasks, strict=True):
             path = None if folder is None else str(Path(folder) / f"{label.replace(' ', '-')}.json")
             settings = {
                 "net": str(task.spec),

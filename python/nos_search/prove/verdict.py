@@ -3,12 +3,12 @@
 The replicates are seeds. For each seed a rule has the mean, over the cells that are asked about, of its differences to
 a baseline in units of the cell's seed deviation, and Student's t says whether the mean over seeds is 0.
 
-- On a task or in a family a rule is "better" if it is so against every baseline. That takes the largest of their
-  p-values and no correction for their number, for it is an intersection-union test; but Holm's for the number of tasks
-  (or families). It is "worse" if it is so against one baseline, corrected for all tasks (or families) and baselines
-  together.
-- Over all it is "better" if it is so against every baseline, corrected for the number of rules only, if its cells agree
-  (statistics.agree), and if it is worse in no family. It is "worse" if it is so against one baseline, corrected for
+- On a task or in a family a rule is "better" if it is so against every baseline, and the cells there agree
+  (statistics.agree). That takes the largest p-value of all baselines and no correction for their number, for it is an
+  intersection-union test; but Holm's for the number of tasks (or families). It is "worse" if it is so against one
+  baseline, corrected for all tasks (or families) and baselines together.
+- Over all it is "better" if it is so against every baseline, corrected for the number of rules only, if its cells
+  agree, and if it is worse in no family. It is "worse" if it is so against one baseline, corrected for
   rules and baselines together.
 - All else is "no difference shown", which is not the same as no difference.
 
@@ -87,11 +87,8 @@ class Scores:
         event of another kind."""
         pairs = zip(self.values.swapaxes(0, 1), self.diverged.swapaxes(0, 1), strict=True)
         return np.array(
-            [
-                pooled_deviation([row[~gone] for row, gone in zip(rows, died, strict=True)])
-                for rows, died in pairs
-            ]
-        )  # fmt: skip
+            [pooled_deviation([row[~gone] for row, gone in zip(rows, died, strict=True)]) for rows, died in pairs]
+        )
 
     def differences(self, rule: int, baseline: int, deviations: Array) -> Array:
         """Returns the differences in seed deviations, (cells, seeds)."""
@@ -123,9 +120,7 @@ def judge(scores: Scores, rules: Sequence[int], baselines: Sequence[int]) -> lis
         elif better and not spoiled:
             verdict = BETTER
         means = [[unit.against[b].test.mean for unit in tasks.values()] for b in range(len(baselines))]
-        found.append(
-            Judgement(verdict, against, agreed, tuple(map(interquartile_mean, means)), tasks, families)
-        )  # fmt: skip
+        found.append(Judgement(verdict, against, agreed, tuple(map(interquartile_mean, means)), tasks, families))
     return found
 
 
@@ -141,13 +136,17 @@ def _largest(tests: Sequence[Paired]) -> float | None:
 def _units(gap: Array, names: Sequence[str]) -> dict[str, Judged]:
     """Judges a rule on the cells of each name. `gap` is (baselines, cells, seeds)."""
     units = list(dict.fromkeys(names))
-    tests = [[paired(each) for each in gap[:, [name == unit for name in names]].mean(1)] for unit in units]
+    parts = [gap[:, [name == unit for name in names]] for unit in units]
+    tests = [[paired(each) for each in part.mean(1)] for part in parts]
     corrected = iter(holm([test.p for row in tests for test in row]))
     largest = holm([_largest(row) for row in tests])
     found = {}
-    for unit, row, p in zip(units, tests, largest, strict=True):
+    for unit, part, row, p in zip(units, parts, tests, largest, strict=True):
         against = tuple(Against(test, next(corrected)) for test in row)
-        worse = any(each.sign < 0 for each in against)
-        verdict: Verdict = WORSE if worse else BETTER if _all_above(p, row) else NOTHING
+        verdict: Verdict = NOTHING
+        if any(each.sign < 0 for each in against):
+            verdict = WORSE
+        elif _all_above(p, row) and all(agree(each.mean(1)) for each in part):
+            verdict = BETTER
         found[unit] = Judged(verdict, against)
     return found
