@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
+from ..machine import cores
 from ..prove.defaults import BASELINES, FULL, SHORT
 from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
 from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
@@ -137,7 +138,13 @@ def _prove(p: argparse.ArgumentParser) -> None:
         f"seeds, {SHORT.tuning} settings",
     )
     p.add_argument("--threads", type=int, metavar="N", help="of torch, in each worker (default 1)")
-    p.add_argument("--workers", type=int, metavar="W", help="processes that train (default: one for each core)")
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=cores(),
+        metavar="W",
+        help="processes that train (default: one for each core that there is)",
+    )
     p.add_argument("--executor", metavar="|".join(EXECUTORS), help="what runs them (default fork or loky)")
     p.add_argument("--html", metavar="FILE", help="write one self-contained page about the proof")
     p.add_argument(

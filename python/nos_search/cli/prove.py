@@ -30,7 +30,6 @@ from ..show.figure import check_matplotlib
 from ..store import files
 from ..train.decay import check_decay
 from ..train.engine import check_engine, check_trains
-from ..train.side import cores
 from .output import as_json, emit, note, table
 from .plots import draw
 from .training import check_common, kept_settings, recipes, rules_of
@@ -56,18 +55,17 @@ def call(args: argparse.Namespace) -> int:
         note(f"{args.out} has {books.finished} finished training(s); those of this command are not repeated")
     if books.changed:
         note(f"note: {args.out} began with other versions ({', '.join(books.changed)})")
-    workers = args.workers or (1 if args.executor == "inprocess" else cores())
     torch.set_num_threads(args.threads or 1)
     expected = cost(contenders, protocol).without(books.finished)
     note(
         f"{_many(len(contenders), 'contender')} in {_many(len(protocol.cells), 'cell')}: about {expected.trainings} "
-        f"trainings, {_duration(expected.seconds / workers)} with {_many(workers, 'worker')}"
+        f"trainings, {_duration(expected.seconds / args.workers)} with {_many(args.workers, 'worker')}"
     )
     start = time.perf_counter()
     progress = _Progress(expected.trainings)
     try:
         with make_executor(
-            protocol.loader, lambda: protocol.scorer, name=args.executor, device=args.device, workers=workers,
+            protocol.loader, lambda: protocol.scorer, name=args.executor, device=args.device, workers=args.workers,
             threads=args.threads or 1, clock=time.perf_counter,
         ) as executor:  # fmt: skip
             found = prove(contenders, protocol, books, executor, progress=progress)
@@ -75,7 +73,7 @@ def call(args: argparse.Namespace) -> int:
         kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
         note(f"{progress.done} trainings were finished by this call, and are {kept}")
         raise
-    times = {"seconds": time.perf_counter() - start, "workers": workers, "trainings": progress.done}
+    times = {"seconds": time.perf_counter() - start, "workers": args.workers, "trainings": progress.done}
     _show(args, document(found, rules, baselines, versions=versions(), times=times))
     return 0
 
@@ -90,8 +88,7 @@ def _settle(args: argparse.Namespace) -> None:
             setattr(args, name, value)
     check_count("--seeds", args.seeds, "choose 3 or more, of which a deviation can be known")
     check_count("--tuning", args.tuning, "1 tunes the learning rate alone")
-    if args.workers is not None:
-        check_count("--workers", args.workers)
+    check_count("--workers", args.workers)
     if args.top < 1:
         raise UsageError(f"--top {args.top} is below 1; say how many of a run's best rules")
     check_engine(args.engine)

@@ -103,7 +103,7 @@ def make_executor(
     if not EXECUTORS[name].processes:
         if workers > 1:
             raise UsageError(
-                f"--workers {workers}: executor {name} has one process; leave --workers out, or name another"
+                f"--workers {workers}: --executor {name} has one process; add --workers 1, or name another"
             )
         return InProcess(here(), threads=threads, clock=clock)
     return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
