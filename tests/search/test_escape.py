@@ -163,10 +163,11 @@ def test_proofs(text: str) -> None:
         **judged, "rule": text, "against": {text: wide}, "families": {text: judged}, "tasks": {text: task}, "diverged": 1,
         "trainings": 2,
     }  # fmt: skip
-    contender = {"text": text, "tuned": {text: {text: 0.1}}, "cells": {text: {"test": 0.5, "lr": None, "diverged": 0}}}
+    contender = {"text": text, "cells": {text: {"test": 0.5, "lr": None, "diverged": 0}}}
     protocol = {
         "against": [text], "tasks": {text: {"family": text, "searched": True}}, "nets": {text: text}, "sizes": [text],
         "horizons": [1], "seeds": [1], "points": 1, "versions": {text: text},
+        "tuned": {text: {text: {text: 0.1}}},
     }  # fmt: skip
     found = {"rules": [rule, {**rule, "verdict": "worse"}], "contenders": {text: contender}, "protocol": protocol}
     check_drawing(proof.forest(found).render("svg").decode())

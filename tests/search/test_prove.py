@@ -73,7 +73,7 @@ def test_scores_are_those_of_trainings_made_here(capsys: pytest.CaptureFixture[s
     scores = {}
     for name, contender in found["contenders"].items():
         space = Space.of(compile_rule(name, matrices=True))
-        point = next(k for k in range(2) if space.settings(k) == contender["tuned"]["digits"])
+        point = next(k for k in range(2) if space.settings(k) == protocol["tuned"][name]["digits"])
         rule = space.point(point)
         for horizon in (1, 2):
             cell = contender["cells"][f"digits m x{horizon}"]

@@ -114,12 +114,16 @@ def _steps(mine: Sequence[Tuned], theirs: Sequence[Tuned]) -> dict[str, Any]:
 
 
 def _contender(found: Found, contender: Contender, row: Sequence[Tuned]) -> dict[str, Any]:
-    points = {found.protocol.cells[k].task: each.point for k, each in enumerate(row)}
     return {
         "text": contender.rule.text,
-        "tuned": {found.protocol.tasks[task].name: contender.space.settings(point) for task, point in points.items()},
         "cells": {found.protocol.label(k): _cell(each) for k, each in enumerate(row)},
     }
+
+
+def _tuned(found: Found, contender: Contender, row: Sequence[Tuned]) -> dict[str, dict[str, float]]:
+    """Returns the settings of a contender's constants that tuning chose on each task."""
+    points = {found.protocol.cells[k].task: each.point for k, each in enumerate(row)}
+    return {found.protocol.tasks[task].name: contender.space.settings(point) for task, point in points.items()}
 
 
 def _cell(tuned: Tuned) -> dict[str, Any]:
@@ -160,6 +164,7 @@ def _protocol(
         "seeds": list(protocol.plan.seeds),
         "points": protocol.tuning,
         "spaces": describe(found.contenders),
+        "tuned": {each.name: _tuned(found, each, row) for each, row in zip(found.contenders, found.tuned, strict=True)},
         "factors": {"near_one": NEAR_ONE, "others": FACTOR},
         "statistics": {"alpha": ALPHA, "smallest_deviation": SMALLEST, "largest_difference": LARGEST},
         "versions": dict(versions),
