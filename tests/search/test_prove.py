@@ -234,7 +234,10 @@ def test_names_that_are_equal_are_told_apart(capsys: pytest.CaptureFixture[str])
         (["g", "--decay", "slow"], "--decay 'slow' is not known"),
         (["g", "--engine", "jax"], "--engine 'jax' is not known"),
         (["g", "--executor", "slurm", *SMALL], "--executor 'slurm' is not known"),
-        (["g", "--executor", "inprocess", *SMALL, "--workers", "2"], "--workers 2: --executor inprocess has one process; add --workers 1"),
+        (
+            ["g", "--executor", "inprocess", *SMALL, "--workers", "2"],
+            "--workers 2: --executor inprocess has one process; add --workers 1",
+        ),
         (["g", "--out", "/nowhere/x", *SMALL], "--out /nowhere/x cannot be written"),
         (["g", "--html", "/nowhere/x"], "--html /nowhere/x cannot be written"),
         (["g", "--top", "0"], "--top 0 is below 1"),

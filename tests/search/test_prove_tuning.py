@@ -88,6 +88,25 @@ def test_functions_keep_their_text_but_for_the_numbers() -> None:
     assert space.point(1).program.hyperparameters["weight_decay"] == 1e-3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  0.25 * g",
+        "\ufeff0.25 * g",
+        "# a comment with \u2028 in it\r\n0.25 * g",
+        "# at the left\n    def f(p, g, *, lr):\n        # \u2028 \x0c é\n        return p - lr * (0.25 * g)\n",
+    ],
+)
+def test_numbers_are_found_wherever_they_stand(text: str) -> None:
+    space = Space.of(compile_rule(text))
+    assert [each.value for each in space.numbers] == [0.25]
+    k = next(k for k in range(1, 20) if space.settings(k)["weight_decay"] == 0)
+    first = np.linspace(-1, 1, 5)
+    assert step(space.point(k).program, steps=1) == pytest.approx(
+        first - 0.5 * space.settings(k)["number 1"] * np.cos(np.arange(5.0))
+    )
+
+
 def test_weight_decay_goes_on_top_of_rules_without() -> None:
     for text in ("g", "adam * exp(sign(g))", "def f(p, g, s, *, lr): return p - lr * norm(g) * s, g"):
         space = Space.of(compile_rule(text))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ast
 import math
-import textwrap
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +36,7 @@ FACTOR: Final = 4.0
 GUARD: Final = 1e-5  # below it a number is an eps
 _SMALL: Final = 10  # the largest of the small whole numbers
 _DECAY: Final = "weight_decay"
+_LINE_END: Final = r"\r\n|\r|\n"  # as Python counts lines; str.splitlines knows more separators
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Space:
             for name, value in found.items()
             if value is not None and name != _DECAY and GUARD <= abs(value) < math.inf
         ]
-        numbers = [] if rule.text.strip() in library.names() else _numbers(_clean(rule.text))
+        numbers = [] if rule.text in library.names() else _numbers(_bare(rule.text))
         dimensions = tuple(Dimension(f"number {k + 1}", value) for k, (value, _) in enumerate(numbers))
         return cls(rule, tuple(hypers), dimensions, tuple(place for _, place in numbers))
 
@@ -97,7 +98,7 @@ class Space:
         if k == 0:
             return self.rule
         settings = self.settings(k)
-        text = _with_numbers(_clean(self.rule.text), self.places, [settings[each.name] for each in self.numbers])
+        text = _with_numbers(_bare(self.rule.text), self.places, [settings[each.name] for each in self.numbers])
         rule = compile_rule(text, matrices=True).program.rule if text in library.names() else as_rule(text)
         changed = {name: settings.get(name, value) for name, value in rule.hyperparameters.items()}
         if _DECAY not in changed and settings[_DECAY] == 0:
@@ -130,14 +131,19 @@ def _sobol(dimensions: int, k: int) -> list[float]:
     return [float(u) for u in points[k]]
 
 
-def _clean(text: str) -> str:
-    return textwrap.dedent(text.removeprefix("\ufeff")).strip()
+def _bare(text: str) -> str:
+    """Returns the text without a byte order mark, which the language allows."""
+    return text.removeprefix("\ufeff")
 
 
 def _numbers(text: str) -> list[tuple[float, tuple[int, int, int]]]:
     """Returns the numbers of a rule's text that are constants of it, with their places. Defaults of hyperparameters are
     not among them."""
-    tree = ast.parse(text)
+    shift = 0
+    try:
+        tree = ast.parse(text)
+    except IndentationError:  # the language allows a text that is indented as a whole
+        shift, tree = 1, ast.parse(f"if 1:\n{text}")
     defaults = {id(part) for node in ast.walk(tree) if isinstance(node, ast.arguments) for part in _parts(node)}
     found = []
     for node in ast.walk(tree):
@@ -149,7 +155,7 @@ def _numbers(text: str) -> list[tuple[float, tuple[int, int, int]]]:
         small = value == int(value) and value <= _SMALL if value < math.inf else True
         if small or value < GUARD or node.end_col_offset is None:
             continue
-        found.append((float(value), (node.lineno, node.col_offset, node.end_col_offset)))
+        found.append((float(value), (node.lineno - shift, node.col_offset, node.end_col_offset)))
     return sorted(found, key=lambda entry: entry[1])
 
 
@@ -159,7 +165,7 @@ def _parts(arguments: ast.arguments) -> list[ast.AST]:
 
 def _with_numbers(text: str, places: Sequence[tuple[int, int, int]], values: Sequence[float]) -> str:
     """Returns the text with other numbers in these places."""
-    lines = [line.encode() for line in text.splitlines()]
+    lines = [line.encode() for line in re.split(_LINE_END, text)]
     for (line, first, last), value in sorted(zip(places, values, strict=True), reverse=True):
         lines[line - 1] = lines[line - 1][:first] + repr(value).encode() + lines[line - 1][last:]
     return b"\n".join(lines).decode()
