@@ -155,8 +155,8 @@ def test_comparisons(text: str) -> None:
 
 @evil
 def test_proofs(text: str) -> None:
-    gap = {"mean": 0.5, "half": 0.1, "p": 0.01, "corrected": 0.01}
-    wide = {**gap, "cells_agree": True, "interquartile_mean": 0.5, "steps_to_final": None, "reached": 0.0}
+    gap = {"mean": 0.5, "half": 0.1, "p": 0.01, "corrected": 0.01, "cells_agree": text, "verdict": "worse"}
+    wide = {**gap, "interquartile_mean": 0.5, "steps_to_final": None, "reached": 0.0}
     judged = {"verdict": "better", "against": {text: gap}}
     task = {**judged, "searched": True, "differences": {text: gap}}
     rule = {

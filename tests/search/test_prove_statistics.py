@@ -14,7 +14,7 @@ from nos_search.cli import main
 from nos_search.prove.statistics import (
     LARGEST,
     SMALLEST,
-    agree,
+    agreed,
     holm,
     interquartile_mean,
     paired,
@@ -81,19 +81,19 @@ def test_pooled_deviation() -> None:
 
 def test_cells_agree_by_a_one_sided_t_test() -> None:
     stream = np.random.default_rng(5)
-    found = []
+    seen = []
     for _ in range(50):
-        values = stream.normal(0.4, size=8)
-        want = stats.ttest_1samp(values, 0, alternative="greater").pvalue <= 0.05
-        assert agree(values) == want
-        found.append(want)
-    assert 0 < sum(found) < 50
-    assert agree([1.8, 3.1, 10, -0.4, 7.1])
-    assert not agree([10, -0.4, 0.1, -0.1, 0.2])  # one cell is not the rest
-    assert not agree([0.0] * 6)
-    assert agree([0.1])
-    assert not agree([0.1, -0.1])
-    assert not agree([0.0])
+        values = stream.normal(0.3, size=8)
+        above = stats.ttest_1samp(values, 0, alternative="greater").pvalue <= 0.05
+        below = stats.ttest_1samp(values, 0, alternative="less").pvalue <= 0.05
+        assert agreed(values) == int(above) - int(below)
+        assert agreed(-values) == int(below) - int(above)
+        seen.append(above)
+    assert 0 < sum(seen) < 50
+    assert agreed([1.8, 3.1, 10, -0.4, 7.1]) == 1
+    assert agreed([10, -0.4, 0.1, -0.1, 0.2]) == 0  # one cell is not the rest
+    assert [agreed([value] * 6) for value in (0.0, 0.5, -0.5)] == [0, 1, -1]
+    assert [agreed([0.1]), agreed([-0.1]), agreed([0.0]), agreed([0.1, -0.1])] == [1, -1, 0, 0]
 
 
 def scores(values: object, families: tuple[str, ...], died: object = None) -> Scores:
@@ -131,12 +131,12 @@ def test_better_than_all_and_worse_in_no_family() -> None:
     (found,) = judge(scores(drawn([up, flat, up]), families), [0], [1, 2])  # and as good as it
     assert found.verdict == NOTHING
     (found,) = judge(scores(drawn([[8, 8, 8, 8, -6, -2], flat]), families), [0], [1])  # fails in one family
-    assert found.against[0].sign == 1
+    assert found.against[0].test.mean > 0
     assert found.families["c"].verdict == WORSE
     assert found.verdict == NOTHING
     (found,) = judge(scores(drawn([[9, 0, 0, 0, 0, 0], flat]), families), [0], [1])  # one cell is not the rest
     assert found.tasks["task 0"].verdict == BETTER
-    assert found.agree == (False,)
+    assert found.against[0].agreed == 0
     assert found.verdict == NOTHING
     both = judge(scores(drawn([up, flat, down]), families), [0, 2], [1])
     assert [each.verdict for each in both] == [BETTER, WORSE]
@@ -150,7 +150,8 @@ def test_divergence_counts_and_does_not_drown() -> None:
     assert found.tasks["task 0"].against[0].test.mean == -LARGEST
     assert found.tasks["task 0"].verdict == WORSE
     assert abs(found.tasks["task 1"].against[0].test.mean) < 2  # that of other cells is measured as ever
-    assert found.verdict == WORSE
+    assert found.against[0].agreed == 0  # that of other cells is noise
+    assert (found.verdict, found.against[0].verdict) == (WORSE, WORSE)  # but a whole task is no luck in tuning
 
 
 @pytest.mark.parametrize("kind", ["heavy", "correlated", "tuning"])

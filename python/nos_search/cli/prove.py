@@ -19,7 +19,6 @@ from ..prove.cells import read_horizons, read_sizes
 from ..prove.defaults import FULL, SHORT
 from ..prove.document import document
 from ..prove.protocol import Contender, Protocol, cost, prove
-from ..prove.statistics import ALPHA
 from ..prove.trials import check_folder
 from ..prove.verdict import BETTER, WORSE
 from ..rules import parse_rule_argument
@@ -203,8 +202,7 @@ def sentence(rule: dict[str, Any], protocol: dict[str, Any]) -> str:
     if rule["verdict"] == BETTER:
         said = f"better than {', '.join(against)}"
     elif rule["verdict"] == WORSE:
-        worse = [base for base, each in against.items() if each["corrected"] <= ALPHA and each["mean"] < 0]
-        said = f"worse than {', '.join(worse)}"
+        said = f"worse than {', '.join(base for base, each in against.items() if each['verdict'] == WORSE)}"
     extent = f"{_many(len(protocol['tasks']), 'task')} and {_many(len(protocol['seeds']), 'seed')}"
     diverged = f"; {rule['diverged']} of its {rule['trainings']} trainings diverged" if rule["diverged"] else ""
     return f"{line(rule['rule'])}: {said}, over {extent} (difference in deviations of a seed: {gaps}){diverged}"

@@ -12,7 +12,7 @@ from .protocol import Contender, Found, describe
 from .space import FACTOR, NEAR_ONE
 from .statistics import ALPHA, LARGEST, SMALLEST, paired, steps_to
 from .tuning import Tuned, rate_of
-from .verdict import Against, Judged, Judgement, judge
+from .verdict import BETTER, WORSE, Against, Judged, Judgement, judge
 
 FORMAT = 1
 
@@ -45,7 +45,6 @@ def _rule(
     against = _against(judgement.against, names)
     for k, (base, name) in enumerate(zip(baselines, names, strict=True)):
         against[name] |= {
-            "cells_agree": judgement.agree[k],
             "interquartile_mean": judgement.quartiles[k],
             **_steps(found.tuned[rule], found.tuned[base]),
         }
@@ -69,7 +68,14 @@ def _rule(
 
 def _against(against: Sequence[Against], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"mean": each.test.mean, "half": each.test.half, "p": each.test.p, "corrected": each.corrected}
+        name: {
+            "mean": each.test.mean,
+            "half": each.test.half,
+            "p": each.test.p,
+            "corrected": each.corrected,
+            "verdict": each.verdict,
+            "cells_agree": {1: BETTER, -1: WORSE, 0: None}[each.agreed],
+        }
         for name, each in zip(names, against, strict=True)
     }
 

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..train.evaluate import half_width
+from ..train.evaluate import quantile
 
 ALPHA: Final = 0.05  # the level of every test
 SMALLEST: Final = 1e-4  # of a score; a seed deviation below this counts as this much
@@ -49,7 +49,7 @@ def paired(differences: Sequence[float] | NDArray[np.float64]) -> Paired:
     from scipy.special import stdtr  # type: ignore[import-untyped]
 
     error = float(values.std(ddof=1)) / math.sqrt(count)
-    return Paired(mean, half_width(values.tolist(), 1 - ALPHA), float(2 * stdtr(count - 1, -abs(mean) / error)))
+    return Paired(mean, quantile(count - 1, 1 - ALPHA) * error, float(2 * stdtr(count - 1, -abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -108,14 +108,19 @@ def standardised(differences: NDArray[np.float64], deviation: float) -> NDArray[
     return np.clip(differences / deviation, -LARGEST, LARGEST)
 
 
-def agree(means: Sequence[float] | NDArray[np.float64]) -> bool:
-    """Tells whether the mean differences of cells agree that a rule is better.
+def agreed(means: Sequence[float] | NDArray[np.float64]) -> int:
+    """Returns 1 where the mean differences of cells agree that a rule is better, -1 where they agree that it is worse,
+    and else 0.
 
-    Seeds cannot tell luck in tuning, which is drawn once for a cell, from merit; cells can. Their mean must be above 0
-    by Student's t test, one-sided at ALPHA. Fewer than FEW cells are too few for that, and all of them must be above 0.
+    Seeds cannot tell luck in tuning, which is drawn once for a cell, from merit; cells can. Their mean must differ from
+    0 in that direction by Student's t test, one-sided at ALPHA. Fewer than FEW cells are too few for that, and all of
+    them must lie on that side.
     """
     values = np.asarray(means, dtype=np.float64)
-    if len(values) < FEW:
-        return bool((values > 0).all())
-    test = paired(values)
-    return test.mean > 0 and test.p is not None and test.p / 2 <= ALPHA
+    lowest, highest = values.min(), values.max()
+    if len(values) < FEW or lowest == highest:
+        return int(lowest > 0) - int(highest < 0)
+    from scipy.special import stdtr  # type: ignore[import-untyped]
+
+    t = float(values.mean() / values.std(ddof=1)) * math.sqrt(len(values))
+    return int(math.copysign(1, t)) if stdtr(len(values) - 1, -abs(t)) <= ALPHA else 0
