@@ -120,7 +120,7 @@ def agreed(means: Sequence[float] | NDArray[np.float64]) -> int:
     lowest, highest = values.min(), values.max()
     if len(values) < FEW or lowest == highest:
         return int(lowest > 0) - int(highest < 0)
-    from scipy.special import stdtr  # type: ignore[import-untyped]
+    from scipy.special import stdtr
 
     t = float(values.mean() / values.std(ddof=1)) * math.sqrt(len(values))
     return int(math.copysign(1, t)) if stdtr(len(values) - 1, -abs(t)) <= ALPHA else 0
