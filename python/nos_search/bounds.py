@@ -26,6 +26,11 @@ MOST = {  # option -> its largest value
     "--rounds": 1_000_000,
     "--rules": 1_000_000,
     "--times": 1_000_000,
+    "--tuning": 10_000,
+    "--cases": 1_000_000,
+    "--families": 1000,
+    "--cells": 1000,
+    "--baselines": 1000,
     "gate steps": 100_000,
     "strategy option": 1_000_000,  # the value of any such option: sizes of a network, a batch, a population
 }

@@ -39,13 +39,21 @@ class CompiledRule:
         return text not in library.names() and "\n" not in text and not text.startswith("def ")
 
 
-def compile_rule(text: str) -> CompiledRule:
+def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
     """Compiles rule text, or the name of a rule of nos_ext.optim.library.
+
+    With `matrices` rules may orthogonalize, and the library's muon takes steps that are as long as AdamW's, so that one
+    learning rate fits it and the rule beside it (train/matrices.py).
 
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
-    program = nos_ext.compile_rule(library.get(text) if text in library.names() else text)
+    source: str | nos_ext.Rule = library.get(text) if text in library.names() else text
+    if matrices and text == "muon":
+        source = library.get(text).to_text().replace("'original'", "'match_rms_adamw', dtype='float32'")
+    program = nos_ext.compile_rule(source)
     if isinstance(program, nos_ext.MatrixProgram):
+        if matrices:
+            return CompiledRule(text, program, program.fingerprint)
         raise nos_ext.RuleError(
             f"rule '{program.name}' has orthogonalize, which a search cannot score: its trainings run one program over "
             "all parameters; train it with nos_ext.optim.RuleOptimizer"
@@ -53,11 +61,11 @@ def compile_rule(text: str) -> CompiledRule:
     return CompiledRule(text, program, canonical_key(program))
 
 
-def parse_rule_argument(text: str) -> CompiledRule:
+def parse_rule_argument(text: str, *, matrices: bool = False) -> CompiledRule:
     """Does the same for an argument of the command line. Raises UsageError instead of RuleError, and keeps its line and
     caret."""
     try:
-        return compile_rule(text)
+        return compile_rule(text, matrices=matrices)
     except nos_ext.RuleError as error:
         raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {error}") from None
 

@@ -295,14 +295,16 @@ WRONG = [
 
 COUNTS = {  # every option of the table of bounds, and the commands that take it
     # those of --net are parts of a word
-    "--threads": (["run"], ["train", "g"], ["evaluate", "g"]),
-    "--workers": (["run"], ["evaluate", "g"], ["bench", "overhead"]),
+    "--threads": (["run"], ["train", "g"], ["evaluate", "g"], ["prove", "g"]),
+    "--workers": (["run"], ["evaluate", "g"], ["prove", "g"], ["bench", "overhead"]),
     "--batch": (["run"],),
     "--promote-eta": (["run"],),
     "--trials": (["run"], ["diagnose", "g"], ["bench", "overhead"]),
     "--children": (["run"],),
     **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
-    "--seeds": (["evaluate", "g"], ["bench", "tasks"]),
+    "--seeds": (["evaluate", "g"], ["prove", "g"], ["bench", "tasks"], ["bench", "prove"]),
+    "--tuning": (["prove", "g"],),
+    **dict.fromkeys(("--cases", "--families", "--cells", "--baselines"), (["bench", "prove"],)),
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),
     "--rounds": (["bench", "child"],),

@@ -65,7 +65,16 @@ def test_help_needs_numpy_only() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [["show", "x"], ["run", "--out", "x"], ["evaluate", "g"], ["report", "x"], ["export", "g"], ["space"], ["bench"]],
+    [
+        ["show", "x"],
+        ["run", "--out", "x"],
+        ["evaluate", "g"],
+        ["prove", "g"],
+        ["report", "x"],
+        ["export", "g"],
+        ["space"],
+        ["bench"],
+    ],
     ids=lambda line: line[0],
 )
 def test_commands_name_the_extra_that_they_need(line: list[str]) -> None:
@@ -231,7 +240,15 @@ def test_rules_that_begin_with_a_minus(line: list[str], hint: str, capsys: pytes
 @pytest.mark.parametrize("seed", ["-1", str(2**63)])
 @pytest.mark.parametrize(
     "line",
-    [["run", "--out", "nowhere"], ["train", "g"], ["evaluate", "g"], ["surfaces", "g"], ["diagnose", "g"], ["space"]],
+    [
+        ["run", "--out", "nowhere"],
+        ["train", "g"],
+        ["evaluate", "g"],
+        ["prove", "g"],
+        ["surfaces", "g"],
+        ["diagnose", "g"],
+        ["space"],
+    ],
 )
 def test_seeds_are_checked_alike(line: list[str], seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*line, "--seed", seed]) == 2

@@ -18,12 +18,13 @@ from nos_search import escape
 from nos_search.cli import export
 from nos_search.cli.evaluate import _table
 from nos_search.cli.output import as_json, emit, note, table
+from nos_search.cli.prove import summary
 from nos_search.cli.simplify import _shown as simplified_chain
 from nos_search.cli.summary import print_summary
 from nos_search.gate.screen import LEARNING_RATES
 from nos_search.gate.surface import SURFACES, start_vector
 from nos_search.rules import compile_rule
-from nos_search.show import charts, plot, report, tensorboard
+from nos_search.show import charts, plot, proof, report, tensorboard
 from nos_search.show import csv_tables as tables
 from nos_search.show import leaderboard as results
 from nos_search.show.inline import inline
@@ -150,6 +151,29 @@ def test_comparisons(text: str) -> None:
         check_plain(lines)
         assert len(lines.splitlines()) == 2
     check_drawing(plot.training(text, text, 0.1, CURVE).render("svg").decode())
+
+
+@evil
+def test_proofs(text: str) -> None:
+    gap = {"mean": 0.5, "half": 0.1, "p": 0.01, "corrected": 0.01, "cells_agree": text, "verdict": "worse"}
+    wide = {**gap, "interquartile_mean": 0.5, "steps_to_final": None, "reached": 0.0}
+    judged = {"verdict": "better", "against": {text: gap}}
+    task = {**judged, "searched": True, "differences": {text: gap}}
+    rule = {
+        **judged, "rule": text, "against": {text: wide}, "families": {text: judged}, "tasks": {text: task}, "diverged": 1,
+        "trainings": 2,
+    }  # fmt: skip
+    contender = {"text": text, "cells": {text: {"test": 0.5, "lr": None, "diverged": 0}}}
+    protocol = {
+        "against": [text], "tasks": {text: {"family": text, "searched": True}}, "nets": {text: text}, "sizes": [text],
+        "horizons": [1], "seeds": [1], "points": 1, "versions": {text: text},
+        "tuned": {text: {text: {text: 0.1}}},
+    }  # fmt: skip
+    found = {"rules": [rule, {**rule, "verdict": "worse"}], "contenders": {text: contender}, "protocol": protocol}
+    check_drawing(proof.forest(found).render("svg").decode())
+    check_page(proof.page(found))
+    check_plain(summary(found))
+    assert len(summary(found).splitlines()) == 9
 
 
 @evil

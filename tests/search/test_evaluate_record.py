@@ -104,6 +104,26 @@ def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert Path(path).read_bytes() == before
 
 
+def test_a_setting_that_is_left_out_differs_from_one_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files have no decay where there was none, and no score that is the accuracy."""
+    words = ["evaluate", "g", "--seeds", "1", *SMALL, "--out"]
+    for k, (more, said) in enumerate(
+        ((["--decay", "linear_cosine"], "decay linear_cosine"), (["--score", "bits-saved"], "digits score bits-saved"))
+    ):
+        path = str(tmp_path / str(k))
+        assert main([*words, path, *more]) == 0
+        assert main([*words, path]) == 2
+        assert f"--out {path} has trainings with {said}, not none" in capsys.readouterr().err
+        other = str(tmp_path / f"other {k}")
+        assert main([*words, other]) == 0
+        assert main([*words, other, *more]) == 2
+        assert (
+            f"--out {other} has trainings with {said.rpartition(' ')[0]} none, not {more[1]}" in capsys.readouterr().err
+        )
+
+
 def kept(path: Path) -> Record:
     return Record(str(path), COMMON, TASKS, VERSIONS)
 

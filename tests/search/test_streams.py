@@ -34,6 +34,7 @@ def lines(small_run: Path) -> list[list[str]]:
         ["show", str(small_run), "--json"],
         ["evaluate", "g", "--seeds", "2", *TINY],
         ["train", "g", "--lr", "0.1", *TINY],
+        ["prove", "g", "--against", "g", "--tasks", "digits", "--quick", "--tuning", "1", "--workers", "1", *TINY[2:]],
         ["export", str(small_run)],
         ["export", str(small_run), "--format", "csv"],
         ["surfaces", "g", "--steps", "3"],
@@ -66,10 +67,10 @@ def test_a_full_disk_behind_stdout(
         assert call(line) == 1, line
         last = capsys.readouterr().err.splitlines()[-1]
         assert "stdout cannot be written: No space left on device" in last
-        assert ("the result is in" in last) == (line[0] in ("evaluate", "train"))
+        assert ("the result is in" in last) == (line[0] in ("evaluate", "train", "prove"))
         if "the result is in" in last:
             kept = Path(last.rpartition(" ")[2])
-            assert "validation" in kept.read_text(encoding="utf-8")
+            assert ("no difference" if line[0] == "prove" else "validation") in kept.read_text(encoding="utf-8")
         sys.stdout.close()  # what Python does at the end must not fail again
 
 
@@ -96,7 +97,7 @@ def test_encodings_without_the_characters(
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
         assert call(line) == 0, (line, capsys.readouterr().err)
         text = raw.getvalue().decode(encoding)
-        if line[0] == "evaluate":
+        if line[0] in ("evaluate", "prove"):
             assert " +- " in text or " ± " in text
         assert text.strip()
 
@@ -162,6 +163,8 @@ def test_names_that_are_too_long(small_run: Path, capsys: pytest.CaptureFixture[
         ["export", str(small_run), "--format", "csv", "--out", LONG],
         ["evaluate", "g", "--out", LONG],
         ["evaluate", "g", "--plot", LONG],
+        ["prove", "g", "--plot", LONG],
+        ["prove", "g", "--html", LONG],
         ["train", "g", "--plot", LONG],
         ["train", "g", "--data-dir", LONG],
         ["surfaces", "g", "--plot", LONG],
@@ -281,7 +284,7 @@ def test_foreign_causes_are_one_line(
         raise error
 
     monkeypatch.setattr(Store, "open", fail)
-    for name in ("show", "resume", "report", "export", "evaluate"):
+    for name in ("show", "resume", "report", "export", "evaluate", "prove"):
         assert main([name, str(small_run)]) == 1
         assert capsys.readouterr() == ("", f"nos-search {name}: {said}\n")
 

@@ -29,6 +29,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "agreement": ("agreement", "whether rewards by own kernels and by torch agree"),
     "overhead": ("overhead", "time of loop, store and executor per trial"),
     "tasks": ("tasks", "what rewards say: spread over rules and seeds, and the order after a long training"),
+    "prove": ("prove", "how often the verdicts of prove err on noise, and what differences they see"),
 }
 
 

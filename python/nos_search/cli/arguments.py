@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..known import EVALUATED, REPORTED, RULES
-from .groups import child, decay, drawn, plot, seed, space_words, workers
-from .names import DEVICES, FORMATS, STRATEGIES, TASKS
+from ..machine import cores
+from ..prove.defaults import BASELINES, FULL, SHORT
+from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
+from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, or a library name such as sgd adam powersign"
@@ -101,6 +103,58 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _prove(p: argparse.ArgumentParser) -> None:
+    trained(p.add_argument_group("training of children"))
+    p.set_defaults(protocol="default", sweep_steps=None)
+    decay(p, "linear_cosine", "")
+    drawn(p)
+    p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
+    p.add_argument("--top", type=int, default=1, metavar="N", help="of each run folder (default 1)")
+    p.add_argument(
+        "--against",
+        default=BASELINES,
+        metavar="A,B",
+        help=f"baselines, tuned as the rule is (default {BASELINES})",
+    )
+    p.add_argument("--tasks", metavar="A,B", help=f"default {FULL.tasks}, which no search uses")
+    p.add_argument(
+        "--sizes", metavar="S,...", help=f"of networks: s m l, half, once and twice their width (default {FULL.sizes})"
+    )
+    p.add_argument(
+        "--horizons",
+        metavar="N,...",
+        help=f"lengths of trainings, times the task's own steps (default {FULL.horizons})",
+    )
+    p.add_argument("--seeds", type=int, metavar="N", help=f"trainings that count, in each cell (default {FULL.seeds})")
+    p.add_argument(
+        "--tuning",
+        type=int,
+        metavar="N",
+        help=f"settings of a rule's constants that are tried on each task (default {FULL.tuning})",
+    )
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"minutes instead: tasks {SHORT.tasks}, sizes {SHORT.sizes}, horizons {SHORT.horizons}, {SHORT.seeds} "
+        f"seeds, {SHORT.tuning} settings",
+    )
+    p.add_argument("--threads", type=int, metavar="N", help="of torch, in each worker (default 1)")
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=cores(),
+        metavar="W",
+        help="processes that train (default: one for each core that there is)",
+    )
+    p.add_argument("--executor", metavar="|".join(EXECUTORS), help="what runs them (default fork or loky)")
+    p.add_argument("--html", metavar="FILE", help="write one self-contained page about the proof")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="keep every finished training in this folder; the same command goes on from there",
+    )
+
+
 def _simplify(p: argparse.ArgumentParser) -> None:
     child(p, sweep="those of the longer training")
     decay(p)
@@ -186,6 +240,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "compare rules, each with its own learning-rate sweep, over several seeds by validation and test score",
         _evaluate,
     ),
+    "prove": ("say whether a rule is better than tuned optimizers on tasks that no search has seen", _prove),
     "simplify": ("leave out of a rule, step by step, what trainings do not miss", _simplify),
     "train": ("train a child with one rule and print its learning curve", _train),
     "export": (

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
-from ..escape import line
 from ..known import EVALUATED
-from ..rules import CompiledRule, parse_rule_argument, parse_stored_rule
+from ..rules import CompiledRule, parse_rule_argument
 from ..run.trainings import LoadTasks, Wanted, make_tasks_executor, run_all
 from ..show import plot
-from ..show.leaderboard import best_rows
-from ..store import Store, files
+from ..store import files
 from ..store.record import Record
 from ..task import SCORES, Task
 from ..train.child import ScoringProtocol
@@ -26,7 +22,7 @@ from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, open_record, recipes, scoring, shown_loss
+from .training import check_common, open_record, recipes, rules_of, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -70,25 +66,13 @@ def _check(args: argparse.Namespace) -> None:
 
 def _rules(args: argparse.Namespace) -> list[CompiledRule]:
     """Returns the rules to compare, each once, and the baseline among them."""
-    named = [text for word in args.rules for text in _rules_of(word, args.top)]
+    named = [text for word in args.rules for text in rules_of(word, args.top)]
     texts = list(dict.fromkeys([*named, *(EVALUATED if args.known else ())]))
     if not texts:
         raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
     if args.baseline is not None and args.baseline not in texts:
         texts.append(args.baseline)
     return [parse_rule_argument(text) for text in texts]
-
-
-def _rules_of(source: str, top: int) -> list[str]:
-    """Returns the best rules of a run folder; any other word is a rule itself."""
-    if not os.path.isdir(source):
-        return [source]
-    with Store.open(Path(source)) as store:
-        rows = best_rows(store)[:top]
-    found = [parse_stored_rule(row.rule, source, row.trial).text for row in rows]
-    if not found:
-        raise UsageError(f"{line(source)}: no rule has been trained to the end yet")
-    return found
 
 
 # --- the trainings ---------------------------------------------------------------------------------------------------

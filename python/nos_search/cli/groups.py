@@ -10,6 +10,8 @@ _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
 def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
+    """Adds how children are scored: by a sweep of the learning rate, whose steps are by default what `sweep` says, and
+    a training."""
     group = parser.add_argument_group("training of children")
     group.add_argument(
         "--protocol",
@@ -23,6 +25,19 @@ def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
         help="learning-rate sweep: halving stops bad rates early, fine also tries factors of 2 around the best, full "
         "is the paper's (default fine; full with --protocol paper)",
     )
+    group.add_argument("--sweep-steps", type=int, metavar="N", help=f"steps per learning rate (default: {sweep})")
+    trained(group)
+    group.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
+        "(default: all cores, divided by the workers)",
+    )
+
+
+def trained(group: argparse._ActionsContainer) -> None:
+    """Adds what decides a training whose learning rate is known."""
     group.add_argument(
         "--engine",
         default="auto",
@@ -35,7 +50,6 @@ def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
         help=f"child network: {', '.join(NETS)}; for example wrn-16-2 (default: the task's)",
     )
     group.add_argument("--width", type=int, metavar="N", help="filters or units of the network (default: the task's)")
-    group.add_argument("--sweep-steps", type=int, metavar="N", help=f"steps per learning rate (default: {sweep})")
     group.add_argument(
         "--train-steps", type=int, metavar="N", help="steps of the longer training (default: the task's)"
     )
@@ -52,21 +66,16 @@ def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
     )
     group.add_argument("--download", action="store_true", help="fetch the data into --data-dir first (cifar10)")
     group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
-    group.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="of torch, part of what makes its results repeat (default 1); own kernels train N children side by side "
-        "(default: all cores, divided by the workers)",
-    )
 
 
-def decay(parser: argparse.ArgumentParser) -> None:
+def decay(
+    parser: argparse.ArgumentParser, default: str = "none", rest: str = "; those of the sweep stay as they are"
+) -> None:
     parser.add_argument(
         "--decay",
-        default="none",
+        default=default,
         metavar="|".join(DECAYS),
-        help="how the learning rate of the longer training falls; those of the sweep stay as they are (default none)",
+        help=f"how the learning rate of the longer training falls{rest} (default {default})",
     )
 
 

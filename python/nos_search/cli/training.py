@@ -1,17 +1,23 @@
-"""Owns what the commands that train outside of a search have in common: their tasks, the checks before anything is
-trained, and the file in which they keep finished trainings."""
+"""Owns what the commands that train outside of a search have in common: their rules and tasks, the checks before
+anything is trained, and the file in which they keep finished trainings."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..bounds import check_count
 from ..errors import UsageError
+from ..escape import line
+from ..rules import parse_stored_rule
 from ..run import versions
 from ..run.trainings import TaskRecipe
+from ..show.leaderboard import best_rows
+from ..store import Store
 from ..store.record import Record
 from ..task import TASKS, Task
 from ..task.download import download
@@ -48,6 +54,28 @@ def check_common(args: argparse.Namespace) -> None:
     if args.threads is not None:
         check_count("--threads", args.threads)
     check_plot(args.plot)
+
+
+def kept_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what decides every training of a command that keeps them, besides rule, task and seed."""
+    return {
+        **({} if args.decay == "none" else {"decay": args.decay}),  # records that are older have none
+        "threads": args.threads or 1,  # of torch
+        "device": args.device,
+        "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
+    }
+
+
+def rules_of(source: str, top: int) -> list[str]:
+    """Returns the best rules of a run folder; any other word is a rule itself."""
+    if not os.path.isdir(source):
+        return [source]
+    with Store.open(Path(source)) as store:
+        rows = best_rows(store)[:top]
+    found = [parse_stored_rule(row.rule, source, row.trial).text for row in rows]
+    if not found:
+        raise UsageError(f"{line(source)}: no rule has been trained to the end yet")
+    return found
 
 
 def sweep_of(args: argparse.Namespace, names: Sequence[str], argument: str) -> Sweep:
@@ -90,13 +118,7 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
 def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringProtocol, tasks: Sequence[Task]) -> Record:
     """Returns what is finished already, from the file `path`, under everything that decides a result besides rule,
     task and seed."""
-    common = {
-        "sweep": protocol.sweep,
-        **({} if protocol.decay == "none" else {"decay": protocol.decay}),  # records that are older have none
-        "threads": args.threads or 1,  # of torch
-        "device": args.device,
-        "data_dir": str(Path(args.data_dir).resolve()) if args.data_dir else None,
-    }
+    common = {"sweep": protocol.sweep, **kept_settings(args)}
     each = {
         task.name: {
             "net": str(task.spec),

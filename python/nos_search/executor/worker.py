@@ -14,7 +14,7 @@ import torch
 
 import nos_ext
 
-from ..rules import CompiledRule
+from ..rules import CompiledRule, compile_rule
 from ..train.child import Outcome
 from .base import Job, Loader, Scorer
 
@@ -23,7 +23,7 @@ _ORPHAN_CHECK = 1.0  # seconds
 
 class Payload(NamedTuple):
     """This is a job as it travels. The verified program goes as bytes, not as source, so that nothing is compiled
-    again."""
+    again. Only a rule with orthogonalize, which has no bytes, is compiled from its text."""
 
     text: str
     key: str
@@ -33,7 +33,13 @@ class Payload(NamedTuple):
 
     @classmethod
     def of(cls, job: Job) -> Payload:
-        return cls(job.rule.text, job.rule.key, job.rule.program.bytecode, job.seed, job.rung)
+        matrices = isinstance(job.rule.program, nos_ext.MatrixProgram)
+        return cls(job.rule.text, job.rule.key, b"" if matrices else job.rule.program.bytecode, job.seed, job.rung)
+
+    def rule(self) -> CompiledRule:
+        if not self.program:
+            return compile_rule(self.text, matrices=True)
+        return CompiledRule(self.text, nos_ext.Program.from_bytes(self.program), self.key)
 
 
 class Reply(NamedTuple):
@@ -74,8 +80,7 @@ class Worker:
     def run(self, payload: Payload) -> Reply:
         if self._scorer is None:
             return Reply(None, self._fault, 0.0)
-        rule = CompiledRule(payload.text, nos_ext.Program.from_bytes(payload.program), payload.key)
-        return attempt(self._scorer, rule, payload.seed, payload.rung, time.perf_counter)
+        return attempt(self._scorer, payload.rule(), payload.seed, payload.rung, time.perf_counter)
 
 
 # --- the functions that a local process runs --------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import SearchError
-from ..executor import Executor, InProcess, Job, Workers, create, several
+from ..errors import SearchError, UsageError, choose
+from ..executor import EXECUTORS, Executor, InProcess, Job, Loader, Scorer, Workers, create, several
 from ..rules import CompiledRule
 from ..task import Task, load
 from ..train.child import Outcome, ScoringProtocol, score
@@ -69,14 +69,44 @@ def make_tasks_executor(
     `threads` are torch's. Trainings by own kernels go on in this process side by side, each with its own rule or
     seed. Raises UsageError where those that go on at once have no room."""
     protocol, together = loader.protocol, loader.protocol.threads
+
+    def here() -> Scorer:
+        return ScoreTasks(tuple(tasks), protocol)
+
     if workers > 1:
         check_room(tasks, protocol, workers, "--workers")
-        return create(several(loader.recipes[0].device), loader, Workers(workers, threads, _PATIENCE), clock=clock)
+        device = loader.recipes[0].device
+        return make_executor(loader, here, device=device, workers=workers, threads=threads, clock=clock)
     if together > 1 and all(kind_of(protocol.engine, task) is NativeTraining for task in tasks):
         check_room(tasks, protocol, together, "--threads")
         scorer = ScoreTasks(tuple(tasks), replace(protocol, threads=1))
         return InProcess(scorer, threads=threads, clock=clock, together=together)
-    return InProcess(ScoreTasks(tuple(tasks), protocol), threads=threads, clock=clock)
+    return InProcess(here(), threads=threads, clock=clock)
+
+
+def make_executor(
+    loader: Loader,
+    here: Callable[[], Scorer],
+    *,
+    device: str,
+    workers: int,
+    threads: int,
+    clock: Callable[[], float],
+    name: str | None = None,
+) -> Executor:
+    """Returns the executor of that name, by default the one for so many workers. `here` gives what trains in this
+    process, where that is it, and `loader` what trains in others. `threads` are torch's."""
+    if name is None:
+        name = several(device) if workers > 1 else "inprocess"
+    if name not in EXECUTORS:
+        raise choose("--executor", name, tuple(EXECUTORS))
+    if not EXECUTORS[name].processes:
+        if workers > 1:
+            raise UsageError(
+                f"--workers {workers}: --executor {name} has one process; add --workers 1, or name another"
+            )
+        return InProcess(here(), threads=threads, clock=clock)
+    return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
 
 
 @dataclass(frozen=True)

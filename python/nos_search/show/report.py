@@ -1,8 +1,8 @@
 """Owns the report of a run: one HTML page that contains everything it shows and loads nothing.
 
-Everything from the store is escaped when it is put in: text by the template, which is rendered with autoescape, and in
-formulas by simplified.py and in drawings by inline.py. Only what those two made is Markup. Rules are shown simplified;
-the text that the search wrote appears when one points at them.
+Everything from the store is escaped when it is put in: text by the template (pages.py), and in formulas by
+simplified.py and in drawings by inline.py. Only what those two made is Markup. Rules are shown simplified; the text
+that the search wrote appears when one points at them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from ..diagnose.problems import KINDS
-from ..escape import lines
 from ..gate import GATES, gate_counts
 from ..known import REPORTED, RULES
 from ..run import RunConfig, baselines
@@ -33,6 +29,7 @@ from .diagnosed import diagnosed
 from .figure import PALETTE, Drawing
 from .inline import inline
 from .leaderboard import Row, counts, leaderboard
+from .pages import template
 from .primitives import usage
 from .simplified import formula, simplified
 
@@ -41,7 +38,6 @@ TABLE_ROWS = 50
 CURVES = 4  # so many of the best rules have a curve
 PERIODS, PRIMITIVES = 24, 24
 _MEAN_WINDOW = 25  # trials
-_TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 def render(store: Store, *, diagnoses: bool = False) -> str:
@@ -59,7 +55,7 @@ def render(store: Store, *, diagnoses: bool = False) -> str:
     known = baselines.stored(store)
     names, shares = usage([trial.rule for trial in trials], periods=PERIODS, top=PRIMITIVES)
     curves = _curves(rows, by_id, known)
-    return _template().render(
+    return template("report.html").render(
         config=config,
         score=score,
         palette=PALETTE,
@@ -123,19 +119,6 @@ class _Shown:
 
 def _svg(drawing: Drawing | None, name: str) -> str:
     return Markup("" if drawing is None else inline(drawing, name))
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else lines(value),  # before it is escaped
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: "none" if value is None else f"{value:g}"
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _day(seconds: float) -> str:

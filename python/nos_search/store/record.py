@@ -1,9 +1,10 @@
 """Owns the file in which `evaluate --out` and `simplify --out` keep every finished training, so that an interrupted
-night is not lost.
+night is not lost. In the folder of `prove --out` there are several.
 
-It is JSON. `format` and `kind` say what it is; `common` has the settings that decide a result on every task, `tasks`
-those of each task, and `versions` the software that began it; `trainings` has one row for each, and `sha256` is the
-checksum of all that. It is written whole after each training, by replacing the file, and is checked when it is read.
+It is JSON. `format` and `kind` say what it is, the latter with the command that wrote it; `common` has the settings
+that decide a result on every task, `tasks` those of each task, and `versions` the software that began it; `trainings`
+has one row for each, and `sha256` is the checksum of all that. It is written whole after each training, by replacing
+the file, and is checked when it is read.
 One process at a time may write to a file.
 """
 
@@ -18,35 +19,43 @@ from typing import Any
 
 from ..errors import SearchError, UsageError
 from ..escape import line
+from ..task.score import scores
 from ..train.child import Outcome
 from . import files
 
-_KIND, _FORMAT = "nos-search evaluate", 1
+_FORMAT = 1
 _LARGE = 1e300
 _MOST_SHOWN = 100  # characters
 _STATUSES = ("done", "diverged")
-_Key = tuple[str, str, int]  # task, rule text, seed
+_Key = tuple[str, str, int, int | None]  # task, rule text, seed, number of the learning rate or None for a sweep
 _Stamp = tuple[int, int, int] | None
 
 
 class Record:
-    """A record has finished trainings by task, rule text and seed. With a path they are kept in that file.
+    """A record has finished trainings by task, rule text and seed, and by the number of the learning rate where the
+    command `command` has no sweep for each. With a path they are kept in that file.
 
     The file had `finished` of them when it was opened. `changed` has the versions of software that are others now, as
     text.
     """
 
     def __init__(
-        self, path: str | None, common: Mapping[str, Any], tasks: Mapping[str, Any], versions: Mapping[str, str]
+        self,
+        path: str | None,
+        common: Mapping[str, Any],
+        tasks: Mapping[str, Any],
+        versions: Mapping[str, str],
+        *,
+        command: str = "evaluate",
     ) -> None:
         """Raises UsageError when the file is something else or of other settings, and SearchError when it is
         damaged."""
-        self._path = path
+        self._path, self._command = path, command
         self._common, self._tasks, self._versions = dict(common), dict(tasks), dict(versions)
         self._outcomes: dict[_Key, Outcome] = {}
         self._stamp = None if path is None else _stamp(path)
         if path is not None and self._stamp is not None:
-            self._read(path, _document(path))
+            self._read(path, _document(path, command))
         self.finished = len(self._outcomes)
         self.changed = [
             f"{name} {_shown(self._versions.get(name))} -> {now}"
@@ -54,18 +63,19 @@ class Record:
             if self._versions.get(name) != now
         ]
 
-    def get(self, task: str, rule: str, seed: int) -> Outcome | None:
+    def get(self, task: str, rule: str, seed: int, rate: int | None = None) -> Outcome | None:
         """Returns the outcome of a training, or None when it is not finished."""
-        return self._outcomes.get((task, rule, seed))
+        return self._outcomes.get((task, rule, seed, rate))
 
-    def add(self, task: str, rule: str, seed: int, outcome: Outcome) -> None:
+    def add(self, task: str, rule: str, seed: int, outcome: Outcome, rate: int | None = None) -> None:
         """Keeps an outcome. When this returns it is in the file."""
-        self._outcomes[task, rule, seed] = outcome
+        self._outcomes[task, rule, seed, rate] = outcome
         if self._path is None:
             return
         if _stamp(self._path) != self._stamp:
             raise SearchError(
-                f"--out {self._path} was changed by another process meanwhile; let one evaluate at a time write to it"
+                f"--out {self._path} was changed by another process meanwhile; let one {self._command} at a time "
+                "write to it"
             )
         self._write(self._path)
         self._stamp = _stamp(self._path)
@@ -73,7 +83,7 @@ class Record:
     def _write(self, path: str) -> None:
         body = {
             "format": _FORMAT,
-            "kind": _KIND,
+            "kind": _kind(self._command),
             "common": self._common,
             "tasks": self._tasks,
             "versions": self._versions,
@@ -82,22 +92,30 @@ class Record:
         files.write("--out", path, json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False) + "\n")
 
     def _read(self, path: str, body: Mapping[str, Any]) -> None:
-        for name, now in self._common.items():
-            if body["common"].get(name) != now:
-                raise _other(path, name, body["common"].get(name), now)
+        _check_same(path, "", body["common"], self._common)
         for task in self._tasks.keys() & body["tasks"].keys():
-            for name, now in self._tasks[task].items():
-                if body["tasks"][task].get(name) != now:
-                    raise _other(path, f"{task} {name}", body["tasks"][task].get(name), now)
+            _check_same(path, f"{task} ", body["tasks"][task], self._tasks[task])
         self._tasks = {**body["tasks"], **self._tasks}
         self._versions = body["versions"]
         self._outcomes = dict(map(_entry, body["trainings"]))
 
 
+def _kind(command: str) -> str:
+    return f"nos-search {command}"
+
+
+def _check_same(path: str, place: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UsageError where settings differ. One that is missing on either side is None."""
+    for name in dict.fromkeys((*now, *then)):
+        if then.get(name) != now.get(name):
+            raise _other(path, f"{place}{name}", then.get(name), now.get(name))
+
+
 def _other(path: str, name: str, then: object, now: object) -> UsageError:
     what = line(name.replace("_", "-"))
     return UsageError(
-        f"--out {path} has trainings with {what} {_shown(then)}, not {line(now)}; choose another file for these"
+        f"--out {path} has trainings with {what} {_shown('none' if then is None else then)}, not "
+        f"{line('none' if now is None else now)}; choose another file for these"
     )
 
 
@@ -117,7 +135,7 @@ def _stamp(path: str) -> _Stamp:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _document(path: str) -> dict[str, Any]:
+def _document(path: str, command: str) -> dict[str, Any]:
     """Returns the checked content of the file without its digest."""
     try:
         document = json.loads(Path(path).read_bytes())
@@ -125,9 +143,9 @@ def _document(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--out {path} cannot be read: {error.strerror}; choose another file") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"--out {path} exists and is no file of evaluate --out, or is cut short; {_REMEDY}") from None
-    if kind != _KIND:
-        raise UsageError(f"--out {path} exists and is no file of evaluate --out; {_REMEDY}")
+        raise UsageError(f"--out {path} exists and is no file of {command} --out, or is cut short; {_REMEDY}") from None
+    if kind != _kind(command):
+        raise UsageError(f"--out {path} exists and is no file of {command} --out; {_REMEDY}")
     if document.get("format") != _FORMAT:
         raise SearchError(
             f"--out {path} has format {_shown(document.get('format'))}, this release reads {_FORMAT}; upgrade"
@@ -150,9 +168,9 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _row(key: _Key, outcome: Outcome) -> dict[str, Any]:
-    task, rule, seed = key
+    task, rule, seed, rate = key
     losses = outcome.curve.get("val_loss") or [None]
-    return {
+    row = {
         "task": task,
         "rule": rule,
         "seed": seed,
@@ -162,12 +180,17 @@ def _row(key: _Key, outcome: Outcome) -> dict[str, Any]:
         "lr": outcome.lr,
         "loss": losses[-1],  # of validation, nats, at the end
     }
+    if rate is None:
+        return row
+    return {**row, "rate": rate, "steps": outcome.curve.get("steps", []), "scores": scores(outcome.curve)}
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[_Key, Outcome]:
-    curve = {} if row["loss"] is None else {"val_loss": [row["loss"]]}
+    curve: dict[str, Any] = {} if row["loss"] is None else {"val_loss": [row["loss"]]}
+    if "rate" in row:
+        curve |= {"steps": row["steps"], "score": row["scores"]}
     outcome = Outcome(row["status"], row["validation"], row["lr"], curve, row["test"])
-    return (row["task"], row["rule"], row["seed"]), outcome
+    return (row["task"], row["rule"], row["seed"], row.get("rate")), outcome
 
 
 def _well_formed(body: Mapping[str, Any]) -> bool:
@@ -180,7 +203,7 @@ def _well_formed(body: Mapping[str, Any]) -> bool:
     trainings = body.get("trainings")
     if not isinstance(trainings, list) or not all(map(_is_training, trainings)):
         return False
-    keys = {(row["task"], row["rule"], row["seed"]) for row in trainings}
+    keys = {(row["task"], row["rule"], row["seed"], row.get("rate")) for row in trainings}
     return len(keys) == len(trainings) and all(row["task"] in body["tasks"] for row in trainings)
 
 
@@ -188,14 +211,26 @@ def _is_training(row: object) -> bool:
     if not isinstance(row, dict) or row.get("status") not in _STATUSES:
         return False
     texts = all(isinstance(row.get(name), str) for name in ("task", "rule"))
-    seed = isinstance(row.get("seed"), int) and not isinstance(row.get("seed"), bool)
+    seed = _is_whole(row.get("seed")) and ("rate" not in row or _is_point(row))
     limits = {"validation": 1.0, "test": 1.0, "lr": _LARGE, "loss": _LARGE}
-    missing = ("test", "lr", "loss") if row["status"] == "diverged" else ()
+    missing = ("test", "lr", "loss") if row["status"] == "diverged" else ("test",) if "rate" in row else ()
     numbers = all(
         _is_number(row[name], high) or (row[name] is None and name in missing) if name in row else False
         for name, high in limits.items()
     )
     return texts and seed and numbers
+
+
+def _is_point(row: Mapping[str, Any]) -> bool:
+    """Tells whether a row of a training at one learning rate has that rate's number, and a curve."""
+    steps, found = row.get("steps"), row.get("scores")
+    if not isinstance(steps, list) or not isinstance(found, list) or len(steps) != len(found):
+        return False
+    return _is_whole(row["rate"]) and all(map(_is_whole, steps)) and all(_is_number(score, 1.0) for score in found)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object, high: float) -> bool:

@@ -77,7 +77,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Task:
-    """A task that is loaded in memory. A search never sees `test`; only `evaluate` and `train` read it.
+    """A task that is loaded in memory. A search never sees `test`; only `evaluate`, `prove` and `train` read it.
 
     Targets have `classes` classes. `width`, `net` and `depth` are those of the child network (net/). `inputs` is None
     for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per

@@ -171,13 +171,14 @@ def train(
     test: bool = False,
     kind: type[Training] = Training,
     decay: Decay = "none",
+    points: int | None = None,
 ) -> Outcome:
     """Makes the longer training alone, at a learning rate that begins at `lr`. The outcome is a function of the other
-    arguments."""
+    arguments. Its curve has so many `points`; None is one for each epoch, or five of a training that is shorter."""
     keep_freed_memory()
     steps = task.budget.train_steps
     training = kind(rule, task, lr=lr, total_steps=steps, seed=seed, decay=decay)
-    every = task.epoch if task.epoch <= steps else -(-steps // _POINTS)
+    every = task.epoch if points is None and task.epoch <= steps else -(-steps // (points or _POINTS))
     curve: dict[str, Any] = {name: [] for name in ("steps", "loss", *_figures(task, DIVERGED), "val_loss")}
     for stop in [*range(every, steps, every), steps]:
         training.run(stop)

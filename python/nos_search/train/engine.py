@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import nos_ext
+
 from ..errors import choose
+from ..rules import CompiledRule
 from ..task.base import Task
+from .matrices import MatrixTraining, NativeMatrixTraining
 from .native import NativeTraining, check_kernels, why_not
 from .training import Training
 
@@ -37,3 +41,11 @@ def kind_of(engine: Engine, task: Task) -> type[Training]:
     if engine == "native" or (engine == "auto" and why_not(task) is None):
         return NativeTraining
     return Training
+
+
+def kind_for(engine: Engine, task: Task, rule: CompiledRule) -> type[Training]:
+    """Returns what trains the child of this task with a rule that may orthogonalize."""
+    kind = kind_of(engine, task)
+    if not isinstance(rule.program, nos_ext.MatrixProgram):
+        return kind
+    return NativeMatrixTraining if kind is NativeTraining else MatrixTraining

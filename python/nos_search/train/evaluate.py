@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from ..rules import CompiledRule
 from ..task import Task
@@ -60,10 +61,15 @@ def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float
     for fewer than two values."""
     if len(values) < 2:
         return None
+    return quantile(len(values) - 1, confidence) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+@cache
+def quantile(freedom: int, confidence: float) -> float:
+    """Returns how many standard errors half a two-sided Student t interval has."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def summarise(rule: str, task: str, outcomes: Sequence[Outcome], *, score: str = ACCURACY) -> Comparison:

@@ -7,19 +7,15 @@ do not come here: torch has threads of its own, and its steps hold Python's lock
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
+from ..machine import cores
+
 _T = TypeVar("_T")
-
-
-def cores() -> int:
-    """Counts the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side(threads: int | None, workers: int) -> int:

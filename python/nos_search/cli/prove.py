@@ -1,0 +1,216 @@
+"""Owns the command prove: is a rule better than tuned optimizers, on tasks that no search has seen?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bounds import check_count
+from ..errors import SearchError, UsageError
+from ..escape import line
+from ..prove.cells import read_horizons, read_sizes
+from ..prove.defaults import FULL, SHORT
+from ..prove.document import document
+from ..prove.protocol import Contender, Protocol, cost, prove
+from ..prove.trials import check_folder
+from ..prove.verdict import BETTER, WORSE
+from ..rules import parse_rule_argument
+from ..run import versions
+from ..run.trainings import make_executor
+from ..show import proof
+from ..show.figure import check_matplotlib
+from ..store import files
+from ..train.decay import check_decay
+from ..train.engine import check_engine, check_trains
+from .output import as_json, emit, note, table
+from .plots import draw
+from .training import check_common, kept_settings, recipes, rules_of
+
+_SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
+
+
+def call(args: argparse.Namespace) -> int:
+    _settle(args)
+    sizes, horizons = read_sizes(args.sizes), read_horizons(args.horizons)
+    contenders, rules, baselines = _contenders(args)
+    chosen = recipes(args, args.tasks, "--tasks")
+    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    check_trains(args.engine, tasks)
+    protocol = Protocol(
+        tuple(chosen), tuple(tasks), tuple(sizes), tuple(horizons), args.seeds, args.tuning, args.decay, args.engine,
+        args.seed,
+    )  # fmt: skip
+    if args.out is not None:
+        check_folder(args.out)
+    books = protocol.books(args.out, kept_settings(args), versions())
+    if books.finished:
+        note(f"{args.out} has {books.finished} finished training(s); those of this command are not repeated")
+    if books.changed:
+        note(f"note: {args.out} began with other versions ({', '.join(books.changed)})")
+    torch.set_num_threads(args.threads or 1)
+    expected = cost(contenders, protocol).without(books.finished)
+    note(
+        f"{_many(len(contenders), 'contender')} in {_many(len(protocol.cells), 'cell')}: about {expected.trainings} "
+        f"trainings, {_duration(expected.seconds / args.workers)} with {_many(args.workers, 'worker')}"
+    )
+    start = time.perf_counter()
+    progress = _Progress(expected.trainings)
+    try:
+        with make_executor(
+            protocol.loader, lambda: protocol.scorer, name=args.executor, device=args.device, workers=args.workers,
+            threads=args.threads or 1, clock=time.perf_counter,
+        ) as executor:  # fmt: skip
+            found = prove(contenders, protocol, books, executor, progress=progress)
+    except (KeyboardInterrupt, SearchError):
+        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
+        note(f"{progress.done} trainings were finished by this call, and are {kept}")
+        raise
+    times = {"seconds": time.perf_counter() - start, "workers": args.workers, "trainings": progress.done}
+    _show(args, document(found, rules, baselines, versions=versions(), times=times))
+    return 0
+
+
+# --- before anything is trained --------------------------------------------------------------------------------------
+
+
+def _settle(args: argparse.Namespace) -> None:
+    """Puts in what is not given, and checks what needs no data."""
+    for name, value in asdict(SHORT if args.quick else FULL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    check_count("--seeds", args.seeds, "choose 3 or more, of which a deviation can be known")
+    check_count("--tuning", args.tuning, "1 tunes the learning rate alone")
+    check_count("--workers", args.workers)
+    if args.top < 1:
+        raise UsageError(f"--top {args.top} is below 1; say how many of a run's best rules")
+    check_engine(args.engine)
+    check_decay(args.decay)
+    check_common(args)
+    if args.html is not None:
+        files.check_place("--html", args.html)
+        check_matplotlib()
+
+
+def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], list[int]]:
+    """Returns all that are trained, each once, and the numbers of the rules and of the baselines among them."""
+    named = list(dict.fromkeys(text for word in args.rules for text in rules_of(word, args.top)))
+    against = list(dict.fromkeys(split(args.against)))
+    if not named:
+        raise UsageError("no RULE: name rule text, a library rule such as powersign, or a run folder")
+    if not all(against):
+        raise UsageError(
+            f"--against {args.against!r} names no rule between two commas; for example --against adamw,adam"
+        )
+    texts = list(dict.fromkeys([*named, *against]))
+    contenders = _distinct([Contender.of(parse_rule_argument(text, matrices=True)) for text in texts])
+    return contenders, [texts.index(text) for text in named], [texts.index(text) for text in against]
+
+
+def split(text: str) -> list[str]:
+    """Splits a list of rules at the commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def _distinct(contenders: Sequence[Contender]) -> list[Contender]:
+    """Gives contenders whose names are equal, as those of functions may be, names that differ."""
+    seen: dict[str, int] = {}
+    found = []
+    for each in contenders:
+        seen[each.name] = seen.get(each.name, 0) + 1
+        name = each.name if seen[each.name] == 1 else f"{each.name} ({seen[each.name]})"
+        found.append(Contender(name, each.rule, each.space))
+    return found
+
+
+class _Progress:
+    """Says how far it is, now and then."""
+
+    def __init__(self, expected: int) -> None:
+        self.done = 0
+        self._expected, self._said, self._start = expected, time.perf_counter(), time.perf_counter()
+
+    def __call__(self, done: int, left: int) -> None:
+        self.done = done
+        now = time.perf_counter()
+        if now - self._said >= max(_SAY, _SHARE * (now - self._start)):
+            self._said = now
+            note(f"{done} of about {max(self._expected, done + left)} trainings in {_duration(now - self._start)}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _show(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    text = as_json(found)
+    if args.out is not None:
+        files.write("--out", Path(args.out) / "proof.json", text + "\n")
+    emit(text if args.json else summary(json.loads(text)), keep=True)
+    if args.plot is not None:
+        draw(args.plot, proof.forest(found))
+    if args.html is not None:
+        files.write("--html", args.html, proof.page(found))
+        note(f"wrote {args.html}")
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Returns the document for people: a table for each family, and a sentence for each rule."""
+    baselines = found["protocol"]["against"]
+    tasks = found["protocol"]["tasks"]
+    parts = []
+    for family in dict.fromkeys(task["family"] for task in tasks.values()):
+        rows = [
+            [name, *(_gap(judged["against"][base]) for base in baselines), judged["verdict"], rule["rule"]]
+            for name, task in tasks.items()
+            if task["family"] == family
+            for rule in found["rules"]
+            for judged in [rule["tasks"][name]]
+        ]
+        header = ["task", *(f"- {base}" for base in baselines), "verdict", "rule"]
+        parts.append(f"{line(family)}\n{table(header, rows)}\n")
+    parts.append("differences in test score at the end, in deviations of a seed; ± half a 95 % interval")
+    searched = [line(name) for name, task in tasks.items() if task["searched"]]
+    if searched:
+        parts.append(f"note: searches use {', '.join(searched)} as a reward, so a rule may have been found for that")
+    return "\n".join([*parts, *(sentence(rule, found["protocol"]) for rule in found["rules"])])
+
+
+def sentence(rule: dict[str, Any], protocol: dict[str, Any]) -> str:
+    """Returns the verdict on a rule as one plain sentence."""
+    against = {line(base): each for base, each in rule["against"].items()}
+    gaps = ", ".join(f"{base} {_gap(each)}" for base, each in against.items())
+    said = f"no difference shown: neither better than each of {', '.join(against)}, nor worse than one"
+    if rule["verdict"] == BETTER:
+        said = f"better than {', '.join(against)}"
+    elif rule["verdict"] == WORSE:
+        said = f"worse than {', '.join(base for base, each in against.items() if each['verdict'] == WORSE)}"
+    extent = f"{_many(len(protocol['tasks']), 'task')} and {_many(len(protocol['seeds']), 'seed')}"
+    diverged = f"; {rule['diverged']} of its {rule['trainings']} trainings diverged" if rule["diverged"] else ""
+    return f"{line(rule['rule'])}: {said}, over {extent} (difference in deviations of a seed: {gaps}){diverged}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _gap(each: dict[str, Any]) -> str:
+    return f"{each['mean']:+.2f}" + ("" if each["half"] is None else f" ± {each['half']:.2f}")
