@@ -40,6 +40,7 @@ CARRIED = [
     "spanish",
     "spanishlm",
     "tabular",
+    "friedman",
     "autoencoder",
 ]  # without a data folder
 

@@ -14,15 +14,16 @@ import torch
 
 from nos_search.errors import SearchError, UsageError
 from nos_search.rules import compile_rule
-from nos_search.task import Task, autoencoder, chirps, fashion, load, translate
+from nos_search.task import Task, autoencoder, chirps, fashion, friedman, load, translate
 from nos_search.train.child import ScoringProtocol, score, train
 
-NAMES = ["chirps", "spanish", "spanishlm", "tabular", "autoencoder"]
+NAMES = ["chirps", "spanish", "spanishlm", "tabular", "friedman", "autoencoder"]
 DIGESTS = {
     "chirps": "fb4b0ec977413117",
     "spanish": "f5876da4aab0f214",
     "spanishlm": "a25f04b8b5c93869",
     "tabular": "131b0c1dffa83415",
+    "friedman": "e11dee78919904a2",
     "autoencoder": "8d8783d00ec3c9c5",
 }  # of what is in whole numbers: classes, tokens, levels, and 64ths of a signal
 
@@ -43,7 +44,14 @@ def test_the_data_are_the_same_everywhere(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("chirps", 0.4), ("spanish", 0.27), ("spanishlm", 0.36), ("tabular", 0.25), ("autoencoder", 0.45)],
+    [
+        ("chirps", 0.4),
+        ("spanish", 0.27),
+        ("spanishlm", 0.36),
+        ("tabular", 0.25),
+        ("friedman", 0.4),
+        ("autoencoder", 0.45),
+    ],
 )
 def test_a_network_learns_and_a_rule_that_stands_still_does_not(name: str, least: float) -> None:
     """Adam in the task's own budget, at one rate; what does not move is no better than a guess by frequency."""
@@ -75,6 +83,25 @@ def test_waves_have_the_frequencies_of_their_names() -> None:
     assert np.abs(made["burst"][~middle]).max() < 0.35
     assert (made["struck"][t < 0.3] == 0).all()
     assert np.abs(made["struck"][t > 0.9]).max() < 0.1
+
+
+def test_examples_of_friedman_are_those_of_its_function() -> None:
+    """scikit-learn's own function of the numbers, with noise of the deviation 1, falls into the eighths."""
+    from sklearn.datasets import make_friedman1
+
+    x, y = make_friedman1(n_samples=200, n_features=10, noise=0.0, random_state=0)
+    np.testing.assert_allclose(friedman.function(x), y, rtol=1e-12)
+    task = load("friedman")
+    numbers = task.train.x[:50_000].reshape(-1, 10).double().numpy() / np.sqrt(12.0) + 0.5
+    np.testing.assert_allclose(numbers * 1024, np.round(numbers * 1024), atol=1e-3)
+    value = friedman.function(numbers)
+    classes = task.train.y[:50_000].numpy()
+    assert np.bincount(classes).tolist() == pytest.approx([6250] * 8, rel=0.05)
+    # between two classes lies a limit, about which values are blurred by the noise
+    middle = [(value[classes == k].mean() + value[classes == k + 1].mean()) / 2 for k in range(7)]
+    assert middle == sorted(middle)
+    blur = [np.mean(np.abs(value[classes == k] - value[classes == k].mean())) for k in range(1, 7)]
+    assert 0.5 < min(blur) < max(blur) < 1.5
 
 
 def test_signals_differ_in_all_that_is_drawn() -> None:

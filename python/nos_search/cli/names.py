@@ -22,6 +22,7 @@ TASKS = (
     "spanish",
     "spanishlm",
     "tabular",
+    "friedman",
     "autoencoder",
 )
 STRATEGIES = ("controller", "evolution", "random", "optuna")

@@ -13,7 +13,7 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "signals": ("chirps", "mnist1d"),
     "text": ("spanish", "spanishlm", "charmlp", "charlm"),
     "translation": ("translate",),
-    "tabular": ("tabular",),
+    "tabular": ("tabular", "friedman"),
     "autoencoder": ("autoencoder",),
     "teacher": ("teacher",),
 }
@@ -21,7 +21,7 @@ OTHER: Final = "other"  # a task of the user's own
 SEARCHED: Final = ("charmlp", "teacher", "mnist1d", "charlm", "digits")  # on these a search may have found the rule
 # What a full proof is on: all that no search uses and that a night is not too short for. Of fashion and translate one
 # alone would take longer than all of these.
-DEFAULT: Final = ("fashion14", "patch10", "chirps", "spanish", "spanishlm", "tabular", "autoencoder")
+DEFAULT: Final = ("fashion14", "patch10", "chirps", "spanish", "spanishlm", "tabular", "friedman", "autoencoder")
 QUICK: Final = ("fashion14", "chirps", "spanish", "tabular", "autoencoder")  # the cheap ones, one of a family
 
 

@@ -20,6 +20,7 @@ from . import (
     cifar10,
     digits,
     fashion,
+    friedman,
     mnist1d,
     patch10,
     spanish,
@@ -45,10 +46,9 @@ TASKS: dict[str, TaskLoader] = {
     "spanish": spanish.load,
     "spanishlm": spanish.load_model,
     "tabular": tabular.load,
+    "friedman": friedman.load,
     "autoencoder": autoencoder.load,
 }
-
-
 ENTRY_POINTS: Final = "nos_search.tasks"  # the group in which a package offers tasks: a name, and a TaskLoader
 
 
