@@ -144,9 +144,9 @@ void bind_program(py::module_& m) {
           "Raw operands of new p and of each new state.")
       .def_property_readonly("uses_total_steps", &Program::uses_total_steps, "Whether the rule reads T.")
       .def_property_readonly("uses_random", &Program::uses_random, "Whether the rule draws random numbers.")
-      .def_property_readonly("has_reductions", &Program::has_reductions,
-                             "Whether the rule has norms, other numbers that are made of whole tensors, or states that "
-                             "are one number per tensor.")
+      .def_property_readonly("has_tensor_scalars", &Program::has_tensor_scalars,
+                             "Whether the rule has numbers per tensor: norms and other reductions, or states that are "
+                             "one number per tensor.")
       .def(
           "identity", [](const Program& p) { return to_bytes(p.identity()); },
           "All of the bytecode but the rule's name: equal for programs that compute the same thing.")

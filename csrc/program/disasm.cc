@@ -54,8 +54,8 @@ std::string Program::disassemble() const {
   for (size_t i = 0; i < scalar_code_.size(); ++i) out += line("s" + std::to_string(i), scalar_code_[i]);
   int values = 0, numbers = 0;  // v: one per element, n: one per tensor
   for (const Instr& i : code_)
-    out += has_reductions_ && is_tensor_instr(i) ? line("n" + std::to_string(numbers++), i)
-                                                 : line("v" + std::to_string(values++), i);
+    out += has_tensor_scalars_ && is_tensor_instr(i) ? line("n" + std::to_string(numbers++), i)
+                                                     : line("v" + std::to_string(values++), i);
   for (size_t k = 0; k < outputs_.size(); ++k)
     out += "  " + value(k == 0 ? bytecode::kP : bytecode::kFirstState + static_cast<int>(k) - 1) + " <- " +
            operand(outputs_[k]) + "\n";

@@ -72,7 +72,7 @@ Program Program::parse(std::span<const uint8_t> bytes) {
     throw BytecodeError("bytecode: version " + std::to_string(version) + "; this build reads versions " +
                         std::to_string(kElementwise) + " and " + std::to_string(kWithReductions) +
                         " (recompile the rule from its text)");
-  p.has_reductions_ = version == kWithReductions;
+  p.has_tensor_scalars_ = version == kWithReductions;
   const size_t states = in.count(kMaxStates, "the number of states");
   const size_t hypers = in.count(kMaxHypers, "the number of hyperparameters");
   const size_t constants = in.count(kMaxConstants, "the number of constants");
@@ -81,7 +81,7 @@ Program Program::parse(std::span<const uint8_t> bytes) {
   p.name_ = in.text(in.count(kMaxNameBytes, "the length of a name"), "the rule's name");
   for (size_t i = 0; i < states; ++i) {
     p.states_.push_back(in.text(in.count(kMaxNameBytes, "the length of a name"), "a state's name"));
-    const auto per_tensor = p.has_reductions_ ? in.get<uint8_t>("a state") : uint8_t{0};
+    const auto per_tensor = p.has_tensor_scalars_ ? in.get<uint8_t>("a state") : uint8_t{0};
     if (per_tensor > 1)
       throw BytecodeError("bytecode: the flag of state " + quoted(p.states_.back()) + " is not 0 or 1");
     p.per_tensor_.push_back(per_tensor != 0);
@@ -131,7 +131,7 @@ void Program::count() {
     has_globals_ |= info(i.op).domain == Domain::global;
     cost_ += info(i.op).cost;
   }
-  if (!has_reductions_) return;
+  if (!has_tensor_scalars_) return;
   num_tensor_scalars_ = static_cast<int>(std::ranges::count(per_tensor_, true));
   for (const Instr& i : code_)
     if (is_tensor_instr(i)) {

@@ -78,7 +78,7 @@ class Program {
   // Whether the state is kept as one number per tensor. Its old value is a tensor scalar then, and no per-element one.
   bool is_per_tensor(int state) const { return per_tensor_[static_cast<size_t>(state)]; }
   // Whether there are tensor scalars. Back-ends run the passes of such a program (passes.h) and never the program.
-  bool has_reductions() const { return has_reductions_; }
+  bool has_tensor_scalars() const { return has_tensor_scalars_; }
   // Whether some of them are over all tensors of a call, so that these cannot be divided into several calls.
   bool has_global_reductions() const { return has_globals_; }
 
@@ -125,7 +125,7 @@ class Program {
   std::vector<Operand> outputs_;
   std::vector<uint8_t> bytes_;
   int num_values_ = 0, num_tensor_scalars_ = 0;
-  bool uses_total_ = false, uses_random_ = false, has_reductions_ = false, has_globals_ = false;
+  bool uses_total_ = false, uses_random_ = false, has_tensor_scalars_ = false, has_globals_ = false;
   int cost_ = 0;
 };
 

@@ -79,9 +79,9 @@ void Program::verify() const {
     const OpInfo& op = info(i.op);
     const std::string where = at("instruction", pc, i.op);
     const bool random = op.domain == Domain::random, reduction = is_reduction(i.op);
-    const bool per_tensor = has_reductions_ && is_tensor_instr(i);
+    const bool per_tensor = has_tensor_scalars_ && is_tensor_instr(i);
     any_reduction |= reduction;
-    if (reduction && !has_reductions_) fail(where + "a reduction needs version 2");
+    if (reduction && !has_tensor_scalars_) fail(where + "a reduction needs version 2");
     if (op.domain == Domain::scalar && !per_tensor) fail(where + "works on scalars only");
     bool any_value = false;
     for (int k = 0; k < 3; ++k) {
@@ -104,7 +104,7 @@ void Program::verify() const {
     }
     ++(per_tensor ? uniforms : values);
   }
-  if (has_reductions_ && !any_reduction && std::ranges::count(per_tensor_, true) == 0)
+  if (has_tensor_scalars_ && !any_reduction && std::ranges::count(per_tensor_, true) == 0)
     fail("version 2 is for programs with reductions or states that are one number per tensor, and there is neither");
   for (size_t k = 0; k < outputs_.size(); ++k) {
     const std::string where = "output " + std::to_string(k) + ": ";

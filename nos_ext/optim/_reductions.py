@@ -39,7 +39,7 @@ def forms(
     joins = any(here and _has_globals(program) for program, here in zip(programs, sharded, strict=True))
     out: list[Program | MatrixProgram | SplitProgram] = []
     for program, here in zip(programs, sharded, strict=True):
-        if not isinstance(program, Program) or not program.has_reductions or (here and program.uses_random):
+        if not isinstance(program, Program) or not program.has_tensor_scalars or (here and program.uses_random):
             out.append(program)
         else:
             out.append(split(program) if here or (joins and _has_globals(program)) else program)

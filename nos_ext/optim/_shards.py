@@ -117,7 +117,7 @@ def check_shardable(program: Program | MatrixProgram, index: int, param: Any, *,
             f"rule '{program.name}' has orthogonalize, {where}, of which this process has a part, and matrix products "
             "take whole matrices; replicate the parameter, or give it to a param group with another rule"
         )
-    if captured and program.has_reductions:
+    if captured and program.has_tensor_scalars:
         raise RuntimeError(
             f"rule '{program.name}' has norms or other reductions, {where}, of which this process has a part, and a "
             "captured step does not communicate; leave capturable False"

@@ -183,7 +183,7 @@ class MatrixProgram(_Formula):
 
     __slots__ = ("_contract", "_rule", "fingerprint", "results", "stages")
 
-    has_reductions = True  # a matrix product is of a whole tensor, too
+    has_tensor_scalars = True  # a matrix product is of a whole tensor, too
     uses_random = False
 
     def __init__(self, rule: Rule, *, contract: bool = False) -> None:

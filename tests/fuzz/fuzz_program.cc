@@ -47,7 +47,7 @@ void run(const nos::Program& program, nos::DType dtype, int64_t numel) {
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {7};
   const nos::StepArgs args{rows, sizes, 1, seeds, 3, -0.5};
-  if (program.has_reductions())
+  if (program.has_tensor_scalars())
     nos::cpu::prepare_reducing(std::move(plan), programs)->run(args, programs, {});
   else
     nos::cpu::prepare(std::move(plan), programs)->run(args, programs);

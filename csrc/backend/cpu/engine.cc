@@ -263,7 +263,7 @@ class Cpu final : public Backend {
   bool takes_rows_apart() const override { return true; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
-    if (std::ranges::any_of(programs, &Program::has_reductions))
+    if (std::ranges::any_of(programs, &Program::has_tensor_scalars))
       return cpu::prepare_reducing(std::move(plan), programs);
     return cpu::prepare(std::move(plan), programs);
   }

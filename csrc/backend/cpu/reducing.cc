@@ -49,7 +49,7 @@ bool is_global(const Reduced& r) { return info(r.op).domain == Domain::global; }
 
 Code make_code(const Program& program, bool early) {
   Code out{nullptr, {}, program.num_scalars(), program.num_uniforms(), 0};
-  if (!program.has_reductions()) {
+  if (!program.has_tensor_scalars()) {
     out.steps.push_back({lowered(program), native::native_of(program)});
     return out;
   }
@@ -160,11 +160,11 @@ class Reducing final : public Job {
  private:
   // What tells that a program is the one that the job was made of.
   static std::shared_ptr<const void> kept(const Program& p) {
-    if (p.has_reductions()) return p.kept.passes;
+    if (p.has_tensor_scalars()) return p.kept.passes;
     return p.kept.cpu_code;
   }
   static std::shared_ptr<const void> original(const Program& p) {
-    if (p.has_reductions())
+    if (p.has_tensor_scalars())
       passes_of(p, false);
     else
       lowered(p);
@@ -185,7 +185,7 @@ class Reducing final : public Job {
 
   // Whether states that early passes write can be read back as they were computed.
   static bool reads_back(const Program& program, const PlannedTensor& t) {
-    if (!program.has_reductions()) return false;
+    if (!program.has_tensor_scalars()) return false;
     const DType own = is_wide(t) ? DType::f64 : DType::f32;
     return std::ranges::all_of(passes_of(program, true)->early,
                                [&](int s) { return t.dtype[static_cast<size_t>(s) + bytecode::kFirstState] == own; });

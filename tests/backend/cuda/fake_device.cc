@@ -297,7 +297,7 @@ struct Scalars {
 
 // One step of the expectation, at once.
 void expect_step(const Plan& plan, const std::vector<const Program*>& programs, const StepArgs& args) {
-  if (std::ranges::any_of(programs, &Program::has_reductions))
+  if (std::ranges::any_of(programs, &Program::has_tensor_scalars))
     cuda::host_run(cuda::ReducingImage(plan, programs, 4, 63 * 1024), args);
   else
     cuda::host_run(cuda::batches_of(plan, 4), cuda::program_table(programs), args, 63 * 1024);

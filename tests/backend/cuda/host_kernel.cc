@@ -60,7 +60,7 @@ struct Call {
   std::vector<TensorList> lists;
   Plan plan;
 
-  bool has_reductions() const { return std::ranges::any_of(pointers, &Program::has_reductions); }
+  bool has_tensor_scalars() const { return std::ranges::any_of(pointers, &Program::has_tensor_scalars); }
   cuda::ReducingImage passes(const Step* s) const {
     const int64_t chunk = (s->chunk + cuda::kFoldUnit - 1) / cuda::kFoldUnit * cuda::kFoldUnit;  // whole units
     return {plan, pointers, kBlocksAtOnce, s->shared_limit, chunk, s->registers};
@@ -122,7 +122,7 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
     std::vector<cuda::Batch> batches;
     cuda::ProgramTable table;
     std::optional<cuda::ReducingImage> reducing;
-    if (call.has_reductions()) {
+    if (call.has_tensor_scalars()) {
       reducing.emplace(call.passes(s));
       for (const auto& pass : reducing->passes())
         for (const auto& sweep : pass.sweeps) *blocks += sweep.chunks.size();

@@ -20,7 +20,7 @@ static_assert(kMostRowScalars * sizeof(double) + kMostScalars * sizeof(ScalarIns
               "the prologue's shared memory is what a block gets unasked");
 
 bool have_reductions(std::span<const Program* const> programs) {
-  return std::ranges::any_of(programs, &Program::has_reductions);
+  return std::ranges::any_of(programs, &Program::has_tensor_scalars);
 }
 
 // What the interpreter of a step without passes runs.
@@ -106,7 +106,7 @@ void CapturedImage::attach(unsigned char* host_memory, unsigned char* device_mem
 
 // Another program may have other passes, and the launches of a captured step are fixed.
 std::vector<CapturedImage::Range> CapturedImage::load(uint32_t k, const Program& program) {
-  if (has_passes_ || program.has_reductions())
+  if (has_passes_ || program.has_tensor_scalars())
     throw TensorError("rule '" + program.name() + "' cannot be loaded, as " +
                       (has_passes_ ? "a rule of this captured step" : "it") +
                       " has reductions, and steps of such rules keep the launches that they were captured with; make "

@@ -43,7 +43,7 @@ ReducingImage::ReducingImage(const Plan& plan, std::span<const Program* const> p
 void ReducingImage::add_stages(std::span<const Program* const> programs) {
   for (const Program* program : programs) {
     programs_.push_back(
-        {static_cast<uint32_t>(stages_.size()), program->has_reductions() ? passes_of(*program, false) : nullptr});
+        {static_cast<uint32_t>(stages_.size()), program->has_tensor_scalars() ? passes_of(*program, false) : nullptr});
     const auto add = [&](const std::vector<TensorInstr>& code) {
       StageRec stage{};
       stage.first_fold = static_cast<uint32_t>(folds_.size());

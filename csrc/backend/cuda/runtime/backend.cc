@@ -170,7 +170,7 @@ class Cuda final : public Backend {
   }
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place& place) const override {
     const OnDevice on(place.device);
-    if (std::ranges::any_of(programs, &Program::has_reductions))
+    if (std::ranges::any_of(programs, &Program::has_tensor_scalars))
       return prepare_reducing(std::move(plan), programs, place);
     return std::make_shared<DeviceJob>(std::move(plan), programs, place);
   }

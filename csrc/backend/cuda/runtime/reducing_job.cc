@@ -51,11 +51,11 @@ class ReducingJob final : public Job {
  private:
   // What tells that a program is the one that the job was made of.
   static std::shared_ptr<const void> kept(const Program& p) {
-    if (p.has_reductions()) return p.kept.passes;
+    if (p.has_tensor_scalars()) return p.kept.passes;
     return p.kept.cuda_code;
   }
   static std::shared_ptr<const void> original(const Program& p) {
-    if (p.has_reductions()) return passes_of(p, false);
+    if (p.has_tensor_scalars()) return passes_of(p, false);
     return lowered(p);
   }
 
