@@ -74,10 +74,9 @@ def space_words(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search space")
     group.add_argument(
         "--space",
-        default="nos",
         metavar="|".join(SPACES),
         help="nos: the paper's; program: lines that choose their own averages and norms; lion: the same with the "
-        "functions of the search that found Lion (default nos)",
+        "functions of the search that found Lion; text: any rule, from --strategy external (default nos)",
     )
     group.add_argument("--lines", type=int, metavar="N", help="of a program, 2 to 7 (default 5; with --space lion 7)")
     group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")

@@ -24,8 +24,8 @@ TASKS = (
     "tabular",
     "autoencoder",
 )
-STRATEGIES = ("controller", "evolution", "random", "optuna")
-SPACES = ("nos", "program", "lion")
+STRATEGIES = ("controller", "evolution", "random", "optuna", "external")
+SPACES = ("nos", "program", "lion", "text")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
 NETS = ("convnet", "wrn", "mlp", "gru", "transformer", "autoencoder")
 SCORES = ("accuracy", "bits-saved")
