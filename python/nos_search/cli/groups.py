@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DECAYS, DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, SCORES, SPACES, SWEEPS, VOCABULARIES
+from .names import (
+    DECAYS,
+    DEVICES,
+    ENGINES,
+    EXECUTORS,
+    LOGGERS,
+    NETS,
+    PLOTS,
+    PROTOCOLS,
+    SCORES,
+    SPACES,
+    SWEEPS,
+    VOCABULARIES,
+)
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -107,7 +120,16 @@ def workers(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
     )
-    group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
+    group.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="|".join(LOGGERS),
+        help="write the run's numbers for it to DIR/tensorboard or DIR/wandb as well; may be repeated",
+    )
+    group.add_argument(
+        "--tensorboard", action="append_const", dest="log", const="tensorboard", help="--log tensorboard"
+    )
     group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
     group.add_argument(
         "--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker, for --device cuda"

@@ -36,4 +36,5 @@ ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "fork", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export
+LOGGERS = ("tensorboard", "wandb")
 PLOTS = ("svg", "png", "pdf")

@@ -31,7 +31,7 @@ def call(args: argparse.Namespace) -> int:
         task = config.make_task()
         with open_executor(args, config, task) as executor:
             store.set_config(config.to_json())
-            status = search(store, config, executor, board=args.tensorboard)
+            status = search(store, config, executor, logs=args.log)
     print_result(Path(args.folder), json=args.json)
     return status
 

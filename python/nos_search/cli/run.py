@@ -28,7 +28,7 @@ def call(args: argparse.Namespace) -> int:
         open_executor(args, config, task) as executor,
         Store.create(Path(args.out), config.to_json(), versions()) as store,
     ):
-        status = search(store, config, executor, board=args.tensorboard)
+        status = search(store, config, executor, logs=args.log)
     print_result(Path(args.out), json=args.json)
     return status
 
