@@ -16,6 +16,7 @@ ALLOWED = {  # file, what it uses: why nothing is asserted of it
     ("tests/backend/cuda/test_jit_nvrtc.py", "sleep"): "a random moment to kill a process at",
     ("tests/faults/kill.py", "sleep"): "a random moment to kill a process at",
     ("tests/backend/test_shared_process.py", "sleep"): "gives the interpreter's lock away",
+    ("tests/search/test_external.py", "0.3 s"): "for a program that never does what is waited for",
     ("python/nos_search/testing/executor.py", "sleep"): "a worker that hangs, and a wait for a mark",
 }
 

@@ -5,6 +5,7 @@ Everything here goes through the public names of nos_ext.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from .errors import StoreError, UsageError
 from .escape import line
 
 _SHOWN = 200  # characters of a rule in a message
+_FILE, _STDIN = "@", "-"  # stand before the name of a file, and for the standard input, in the place of a rule
+_MOST_READ = 1 << 20  # bytes
+LONGEST = 65_536  # characters of a rule in a run's file
+_FOREIGN = re.compile(r"[^A-Za-z0-9_ \n.,:;=()*+\-/%^<>&|!]")  # to rules
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,50 @@ def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
     return CompiledRule(text, program, canonical_key(program))
 
 
+def is_plain(text: str) -> bool:
+    """Tells whether text has only the characters that rules are made of, and not too many: a run's file holds no
+    other. Comments, docstrings and tabs are no part of it."""
+    return len(text) <= LONGEST and _FOREIGN.search(text) is None
+
+
+def plain(text: str) -> str:
+    """Returns any text, which need not be a rule, in these characters: `!` stands for those that are foreign."""
+    return _FOREIGN.sub("!", text)[:LONGEST]
+
+
 def parse_rule_argument(text: str, *, matrices: bool = False) -> CompiledRule:
-    """Does the same for an argument of the command line. Raises UsageError instead of RuleError, and keeps its line and
-    caret."""
+    """Does the same for an argument of the command line, which may also be `@FILE` for the rule in a file, or `-` for
+    the rule that comes by the standard input. That is read to its end, so one rule of a command may come by it.
+
+    Raises UsageError, which names the file, for what cannot be read, and instead of RuleError, whose line and caret it
+    keeps. `matrices` is for `compile_rule`.
+    """
+    shown = f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)}"
+    if text == _STDIN:
+        shown = "the rule on standard input"
+        text = _read(0, shown, "pipe one in, or name it without -")
+    elif text.startswith(_FILE):
+        shown = f"the rule in {line(text.removeprefix(_FILE)) or 'a file without a name'}"
+        text = _read(text.removeprefix(_FILE), shown, "@ stands before the name of a file")
     try:
         return compile_rule(text, matrices=matrices)
     except nos_ext.RuleError as error:
-        raise UsageError(f"rule {text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)} is not valid: {error}") from None
+        raise UsageError(f"{shown} is not valid: {error}") from None
+
+
+def _read(source: str | int, shown: str, remedy: str) -> str:
+    """Returns what is in a file, or comes by a descriptor that stays open."""
+    try:
+        with open(source, "rb", closefd=isinstance(source, str)) as file:
+            data = file.read(_MOST_READ + 1)
+        if len(data) <= _MOST_READ:
+            return data.decode("utf-8-sig").strip("\r\n")
+        why = f"it has more than {_MOST_READ} bytes"
+    except UnicodeDecodeError:
+        why = "it is no text in UTF-8"
+    except (OSError, ValueError) as error:
+        why = str(error.strerror if isinstance(error, OSError) else error)
+    raise UsageError(f"{shown} cannot be read: {why}; {remedy}")
 
 
 def parse_stored_rule(text: str, folder: str | Path, trial: int) -> CompiledRule:

@@ -55,7 +55,7 @@ def imports(package: Path) -> dict[str, set[str]]:
     ("package", "extras"),
     [
         ("nos_ext", ("", "torch", "testing", "plot")),
-        ("python/nos_search", ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard")),
+        ("python/nos_search", ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard", "wandb")),
     ],
 )
 def test_every_import_is_declared(package: str, extras: tuple[str, ...]) -> None:

@@ -98,6 +98,7 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.executor import EXECUTORS
     from nos_search.net import NETS
     from nos_search.show.figure import FORMATS
+    from nos_search.show.loggers import LOGGERS
     from nos_search.space import SPACES, VOCABULARIES
     from nos_search.strategy import STRATEGIES
     from nos_search.task import TASKS
@@ -108,11 +109,12 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     from nos_search.train.protocols import PROTOCOLS
 
     there = (
-        TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, DECAYS, PROTOCOLS, ENGINES, EXECUTORS, DEVICES, FORMATS
+        TASKS, STRATEGIES, SPACES, VOCABULARIES, NETS, SWEEPS, DECAYS, PROTOCOLS, ENGINES, EXECUTORS, DEVICES, FORMATS,
+        LOGGERS,
     )  # fmt: skip
     shown = (
         names.TASKS, names.STRATEGIES, names.SPACES, names.VOCABULARIES, names.NETS, names.SWEEPS, names.DECAYS, names.PROTOCOLS,
-        names.ENGINES, names.EXECUTORS, names.DEVICES, names.PLOTS,
+        names.ENGINES, names.EXECUTORS, names.DEVICES, names.PLOTS, names.LOGGERS,
     )  # fmt: skip
     assert [tuple(table) for table in there] == list(shown)
 

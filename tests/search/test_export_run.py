@@ -1,17 +1,25 @@
-"""A run as CSV, as an optuna journal, and for TensorBoard."""
+"""A run as CSV, as an optuna journal, and for TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nos_search.cli import main
+from nos_search.errors import SearchError
 from nos_search.show import csv_tables as tables
+from nos_search.show.scalars import Axis, Scalars
+from nos_search.show.wandb import WeightsAndBiases
 from nos_search.space import make_space
-from nos_search.store import Store
+from nos_search.store import Score, Store
 
 
 def test_trials_as_csv(small_run: Path) -> None:
@@ -86,3 +94,101 @@ def test_tensorboard(tmp_path: Path) -> None:
     rewards = events.Scalars("search/reward")
     assert [event.step for event in rewards] == list(range(12))
     assert events.Scalars("search/best")[-1].value == pytest.approx(best)
+
+
+class Kept(Scalars):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[dict[str, float], Axis, int]] = []
+
+    def write(self, values: dict[str, float], axis: Axis, step: int) -> None:
+        self.rows.append((values, axis, step))
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_numbers_of_a_run(small_run: Path) -> None:
+    with Store.open(small_run) as store:
+        trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told)
+    kept = Kept()
+    for trial in trials:
+        kept.on_trial(trial)
+    assert [(axis, step) for _, axis, step in kept.rows] == [("evaluation", k) for k in range(len(trials))]
+    for k, (values, _, _) in enumerate(kept.rows):
+        so_far = trials[: k + 1]
+        assert values["search/reward"] == trials[k].reward
+        assert values["search/best"] == max(trial.reward for trial in so_far)
+        assert values["search/trained"] == sum(trial.status in ("done", "diverged") for trial in so_far)
+        stopped = [gate for gate, entry in trials[k].gates.items() if not entry["passed"]]
+        for gate in stopped:
+            assert values[f"gates/{gate}"] == sum(not t.gates.get(gate, {"passed": True})["passed"] for t in so_far)
+        assert {name.removeprefix("strategy/") for name in values if name.startswith("strategy/")} == set(
+            trials[k].metrics
+        )
+    score = Score("promotion", "g", "", "digits", 1, {"trial": 7, "rung": 2}, "done", reward=0.5)
+    kept.on_promotion(replace(trials[0], id=7), 2, score)
+    kept.on_promotion(trials[0], 2, replace(score, reward=None))
+    assert kept.rows[len(trials) :] == [({"promotion/rung2": 0.5}, "trial", 7)]
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of a log of wandb's, which is a LevelDB log after a header of 7 bytes."""
+    block, at, whole = 2**15, 7, b""
+    while at + 7 <= len(data):
+        if block - at % block < 7:
+            at += block - at % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole one, or the end of one
+            yield whole
+            whole = b""
+
+
+def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is sent: all is in the folder, and reads as the run was."""
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2 as proto
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    folder, small = tmp_path / "run", ["--sweep-steps", "4", "--train-steps", "6", "--width", "4", "--json"]
+    assert main(["run", "--task", "digits", "--trials", "12", "--out", str(folder), "--log", "wandb", *small]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 12  # wandb prints nothing among results
+    (log,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    rows = []
+    for data in records(log.read_bytes()):
+        record = proto.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            rows.append({item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
+    with Store.open(folder) as store:
+        rewards = {trial.told: trial.reward for trial in store.trials()}
+    assert {row["evaluation"]: row["search/reward"] for row in rows} == {k: rewards[k] for k in range(12)}
+
+
+def test_a_folder_does_not_tell_wandb_what_to_do(tmp_path: Path) -> None:
+    """Its settings could name a server, which would get the key of the user."""
+    pytest.importorskip("wandb")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://localhost:1\n")
+    with pytest.raises(SearchError, match="settings would tell wandb what to do; remove it"):
+        WeightsAndBiases(tmp_path / "wandb", {})
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_what_a_log_needs_is_said_before_there_is_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for words, status, said in (
+        ([name], 1, f"--log {name} needs the package; install it with: pip install 'nos-ext[{name}]'"),
+        (["mlflow"], 2, "--log 'mlflow' is not known; choose one of: tensorboard, wandb"),
+    ):
+        assert main(["run", "--task", "digits", "--out", str(tmp_path / "run"), "--log", *words]) == status
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()

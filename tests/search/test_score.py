@@ -204,4 +204,4 @@ def test_evaluate_and_train_say_what_they_show(
     kept = ["evaluate", "g", "--tasks", "charmlp", "--seeds", "1", "--out", str(tmp_path / "kept.json"), *common]
     assert main([*kept, "--score", "accuracy"]) == 0
     assert main(kept) == 2
-    assert "has trainings with charmlp score None, not bits-saved" in capsys.readouterr().err
+    assert "has trainings with charmlp score none, not bits-saved" in capsys.readouterr().err

@@ -47,7 +47,8 @@ class TestLion(SpaceCase):
 
 def test_every_registered_space_has_a_case() -> None:
     cases: list[SpaceCase] = [TestGroups(), TestProgram(), TestLion()]
-    assert {case.make().kind: type(case.make()) for case in cases} == SPACES
+    drawn = {kind: space for kind, space in SPACES.items() if kind != "text"}  # tests/search/test_external.py has that
+    assert {case.make().kind: type(case.make()) for case in cases} == drawn
 
 
 def test_every_registered_space_can_be_named_on_the_command_line() -> None:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..gate import Gates
 from ..run import Listener, RunConfig, versions
 from ..run.children import Objective, make_executor
+from ..run.config import default_space
 from ..run.search import Search
 from ..show.live import Display
 from ..space import SPACES, SearchSpace
@@ -27,7 +28,7 @@ from .run import Run
 
 _DEFAULT_TRIALS: Final = 200
 _LIMITS: Final = ("trials", "children", "seconds", "target")
-_WORKERS: Final = ("executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
+_WORKERS: Final = ("command", "executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
 
 
 def search(
@@ -36,7 +37,7 @@ def search(
     objective: Objective | None = None,
     out: str | Path | None = None,
     strategy: str = "controller",
-    space: str | SearchSpace | Mapping[str, Any] = "nos",
+    space: str | SearchSpace | Mapping[str, Any] | None = None,
     trials: int | None = None,
     children: int | None = None,
     seconds: float | None = None,
@@ -60,8 +61,9 @@ def search(
         out: a new or empty folder for the run. Without it the run lives in a temporary folder, which goes away with the
             `Run` that is returned.
         strategy: what proposes rules: "controller", "evolution", "random" or "optuna". `strategy_options={...}` has its
-            options.
+            options. Or "external": a program of your own, which `command="python my_proposer.py"` starts.
         space: what a rule may be: "nos", "program" or "lion" (docs/search.md), or a space with options of your own.
+            Without it, "nos", or for the strategy "external" "text".
         trials, children, seconds, target: limits: of proposals, of trained children, of time, and the reward at which
             the search ends. Where all are left out, 200 trials.
         seed: decides the whole run, if there is one worker.
@@ -85,7 +87,7 @@ def search(
     chosen = RunConfig(
         **_subject(task, objective),
         strategy=strategy,
-        space=_space(space),
+        space=_space(space if space is not None else default_space(strategy)),
         seed=seed,
         workers=workers,
         **limits,
@@ -192,7 +194,7 @@ def _resume(
                     f"give {stored.given}=..., which a folder does not hold" if stored.given else f"leave {name}= out"
                 )
                 raise UsageError(f"resume: the run's {stored.given or 'task'} is {stored.task!r}; {want}")
-        config = replace(stored, **settings)
+        config = stored.going_on(run.folder, **settings)
         scored_by = _given(config, task, objective)
         with make_executor(config, scored_by, clock=time.perf_counter) as executor:
             store.set_config(config.to_json())

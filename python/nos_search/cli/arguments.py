@@ -12,7 +12,7 @@ from .groups import child, decay, drawn, plot, seed, space_words, trained, worke
 from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
-_RULE = "rule text, or a library name such as sgd adam powersign"
+_RULE = "rule text, @FILE that has it, - for standard input, or a library name such as sgd adam powersign"
 
 
 def _run(p: argparse.ArgumentParser) -> None:
@@ -30,6 +30,11 @@ def _run(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="such as lr=0.01; may be repeated"
+    )
+    p.add_argument(
+        "--command",
+        metavar="COMMAND",
+        help="what --strategy external starts: it proposes rules as lines of JSON (docs/howto/external_proposals.md)",
     )
     p.add_argument(
         "--gate",
@@ -65,6 +70,7 @@ def _resume(p: argparse.ArgumentParser) -> None:
         "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
     )
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
+    p.add_argument("--command", metavar="COMMAND", help="what --strategy external starts, once more")
     p.add_argument("--task", metavar="MODULE:FUNCTION", help="the run's task once more, where it is code of your own")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -190,7 +196,7 @@ def _train(p: argparse.ArgumentParser) -> None:
 
 
 def _export(p: argparse.ArgumentParser) -> None:
-    p.add_argument("source", metavar="DIR|RULE", help="a run folder (its best rule), rule text, or a library name")
+    p.add_argument("source", metavar="DIR|RULE", help=f"a run folder (its best rule), {_RULE}")
     p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
     p.add_argument(
         "--format",

@@ -27,7 +27,7 @@ from .training import check_common, open_record, recipes, rules_of, scoring, sho
 
 def call(args: argparse.Namespace) -> int:
     _check(args)
-    rules = _rules(args)
+    rules, baseline = _rules(args)
     protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
@@ -43,9 +43,9 @@ def call(args: argparse.Namespace) -> int:
         kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
         done = sum(record.get(tasks[each.task].name, each.rule.text, each.seed) is not None for each in wanted)
         note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
-    results = _results(args, rules, tasks, seeds, record)
+    results = _results(rules, baseline, tasks, seeds, record)
     if results or fault is None:
-        _show(args, protocol, tasks, results)
+        _show(args, protocol, tasks, results, baseline)
     if fault is not None:
         raise fault
     return 0
@@ -64,15 +64,17 @@ def _check(args: argparse.Namespace) -> None:
         files.check_place("--out", args.out)
 
 
-def _rules(args: argparse.Namespace) -> list[CompiledRule]:
-    """Returns the rules to compare, each once, and the baseline among them."""
-    named = [text for word in args.rules for text in rules_of(word, args.top)]
-    texts = list(dict.fromkeys([*named, *(EVALUATED if args.known else ())]))
-    if not texts:
+def _rules(args: argparse.Namespace) -> tuple[list[CompiledRule], CompiledRule | None]:
+    """Returns the rules to compare, each once, and the baseline, which is one of them."""
+    named = [rule for word in dict.fromkeys(args.rules) for rule in rules_of(word, args.top)]
+    rules = [*named, *(parse_rule_argument(name) for name in EVALUATED if args.known)]
+    if not rules:
         raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
-    if args.baseline is not None and args.baseline not in texts:
-        texts.append(args.baseline)
-    return [parse_rule_argument(text) for text in texts]
+    baseline = None
+    if args.baseline is not None:
+        baseline = parse_rule_argument(args.baseline)
+        rules.append(baseline)
+    return list({rule.text: rule for rule in rules}.values()), baseline
 
 
 # --- the trainings ---------------------------------------------------------------------------------------------------
@@ -101,7 +103,11 @@ def _train(
 
 
 def _results(
-    args: argparse.Namespace, rules: Sequence[CompiledRule], tasks: Sequence[Task], seeds: Sequence[int], record: Record
+    rules: Sequence[CompiledRule],
+    baseline: CompiledRule | None,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    record: Record,
 ) -> list[Comparison]:
     """Returns one row for each rule and task of which every seed is finished."""
     results: list[Comparison] = []
@@ -112,7 +118,7 @@ def _results(
             outcomes = [outcome for outcome in found if outcome is not None]
             if len(outcomes) == len(seeds):
                 rows[rule.text] = summarise(rule.label, task.name, outcomes, score=task.score)
-        base = rows.get(args.baseline)
+        base = None if baseline is None else rows.get(baseline.text)
         results += [row if base is None else row.against(base) for row in rows.values()]
     return results
 
@@ -121,8 +127,13 @@ def _results(
 
 
 def _show(
-    args: argparse.Namespace, protocol: ScoringProtocol, tasks: Sequence[Task], results: Sequence[Comparison]
+    args: argparse.Namespace,
+    protocol: ScoringProtocol,
+    tasks: Sequence[Task],
+    results: Sequence[Comparison],
+    baseline: CompiledRule | None,
 ) -> None:
+    label = None if baseline is None else baseline.label
     if args.json:
         document = {
             "format": 2,
@@ -131,20 +142,19 @@ def _show(
             "engine": engine_of(protocol.engine, tasks),
             "decay": protocol.decay,
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
-            "baseline": args.baseline,
+            "baseline": None if baseline is None else baseline.text,
             "nets": {task.name: str(task.spec) for task in tasks},
             "results": [asdict(result) for result in results],
         }
         emit(as_json(document), keep=True)
     else:
-        emit(_table(results, {task.name: task.loss_name for task in tasks}, args.baseline), keep=True)
+        emit(_table(results, {task.name: task.loss_name for task in tasks}, label), keep=True)
         if args.seeds > 1:
             note(
                 f"±: half width of the {CONFIDENCE:.0%} Student t interval over {args.seeds} seeds; "
                 "a sweep for each run"
             )
         for task in tasks:
-            label = None if args.baseline is None else parse_rule_argument(args.baseline).label
             verdict = _verdict([each for each in results if each.task == task.name], label)
             if verdict is not None:
                 emit(verdict, keep=True)

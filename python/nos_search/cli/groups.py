@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from .names import DECAYS, DEVICES, ENGINES, EXECUTORS, NETS, PLOTS, PROTOCOLS, SCORES, SPACES, SWEEPS, VOCABULARIES
+from .names import (
+    DECAYS,
+    DEVICES,
+    ENGINES,
+    EXECUTORS,
+    LOGGERS,
+    NETS,
+    PLOTS,
+    PROTOCOLS,
+    SCORES,
+    SPACES,
+    SWEEPS,
+    VOCABULARIES,
+)
 
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
@@ -83,10 +96,9 @@ def space_words(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search space")
     group.add_argument(
         "--space",
-        default="nos",
         metavar="|".join(SPACES),
         help="nos: the paper's; program: lines that choose their own averages and norms; lion: the same with the "
-        "functions of the search that found Lion (default nos)",
+        "functions of the search that found Lion; text: any rule, from --strategy external (default nos)",
     )
     group.add_argument("--lines", type=int, metavar="N", help="of a program, 2 to 7 (default 5; with --space lion 7)")
     group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
@@ -117,7 +129,16 @@ def workers(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds after which a worker is taken for hung and replaced (default 3600; not in-process)",
     )
-    group.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well (needs tensorboard)")
+    group.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="|".join(LOGGERS),
+        help="write the run's numbers for it to DIR/tensorboard or DIR/wandb as well; may be repeated",
+    )
+    group.add_argument(
+        "--tensorboard", action="append_const", dest="log", const="tensorboard", help="--log tensorboard"
+    )
     group.add_argument("--ray-address", metavar="A", help="of a cluster, or auto (default: Ray on this machine)")
     group.add_argument(
         "--gpus-per-trial", type=float, metavar="F", help="share of a GPU per Ray worker, for --device cuda"

@@ -25,8 +25,8 @@ TASKS = (
     "friedman",
     "autoencoder",
 )
-STRATEGIES = ("controller", "evolution", "random", "optuna")
-SPACES = ("nos", "program", "lion")
+STRATEGIES = ("controller", "evolution", "random", "optuna", "external")
+SPACES = ("nos", "program", "lion", "text")
 VOCABULARIES = ("icml", "arxiv", "arxiv-decay")
 NETS = ("convnet", "wrn", "mlp", "gru", "transformer", "autoencoder")
 SCORES = ("accuracy", "bits-saved")
@@ -37,4 +37,5 @@ ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "fork", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export
+LOGGERS = ("tensorboard", "wandb")
 PLOTS = ("svg", "png", "pdf")

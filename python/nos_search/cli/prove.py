@@ -100,7 +100,9 @@ def _settle(args: argparse.Namespace) -> None:
 
 def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], list[int]]:
     """Returns all that are trained, each once, and the numbers of the rules and of the baselines among them."""
-    named = list(dict.fromkeys(text for word in args.rules for text in rules_of(word, args.top)))
+    words = dict.fromkeys(args.rules)
+    rules = [rule for word in words for rule in rules_of(word, args.top, matrices=True)]
+    named = list(dict.fromkeys(rule.text for rule in rules))
     against = list(dict.fromkeys(split(args.against)))
     if not named:
         raise UsageError("no RULE: name rule text, a library rule such as powersign, or a run folder")
@@ -108,9 +110,11 @@ def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], l
         raise UsageError(
             f"--against {args.against!r} names no rule between two commas; for example --against adamw,adam"
         )
-    texts = list(dict.fromkeys([*named, *against]))
-    contenders = _distinct([Contender.of(parse_rule_argument(text, matrices=True)) for text in texts])
-    return contenders, [texts.index(text) for text in named], [texts.index(text) for text in against]
+    baselines = [parse_rule_argument(text, matrices=True) for text in against]
+    each = {rule.text: rule for rule in [*rules, *baselines]}
+    texts = list(each)
+    contenders = _distinct([Contender.of(rule) for rule in each.values()])
+    return contenders, [texts.index(text) for text in named], [texts.index(rule.text) for rule in baselines]
 
 
 def split(text: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UsageError
@@ -14,13 +13,15 @@ from ..task import is_code
 from .output import note
 from .search import WORKERS, given, open_executor, print_result, search
 
+_NEW = ("command", "trials", "children", "seconds", "target")
+
 
 def call(args: argparse.Namespace) -> int:
     with Store.open(Path(args.folder), write=True) as store:
         config = RunConfig.from_json(store.config)
         _check_address(store.folder, config, args)
         _check_code(store.folder, config, args.task)
-        config = replace(config, **given(args, (*WORKERS, "trials", "children", "seconds", "target")))
+        config = config.going_on(store.folder, **given(args, (*WORKERS, *_NEW)))
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
             raise UsageError(f"--trials {args.trials}: {store.folder} has {done} trials already; name a higher number")
@@ -30,7 +31,7 @@ def call(args: argparse.Namespace) -> int:
         task = config.make_task()
         with open_executor(args, config, task) as executor:
             store.set_config(config.to_json())
-            status = search(store, config, executor, board=args.tensorboard)
+            status = search(store, config, executor, logs=args.log)
     print_result(Path(args.folder), json=args.json)
     return status
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UsageError, choose
 from ..gate import Gates
 from ..run import RunConfig, versions
+from ..run.config import default_space
 from ..store import Store
 from .search import WORKERS, given, open_executor, print_result, search
 from .space import space_of
@@ -27,7 +28,7 @@ def call(args: argparse.Namespace) -> int:
         open_executor(args, config, task) as executor,
         Store.create(Path(args.out), config.to_json(), versions()) as store,
     ):
-        status = search(store, config, executor, board=args.tensorboard)
+        status = search(store, config, executor, logs=args.log)
     print_result(Path(args.out), json=args.json)
     return status
 
@@ -41,7 +42,8 @@ def _config(args: argparse.Namespace) -> RunConfig:
         task=args.task,
         strategy=args.strategy,
         strategy_options=_options(args.strategy_option),
-        space=space_of(args).config(),
+        command=args.command,
+        space=space_of(args, default_space(args.strategy)).config(),
         gates=_gates(args.gate).to_json(),
         sweep=sweep_of(args, [args.task], "--task"),
         engine=args.engine,

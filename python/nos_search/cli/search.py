@@ -6,18 +6,20 @@ import argparse
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..errors import choose
 from ..escape import shell
 from ..executor import Executor
 from ..run import RunConfig, Search
 from ..run.children import make_executor
 from ..show.leaderboard import summary
 from ..show.live import Display
-from ..show.tensorboard import TensorBoard, summary_writer
+from ..show.loggers import LOGGERS
 from ..store import Store, files
 from ..task import Task
 from .output import note, progress
@@ -42,18 +44,22 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def open_executor(args: argparse.Namespace, config: RunConfig, task: Task) -> Executor:
-    """Returns the executor that the configuration asks for. What --tensorboard needs is looked for as well."""
-    if args.tensorboard:
-        summary_writer()
+    """Returns the executor that the configuration asks for. What --log needs is looked for as well."""
+    for name in args.log:
+        if name not in LOGGERS:
+            raise choose("--log", name, tuple(LOGGERS))
+        LOGGERS[name].check()
     return make_executor(config, task, clock=time.perf_counter)
 
 
-def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) -> int:
+def search(store: Store, config: RunConfig, executor: Executor, *, logs: Sequence[str]) -> int:
     """Searches until a limit or Ctrl-C, and returns the exit status."""
     # A shell that starts us in the background may have told us to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(config.torch_threads)
-    place = files.inside(store.folder, "tensorboard", remedy="remove it, or search without --tensorboard")
+    places = {
+        name: files.inside(store.folder, name, remedy=f"remove it, or search without --log {name}") for name in logs
+    }
     run = Search(store, config, executor)
     if run.strangers:
         note(
@@ -67,16 +73,16 @@ def search(store: Store, config: RunConfig, executor: Executor, *, board: bool) 
         f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
     )
     status = 0
-    tensorboard = TensorBoard(Path(place)) if board else None
-    with Display.of(store, config, progress(), clock=time.perf_counter) as display:
-        run.listeners = [display, tensorboard] if tensorboard else [display]
+    with ExitStack() as stack:
+        display = stack.enter_context(Display.of(store, config, progress(), clock=time.perf_counter))
+        loggers = [LOGGERS[name].make(Path(place), config.to_json()) for name, place in places.items()]
+        for logger in loggers:
+            stack.callback(logger.close)
+        run.listeners = [display, *loggers]
         try:
             reason = run.run()
         except KeyboardInterrupt:
             reason, status = "interrupted", 130
-        finally:
-            if tensorboard:
-                tensorboard.close()
     more = f"nos-search resume {shell(store.folder)}{_MORE.get(reason, '')}"
     note(f"stopped: {_REASONS[reason]}; continue with: {more}")
     return status

@@ -13,17 +13,19 @@ from nos_ext.optim import library
 
 from ..bounds import check_count
 from ..errors import choose
-from ..space import LionSpace, Options, ProgramSpace, SearchSpace, Space
+from ..space import LionSpace, Options, ProgramSpace, SearchSpace, Space, TextSpace
 from ..space.space import MAX_GROUPS
 from ..train.seeds import check_seed
 from .output import as_json, emit, table
 
 
-def space_of(args: argparse.Namespace) -> SearchSpace:
-    """Returns the space that the options of groups.space_words describe."""
-    if args.space not in _KINDS:
-        raise choose("--space", args.space, tuple(_KINDS))
-    make, _ = _KINDS[args.space]
+def space_of(args: argparse.Namespace, default: str = Space.kind) -> SearchSpace:
+    """Returns the space that the options of groups.space_words describe, which is of the kind `default` where they do
+    not say."""
+    kind = default if args.space is None else args.space
+    if kind not in _KINDS:
+        raise choose("--space", kind, tuple(_KINDS))
+    make, _ = _KINDS[kind]
     return make(args)
 
 
@@ -32,6 +34,10 @@ def call(args: argparse.Namespace) -> int:
     check_count("--samples", args.samples, "0 prints none", least=0)
     chosen = space_of(args)
     generator = torch.Generator().manual_seed(args.seed)
+    if isinstance(chosen, TextSpace):
+        document = {"format": 1, **chosen.config(), **chosen.words()}
+        emit(as_json(document) if args.json else "\n".join(_describe_text(chosen)))
+        return 0
     samples = [chosen.sample(generator) for _ in range(args.samples)]
     if args.json:
         document = {
@@ -106,9 +112,25 @@ def _describe_program(chosen: ProgramSpace) -> list[str]:
     return [*text, *(f"  {name:10} {chosen.text(known)}" for name, known in chosen.known().items())]
 
 
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _describe_text(chosen: TextSpace) -> list[str]:
+    words = chosen.words()
+    ops = [[name, str(op["arguments"]), op["symbol"], op["doc"]] for name, op in words["ops"].items()]
+    return [
+        "all rules of the language: an update u of p - lr * u, or def name(p, g, state, ..., *, lr, hyper=0.9, ...)",
+        f"states     {words['states']} at most; characters {words['longest']} at most",
+        "\noperands\n" + table(["name", "meaning"], list(map(list, words["operands"].items()))),
+        "\nfunctions\n" + table(["name", "arguments", "infix", "meaning"], ops),
+        f"\nlibrary rules that may be proposed by name: {', '.join(words['library'])}",
+    ]
+
+
 # For each kind of space: how it is made from a command line, and the lines that describe it.
 _KINDS: dict[str, tuple[Callable[[argparse.Namespace], SearchSpace], Callable[[Any], list[str]]]] = {
     Space.kind: (_make_groups, _describe_groups),
     ProgramSpace.kind: (_make_program, _describe_program),
     LionSpace.kind: (_make_program, _describe_program),
+    TextSpace.kind: (lambda args: TextSpace(), _describe_text),
 }

@@ -13,7 +13,7 @@ from typing import Any
 from ..bounds import check_count
 from ..errors import UsageError
 from ..escape import line
-from ..rules import parse_stored_rule
+from ..rules import CompiledRule, parse_rule_argument, parse_stored_rule
 from ..run import versions
 from ..run.trainings import TaskRecipe
 from ..show.leaderboard import best_rows
@@ -66,13 +66,14 @@ def kept_settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def rules_of(source: str, top: int) -> list[str]:
-    """Returns the best rules of a run folder; any other word is a rule itself."""
+def rules_of(source: str, top: int, *, matrices: bool = False) -> list[CompiledRule]:
+    """Returns the best rules of a run folder; any other word is a rule itself, with `matrices` also one that
+    orthogonalizes."""
     if not os.path.isdir(source):
-        return [source]
+        return [parse_rule_argument(source, matrices=matrices)]
     with Store.open(Path(source)) as store:
         rows = best_rows(store)[:top]
-    found = [parse_stored_rule(row.rule, source, row.trial).text for row in rows]
+    found = [parse_stored_rule(row.rule, source, row.trial) for row in rows]
     if not found:
         raise UsageError(f"{line(source)}: no rule has been trained to the end yet")
     return found

@@ -18,7 +18,7 @@ from nos_ext.rule.expr import PARAM, TENSOR, constant, hyper
 from ..space.group import Array
 from .crowds import crowds, reduces
 from .probe import Stimulus
-from .screen import replaced
+from .screen import fresh, replaced
 
 _UPDATE = "update"
 _RATE = 0.37
@@ -27,9 +27,10 @@ _RATE = 0.37
 def with_update_state(rule: Rule) -> Program:
     """Returns the program that keeps p and whose first state is the update u of `p - lr * u`."""
     update, *states = _update_and_states(rule)
+    name = fresh(_UPDATE, rule)
     if update.level == TENSOR:  # such a state would be one number, and the probe compares elements
         update = update + 0 * PARAM
-    return Rule("probe", [_UPDATE, *rule.state_names], rule.hyperparameters, [PARAM, update, *states]).compile()
+    return Rule("probe", [name, *rule.state_names], rule.hyperparameters, [PARAM, update, *states]).compile()
 
 
 def _update_and_states(rule: Rule) -> list[Expr]:

@@ -13,8 +13,9 @@ import nos_ext
 from nos_ext import Program
 
 from ..rules import CompiledRule, compile_rule
-from ..space import SearchSpace, Space, Tokens
+from ..space import SearchSpace, Space, TextSpace, Tokens
 from ..space.group import Array
+from ..space.text import STATES
 from . import engine
 from .canonical import TokenCanon
 from .probe import TokenProbe, descent_stimulus, effect_stimulus
@@ -140,10 +141,28 @@ class RuleJudge(Judge):
         return self._of(row)[0]
 
 
-# Spaces whose strings can be judged without compiling them, by kind.
-JUDGES: dict[str, Callable[[Any], Judge]] = {Space.kind: TokenJudge}
+class TextJudge(RuleJudge):
+    """This judges text from anywhere. It may be a rule that the gates cannot try, as they need room in its program."""
+
+    def start(self, batch: Sequence[Tokens]) -> list[str]:
+        return [reason or self._too_large(row) for row, reason in enumerate(super().start(batch))]
+
+    def _too_large(self, row: int) -> str:
+        _, graph = self._of(row)
+        if len(graph.state_names) > STATES:
+            return f"not a rule that gates can try: it has {len(graph.state_names)} states; a search takes {STATES}"
+        try:
+            engine.with_update_state(graph)
+            with_rate_tensor(graph)
+        except nos_ext.RuleError as error:
+            return f"not a rule that gates can try: {error}; make it shorter"
+        return ""
+
+
+# Spaces whose strings have a judge of their own, by kind.
+JUDGES: dict[str, Callable[[Any], Judge]] = {Space.kind: TokenJudge, TextSpace.kind: TextJudge}
 
 
 def judge_of(space: SearchSpace) -> Judge:
-    """Returns the fastest judge of the strings of a space."""
+    """Returns the judge of the strings of a space, which is the fastest where there are two."""
     return JUDGES.get(space.kind, RuleJudge)(space)

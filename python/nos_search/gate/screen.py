@@ -34,8 +34,16 @@ _STATE = state(_RATE)
 
 def with_rate_tensor(rule: Rule) -> Program:
     """Returns the program of a rule whose lr is its first state."""
-    outputs = replaced(rule.outputs, {_LR: _STATE})
-    return _compile(rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
+    rate = state(fresh(_RATE, rule))
+    outputs = replaced(rule.outputs, {_LR: rate})
+    return _compile(rate, rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
+
+
+def fresh(name: str, rule: Rule) -> str:
+    """Returns the name for one more state of a rule, which may have any names itself."""
+    while name in rule.state_names or name in rule.hyperparameters:
+        name += "_"
+    return name
 
 
 def update_with_rate_tensor(update: Expr) -> Program:
@@ -43,13 +51,13 @@ def update_with_rate_tensor(update: Expr) -> Program:
     found = {(node.op, node.value) for node in postorder([update]) if not node.args}
     states = [name for name, spec in OPERANDS.items() if spec.is_state and ("state", name) in found]
     hypers = {"lr": None, **HYPERS}
-    return _compile(states, hypers, PARAM - _STATE * update, [operand(name) for name in states])
+    return _compile(_STATE, states, hypers, PARAM - _STATE * update, [operand(name) for name in states])
 
 
 def _compile(
-    states: Sequence[str], hypers: Mapping[str, float | None], param: Expr, updates: Sequence[Expr]
+    rate: Expr, states: Sequence[str], hypers: Mapping[str, float | None], param: Expr, updates: Sequence[Expr]
 ) -> Program:
-    return Rule("rule", [_RATE, *states], hypers, [param, _STATE, *updates]).compile()
+    return Rule("rule", [str(rate.value), *states], hypers, [param, rate, *updates]).compile()
 
 
 def replaced(outputs: Sequence[Expr], by: Mapping[Expr, Expr]) -> list[Expr]:

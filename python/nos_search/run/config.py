@@ -16,10 +16,11 @@ import nos_ext
 
 from ..bounds import check_count
 from ..errors import UsageError, choose
+from ..escape import line, shell
 from ..executor import EXECUTORS, several
 from ..gate import Gates
-from ..space import SearchSpace, Space, make_space
-from ..strategy import STRATEGIES, Strategy, create
+from ..space import SearchSpace, Space, TextSpace, make_space
+from ..strategy import STRATEGIES, ExternalStrategy, Strategy, create
 from ..task import SCORES, Task, load
 from ..task.score import ACCURACY, OBJECTIVE
 from ..train.child import ScoringProtocol, Sweep
@@ -40,6 +41,8 @@ class RunConfig:
 
     `trials`, `children` and `seconds` limit the proposals, the trained children and the time; None is no limit. The run
     also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
+    `command` is what the strategy "external" starts. A run folder may be anyone's, so a run that is resumed is given
+    its command again (`going_on`).
     `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
     thirty.
     `executor` None is "inprocess" with one worker, and with more "fork", or "loky" where that cannot be. With several
@@ -66,6 +69,7 @@ class RunConfig:
     given: Literal["task", "objective"] | None = None
     strategy: str = "controller"
     strategy_options: dict[str, Any] = field(default_factory=dict)
+    command: str | None = None
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
     sweep: Sweep = "fine"
@@ -103,6 +107,7 @@ class RunConfig:
             raise UsageError(f"--promote {self.promote!r} needs a task, and this run scores rules by a function")
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
+        self._check_command()
         if self.executor is not None and self.executor not in EXECUTORS:
             raise choose("--executor", self.executor, tuple(EXECUTORS))
         check_count("--workers", self.workers, "say how many processes train")
@@ -146,6 +151,20 @@ class RunConfig:
         self.make_protocol()
         self.make_gates()
 
+    def _check_command(self) -> None:
+        external = self.strategy == ExternalStrategy.name
+        kind = self.space.get("kind", Space.kind)
+        if external and self.command is None:
+            raise UsageError(
+                "--strategy external needs --command, the program that proposes rules, such as 'python my_proposer.py'"
+            )
+        if self.command is not None and not external:
+            raise UsageError(
+                f"--command with --strategy {self.strategy}: it proposes rules itself; leave --command out"
+            )
+        if external != (kind == TextSpace.kind):
+            raise UsageError(f"--space {kind} with --strategy {self.strategy}: external, and no other, goes with text")
+
     def make_space(self) -> SearchSpace:
         return make_space(self.space)
 
@@ -153,7 +172,11 @@ class RunConfig:
         return Gates.from_json(self.gates)
 
     def make_strategy(self) -> Strategy:
-        return create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)
+        strategy = create(self.strategy, self.make_space(), seed=self.seed, options=self.strategy_options)
+        if isinstance(strategy, ExternalStrategy):
+            names = ("task", "score", "net", "width", "sweep_steps", "train_steps", "promote", "gates")
+            strategy.attach(self.command or "", {name: getattr(self, name) for name in names})
+        return strategy
 
     def make_task(self) -> Task:
         """Loads the task by its name. Raises UsageError where there is none of that name, or none with a name."""
@@ -180,6 +203,16 @@ class RunConfig:
     def make_protocol(self) -> ScoringProtocol:
         together = side_by_side(self.threads, self.workers)
         return ScoringProtocol(sweep=self.sweep, engine=self.engine, threads=together)
+
+    def going_on(self, folder: Path, **settings: Any) -> RunConfig:
+        """Returns the configuration with which the run in `folder` is resumed under new settings. Raises UsageError for
+        a run that would start a command that only its folder names."""
+        if self.command is not None and settings.get("command") is None:
+            raise UsageError(
+                f"run folder {line(folder)} names the command {self.command[:100]!r}, and may be anyone's; if you know "
+                f"it, give it again: nos-search resume {shell(folder)} --command {shell(self.command)}"
+            )
+        return replace(self, **settings)
 
     def in_force(self, task: Task | None) -> RunConfig:
         """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of
@@ -240,6 +273,11 @@ class RunConfig:
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         known = {entry.name for entry in fields(cls)}
         return cls(**{name: value for name, value in {**_OLDER, **data}.items() if name in known})
+
+
+def default_space(strategy: str) -> str:
+    """Returns the kind of space in which a strategy searches when nothing is said of it."""
+    return TextSpace.kind if strategy == ExternalStrategy.name else Space.kind
 
 
 def versions() -> dict[str, str]:

@@ -1,20 +1,21 @@
 """Owns how a strategy gets back to where a stored run was: it loads its last checkpoint, and is asked and told what
 came after it.
 
-A strategy is a function of its state and of what it is asked and told, so repeating the calls gives the state of the
-run at its last commit, bit for bit on the same machine and versions. The rows hold all that is needed: which trials
-were asked for in one call (`batch`), how many answers had been told before (`asked`), and the order of answers
-(`told`).
+Most strategies are functions of their state and of what they are asked and told, so repeating the calls gives the state
+of the run at its last commit, bit for bit on the same machine and versions. The rows hold all that is needed: which
+trials were asked for in one call (`batch`), how many answers had been told before (`asked`), and the order of answers
+(`told`). A strategy that does not repeat is not asked again for what it has proposed: it is told what became of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import StoreError
 from ..store import Store, Trial
-from ..strategy import Result, Strategy
+from ..strategy import Candidate, Result, Strategy
 
 _UNFIT = (
     "run folder {folder} cannot be resumed: the strategy's checkpoint does not fit the trials; restore it from a copy"
@@ -39,7 +40,25 @@ class Resumed:
 
 def result_of(trial: Trial) -> Result:
     """Returns what a strategy is told of an answered trial."""
-    return Result(trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate")
+    return Result(
+        trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate", verdict=verdict_of(trial)
+    )
+
+
+def verdict_of(trial: Trial) -> dict[str, Any]:
+    """Returns what gates and training said of an answered trial, as JSON."""
+    gated = trial.status in ("rejected", "duplicate")
+    said: dict[str, Any] = {"verdict": trial.status if gated else "passed"}
+    if not gated:
+        said["training"] = trial.status
+    stopped = [gate for gate, entry in trial.gates.items() if not entry["passed"]]
+    optional = {
+        "gate": stopped[0] if stopped else None,
+        "reason": trial.reason or None,
+        "duplicate_of": trial.duplicate_of,
+        "lr": trial.lr,
+    }
+    return said | {name: value for name, value in optional.items() if value is not None}
 
 
 def restore(store: Store, strategy: Strategy) -> Resumed:
@@ -54,6 +73,11 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
         except Exception as error:  # a strategy need not foresee every foreign state
             said = f"{type(error).__name__}: {ascii(str(error))[:200]}"
             raise StoreError(f"{_UNFIT.format(folder=store.folder)} ({said})") from error
+    if not strategy.repeats:
+        waiting = [trial for trial in trials if trial.told is None]
+        answered = sorted((trial for trial in trials if trial.told is not None), key=lambda trial: trial.told or 0)
+        strategy.recall(list(map(result_of, answered)), [Candidate(trial.id, trial.tokens) for trial in waiting])
+        return Resumed(trials, waiting, 0, known)
     by_id = {trial.id: trial for trial in trials}
     asked = {candidate.id: candidate.tokens for candidate in strategy.open}
     strangers = 0

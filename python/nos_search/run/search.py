@@ -19,7 +19,7 @@ from typing import Protocol
 from ..errors import SearchError, StoreError
 from ..executor import Answer, Executor, Job
 from ..gate import Funnel, Verdict
-from ..rules import CompiledRule, parse_stored_rule
+from ..rules import CompiledRule, parse_stored_rule, plain
 from ..store import Score, Store, Trial, clean, record_fault
 from ..strategy import Strategy
 from .climbing import Climb
@@ -132,6 +132,7 @@ class Search:
             raise
         finally:
             self.executor.close()
+            self.strategy.close()
             self.store.rollback()
             if state:
                 self.store.set_state(state)
@@ -236,9 +237,9 @@ class Search:
         started, judged = self.wall(), []
         verdicts = self.funnel.admit([trial.tokens for trial in batch], [trial.id for trial in batch])
         for trial, verdict in zip(batch, verdicts, strict=True):
-            text = self.space.text(trial.tokens) if verdict.rule is None else verdict.rule.text
+            text = plain(self.space.text(trial.tokens)) if verdict.rule is None else verdict.rule.text
             trial = replace(trial, rule=text, key=verdict.key, fingerprint=verdict.fingerprint)
-            trial = replace(trial, started=started, gates=verdict.gates(), reason=verdict.reason)
+            trial = replace(trial, started=started, gates=verdict.gates(), reason=clean(verdict.reason))
             judged.append((trial, verdict))
         return judged
 

@@ -226,7 +226,8 @@ def _settings(config: dict[str, Any], space: SearchSpace) -> list[tuple[str, str
     described: list[tuple[str, Any]] = []
     for name, value in config["space"].items():
         described += value.items() if isinstance(value, dict) else [(f"space {name}", value)]
-    described.append(("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"))
+    if space.positions:
+        described.append(("strings", f"{space.size():.3g}, {space.size(masked=True):.3g} within the masks"))
     return [
         (name.replace("_", " "), "none" if value is None else value if isinstance(value, str) else json.dumps(value))
         for name, value in shown + options + gates + described

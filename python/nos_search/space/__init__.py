@@ -6,6 +6,7 @@ from .lion import LionSpace
 from .program import ProgramSpace
 from .registry import SPACES, make_space
 from .space import Options, Space
+from .text import TextSpace
 from .vocabulary import VOCABULARIES, Token
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ProgramSpace",
     "SearchSpace",
     "Space",
+    "TextSpace",
     "Token",
     "Tokens",
     "encode",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -116,6 +117,15 @@ class SearchSpace(ABC):
     def names(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Returns the names of the tokens, one per position."""
         return tuple(position.tokens[token].name for position, token in zip(self.positions, tokens, strict=True))
+
+    @cached_property
+    def _choices(self) -> tuple[int, ...]:
+        return tuple(len(position.tokens) for position in self.positions)
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """Tells whether these are a string of this space, whatever its masks say of it."""
+        choices = self._choices
+        return len(tokens) == len(choices) and all(0 <= t < n for t, n in zip(tokens, choices, strict=True))
 
     def check(self, tokens: Sequence[int]) -> Tokens:
         """Returns the string as a tuple. Raises UsageError, which names the first position whose token is not

@@ -13,8 +13,9 @@ from .base import SearchSpace
 from .lion import LionSpace
 from .program import ProgramSpace
 from .space import Space
+from .text import TextSpace
 
-SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace, LionSpace)}
+SPACES: dict[str, type[SearchSpace]] = {cls.kind: cls for cls in (Space, ProgramSpace, LionSpace, TextSpace)}
 
 
 def make_space(config: Mapping[str, Any]) -> SearchSpace:

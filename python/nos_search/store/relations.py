@@ -5,7 +5,7 @@ Every function says in words what is wrong, and returns "" when nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .records import Score, Trial
 
@@ -36,9 +36,8 @@ def score_fault(score: Score) -> str:
     return ""
 
 
-def trials_fault(trials: Sequence[Trial], choices: Sequence[int]) -> str:
-    """Says what is wrong between the trials of a run. `choices` has the number of tokens for each position of a
-    string."""
+def trials_fault(trials: Sequence[Trial], holds: Callable[[Sequence[int]], bool]) -> str:
+    """Says what is wrong between the trials of a run. `holds` tells whether tokens are a string of its space."""
     by_id = {trial.id: trial for trial in trials}
     if sorted(by_id) != list(range(len(trials))):
         return "the numbers of the trials have a gap"
@@ -47,7 +46,7 @@ def trials_fault(trials: Sequence[Trial], choices: Sequence[int]) -> str:
         return "the order of the answers (told) has a gap"
     for trial in trials:
         wrong = trial_fault(trial)
-        if not wrong and not _fits(trial.tokens, choices):
+        if not wrong and not holds(trial.tokens):
             wrong = f"tokens {list(trial.tokens)[:20]} are no string of the run's space"
         if not wrong and trial.duplicate_of is not None:
             first = by_id.get(trial.duplicate_of)
@@ -71,7 +70,3 @@ def scores_fault(scores: Sequence[Score]) -> str:
         if wrong:
             return f"score: {wrong}"
     return ""
-
-
-def _fits(tokens: Sequence[int], choices: Sequence[int]) -> bool:
-    return len(tokens) == len(choices) and all(t < n for t, n in zip(tokens, choices, strict=True))

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 from ..errors import UsageError
 from ..gate import GATES
-from ..space import make_space
+from ..rules import is_plain
+from ..space import TextSpace, make_space
 from . import relations
 from .records import SCORE_STATUSES, STATES, STATUSES, Score, Trial
 
 _LONG = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,199}")
-_RULE = re.compile(r"[A-Za-z0-9_ \n.,:;=()*+\-/%^<>&|!]{0,65536}")  # the rule language's characters
 _PRINT = re.compile(r"[0-9a-f]{16}|")
 # Control characters, what turns the direction of writing, and halves of characters.
 _FOREIGN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -153,6 +153,8 @@ def _space(value: Any) -> bool:
     """Tells whether make_space() can read it; that says itself which names and numbers it knows."""
     if not _map(value) or not _name(value.get("kind", "nos")):
         return False
+    if value.get("kind") == TextSpace.kind:
+        return True
     if "lines" in value:
         return type(value["lines"]) is int and _name(value.get("vocabulary", "elementwise"))
     options = value.get("options")
@@ -174,7 +176,7 @@ _COUNT = _integer(0)
 _SEED = _integer(0)
 _MANY = _maybe(_integer(1))
 _WORD = _text("a name", lambda v: _NAME.fullmatch(v))
-_RULE_TEXT = _text("text of the rule language", lambda v: _RULE.fullmatch(v))
+_RULE_TEXT = _text("text of the rule language", is_plain)
 _LINE = _text("one line of plain text", _line)
 _LINES = _text("plain text", _plain)
 _REWARD = _maybe(_real(0.0, 1.0, "a number from 0 to 1"))
@@ -227,6 +229,7 @@ CONFIG: dict[str, ValueKind] = {
     "given": _maybe(_one_of(("task", "objective"))),
     "strategy": _WORD,
     "strategy_options": _json("options by name", _scalars),
+    "command": _maybe(_LINE),
     "space": _json("a search space", _space),
     "gates": _json("thresholds by gate", _gates),
     "sweep": _WORD,

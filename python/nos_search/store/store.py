@@ -197,8 +197,7 @@ class Store:
                 told = None if values["status"] == "running" else values["id"]
                 values |= {"batch": values["id"], "asked": values["id"], "told": told}
             trials.append(Trial(**{**values, "tokens": tuple(values["tokens"])}))
-        choices = [len(position.tokens) for position in make_space(self.config["space"]).positions]
-        self._refuse(relations.trials_fault(trials, choices))
+        self._refuse(relations.trials_fault(trials, make_space(self.config["space"]).holds))
         return trials
 
     def scores(self, purpose: str) -> list[Score]:

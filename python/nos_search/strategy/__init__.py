@@ -3,6 +3,7 @@
 from .base import Candidate, Result, State, Strategy
 from .controller import ControllerStrategy
 from .evolution import EvolutionStrategy
+from .external import ExternalStrategy
 from .optuna import OptunaStrategy
 from .random import RandomStrategy
 from .registry import STRATEGIES, create
@@ -12,6 +13,7 @@ __all__ = [
     "Candidate",
     "ControllerStrategy",
     "EvolutionStrategy",
+    "ExternalStrategy",
     "OptunaStrategy",
     "RandomStrategy",
     "Result",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -37,13 +37,15 @@ class Result:
 
     `reward` is finite, and higher is better; it is None when no reward could be had (a failed trial), which teaches
     nothing. With `duplicate` the reward is that of an equal rule told before, and nothing was trained. `id` is the
-    candidate's, or None for a rule that this strategy did not propose (tell without ask).
+    candidate's, or None for a rule that this strategy did not propose (tell without ask). `verdict` says more of it,
+    for strategies that pass it on.
     """
 
     tokens: Tokens
     reward: float | None
     id: int | None = None
     duplicate: bool = False
+    verdict: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Strategy(ABC):
@@ -52,6 +54,7 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of state_dict
+    repeats: ClassVar[bool] = True  # asked and told the same again, it proposes the same
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self.space = space
@@ -98,6 +101,17 @@ class Strategy(ABC):
     @abstractmethod
     def learn(self, results: Sequence[Result]) -> None:
         """Learns from results, which are checked and sorted by id."""
+
+    def recall(self, answered: Sequence[Result], waiting: Sequence[Candidate]) -> None:
+        """Takes up a run in which these were answered, in this order, and these are open. It is for a fresh strategy
+        that does not repeat; others are asked and told the same again (run/resume.py)."""
+        self.asked = len(answered) + len(waiting)
+        self._open = {candidate.id: candidate.tokens for candidate in waiting}
+        self.learn(answered)
+
+    def close(self) -> None:
+        """Lets go of what it holds outside of this process; it is not asked or told any more."""
+        return
 
     def metrics(self) -> dict[str, float]:
         """Returns finite numbers about the strategy's present state, for reports. They have names such as "baseline"

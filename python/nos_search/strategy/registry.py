@@ -11,11 +11,12 @@ from ..space import SearchSpace
 from .base import Strategy
 from .controller import ControllerStrategy
 from .evolution import EvolutionStrategy
+from .external import ExternalStrategy
 from .optuna import OptunaStrategy
 from .random import RandomStrategy
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    cls.name: cls for cls in (ControllerStrategy, EvolutionStrategy, RandomStrategy, OptunaStrategy)
+    cls.name: cls for cls in (ControllerStrategy, EvolutionStrategy, RandomStrategy, OptunaStrategy, ExternalStrategy)
 }
 
 
