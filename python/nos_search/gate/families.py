@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..space.group import Array
 from .probe import BEHAVIOUR_PARTS, behaviour_stimulus
 
-THRESHOLD = 0.002  # distance; docs/search.md has the measurement that it comes from
+THRESHOLD = 0.001  # distance; docs/search.md has the measurement that it comes from
 
 _WEIGHT = 0.1  # of the variance of log10 of the ratio of sizes
 _MOST_DECADES = 6.0  # of a size from the mean of the sizes, either way
