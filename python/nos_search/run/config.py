@@ -18,6 +18,7 @@ from ..bounds import check_count
 from ..errors import UsageError, choose
 from ..executor import EXECUTORS, several
 from ..gate import Gates
+from ..gate.families import THRESHOLD, check_distance
 from ..space import SearchSpace, Space, make_space
 from ..strategy import STRATEGIES, Strategy, create
 from ..task import SCORES, TASKS, Task, load
@@ -42,6 +43,7 @@ class RunConfig:
     also stops at the reward `target`. `seconds` counts from the start of the command, so a resumed run has them again.
     `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
     thirty.
+    `alike` is the distance up to which rules are one family (gate/families.py).
     `executor` None is "inprocess" with one worker, and with more "fork", or "loky" where that cannot be. With several
     workers answers come in the order of the clock, so such a run does not repeat exactly, though each reward does.
     `threads` are torch's while a child trains, None for one; results of torch are equal bit for bit only for equal
@@ -65,6 +67,7 @@ class RunConfig:
     strategy_options: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
+    alike: float = THRESHOLD
     sweep: Sweep = "fine"
     engine: Engine = "auto"
     protocol: Protocol = "default"
@@ -123,6 +126,7 @@ class RunConfig:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
         if self.trial_timeout > _LONGEST:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is above {_LONGEST:g} seconds; choose less")
+        check_distance("the distance of families (alike)", self.alike)
         check_count("--batch", self.batch, "say how many rules to ask for at a time")
         if self.threads is not None:
             check_count("--threads", self.threads)
