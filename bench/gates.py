@@ -4,6 +4,9 @@ Rows: uniformly drawn strings through the gates static, effect, fingerprint and 
 nothing is spared by earlier runs); rules screened on the analytic surfaces at 7 learning rates and 200 steps, from
 their tokens and from compiled programs; one ask and tell of every strategy. The best of `--rounds` rounds.
 
+--families N measures something else: from which distance on rules differ by more than seeds (bench/families.py). With
+N = 400 it takes some five minutes.
+
 --calibrate N also trains a digits child for N random rules that the descent test and the screening would judge, to see
 what their thresholds keep and lose.
 """
@@ -27,6 +30,7 @@ from nos_search.gate.screen import STEPS, screen
 from nos_search.space import ProgramSpace, SearchSpace, Space, Tokens
 from nos_search.strategy import STRATEGIES, Result, Strategy, create
 
+from . import families
 from .machine import describe
 
 TARGET_STRINGS, TARGET_RULES = 20_000, 2_000  # per second
@@ -134,10 +138,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--strings", type=int, default=20_000, metavar="N")
     parser.add_argument("--rules", type=int, default=2_000, metavar="N")
     parser.add_argument("--calibrate", type=int, default=0, metavar="N")
+    parser.add_argument("--families", type=int, default=0, metavar="N", help="score N rules for families alone")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     nos_ext._C.set_tuning(threads=1)
+    if args.families:
+        found = families.measure(args.families, seed=5, note=lambda text: print(text, file=sys.stderr, flush=True))
+        print(families.table(found))
+        _write(args.json, {"format": 1, "machine": describe(1), "families": found})
+        return 0
     document: dict[str, Any] = {"format": 1, "machine": describe(1), "rounds": args.rounds, "strings": args.strings}
     print("| what | per second, one core | target |\n|---|---|---|")
     document["gates"] = {}
@@ -180,9 +190,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n| digits rewards of rules | rules | above 0.3 | above 0.8 | best |\n|---|---|---|---|---|")
         for name, row in document["calibration"].items():
             print(f"| {name} | {' | '.join(str(round(v, 3)) for v in row.values())} |")
-    if args.json:
-        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    _write(args.json, document)
     return 0
+
+
+def _write(path: str | None, document: dict[str, Any]) -> None:
+    if path:
+        Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Strategies against each other at equal numbers of trained children: `python -m bench.study --out runs/study`.
 
 Each (strategy, seed) is a run of its own, in a folder of its own, that goes on where it was when the command is given
-again. --reward digits trains children on scikit-learn's digits as `nos-search run` does; --reward surfaces takes the
-score of the screening on analytic surfaces instead: a thousand times cheaper, for tuning a strategy, and no proof of
-anything about training.
+again. --reward digits trains children on scikit-learn's digits as `nos-search run` does, and --reward charmlp on
+characters; --reward surfaces takes the score of the screening on analytic surfaces instead: a thousand times cheaper,
+for tuning a strategy, and no proof of anything about training. A strategy that trains too little of what it proposes is
+stopped after 50 proposals for each child.
 
 Printed per strategy, as mean and 95 % confidence interval over seeds (Student's t): the mean reward of the last 200
 proposals (what the strategy has learned to write; a rejected rule counts 0, a repeated one what it earned), the same of
-the last 200 children, and the best child of the run. The best of a thousand rewards is also the luckiest, so with
---reward digits the run's 20 best rules are trained again with five seeds that the search has not seen: "top" is their
-mean validation accuracy, "kept" the mean test accuracy of the one whose validation accuracy was best.
+the last 200 children, the number of families of the trained rules, and the best child of the run. The best of a
+thousand rewards is also the luckiest, so if children train, the best rules of the run's 20 best families are trained
+again with seeds that the search has not seen (--unseen, 5): "top" is their mean validation score, "kept" the mean test
+score of the one whose validation score was best.
 """
 
 from __future__ import annotations
@@ -28,17 +30,20 @@ from typing import Any
 from .machine import describe
 
 _LAST = 200
-_TOP, _UNSEEN = 20, 5
-_COLUMNS = ("last_proposals", "last_children", "best", "top", "kept")
+_TOP = 20
+_MOST_PROPOSALS = 50  # for each child
+_COLUMNS = ("families", "last_proposals", "last_children", "best", "top", "kept")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run. options: of the strategy, beyond its defaults; label: how the table calls it."""
+    """One run. options: of the strategy, beyond its defaults; gates: thresholds beyond theirs; label: how the table
+    calls it; unseen: seeds with which the best are trained again."""
 
     label: str
     strategy: str
     options: dict[str, Any]
+    gates: dict[str, Any]
     seed: int
     children: int
     reward: str
@@ -46,14 +51,17 @@ class Job:
     folder: str
     sweep_steps: int | None = None
     train_steps: int | None = None
+    unseen: int = 5
 
 
-def run_digits(job: Job) -> dict[str, Any]:
+def run_task(job: Job) -> dict[str, Any]:
     """A search with the in-process executor, to `children` trained children; continues what the folder holds."""
     from nos_search.executor import InProcess
+    from nos_search.gate import Gates
     from nos_search.rules import compile_rule
     from nos_search.run.children import ChildScorer
     from nos_search.run.config import RunConfig, versions
+    from nos_search.run.families import families_of
     from nos_search.run.search import Search
     from nos_search.show.leaderboard import leaderboard
     from nos_search.store import Store
@@ -62,12 +70,15 @@ def run_digits(job: Job) -> dict[str, Any]:
 
     folder = Path(job.folder)
     config = RunConfig(
-        task="digits",
+        task=job.reward,
         strategy=job.strategy,
         strategy_options=job.options,
         seed=job.seed,
         space=job.space,
+        gates={**Gates().to_json(), **job.gates},
+        threads=1,
         children=job.children,
+        trials=_MOST_PROPOSALS * job.children,
         sweep_steps=job.sweep_steps,
         train_steps=job.train_steps,
     )
@@ -77,8 +88,9 @@ def run_digits(job: Job) -> dict[str, Any]:
         executor = InProcess(ChildScorer(task, protocol), threads=1, clock=time.perf_counter)
         Search(store, config, executor).run()
         trials = [trial for trial in store.trials() if trial.told is not None]
-    unseen = [derive_seed(job.seed, f"unseen{k}") for k in range(_UNSEEN)]
-    best = [row.rule for row in leaderboard(trials)[:_TOP]]
+        families = families_of(store, trials)
+    unseen = [derive_seed(job.seed, f"unseen{k}") for k in range(job.unseen)]
+    best = [f"({row.rule})" for row in leaderboard(trials, families=families)[:_TOP]]
     again = [compare(compile_rule(rule), task, protocol, seeds=unseen) for rule in best]
     kept = max(again, key=lambda comparison: comparison.val_mean)
     found = _outcome(
@@ -86,6 +98,7 @@ def run_digits(job: Job) -> dict[str, Any]:
         [trial.reward or 0.0 for trial in trials],
         [trial.reward or 0.0 for trial in trials if trial.status in ("done", "diverged")],
         kept.rule,
+        len({*families.values()}),
     )
     top = statistics.fmean(comparison.val_mean for comparison in again)
     return {**found, "top": top, "kept": kept.test_mean}
@@ -102,7 +115,7 @@ def run_surfaces(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     space = make_space(job.space)
     strategy = create(job.strategy, space, seed=job.seed, options=job.options)
-    funnel = Funnel(space, Gates(screen=0.0))
+    funnel = Funnel(space, Gates(**{"screen": 0.0, **job.gates}))
     proposed: list[float] = []
     children: list[float] = []
     known: dict[int, float] = {}
@@ -110,28 +123,34 @@ def run_surfaces(job: Job) -> dict[str, Any]:
     while len(children) < job.children:
         (candidate,) = strategy.ask(1)
         (verdict,) = funnel.admit([candidate.tokens], [candidate.id])
-        reward = 0.0
+        reward, family = 0.0, None
         if verdict.status == "duplicate":
             reward = known[verdict.duplicate_of or 0]
         elif verdict.status == "passed":
             reward = known[candidate.id] = verdict.score or 0.0
             children.append(reward)
-            funnel.record(candidate.id, candidate.tokens)
+            family = funnel.record(candidate.id, candidate.tokens, reward)
             if reward > best:
                 best, rule = reward, space.text(candidate.tokens)
         proposed.append(reward)
-        strategy.tell([Result(candidate.tokens, reward, candidate.id, duplicate=verdict.status == "duplicate")])
-        if len(proposed) > 50 * job.children:
+        duplicate = verdict.status == "duplicate"
+        strategy.tell([Result(candidate.tokens, reward, candidate.id, duplicate=duplicate, family=family)])
+        if len(proposed) > _MOST_PROPOSALS * job.children:
             break  # the strategy writes the same few rules for ever
-    return _outcome(job, proposed, children, rule)
+    found = _outcome(job, proposed, children, rule, len(funnel.families))
+    best_of_families = sorted((reward for _, reward in funnel.families.best.values()), reverse=True)
+    return {**found, "top": statistics.fmean(best_of_families[:_TOP])}
 
 
-def _outcome(job: Job, proposed: Sequence[float], children: Sequence[float], rule: str) -> dict[str, Any]:
+def _outcome(
+    job: Job, proposed: Sequence[float], children: Sequence[float], rule: str, families: int
+) -> dict[str, Any]:
     return {
         "label": job.label,
         "seed": job.seed,
         "proposals": len(proposed),
         "children": len(children),
+        "families": families,
         "last_proposals": statistics.fmean(proposed[-_LAST:]),
         "last_children": statistics.fmean(children[-_LAST:]),
         "best": max(children),
@@ -141,7 +160,7 @@ def _outcome(job: Job, proposed: Sequence[float], children: Sequence[float], rul
 
 def run(job: Job) -> dict[str, Any]:
     start = time.perf_counter()
-    found = run_digits(job) if job.reward == "digits" else run_surfaces(job)
+    found = run_surfaces(job) if job.reward == "surfaces" else run_task(job)
     return {**found, "seconds": time.perf_counter() - start}
 
 
@@ -157,24 +176,27 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for column in columns:
             values = [row[column] for row in rows]
             half = half_width(values)
-            cells.append(f"{statistics.fmean(values):.3f}" + ("" if half is None else f" +- {half:.3f}"))
+            digits = 0 if column == "families" else 3
+            cells.append(f"{statistics.fmean(values):.{digits}f}" + ("" if half is None else f" +- {half:.{digits}f}"))
         proposals = statistics.fmean(row["proposals"] for row in rows)
         children = statistics.fmean(row["children"] for row in rows)
         lines.append(f"| {label} | {len(rows)} | {proposals:.0f} | {children:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def parse(name: str) -> tuple[str, str, dict[str, Any]]:
-    """ "controller:algorithm=trpo,lr=0.01" -> (label, strategy, options)."""
+def parse(name: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+    """ "controller:algorithm=trpo,gate.family=0.002" -> (label, strategy, options, gates)."""
     strategy, _, rest = name.partition(":")
     options: dict[str, Any] = {}
+    gates: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         option, _, value = pair.partition("=")
+        into, option = (gates, option[5:]) if option.startswith("gate.") else (options, option)
         try:
-            options[option] = json.loads(value)
+            into[option] = json.loads(value)
         except ValueError:
-            options[option] = value
-    return name, strategy, options
+            into[option] = value
+    return name, strategy, options, gates
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,7 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--first-seed", type=int, default=1, metavar="K")
     parser.add_argument("--children", type=int, default=1000, metavar="M", help="trained per run")
-    parser.add_argument("--reward", choices=("digits", "surfaces"), default="digits")
+    parser.add_argument("--reward", choices=("digits", "charmlp", "surfaces"), default="digits")
+    parser.add_argument("--unseen", type=int, default=5, metavar="N", help="seeds that train the best again")
     parser.add_argument("--sweep-steps", type=int, metavar="N", help="of digits children (default: the task's)")
     parser.add_argument("--train-steps", type=int, metavar="N", help="fewer make a harder reward")
     parser.add_argument("--space", choices=("nos", "program"), default="nos")
@@ -199,14 +222,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     space = (Space(groups=args.groups) if args.space == "nos" else ProgramSpace()).config()
     jobs = []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for label, strategy, options in map(parse, args.strategies):
+        for label, strategy, options, gates in map(parse, args.strategies):
             folder = Path(args.out) / f"{label.replace(':', '-').replace(',', '-')}-{seed}"
             steps = (args.sweep_steps, args.train_steps)
-            jobs.append(Job(label, strategy, options, seed, args.children, args.reward, space, str(folder), *steps))
+            run_of = (label, strategy, options, gates, seed, args.children, args.reward, space, str(folder))
+            jobs.append(Job(*run_of, *steps, args.unseen))
     results = []
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
         for result in pool.imap(run, jobs):
             results.append(result)
+            if args.json:  # what is finished stays, should this be stopped
+                _write(args.json, vars(args), results)
             print(
                 f"{result['label']} seed {result['seed']}: {result['proposals']} proposals, {result['children']} "
                 f"children, last {_LAST} proposals {result['last_proposals']:.3f}, best {result['best']:.3f} "
@@ -215,10 +241,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     print(table(results))
-    if args.json:
-        document = {"format": 1, "machine": describe(1), "arguments": vars(args), "results": results}
-        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _write(path: str, arguments: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
+    document = {"format": 1, "machine": describe(1), "arguments": arguments, "results": results}
+    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

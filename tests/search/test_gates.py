@@ -11,7 +11,7 @@ import torch
 import nos_ext
 from nos_ext.rule.canonical import canonical_key
 from nos_search.errors import UsageError
-from nos_search.gate import Funnel, Gates, engine, gate_counts
+from nos_search.gate import Funnel, GateCount, Gates, engine, gate_counts
 from nos_search.gate.canonical import TokenCanon
 from nos_search.gate.judge import RuleJudge
 from nos_search.gate.probe import (
@@ -330,7 +330,9 @@ def test_counts_are_those_of_the_verdicts() -> None:
         for k, v in enumerate(verdicts)
     ]
     rows = gate_counts(trials)
-    assert [row.gate for row in rows] == ["static", "effect", "fingerprint", "canonical", "descent", "screen"]
+    assert [row.gate for row in rows] == ["static", "effect", "fingerprint", "canonical", "descent", "screen", "family"]
+    assert rows[-1] == GateCount("family", 0, 0, 0.0)  # it is off
+    del rows[-1]
     assert rows[0].entered == 400
     for row, after in itertools.pairwise(rows):
         assert after.entered == row.entered - row.stopped

@@ -16,6 +16,7 @@ from nos_search.strategy.learn import (
     mean_kl,
     ppo_slope,
     reinforce_slope,
+    risk_advantage,
     trpo_step,
 )
 from nos_search.strategy.policy import Policy
@@ -205,6 +206,31 @@ def test_first_ppo_epoch_moves_as_reinforce() -> None:
         states.append([parameter.detach() for parameter in strategy.policy.parameters()])
     for a, b in zip(*states, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_risk_counts_the_top_share_alone() -> None:
+    rewards = np.array([0.1, 0.9, 0.5, 0.3, 0.2], np.float32)
+    # Two of five are above the quantile, which is the third of five in order, 0.3.
+    assert risk_advantage(rewards, 0.5) == pytest.approx([0, 2 * 0.6, 2 * 0.2, 0, 0], abs=1e-6)
+    assert (risk_advantage(np.full(4, 0.5, np.float32), 0.25) == 0).all()
+
+
+def test_a_queue_adds_the_gradient_of_its_log_probability() -> None:
+    """One step of pqt against autograd: of PPO's objective at the old policy plus `pull` times the mean log p of the
+    queue; without an entropy bonus, as that one has a test of its own."""
+    options = {"epochs": 1, "batch": 4, "hidden": 8, "embedding": 4, "entropy": 0.0}
+    strategy = ControllerStrategy(Space(groups=1), seed=1, algorithm="pqt", pull=0.7, queue=2, **options)
+    steps: list[torch.Tensor] = []
+    strategy._ascend = lambda gradient: steps.append(gradient.clone())  # type: ignore[method-assign]
+    candidates, rewards = strategy.ask(4), [0.1, 0.4, 0.3, 0.2]
+    for candidate, reward in zip(candidates, rewards, strict=True):
+        strategy.tell([Result(candidate.tokens, reward, candidate.id)])
+    advantage = torch.tensor(rewards) - 0.25
+    advantage = advantage / advantage.square().mean().sqrt()
+    log_p, _ = evaluated(strategy.policy, [candidate.tokens for candidate in candidates])
+    value = (log_p * advantage).mean() + 0.7 * (log_p[1] + log_p[2]) / 2
+    wanted = torch.cat([each.flatten() for each in torch.autograd.grad(value, list(strategy.policy.parameters()))])
+    assert torch.allclose(steps[0], wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_duplicates_do_not_move_the_baseline() -> None:

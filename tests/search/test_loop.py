@@ -65,7 +65,7 @@ def test_nothing_is_trained_twice(tmp_path: Path) -> None:
 
 def test_every_gate_of_a_run_is_counted_and_kept(tmp_path: Path) -> None:
     """With all gates on: the counts of the stored trials add up, and a run taken up again judges as the whole one."""
-    chosen = config(gates=Gates().to_json(), space=Space(groups=2).config(), trials=200)
+    chosen = config(gates=Gates(family=0.002).to_json(), space=Space(groups=2).config(), trials=200)
     stub_search(tmp_path / "whole", chosen, StubExecutor())
     stub_search(tmp_path / "parts", replace(chosen, trials=90), StubExecutor())
     stub_search(tmp_path / "parts", chosen, StubExecutor())
@@ -75,7 +75,7 @@ def test_every_gate_of_a_run_is_counted_and_kept(tmp_path: Path) -> None:
     rows = {row.gate: row for row in gate_counts(trials)}
     assert rows["static"].entered == 200
     assert sum(row.stopped for row in rows.values()) + counts(trials)["trained"] == 200
-    assert min(rows[gate].stopped for gate in ("static", "effect", "descent", "screen")) > 0
+    assert min(rows[gate].stopped for gate in ("static", "effect", "descent", "screen", "family")) > 0
     assert all(row.seconds > 0 for row in rows.values())
     trained = [trial for trial in trials if trial.status == "done"]
     assert all(t.gates["screen"]["value"] >= 0.05 and t.gates["descent"]["value"] >= 0 for t in trained)

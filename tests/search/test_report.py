@@ -224,7 +224,7 @@ def test_page_of_a_long_run(tmp_path: Path) -> None:
     with Store.open(tmp_path / "run") as store:
         text = render(store)
     check_page(text)
-    assert "more rules in the run" in text
+    assert "more families in the run" in text
     assert "gradient has no effect" in text
     assert len(text) < 600_000
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from nos_search.strategy import (
     Strategy,
     create,
 )
+from nos_search.strategy.queue import ALONE, Entry, Queue
 from nos_search.testing.strategy import StrategyCase
 
 from .conftest import evaluated
@@ -40,6 +43,17 @@ class TestControllerTrpo(StrategyCase):
 class TestControllerReinforce(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
         return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, algorithm="reinforce")
+
+
+class TestControllerRisk(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, algorithm="risk")
+
+
+class TestControllerQueue(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        options = {"algorithm": "pqt", "queue": 4, "mutants": 0.5}
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, **options)
 
 
 class TestEvolution(StrategyCase):
@@ -144,7 +158,9 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         create("controller", Space(), seed=1, options={"lr": True})
     with pytest.raises(UsageError, match="batch 0 is below 1"):
         create("controller", Space(), seed=1, options={"batch": 0})
-    with pytest.raises(UsageError, match="algorithm 'a2c' is not known; choose one of: ppo, trpo, reinforce"):
+    with pytest.raises(
+        UsageError, match="algorithm 'a2c' is not known; choose one of: ppo, trpo, reinforce, risk, pqt"
+    ):
         create("controller", Space(), seed=1, options={"algorithm": "a2c"})
     with pytest.raises(UsageError, match="option algorithm is 3; it must be a word"):
         create("controller", Space(), seed=1, options={"algorithm": 3})
@@ -152,7 +168,7 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         create("evolution", Space(), seed=1, options={"population": 4, "tournament": 9})
 
 
-@pytest.mark.parametrize("algorithm", ["trpo", "reinforce"])
+@pytest.mark.parametrize("algorithm", ["trpo", "reinforce", "risk", "pqt"])
 def test_other_algorithms_learn_too(algorithm: str) -> None:
     space = Space(groups=1)
     hidden = space.sample(torch.Generator().manual_seed(7))
@@ -163,6 +179,86 @@ def test_other_algorithms_learn_too(algorithm: str) -> None:
     strategy = ControllerStrategy(space, seed=1, algorithm=algorithm, hidden=16, embedding=8, batch=8, kl=0.3)
     learned = run(strategy, reward, 400)
     assert sum(learned[-80:]) / 80 > sum(learned[:80]) / 80 + 0.25
+
+
+def two_optima(seed: int) -> Callable[[Tokens], tuple[float, int]]:
+    """A reward with a wide optimum of 0.7 and a steep one of 1, unlike strings both, and which of the two is nearer."""
+    space, generator = Space(groups=2), torch.Generator().manual_seed(500 + seed)
+    wide, steep = space.sample(generator), space.sample(generator)
+
+    def reward(tokens: Tokens) -> tuple[float, int]:
+        near, far = (sum(a == b for a, b in zip(tokens, hidden, strict=True)) / 10 for hidden in (wide, steep))
+        return max(0.7 * near, far**2), int(far > near)
+
+    return reward
+
+
+def best_of(reward: Callable[[Tokens], tuple[float, int]], seed: int, **options: object) -> float:
+    """The best reward of a thousand strings, where the two optima are the families."""
+    strategy = ControllerStrategy(Space(groups=2), seed=seed, **options)  # type: ignore[arg-type]
+    seen: dict[Tokens, float] = {}
+    for _ in range(1000):
+        (candidate,) = strategy.ask(1)
+        duplicate = candidate.tokens in seen
+        found, family = reward(candidate.tokens)
+        seen[candidate.tokens] = found
+        strategy.tell([Result(candidate.tokens, found, candidate.id, duplicate, family)])
+    return max(seen.values())
+
+
+def test_a_queue_of_families_keeps_the_second_optimum_in_sight() -> None:
+    """PPO climbs the first that it meets, and stays there."""
+    seeds = range(1, 6)
+    plain = [best_of(two_optima(seed), seed) for seed in seeds]
+    queue = [best_of(two_optima(seed), seed, algorithm="pqt", mutants=0.5) for seed in seeds]
+    assert max(plain) < 0.75
+    assert sum(found > 0.75 for found in queue) >= 3
+    assert sum(queue) > sum(plain) + 0.5
+
+
+def test_the_queue_has_the_best_of_each_family() -> None:
+    queue = Queue(3)
+    for reward, family, tokens in [
+        (0.0, 0, (0,)),
+        (0.5, 1, (1,)),
+        (0.4, 1, (2,)),
+        (0.6, 1, (3,)),
+        (0.6, 2, (4,)),
+        (0.2, ALONE, (5,)),
+        (0.3, ALONE, (6,)),
+        (0.3, ALONE, (6,)),
+        (0.1, 7, (7,)),
+    ]:
+        queue.offer(Entry(reward, family, tokens))
+    assert queue.strings == [(3,), (4,), (6,)]
+    again = Queue(3)
+    again.load(queue.state())
+    assert again.entries == queue.entries
+
+
+def test_mutants_are_of_the_queue_and_their_share() -> None:
+    space = Space(groups=2)
+    strategy = ControllerStrategy(space, seed=1, mutants=0.5, queue=1, batch=4)
+    first = strategy.ask(4)
+    strategy.tell([Result(c.tokens, 1.0 if c.id == 2 else 0.1, c.id) for c in first])
+    parent = first[2].tokens
+    near = [sum(a != b for a, b in zip(c.tokens, parent, strict=True)) <= 3 for c in strategy.ask(200)]
+    assert 60 < sum(near) < 130
+
+
+def test_a_state_of_before_there_were_families_is_taken() -> None:
+    one, two = (ControllerStrategy(Space(groups=1), seed=1, batch=4) for _ in range(2))
+    candidates = one.ask(6)
+    one.tell([Result(c.tokens, 0.5, c.id) for c in candidates[1:]])
+    state = one.state_dict()
+    old = {name: value for name, value in state.items() if name != "queue"}
+    old["waiting"] = [row[:4] for row in state["waiting"]]
+    two.load_state_dict(old)
+    (left,) = two.open
+    for strategy in (one, two):
+        strategy.tell([Result(left.tokens, 0.7, left.id)])
+    assert one.updates == two.updates == 1
+    assert one.ask(8) == two.ask(8)
 
 
 # --- evolution -------------------------------------------------------------------------------------------------------

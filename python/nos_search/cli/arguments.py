@@ -41,7 +41,8 @@ def _run(p: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="threshold of a gate before training: descent=0 screen=0.05 steps=200, or NAME=off; may be repeated",
+        help="threshold of a gate before training: descent=0 screen=0.05 steps=200 family=off, or NAME=off; may be "
+        "repeated",
     )
     p.add_argument(
         "--trials", type=int, metavar="N", help="rules to propose, duplicates included (default 200 if no other limit)"
@@ -78,6 +79,7 @@ def _resume(p: argparse.ArgumentParser) -> None:
 def _show(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="DIR")
     p.add_argument("--top", type=int, default=10, metavar="N", help="rows of the table (default 10; --json has all)")
+    p.add_argument("--all", action="store_true", help="a row for each rule, and not only for the best of each family")
     p.add_argument("--json", action="store_true", help="print JSON")
 
 

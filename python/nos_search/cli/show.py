@@ -15,6 +15,6 @@ def call(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise UsageError(f"--top {args.top} is below 1")
     with Store.open(Path(args.folder)) as store:
-        data = summary(store)
+        data = summary(store, every=args.all)
     print_summary(data, top=args.top, json=args.json)
     return 0

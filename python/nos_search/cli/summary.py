@@ -18,7 +18,8 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
         f"{data['folder']}: task {data['task']}, {data['strategy']}, seed {data['seed']}"
         f"; the reward is {SHOWN[data['score']].reward}",
         f"trials {data['trials']}: trained {data['trained']} (diverged {data['diverged']}), "
-        f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}"
+        f"duplicates {data['duplicates']}, rejected {data['rejected']}, failed {data['failed']}; "
+        f"families {data['families']}"
         + (f", in flight {data['running']}" if data["running"] and data["going_on"] else ""),
     )
     higher = data["rungs"]
@@ -32,10 +33,11 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
             number(row["lr"]),
             str(row["trials"]),
             str(row["duplicates"]),
+            "-" if row["members"] is None else str(row["members"]),
             row["rule"],
         ]
         for row in data["leaderboard"][:top]
     ]
-    columns = ["rank", "reward", *higher, *(["bits"] if saved else []), "lr", "trials", "duplicates", "rule"]
+    columns = ["rank", "reward", *higher, *(["bits"] if saved else []), "lr", "trials", "duplicates", "members", "rule"]
     body = table(columns, rows) if rows else "no rule has been trained to the end yet"
     return emit("\n".join([*map(line, head), body]))

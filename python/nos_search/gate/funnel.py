@@ -17,7 +17,9 @@ from typing import Literal
 from ..errors import UsageError
 from ..rules import CompiledRule
 from ..space import SearchSpace, Tokens
+from ..space.group import Array
 from . import probe
+from .families import THRESHOLD, Families, behaviours
 from .judge import SEED, judge_of
 from .screen import screen
 from .verdict import Gates, Verdict
@@ -36,6 +38,7 @@ class _Case:
         self.fingerprint: int | None = None
         self.duplicate_of: int | None = None
         self.rule: CompiledRule | None = None
+        self.behaviour: Array | None = None
         self.cosine: float | None = None
         self.score: float | None = None
         self.seconds: dict[str, float] = {}
@@ -78,37 +81,72 @@ def _no_garbage() -> Iterator[None]:
 
 
 class Funnel:
-    """The gates of a run. `clock` gives seconds from any start."""
+    """The gates of a run, and the families of what was trained. Rules up to the distance `alike` from the first of a
+    family belong to it. `clock` gives seconds from any start."""
 
     def __init__(
-        self, space: SearchSpace, gates: Gates | None = None, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        space: SearchSpace,
+        gates: Gates | None = None,
+        *,
+        alike: float = THRESHOLD,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.space, self.gates, self.clock = space, gates or Gates(), clock
+        self.families = Families(alike)
         self._judge = judge_of(space)
+        self._near: Families | None = None  # those of the gate, where it is on
+        if self.gates.family is not None:
+            self._near = Families(self.gates.family)
         self._fingerprints: dict[int, int] = {}  # fingerprint -> the trial that was trained
         self._keys: dict[str, int] = {}
-        self._passed: dict[Tokens, tuple[int | None, str]] = {}  # fingerprint, where it tells, and key of what passed
+        # Of what passed: the fingerprint, where it tells, the key and the behaviour.
+        self._passed: dict[Tokens, tuple[int | None, str, Array]] = {}
         self._prints_now: dict[int, int] = {}  # of the batch at hand
         self._keys_now: dict[str, int] = {}
+        self._near_now: Families | None = None
 
     # --- what was trained ------------------------------------------------------------------------------------------
 
-    def record(self, number: int, tokens: Tokens) -> None:
-        """Takes note that candidate `number` has been trained: equal ones are duplicates of it from now on."""
+    def record(self, number: int, tokens: Tokens, reward: float = 0.0) -> int | None:
+        """Takes note that candidate `number` has been trained: equal ones are duplicates of it from now on. Returns the
+        number of its family, which is that of its first member (None for a string that is no rule)."""
         known = self._passed.pop(tuple(tokens), None)
         if known is None:
-            return self.restore([(number, tokens)])
-        return self._remember(*known, number)
+            return self.restore([(number, tokens)], [reward])[0]
+        print_, key, behaviour = known
+        self._remember(print_, key, number)
+        return self._enter(behaviour[None], [number], [reward])[0]
 
-    def restore(self, trained: Sequence[tuple[int, Tokens]]) -> None:
-        """Records many at once, as after a resume. Of equal ones the first counts."""
+    def restore(
+        self, trained: Sequence[tuple[int, Tokens]], rewards: Sequence[float] | None = None
+    ) -> list[int | None]:
+        """Records many at once, as after a resume, in the order in which they were recorded then. Of equal ones the
+        first counts."""
+        rewards = [0.0] * len(trained) if rewards is None else rewards
+        found: list[int | None] = []
         for start in range(0, len(trained), _SPLIT):
             part = trained[start : start + _SPLIT]
             batch = [tokens for _, tokens in part]
+            families: list[int | None] = [None] * len(part)
             rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
-            prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist() if rows else []
-            for row, print_ in zip(rows, prints, strict=True):
-                self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
+            if rows:
+                prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist()
+                for row, print_ in zip(rows, prints, strict=True):
+                    self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
+                points = behaviours(self._judge.behaviour(rows))
+                numbers = [part[row][0] for row in rows]
+                entered = self._enter(points, numbers, [rewards[start + row] for row in rows])
+                for row, family in zip(rows, entered, strict=True):
+                    families[row] = family
+            found += families
+        return found
+
+    def _enter(self, points: Array, numbers: Sequence[int], rewards: Sequence[float]) -> list[int]:
+        """Adds what was trained to its families, and returns these."""
+        if self._near is not None:
+            self._near.add_many(points, numbers, rewards)
+        return self.families.add_many(points, numbers, rewards)
 
     def _telling(self, row: int, print_: int | None) -> int | None:
         """Returns the fingerprint where it tells this candidate from others."""
@@ -133,6 +171,7 @@ class Funnel:
         verdicts: list[Verdict] = []
         # What only this batch has seen goes into maps of its own, which are emptied afterwards.
         self._prints_now, self._keys_now = {}, {}
+        self._near_now = None if self.gates.family is None else Families(self.gates.family)
         with _no_garbage():
             for start in range(0, len(batch), _SPLIT):
                 part = [tuple(tokens) for tokens in batch[start : start + _SPLIT]]
@@ -149,10 +188,11 @@ class Funnel:
         self._effect(cases)
         self._descent(cases)
         self._screen(cases)
+        self._family(cases)
         for row, case in enumerate(cases):
-            if not case.done:
+            if case.behaviour is not None and not case.done:
                 case.rule = judge.rule(row, case.key)
-                self._passed[case.tokens] = self._telling(row, case.fingerprint), case.key
+                self._passed[case.tokens] = self._telling(row, case.fingerprint), case.key, case.behaviour
         return [case.verdict() for case in cases]
 
     @contextmanager
@@ -238,3 +278,22 @@ class Funnel:
                 case.score = score
                 if score < least:
                     case.reject("screen", "gets nowhere on the surfaces")
+
+    def _family(self, cases: list[_Case]) -> None:
+        """Asks how those that are left behave, and the last gate, where it is on, whether one that was trained does
+        nearly the same."""
+        rows = self._rows(cases)
+        if not rows:
+            return
+        if self._near is None or self._near_now is None:
+            for row, point in zip(rows, behaviours(self._judge.behaviour(rows)), strict=True):
+                cases[row].behaviour = point
+            return
+        with self._timed("family", [cases[row] for row in rows]):
+            points = behaviours(self._judge.behaviour(rows))
+            for row, point, family in zip(rows, points, self._near.find(points), strict=True):
+                case = cases[row]
+                case.behaviour = point
+                earlier = self._near_now.add(point, case.number) if family is None else family
+                if earlier != case.number:
+                    case.equals("family", "behaves nearly alike", earlier)

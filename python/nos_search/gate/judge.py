@@ -18,7 +18,7 @@ from ..space.group import Array
 from ..space.text import STATES
 from . import engine
 from .canonical import TokenCanon
-from .probe import TokenProbe, descent_stimulus, effect_stimulus
+from .probe import TokenProbe, behaviour_stimulus, descent_stimulus, effect_stimulus
 from .screen import TokenGraphs, update_with_rate_tensor, with_rate_tensor
 from .static import TokenStatic
 
@@ -40,6 +40,10 @@ class Judge(ABC):
     @abstractmethod
     def descent(self, rows: Sequence[int]) -> Array:
         """Returns the (n, size) updates on the descent stimulus."""
+
+    @abstractmethod
+    def behaviour(self, rows: Sequence[int]) -> Array:
+        """Returns the (n, size) updates on the behaviour stimulus."""
 
     @abstractmethod
     def key(self, row: int) -> str:
@@ -66,6 +70,7 @@ class TokenJudge(Judge):
         self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), TokenGraphs(space)
         self._effect = TokenProbe(space, effect_stimulus(), seed=SEED)
         self._descent = TokenProbe(space, descent_stimulus(), seed=SEED)
+        self._behaviour = TokenProbe(space, behaviour_stimulus(), seed=SEED, one_draw=True)
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
         self._batch = batch
@@ -78,6 +83,9 @@ class TokenJudge(Judge):
 
     def descent(self, rows: Sequence[int]) -> Array:
         return self._descent(self._strings[rows])
+
+    def behaviour(self, rows: Sequence[int]) -> Array:
+        return self._behaviour(self._strings[rows])
 
     def key(self, row: int) -> str:
         return self._canon.key(self._batch[row])
@@ -127,6 +135,9 @@ class RuleJudge(Judge):
 
     def descent(self, rows: Sequence[int]) -> Array:
         return engine.updates([self._of(row)[1] for row in rows], descent_stimulus(), seed=SEED)
+
+    def behaviour(self, rows: Sequence[int]) -> Array:
+        return engine.updates([self._of(row)[1] for row in rows], behaviour_stimulus(), seed=SEED)
 
     def key(self, row: int) -> str:
         return self._of(row)[0].key

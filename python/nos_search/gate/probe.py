@@ -60,15 +60,17 @@ class TokenProbe(Meaning[Array]):
     """This evaluates the updates of strings of a space on a stimulus. A value is (size,) float32 numbers, or a row of
     them for each string."""
 
-    def __init__(self, space: Space, stimulus: Stimulus, *, seed: int) -> None:
+    def __init__(self, space: Space, stimulus: Stimulus, *, seed: int, one_draw: bool = False) -> None:
+        """With `one_draw` all places draw the same numbers, so that it does not matter where in a string a drop
+        stands; else drops at different places are independent."""
         self.stimulus, self._shape = stimulus, space.shape
         self._unary, self._binary = functions(space)
         size, places = stimulus.size, 2 * self._shape.groups
         rng = np.random.Generator(np.random.PCG64(seed))
-        # Every place in a string has an array of draws, so drops at different places are independent.
         elements = stimulus.grads.shape[1] // stimulus.parts
-        drawn = rng.random((places, stimulus.shown, 1, elements), dtype=np.float32)
-        self._draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(places, size)
+        drawn = rng.random((1 if one_draw else places, stimulus.shown, 1, elements), dtype=np.float32)
+        draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(-1, size)
+        self._draws = np.broadcast_to(draws, (places, size))
         self._operands = [
             stimulus.flat(
                 [
@@ -139,6 +141,31 @@ def descent_stimulus() -> Stimulus:
     weights = 0.1 * rng.normal(size=(1, 96))
     return Stimulus(
         np.concatenate(parts, axis=1), np.repeat(weights, steps, axis=0), total_steps=100, shown=3, cuts=(24, 48, 72)
+    )
+
+
+BEHAVIOUR_PARTS = 4  # regimes of `behaviour_stimulus`, of equally many elements
+
+
+@functools.cache
+def behaviour_stimulus() -> Stimulus:
+    """Returns a whole run of twelve steps, in four regimes of gradient size and noise, each a tensor of 16 elements.
+    All steps are shown, from the first to the end of every decay.
+
+    In each tensor half of the elements are noise, whose sign is another one at every second step. The signs of the
+    others persist, and change at one step in ten, in the noisiest regime at one in two.
+    """
+    rng = np.random.Generator(np.random.PCG64(20_170_905))
+    steps, each, parts = 12, 16, []
+    for size, changes in ((1e-4, 0.3), (1e-3, 0.1), (1e-2, 0.5), (1e-1, 0.2)):
+        scales = size * np.exp(0.7 * rng.normal(size=each))
+        odds = np.where(np.arange(each) < each // 2, changes, 0.5)
+        signs = np.cumprod(np.where(rng.random((steps, each)) < odds, -1.0, 1.0), axis=0)
+        parts.append(scales * signs * rng.uniform(0.5, 1.5, (steps, each)))
+    weights = 0.1 * rng.normal(size=(1, BEHAVIOUR_PARTS * each))
+    cuts = tuple(range(each, BEHAVIOUR_PARTS * each, each))
+    return Stimulus(
+        np.concatenate(parts, axis=1), np.repeat(weights, steps, axis=0), total_steps=steps, shown=steps, cuts=cuts
     )
 
 

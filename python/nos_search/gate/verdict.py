@@ -10,6 +10,7 @@ from ..bounds import check_count
 from ..errors import UsageError
 from ..rules import CompiledRule
 from ..space import Tokens
+from .families import check_distance
 
 GATES: dict[str, str] = {
     "static": "a live operand carries the gradient",
@@ -18,6 +19,7 @@ GATES: dict[str, str] = {
     "canonical": "the formula was not seen before: equal by algebra",
     "descent": "the update points down the slope",
     "screen": "the rule gets somewhere on the analytic surfaces at one of its learning rates",
+    "family": "no rule was seen before that behaves nearly alike",
 }
 
 
@@ -26,18 +28,21 @@ class Gates:
     """These are the thresholds of the gates; None switches a gate off.
 
     `descent` is the least mean cosine between update and gradient. `screen` is the least score on the surfaces at the
-    best learning rate, and `steps` says how long the screening trains at each.
+    best learning rate, and `steps` says how long the screening trains at each. `family` is the distance
+    (gate/families.py) up to which a rule counts as a duplicate of one that was trained.
     """
 
     descent: float | None = 0.0
     screen: float | None = 0.05
     steps: int = 200
+    family: float | None = None
 
     def __post_init__(self) -> None:
         if self.descent is not None and not -1 <= self.descent <= 1:
             raise UsageError(f"gate descent {self.descent} is outside [-1, 1]; it is a cosine")
         if self.screen is not None and not 0 <= self.screen <= 1:
             raise UsageError(f"gate screen {self.screen} is outside [0, 1]")
+        check_distance("gate family", self.family)
         check_count("gate steps", self.steps)
 
     @classmethod

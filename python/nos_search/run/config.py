@@ -19,6 +19,7 @@ from ..errors import UsageError, choose
 from ..escape import line, shell
 from ..executor import EXECUTORS, several
 from ..gate import Gates
+from ..gate.families import THRESHOLD, check_distance
 from ..space import SearchSpace, Space, TextSpace, make_space
 from ..strategy import STRATEGIES, ExternalStrategy, Strategy, create
 from ..task import SCORES, Task, load
@@ -45,6 +46,7 @@ class RunConfig:
     its command again (`going_on`).
     `batch` rules are asked for at a time, and go through the gates together: one rule alone costs as much there as
     thirty.
+    `alike` is the distance up to which rules are one family (gate/families.py).
     `executor` None is "inprocess" with one worker, and with more "fork", or "loky" where that cannot be. With several
     workers answers come in the order of the clock, so such a run does not repeat exactly, though each reward does.
     `threads` are torch's while a child trains, None for one; results of torch are equal bit for bit only for equal
@@ -72,6 +74,7 @@ class RunConfig:
     command: str | None = None
     space: dict[str, Any] = field(default_factory=lambda: Space().config())
     gates: dict[str, Any] = field(default_factory=lambda: Gates().to_json())
+    alike: float = THRESHOLD
     sweep: Sweep = "fine"
     engine: Engine = "auto"
     protocol: Protocol = "default"
@@ -132,6 +135,7 @@ class RunConfig:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is not above 0; say how many seconds")
         if self.trial_timeout > _LONGEST:
             raise UsageError(f"--trial-timeout {self.trial_timeout:g} is above {_LONGEST:g} seconds; choose less")
+        check_distance("the distance of families (alike)", self.alike)
         check_count("--batch", self.batch, "say how many rules to ask for at a time")
         if self.threads is not None:
             check_count("--threads", self.threads)

@@ -9,7 +9,7 @@ trials were asked for in one call (`batch`), how many answers had been told befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,11 +38,12 @@ class Resumed:
     known: int
 
 
-def result_of(trial: Trial) -> Result:
-    """Returns what a strategy is told of an answered trial."""
-    return Result(
-        trial.tokens, trial.reward, trial.id, duplicate=trial.status == "duplicate", verdict=verdict_of(trial)
-    )
+def result_of(trial: Trial, families: Mapping[int, int]) -> Result:
+    """Returns what a strategy is told of an answered trial. `families` has the family of each that was trained."""
+    duplicate = trial.status == "duplicate"
+    trained = trial.duplicate_of if duplicate else trial.id
+    family = None if trained is None else families.get(trained)
+    return Result(trial.tokens, trial.reward, trial.id, duplicate=duplicate, family=family, verdict=verdict_of(trial))
 
 
 def verdict_of(trial: Trial) -> dict[str, Any]:
@@ -61,9 +62,9 @@ def verdict_of(trial: Trial) -> dict[str, Any]:
     return said | {name: value for name, value in optional.items() if value is not None}
 
 
-def restore(store: Store, strategy: Strategy) -> Resumed:
-    """Brings a fresh strategy to the stored run's state."""
-    trials = store.trials()
+def restore(store: Store, trials: list[Trial], strategy: Strategy, families: Mapping[int, int]) -> Resumed:
+    """Brings a fresh strategy to the stored run's state. `trials` are all of the run, and `families` has the family of
+    each that was trained."""
     checkpoint = store.checkpoint()
     known = 0
     if checkpoint is not None:
@@ -76,7 +77,9 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
     if not strategy.repeats:
         waiting = [trial for trial in trials if trial.told is None]
         answered = sorted((trial for trial in trials if trial.told is not None), key=lambda trial: trial.told or 0)
-        strategy.recall(list(map(result_of, answered)), [Candidate(trial.id, trial.tokens) for trial in waiting])
+        strategy.recall(
+            [result_of(trial, families) for trial in answered], [Candidate(trial.id, trial.tokens) for trial in waiting]
+        )
         return Resumed(trials, waiting, 0, known)
     by_id = {trial.id: trial for trial in trials}
     asked = {candidate.id: candidate.tokens for candidate in strategy.open}
@@ -91,12 +94,12 @@ def restore(store: Store, strategy: Strategy) -> Resumed:
             raise StoreError(_UNFIT.format(folder=store.folder))
         tokens = asked.pop(trial.id)
         if tokens == trial.tokens:
-            strategy.tell([result_of(trial)])
+            strategy.tell([result_of(trial, families)])
             return
         strangers += 1
         strategy.tell([Result(tokens, None, trial.id)])
         if trial.reward is not None:
-            strategy.tell([replace(result_of(trial), id=None)])
+            strategy.tell([replace(result_of(trial, families), id=None)])
 
     answers = sorted((t for t in trials if t.told is not None and t.told >= known), key=lambda t: t.told or 0)
     told = known

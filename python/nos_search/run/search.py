@@ -24,6 +24,7 @@ from ..store import Score, Store, Trial, clean, record_fault
 from ..strategy import Strategy
 from .climbing import Climb
 from .config import RunConfig
+from .families import enter_trained
 from .resume import restore, result_of
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
@@ -67,7 +68,10 @@ class Search:
         self.listeners, self.clock, self.wall = listeners, clock, wall
         self.space = config.make_space()
         self.strategy: Strategy = config.make_strategy()
-        resumed = restore(store, self.strategy)
+        self.funnel = Funnel(self.space, config.make_gates(), alike=config.alike)
+        trials = store.trials()
+        self.families = enter_trained(self.funnel, trials)  # the family of each trial that was trained
+        resumed = restore(store, trials, self.strategy, self.families)
         self.strangers = resumed.strangers
         answered = [trial for trial in resumed.trials if trial.told is not None]
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
@@ -79,8 +83,6 @@ class Search:
         self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
         self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
         self._trained = {trial.id: trial for trial in answered if trial.status in ("done", "diverged")}
-        self.funnel = Funnel(self.space, config.make_gates())
-        self.funnel.restore([(trial.id, trial.tokens) for trial in self._trained.values()])
         self._climb = Climb(store, config, self._trained.values())
         self._promoted: dict[int, tuple[Trial, int]] = {}  # in flight, with the rung
         self._answered = len(answered)
@@ -263,7 +265,7 @@ class Search:
         first = self._trained.get(-1 if twin is None else twin)
         if first is None:  # equal to one of the same batch that a later gate stopped: so will this one be
             return self._judged.extendleft(self._verdicts([trial]))
-        same = replace(trial, key=first.key, status="duplicate", reward=first.reward, lr=first.lr)
+        same = replace(trial, key=trial.key or first.key, status="duplicate", reward=first.reward, lr=first.lr)
         return self._answer(replace(same, duplicate_of=first.id))
 
     # --- answers ---------------------------------------------------------------------------------------------------
@@ -284,7 +286,9 @@ class Search:
             if not fault:
                 self._failures = 0
                 self._trained[trial.id] = done
-                self.funnel.record(trial.id, trial.tokens)
+                family = self.funnel.record(trial.id, trial.tokens, done.reward or 0.0)
+                if family is not None:
+                    self.families[trial.id] = family
                 self._trained_since.update(_names(trial))
                 self._answer(done)
                 return self._climb.add(done)
@@ -309,7 +313,7 @@ class Search:
         return None
 
     def _answer(self, trial: Trial) -> None:
-        self.strategy.tell([result_of(trial)])
+        self.strategy.tell([result_of(trial, self.families)])
         trial = replace(trial, told=self._answered, metrics=self.strategy.metrics())
         self.store.put(trial)
         self._answered += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..run import RunConfig
 from ..run.climbing import climbed, order, rungs
+from ..run.families import families_of
 from ..store import STATUSES, Store, Trial
 from ..task.score import ACCURACY, bits
 
@@ -22,6 +23,9 @@ class Row:
     times. Of these proposals all but one were not trained, which are the `duplicates`. `promoted` has its rewards on
     the rungs of --promote that it reached. `bits` is the loss of its child on validation data at the end, in bits per
     target; an old run may not have it.
+
+    `family` is the number of the rule's family, which is that of the first trial of it, and `members` counts the rules
+    of that family that were trained. Both are None where families were not looked for.
     """
 
     rank: int
@@ -33,19 +37,35 @@ class Row:
     duplicates: int
     promoted: tuple[float, ...] = ()
     bits: float | None = None
+    family: int | None = None
+    members: int | None = None
 
 
-def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]] | None = None) -> list[Row]:
+def leaderboard(
+    trials: Sequence[Trial],
+    promoted: Mapping[int, Sequence[float]] | None = None,
+    families: Mapping[int, int] | None = None,
+    *,
+    every: bool = False,
+) -> list[Row]:
     """Returns the rules that were trained to the end, the best first. Those of equal reward are in order of discovery.
 
     `promoted` is what `run.climbing.climbed` says. A rule that reached a higher rung stands before all that did not.
+    With `families`, which `run.families.families_of` tells, there is one row for each family, with its best rule; with
+    `every` there is one for each rule all the same.
     """
-    climbs = promoted or {}
+    climbs, kin = promoted or {}, families or {}
+    members = Counter(kin.values())
     duplicates = Counter(trial.duplicate_of for trial in trials if trial.status == "duplicate")
     done = sorted(
         (trial for trial in trials if trial.status == "done" and trial.reward is not None),
         key=lambda trial: standing(trial, climbs.get(trial.id, ())),
     )
+    if not every:
+        firsts: dict[object, Trial] = {}
+        for trial in done:  # one of no known family is shown by itself
+            firsts.setdefault(kin.get(trial.id, (trial.id,)), trial)
+        done = list(firsts.values())
     return [
         Row(
             rank,
@@ -57,6 +77,8 @@ def leaderboard(trials: Sequence[Trial], promoted: Mapping[int, Sequence[float]]
             duplicates[t.id],
             tuple(climbs.get(t.id, ())),
             _bits(t),
+            kin.get(t.id),
+            members[kin[t.id]] if t.id in kin else None,
         )
         for rank, t in enumerate(done, start=1)
     ]
@@ -72,9 +94,10 @@ def standing(trial: Trial, promoted: Sequence[float]) -> tuple[float, float, int
     return (*order(trial.reward or 0.0, promoted), trial.id)
 
 
-def best_rows(store: Store) -> list[Row]:
-    """Returns the leaderboard of a stored run."""
-    return leaderboard(store.trials(), climbed(store))
+def best_rows(store: Store, *, every: bool = False) -> list[Row]:
+    """Returns the leaderboard of a stored run: the best rule of each family, or with `every` all rules."""
+    trials = store.trials()
+    return leaderboard(trials, climbed(store), families_of(store, trials), every=every)
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
@@ -87,14 +110,16 @@ def counts(trials: Sequence[Trial]) -> dict[str, int]:
 _PLURAL = {"duplicate": "duplicates"}
 
 
-def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
-    """Returns a description of a run as JSON. The leaderboard has `top` rows at most.
+def summary(store: Store, *, top: int | None = None, every: bool = False) -> dict[str, Any]:
+    """Returns a description of a run as JSON. The leaderboard has `top` rows at most, one for each family, or with
+    `every` one for each rule. "families" counts those of the rules that were trained.
 
     "state" is what Store.state says. "running" counts the trials that were proposed and not answered yet. Those of a
     run that is not going on are counted as "interrupted", and resume takes them up again.
     """
     trials = store.trials()
-    rows = leaderboard(trials, climbed(store))
+    families = families_of(store, trials)
+    rows = leaderboard(trials, climbed(store), families, every=every)
     config, going_on = store.config, store.being_written()
     settings = RunConfig.from_json(config)
     total = counts(trials)
@@ -110,6 +135,7 @@ def summary(store: Store, *, top: int | None = None) -> dict[str, Any]:
         "state": store.state,
         "going_on": going_on,
         **total,
+        "families": len({*families.values()}),
         "rungs": rungs(settings),
         "best": asdict(rows[0]) if rows else None,
         "leaderboard": [asdict(row) for row in rows[:top]],

@@ -21,6 +21,7 @@ from ..gate import GATES, gate_counts
 from ..known import REPORTED, RULES
 from ..run import RunConfig, baselines
 from ..run.climbing import climbs, rungs
+from ..run.families import families_of
 from ..space import SearchSpace, make_space
 from ..store import PROMOTION, Score, Store, Trial
 from ..task.score import ACCURACY, SHOWN, scores
@@ -46,7 +47,8 @@ def render(store: Store, *, diagnoses: bool = False) -> str:
     trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
     promotions = store.scores(PROMOTION)
     promoted = climbs(promotions)
-    rows = leaderboard(trials, promoted)
+    families = families_of(store, trials)
+    rows = leaderboard(trials, promoted, families)
     higher = rungs(RunConfig.from_json(store.config))
     by_id = {trial.id: trial for trial in trials}
     config = dict(store.config)
@@ -61,6 +63,7 @@ def render(store: Store, *, diagnoses: bool = False) -> str:
         palette=PALETTE,
         best=_Shown.of(rows[0], block=True) if rows else None,
         counts=counts(trials),
+        families=len({*families.values()}),
         is_update=bool(rows) and not rows[0].rule.startswith("def "),
         reward_chart=_svg(_rewards(trials) if trials else None, "rewards"),
         funnel=_svg(charts.funnel(_funnel(trials, higher, promotions)), "funnel"),

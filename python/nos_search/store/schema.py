@@ -232,6 +232,7 @@ CONFIG: dict[str, ValueKind] = {
     "command": _maybe(_LINE),
     "space": _json("a search space", _space),
     "gates": _json("thresholds by gate", _gates),
+    "alike": _real(0.0, 1.0, "a distance from 0 to 1"),
     "sweep": _WORD,
     "engine": _WORD,
     "protocol": _WORD,

@@ -39,6 +39,10 @@ class Result:
     nothing. With `duplicate` the reward is that of an equal rule told before, and nothing was trained. `id` is the
     candidate's, or None for a rule that this strategy did not propose (tell without ask). `verdict` says more of it,
     for strategies that pass it on.
+
+    `family` is the number of the family to which a trained rule belongs: rules that behave nearly alike are one family,
+    and its number is the id of the first of them that was trained. It is None where that is not known, as for rejected
+    rules.
     """
 
     tokens: Tokens
@@ -46,6 +50,12 @@ class Result:
     id: int | None = None
     duplicate: bool = False
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    family: int | None = None
+
+    @property
+    def founds(self) -> bool:
+        """Tells whether this is the first member of its family."""
+        return self.family is not None and self.family == self.id and not self.duplicate
 
 
 class Strategy(ABC):

@@ -1,16 +1,17 @@
 """Owns the paper's strategy: a recurrent controller that is trained by reinforcement learning on the rewards of its
 strings.
 
-PPO is the default; TRPO (which the paper used) and REINFORCE are options. All have an exponential average of rewards as
-baseline and an entropy bonus. The paper's own numbers are not known for certain (one LSTM layer of 150 units, Adam at
-1e-5, about 5 strings per update, entropy weight 0.0015, some ten thousand strings on 100 workers); the defaults here
-are for some hundreds of strings on one machine in minutes, and are this package's choice (docs/search.md).
+PPO is the default; TRPO (which the paper used), REINFORCE, the risk-seeking gradient and priority queue training are
+options (learn.py). All have an entropy bonus, and all but the last two an exponential average of rewards as baseline.
+The paper's own numbers are not known for certain (one LSTM layer of 150 units, Adam at 1e-5, about 5 strings per
+update, entropy weight 0.0015, some ten thousand strings on 100 workers); the defaults here are for some hundreds of
+strings on one machine in minutes, and are this package's choice (docs/search.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,30 @@ from nos_ext.optim import library
 from ..errors import UsageError, choose
 from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
-from .learn import ALGORITHMS, ppo_slope, reinforce_slope, trpo_step
+from .learn import ALGORITHMS, ppo_slope, reinforce_slope, risk_advantage, trpo_step
 from .policy import Policy
+from .queue import ALONE, Entry, Queue
 from .unrolled import Unrolled
 
-_Row = tuple[Tokens, float, bool, "float | None"]  # string, reward, duplicate, log-probability when it was drawn
+
+class _Answer(NamedTuple):
+    """What a string earned, with a duplicate's discount taken off; None is no reward."""
+
+    tokens: Tokens
+    reward: float | None
+    duplicate: bool
+    family: int
+
+
+class _Row(NamedTuple):
+    """An answer with a reward that an update learns from. `old` is the log-probability when the string was drawn, or
+    None for one that the policy did not draw."""
+
+    tokens: Tokens
+    reward: float
+    duplicate: bool
+    family: int
+    old: float | None
 
 
 class ControllerStrategy(Strategy):
@@ -36,10 +56,15 @@ class ControllerStrategy(Strategy):
     An update happens when its last answer has come, whatever the order, and answers to later strings wait, so the order
     of tell does not matter. Foreign results join the next update. Results without reward are left out of theirs.
 
-    `algorithm` is "ppo", "trpo" or "reinforce". `hidden` and `embedding` are sizes of the LSTM, `batch` counts the
-    strings per update, and `lr` is Adam's (for PPO and REINFORCE).
-    `entropy` is the weight of the bonus, per nat. PPO makes `epochs` passes over a batch and clips its ratio at `clip`;
-    TRPO may move by `kl` nats per string in an update.
+    `algorithm` is "ppo", "trpo", "reinforce", "risk" or "pqt". `hidden` and `embedding` are sizes of the LSTM, `batch`
+    counts the strings per update, and `lr` is Adam's (for all but TRPO). `entropy` is the weight of the bonus, per nat.
+    `epochs` counts the passes over a batch that ppo, risk and pqt make; ppo and risk clip their ratio at `clip`. TRPO
+    may move by `kl` nats per string in an update. Risk learns from the best `share` of a batch only.
+    The `queue` best strings so far, one of each family, are what pqt makes likely: it adds `pull` times the mean of
+    their log-probabilities to what PPO maximises (Abolafia et al. 2018, section 3). With `mutants` above 0 that share
+    of the proposals is not drawn from the policy: they are mutants of these strings (Mundhenk et al. 2021), with one
+    change, and a further one with probability 1/2 as often as that comes up. The policy learns from them as from
+    strings of others.
     `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
     nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
     `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
@@ -65,11 +90,21 @@ class ControllerStrategy(Strategy):
         kl: float = 0.1,
         baseline_decay: float = 0.9,
         duplicate_discount: float = 0.75,
+        share: float = 0.25,
+        queue: int = 10,
+        pull: float = 0.5,
+        mutants: float = 0.0,
     ) -> None:
         super().__init__(space, seed=seed)
         if algorithm not in ALGORITHMS:
             raise choose("controller option algorithm", algorithm, ALGORITHMS)
-        for option, value in (("hidden", hidden), ("embedding", embedding), ("batch", batch), ("epochs", epochs)):
+        for option, value in (
+            ("hidden", hidden),
+            ("embedding", embedding),
+            ("batch", batch),
+            ("epochs", epochs),
+            ("queue", queue),
+        ):
             if value < 1:
                 raise UsageError(f"controller option {option} {value} is below 1")
         if not (lr > 0 and entropy >= 0 and 0 <= baseline_decay < 1 and 0 <= duplicate_discount <= 1):
@@ -79,6 +114,8 @@ class ControllerStrategy(Strategy):
             )
         if not (0 < clip < 1 and kl > 0):
             raise UsageError(f"controller options clip {clip}, kl {kl} must be in (0, 1) and > 0")
+        if not (0 < share <= 1 and 0 <= mutants < 1):
+            raise UsageError(f"controller options share {share}, mutants {mutants} must be in (0, 1] and in [0, 1)")
         self._options = {
             "algorithm": algorithm,
             "hidden": hidden,
@@ -91,6 +128,10 @@ class ControllerStrategy(Strategy):
             "kl": kl,
             "baseline_decay": baseline_decay,
             "duplicate_discount": duplicate_discount,
+            "share": share,
+            "queue": queue,
+            "pull": pull,
+            "mutants": mutants,
         }
         self.algorithm = algorithm
         self.batch = batch
@@ -98,9 +139,12 @@ class ControllerStrategy(Strategy):
         self.entropy_weight = entropy
         self.decay = baseline_decay
         self.discount = duplicate_discount
+        self.share, self.pull, self.mutants = share, pull, mutants
+        self.queue = Queue(queue)
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
         self.lr = lr
         self._network = Unrolled(self.policy, batch)
+        self._networks = {batch: self._network}  # by the number of their strings
         self._adam = nos_ext.compile_rule(library.get("adam"))
         self._moments = {name: [torch.zeros_like(self.policy.flat)] for name in self._adam.state_names}
         self._steps = 0  # of Adam
@@ -111,34 +155,49 @@ class ControllerStrategy(Strategy):
         self.last_entropy = 0.0
         self._drawn: list[tuple[Tokens, float]] = []  # not asked for yet, with their log-probabilities
         self._old: dict[int, float] = {}  # log-probability of each candidate when it was drawn, until its update
-        self._waiting: dict[int, tuple[Tokens, float | None, bool]] = {}  # ..., reward, whether it is a duplicate's
-        self._foreign: list[tuple[Tokens, float, bool]] = []
+        self._waiting: dict[int, _Answer] = {}
+        self._foreign: list[_Answer] = []
 
     def options(self) -> dict[str, Any]:
         return dict(self._options)
 
     def propose(self, n: int) -> Iterable[Tokens]:
-        while len(self._drawn) < n:
+        return [self._next(self.asked + k) for k in range(n)]
+
+    def _next(self, number: int) -> Tokens:
+        if self.mutants and self.queue.entries and self._draw() < self.mutants:
+            return self._mutant()
+        if not self._drawn:
             self._drawn += zip(*self._network.sample(self.generator), strict=True)
-        taken, self._drawn = self._drawn[:n], self._drawn[n:]
-        self._old.update((self.asked + k, log_prob) for k, (_, log_prob) in enumerate(taken))
-        return [tokens for tokens, _ in taken]
+        tokens, self._old[number] = self._drawn.pop(0)
+        return tokens
+
+    def _mutant(self) -> Tokens:
+        strings = self.queue.strings
+        child = strings[int(self._draw() * len(strings))]
+        while True:
+            child = self.space.mutate(child, self.generator)
+            if self._draw() < 0.5:
+                return child
+
+    def _draw(self) -> float:
+        return float(torch.rand((), dtype=torch.float64, generator=self.generator))
 
     def learn(self, results: Sequence[Result]) -> None:
         for result in results:
-            worth = self._worth(result)
+            family = ALONE if result.family is None else result.family
+            answer = _Answer(result.tokens, self._worth(result), result.duplicate, family)
             if result.id is not None:
-                self._waiting[result.id] = (result.tokens, worth, result.duplicate)
-            elif worth is not None:
-                self._foreign.append((result.tokens, worth, result.duplicate))
+                self._waiting[result.id] = answer
+            elif answer.reward is not None:
+                self._foreign.append(answer)
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
             rows: list[_Row] = []
             for number in range(self.updates * self.batch, (self.updates + 1) * self.batch):
-                tokens, reward, duplicate = self._waiting.pop(number)
-                old = self._old.pop(number)
-                if reward is not None:
-                    rows.append((tokens, reward, duplicate, old))
-            rows += [(*row, None) for row in sorted(self._foreign)]
+                answer, old = self._waiting.pop(number), self._old.pop(number, None)
+                if answer.reward is not None:
+                    rows.append(_Row(*answer, old))  # type: ignore[arg-type]
+            rows += [_Row(*answer, None) for answer in sorted(self._foreign)]  # type: ignore[arg-type]
             self._foreign = []
             self.updates += 1
             if rows:
@@ -150,9 +209,12 @@ class ControllerStrategy(Strategy):
         return result.reward - self.discount * abs(result.reward)
 
     def _update(self, rows: Sequence[_Row]) -> None:
-        rewards = np.array([reward for _, reward, _, _ in rows], np.float32)
+        for row in rows:
+            if not row.duplicate:
+                self.queue.offer(Entry(row.reward, row.family, row.tokens))
+        rewards = np.array([row.reward for row in rows], np.float32)
         # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
-        fresh = np.array([reward for _, reward, duplicate, _ in rows if not duplicate], np.float32)
+        fresh = np.array([row.reward for row in rows if not row.duplicate], np.float32)
         # The baseline of a batch comes from the batches before it; the first has only itself.
         baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
         if len(fresh):
@@ -161,26 +223,35 @@ class ControllerStrategy(Strategy):
             self.baseline = self.decay * self.baseline + (1 - self.decay) * float(fresh.mean())
             self.spread = self.decay * self.spread + (1 - self.decay) * squared
         spread = self.spread / self.weight if self.weight else 1.0
-        advantage = (rewards - np.float32(baseline)) / np.float32(max(spread**0.5, 1e-3))
-        network = self._network if len(rows) == self.batch else Unrolled(self.policy, len(rows))
-        strings = [tokens for tokens, *_ in rows]
+        scale = np.float32(max(spread**0.5, 1e-3))
+        if self.algorithm == "risk":
+            advantage = risk_advantage(rewards, self.share) / scale
+        else:
+            advantage = (rewards - np.float32(baseline)) / scale
+        best = self.queue.strings if self.algorithm == "pqt" else []
+        strings = [*(row.tokens for row in rows), *best]
+        network = self._networks.get(len(strings))
+        if network is None:
+            network = self._networks[len(strings)] = Unrolled(self.policy, len(strings))
         network.strings(strings)
         network.forward()
-        self.last_entropy = float((network.entropies() * network.live).sum(axis=0).mean())
-        now = network.log_prob()
-        known = np.array([np.nan if old is None else old for *_, old in rows], np.float32)
+        self.last_entropy = float((network.entropies() * network.live).sum(axis=0)[: len(rows)].mean())
+        now = network.log_prob()[: len(rows)]
+        known = np.array([np.nan if row.old is None else row.old for row in rows], np.float32)
         old = np.where(np.isnan(known), now, known)
         if self.algorithm == "trpo":
             given = torch.from_numpy(old), torch.from_numpy(advantage)
             trpo_step(self.policy, self.policy.batch(strings), *given, entropy=self.entropy_weight, limit=self.kl)
             return
-        for epoch in range(self.epochs if self.algorithm == "ppo" else 1):
+        for epoch in range(1 if self.algorithm == "reinforce" else self.epochs):
             if epoch:
                 network.forward()
-            if self.algorithm == "ppo":
-                slope = ppo_slope(network.log_prob(), old, advantage, self.clip)
-            else:
+            if self.algorithm == "reinforce":
                 slope = reinforce_slope(advantage)
+            else:
+                slope = ppo_slope(network.log_prob()[: len(rows)], old, advantage, self.clip)
+            if best:
+                slope = np.concatenate([slope, np.full(len(best), self.pull / len(best), np.float32)])
             self._ascend(network.backward(network.slope(slope, self.entropy_weight)))
 
     def _ascend(self, gradient: Tensor) -> None:
@@ -206,10 +277,11 @@ class ControllerStrategy(Strategy):
             # as torch.optim.Adam has it, one entry for each parameter, and none before the first step
             "adam": [{"step": steps, "exp_avg": m, "exp_avg_sq": v} for m, v in moments] if self._steps else [],
             "scalars": {name: getattr(self, name) for name in self._SCALARS},
-            "waiting": [[number, list(row[0]), *row[1:]] for number, row in sorted(self._waiting.items())],
+            "waiting": [[number, list(row.tokens), *row[1:]] for number, row in sorted(self._waiting.items())],
             "drawn": [[list(tokens), log_prob] for tokens, log_prob in self._drawn],
             "old": [[number, log_prob] for number, log_prob in sorted(self._old.items())],
-            "foreign": [[list(row[0]), *row[1:]] for row in sorted(self._foreign)],
+            "foreign": [[list(row.tokens), *row[1:]] for row in sorted(self._foreign)],
+            "queue": self.queue.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -222,9 +294,16 @@ class ControllerStrategy(Strategy):
                 view.copy_(entry[name])
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state["scalars"][name]))
-        self._waiting = {int(number): (tuple(row[0]), row[1], row[2]) for number, *row in state["waiting"]}
+        # A state of before there were families has neither these nor a queue.
+        self._waiting = {int(number): _answer(*row) for number, *row in state["waiting"]}
         self._drawn = [(tuple(tokens), log_prob) for tokens, log_prob in state["drawn"]]
         self._old = {int(number): log_prob for number, log_prob in state["old"]}
-        self._foreign = [(tuple(row[0]), row[1], row[2]) for row in state["foreign"]]
+        self._foreign = [_answer(*row) for row in state["foreign"]]
+        self.queue.load(state.get("queue", []))
 
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")
+
+
+def _answer(tokens: Sequence[int], reward: float | None, duplicate: bool, family: int = ALONE) -> _Answer:
+    """Returns an answer from its row in a state."""
+    return _Answer(tuple(tokens), reward, duplicate, family)

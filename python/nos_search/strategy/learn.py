@@ -1,8 +1,10 @@
-"""Owns how a policy learns from strings and advantages: by REINFORCE, PPO (clipped ratio) or TRPO.
+"""Owns how a policy learns from strings and what they earned.
 
-The action is the whole string: its log-probability is the sum over its positions. All three maximise the same thing,
-the expected advantage, plus `entropy` times the entropy of the live choices; they differ in how far one batch of
-strings may move the policy.
+The action is the whole string: its log-probability is the sum over its positions. REINFORCE, PPO (clipped ratio) and
+TRPO maximise the same thing, the expected advantage, and differ in how far one batch of strings may move the policy.
+The risk-seeking gradient is PPO's with advantages above a quantile of the batch only, so it maximises the best and not
+the mean. Priority queue training is PPO with the mean log-probability of the best strings so far added. All have
+`entropy` times the entropy of the live choices added.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from .policy import Batch, Policy
 
-ALGORITHMS = ("ppo", "trpo", "reinforce")
+ALGORITHMS = ("ppo", "trpo", "reinforce", "risk", "pqt")
 _Floats = NDArray[np.float32]
 
 
@@ -32,6 +34,13 @@ def ppo_slope(log_prob: _Floats, old: _Floats, advantage: _Floats, clip: float) 
     gain = ratio * advantage
     held = np.clip(ratio, 1 - clip, 1 + clip) * advantage < gain  # the clip is the lower one, and does not move
     return np.asarray(np.where(held, np.float32(0), gain / np.float32(len(gain))))
+
+
+def risk_advantage(rewards: _Floats, share: float) -> _Floats:
+    """Returns (n,): how far each reward is above the quantile that leaves `share` of the batch above it, over `share`;
+    0 for the others (Petersen et al. 2021, arXiv 1912.04871, eq. 2)."""
+    over = rewards - np.quantile(rewards, 1 - share).astype(np.float32)
+    return np.asarray(np.maximum(over, 0) / np.float32(share))
 
 
 def mean_kl(old: Tensor, new: Tensor) -> Tensor:
