@@ -62,5 +62,6 @@ def test_trainers(name: str) -> None:
 
 
 def test_every_example_is_tested() -> None:
+    """Here, and "external_proposer.py" in tests/search/test_external.py."""
     text = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{path.name}"' in text for path in EXAMPLES.glob("*.py"))

@@ -90,7 +90,7 @@ def _row(parts: list[ElementTree.Element]) -> str:
         base = variance[0]
         assert (
             base.tag in ("mn", "mi", "msub", "msqrt")
-            or base[0].text in ("(", "[", "|", "\u230a")
+            or base[0].text in ("(", "[", "|", "\u2016", "\u27e8", "\u230a")
             or base[0].tag == "mi"
         )
         return f"normal({read(base)})"

@@ -49,8 +49,8 @@ class Result:
     reward: float | None
     id: int | None = None
     duplicate: bool = False
-    verdict: Mapping[str, Any] = field(default_factory=dict)
     family: int | None = None
+    verdict: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def founds(self) -> bool:
