@@ -24,15 +24,13 @@ def run(part: str, number: int, folder: Path) -> None:
     run_together([str(Path(__file__).with_name("reductions_on_shards.py")), part], number, folder)
 
 
-@pytest.mark.parametrize("number", [3])
-def test_rules_have_what_one_process_has(number: int, tmp_path: Path) -> None:
-    run("rules", number, tmp_path)
+def test_rules_have_what_one_process_has(tmp_path: Path) -> None:
+    run("rules", 3, tmp_path)
 
 
 def test_steps_of_all_kinds(tmp_path: Path) -> None:
     run("steps", 2, tmp_path)
 
 
-@pytest.mark.parametrize("number", [4])
-def test_meshes_of_two_dimensions(number: int, tmp_path: Path) -> None:
-    run("meshes", number, tmp_path)
+def test_meshes_of_two_dimensions(tmp_path: Path) -> None:
+    run("meshes", 4, tmp_path)
