@@ -244,6 +244,31 @@ def test_a_rule_is_one_loop_and_a_tail(isa: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif("avx512" not in ISAS or not sys.platform.startswith("linux"), reason="no AVX-512, or no /proc")
 @pytest.mark.parametrize(
+    "update",
+    ["p - lr * exp(sign(g) * sign(0.9 * m + 0.1 * g)) * g", "p * 0.99 - lr * exp(sign(g) * sign(m)) * g",
+     "p * 0.99 - lr * (exp(sign(g)) * m + sign(m) * g + exp(sign(p) * sign(m)))",
+     "p - lr * (max(g, m) + max(p, g) * sign(m) + clip(g, m, p))"],
+)  # fmt: skip
+def test_no_turn_of_a_loop_waits_for_the_one_before(update: str, tmp_path: Path) -> None:
+    """These instructions wait for what is in the register that they write, so it has to be a value of the same turn."""
+    code = code_of(f"def r(p, g, m, *, lr):\n    return {update}, m + g\n", tmp_path, NOS_ISA="avx512")
+    written: set[str] = set()
+    found = 0
+    for line in code[: next(k for k, text in enumerate(code) if text.startswith("jle"))]:
+        name, _, operands = line.partition(" ")
+        *_, to = operands.split(",")
+        if name == "int3":  # what comes before the loop
+            written.clear()
+        elif name in ("vfixupimmps", "vpermps", "vpternlogd"):
+            found += 1
+            assert to in written, line
+        if to.startswith("%zmm"):
+            written.add(to)
+    assert found
+
+
+@pytest.mark.skipif("avx512" not in ISAS or not sys.platform.startswith("linux"), reason="no AVX-512, or no /proc")
+@pytest.mark.parametrize(
     ("rule", "with_divider", "without"),
     [("g / lr", 1, 0), ("sqrt(g) / lr", 1, 0), ("g / lr / (sqrt(p) + 1)", 1, 1), ("g / lr / (sqrt(p) + 1) + p / beta", 2, 1),
      ("g / lr, sqrt(m) / m", 1, 1), ("g / lr * rsqrt(p) + p / lr / sqrt(p)", 1, 2)],

@@ -132,11 +132,18 @@ class Avx512 final : public LoopEmitter {
     put(vpternlogd, i.dst, i.src[1], i, 2, kOrButAndWhereM);
   }
 
-  void sign(const RegisterInstr& i) { put(vfixupimmps, i.dst, i.src[0], i, 1, kNoFaults); }
+  // The instruction may keep what was in dst, so it waits for it. That would be a value of the turn before: with it every
+  // turn of a loop would wait for the one before. A move costs nothing but its decoding.
+  void sign(const RegisterInstr& i) {
+    if (i.dst != i.src[0] && i.dst != i.src[1]) move(i.dst, i.src[0]);
+    put(vfixupimmps, i.dst, i.src[0], i, 1, kNoFaults);
+  }
 
+  // Golden Cove and its successors wait for what was in vpermps's destination, too: so the shift writes it before.
   void lookup(const RegisterInstr& i) {
-    shift(vpsrld, kTemp, i.src[0], 29);
-    put(vpermps, i.dst, kTemp, i, 1);
+    const int choice = i.dst == i.src[1] ? kTemp : i.dst;
+    shift(vpsrld, choice, i.src[0], 29);
+    put(vpermps, i.dst, choice, i, 1);
   }
 
   void instruction(const RegisterInstr& i) override {
