@@ -132,8 +132,8 @@ class Avx512 final : public LoopEmitter {
     put(vpternlogd, i.dst, i.src[1], i, 2, kOrButAndWhereM);
   }
 
-  // The instruction may keep what was in dst, so it waits for it. That would be a value of the turn before: with it every
-  // turn of a loop would wait for the one before. A move costs nothing but its decoding.
+  // The instruction may keep what was in dst, so it waits for it. That would be a value of the turn before: with it
+  // every turn of a loop would wait for the one before. A move costs nothing but its decoding.
   void sign(const RegisterInstr& i) {
     if (i.dst != i.src[0] && i.dst != i.src[1]) move(i.dst, i.src[0]);
     put(vfixupimmps, i.dst, i.src[0], i, 1, kNoFaults);
