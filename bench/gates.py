@@ -170,13 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"| {gate} | {row['entered']} | {row['stopped']} | {1e6 * row['seconds'] / row['entered']:.1f} |")
     print("\n| strategy | ms per ask and tell |\n|---|---|")
     document["strategies"] = {}
+    alone = {"mutants": 0, "warm_start": 0}
     for name, options in (
         ("random", {}),
         ("evolution", {}),
-        *[("controller", {"algorithm": algorithm}) for algorithm in ("ppo", "reinforce", "trpo")],
+        ("controller", {}),
+        *[("controller", {"algorithm": algorithm, **alone}) for algorithm in ("ppo", "reinforce", "trpo")],
         ("optuna", {}),
     ):
-        label = " ".join([name, *map(str, options.values())])
+        label = f"{name} {options['algorithm']} alone" if options else name
         try:
             strategy = create(name, Space(groups=2), seed=1, options=options)
         except ValueError as error:  # optuna is not installed

@@ -198,7 +198,15 @@ def test_first_ppo_epoch_moves_as_reinforce() -> None:
     states = []
     for algorithm in ("ppo", "reinforce"):
         strategy = ControllerStrategy(
-            Space(groups=1), seed=1, algorithm=algorithm, epochs=1, batch=4, hidden=8, embedding=4
+            Space(groups=1),
+            seed=1,
+            algorithm=algorithm,
+            epochs=1,
+            batch=4,
+            hidden=8,
+            embedding=4,
+            mutants=0,
+            warm_start=0,
         )
         for candidate in strategy.ask(4):
             strategy.tell([Result(candidate.tokens, candidate.tokens[0] / 17, candidate.id)])
@@ -218,7 +226,7 @@ def test_risk_counts_the_top_share_alone() -> None:
 def test_a_queue_adds_the_gradient_of_its_log_probability() -> None:
     """One step of pqt against autograd: of PPO's objective at the old policy plus `pull` times the mean log p of the
     queue; without an entropy bonus, as that one has a test of its own."""
-    options = {"epochs": 1, "batch": 4, "hidden": 8, "embedding": 4, "entropy": 0.0}
+    options = {"epochs": 1, "batch": 4, "hidden": 8, "embedding": 4, "entropy": 0.0, "mutants": 0, "warm_start": 0}
     strategy = ControllerStrategy(Space(groups=1), seed=1, algorithm="pqt", pull=0.7, queue=2, **options)
     steps: list[torch.Tensor] = []
     strategy._ascend = lambda gradient: steps.append(gradient.clone())  # type: ignore[method-assign]
@@ -234,7 +242,7 @@ def test_a_queue_adds_the_gradient_of_its_log_probability() -> None:
 
 
 def test_duplicates_do_not_move_the_baseline() -> None:
-    strategy = ControllerStrategy(Space(groups=1), seed=1, batch=4, hidden=8, embedding=4)
+    strategy = ControllerStrategy(Space(groups=1), seed=1, batch=4, hidden=8, embedding=4, mutants=0, warm_start=0)
     for candidate in strategy.ask(4):
         strategy.tell([Result(candidate.tokens, 0.8, candidate.id)])
     for candidate in strategy.ask(4):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nos_search.errors import UsageError
+from nos_search.run.config import RunConfig
 from nos_search.space import LionSpace, ProgramSpace, SearchSpace, Space, Tokens
 from nos_search.strategy import (
     STRATEGIES,
@@ -30,29 +31,39 @@ class TestRandom(StrategyCase):
         return RandomStrategy(space, seed=seed)
 
 
+POLICY = {"algorithm": "ppo", "mutants": 0.0, "warm_start": 0}  # the policy alone
+
+
 class TestController(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        return ControllerStrategy(space, seed=seed, hidden=16, embedding=8, batch=8)
+        return ControllerStrategy(space, seed=seed, hidden=16, embedding=8, batch=8, population=12, tournament=3)
+
+
+class TestControllerPolicy(StrategyCase):
+    def make(self, space: SearchSpace, seed: int) -> Strategy:
+        return ControllerStrategy(space, seed=seed, hidden=16, embedding=8, batch=8, **POLICY)
 
 
 class TestControllerTrpo(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=8, algorithm="trpo")
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=8, **{**POLICY, "algorithm": "trpo"})
 
 
 class TestControllerReinforce(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, algorithm="reinforce")
+        return ControllerStrategy(
+            space, seed=seed, hidden=8, embedding=4, batch=5, **{**POLICY, "algorithm": "reinforce"}
+        )
 
 
 class TestControllerRisk(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, algorithm="risk")
+        return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, **{**POLICY, "algorithm": "risk"})
 
 
 class TestControllerQueue(StrategyCase):
     def make(self, space: SearchSpace, seed: int) -> Strategy:
-        options = {"algorithm": "pqt", "queue": 4, "mutants": 0.5}
+        options = {**POLICY, "algorithm": "pqt", "queue": 4}
         return ControllerStrategy(space, seed=seed, hidden=8, embedding=4, batch=5, **options)
 
 
@@ -94,7 +105,7 @@ def test_controller_finds_a_hidden_string(seed: int) -> None:
     def reward(tokens: Tokens) -> float:
         return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
 
-    learned = run(ControllerStrategy(space, seed=seed), reward, 640)[-80:]
+    learned = run(ControllerStrategy(space, seed=seed, **POLICY), reward, 640)[-80:]
     random = run(RandomStrategy(space, seed=seed), reward, 480)[-80:]
     assert sum(learned) / 80 > 0.7
     assert sum(random) / 80 < 0.3
@@ -108,7 +119,7 @@ def test_controller_learns_that_sign_products_pay() -> None:
         op1, op2, _, _, b = space.names(tokens)
         return float(b == "*" and {"sign(g)", "sign(m_hat)"} <= {op1, op2}) * 0.5 + 0.25 * (b == "*")
 
-    learned = run(ControllerStrategy(space, seed=1), reward, 1200)[-100:]
+    learned = run(ControllerStrategy(space, seed=1, **POLICY), reward, 1200)[-100:]
     random = run(RandomStrategy(space, seed=1), reward, 1200)
     assert sum(random) / 1200 < 0.1
     assert sum(learned) / 100 > 0.2
@@ -118,7 +129,7 @@ def test_a_discounted_duplicate_teaches_less() -> None:
     space = Space(groups=1)
 
     def probability(discount: float) -> float:
-        strategy = ControllerStrategy(space, seed=1, duplicate_discount=discount)
+        strategy = ControllerStrategy(space, seed=1, duplicate_discount=discount, **POLICY)
         favourite = strategy.ask(1)[0]
         strategy.tell([Result(favourite.tokens, 1.0, favourite.id)])
         for candidate in strategy.ask(39):
@@ -176,7 +187,9 @@ def test_other_algorithms_learn_too(algorithm: str) -> None:
     def reward(tokens: Tokens) -> float:
         return sum(a == b for a, b in zip(tokens, hidden, strict=True)) / len(hidden)
 
-    strategy = ControllerStrategy(space, seed=1, algorithm=algorithm, hidden=16, embedding=8, batch=8, kl=0.3)
+    strategy = ControllerStrategy(
+        space, seed=1, hidden=16, embedding=8, batch=8, kl=0.3, **{**POLICY, "algorithm": algorithm}
+    )
     learned = run(strategy, reward, 400)
     assert sum(learned[-80:]) / 80 > sum(learned[:80]) / 80 + 0.25
 
@@ -209,8 +222,8 @@ def best_of(reward: Callable[[Tokens], tuple[float, int]], seed: int, **options:
 def test_a_queue_of_families_keeps_the_second_optimum_in_sight() -> None:
     """PPO climbs the first that it meets, and stays there."""
     seeds = range(1, 6)
-    plain = [best_of(two_optima(seed), seed) for seed in seeds]
-    queue = [best_of(two_optima(seed), seed, algorithm="pqt", mutants=0.5) for seed in seeds]
+    plain = [best_of(two_optima(seed), seed, **POLICY) for seed in seeds]
+    queue = [best_of(two_optima(seed), seed) for seed in seeds]
     assert max(plain) < 0.75
     assert sum(found > 0.75 for found in queue) >= 3
     assert sum(queue) > sum(plain) + 0.5
@@ -236,9 +249,10 @@ def test_the_queue_has_the_best_of_each_family() -> None:
     assert again.entries == queue.entries
 
 
-def test_mutants_are_of_the_queue_and_their_share() -> None:
+def test_mutants_are_children_of_the_population_and_their_share() -> None:
+    """With a queue of one and a competition of all, each one's parent is the best."""
     space = Space(groups=2)
-    strategy = ControllerStrategy(space, seed=1, mutants=0.5, queue=1, batch=4)
+    strategy = ControllerStrategy(space, seed=1, mutants=0.5, batch=4, queue=1, tournament=64, warm_start=0)
     first = strategy.ask(4)
     strategy.tell([Result(c.tokens, 1.0 if c.id == 2 else 0.1, c.id) for c in first])
     parent = first[2].tokens
@@ -246,12 +260,34 @@ def test_mutants_are_of_the_queue_and_their_share() -> None:
     assert 60 < sum(near) < 130
 
 
+def test_the_policy_s_gradient_is_about_what_it_drew() -> None:
+    """A founder or a child that failed moves no weight, a string of the policy's own does."""
+    for warm, moves in ((1, False), (0, True)):
+        strategy = ControllerStrategy(Space(groups=2), seed=1, batch=4, warm_start=warm)
+        before = strategy.policy.flat.clone()
+        strategy.tell([Result(c.tokens, 0.0 if c.id else 0.5, c.id) for c in strategy.ask(4)])
+        assert strategy.updates == 1
+        assert torch.equal(strategy.policy.flat, before) != moves
+
+
+def test_a_run_of_before_there_were_founders_goes_on_without() -> None:
+    today = RunConfig().make_strategy().options()
+    assert today["mutants"] == 0.5
+    assert today["warm_start"] == 1
+    older = {name: value for name, value in today.items() if name not in ControllerStrategy.older}
+    for stored, mutants in ((older, 0.0), (today, 0.5), ({"lr": 0.02}, 0.5), ({}, 0.5)):
+        written = {**RunConfig().to_json(), "strategy_options": stored}
+        options = RunConfig.from_json(written).make_strategy().options()
+        assert (options["mutants"], options["warm_start"]) == (mutants, int(mutants > 0))
+        assert options.items() >= stored.items()
+
+
 def test_a_state_of_before_there_were_families_is_taken() -> None:
-    one, two = (ControllerStrategy(Space(groups=1), seed=1, batch=4) for _ in range(2))
+    one, two = (ControllerStrategy(Space(groups=1), seed=1, batch=4, **POLICY) for _ in range(2))
     candidates = one.ask(6)
     one.tell([Result(c.tokens, 0.5, c.id) for c in candidates[1:]])
     state = one.state_dict()
-    old = {name: value for name, value in state.items() if name != "queue"}
+    old = {name: value for name, value in state.items() if name not in ("queue", "population")}
     old["waiting"] = [row[:4] for row in state["waiting"]]
     two.load_state_dict(old)
     (left,) = two.open
@@ -296,10 +332,10 @@ def test_evolution_forgets_the_oldest_not_the_worst() -> None:
     strategy = EvolutionStrategy(space, seed=1, population=4, tournament=2)
     answers = [Result(c.tokens, 1.0 if c.id == 0 else 0.1, c.id) for c in strategy.ask(6)]
     strategy.tell(answers)
-    assert [age for age, _, _ in strategy.members] == [2, 3, 4, 5]
+    assert [age for age, *_ in strategy.population.members] == [2, 3, 4, 5]
     zero = strategy.ask(1)[0]
     strategy.tell([Result(zero.tokens, 0.0, zero.id)])
-    assert [age for age, _, _ in strategy.members] == [2, 3, 4, 5]  # a rule that was rejected does not get in
+    assert [age for age, *_ in strategy.population.members] == [2, 3, 4, 5]  # a rule that was rejected does not get in
 
 
 def test_evolution_climbs() -> None:

@@ -21,7 +21,7 @@ from ..executor import EXECUTORS, several
 from ..gate import Gates
 from ..gate.families import THRESHOLD, check_distance
 from ..space import SearchSpace, Space, TextSpace, make_space
-from ..strategy import STRATEGIES, ExternalStrategy, Strategy, create
+from ..strategy import STRATEGIES, ExternalStrategy, Strategy, completed, create
 from ..task import SCORES, Task, load
 from ..task.score import ACCURACY, OBJECTIVE
 from ..train.child import ScoringProtocol, Sweep
@@ -276,7 +276,8 @@ class RunConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in {**_OLDER, **data}.items() if name in known})
+        config = cls(**{name: value for name, value in {**_OLDER, **data}.items() if name in known})
+        return replace(config, strategy_options=completed(config.strategy, config.strategy_options))
 
 
 def default_space(strategy: str) -> str:

@@ -6,7 +6,7 @@ from .evolution import EvolutionStrategy
 from .external import ExternalStrategy
 from .optuna import OptunaStrategy
 from .random import RandomStrategy
-from .registry import STRATEGIES, create
+from .registry import STRATEGIES, completed, create
 
 __all__ = [
     "STRATEGIES",
@@ -19,5 +19,6 @@ __all__ = [
     "Result",
     "State",
     "Strategy",
+    "completed",
     "create",
 ]

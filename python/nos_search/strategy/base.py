@@ -65,6 +65,7 @@ class Strategy(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of state_dict
     repeats: ClassVar[bool] = True  # asked and told the same again, it proposes the same
+    older: ClassVar[Mapping[str, Any]] = {}  # options that stored runs may not name, with what they were then
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self.space = space

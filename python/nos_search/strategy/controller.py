@@ -1,8 +1,10 @@
 """Owns the paper's strategy: a recurrent controller that is trained by reinforcement learning on the rewards of its
 strings.
 
-PPO is the default; TRPO (which the paper used), REINFORCE, the risk-seeking gradient and priority queue training are
-options (learn.py). All have an entropy bonus, and all but the last two an exponential average of rewards as baseline.
+By default it is trained by PPO with a priority queue, beside a population that evolves: half of the proposals are the
+population's, and the policy is pulled to the best rules of all. The policy alone, trained by TRPO (which the paper
+used), REINFORCE, PPO or the risk-seeking gradient (learn.py), is a choice of options. All have an entropy bonus, and
+all but the risk-seeking gradient an exponential average of rewards as baseline.
 The paper's own numbers are not known for certain (one LSTM layer of 150 units, Adam at 1e-5, about 5 strings per
 update, entropy weight 0.0015, some ten thousand strings on 100 workers); the defaults here are for some hundreds of
 strings on one machine in minutes, and are this package's choice (docs/search.md).
@@ -25,6 +27,7 @@ from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
 from .learn import ALGORITHMS, ppo_slope, reinforce_slope, risk_advantage, trpo_step
 from .policy import Policy
+from .population import Member, Population
 from .queue import ALONE, Entry, Queue
 from .unrolled import Unrolled
 
@@ -39,8 +42,8 @@ class _Answer(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """An answer with a reward that an update learns from. `old` is the log-probability when the string was drawn, or
-    None for one that the policy did not draw."""
+    """An answer with a reward. `old` is the log-probability when the string was drawn, or None for one that the policy
+    did not draw."""
 
     tokens: Tokens
     reward: float
@@ -61,10 +64,13 @@ class ControllerStrategy(Strategy):
     `epochs` counts the passes over a batch that ppo, risk and pqt make; ppo and risk clip their ratio at `clip`. TRPO
     may move by `kl` nats per string in an update. Risk learns from the best `share` of a batch only.
     The `queue` best strings so far, one of each family, are what pqt makes likely: it adds `pull` times the mean of
-    their log-probabilities to what PPO maximises (Abolafia et al. 2018, section 3). With `mutants` above 0 that share
-    of the proposals is not drawn from the policy: they are mutants of these strings (Mundhenk et al. 2021), with one
-    change, and a further one with probability 1/2 as often as that comes up. The policy learns from them as from
-    strings of others.
+    their log-probabilities to what PPO maximises (Abolafia et al. 2018, section 3).
+    With `mutants` above 0 that share of the proposals is not drawn from the policy (Mundhenk et al. 2021). Half of them
+    are children of a population as evolution has it, with `population` and `tournament` (population.py), whose members
+    are all strings that earned something, whoever proposed them. The other half are mutants of the queue's strings, all
+    with equal chances, so that a family which is not the best yet is looked into, too: they have one change, and a
+    further one with probability 1/2 as often as that comes up. The policy learns of mutants by the queue alone: its
+    gradient is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
     `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
     nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
     `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
@@ -73,13 +79,22 @@ class ControllerStrategy(Strategy):
 
     name: ClassVar[str] = "controller"
     version: ClassVar[int] = 2
+    older: ClassVar[Mapping[str, Any]] = {
+        "share": 0.25,
+        "queue": 10,
+        "pull": 0.5,
+        "mutants": 0.0,
+        "population": 64,
+        "tournament": 8,
+        "warm_start": 0,
+    }
 
     def __init__(
         self,
         space: SearchSpace,
         *,
         seed: int,
-        algorithm: str = "ppo",
+        algorithm: str = "pqt",
         hidden: int = 64,
         embedding: int = 32,
         batch: int = 16,
@@ -93,7 +108,10 @@ class ControllerStrategy(Strategy):
         share: float = 0.25,
         queue: int = 10,
         pull: float = 0.5,
-        mutants: float = 0.0,
+        mutants: float = 0.5,
+        population: int = 64,
+        tournament: int = 8,
+        warm_start: int = 1,
     ) -> None:
         super().__init__(space, seed=seed)
         if algorithm not in ALGORITHMS:
@@ -114,8 +132,11 @@ class ControllerStrategy(Strategy):
             )
         if not (0 < clip < 1 and kl > 0):
             raise UsageError(f"controller options clip {clip}, kl {kl} must be in (0, 1) and > 0")
-        if not (0 < share <= 1 and 0 <= mutants < 1):
-            raise UsageError(f"controller options share {share}, mutants {mutants} must be in (0, 1] and in [0, 1)")
+        if not (0 < share <= 1 and 0 <= mutants < 1 and warm_start in (0, 1)):
+            raise UsageError(
+                f"controller options share {share}, mutants {mutants}, warm_start {warm_start} must be in (0, 1], in "
+                "[0, 1), and 0 or 1"
+            )
         self._options = {
             "algorithm": algorithm,
             "hidden": hidden,
@@ -132,6 +153,9 @@ class ControllerStrategy(Strategy):
             "queue": queue,
             "pull": pull,
             "mutants": mutants,
+            "population": population,
+            "tournament": tournament,
+            "warm_start": warm_start,
         }
         self.algorithm = algorithm
         self.batch = batch
@@ -141,6 +165,8 @@ class ControllerStrategy(Strategy):
         self.discount = duplicate_discount
         self.share, self.pull, self.mutants = share, pull, mutants
         self.queue = Queue(queue)
+        self.population = Population(space, population, tournament=tournament)
+        self._first = list(space.founders()) if warm_start else []
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
         self.lr = lr
         self._network = Unrolled(self.policy, batch)
@@ -165,14 +191,21 @@ class ControllerStrategy(Strategy):
         return [self._next(self.asked + k) for k in range(n)]
 
     def _next(self, number: int) -> Tokens:
-        if self.mutants and self.queue.entries and self._draw() < self.mutants:
-            return self._mutant()
+        if number < len(self._first):
+            return self._first[number]
+        if self.mutants and self.population.members and self._draw() < self.mutants:
+            child = (
+                self._mutant() if self.queue.entries and self._draw() < 0.5 else self.population.child(self.generator)
+            )
+            if child is not None:
+                return child
         if not self._drawn:
             self._drawn += zip(*self._network.sample(self.generator), strict=True)
         tokens, self._old[number] = self._drawn.pop(0)
         return tokens
 
     def _mutant(self) -> Tokens:
+        """Returns a neighbour of a string of the queue, or one that is some more changes away."""
         strings = self.queue.strings
         child = strings[int(self._draw() * len(strings))]
         while True:
@@ -191,17 +224,32 @@ class ControllerStrategy(Strategy):
                 self._waiting[result.id] = answer
             elif answer.reward is not None:
                 self._foreign.append(answer)
+        if self.mutants:
+            self.population.add(
+                Member(-1 if result.id is None else result.id, result.tokens, result.reward)
+                for result in results
+                if result.reward
+            )
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
             rows: list[_Row] = []
             for number in range(self.updates * self.batch, (self.updates + 1) * self.batch):
                 answer, old = self._waiting.pop(number), self._old.pop(number, None)
-                if answer.reward is not None:
+                if answer.reward is None:
+                    continue
+                self._offer(answer)
+                if old is not None:
                     rows.append(_Row(*answer, old))  # type: ignore[arg-type]
-            rows += [_Row(*answer, None) for answer in sorted(self._foreign)]  # type: ignore[arg-type]
+            for answer in sorted(self._foreign):  # type: ignore[type-var]
+                self._offer(answer)
+                rows.append(_Row(*answer, None))  # type: ignore[arg-type]
             self._foreign = []
             self.updates += 1
             if rows:
                 self._update(rows)
+
+    def _offer(self, answer: _Answer) -> None:
+        if not answer.duplicate and answer.reward is not None:
+            self.queue.offer(Entry(answer.reward, answer.family, answer.tokens))
 
     def _worth(self, result: Result) -> float | None:
         if result.reward is None or not result.duplicate:
@@ -209,9 +257,6 @@ class ControllerStrategy(Strategy):
         return result.reward - self.discount * abs(result.reward)
 
     def _update(self, rows: Sequence[_Row]) -> None:
-        for row in rows:
-            if not row.duplicate:
-                self.queue.offer(Entry(row.reward, row.family, row.tokens))
         rewards = np.array([row.reward for row in rows], np.float32)
         # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
         fresh = np.array([row.reward for row in rows if not row.duplicate], np.float32)
@@ -282,6 +327,7 @@ class ControllerStrategy(Strategy):
             "old": [[number, log_prob] for number, log_prob in sorted(self._old.items())],
             "foreign": [[list(row.tokens), *row[1:]] for row in sorted(self._foreign)],
             "queue": self.queue.state(),
+            "population": self.population.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -300,6 +346,7 @@ class ControllerStrategy(Strategy):
         self._old = {int(number): log_prob for number, log_prob in state["old"]}
         self._foreign = [_answer(*row) for row in state["foreign"]]
         self.queue.load(state.get("queue", []))
+        self.population.load(state.get("population", []))
 
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")
 

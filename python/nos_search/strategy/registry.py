@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from ..bounds import MOST
@@ -37,3 +38,12 @@ def create(name: str, space: SearchSpace, *, seed: int, options: Mapping[str, An
             most = MOST["strategy option"]
             raise UsageError(f"strategy {name!r}: option {option} is {value!r}; it must be within -{most}..{most}")
     return STRATEGIES[name](space, seed=seed, **(options or {}))
+
+
+def completed(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a stored run. A run stores all that there are, so one that names none of the `older` ones
+    is of before there were these."""
+    kind = STRATEGIES[name]
+    parameters = [each.name for each in signature(kind.__init__).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    in_full = set(parameters) - {"seed"} - set(kind.older) <= set(stored)
+    return {**kind.older, **stored} if in_full else dict(stored)
