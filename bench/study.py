@@ -8,7 +8,8 @@ stopped after 50 proposals for each child.
 
 Printed per strategy, as mean and 95 % confidence interval over seeds (Student's t): the mean reward of the last 200
 proposals (what the strategy has learned to write; a rejected rule counts 0, a repeated one what it earned), the same of
-the last 200 children, the number of families of the trained rules, and the best child of the run. The best of a
+the last 200 children, the number of families of the trained rules, the share of the last 200 proposals that began a
+family, and the best child of the run. The best of a
 thousand rewards is also the luckiest, so if children train, the best rules of the run's 20 best families are trained
 again with seeds that the search has not seen (--unseen, 5): "top" is their mean validation score, "kept" the mean test
 score of the one whose validation score was best.
@@ -32,7 +33,7 @@ from .machine import describe
 _LAST = 200
 _TOP = 20
 _MOST_PROPOSALS = 50  # for each child
-_COLUMNS = ("families", "last_proposals", "last_children", "best", "top", "kept")
+_COLUMNS = ("families", "new_families", "last_proposals", "last_children", "best", "top", "kept")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def run_task(job: Job) -> dict[str, Any]:
         [trial.reward or 0.0 for trial in trials],
         [trial.reward or 0.0 for trial in trials if trial.status in ("done", "diverged")],
         kept.rule,
-        len({*families.values()}),
+        [families.get(trial.id) == trial.id for trial in trials],
     )
     top = statistics.fmean(comparison.val_mean for comparison in again)
     return {**found, "top": top, "kept": kept.test_mean}
@@ -118,6 +119,7 @@ def run_surfaces(job: Job) -> dict[str, Any]:
     funnel = Funnel(space, Gates(**{"screen": 0.0, **job.gates}))
     proposed: list[float] = []
     children: list[float] = []
+    begins: list[bool] = []
     known: dict[int, float] = {}
     best, rule = -1.0, ""
     while len(children) < job.children:
@@ -133,24 +135,27 @@ def run_surfaces(job: Job) -> dict[str, Any]:
             if reward > best:
                 best, rule = reward, space.text(candidate.tokens)
         proposed.append(reward)
+        begins.append(family == candidate.id)
         duplicate = verdict.status == "duplicate"
         strategy.tell([Result(candidate.tokens, reward, candidate.id, duplicate=duplicate, family=family)])
         if len(proposed) > _MOST_PROPOSALS * job.children:
             break  # the strategy writes the same few rules for ever
-    found = _outcome(job, proposed, children, rule, len(funnel.families))
+    found = _outcome(job, proposed, children, rule, begins)
     best_of_families = sorted((reward for _, reward in funnel.families.best.values()), reverse=True)
     return {**found, "top": statistics.fmean(best_of_families[:_TOP])}
 
 
 def _outcome(
-    job: Job, proposed: Sequence[float], children: Sequence[float], rule: str, families: int
+    job: Job, proposed: Sequence[float], children: Sequence[float], rule: str, begins: Sequence[bool]
 ) -> dict[str, Any]:
+    """Sums up a run. `begins` says of each proposal whether it was trained and began a family."""
     return {
         "label": job.label,
         "seed": job.seed,
         "proposals": len(proposed),
         "children": len(children),
-        "families": families,
+        "families": sum(begins),
+        "new_families": statistics.fmean(begins[-_LAST:]),
         "last_proposals": statistics.fmean(proposed[-_LAST:]),
         "last_children": statistics.fmean(children[-_LAST:]),
         "best": max(children),
