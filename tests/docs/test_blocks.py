@@ -114,7 +114,7 @@ def test_every_block_is_found() -> None:
     """None hides from the tests behind another way to write it."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        fences = re.findall(r"^\s*(?:`{3,}|~{3,}) *(?:py|python|python3|pycon|ipython)\b.*$", text, re.MULTILINE | re.I)
+        fences = re.findall(r"^ *(?:`{3,}|~{3,}) *(?:py|python|python3|pycon|ipython)\b.*$", text, re.MULTILINE | re.I)
         assert fences == ["```python"] * len(blocks(page)), page
         assert text.count("<!-- not run") == sum(block.reason is not None for block in blocks(page)), page
         outputs = len(re.findall(r"^```text$", text, re.MULTILINE))
