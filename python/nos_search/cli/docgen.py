@@ -19,6 +19,7 @@ from .bench import parser_of
 from .parser import Parser
 
 _NOTE: Final = "<!-- Written by `python -m nos_search.cli.docgen`. Do not edit. -->"
+_LONGEST: Final = 80  # characters of an option with its choices
 _OWN: Final = ("positional arguments", "options")  # argparse's names for what is in no group
 
 
@@ -59,10 +60,15 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def _item(parser: argparse.ArgumentParser, action: argparse.Action) -> Iterator[str]:
-    if action.help != argparse.SUPPRESS and "--help" not in action.option_strings:
-        what = _option(action) if action.option_strings else _words(action)
-        help_text = parser._get_formatter()._expand_help(action) if action.help else ""
-        yield f"- `{what}`" + (f": {_plain(help_text)}" if help_text else "")
+    if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
+        return
+    what = _option(action) if action.option_strings else _words(action)
+    about = _plain(parser._get_formatter()._expand_help(action) if action.help else "")
+    if len(what) > _LONGEST:
+        name, _, choices = what.partition(" ")
+        what = f"{name} NAME"
+        about += "; NAME is one of " + ", ".join(f"`{choice}`" for choice in choices.split("|"))
+    yield f"- `{what}`" + (f": {about}" if about else "")
 
 
 def _option(action: argparse.Action) -> str:
