@@ -67,6 +67,7 @@ def test_the_api_has_every_public_name(site: Path, module: object) -> None:
     public = [each for each in module.__all__ if not each.startswith("__")]
     missing = [each for each in public if not re.search(rf'id="{re.escape(name)}(\.\w+)*\.{each}"', page)]
     assert missing == []
+    assert "admonition" not in page, "a docstring has a section that griffe does not know"
 
 
 def test_compiled_functions_have_signature_and_docstring(site: Path) -> None:
