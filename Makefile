@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help site demo test test-fast test-tensorflow gate lint format build gpu-module docs fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,7 @@ lint: $(STAMP) ## ruff, mypy, clang-format, stub and docs freshness
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.cpp' '*.cu')
 	$(BIN)/python -m nos_ext.docgen --check
+	$(BIN)/python -m nos_search.cli.docgen --check
 
 gate: $(STAMP) ## registers, spills, branches of the CUDA kernels (needs nvcc, no GPU)
 	$(BIN)/python -m tests.backend.cuda.gate
@@ -47,8 +48,12 @@ format: $(STAMP) ## rewrites sources in the house format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.cpp' '*.cu')
 
-docs: $(STAMP) ## docs/reference from the tables
+docs: $(STAMP) ## docs/reference from tables, docstrings and parsers
 	$(BIN)/python -m nos_ext.docgen
+	$(BIN)/python -m nos_search.cli.docgen
+
+site: $(STAMP) ## the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
 	$(BIN)/cmake --preset dev -DPython_EXECUTABLE=$(abspath $(BIN)/python) \

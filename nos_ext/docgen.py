@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 from .optim import library
@@ -29,6 +33,7 @@ _AVERAGED: Final = """def averaged(p, g, k, *, lr, beta=0.9):
     return p - lr * g / (k / (1 - beta ** t)), k
 """
 _NOTE: Final = "<!-- Written by `python -m nos_ext.docgen`. Do not edit. -->"
+_MODULES: Final = ("nos_ext", "nos_ext.optim", "nos_ext.schedules")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -134,34 +139,59 @@ optimizer, the rule computes the same numbers. Formulas are written with the lea
     return "\n".join(parts)
 
 
+def api_page(name: str, note: str) -> str:
+    """Makes the page of a module's public names. The comments behind the table become the docstrings on the site."""
+    module = import_module(name)
+    public = [each for each in module.__all__ if not each.startswith("__")]
+    rows = [(_code(each), _plain(_about(getattr(module, each)))) for each in public]
+    comments = "\n".join(f"<!-- ::: {_place(module, each)} -->" for each in public)
+    about, _, more = (inspect.getdoc(module) or "").partition("\n\n")
+    text = "\n\n".join([about, *[part for part in more.split("\n\n") if part and not part.lstrip().startswith(">>>")]])
+    return f"{note}\n# `{name}`\n\n{text}\n\n{_table(('name', 'what it is'), rows)}\n\n{comments}\n"
+
+
+def _place(module: ModuleType, name: str) -> str:
+    """Says where a name is found by who reads the sources: the module nos_ext.rule hides the function of that name."""
+    thing, place = getattr(module, name), f"{module.__name__}.{name}"
+    return place if inspect.ismodule(thing) or place not in sys.modules else f"{thing.__module__}.{name}"
+
+
+def _about(thing: object) -> str:
+    """Returns the first paragraph of what a thing says of itself."""
+    said = re.sub(r"^\w+\(.*\) -> .*\n\n", "", inspect.getdoc(thing) or "")  # pybind11 begins with the signature
+    return " ".join(said.partition("\n\n")[0].split())
+
+
 def pages() -> dict[str, str]:
     """Makes every page. The keys are file names."""
-    return {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
+    tables = {"ops.md": ops_page(), "operands.md": operands_page(), "rules.md": rules_page()}
+    return tables | {f"{name.replace('.', '_')}.md": api_page(name, _NOTE) for name in _MODULES}
 
 
-def stale() -> list[str]:
-    """Lists the pages that are missing or differ from what the tables say."""
-    return [name for name, text in pages().items() if not _same(FOLDER / name, text)]
+def stale(made: Mapping[str, str]) -> list[str]:
+    """Lists those of the pages that are missing or differ from what the tables say."""
+    return [name for name, text in made.items() if not _same(FOLDER / name, text)]
 
 
 def _same(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], made: Mapping[str, str], program: str) -> int:
+    """Writes pages or, with --check, tells which are old; returns the exit status."""
     if list(arguments) not in ([], ["--check"]):
-        print("usage: python -m nos_ext.docgen [--check]", file=sys.stderr)
+        print(f"usage: python -m {program} [--check]", file=sys.stderr)
         return 2
     if arguments:
-        names = stale()
+        names = stale(made)
         for name in names:
-            print(f"{FOLDER / name} is out of date; run python -m nos_ext.docgen", file=sys.stderr)
+            print(f"{FOLDER / name} is out of date; run python -m {program}", file=sys.stderr)
         return 1 if names else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
+    for name, text in made.items():
         (FOLDER / name).write_text(text, encoding="utf-8", newline="\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], pages(), "nos_ext.docgen"))

@@ -17,7 +17,8 @@ from .rule.expr import STEP, TOTAL
 from .rule.table import OPS, OpSpec
 from .rule.vocabulary import CONSTANTS, FUNCTIONS, VOCABULARY, OpFunction
 
-__all__ = ["CONSTANTS", "FUNCTIONS", "OPS", "VOCABULARY", "OpSpec", *FUNCTIONS, "T", "e", "inf", "pi", "t"]
+__all__ = ["CONSTANTS", "FUNCTIONS", "OPS", "VOCABULARY", "OpSpec", "T", "e", "inf", "pi", "t"]
+__all__.extend(FUNCTIONS)
 
 t: Final = STEP
 T: Final = TOTAL

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from .lr_schedulers import NoisyLinearCosineDecay as NoisyLinearCosineDecay
     from .lr_schedulers import StepDecay as StepDecay
 
+__all__ = [
+    "CosineDecay",
+    "LinearCosineDecay",
+    "NoisyLinearCosineDecay",
+    "StepDecay",
+    "cosine_decay",
+    "linear_decay",
+    "restart_decay",
+]
+
 Decay = Callable[[float], float]
 
 

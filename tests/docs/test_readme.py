@@ -1,4 +1,4 @@
-"""README and docs: the Python blocks run, the links lead somewhere, and the index has every page."""
+"""README and docs: the links lead somewhere, and the index has every page. test_blocks.py runs their blocks."""
 
 from __future__ import annotations
 
@@ -9,27 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def test_python_blocks_of_searching_from_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = ROOT / "docs" / "howto" / "search_from_python.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(blocks) >= 5
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page.name, "exec"), namespace)
-    assert (tmp_path / "runs" / "products" / "report.html").exists()
-
-
-def test_python_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 4
-    monkeypatch.chdir(tmp_path)  # one block writes a file
-    namespace: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert (tmp_path / "powersign.py").exists()
 
 
 def links(page: Path) -> list[tuple[str, str]]:
@@ -62,3 +41,11 @@ def test_the_index_has_every_page() -> None:
     assert missing == [], "give each of these pages a line in docs/index.md"
     assert len(linked) == len(set(linked)), "a page has two lines in docs/index.md"
     assert ("docs/index.md", "") in links(ROOT / "README.md")
+
+
+def test_the_site_has_every_page_in_its_menu() -> None:
+    """MkDocs says so, too, where it is installed."""
+    menu = re.findall(r"^ +- [^:\n]+: ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages - set(menu) == set()
+    assert len(menu) == len(set(menu))

@@ -90,3 +90,15 @@ def test_names_without_torch() -> None:
     code += "try:\n    optim.create('adamw', [], 0.1)\nexcept ImportError as error:\n    print(error)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "needs torch; install it" in done.stdout
+
+
+def test_the_package_has_its_modules_without_another_import() -> None:
+    code = """
+import sys, nos_ext
+assert "nos_ext.optim" not in sys.modules
+assert nos_ext.optim.names() and nos_ext.schedules.linear_decay(2)(1) == 0.5
+assert "torch" not in sys.modules
+nos_ext.nowhere
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'nos_ext' has no attribute 'nowhere'"

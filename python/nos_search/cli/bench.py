@@ -18,13 +18,8 @@ def call(args: argparse.Namespace) -> int:
         return 0
     if args.name not in BENCHES:
         raise choose("bench", args.name, tuple(BENCHES))
-    chosen = load_bench(args.name)
-    parser = Parser(prog=f"nos-search bench {args.name}", description=BENCHES[args.name][1])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs")
-    chosen.arguments(parser)
-    options = parser.parse_args(args.rest)
-    result = chosen.run(options, note=note)
+    options = parser_of(args.name).parse_args(args.rest)
+    result = load_bench(args.name).run(options, note=note)
     if options.json:
         found = asdict(result)
         document = {"format": 1, "bench": args.name, "versions": versions(), **found.pop("head"), **found}
@@ -33,3 +28,12 @@ def call(args: argparse.Namespace) -> int:
     form = markdown if options.markdown else table
     emit("\n".join([result.title, form(result.columns, result.rows), *result.notes]), keep=True)
     return 0
+
+
+def parser_of(name: str) -> Parser:
+    """Returns the parser of a bench's own options."""
+    parser = Parser(prog=f"nos-search bench {name}", description=BENCHES[name][1])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs")
+    load_bench(name).arguments(parser)
+    return parser
