@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..known import EVALUATED, REPORTED, RULES
 from ..machine import cores
 from ..prove.defaults import BASELINES, FULL, SHORT
-from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
+from .groups import augment, child, decay, drawn, plot, seed, space_words, trained, workers
 from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
@@ -95,6 +95,7 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
     child(p)
+    augment(p)
     decay(p)
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
@@ -114,6 +115,7 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
 def _prove(p: argparse.ArgumentParser) -> None:
     trained(p.add_argument_group("training of children"))
     p.set_defaults(protocol="default", sweep_steps=None)
+    augment(p)
     decay(p, "linear_cosine", "")
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
@@ -165,6 +167,7 @@ def _prove(p: argparse.ArgumentParser) -> None:
 
 def _simplify(p: argparse.ArgumentParser) -> None:
     child(p, sweep="those of the longer training")
+    augment(p)
     decay(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)
     p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
@@ -190,6 +193,7 @@ def _simplify(p: argparse.ArgumentParser) -> None:
 
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
+    augment(p)
     decay(p)
     drawn(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)

@@ -81,6 +81,15 @@ def trained(group: argparse._ActionsContainer) -> None:
     group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
 
 
+def augment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="in each step move the images that train by a few pixels, and mirror them where that keeps their class; "
+        "the same for every rule",
+    )
+
+
 def decay(
     parser: argparse.ArgumentParser, default: str = "none", rest: str = "; those of the sweep stay as they are"
 ) -> None:

@@ -31,7 +31,7 @@ from ..train.decay import check_decay
 from ..train.engine import check_engine, check_trains
 from .output import as_json, emit, note, table
 from .plots import draw
-from .training import check_common, kept_settings, recipes, rules_of
+from .training import check_common, kept_settings, load_all, recipes, rules_of
 
 _SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
 
@@ -41,7 +41,7 @@ def call(args: argparse.Namespace) -> int:
     sizes, horizons = read_sizes(args.sizes), read_horizons(args.horizons)
     contenders, rules, baselines = _contenders(args)
     chosen = recipes(args, args.tasks, "--tasks")
-    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    tasks = load_all(chosen)
     check_trains(args.engine, tasks)
     protocol = Protocol(
         tuple(chosen), tuple(tasks), tuple(sizes), tuple(horizons), args.seeds, args.tuning, args.decay, args.engine,
@@ -192,6 +192,9 @@ def summary(found: dict[str, Any]) -> str:
         header = ["task", *(f"- {base}" for base in baselines), "verdict", "rule"]
         parts.append(f"{line(family)}\n{table(header, rows)}\n")
     parts.append("differences in test score at the end, in deviations of a seed; ± half a 95 % interval")
+    moved = [line(name) for name, task in tasks.items() if task["augment"]]
+    if moved:
+        parts.append(f"the images that trained were augmented on {', '.join(moved)}")
     searched = [line(name) for name, task in tasks.items() if task["searched"]]
     if searched:
         parts.append(f"note: searches use {', '.join(searched)} as a reward, so a rule may have been found for that")

@@ -26,7 +26,7 @@ from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
 from .output import as_json, emit, note, table
-from .training import open_record, recipes, scoring
+from .training import load_all, open_record, recipes, scoring
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
@@ -37,7 +37,7 @@ def call(args: argparse.Namespace) -> int:
     rule = parse_rule_argument(args.rule)
     protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
-    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    tasks = load_all(chosen)
     if args.sweep_steps is None and args.protocol != "paper":
         chosen = [_with_whole_sweep(recipe, task) for recipe, task in zip(chosen, tasks, strict=True)]
         tasks = [task.with_options(sweep_steps=task.budget.train_steps) for task in tasks]
@@ -168,6 +168,7 @@ def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, 
         "seeds": args.seeds,
         "engine": engine,
         "decay": args.decay,
+        "augment": args.augment,
         "interval": f"Student t, {CONFIDENCE:.0%}, half width",
         "rule": chain.steps[0].rule.text,
         "result": chain.result.text,

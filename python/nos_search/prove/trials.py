@@ -102,6 +102,7 @@ class Books:
                 "net": str(task.spec),
                 "steps": task.budget.train_steps,
                 "score": task.score,
+                **({"augment": True} if task.augment else {}),  # records that are older have none
                 "engine": engine_of(scorer.engine, [task]),
             }
             self._records.append(Record(path, common, {label: settings}, versions, command=_COMMAND))

@@ -32,6 +32,7 @@ def from_arrays(
     sweep_steps: int | None,
     train_steps: int | None,
     score: str,
+    mirrors: bool,
     name: str,
     seed: int,
 ) -> Task:
@@ -82,6 +83,7 @@ def from_arrays(
         net=spec.name,
         depth=spec.depth,
         inputs=shape,
+        mirrors=mirrors,
     )
     return task.with_options(score=score)  # which checks the score, and that the network fits
 
