@@ -143,7 +143,7 @@ def workers(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="|".join(LOGGERS),
-        help="write the run's numbers for it to DIR/tensorboard or DIR/wandb as well; may be repeated",
+        help="write the run's numbers for it to DIR/tensorboard, DIR/wandb or DIR/mlflow as well; may be repeated",
     )
     group.add_argument(
         "--tensorboard", action="append_const", dest="log", const="tensorboard", help="--log tensorboard"
