@@ -206,9 +206,10 @@ def _go(store: Store, config: RunConfig, executor: Any, listeners: Sequence[List
     torch.set_num_threads(config.torch_threads)
     try:
         with ExitStack() as stack:
-            shown: list[Listener] = [*listeners]
+            search = Search(store, config, executor, listeners=listeners)
             if progress is not None:
-                shown.append(stack.enter_context(Display.of(store, config, progress, clock=time.perf_counter)))
-            Search(store, config, executor, listeners=shown).run()
+                display = stack.enter_context(Display.of(search, progress, clock=time.perf_counter))
+                search.listeners = [*listeners, display]
+            search.run()
     finally:
         torch.set_num_threads(threads)

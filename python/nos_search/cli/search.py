@@ -74,7 +74,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, logs: Sequenc
     )
     status = 0
     with ExitStack() as stack:
-        display = stack.enter_context(Display.of(store, config, progress(), clock=time.perf_counter))
+        display = stack.enter_context(Display.of(run, progress(), clock=time.perf_counter))
         loggers = [LOGGERS[name].make(Path(place), config.to_json()) for name, place in places.items()]
         for logger in loggers:
             stack.callback(logger.close)
