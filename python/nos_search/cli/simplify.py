@@ -16,7 +16,8 @@ from ..escape import line, lines
 from ..executor import Executor
 from ..rules import CompiledRule, parse_rule_argument
 from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_tasks_executor, run_all
-from ..simplify import Chain, Step, simplify
+from ..simplify import Better, Chain, Step, simplify
+from ..simplify.loss import Difference
 from ..simplify.reduce import size
 from ..store import files
 from ..store.record import Record
@@ -133,6 +134,7 @@ def _shown(chain: Chain, seeds: int) -> str:
     parts += [f"{line(task)}: a loss above {margin:.4f} counts" for task, margin in chain.final_margins.items()]
     numbers = [len(chain.steps) - 1 - k for k in range(len(chain.confirmed))]
     parts += [_table(chain.confirmed, numbers, chain.final_margins), ""]
+    parts += [_better(each, chain.result) for each in chain.better]
     if chain.result is given.rule:
         parts.append("no step of the chain holds there: the rule as it was given is the result")
     else:
@@ -140,6 +142,11 @@ def _shown(chain: Chain, seeds: int) -> str:
         if "\n" in chain.result.text:
             parts.append(lines(chain.result.text).rstrip())
     return "\n".join(parts)
+
+
+def _better(better: Better, result: CompiledRule) -> str:
+    gaps = ", ".join(f"{line(task)} {gap.mean:+.4f} ± {gap.half:.4f}" for task, gap in better.differences.items())
+    return f"step {better.number} is better: {gaps} to {result.label}, on the same seeds and data: {better.rule.label}"
 
 
 def _table(steps: Sequence[Step], numbers: Sequence[int], tasks: Mapping[str, float]) -> str:
@@ -177,6 +184,15 @@ def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, 
         "refused": [_row(step) for step in chain.refused],
         "final_margins": chain.final_margins,
         "confirmed": [_row(step) for step in chain.confirmed],
+        "better": [
+            {
+                "step": each.number,
+                "rule": each.rule.text,
+                "scores": each.scores,
+                "differences": _pairs(each.differences),
+            }
+            for each in chain.better
+        ],
     }
 
 
@@ -186,6 +202,10 @@ def _row(step: Step) -> dict[str, Any]:
         "removed": step.removed,
         "size": size(step.rule)[0],
         "scores": step.scores,
-        "differences": {task: [found.mean, found.half] for task, found in step.differences.items()},
+        "differences": _pairs(step.differences),
         "seeds": max((found.seeds for found in step.differences.values()), default=None),
     }
+
+
+def _pairs(differences: Mapping[str, Difference]) -> dict[str, list[float]]:
+    return {task: [found.mean, found.half] for task, found in differences.items()}
