@@ -105,7 +105,9 @@ class Run:
         Args:
             task, objective: what was given to `search`, where it was no name. A folder does not hold it.
             listeners, progress: see `search`.
-            settings: new limits (trials, children, seconds, target), and who trains (workers, executor, device ...).
+            settings: new limits (trials, children, seconds, target), and who trains (workers, executor, trial_timeout,
+                device ...). A run of the strategy "external" needs its `command` again, and
+                `strategy_options={"timeout": seconds}` says how long that may be silent.
 
         Raises:
             UsageError: an argument has no meaning, or the task or objective is missing.

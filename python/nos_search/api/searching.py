@@ -28,7 +28,16 @@ from .run import Run
 
 _DEFAULT_TRIALS: Final = 200
 _LIMITS: Final = ("trials", "children", "seconds", "target")
-_WORKERS: Final = ("command", "executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
+_WORKERS: Final = (
+    "command",
+    "strategy_options",
+    "executor",
+    "workers",
+    "trial_timeout",
+    "ray_address",
+    "gpus_per_trial",
+    "device",
+)
 
 
 def search(

@@ -72,6 +72,9 @@ def _resume(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
     p.add_argument("--command", metavar="COMMAND", help="what --strategy external starts, once more")
+    p.add_argument(
+        "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="timeout=SECONDS of that command"
+    )
     p.add_argument("--task", metavar="MODULE:FUNCTION", help="the run's task once more, where it is code of your own")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 

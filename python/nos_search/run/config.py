@@ -209,14 +209,31 @@ class RunConfig:
         return ScoringProtocol(sweep=self.sweep, engine=self.engine, threads=together)
 
     def going_on(self, folder: Path, **settings: Any) -> RunConfig:
-        """Returns the configuration with which the run in `folder` is resumed under new settings. Raises UsageError for
-        a run that would start a command that only its folder names."""
+        """Returns the configuration with which the run in `folder` is resumed under new settings. Of `strategy_options`
+        those may be new that decide no proposal. Raises UsageError for others, and for a run that would start a command
+        that only its folder names."""
         if self.command is not None and settings.get("command") is None:
             raise UsageError(
                 f"run folder {line(folder)} names the command {self.command[:100]!r}, and may be anyone's; if you know "
                 f"it, give it again: nos-search resume {shell(folder)} --command {shell(self.command)}"
             )
-        return replace(self, **settings)
+        options = self._options_with(settings.pop("strategy_options", None) or {})
+        return replace(self, strategy_options=options, **settings)
+
+    def _options_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options of the strategy with some new ones."""
+        if not isinstance(given, Mapping):
+            raise UsageError(f"strategy_options is a {type(given).__name__}; give a dict")
+        free = STRATEGIES[self.strategy].free_options
+        for name in given:
+            if name not in free:
+                may = f"change {', '.join(free)} alone" if free else "leave it out"
+                raise UsageError(
+                    f"--strategy-option {name}: it decides what {self.strategy} proposes in this run; {may}"
+                )
+        options = {**self.strategy_options, **given}
+        create(self.strategy, self.make_space(), seed=self.seed, options=options)  # which checks the values
+        return options
 
     def in_force(self, task: Task | None) -> RunConfig:
         """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of
