@@ -31,6 +31,7 @@ MOST = {  # option -> its largest value
     "--families": 1000,
     "--cells": 1000,
     "--baselines": 1000,
+    "diagnose --trials": 100_000,  # each takes 100 KB at a time
     "gate steps": 100_000,
     "strategy option": 1_000_000,  # the value of any such option: sizes of a network, a batch, a population
 }

@@ -321,6 +321,34 @@ def test_the_chain_as_it_is_printed(
         assert half >= 0
 
 
+def test_an_interrupted_walk_says_what_it_keeps(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainings.score, []
+
+    def interrupted(*args: object, **kwargs: object) -> Outcome:
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainings, "score", interrupted)
+    words = ["simplify", "g * m", "--threads", 1, *TINY]
+    status, out, err = call(capsys, *words)
+    assert (status, out) == (130, "")
+    assert "4 trainings were finished by this call, and are not kept: see --out" in err
+    calls.clear()
+    status, _, err = call(capsys, *words, "--out", tmp_path / "out")
+    assert status == 130
+    assert f"4 trainings were finished by this call, and are kept in {tmp_path / 'out'}: the same command goes" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["trainings.json"]
+    calls.clear()
+    monkeypatch.setattr(trainings, "score", real)
+    status, out, err = call(capsys, *words, "--out", tmp_path / "out")
+    assert status == 0
+    assert "trainings.json has 4 finished training(s)" in err
+
+
 def test_workers_give_the_same_chain(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["simplify", "g * m", "--tasks", "digits", "--net", "mlp-1-8", "--seeds", 3, "--train-steps", 8, "--json"]
     one, two = (call(capsys, *line, "--workers", workers) for workers in (1, 2))

@@ -29,10 +29,9 @@ class Run:
         folder: where the run is.
     """
 
-    def __init__(self, folder: Path, *, resume: _Resume, keeps: Any = None) -> None:
+    def __init__(self, folder: Path, *, resume: _Resume) -> None:
         self.folder = folder
         self._resume = resume
-        self._keeps = keeps  # a temporary folder, which goes away with this object
 
     def __repr__(self) -> str:
         data = self.summary()

@@ -15,7 +15,7 @@ from .output import as_json, emit, note, table
 
 
 def call(args: argparse.Namespace) -> int:
-    check_count("--trials", args.trials, "say how many starts of each problem")
+    check_count("diagnose --trials", args.trials, "say how many starts of each problem")
     check_seed(args.seed)
     rules = [parse_rule_argument(text) for text in dict.fromkeys(args.rules)]
     found = []

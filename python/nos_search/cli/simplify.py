@@ -7,11 +7,13 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..bounds import check_count
-from ..errors import UsageError
+from ..errors import SearchError, UsageError
 from ..escape import line, lines
 from ..executor import Executor
 from ..rules import CompiledRule, parse_rule_argument
@@ -22,12 +24,12 @@ from ..simplify.reduce import size
 from ..store import files
 from ..store.record import Record
 from ..task import Task
-from ..train.child import Outcome
+from ..train.child import Outcome, ScoringProtocol
 from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
-from .output import as_json, emit, note, table
-from .training import load_all, open_record, recipes, scoring
+from .output import as_json, note, table
+from .training import emit_and_write, load_all, open_record, recipes, scoring
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
@@ -45,25 +47,36 @@ def call(args: argparse.Namespace) -> int:
     check_trains(protocol.engine, tasks)
     if args.out is not None:
         _make_folder(args.out)
-    record = open_record(None if args.out is None else os.path.join(args.out, _TRAININGS), args, protocol, tasks)
-    with make_tasks_executor(
-        LoadTasks(tuple(chosen), protocol), tasks, workers=args.workers, threads=args.threads or 1,
-        clock=time.perf_counter,
-    ) as executor:  # fmt: skip
-        chain = simplify(
-            rule,
-            _Trainings(executor, tasks, record),
-            seeds=[derive_seed(args.seed, "simplify", k) for k in range(args.seeds)],
-            fresh=[derive_seed(args.seed, "simplify fresh", k) for k in range(args.seeds)],
-            margin=args.margin,
-            note=note,
-        )
-    document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
-    if args.out is not None:
-        files.write("--out", os.path.join(args.out, _CHAIN), document + "\n")
-        files.write("--out", os.path.join(args.out, _RULE), chain.result.text + "\n")
-    emit(document if args.json else _shown(chain, args.seeds), keep=True)
+    with nullcontext() if args.out is None else files.alone("--out", args.out):
+        chain = _walked(args, rule, protocol, LoadTasks(tuple(chosen), protocol), tasks)
+        document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
+        written = {_CHAIN: document, _RULE: chain.result.text}
+        places = {} if args.out is None else {Path(args.out) / name: f"{text}\n" for name, text in written.items()}
+        emit_and_write(document if args.json else _shown(chain, args.seeds), "--out", places)
     return 0
+
+
+def _walked(
+    args: argparse.Namespace, rule: CompiledRule, protocol: ScoringProtocol, loader: LoadTasks, tasks: Sequence[Task]
+) -> Chain:
+    """Trains what is not finished yet, and returns the chain."""
+    record = open_record(None if args.out is None else os.path.join(args.out, _TRAININGS), args, protocol, tasks)
+    try:
+        with make_tasks_executor(
+            loader, tasks, workers=args.workers, threads=args.threads or 1, clock=time.perf_counter
+        ) as executor:
+            return simplify(
+                rule,
+                _Trainings(executor, tasks, record),
+                seeds=[derive_seed(args.seed, "simplify", k) for k in range(args.seeds)],
+                fresh=[derive_seed(args.seed, "simplify fresh", k) for k in range(args.seeds)],
+                margin=args.margin,
+                note=note,
+            )
+    except (KeyboardInterrupt, SearchError):
+        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
+        note(f"{record.added} trainings were finished by this call, and are {kept}")
+        raise
 
 
 def _check(args: argparse.Namespace) -> None:

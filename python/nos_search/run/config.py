@@ -33,6 +33,12 @@ from ..train.seeds import check_seed, derive_seed
 from ..train.side import side_by_side
 
 _OLDER = {"engine": "torch", "score": ACCURACY, "rung_score": ACCURACY}  # what releases did that did not write it down
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # by the annotation of a field
+    "str": ((str,), "text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "dict[str, Any]": ((dict,), "a dict"),
+}
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
 
@@ -102,6 +108,7 @@ class RunConfig:
     target: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         scores = (OBJECTIVE,) if self.given == "objective" else tuple(SCORES)
         for name in (self.score, self.rung_score):
             if name is not None and name not in scores:
@@ -154,6 +161,16 @@ class RunConfig:
         check_count("--promote-eta", self.promote_eta, "one rule in so many is promoted", least=2)
         self.make_protocol()
         self.make_gates()
+
+    def _check_types(self) -> None:
+        """Raises UsageError for a value of another type than its field has, which a Python program may give."""
+        for entry in fields(self):
+            kind, _, none = str(entry.type).partition(" | ")
+            value = getattr(self, entry.name)
+            types, wanted = _TYPES.get(kind, _TYPES["str"])  # what is one of several words is text, too
+            if (value is None and none) or (isinstance(value, types) and not isinstance(value, bool)):
+                continue
+            raise UsageError(f"{entry.name} is {ascii(value)[:60]}, a {type(value).__name__}; it must be {wanted}")
 
     def _check_command(self) -> None:
         external = self.strategy == ExternalStrategy.name
