@@ -38,7 +38,10 @@ MOST = {  # option -> its largest value
 
 
 def check_count(option: str, value: int, remedy: str = "choose a larger number", *, least: int = 1) -> None:
-    """Raises UsageError when the value of an option is too large, or below `least`; then `remedy` says what to do."""
+    """Raises UsageError when the value of an option is no whole number, is too large, or below `least`; then `remedy`
+    says what to do."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):  # as NumPy's integers have
+        raise UsageError(f"{option} is {ascii(value)[:60]}, a {type(value).__name__}; give a whole number")
     if value < least:
         raise UsageError(f"{option} {value} is below {least}; {remedy}")
     if value > MOST[option]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import sys
 import warnings
@@ -86,6 +87,7 @@ def test_images_and_tokens() -> None:
         ({"y": CLASSES * 0}, "y has one class only"),
         ({"x": None}, "x is a NoneType, and no array of numbers"),
         ({"x": [[1, 2], [3]]}, "x is no array"),
+        ({"x": [[1, None]] * 90}, "x holds objects of Python, and not numbers alone"),
         ({"x": FEATURES * np.inf}, "x has values that are not finite"),
         ({"x": np.zeros((90, 2, 2, 2, 2))}, r"x has shape \(90, 2, 2, 2, 2\)"),
         ({"x": FEATURES[:9], "y": CLASSES[:9]}, "x has 9 examples, too few to divide; give at least 20"),
@@ -255,6 +257,12 @@ def test_an_objective_where_every_rule_diverges() -> None:
         run.program()
 
 
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -275,9 +283,17 @@ def test_an_objective_where_every_rule_diverges() -> None:
         ({"seed": None}, "seed is None, a NoneType; it must be a whole number"),
         ({"strategy": None}, "strategy is None, a NoneType; it must be text"),
         ({"strategy_options": [1]}, "strategy_options is .1., a list; it must be a dict"),
-        ({"gates": 5}, "gates is 5, a int; it must be a dict"),
+        ({"gates": 5}, "search: gates is a int; give a dict of thresholds"),
         ({"engine": 5}, "engine is 5, a int; it must be text"),
         ({"space": 5}, "space is a int; give its name, or a space"),
+        ({"space": {}}, "space {} describes none: it lacks 'options'; give its name"),
+        ({"space": {"kind": "program", "lines": "x"}}, "describes none: invalid literal for int"),
+        ({"gates": {"descentt": 1}}, "search: gates has no argument 'descentt'; did you mean 'descent'"),
+        ({"gates": {"descent": "x"}}, "search: gate descent is 'x'; give a number, or None"),
+        ({"gates": {"screen": 5}}, r"gate screen 5 is outside \[0, 1\]"),
+        ({"gates": {"steps": 2.5}}, "gate steps is 2.5, a float; give a whole number"),
+        ({"width": "4"}, "width is '4', a str; it must be a whole number"),
+        ({"progress": closed()}, "progress is a stream that is closed"),
         ({"listeners": None}, "listeners is a NoneType; give a list of them"),
         ({"listeners": [print]}, "a listener, a builtin_function_or_method, has no method on_start; see Listener"),
         ({"progress": True}, "progress is a bool; give a stream, such as sys.stderr"),
@@ -342,6 +358,12 @@ def test_wrong_calls_on_a_run(tmp_path: Path) -> None:
         nos_search.search(small(), out=tmp_path / "run", trials=2)
     with pytest.raises(UsageError, match="best: k is 0"):
         run.best(0)
+    with pytest.raises(UsageError, match="best: k is '3', a str; give a whole number"):
+        run.best("3")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"rank is 1\.5, a float; give a whole number"):
+        run.export(1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--width is '4', a str; give a whole number"):
+        small().with_options(width="4")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"the run's task is 'arrays'; give task=\.\.\., which a folder does not hold"):
         run.resume(trials=5)
     for arguments, message in (

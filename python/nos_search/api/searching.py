@@ -24,7 +24,7 @@ from ..run.children import Objective, make_executor
 from ..run.config import default_space
 from ..run.search import Search
 from ..show.live import Display
-from ..space import SPACES, SearchSpace
+from ..space import SPACES, SearchSpace, make_space
 from ..store import Store
 from ..task import Task
 from ..task.score import OBJECTIVE
@@ -96,8 +96,8 @@ def search(
     if all(limit is None for limit in limits.values()):
         limits["trials"] = _DEFAULT_TRIALS
     _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name != "given"], "search")
-    if isinstance(settings.get("gates"), Gates):
-        settings["gates"] = settings["gates"].to_json()
+    if settings.get("gates") is not None:
+        settings["gates"] = _gates(settings["gates"])
     if settings.get("data_dir") is not None:
         settings["data_dir"] = str(Path(settings["data_dir"]).resolve())
     chosen = RunConfig(
@@ -153,7 +153,25 @@ def _space(space: str | SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
         return dict(SPACES[space]().config())
     if not isinstance(space, Mapping):
         raise UsageError(f"search: space is a {type(space).__name__}; give its name, or a space of nos_search.space")
-    return dict(space)
+    try:
+        return dict(make_space(space).config())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"search: space {ascii(dict(space))[:60]} describes none: {said}; give its name") from None
+
+
+def _gates(gates: Any) -> dict[str, Any]:
+    if isinstance(gates, Gates):
+        return gates.to_json()
+    if not isinstance(gates, Mapping):
+        raise UsageError(
+            f"search: gates is a {type(gates).__name__}; give a dict of thresholds, as {Gates().to_json()}"
+        )
+    _check_names(gates, tuple(Gates().to_json()), "search: gates")
+    for name, value in gates.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise UsageError(f"search: gate {name} is {ascii(value)[:60]}; give a number, or None for no such gate")
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in gates.items()}
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +192,8 @@ def _check_followers(where: str, listeners: Any, progress: Any) -> None:
                 )
     if progress is not None and not (hasattr(progress, "write") and hasattr(progress, "isatty")):
         raise UsageError(f"{where}: progress is a {type(progress).__name__}; give a stream, such as sys.stderr")
+    if getattr(progress, "closed", False):
+        raise UsageError(f"{where}: progress is a stream that is closed; give one that is open")
 
 
 def _check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -179,7 +179,9 @@ def _array(name: str, value: Any) -> NDArray[Any]:
         array = np.asarray(value)
     except ValueError as error:
         raise UsageError(f"{name} is no array: {error}; give a NumPy array or a torch tensor") from None
-    if array.ndim == 0 or array.dtype.kind == "O":
+    if array.ndim > 0 and array.dtype.kind == "O":
+        raise UsageError(f"{name} holds objects of Python, and not numbers alone; give a NumPy array or a tensor")
+    if array.ndim == 0:
         raise UsageError(f"{name} is a {type(value).__name__}, and no array of numbers; give a NumPy array or a tensor")
     return array
 
