@@ -165,7 +165,7 @@ def test_proofs(text: str) -> None:
     }  # fmt: skip
     contender = {"text": text, "cells": {text: {"test": 0.5, "lr": None, "diverged": 0}}}
     protocol = {
-        "against": [text], "tasks": {text: {"family": text, "searched": True}}, "nets": {text: text}, "sizes": [text],
+        "against": [text], "tasks": {text: {"family": text, "searched": True, "augment": True}}, "nets": {text: text}, "sizes": [text],
         "horizons": [1], "seeds": [1], "points": 1, "versions": {text: text},
         "tuned": {text: {text: {text: 0.1}}},
     }  # fmt: skip
@@ -173,7 +173,7 @@ def test_proofs(text: str) -> None:
     check_drawing(proof.forest(found).render("svg").decode())
     check_page(proof.page(found))
     check_plain(summary(found))
-    assert len(summary(found).splitlines()) == 9
+    assert len(summary(found).splitlines()) == 10
 
 
 @evil
