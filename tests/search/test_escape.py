@@ -34,7 +34,7 @@ from nos_search.show.outlook import Limits
 from nos_search.show.primitives import usage
 from nos_search.show.simplified import formula, simplified
 from nos_search.show.surfaces import Paths, figure_of
-from nos_search.simplify import Chain, Step
+from nos_search.simplify import Better, Chain, Step
 from nos_search.simplify.loss import Difference
 from nos_search.store import Trial
 from nos_search.task.score import SCORES as KINDS
@@ -180,7 +180,8 @@ def test_proofs(text: str) -> None:
 def test_chains(text: str) -> None:
     rule = replace(compile_rule("g"), text=text)
     step = Step(rule, text, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
-    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule)
+    better = Better(0, rule, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
+    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule, [better])
     for made in (chain, replace(chain, steps=[step]), replace(chain, result=step.rule)):
         check_plain(simplified_chain(made, 3))
 
