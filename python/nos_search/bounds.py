@@ -31,13 +31,17 @@ MOST = {  # option -> its largest value
     "--families": 1000,
     "--cells": 1000,
     "--baselines": 1000,
+    "diagnose --trials": 100_000,  # each takes 100 KB at a time
     "gate steps": 100_000,
     "strategy option": 1_000_000,  # the value of any such option: sizes of a network, a batch, a population
 }
 
 
 def check_count(option: str, value: int, remedy: str = "choose a larger number", *, least: int = 1) -> None:
-    """Raises UsageError when the value of an option is too large, or below `least`; then `remedy` says what to do."""
+    """Raises UsageError when the value of an option is no whole number, is too large, or below `least`; then `remedy`
+    says what to do."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):  # as NumPy's integers have
+        raise UsageError(f"{option} is {ascii(value)[:60]}, a {type(value).__name__}; give a whole number")
     if value < least:
         raise UsageError(f"{option} {value} is below {least}; {remedy}")
     if value > MOST[option]:

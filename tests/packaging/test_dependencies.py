@@ -19,7 +19,7 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # imported as -> distributed as, where that differs
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "mlflow": "mlflow-skinny"}
 OURS = {"nos_ext", "nos_search"}
 
 
@@ -55,7 +55,10 @@ def imports(package: Path) -> dict[str, set[str]]:
     ("package", "extras"),
     [
         ("nos_ext", ("", "torch", "testing", "plot")),
-        ("python/nos_search", ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard", "wandb")),
+        (
+            "python/nos_search",
+            ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard", "wandb", "mlflow"),
+        ),
     ],
 )
 def test_every_import_is_declared(package: str, extras: tuple[str, ...]) -> None:

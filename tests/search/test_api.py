@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,37 @@ def test_images_and_tokens() -> None:
         ({"y": CLASSES * 0}, "y has one class only"),
         ({"x": None}, "x is a NoneType, and no array of numbers"),
         ({"x": [[1, 2], [3]]}, "x is no array"),
+        ({"x": [[1, None]] * 90}, "x holds objects of Python, and not numbers alone"),
         ({"x": FEATURES * np.inf}, "x has values that are not finite"),
         ({"x": np.zeros((90, 2, 2, 2, 2))}, r"x has shape \(90, 2, 2, 2, 2\)"),
         ({"x": FEATURES[:9], "y": CLASSES[:9]}, "x has 9 examples, too few to divide; give at least 20"),
+        ({"x": np.where(FEATURES > 0, np.nan, FEATURES)}, "x has values that are not finite"),
+        ({"x": FEATURES * 1e38}, "x has values that are not finite"),
+        ({"x": RNG.rand(90, 4, 4) * 3e38}, "x has values so far apart that their mean and variance are not finite"),
+        ({"x": np.full((90, 4, 4), 7.0)}, "x has the value 7 everywhere, so there is nothing to learn from"),
+        ({"x": np.full((90, 4), 7.0)}, "x has the value 7 everywhere, so there is nothing to learn from"),
+        ({"x": [], "y": []}, r"x is empty, of shape \(0,\); give examples"),
+        ({"x": np.zeros((90, 0))}, r"x is empty, of shape \(90, 0\)"),
+        ({"y": np.zeros(0, int)}, r"y is empty, of shape \(0,\)"),
+        ({"x": ["a"] * 90}, r"x has shape \(90,\) and dtype <U1; give numbers"),
+        (
+            {"y": np.where(np.arange(90) < 1, 10**6, 0)},
+            "y has the class 1000000, but 90 numbers in all, so most are nev",
+        ),
+        ({"y": np.where(np.arange(90) < 1, 2**62, 0)}, "y has the class 4611686018427387904; number classes 0, 1, 2"),
+        ({"x": np.where(np.arange(180).reshape(90, 2) < 1, 10**9, 0)}, "x has the token 1000000000, but 180 numbers"),
+        ({"y": np.arange(90) == 95, "x": FEATURES}, "y has shape .* and dtype bool; give class numbers"),
+        (
+            {"y": CLASSES * 0, "val": (FEATURES, CLASSES), "test": (FEATURES, CLASSES)},
+            "y, where it trains, has one class only",
+        ),
+        ({"val": 5}, r"val\[0\] and val\[1\]: got a int; give a pair"),
+        ({"val": "ab"}, r"val\[0\] is a str, and no array of numbers"),
+        ({"batch_size": "8"}, "batch_size is '8', a str; give a whole number, or leave it out"),
+        ({"train_steps": 2.5}, "train_steps is 2.5, a float; give a whole number"),
+        ({"sweep_steps": 10**12}, "sweep_steps 1000000000000 is above 1000000000"),
+        ({"seed": -1}, "seed -1 is below 0; leave it out for 0"),
+        ({"net": 5}, "net is a int; give it as text"),
         ({"val": (FEATURES[:, :3], CLASSES)}, r"val\[0\] has examples of shape \(1, 1, 3\)"),
         ({"test": FEATURES}, r"test\[0\] and test\[1\]: got 90 arrays; give a pair"),
         ({"batch_size": 0}, "batch_size 0 is below 1"),
@@ -98,6 +128,16 @@ def test_images_and_tokens() -> None:
 def test_wrong_arrays(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Task.from_arrays(**{"x": FEATURES, "y": CLASSES, **arguments})
+
+
+def test_arrays_of_other_kinds() -> None:
+    """bfloat16, which NumPy does not have; a tensor with a gradient; NumPy's whole numbers; pairs as lists."""
+    half = torch.tensor(FEATURES, dtype=torch.bfloat16, requires_grad=True)
+    task = Task.from_arrays(half, CLASSES, batch_size=np.int64(16), val=[FEATURES, CLASSES.tolist()])
+    assert task.budget.batch_size == 16
+    assert task.train.x.dtype == torch.float32
+    whole = Task.from_arrays(half.detach().float().numpy(), CLASSES, val=(FEATURES, CLASSES))
+    assert torch.equal(task.train.x, whole.train.x)
 
 
 # --- a search ---------------------------------------------------------------------------------------------------------
@@ -217,6 +257,12 @@ def test_an_objective_where_every_rule_diverges() -> None:
         run.program()
 
 
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -229,6 +275,28 @@ def test_an_objective_where_every_rule_diverges() -> None:
         ({"objective": distance, "promote": "digits"}, "--promote 'digits' needs a task"),
         ({"strategy": "luck"}, "--strategy 'luck' is not known"),
         ({"given": "task"}, "search has no argument 'given'"),
+        ({"trials": "5"}, "trials is '5', a str; it must be a whole number"),
+        ({"trials": True}, "trials is True, a bool; it must be a whole number"),
+        ({"trials": 2.5}, "trials is 2.5, a float; it must be a whole number"),
+        ({"seconds": "5"}, "seconds is '5', a str; it must be a number"),
+        ({"seed": 1.5}, "seed is 1.5, a float; it must be a whole number"),
+        ({"seed": None}, "seed is None, a NoneType; it must be a whole number"),
+        ({"strategy": None}, "strategy is None, a NoneType; it must be text"),
+        ({"strategy_options": [1]}, "strategy_options is .1., a list; it must be a dict"),
+        ({"gates": 5}, "search: gates is a int; give a dict of thresholds"),
+        ({"engine": 5}, "engine is 5, a int; it must be text"),
+        ({"space": 5}, "space is a int; give its name, or a space"),
+        ({"space": {}}, "space {} describes none: it lacks 'options'; give its name"),
+        ({"space": {"kind": "program", "lines": "x"}}, "describes none: invalid literal for int"),
+        ({"gates": {"descentt": 1}}, "search: gates has no argument 'descentt'; did you mean 'descent'"),
+        ({"gates": {"descent": "x"}}, "search: gate descent is 'x'; give a number, or None"),
+        ({"gates": {"screen": 5}}, r"gate screen 5 is outside \[0, 1\]"),
+        ({"gates": {"steps": 2.5}}, "gate steps is 2.5, a float; give a whole number"),
+        ({"width": "4"}, "width is '4', a str; it must be a whole number"),
+        ({"progress": closed()}, "progress is a stream that is closed"),
+        ({"listeners": None}, "listeners is a NoneType; give a list of them"),
+        ({"listeners": [print]}, "a listener, a builtin_function_or_method, has no method on_start; see Listener"),
+        ({"progress": True}, "progress is a bool; give a stream, such as sys.stderr"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -237,14 +305,73 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], message: str
     assert not (tmp_path / "run").exists()
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    run = nos_search.search(
+        small(), out=tmp_path / "run", trials=np.int64(3), seed=np.uint8(4), seconds=np.float32(1000), batch=np.int32(2)
+    )
+    assert (run.summary()["trials"], run.summary()["seed"]) == (3, 4)
+    assert run.resume(task=small(), trials=np.int64(5)).summary()["trials"] == 5
+
+
+def test_no_folder_has_no_name() -> None:
+    with pytest.raises(UsageError, match="search: out is empty; name a folder, or leave it out"):
+        nos_search.search(small(), out="", trials=2)
+
+
+@pytest.mark.parametrize("trained", [0, 3])
+def test_an_interrupted_search_without_a_folder_is_kept(
+    trained: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Hours of training must not go away with the object that was never returned. One that has trained nothing goes."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("nos_search.run.search._GROUP_SECONDS", 0.0)  # each answer is kept at once
+    calls = []
+
+    def interrupted(program: nos_ext.Program, seed: int) -> float:
+        calls.append(program)
+        if len(calls) > trained:
+            raise KeyboardInterrupt
+        return 0.5
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt):
+            nos_search.search(objective=interrupted, trials=100)
+    if not trained:
+        assert not said
+        assert not list(tmp_path.iterdir())
+        return
+    (warning,) = said
+    (folder,) = tmp_path.iterdir()
+    assert str(warning.message) == (
+        f"the search stopped after 3 trained rules, which are kept: nos_search.load({str(folder)!r})"
+    )
+    assert warning.filename == __file__
+    run = nos_search.load(folder)
+    assert run.summary()["trained"] == 3
+    assert run.summary()["state"] == "interrupted"
+
+
 def test_wrong_calls_on_a_run(tmp_path: Path) -> None:
     run = nos_search.search(small(), out=tmp_path / "run", trials=2)
     with pytest.raises(UsageError, match="already holds a run"):
         nos_search.search(small(), out=tmp_path / "run", trials=2)
     with pytest.raises(UsageError, match="best: k is 0"):
         run.best(0)
+    with pytest.raises(UsageError, match="best: k is '3', a str; give a whole number"):
+        run.best("3")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"rank is 1\.5, a float; give a whole number"):
+        run.export(1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--width is '4', a str; give a whole number"):
+        small().with_options(width="4")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"the run's task is 'arrays'; give task=\.\.\., which a folder does not hold"):
         run.resume(trials=5)
+    for arguments, message in (
+        ({"trials": "9"}, "trials is '9', a str; it must be a whole number"),
+        ({"listeners": [None]}, "a listener, a NoneType, has no method on_start"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run.resume(task=small(), **arguments)
     with pytest.raises(UsageError, match="resume has no argument 'strategy'"):
         run.resume(task=small(), strategy="random")
     with pytest.raises(UsageError, match="the run's task is 'arrays'; "):

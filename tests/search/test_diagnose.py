@@ -182,3 +182,35 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert document["trials"] == 8
     assert [row["kind"] for row in document["results"][0]["problems"]] == [problem.kind for problem in few]
     assert document["results"][0]["passed"] == 3
+
+
+WIDE = [f"s{k}" for k in range(8)]
+WIDE_RULE = f"def wide(p, g, {', '.join(WIDE)}, *, lr): return p - lr * g, {', '.join(f'g + {s}' for s in WIDE)}"
+
+
+@pytest.mark.parametrize("command", [["diagnose", "--trials", "2"], ["surfaces", "--steps", "2"]])
+def test_a_rule_without_a_state_to_spare(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused before another rule is run."""
+    assert main([*command, "sgd", WIDE_RULE]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "rule 'wide' has 8 states; to run at many learning rates at once it may have 7" in err
+    assert "running" not in err
+
+
+def test_what_is_finished_is_shown_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, calls = BATTERY[:1], []
+
+    def interrupted(rule: object, **options: object) -> list[battery.Diagnosis]:
+        calls.append(rule)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return battery.diagnose(rule, trials=2, problems=few)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nos_search.cli.diagnose.diagnose", interrupted)
+    assert main(["diagnose", "sgd", "adam", "lion"]) == 130
+    out, err = capsys.readouterr()
+    assert [line.split()[-1] for line in out.splitlines()[2:]] == ["sgd", "adam"]
+    assert "interrupted" in err

@@ -34,7 +34,7 @@ from nos_search.show.outlook import Limits
 from nos_search.show.primitives import usage
 from nos_search.show.simplified import formula, simplified
 from nos_search.show.surfaces import Paths, figure_of
-from nos_search.simplify import Chain, Step
+from nos_search.simplify import Better, Chain, Step
 from nos_search.simplify.loss import Difference
 from nos_search.store import Trial
 from nos_search.task.score import SCORES as KINDS
@@ -165,7 +165,7 @@ def test_proofs(text: str) -> None:
     }  # fmt: skip
     contender = {"text": text, "cells": {text: {"test": 0.5, "lr": None, "diverged": 0}}}
     protocol = {
-        "against": [text], "tasks": {text: {"family": text, "searched": True}}, "nets": {text: text}, "sizes": [text],
+        "against": [text], "tasks": {text: {"family": text, "searched": True, "augment": True}}, "nets": {text: text}, "sizes": [text],
         "horizons": [1], "seeds": [1], "points": 1, "versions": {text: text},
         "tuned": {text: {text: {text: 0.1}}},
     }  # fmt: skip
@@ -173,14 +173,15 @@ def test_proofs(text: str) -> None:
     check_drawing(proof.forest(found).render("svg").decode())
     check_page(proof.page(found))
     check_plain(summary(found))
-    assert len(summary(found).splitlines()) == 9
+    assert len(summary(found).splitlines()) == 10
 
 
 @evil
 def test_chains(text: str) -> None:
     rule = replace(compile_rule("g"), text=text)
     step = Step(rule, text, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
-    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule)
+    better = Better(0, rule, {text: 0.5}, {text: Difference(0.1, 0.1, 3)})
+    chain = Chain([step, step], [step], {text: 0.1}, [step], {text: 0.1}, rule, [better])
     for made in (chain, replace(chain, steps=[step]), replace(chain, result=step.rule)):
         check_plain(simplified_chain(made, 3))
 

@@ -1,21 +1,25 @@
-"""A run as CSV, as an optuna journal, and for TensorBoard and Weights & Biases."""
+"""A run as CSV, as an optuna journal, and for TensorBoard, Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sqlite3
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nos_search.cli import main
 from nos_search.errors import SearchError
 from nos_search.show import csv_tables as tables
+from nos_search.show import mlflow
 from nos_search.show.scalars import Axis, Scalars
 from nos_search.show.wandb import WeightsAndBiases
 from nos_search.space import make_space
@@ -179,15 +183,130 @@ def test_a_folder_does_not_tell_wandb_what_to_do(tmp_path: Path) -> None:
         WeightsAndBiases(tmp_path / "wandb", {})
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All is in the folder, in the file that MLflow makes, and reads as the run was. A run that goes on has a part for
+    each time. Nothing is left where the command was called."""
+    for package in ("mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(package)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder, small = tmp_path / "run", ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+    words = ["run", "--task", "digits", "--trials", "12", "--seed", "5", "--out", str(folder), *small]
+    assert main([*words, "--log", "mlflow", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 12
+    assert main(["resume", str(folder), "--trials", "15", "--log", "mlflow"]) == 0
+    with Store.open(folder) as store:
+        trials = {trial.told: trial for trial in store.trials() if trial.told is not None}
+    with closing(sqlite3.connect(folder / "mlflow" / "mlflow.db")) as file:
+        runs = file.execute("select run_uuid, name, status from runs order by start_time").fetchall()
+        reward = "select step, value from metrics where run_uuid = ? and key = 'search/reward'"
+        found = [dict(file.execute(reward, (run,)).fetchall()) for run, _, _ in runs]
+        params = dict(file.execute("select key, value from params where run_uuid = ?", (runs[0][0],)))
+    assert [(name, status) for _, name, status in runs] == [("run", "FINISHED")] * 2
+    rewards = [
+        {k: trials[k].reward for k in part if trials[k].reward is not None} for part in (range(12), range(12, 15))
+    ]
+    assert found == rewards
+    assert (params["task"], params["seed"]) == ("digits", "5")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+class Client:
+    """Stands for MLflow's, and for its module: keeps what it is sent, or fails."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault, self.sent = fault, list[list[Any]]()
+        self.entities, self.tracking = self, self
+        self.info, self.run_id, self.experiment_id = self, "7", "1"
+
+    def MlflowClient(self, tracking_uri: str) -> Client:
+        self.uri = tracking_uri
+        return self
+
+    def Param(self, key: str, value: str) -> tuple[str, str]:
+        return key, value
+
+    def Metric(self, key: str, value: float, timestamp: int, step: int) -> tuple[str, float, int]:
+        return key, value, step
+
+    def get_experiment_by_name(self, name: str) -> Client:
+        return self
+
+    def create_run(self, number: str, run_name: str) -> Client:
+        return self
+
+    def log_batch(self, run: str, metrics: Any = (), params: Any = ()) -> None:
+        if self.fault:
+            raise self.fault
+        if metrics:
+            self.sent.append(metrics)
+
+    def set_terminated(self, run: str) -> None: ...
+
+
+def test_numbers_wait_for_mlflow_and_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, times = Client(), iter([0.0, 1.0, 4.0, 6.0, 6.0, *[7.0] * 999])
+    monkeypatch.setattr(mlflow, "package", lambda: client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    log = mlflow.MLflow(tmp_path, {"task": "digits", "odd%name": "x"}, clock=lambda: next(times))
+    assert client.uri == "http://localhost:1"
+    for step in range(3):
+        log.write({"search/reward": 0.5, "strategy/l%r": 1.0}, "evaluation", step)
+    assert client.sent == [
+        [
+            (name, 0.5 + 0.5 * (name != "search/reward"), k)
+            for k in range(3)
+            for name in ("search/reward", "strategy/l_r")
+        ]
+    ]
+    for step in range(300):
+        log.write({"a": 0.0, "b": 0.0}, "trial", step)
+    assert [len(each) for each in client.sent[1:]] == [400]
+    log.close()
+    assert [len(each) for each in client.sent[1:]] == [400, 200]
+
+
+def test_what_mlflow_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(OSError("no space left\nand more"))
+    monkeypatch.setattr(mlflow, "package", lambda: client)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(
+        SearchError, match=r"^--log mlflow cannot begin: no space left; see MLFLOW_TRACKING_URI, or leave"
+    ):
+        mlflow.MLflow(tmp_path / "mlflow", {})
+    client.fault = None
+    log = mlflow.MLflow(tmp_path / "mlflow", {})
+    assert client.uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    log.write({"a": 1.0}, "trial", 1)
+    client.fault = OSError("the server is gone")
+    with pytest.raises(SearchError, match="--log mlflow cannot go on: the server is gone"):
+        log.close()
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow.db-journal"])
+def test_a_folder_does_not_tell_mlflow_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow, "package", Client)
+    (tmp_path / "mlflow").mkdir()
+    if name == "mlflow.db":
+        (tmp_path / "mlflow" / name).symlink_to(tmp_path / "victim")
+    else:
+        (tmp_path / "mlflow" / name).write_text("x")
+    with pytest.raises(SearchError, match=r"is not a plain file of its own|journal would be obeyed; remove it"):
+        mlflow.MLflow(tmp_path / "mlflow", {})
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
 def test_what_a_log_needs_is_said_before_there_is_a_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for words, status, said in (
-        ([name], 1, f"--log {name} needs the package; install it with: pip install 'nos-ext[{name}]'"),
-        (["mlflow"], 2, "--log 'mlflow' is not known; choose one of: tensorboard, wandb"),
+        ([name], 1, f"; install it with: pip install 'nos-ext[{name}]'"),
+        ([name], 1, f"--log {name} needs the package"),
+        (["neptune"], 2, "--log 'neptune' is not known; choose one of: tensorboard, wandb, mlflow"),
     ):
         assert main(["run", "--task", "digits", "--out", str(tmp_path / "run"), "--log", *words]) == status
         assert said in capsys.readouterr().err

@@ -282,7 +282,69 @@ def test_a_program_that_fails(text: str, error: str, tmp_path: Path, monkeypatch
     with Store.open(tmp_path / "run") as store:
         assert store.state == "failed"
     assert stub_search(tmp_path / "run", good, StubExecutor()) == "trials"
-    assert len(stored(tmp_path / "run")) == 24
+    assert sum(trial.told is not None for trial in stored(tmp_path / "run")) == 24
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        ("sys.exit(3)", r"ended with exit status 3 with 3 of 8 proposals owed"),
+        ("import time; time.sleep(60)", r"silent for 0\.5 seconds with 3 of 8 proposals owed"),
+    ],
+)
+def test_what_was_proposed_before_the_end_is_answered(
+    slots: int, end: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that ends in the middle of a batch: its five rules are trained, also where several train at a time and
+    the loop asks ahead."""
+    monkeypatch.setattr(talk, "_GRACE", 0.1)
+    answer = f"{NUMBERED}\ndef some(n, number):\n    say_all(5, number)\n    {end}"
+    answer = answer.replace("def answer", "def say_all").replace("def some", "def answer")
+    chosen = replace(config(logging(tmp_path, answer)), strategy_options={"timeout": 0.5})
+    executor = StubExecutor(slots=slots)
+    with pytest.raises(SearchError, match=error):
+        stub_search(tmp_path / "run", chosen, executor)
+    trials = stored(tmp_path / "run")
+    assert [trial.rule for trial in trials] == [f"g * exp(-{k + 1} * abs(m))" for k in range(5)]
+    assert [trial.reward for trial in trials] == [stub_outcome(trial.key).reward for trial in trials]
+    assert all(trial.told is not None for trial in trials)
+    with Store.open(tmp_path / "run") as store:
+        assert store.state == "failed"
+    good = replace(chosen, command=logging(tmp_path), strategy_options={})
+    assert stub_search(tmp_path / "run", good, StubExecutor()) == "trials"
+    assert [trial.id for trial in stored(tmp_path / "run")] == list(range(24 + 5))[: len(stored(tmp_path / "run"))]
+    assert len(stored(tmp_path / "run")) >= 24
+
+
+def test_the_time_limit_may_change_when_a_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing else of the strategy may."""
+    slow = f"{NUMBERED}\nimport time\ntime.sleep(2)"
+    folder, small = tmp_path / "run", {"sweep_steps": 2, "train_steps": 2, "width": 4}
+    chosen = config(logging(tmp_path, slow), task="digits", trials=2, strategy_options={"timeout": 0.1}, **small)
+    with pytest.raises(SearchError, match=r"silent for 0\.1 seconds"):
+        stub_search(folder, chosen, StubExecutor())
+    run = nos_search.load(folder)
+    with pytest.raises(SearchError, match=r"silent for 0\.1 seconds"):
+        run.resume(command=chosen.command)
+    run.resume(command=chosen.command, strategy_options={"timeout": 60})
+    assert sum(trial.told is not None for trial in run.trials()) >= 2
+    words = ["resume", str(folder), "--command", chosen.command or "", "--trials", "12", "--strategy-option"]
+    assert main([*words, "timeout=50"]) == 0
+    with Store.open(folder) as store:
+        assert store.config["strategy_options"] == {"timeout": 50}
+    for option, said in (
+        ("pace=3", "--strategy-option pace: it decides what external proposes in this run; change timeout alone"),
+        ("timeout=0", "external option timeout 0 is not a number of seconds above 0"),
+        ("timeout=x", "option timeout is 'x'; it must be a number"),
+    ):
+        assert main([*words, option]) == 2
+        assert said in capsys.readouterr().err
+    other = nos_search.search("digits", strategy="evolution", trials=2, out=tmp_path / "other", **small)
+    with pytest.raises(UsageError, match="population: it decides what evolution proposes in this run; leave it out"):
+        other.resume(trials=3, strategy_options={"population": 5})
+    with pytest.raises(UsageError, match="strategy_options is a list; give a dict"):
+        other.resume(trials=3, strategy_options=[5])
 
 
 def test_no_program_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,7 @@ def test_a_pipe_keeps_nobody_waiting(folder: Path, name: str) -> None:
         ("optuna.log", ["export", "--format", "optuna", "--force"]),
         ("tensorboard", ["resume", "--tensorboard", "--trials", "41"]),
         ("wandb", ["resume", "--log", "wandb", "--trials", "41"]),
+        ("mlflow", ["resume", "--log", "mlflow", "--trials", "41"]),
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "absent", "folder", "pipe"])
@@ -165,7 +166,7 @@ def test_defaults_are_written_through_no_link(
     arguments: list[str],
     kind: str,
 ) -> None:
-    for package in ("tensorboard.summary_writer", "wandb.package"):  # which may not be installed
+    for package in ("tensorboard.summary_writer", "wandb.package", "mlflow.package"):  # which may not be installed
         monkeypatch.setattr(f"nos_search.show.{package}", lambda: None)
     monkeypatch.setattr("nos_search.cli.search.make_executor", lambda *_, **__: StubExecutor())
     target = tmp_path / "other"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from nos_search.cli.output import table
 from nos_search.run.config import RunConfig
-from nos_search.show.leaderboard import best_rows
+from nos_search.run.families import families_of
+from nos_search.show.leaderboard import best_rows, leaderboard
 from nos_search.show.live import Display, Tally
 from nos_search.show.outlook import Limits, Work, children, promotions, seconds_left
-from nos_search.store import PROMOTION, Store, Trial
+from nos_search.store import PROMOTION, Score, Store, Trial
 
 from .conftest import Clock, StubExecutor, stub_search
 
@@ -62,23 +64,32 @@ def climbed_run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def top(tally: Tally) -> list[tuple[int, int | None]]:
+    return [(trial.id, members) for trial, members in tally.ranking.top(8)]
+
+
 def test_the_display_ranks_as_show_does(climbed_run: Path) -> None:
     """In a run from its start and in one that is resumed; not by the first reward."""
     with Store.open(climbed_run) as store:
-        want = [row.trial for row in best_rows(store)][:8]
+        rows = best_rows(store)
+        want = [(row.trial, row.members) for row in rows][:8]
         trials = sorted((t for t in store.trials() if t.told is not None), key=lambda t: t.told or 0)
         scores = store.scores(PROMOTION)
+        families = families_of(store, trials)
+    assert 8 < len(rows) < len([trial for trial in trials if trial.status == "done"])  # some are kin
     by_id = {trial.id: trial for trial in trials}
-    tally = Tally()
+    known: dict[int, int] = {}  # grows as in a search, which knows a family just before it tells of the trial
+    tally = Tally(known)
     for trial in trials:
+        known |= {trial.id: families[trial.id]} if trial.id in families else {}
         tally.add(trial)
-    assert [trial.id for trial in tally.top] != want
+    assert top(tally) != want
     for score in scores:
         tally.promote(by_id[score.budget["trial"]], score.budget["rung"], score)
-    assert [trial.id for trial in tally.top] == want
+    assert top(tally) == want
     limits = Limits(trials=120, rungs=2, eta=3)
-    resumed = Display(io.StringIO(), limits=limits, clock=Clock(), earlier=trials, promotions=scores)
-    assert [trial.id for trial in resumed.tally.top] == want
+    resumed = Display(io.StringIO(), limits=limits, clock=Clock(), earlier=trials, promotions=scores, families=families)
+    assert top(resumed.tally) == want
     assert resumed.left() is None or resumed.left() == 0
 
 
@@ -92,15 +103,15 @@ def test_the_display_breaks_no_word(climbed_run: Path) -> None:
     with Store.open(climbed_run) as store:
         rows = best_rows(store)[:8]
         trials = sorted((t for t in store.trials() if t.told is not None), key=lambda t: t.told or 0)
-        scores = store.scores(PROMOTION)
+        scores, families = store.scores(PROMOTION), families_of(store, trials)
     limits = Limits(trials=200, rungs=2, eta=3)
-    display = Display(Terminal(), limits=limits, clock=Clock(), earlier=trials, promotions=scores)
+    display = Display(Terminal(), limits=limits, clock=Clock(), earlier=trials, promotions=scores, families=families)
     stream = io.StringIO()
     Console(file=stream, width=ROOM).print(display._picture())
     text = stream.getvalue()
     assert all(len(line) <= ROOM for line in text.splitlines())
     shown = set(text.split())
-    for name in ("proposals", "promotions", "reward", "rung", "times", "rule", "children/h"):
+    for name in ("proposals", "promotions", "reward", "rung", "times", "members", "rule", "children/h"):
         assert name in shown
     for row in rows:
         assert set(row.rule.split()) <= shown
@@ -123,9 +134,35 @@ def test_tables_are_broken_between_words() -> None:
 
 
 def test_a_trial_that_was_not_trained_is_not_ranked() -> None:
-    tally = Tally()
+    tally = Tally({})
     assert tally.add(Trial(0, (), "g", "g", 1, "done", 0.5, 0.1)) is True
     assert tally.add(Trial(1, (), "-g", "-g", 1, "diverged", 0.0)) is False
     assert tally.add(Trial(2, (), "w", "w", 1, "done", 0.4, 0.1)) is False
-    assert [trial.id for trial in tally.top] == [0, 2]
+    assert top(tally) == [(0, None), (2, None)]
     assert tally.best == 0.5
+
+
+def test_a_long_run_is_ranked_as_it_goes_on() -> None:
+    """Rules in any order, of families that grow, with promotions that lift a rule or find it out: at any time the rows
+    are those that sorting all of them gives. (This is a list of ten thousand; a refresh reads eight of them.)"""
+    random = np.random.RandomState(1)
+    count = 10_000
+    families = {k: int(random.randint(k + 1)) // 7 for k in range(count) if k % 11}
+    tally, trials = Tally(families), []
+    promoted: dict[int, list[float]] = {}
+    for k in range(count):
+        status = "diverged" if k % 13 == 5 else "done"
+        trials.append(
+            Trial(k, (), f"g{k}", f"g{k}", 1, status, 0.0 if k % 13 == 5 else random.randint(1, 500) / 500, 0.1)
+        )
+        tally.add(trials[-1])
+        if k % 5 == 0 and status == "done":
+            reward = float(random.randint(4)) / 4  # one in four is found out
+            promoted[k] = [reward]
+            tally.promote(
+                trials[k], 1, Score(PROMOTION, "g", "g", "digits", 1, {"trial": k, "rung": 1}, "done", reward)
+            )
+        if k in (1, 50, 700, count - 1):
+            known = {trial.id: families[trial.id] for trial in trials if trial.id in families}
+            want = [(row.trial, row.members) for row in leaderboard(trials, promoted, known)]
+            assert [(trial.id, members) for trial, members in tally.ranking.top(count)] == want

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from nos_search.prove.space import Space
 from nos_search.rules import compile_rule
 from nos_search.run.trainings import TaskRecipe
 from nos_search.show import proof
+from nos_search.store import files
 from nos_search.task import TASKS, load
 from nos_search.train.child import Outcome, train
 from nos_search.train.engine import kind_for
@@ -176,6 +179,68 @@ def test_what_is_finished_is_kept(
     assert "has trainings with decay linear_cosine, not none; choose another file" in err
 
 
+@pytest.mark.parametrize("command", ["prove", "simplify"])
+def test_two_at_one_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused before it trains, and so cannot end the first by writing beside it."""
+    words = ["--against", "adam", *SMALL] if command == "prove" else ["--tasks", "digits", "--seeds", "3"]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with files.alone("--out", folder):
+        status, out, err = call(capsys, command, "g * m", *words, "--out", folder)
+    assert (status, out) == (1, "")
+    assert f"--out {folder} is in use by another nos-search; wait for it, or choose another folder" in err
+    assert not list(folder.iterdir())
+
+
+def test_a_verdict_that_cannot_be_written_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk is full at the end of two hours. What is in the folder is whole, and the same command mends it."""
+    words, folder = ["prove", "g", "--against", "adam", *SMALL, "--out", tmp_path / "out"], tmp_path / "out"
+    real = os.replace
+
+    def full(source: str, target: str) -> None:
+        if target.endswith("proof.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    status, out, err = call(capsys, *words)
+    assert status == 1
+    assert "g: " in out.splitlines()[-1]
+    assert f"--out {folder / 'proof.json'} cannot be written: No space left on device" in err
+    assert [path.name for path in folder.iterdir()] == ["digits-m-x1.json"]
+    monkeypatch.undo()
+    status, again, err = call(capsys, *words)
+    assert (status, again) == (0, out)
+    assert (folder / "proof.json").exists()
+
+
+def test_files_edited_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, folder = ["prove", "g", "--against", "adam", *SMALL, "--out", tmp_path / "out"], tmp_path / "out"
+    assert call(capsys, *words)[0] == 0
+    kept = folder / "digits-m-x1.json"
+    whole = kept.read_text()
+    for text, status, said in (
+        (
+            whole.replace('"validation": 0.', '"validation": 0.9'),
+            1,
+            "is damaged: its checksum does not fit its content",
+        ),
+        (whole[:-100], 2, "is no file of prove --out, or is cut short; choose another file, or move it away"),
+        ("", 2, "is no file of prove --out, or is cut short"),
+        ("[]", 2, "exists and is no file of prove --out"),
+    ):
+        kept.write_text(text)
+        found, out, err = call(capsys, *words)
+        assert (found, out) == (status, ""), said
+        assert said in err
+        assert kept.read_text() == text  # nothing of it is lost
+    kept.unlink()
+    kept.mkdir()
+    assert call(capsys, *words)[0] == 2
+
+
 @pytest.mark.slow
 def test_workers_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prove", "drop(g, 0.1)", "--against", "muon", "--tasks", "digits", *TINY, "--json"]
@@ -239,6 +304,8 @@ def test_names_that_are_equal_are_told_apart(capsys: pytest.CaptureFixture[str])
             "--workers 2: --executor inprocess has one process; add --workers 1",
         ),
         (["g", "--out", "/nowhere/x", *SMALL], "--out /nowhere/x cannot be written"),
+        (["g", "--out", "", *SMALL], "--out is empty; name a folder"),
+        (["g", "--html", ""], "--html is empty; name a file"),
         (["g", "--html", "/nowhere/x"], "--html /nowhere/x cannot be written"),
         (["g", "--top", "0"], "--top 0 is below 1"),
         (["g", "--workers", "0"], "--workers 0 is below 1"),

@@ -220,6 +220,38 @@ def test_luck_does_not_last() -> None:
     assert chain.result is chain.steps[0].rule is rule
 
 
+def test_a_step_that_is_better_is_told_of() -> None:
+    """The margin forgives what the last step loses. Which step is better is said by paired differences on fresh seeds."""
+    worth = {"tanh(drop(m, 0.2))": 0.5, "drop(m, 0.2)": 0.52, "drop(g, 0.2)": 0.5, "g": 0.5}
+
+    def fresh_only(text: str, seed: int, task: str) -> float:
+        return worth.get(text, 0.1) if seed > 100 else 0.5 * (text in worth)
+
+    trainer = Trainer(fresh_only)
+    chain = simplify(compile_rule("tanh(drop(m, 0.2))"), trainer, seeds=SEEDS, fresh=FRESH)
+    assert [step.rule.text for step in chain.steps] == list(worth)
+    assert chain.result.text == "g"
+    assert [step.rule.text for step in chain.confirmed] == ["g"]
+    (better,) = (each for each in chain.better if each.differences["t"].mean > 0.01)
+    assert (better.number, better.rule.text) == (1, "drop(m, 0.2)")
+    tests = {
+        text: [out.test or 0.0 for out in trainer(compile_rule(text), FRESH)["t"]] for text in ("drop(m, 0.2)", "g")
+    }
+    gaps = np.subtract(tests["drop(m, 0.2)"], tests["g"])
+    assert better.differences["t"].mean == pytest.approx(gaps.mean())
+    assert better.differences["t"].half == pytest.approx(2.262 * gaps.std(ddof=1) / math.sqrt(10), rel=1e-3)
+    assert better.scores["t"] == pytest.approx(np.mean(tests["drop(m, 0.2)"]))
+
+
+def test_what_is_better() -> None:
+    up, down, none = (loss.Difference(mean, 0.1, 5) for mean in (0.2, -0.2, 0.05))
+    assert loss.beats([up])
+    assert loss.beats([up, none])
+    assert not loss.beats([none])
+    assert not loss.beats([down])
+    assert not loss.beats([up, down])
+
+
 def test_a_loss_on_one_of_two_tasks_is_a_loss() -> None:
     worth = {("a", "m"): 0.5, ("a", "g"): 0.5, ("b", "m"): 0.5, ("b", "g"): 0.3}
     trainer = Trainer(lambda text, seed, task: worth[task, "m" if "m" in text else "g"], tasks=("a", "b"))
@@ -289,6 +321,34 @@ def test_the_chain_as_it_is_printed(
         assert half >= 0
 
 
+def test_an_interrupted_walk_says_what_it_keeps(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainings.score, []
+
+    def interrupted(*args: object, **kwargs: object) -> Outcome:
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainings, "score", interrupted)
+    words = ["simplify", "g * m", "--threads", 1, *TINY]
+    status, out, err = call(capsys, *words)
+    assert (status, out) == (130, "")
+    assert "4 trainings were finished by this call, and are not kept: see --out" in err
+    calls.clear()
+    status, _, err = call(capsys, *words, "--out", tmp_path / "out")
+    assert status == 130
+    assert f"4 trainings were finished by this call, and are kept in {tmp_path / 'out'}: the same command goes" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["trainings.json"]
+    calls.clear()
+    monkeypatch.setattr(trainings, "score", real)
+    status, out, err = call(capsys, *words, "--out", tmp_path / "out")
+    assert status == 0
+    assert "trainings.json has 4 finished training(s)" in err
+
+
 def test_workers_give_the_same_chain(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["simplify", "g * m", "--tasks", "digits", "--net", "mlp-1-8", "--seeds", 3, "--train-steps", 8, "--json"]
     one, two = (call(capsys, *line, "--workers", workers) for workers in (1, 2))
@@ -309,6 +369,23 @@ def test_the_sweep_is_as_long_as_the_training(
     for args in ([], ["--train-steps", 7], ["--sweep-steps", 5]):
         assert call(capsys, "simplify", "g * m", "--tasks", "digits", "--seeds", 3, *args)[0] == 0
     assert set(seen) == {(33, 33), (7, 7), (5, 33)}
+
+
+def test_a_better_step_as_it_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_up(rule: CompiledRule, task: Task, *args: object, seed: int, **kwargs: object) -> Outcome:
+        score = 0.5 + 1e-4 * (seed % 7) + 0.1 * (rule.text == "(adam)")
+        return Outcome("done", 0.5 + 1e-4 * (seed % 5), 0.1, {"val_loss": [1.0]}, score)
+
+    monkeypatch.setattr(trainings, "score", made_up)
+    words = ["simplify", "adam + 0 * w", "--margin", 2, "--tasks", "digits", "--seeds", 3]
+    status, out, _ = call(capsys, *words)
+    assert status == 0
+    said = "step 1 is better: digits +0.1000 ± 0.0000 to g, on the same seeds and data: (adam)"
+    assert out.splitlines()[-2:] == [said, "simplest rule that shows no loss: g"]
+    status, out, _ = call(capsys, *words, "--json")
+    (row,) = json.loads(out)["better"]
+    assert (row["step"], row["rule"], row["scores"].keys()) == (1, "(adam)", {"digits"})
+    assert row["differences"]["digits"] == pytest.approx([0.1, 0.0])
 
 
 def test_a_library_rule_and_no_loss_allowed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,10 +29,9 @@ class Run:
         folder: where the run is.
     """
 
-    def __init__(self, folder: Path, *, resume: _Resume, keeps: Any = None) -> None:
+    def __init__(self, folder: Path, *, resume: _Resume) -> None:
         self.folder = folder
         self._resume = resume
-        self._keeps = keeps  # a temporary folder, which goes away with this object
 
     def __repr__(self) -> str:
         data = self.summary()
@@ -42,7 +41,7 @@ class Run:
     def best(self, k: int = 10) -> list[Row]:
         """Returns the k best rules, as `nos-search show` ranks them. A Row has `rank`, `rule` (its text), `reward`,
         `lr` (the rate that won) and more."""
-        if k < 1:
+        if _whole("best: k", k) < 1:
             raise UsageError(f"best: k is {k}; ask for 1 rule or more")
         with self._store() as store:
             return best_rows(store)[:k]
@@ -87,7 +86,7 @@ class Run:
         """Returns the source of a stand-alone torch optimizer for the rule of that rank. Its default learning rate is
         the one that won."""
         with self._store() as store:
-            return exported.source_of_rank(store, rank)
+            return exported.source_of_rank(store, _whole("rank", rank))
 
     def resume(
         self,
@@ -105,7 +104,9 @@ class Run:
         Args:
             task, objective: what was given to `search`, where it was no name. A folder does not hold it.
             listeners, progress: see `search`.
-            settings: new limits (trials, children, seconds, target), and who trains (workers, executor, device ...).
+            settings: new limits (trials, children, seconds, target), and who trains (workers, executor, trial_timeout,
+                device ...). A run of the strategy "external" needs its `command` again, and
+                `strategy_options={"timeout": seconds}` says how long that may be silent.
 
         Raises:
             UsageError: an argument has no meaning, or the task or objective is missing.
@@ -116,8 +117,14 @@ class Run:
 
     def _rule(self, rank: int) -> tuple[Row, CompiledRule]:
         with self._store() as store:
-            row = exported.row_of_rank(store, rank)
+            row = exported.row_of_rank(store, _whole("rank", rank))
         return row, parse_stored_rule(row.rule, self.folder, row.trial)
 
     def _store(self) -> Store:
         return Store.open(self.folder)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UsageError(f"{name} is {ascii(value)[:60]}, a {type(value).__name__}; give a whole number")
+    return int(value)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import tempfile
 import time
+import warnings
+import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..errors import SearchError, UsageError
 from ..gate import Gates
 from ..run import Listener, RunConfig, versions
 from ..run.children import Objective, make_executor
 from ..run.config import default_space
 from ..run.search import Search
 from ..show.live import Display
-from ..space import SPACES, SearchSpace
+from ..space import SPACES, SearchSpace, make_space
 from ..store import Store
 from ..task import Task
 from ..task.score import OBJECTIVE
@@ -28,7 +32,16 @@ from .run import Run
 
 _DEFAULT_TRIALS: Final = 200
 _LIMITS: Final = ("trials", "children", "seconds", "target")
-_WORKERS: Final = ("command", "executor", "workers", "trial_timeout", "ray_address", "gpus_per_trial", "device")
+_WORKERS: Final = (
+    "command",
+    "strategy_options",
+    "executor",
+    "workers",
+    "trial_timeout",
+    "ray_address",
+    "gpus_per_trial",
+    "device",
+)
 
 
 def search(
@@ -59,7 +72,7 @@ def search(
         objective: what scores rules instead of a task: a function of a compiled rule, a `nos_ext.Program`, and a seed.
             It returns a number in [0, 1], the higher the better, or NaN where the rule diverged.
         out: a new or empty folder for the run. Without it the run lives in a temporary folder, which goes away with the
-            `Run` that is returned.
+            `Run` that is returned. A search that is interrupted keeps it, and a warning says where.
         strategy: what proposes rules: "controller", "evolution", "random" or "optuna". `strategy_options={...}` has its
             options. Or "external": a program of your own, which `command="python my_proposer.py"` starts.
         space: what a rule may be: "nos", "program" or "lion" (docs/search.md), or a space with options of your own.
@@ -76,22 +89,22 @@ def search(
         UsageError: an argument has no meaning, which is named with the remedy. Nothing was written.
         SearchError: five trainings in a row could not be run. What was done is in the folder.
     """
+    _check_followers("search", listeners, progress)
+    if out is not None and not str(out):
+        raise UsageError("search: out is empty; name a folder, or leave it out")
     limits: dict[str, Any] = {"trials": trials, "children": children, "seconds": seconds, "target": target}
     if all(limit is None for limit in limits.values()):
         limits["trials"] = _DEFAULT_TRIALS
     _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name != "given"], "search")
-    if "gates" in settings and isinstance(settings["gates"], Gates):
-        settings["gates"] = settings["gates"].to_json()
+    if settings.get("gates") is not None:
+        settings["gates"] = _gates(settings["gates"])
     if settings.get("data_dir") is not None:
         settings["data_dir"] = str(Path(settings["data_dir"]).resolve())
     chosen = RunConfig(
         **_subject(task, objective),
         strategy=strategy,
         space=_space(space if space is not None else default_space(strategy)),
-        seed=seed,
-        workers=workers,
-        **limits,
-        **settings,
+        **_numbers({"seed": seed, "workers": workers, **limits, **settings}),
     )
     return _begin(chosen, _given(chosen, task, objective), out, listeners, progress)
 
@@ -138,7 +151,49 @@ def _space(space: str | SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
         if space not in SPACES:
             raise UsageError(f"search: space {space!r} is not known; choose one of: {', '.join(SPACES)}")
         return dict(SPACES[space]().config())
-    return dict(space)
+    if not isinstance(space, Mapping):
+        raise UsageError(f"search: space is a {type(space).__name__}; give its name, or a space of nos_search.space")
+    try:
+        return dict(make_space(space).config())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"search: space {ascii(dict(space))[:60]} describes none: {said}; give its name") from None
+
+
+def _gates(gates: Any) -> dict[str, Any]:
+    if isinstance(gates, Gates):
+        return gates.to_json()
+    if not isinstance(gates, Mapping):
+        raise UsageError(
+            f"search: gates is a {type(gates).__name__}; give a dict of thresholds, as {Gates().to_json()}"
+        )
+    _check_names(gates, tuple(Gates().to_json()), "search: gates")
+    for name, value in gates.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise UsageError(f"search: gate {name} is {ascii(value)[:60]}; give a number, or None for no such gate")
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in gates.items()}
+
+
+def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with Python's numbers in the place of NumPy's, which a run folder does not hold."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+
+
+def _check_followers(where: str, listeners: Any, progress: Any) -> None:
+    """Raises UsageError for listeners that cannot be told of a trial, and for what is no stream: the search would end
+    at its first answer."""
+    if not isinstance(listeners, Sequence):
+        raise UsageError(f"{where}: listeners is a {type(listeners).__name__}; give a list of them")
+    for listener in listeners:
+        for name in ("on_start", "on_trial", "on_promotion"):
+            if not callable(getattr(listener, name, None)):
+                raise UsageError(
+                    f"{where}: a listener, a {type(listener).__name__}, has no method {name}; see Listener"
+                )
+    if progress is not None and not (hasattr(progress, "write") and hasattr(progress, "isatty")):
+        raise UsageError(f"{where}: progress is a {type(progress).__name__}; give a stream, such as sys.stderr")
+    if getattr(progress, "closed", False):
+        raise UsageError(f"{where}: progress is a stream that is closed; give one that is open")
 
 
 def _check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -164,16 +219,35 @@ def _begin(
     progress: TextIO | None,
 ) -> Run:
     config = config.in_force(scored_by if isinstance(scored_by, Task) else None)
-    with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="nos-search-") if out is None else None
-        if temporary is not None:
-            stack.callback(temporary.cleanup)
-        folder = Path(temporary.name if temporary is not None else out or "")
-        executor = stack.enter_context(make_executor(config, scored_by, clock=time.perf_counter))
-        with Store.create(folder, config.to_json(), versions()) as store:
-            _go(store, config, executor, listeners, progress)
-        stack.pop_all()
-    return Run(folder, resume=_resume, keeps=temporary)
+    executor = make_executor(config, scored_by, clock=time.perf_counter)
+    with executor:
+        if out is not None:
+            with Store.create(Path(out), config.to_json(), versions()) as store:
+                _go(store, config, executor, listeners, progress)
+            return Run(Path(out), resume=_resume)
+        folder = Path(tempfile.mkdtemp(prefix="nos-search-"))
+        try:
+            with Store.create(folder, config.to_json(), versions()) as store:
+                _go(store, config, executor, listeners, progress)
+        except BaseException:
+            _keep_or_remove(folder)
+            raise
+    run = Run(folder, resume=_resume)
+    weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    return run
+
+
+def _keep_or_remove(folder: Path) -> None:
+    """Keeps the temporary folder of a search that was interrupted or failed, if there is something in it."""
+    with suppress(SearchError), Store.open(folder) as store:
+        trained = sum(trial.status in ("done", "diverged") for trial in store.trials())
+        if trained:
+            warnings.warn(
+                f"the search stopped after {trained} trained rules, which are kept: nos_search.load({str(folder)!r})",
+                stacklevel=4,
+            )
+            return
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _resume(
@@ -185,6 +259,7 @@ def _resume(
     settings: dict[str, Any],
 ) -> None:
     _check_names(settings, (*_LIMITS, *_WORKERS), "resume")
+    _check_followers("resume", listeners, progress)
     with Store.open(run.folder, write=True) as store:
         stored = RunConfig.from_json(store.config)
         needed = {"task": task, "objective": objective}
@@ -194,7 +269,7 @@ def _resume(
                     f"give {stored.given}=..., which a folder does not hold" if stored.given else f"leave {name}= out"
                 )
                 raise UsageError(f"resume: the run's {stored.given or 'task'} is {stored.task!r}; {want}")
-        config = stored.going_on(run.folder, **settings)
+        config = stored.going_on(run.folder, **_numbers(settings))
         scored_by = _given(config, task, objective)
         with make_executor(config, scored_by, clock=time.perf_counter) as executor:
             store.set_config(config.to_json())
@@ -206,9 +281,10 @@ def _go(store: Store, config: RunConfig, executor: Any, listeners: Sequence[List
     torch.set_num_threads(config.torch_threads)
     try:
         with ExitStack() as stack:
-            shown: list[Listener] = [*listeners]
+            search = Search(store, config, executor, listeners=listeners)
             if progress is not None:
-                shown.append(stack.enter_context(Display.of(store, config, progress, clock=time.perf_counter)))
-            Search(store, config, executor, listeners=shown).run()
+                display = stack.enter_context(Display.of(search, progress, clock=time.perf_counter))
+                search.listeners = [*listeners, display]
+            search.run()
     finally:
         torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..known import EVALUATED, REPORTED, RULES
 from ..machine import cores
 from ..prove.defaults import BASELINES, FULL, SHORT
-from .groups import child, decay, drawn, plot, seed, space_words, trained, workers
+from .groups import augment, child, decay, drawn, plot, seed, space_words, trained, workers
 from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
@@ -72,6 +72,9 @@ def _resume(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
     p.add_argument("--command", metavar="COMMAND", help="what --strategy external starts, once more")
+    p.add_argument(
+        "--strategy-option", action="append", default=[], metavar="NAME=VALUE", help="timeout=SECONDS of that command"
+    )
     p.add_argument("--task", metavar="MODULE:FUNCTION", help="the run's task once more, where it is code of your own")
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -95,6 +98,7 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
     child(p)
+    augment(p)
     decay(p)
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
@@ -114,6 +118,7 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
 def _prove(p: argparse.ArgumentParser) -> None:
     trained(p.add_argument_group("training of children"))
     p.set_defaults(protocol="default", sweep_steps=None)
+    augment(p)
     decay(p, "linear_cosine", "")
     drawn(p)
     p.add_argument("rules", nargs="*", metavar="RULE|DIR", help=f"{_RULE}, or a run folder: its best rules")
@@ -165,6 +170,7 @@ def _prove(p: argparse.ArgumentParser) -> None:
 
 def _simplify(p: argparse.ArgumentParser) -> None:
     child(p, sweep="those of the longer training")
+    augment(p)
     decay(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)
     p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
@@ -190,6 +196,7 @@ def _simplify(p: argparse.ArgumentParser) -> None:
 
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
+    augment(p)
     decay(p)
     drawn(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)

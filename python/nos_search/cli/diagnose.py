@@ -9,19 +9,32 @@ from dataclasses import asdict
 from ..bounds import check_count
 from ..diagnose.battery import PASSED, RATES, Diagnosis, diagnose
 from ..diagnose.problems import BATTERY, KINDS, STEPS
+from ..gate.screen import with_rate_tensor
 from ..rules import CompiledRule, parse_rule_argument
 from ..train.seeds import check_seed
 from .output import as_json, emit, note, table
 
 
 def call(args: argparse.Namespace) -> int:
-    check_count("--trials", args.trials, "say how many starts of each problem")
+    check_count("diagnose --trials", args.trials, "say how many starts of each problem")
     check_seed(args.seed)
     rules = [parse_rule_argument(text) for text in dict.fromkeys(args.rules)]
-    found = []
     for rule in rules:
-        note(f"running {rule.label} on {len(BATTERY)} problems, {args.trials} trials each, at {len(RATES)} rates")
-        found.append(diagnose(rule.program.rule, trials=args.trials, seed=args.seed))
+        with_rate_tensor(rule.program.rule)  # what cannot be run is said before anything is
+    found: list[list[Diagnosis]] = []
+    try:
+        for rule in rules:
+            note(f"running {rule.label} on {len(BATTERY)} problems, {args.trials} trials each, at {len(RATES)} rates")
+            found.append(diagnose(rule.program.rule, trials=args.trials, seed=args.seed))
+    except KeyboardInterrupt:
+        if found:  # what is finished is shown all the same
+            _show(args, rules[: len(found)], found)
+        raise
+    _show(args, rules, found)
+    return 0
+
+
+def _show(args: argparse.Namespace, rules: Sequence[CompiledRule], found: Sequence[Sequence[Diagnosis]]) -> None:
     if args.json:
         document = {
             "format": 1,
@@ -36,9 +49,8 @@ def call(args: argparse.Namespace) -> int:
             ],
         }
         emit(as_json(document))
-        return 0
+        return
     emit(_levels(rules, found) if args.levels else _kinds(rules, found))
-    return 0
 
 
 def _passed(rows: Sequence[Diagnosis]) -> int:

@@ -22,7 +22,7 @@ from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, open_record, recipes, rules_of, scoring, shown_loss
+from .training import check_common, load_all, open_record, recipes, rules_of, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def call(args: argparse.Namespace) -> int:
     rules, baseline = _rules(args)
     protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
-    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    tasks = load_all(chosen)
     check_trains(protocol.engine, tasks)
     seeds = [derive_seed(args.seed, "evaluate", k) for k in range(args.seeds)]
     record = open_record(args.out, args, protocol, tasks)
@@ -141,6 +141,7 @@ def _show(
             "sweep": protocol.sweep,
             "engine": engine_of(protocol.engine, tasks),
             "decay": protocol.decay,
+            "augment": args.augment,
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
             "baseline": None if baseline is None else baseline.text,
             "nets": {task.name: str(task.spec) for task in tasks},

@@ -81,6 +81,15 @@ def trained(group: argparse._ActionsContainer) -> None:
     group.add_argument("--download-url", metavar="URL", help="from there, instead of where the task says")
 
 
+def augment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="in each step move the images that train by a few pixels, and mirror them where that keeps their class; "
+        "the same for every rule",
+    )
+
+
 def decay(
     parser: argparse.ArgumentParser, default: str = "none", rest: str = "; those of the sweep stay as they are"
 ) -> None:
@@ -134,7 +143,7 @@ def workers(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="|".join(LOGGERS),
-        help="write the run's numbers for it to DIR/tensorboard or DIR/wandb as well; may be repeated",
+        help="write the run's numbers for it to DIR/tensorboard, DIR/wandb or DIR/mlflow as well; may be repeated",
     )
     group.add_argument(
         "--tensorboard", action="append_const", dest="log", const="tensorboard", help="--log tensorboard"

@@ -37,5 +37,5 @@ ENGINES = ("auto", "native", "torch")
 EXECUTORS = ("inprocess", "fork", "loky", "ray")
 DEVICES = ("cpu", "cuda")
 FORMATS = ("torch", "csv", "curves", "optuna")  # of export
-LOGGERS = ("tensorboard", "wandb")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 PLOTS = ("svg", "png", "pdf")

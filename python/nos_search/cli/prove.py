@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..escape import line
 from ..prove.cells import read_horizons, read_sizes
 from ..prove.defaults import FULL, SHORT
 from ..prove.document import document
-from ..prove.protocol import Contender, Protocol, cost, prove
+from ..prove.protocol import Contender, Found, Protocol, cost, prove
 from ..prove.trials import check_folder
 from ..prove.verdict import BETTER, WORSE
 from ..rules import parse_rule_argument
@@ -29,9 +30,9 @@ from ..show.figure import check_matplotlib
 from ..store import files
 from ..train.decay import check_decay
 from ..train.engine import check_engine, check_trains
-from .output import as_json, emit, note, table
+from .output import as_json, note, table
 from .plots import draw
-from .training import check_common, kept_settings, recipes, rules_of
+from .training import check_common, emit_and_write, kept_settings, load_all, recipes, rules_of
 
 _SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
 
@@ -41,7 +42,7 @@ def call(args: argparse.Namespace) -> int:
     sizes, horizons = read_sizes(args.sizes), read_horizons(args.horizons)
     contenders, rules, baselines = _contenders(args)
     chosen = recipes(args, args.tasks, "--tasks")
-    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    tasks = load_all(chosen)
     check_trains(args.engine, tasks)
     protocol = Protocol(
         tuple(chosen), tuple(tasks), tuple(sizes), tuple(horizons), args.seeds, args.tuning, args.decay, args.engine,
@@ -49,6 +50,16 @@ def call(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.out is not None:
         check_folder(args.out)
+    with nullcontext() if args.out is None else files.alone("--out", args.out):
+        found, times = _trained(args, contenders, protocol)
+        _show(args, document(found, rules, baselines, versions=versions(), times=times))
+    return 0
+
+
+def _trained(
+    args: argparse.Namespace, contenders: Sequence[Contender], protocol: Protocol
+) -> tuple[Found, dict[str, Any]]:
+    """Trains what is not finished yet. Returns what is found, and what it took."""
     books = protocol.books(args.out, kept_settings(args), versions())
     if books.finished:
         note(f"{args.out} has {books.finished} finished training(s); those of this command are not repeated")
@@ -72,9 +83,7 @@ def call(args: argparse.Namespace) -> int:
         kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
         note(f"{progress.done} trainings were finished by this call, and are {kept}")
         raise
-    times = {"seconds": time.perf_counter() - start, "workers": args.workers, "trainings": progress.done}
-    _show(args, document(found, rules, baselines, versions=versions(), times=times))
-    return 0
+    return found, {"seconds": time.perf_counter() - start, "workers": args.workers, "trainings": progress.done}
 
 
 # --- before anything is trained --------------------------------------------------------------------------------------
@@ -166,9 +175,8 @@ def _duration(seconds: float) -> str:
 
 def _show(args: argparse.Namespace, found: dict[str, Any]) -> None:
     text = as_json(found)
-    if args.out is not None:
-        files.write("--out", Path(args.out) / "proof.json", text + "\n")
-    emit(text if args.json else summary(json.loads(text)), keep=True)
+    written = {} if args.out is None else {Path(args.out) / "proof.json": text + "\n"}
+    emit_and_write(text if args.json else summary(json.loads(text)), "--out", written)
     if args.plot is not None:
         draw(args.plot, proof.forest(found))
     if args.html is not None:
@@ -192,6 +200,9 @@ def summary(found: dict[str, Any]) -> str:
         header = ["task", *(f"- {base}" for base in baselines), "verdict", "rule"]
         parts.append(f"{line(family)}\n{table(header, rows)}\n")
     parts.append("differences in test score at the end, in deviations of a seed; ± half a 95 % interval")
+    moved = [line(name) for name, task in tasks.items() if task["augment"]]
+    if moved:
+        parts.append(f"the images that trained were augmented on {', '.join(moved)}")
     searched = [line(name) for name, task in tasks.items() if task["searched"]]
     if searched:
         parts.append(f"note: searches use {', '.join(searched)} as a reward, so a rule may have been found for that")

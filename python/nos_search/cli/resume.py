@@ -11,7 +11,7 @@ from ..run import RunConfig, versions
 from ..store import Store
 from ..task import is_code
 from .output import note
-from .search import WORKERS, given, open_executor, print_result, search
+from .search import WORKERS, given, open_executor, print_result, read_options, search
 
 _NEW = ("command", "trials", "children", "seconds", "target")
 
@@ -21,7 +21,8 @@ def call(args: argparse.Namespace) -> int:
         config = RunConfig.from_json(store.config)
         _check_address(store.folder, config, args)
         _check_code(store.folder, config, args.task)
-        config = config.going_on(store.folder, **given(args, (*WORKERS, *_NEW)))
+        new = given(args, (*WORKERS, *_NEW))
+        config = config.going_on(store.folder, strategy_options=read_options(args.strategy_option), **new)
         done = len([trial for trial in store.trials() if trial.status != "running"])
         if args.trials is not None and args.trials < done:
             raise UsageError(f"--trials {args.trials}: {store.folder} has {done} trials already; name a higher number")

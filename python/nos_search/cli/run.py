@@ -13,7 +13,7 @@ from ..gate import Gates
 from ..run import RunConfig, versions
 from ..run.config import default_space
 from ..store import Store
-from .search import WORKERS, given, open_executor, print_result, search
+from .search import WORKERS, given, open_executor, print_result, read_options, search
 from .space import space_of
 from .training import fetch, sweep_of
 
@@ -41,7 +41,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return RunConfig(
         task=args.task,
         strategy=args.strategy,
-        strategy_options=_options(args.strategy_option),
+        strategy_options=read_options(args.strategy_option),
         command=args.command,
         space=space_of(args, default_space(args.strategy)).config(),
         gates=_gates(args.gate).to_json(),
@@ -66,19 +66,6 @@ def _config(args: argparse.Namespace) -> RunConfig:
         target=args.target,
         **given(args, WORKERS),
     )
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"--strategy-option {pair!r} is not NAME=VALUE, for example lr=0.01")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def _gates(pairs: Sequence[str]) -> Gates:

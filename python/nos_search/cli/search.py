@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import choose
+from ..errors import UsageError, choose
 from ..escape import shell
 from ..executor import Executor
 from ..run import RunConfig, Search
@@ -41,6 +42,20 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """Returns the options that the user gave. For the others a new run takes its configuration's defaults, and resume
     takes what was stored."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads --strategy-option, as often as it was given."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--strategy-option {pair!r} is not NAME=VALUE, for example lr=0.01")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def open_executor(args: argparse.Namespace, config: RunConfig, task: Task) -> Executor:
@@ -74,7 +89,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, logs: Sequenc
     )
     status = 0
     with ExitStack() as stack:
-        display = stack.enter_context(Display.of(store, config, progress(), clock=time.perf_counter))
+        display = stack.enter_context(Display.of(run, progress(), clock=time.perf_counter))
         loggers = [LOGGERS[name].make(Path(place), config.to_json()) for name, place in places.items()]
         for logger in loggers:
             stack.callback(logger.close)

@@ -7,26 +7,29 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..bounds import check_count
-from ..errors import UsageError
+from ..errors import SearchError, UsageError
 from ..escape import line, lines
 from ..executor import Executor
 from ..rules import CompiledRule, parse_rule_argument
 from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_tasks_executor, run_all
-from ..simplify import Chain, Step, simplify
+from ..simplify import Better, Chain, Step, simplify
+from ..simplify.loss import Difference
 from ..simplify.reduce import size
 from ..store import files
 from ..store.record import Record
 from ..task import Task
-from ..train.child import Outcome
+from ..train.child import Outcome, ScoringProtocol
 from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
-from .output import as_json, emit, note, table
-from .training import open_record, recipes, scoring
+from .output import as_json, note, table
+from .training import emit_and_write, load_all, open_record, recipes, scoring
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
@@ -37,32 +40,43 @@ def call(args: argparse.Namespace) -> int:
     rule = parse_rule_argument(args.rule)
     protocol = scoring(args, args.tasks, "--tasks")
     chosen = recipes(args, args.tasks, "--tasks")
-    tasks = [recipe.load() for recipe in chosen]  # every wrong name is an error here, before any training
+    tasks = load_all(chosen)
     if args.sweep_steps is None and args.protocol != "paper":
         chosen = [_with_whole_sweep(recipe, task) for recipe, task in zip(chosen, tasks, strict=True)]
         tasks = [task.with_options(sweep_steps=task.budget.train_steps) for task in tasks]
     check_trains(protocol.engine, tasks)
     if args.out is not None:
         _make_folder(args.out)
-    record = open_record(None if args.out is None else os.path.join(args.out, _TRAININGS), args, protocol, tasks)
-    with make_tasks_executor(
-        LoadTasks(tuple(chosen), protocol), tasks, workers=args.workers, threads=args.threads or 1,
-        clock=time.perf_counter,
-    ) as executor:  # fmt: skip
-        chain = simplify(
-            rule,
-            _Trainings(executor, tasks, record),
-            seeds=[derive_seed(args.seed, "simplify", k) for k in range(args.seeds)],
-            fresh=[derive_seed(args.seed, "simplify fresh", k) for k in range(args.seeds)],
-            margin=args.margin,
-            note=note,
-        )
-    document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
-    if args.out is not None:
-        files.write("--out", os.path.join(args.out, _CHAIN), document + "\n")
-        files.write("--out", os.path.join(args.out, _RULE), chain.result.text + "\n")
-    emit(document if args.json else _shown(chain, args.seeds), keep=True)
+    with nullcontext() if args.out is None else files.alone("--out", args.out):
+        chain = _walked(args, rule, protocol, LoadTasks(tuple(chosen), protocol), tasks)
+        document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
+        written = {_CHAIN: document, _RULE: chain.result.text}
+        places = {} if args.out is None else {Path(args.out) / name: f"{text}\n" for name, text in written.items()}
+        emit_and_write(document if args.json else _shown(chain, args.seeds), "--out", places)
     return 0
+
+
+def _walked(
+    args: argparse.Namespace, rule: CompiledRule, protocol: ScoringProtocol, loader: LoadTasks, tasks: Sequence[Task]
+) -> Chain:
+    """Trains what is not finished yet, and returns the chain."""
+    record = open_record(None if args.out is None else os.path.join(args.out, _TRAININGS), args, protocol, tasks)
+    try:
+        with make_tasks_executor(
+            loader, tasks, workers=args.workers, threads=args.threads or 1, clock=time.perf_counter
+        ) as executor:
+            return simplify(
+                rule,
+                _Trainings(executor, tasks, record),
+                seeds=[derive_seed(args.seed, "simplify", k) for k in range(args.seeds)],
+                fresh=[derive_seed(args.seed, "simplify fresh", k) for k in range(args.seeds)],
+                margin=args.margin,
+                note=note,
+            )
+    except (KeyboardInterrupt, SearchError):
+        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
+        note(f"{record.added} trainings were finished by this call, and are {kept}")
+        raise
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -133,6 +147,7 @@ def _shown(chain: Chain, seeds: int) -> str:
     parts += [f"{line(task)}: a loss above {margin:.4f} counts" for task, margin in chain.final_margins.items()]
     numbers = [len(chain.steps) - 1 - k for k in range(len(chain.confirmed))]
     parts += [_table(chain.confirmed, numbers, chain.final_margins), ""]
+    parts += [_better(each, chain.result) for each in chain.better]
     if chain.result is given.rule:
         parts.append("no step of the chain holds there: the rule as it was given is the result")
     else:
@@ -140,6 +155,11 @@ def _shown(chain: Chain, seeds: int) -> str:
         if "\n" in chain.result.text:
             parts.append(lines(chain.result.text).rstrip())
     return "\n".join(parts)
+
+
+def _better(better: Better, result: CompiledRule) -> str:
+    gaps = ", ".join(f"{line(task)} {gap.mean:+.4f} ± {gap.half:.4f}" for task, gap in better.differences.items())
+    return f"step {better.number} is better: {gaps} to {result.label}, on the same seeds and data: {better.rule.label}"
 
 
 def _table(steps: Sequence[Step], numbers: Sequence[int], tasks: Mapping[str, float]) -> str:
@@ -168,6 +188,7 @@ def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, 
         "seeds": args.seeds,
         "engine": engine,
         "decay": args.decay,
+        "augment": args.augment,
         "interval": f"Student t, {CONFIDENCE:.0%}, half width",
         "rule": chain.steps[0].rule.text,
         "result": chain.result.text,
@@ -176,6 +197,15 @@ def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, 
         "refused": [_row(step) for step in chain.refused],
         "final_margins": chain.final_margins,
         "confirmed": [_row(step) for step in chain.confirmed],
+        "better": [
+            {
+                "step": each.number,
+                "rule": each.rule.text,
+                "scores": each.scores,
+                "differences": _pairs(each.differences),
+            }
+            for each in chain.better
+        ],
     }
 
 
@@ -185,6 +215,10 @@ def _row(step: Step) -> dict[str, Any]:
         "removed": step.removed,
         "size": size(step.rule)[0],
         "scores": step.scores,
-        "differences": {task: [found.mean, found.half] for task, found in step.differences.items()},
+        "differences": _pairs(step.differences),
         "seeds": max((found.seeds for found in step.differences.values()), default=None),
     }
+
+
+def _pairs(differences: Mapping[str, Difference]) -> dict[str, list[float]]:
+    return {task: [found.mean, found.half] for task, found in differences.items()}

@@ -20,7 +20,7 @@ from ..train.engine import kind_of
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, table
 from .plots import draw
-from .training import check_common, recipes, scoring, shown_loss
+from .training import check_common, load_all, recipes, scoring, shown_loss
 
 
 def call(args: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def call(args: argparse.Namespace) -> int:
     if "," in args.task:
         raise UsageError(f"--task {args.task!r}: train takes one task; evaluate takes several")
     protocol = scoring(args, args.task, "--task")
-    task = recipes(args, args.task, "--task")[0].load()
+    (task,) = load_all(recipes(args, args.task, "--task"))
     torch.set_num_threads(args.threads or 1)
     seed = derive_seed(args.seed, "train")
     lr: float | None = args.lr
@@ -51,6 +51,7 @@ def call(args: argparse.Namespace) -> int:
             "task": task.name,
             "net": str(task.spec),
             "score": task.score,
+            "augment": task.augment,
             "seed": args.seed,
         }
         emit(as_json(data | {"sweep": sweep} | asdict(outcome)), keep=True)

@@ -6,18 +6,18 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..bounds import check_count
-from ..errors import UsageError
+from ..errors import SearchError, UsageError
 from ..escape import line
 from ..rules import CompiledRule, parse_rule_argument, parse_stored_rule
 from ..run import versions
 from ..run.trainings import TaskRecipe
 from ..show.leaderboard import best_rows
-from ..store import Store
+from ..store import Store, files
 from ..store.record import Record
 from ..task import TASKS, Task
 from ..task.download import download
@@ -29,9 +29,10 @@ from ..train.native import NativeTraining
 from ..train.protocols import check_protocol
 from ..train.seeds import check_seed
 from ..train.side import side_by_side
-from .output import note
+from .output import emit, note
 from .plots import check_plot
 
+_NO_PICTURES = "only images with one class each can be moved by a few pixels"
 _DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps", "score")  # by --protocol paper
 
 
@@ -113,7 +114,21 @@ def recipes(args: argparse.Namespace, names: str, argument: str) -> list[TaskRec
         "score": args.score,
     }
     device, by_paper = check_device(args.device), args.protocol == "paper"
-    return [TaskRecipe(name, folder, tuple(options.items()), device, argument, by_paper) for name in chosen]
+    return [
+        TaskRecipe(name, folder, tuple(options.items()), device, argument, by_paper, args.augment) for name in chosen
+    ]
+
+
+def load_all(recipes: Sequence[TaskRecipe]) -> list[Task]:
+    """Loads the tasks; every wrong name is an error here, before any training. Says which of them --augment does
+    nothing for. Raises UsageError where that is all of them."""
+    tasks = [recipe.load() for recipe in recipes]
+    plain = [task.name for task, recipe in zip(tasks, recipes, strict=True) if recipe.augment and not task.augment]
+    if plain and len(plain) == len(tasks):
+        raise UsageError(f"--augment does nothing on {', '.join(plain)}: {_NO_PICTURES}; leave it out")
+    if plain:
+        note(f"note: --augment does nothing on {', '.join(plain)}: {_NO_PICTURES}")
+    return tasks
 
 
 def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringProtocol, tasks: Sequence[Task]) -> Record:
@@ -126,6 +141,7 @@ def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringPro
             "sweep_steps": task.budget.sweep_steps,
             "train_steps": task.budget.train_steps,
             **({} if task.score == ACCURACY else {"score": task.score}),  # records that are older have none
+            **({"augment": True} if task.augment else {}),
             "engine": "native" if kind_of(protocol.engine, task) is NativeTraining else None,  # None: torch, as of old
         }
         for task in tasks
@@ -136,6 +152,20 @@ def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringPro
     if record.changed:
         note(f"note: {path} began with other versions ({', '.join(record.changed)})")
     return record
+
+
+def emit_and_write(text: str, option: str, written: Mapping[Path, str]) -> None:
+    """Prints a result that took long to get, and writes the files that `option` asked for. Where a file cannot be
+    written the result is printed all the same, and the other way round, and then that is said."""
+    fault: SearchError | None = None
+    for path, content in written.items():
+        try:
+            files.write(option, path, content)
+        except SearchError as error:
+            fault = fault or error
+    emit(text, keep=True)
+    if fault is not None:
+        raise fault
 
 
 def shown_loss(name: str, nats: float | None) -> str:

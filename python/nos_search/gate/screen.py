@@ -15,9 +15,11 @@ import numpy as np
 
 import nos_ext
 from nos_ext import Expr, Program, Rule
+from nos_ext.rule.definition import MAX_STATES
 from nos_ext.rule.expr import PARAM, hyper, postorder, rebuilt, state
 from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
 
+from ..errors import UsageError
 from ..space import Space
 from ..space.group import Array, Meaning
 from . import surface
@@ -33,7 +35,12 @@ _STATE = state(_RATE)
 
 
 def with_rate_tensor(rule: Rule) -> Program:
-    """Returns the program of a rule whose lr is its first state."""
+    """Returns the program of a rule whose lr is its first state. Raises UsageError where it has no state to spare."""
+    if len(rule.state_names) == MAX_STATES:
+        raise UsageError(
+            f"rule '{rule.name}' has {MAX_STATES} states; to run at many learning rates at once it may have "
+            f"{MAX_STATES - 1}"
+        )
     rate = state(fresh(_RATE, rule))
     outputs = replaced(rule.outputs, {_LR: rate})
     return _compile(rate, rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])

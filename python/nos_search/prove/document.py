@@ -157,6 +157,7 @@ def _protocol(
                 "searched": task.name in SEARCHED,
                 "score": task.score,
                 "train_steps": task.budget.train_steps,
+                "augment": task.augment,
             }
             for task in protocol.tasks
         },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ..errors import UsageError
 from ..executor import Executor
 from ..rules import CompiledRule
 from ..run.trainings import TaskRecipe, Wanted, run_all
@@ -97,11 +98,12 @@ class Books:
         self._records = []
         self._labels = labels
         for label, task in zip(labels, scorer.tasks, strict=True):
-            path = None if folder is None else str(Path(folder) / f"{label.replace(' ', '-')}.json")
+            path = None if folder is None else str(Path(folder) / f"{label.replace(' ', '-').replace('/', '-')}.json")
             settings = {
                 "net": str(task.spec),
                 "steps": task.budget.train_steps,
                 "score": task.score,
+                **({"augment": True} if task.augment else {}),  # records that are older have none
                 "engine": engine_of(scorer.engine, [task]),
             }
             self._records.append(Record(path, common, {label: settings}, versions, command=_COMMAND))
@@ -117,6 +119,8 @@ class Books:
 
 def check_folder(folder: str) -> None:
     """Makes the folder of --out. Raises UsageError where that cannot be."""
+    if not folder:
+        raise UsageError("--out is empty; name a folder")
     path = Path(folder)
     if path.is_dir():
         files.check_place("--out", str(path / "proof.json"))

@@ -33,6 +33,12 @@ from ..train.seeds import check_seed, derive_seed
 from ..train.side import side_by_side
 
 _OLDER = {"engine": "torch", "score": ACCURACY, "rung_score": ACCURACY}  # what releases did that did not write it down
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # by the annotation of a field
+    "str": ((str,), "text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "dict[str, Any]": ((dict,), "a dict"),
+}
 _LONGEST = 1e9  # seconds that a worker may be waited for; a thread cannot wait ten times as long
 
 
@@ -102,6 +108,7 @@ class RunConfig:
     target: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         scores = (OBJECTIVE,) if self.given == "objective" else tuple(SCORES)
         for name in (self.score, self.rung_score):
             if name is not None and name not in scores:
@@ -154,6 +161,16 @@ class RunConfig:
         check_count("--promote-eta", self.promote_eta, "one rule in so many is promoted", least=2)
         self.make_protocol()
         self.make_gates()
+
+    def _check_types(self) -> None:
+        """Raises UsageError for a value of another type than its field has, which a Python program may give."""
+        for entry in fields(self):
+            kind, _, none = str(entry.type).partition(" | ")
+            value = getattr(self, entry.name)
+            types, wanted = _TYPES.get(kind, _TYPES["str"])  # what is one of several words is text, too
+            if (value is None and none) or (isinstance(value, types) and not isinstance(value, bool)):
+                continue
+            raise UsageError(f"{entry.name} is {ascii(value)[:60]}, a {type(value).__name__}; it must be {wanted}")
 
     def _check_command(self) -> None:
         external = self.strategy == ExternalStrategy.name
@@ -209,14 +226,31 @@ class RunConfig:
         return ScoringProtocol(sweep=self.sweep, engine=self.engine, threads=together)
 
     def going_on(self, folder: Path, **settings: Any) -> RunConfig:
-        """Returns the configuration with which the run in `folder` is resumed under new settings. Raises UsageError for
-        a run that would start a command that only its folder names."""
+        """Returns the configuration with which the run in `folder` is resumed under new settings. Of `strategy_options`
+        those may be new that decide no proposal. Raises UsageError for others, and for a run that would start a command
+        that only its folder names."""
         if self.command is not None and settings.get("command") is None:
             raise UsageError(
                 f"run folder {line(folder)} names the command {self.command[:100]!r}, and may be anyone's; if you know "
                 f"it, give it again: nos-search resume {shell(folder)} --command {shell(self.command)}"
             )
-        return replace(self, **settings)
+        options = self._options_with(settings.pop("strategy_options", None) or {})
+        return replace(self, strategy_options=options, **settings)
+
+    def _options_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options of the strategy with some new ones."""
+        if not isinstance(given, Mapping):
+            raise UsageError(f"strategy_options is a {type(given).__name__}; give a dict")
+        free = STRATEGIES[self.strategy].free_options
+        for name in given:
+            if name not in free:
+                may = f"change {', '.join(free)} alone" if free else "leave it out"
+                raise UsageError(
+                    f"--strategy-option {name}: it decides what {self.strategy} proposes in this run; {may}"
+                )
+        options = {**self.strategy_options, **given}
+        create(self.strategy, self.make_space(), seed=self.seed, options=options)  # which checks the values
+        return options
 
     def in_force(self, task: Task | None) -> RunConfig:
         """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of

@@ -88,6 +88,7 @@ class Search:
         self._answered = len(answered)
         self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
         self._failures = 0
+        self._ended: SearchError | None = None  # why the strategy proposes nothing more
         self._checkpointed = resumed.known
         self._unsaid: list[Trial] = []  # answered since the last commit; listeners do not know of them yet
         self._committed = 0.0  # when, by the clock
@@ -103,7 +104,8 @@ class Search:
         resume. At the end of "target" all that is in flight is finished. Promotions that were earned are finished, too,
         save at the end of "seconds". KeyboardInterrupt gives up what is in flight, leaves the store
         ready for resume, and goes on to the caller. Raises SearchError when five trainings in a row could not be run,
-        and StoreError when the store cannot be written: what was committed before is there for resume.
+        or when the strategy failed and all that it had proposed is answered, and StoreError when the store cannot be
+        written: what was committed before is there for resume.
         """
         start, state = self.clock(), "failed"
         self.store.set_state("running")
@@ -126,6 +128,9 @@ class Search:
                     self._commit(checkpoint=True)
                     state = "finished"
                     return reason
+                elif self._ended is not None:
+                    self._commit()
+                    raise self._ended
         except KeyboardInterrupt:
             state = "interrupted"
             raise
@@ -178,8 +183,10 @@ class Search:
                 self._admit(*self._judged.popleft())
             elif self._open:
                 self._judge()
-            else:
+            elif self._ended is None:
                 self._ask()
+            else:
+                break
             self._commit_group()
 
     def _wanted(self) -> bool:
@@ -191,8 +198,12 @@ class Search:
 
     def _ask(self) -> None:
         """Asks for a batch. It is always a whole one, so that a run with a higher limit is a longer run, and not
-        another."""
-        candidates = self.strategy.ask(self.config.batch)
+        another. A strategy that fails ends the search when what it has proposed is answered."""
+        try:
+            candidates = self.strategy.ask(self.config.batch)
+        except SearchError as error:
+            self._ended = error
+            return
         for candidate in candidates:
             trial = Trial(
                 candidate.id,

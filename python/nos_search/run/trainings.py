@@ -24,7 +24,8 @@ _PATIENCE = 1e8  # seconds, three years: how long a training may take is the use
 @dataclass(frozen=True)
 class TaskRecipe:
     """A recipe says how to load a task, and travels to worker processes. `options` are those of Task.with_options;
-    `argument` is the option that named the task. With `paper` the child is the paper's (train/protocols.py)."""
+    `argument` is the option that named the task. With `paper` the child is the paper's (train/protocols.py). With
+    `augment` images are augmented (train/augment.py); a task that has none is as it is."""
 
     name: str
     data_dir: Path | None = None
@@ -32,12 +33,14 @@ class TaskRecipe:
     device: str = "cpu"
     argument: str = "--tasks"
     paper: bool = False
+    augment: bool = False
 
     def load(self) -> Task:
         task = load(self.name, data_dir=self.data_dir, argument=self.argument)
         if self.paper:
             task = paper(task)
-        return task.with_options(**dict(self.options)).to(self.device)
+        augment = self.augment and task.has_pictures
+        return task.with_options(**dict(self.options), augment=augment).to(self.device)
 
 
 @dataclass(frozen=True)

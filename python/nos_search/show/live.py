@@ -4,9 +4,8 @@ run."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
@@ -20,11 +19,11 @@ from rich.text import Text
 
 from ..escape import line
 from ..gate import GATES
-from ..run import RunConfig
+from ..run import Search
 from ..run.climbing import rungs
-from ..store import PROMOTION, Score, Store, Trial
-from .leaderboard import standing
+from ..store import PROMOTION, Score, Trial
 from .outlook import Limits, Work, promotions, seconds_left
+from .ranking import Ranking
 
 _TOP = 8
 _MEAN_WINDOW = 25
@@ -35,9 +34,9 @@ _SHOWN_FLYING = 6
 
 class Tally:
     """A Tally keeps the numbers of a run up to date, trial by trial. `promoted` has the rewards on higher rungs, by
-    trial."""
+    trial. `families` is as in Ranking."""
 
-    def __init__(self) -> None:
+    def __init__(self, families: Mapping[int, int]) -> None:
         self.work = Work()
         self.status: Counter[str] = Counter()
         self.stopped: Counter[str] = Counter()
@@ -46,7 +45,7 @@ class Tally:
         self.best = 0.0
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
         self.promoted: dict[int, list[float]] = {}
-        self._ranking: list[tuple[tuple[float, float, int], Trial]] = []  # of all rules that were trained to the end
+        self.ranking = Ranking(families)
 
     def add(self, trial: Trial) -> bool:
         """Counts a trial in, and tells whether its reward is the best so far."""
@@ -56,43 +55,30 @@ class Tally:
             self.gate_seconds += entry["seconds"]
             self.stopped[gate] += not entry["passed"]
         self.work.seconds += trial.seconds
-        self.work.trained += trial.status in ("done", "diverged")
+        if trial.status in ("done", "diverged"):
+            self.work.trained += 1
+            self.ranking.count(trial)
         self.recent.append(trial.reward or 0.0)
         if trial.status == "duplicate" and trial.duplicate_of is not None:
             self.proposed[trial.duplicate_of] += 1
         if trial.status != "done":
             return False
-        insort(self._ranking, (self._place(trial), trial), key=_first)
-        first = len(self._ranking) == 1
-        better = first or (trial.reward or 0.0) > self.best
+        better = not len(self.ranking) or (trial.reward or 0.0) > self.best
+        self.ranking.place(trial)
         self.best = max(self.best, trial.reward or 0.0)
         return better
 
     def promote(self, trial: Trial, rung: int, score: Score) -> None:
         """Counts a promotion in, which moves its rule in the leaderboard."""
-        before = self._place(trial)
-        self.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
+        rewards = self.promoted.setdefault(trial.id, [])
+        rewards.append(score.reward or 0.0)
         self.work.promote(rung, score.seconds)
-        at = bisect_left(self._ranking, before, key=_first)
-        if at < len(self._ranking) and self._ranking[at][0] == before:
-            del self._ranking[at]
-            insort(self._ranking, (self._place(trial), trial), key=_first)
-
-    def _place(self, trial: Trial) -> tuple[float, float, int]:
-        return standing(trial, self.promoted.get(trial.id, ()))
-
-    @property
-    def top(self) -> list[Trial]:
-        """Lists the best rules, in the order of `show`."""
-        return [trial for _, trial in self._ranking[:_TOP]]
+        if self.ranking.holds(trial):
+            self.ranking.place(trial, rewards)
 
     @property
     def mean(self) -> float:
         return sum(self.recent) / len(self.recent) if self.recent else 0.0
-
-
-def _first(entry: tuple[tuple[float, float, int], Trial]) -> tuple[float, float, int]:
-    return entry[0]
 
 
 class Display:
@@ -100,7 +86,8 @@ class Display:
     which the bars and the time left follow.
 
     `earlier` are the trials of a resumed run in the order of their answers, and `promotions` their scores on higher
-    rungs. `clock` gives seconds from any start.
+    rungs. `families` tells the family of each trial that was trained, as far as the search has come: `Search.families`.
+    `clock` gives seconds from any start.
     """
 
     def __init__(
@@ -111,9 +98,10 @@ class Display:
         clock: Callable[[], float],
         earlier: Sequence[Trial] = (),
         promotions: Sequence[Score] = (),
+        families: Mapping[int, int] | None = None,
     ) -> None:
         self._stream, self._limits, self._clock, self._start = stream, limits, clock, clock()
-        self.tally = Tally()
+        self.tally = Tally({} if families is None else families)
         by_id = {trial.id: trial for trial in earlier}
         for trial in earlier:
             self.tally.add(trial)
@@ -130,8 +118,9 @@ class Display:
             self._live = Live(console=Console(file=stream), refresh_per_second=4, get_renderable=self._picture)
 
     @classmethod
-    def of(cls, store: Store, config: RunConfig, stream: TextIO, *, clock: Callable[[], float]) -> Display:
-        """Returns the display of a run that begins, or goes on, with this configuration."""
+    def of(cls, search: Search, stream: TextIO, *, clock: Callable[[], float]) -> Display:
+        """Returns the display of a search that begins, or goes on."""
+        store, config = search.store, search.config
         answered = (trial for trial in store.trials() if trial.told is not None)
         return cls(
             stream,
@@ -139,6 +128,7 @@ class Display:
             clock=clock,
             earlier=sorted(answered, key=lambda trial: trial.told or 0),
             promotions=store.scores(PROMOTION),
+            families=search.families,
         )
 
     def __enter__(self) -> Display:
@@ -263,16 +253,17 @@ class Display:
 
     def _leaderboard(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-        names = ["#", "reward", *(f"rung {k}" for k in range(1, self._limits.rungs + 1)), "lr", "times"]
+        names = ["#", "reward", *(f"rung {k}" for k in range(1, self._limits.rungs + 1)), "lr", "times", "members"]
         for name in names:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("rule", overflow="ellipsis")  # words stay whole; one that is wider than the column is cut
-        for rank, trial in enumerate(self.tally.top, start=1):
+        for rank, (trial, members) in enumerate(self.tally.ranking.top(_TOP), start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
             times = str(1 + self.tally.proposed[trial.id])
             climbed = [f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])]
             climbed += [""] * (self._limits.rungs - len(climbed))
-            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *climbed, lr, times, Text(line(trial.rule)))
+            kin = "-" if members is None else str(members)
+            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *climbed, lr, times, kin, Text(line(trial.rule)))
         return table
 
 

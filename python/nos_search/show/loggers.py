@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import tensorboard, wandb
+from . import mlflow, tensorboard, wandb
 from .scalars import Scalars
 
 
@@ -23,4 +23,5 @@ class Logger:
 LOGGERS: dict[str, Logger] = {
     "tensorboard": Logger(lambda: tensorboard.summary_writer(), lambda folder, _: tensorboard.TensorBoard(folder)),
     "wandb": Logger(lambda: wandb.package(), lambda folder, config: wandb.WeightsAndBiases(folder, config)),
+    "mlflow": Logger(lambda: mlflow.package(), lambda folder, config: mlflow.MLflow(folder, config)),
 }

@@ -1,4 +1,4 @@
-"""Owns the numbers of a run as they come about, for whatever draws them over time (tensorboard.py, wandb.py)."""
+"""Owns the numbers of a run as they come about, for whatever draws them over time (tensorboard.py and others)."""
 
 from __future__ import annotations
 

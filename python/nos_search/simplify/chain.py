@@ -8,6 +8,10 @@ The reductions of a rule are tried from the simplest on, and the first that show
 The walk chooses by scores on validation data. It makes many comparisons, and one that passes may have been lucky. So in
 the end the rules of the chain are trained once more with seeds that the walk has not seen and scored on test data, the
 last rule first, and the first of them that shows no loss there is the result.
+
+The margin lets a rule be a little worse, and a rule of the chain may be better than the one that was given. So those
+before the result are trained with these seeds, too, and one that beats the result there is told of. It is not the
+result: it was found by looking at several, and it is larger.
 """
 
 from __future__ import annotations
@@ -40,11 +44,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Better:
+    """A step of the chain, by its number, that beats the result with fresh seeds on test data. `differences` are its
+    scores minus those of the result, by task."""
+
+    number: int
+    rule: CompiledRule
+    scores: Mapping[str, float]
+    differences: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
 class Chain:
     """What a walk has found. `steps` are the given rule and those after it, each simpler than the one before. `margins`
     are by task, of the walk and of the confirmation. `refused` are the candidates that showed a loss or might have one.
     `confirmed` are the steps as they were trained again, the last of the chain first; `result` is the simplest rule
-    that showed no loss both times."""
+    that showed no loss both times. `better` are the steps before it that beat it, the simplest first."""
 
     steps: Sequence[Step]
     refused: Sequence[Step]
@@ -52,6 +67,7 @@ class Chain:
     confirmed: Sequence[Step]
     final_margins: Mapping[str, float]
     result: CompiledRule
+    better: Sequence[Better] = ()
 
 
 def simplify(
@@ -70,8 +86,10 @@ def simplify(
     """
     walk = _Walk(rule, measure, seeds, margin, note)
     walk.run()
-    again, final, result = _confirm(walk.steps, measure, fresh, margin, note)
-    return Chain(walk.steps, walk.refused, walk.margins, again, final, result)
+    again = _Again(walk.steps, measure, fresh)
+    final, number = again.confirm(margin, note)
+    result = walk.steps[number].rule
+    return Chain(walk.steps, walk.refused, walk.margins, again.steps, final, result, again.better(number, note))
 
 
 class _Walk:
@@ -136,28 +154,50 @@ class _Walk:
         return fits, Step(rule, removed, _means(scores), {task: loss.difference(gaps[task]) for task in gaps})
 
 
-def _confirm(
-    steps: Sequence[Step],
-    measure: Measure,
-    seeds: Sequence[int],
-    margin: float | None,
-    note: Callable[[str], None],
-) -> tuple[list[Step], dict[str, float], CompiledRule]:
-    """Trains the steps again with other seeds, from the last one back to the first that shows no loss on test data."""
-    if len(steps) == 1:
-        return [], {}, steps[0].rule
-    note("training the given rule with fresh seeds, and the chain from its end")
-    given = {task: _test(found) for task, found in measure(steps[0].rule, seeds).items()}
-    margins = _margins(given, margin)
-    again: list[Step] = []
-    for step in reversed(steps[1:]):
-        scores = {task: _test(found) for task, found in measure(step.rule, seeds).items()}
-        gaps = {task: loss.gaps(scores[task], given[task]) for task in given}
-        found = {task: loss.difference(gaps[task]) for task in given}
-        again.append(Step(step.rule, step.removed, _means(scores), found))
-        if all(loss.shows_no_loss(gaps[task], margins[task]) for task in given):
-            return again, margins, step.rule
-    return again, margins, steps[0].rule
+class _Again:
+    """The chain once more: its steps with fresh seeds on test data. `steps` are those that were asked for loss."""
+
+    def __init__(self, chain: Sequence[Step], measure: Measure, seeds: Sequence[int]) -> None:
+        self._chain, self._measure, self._seeds = chain, measure, seeds
+        self._tests: dict[int, dict[str, list[float]]] = {}
+        self.steps: list[Step] = []
+
+    def confirm(self, margin: float | None, note: Callable[[str], None]) -> tuple[dict[str, float], int]:
+        """Goes from the last step back to the first that shows no loss. Returns the margins, and its number, which is 0
+        for the given rule."""
+        if len(self._chain) == 1:
+            return {}, 0
+        note("training the given rule with fresh seeds, and the chain from its end")
+        margins = _margins(self._scores(0), margin)
+        for number in reversed(range(1, len(self._chain))):
+            gaps = self._gaps(number, 0)
+            found = {task: loss.difference(each) for task, each in gaps.items()}
+            step = self._chain[number]
+            self.steps.append(Step(step.rule, step.removed, _means(self._scores(number)), found))
+            if all(loss.shows_no_loss(gaps[task], margins[task]) for task in gaps):
+                return margins, number
+        return margins, 0
+
+    def better(self, result: int, note: Callable[[str], None]) -> list[Better]:
+        """Returns the steps before the result that beat it, the simplest first."""
+        if result > 1:
+            note(f"training the steps before step {result} with fresh seeds, as one may be better")
+        found = []
+        for number in reversed(range(result)):
+            gaps = {task: loss.difference(each) for task, each in self._gaps(number, result).items()}
+            if loss.beats(gaps.values()):
+                found.append(Better(number, self._chain[number].rule, _means(self._scores(number)), gaps))
+        return found
+
+    def _scores(self, number: int) -> dict[str, list[float]]:
+        if number not in self._tests:
+            outcomes = self._measure(self._chain[number].rule, self._seeds)
+            self._tests[number] = {task: _test(found) for task, found in outcomes.items()}
+        return self._tests[number]
+
+    def _gaps(self, number: int, other: int) -> dict[str, list[float]]:
+        theirs = self._scores(other)
+        return {task: loss.gaps(mine, theirs[task]) for task, mine in self._scores(number).items()}
 
 
 def _validation(outcomes: Sequence[Outcome]) -> list[float]:

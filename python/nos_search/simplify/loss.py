@@ -11,7 +11,7 @@ of a rule that is as good, and then the result is less simple than it could be, 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..train.evaluate import half_width
@@ -34,6 +34,10 @@ class Difference:
     def low(self) -> float:
         return self.mean - self.half
 
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
 
 def gaps(mine: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Returns my scores minus theirs, for as many seeds as I have."""
@@ -55,6 +59,13 @@ def margin_of(scores: Sequence[float]) -> float:
 def shows_no_loss(found: Sequence[float], margin: float) -> bool:
     """Tells whether the differences of all seeds exclude a loss above the margin."""
     return difference(found).low >= -margin
+
+
+def beats(found: Iterable[Difference]) -> bool:
+    """Tells whether a rule with these differences, one for each task, is better than the other one: by more than the
+    interval on one of the tasks, and not worse by more than that on any."""
+    each = list(found)
+    return any(gap.low > 0 for gap in each) and not any(gap.high < 0 for gap in each)
 
 
 def hopeless(found: Sequence[float], margin: float) -> bool:

@@ -22,9 +22,10 @@ DECAY = "arxiv-decay"
 
 @dataclass(frozen=True)
 class Token:
-    """A Token is one entry of a vocabulary.
+    """A Token is one entry of a vocabulary, and `sets` names all vocabularies that hold it.
 
-    `text` is rule text in which `{0}` and `{1}` stand for the arguments of a function. When the space option that
+    `text` is rule text in which `{0}` and `{1}` stand for the arguments of a function; in programs (words.py) they have
+    other names. When the space option that
     `option` names is switched from its default, `alt` replaces it. With `gradient` the operand carries information
     about the loss; a rule without any such operand cannot learn.
     """
@@ -97,6 +98,11 @@ VOCABULARIES: dict[str, str] = {
 }
 
 
+def held(table: tuple[Token, ...], vocabulary: str) -> tuple[Token, ...]:
+    """Returns the tokens of a table that a vocabulary holds, in table order."""
+    return tuple(token for token in table if vocabulary in token.sets)
+
+
 def rows(vocabulary: str, kind: TokenKind) -> tuple[Token, ...]:
-    """Returns the tokens of one kind that a vocabulary holds, in table order."""
-    return tuple(token for token in TABLES[kind] if vocabulary in token.sets)
+    """Returns the tokens of one kind that one of the paper's vocabularies holds."""
+    return held(TABLES[kind], vocabulary)

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from ..errors import choose
 from ..known import OF_ELEMENTWISE, OF_PROGRAMS
-from .vocabulary import Token
+from .vocabulary import Token, held
 
 ELEMENTWISE = "elementwise"
 REDUCTIONS = "reductions"
@@ -113,23 +113,20 @@ class Words:
 
     @cached_property
     def ops(self) -> tuple[Token, ...]:
-        return self._held(OPS)
+        return held(OPS, self.name)
 
     @cached_property
     def constants(self) -> tuple[Token, ...]:
-        return self._held(CONSTANTS)
+        return held(CONSTANTS, self.name)
 
     @cached_property
     def inputs(self) -> tuple[Token, ...]:
-        return self._held(INPUTS)
+        return held(INPUTS, self.name)
 
     @cached_property
     def reduces(self) -> bool:
         """Tells whether a value may be one number per tensor."""
         return any(token.name in REDUCE for token in self.ops)
-
-    def _held(self, table: tuple[Token, ...]) -> tuple[Token, ...]:
-        return tuple(token for token in table if self.name in token.sets)
 
 
 # `elementwise` is that of the first programs. A run whose configuration names no vocabulary was written with it, and

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SearchError, StoreError, UsageError
@@ -25,6 +28,8 @@ _NAMED_WRONG = (  # with these, another name would do; others, such as a full di
 def check_place(option: str, path: str) -> None:
     """Raises UsageError when the file cannot be written. Commands that work long before they write it call this
     first."""
+    if not path:
+        raise UsageError(f"{option} is empty; name a file")
     folder = os.path.dirname(os.path.abspath(path))
     reason = ""
     try:
@@ -41,6 +46,28 @@ def check_place(option: str, path: str) -> None:
             reason = "it is a folder"
     if reason:
         raise UsageError(f"{option} {path} cannot be written: {reason}; choose another file")
+
+
+@contextmanager
+def alone(option: str, folder: str | Path) -> Iterator[None]:
+    """Holds a folder in which one process at a time may work. Raises SearchError when another one holds it.
+
+    It is the folder itself that is locked, so nothing is left behind, however a process ends. Where the file system
+    knows no locks, nothing is held.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SearchError(
+                f"{option} {folder} is in use by another nos-search; wait for it, or choose another folder"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def inside(folder: Path, name: str, *, remedy: str) -> str:

@@ -35,8 +35,8 @@ class Record:
     """A record has finished trainings by task, rule text and seed, and by the number of the learning rate where the
     command `command` has no sweep for each. With a path they are kept in that file.
 
-    The file had `finished` of them when it was opened. `changed` has the versions of software that are others now, as
-    text.
+    The file had `finished` of them when it was opened, and `added` have come since. `changed` has the versions of
+    software that are others now, as text.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Record:
         self._stamp = None if path is None else _stamp(path)
         if path is not None and self._stamp is not None:
             self._read(path, _document(path, command))
-        self.finished = len(self._outcomes)
+        self.finished, self.added = len(self._outcomes), 0
         self.changed = [
             f"{name} {_shown(self._versions.get(name))} -> {now}"
             for name, now in versions.items()
@@ -70,6 +70,7 @@ class Record:
     def add(self, task: str, rule: str, seed: int, outcome: Outcome, rate: int | None = None) -> None:
         """Keeps an outcome. When this returns it is in the file."""
         self._outcomes[task, rule, seed, rate] = outcome
+        self.added += 1
         if self._path is None:
             return
         if _stamp(self._path) != self._stamp:

@@ -64,6 +64,7 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # of state_dict
+    free_options: ClassVar[tuple[str, ...]] = ()  # options that decide no proposal, and may be new at a resume
     repeats: ClassVar[bool] = True  # asked and told the same again, it proposes the same
     older: ClassVar[Mapping[str, Any]] = {}  # options that stored runs may not name, with what they were then
 
@@ -75,11 +76,12 @@ class Strategy(ABC):
         self._open: dict[int, Tokens] = {}
 
     def ask(self, n: int = 1) -> list[Candidate]:
-        """Returns n >= 1 new candidates whose tokens pass the masks of the space."""
+        """Returns n >= 1 new candidates whose tokens pass the masks of the space. Only a strategy that does not repeat
+        may return fewer, but one at least."""
         if n < 1:
             raise UsageError(f"ask: n must be at least 1, got {n}")
         candidates = [Candidate(self.asked + k, tokens) for k, tokens in enumerate(self.propose(n))]
-        self.asked += n
+        self.asked += len(candidates)
         self._open.update((candidate.id, candidate.tokens) for candidate in candidates)
         return candidates
 

@@ -23,10 +23,12 @@ PROTOCOL = 1
 
 class ExternalStrategy(Strategy):
     """This asks a program for rules as text, and tells it what became of them. The program is started when it is first
-    asked. One that is silent for `timeout` seconds has failed."""
+    asked. One that is silent for `timeout` seconds has failed. What it had proposed of a batch before it failed is
+    trained."""
 
     name: ClassVar[str] = "external"
     repeats: ClassVar[bool] = False
+    free_options: ClassVar[tuple[str, ...]] = ("timeout",)
 
     def __init__(self, space: SearchSpace, *, seed: int, timeout: float = 60.0) -> None:
         super().__init__(space, seed=seed)

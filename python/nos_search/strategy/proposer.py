@@ -80,6 +80,7 @@ class Proposer:
         self._searched = 0  # so many bytes of `_read` hold no line end
         self._hears, self._speaks = True, True
         self._surplus: deque[Proposal] = deque()  # those that came before they were asked for
+        self._fault: SearchError | None = None  # to be raised when it is asked the next time
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Sends a message. One that has closed its input is told nothing more."""
@@ -98,12 +99,20 @@ class Proposer:
                 )
 
     def ask(self, n: int) -> list[Proposal]:
-        """Returns n proposals in the order in which they came."""
-        if n > len(self._surplus):
-            self.tell({"ask": n - len(self._surplus)})
-        while len(self._surplus) < n:
-            self._surplus += _proposals(self._line(n))
-        return [self._surplus.popleft() for _ in range(n)]
+        """Returns n proposals in the order in which they came. Where the program fails before it has made so many,
+        those that it has made are returned, and the next call raises what is due."""
+        if self._fault is not None:
+            raise self._fault
+        try:
+            if n > len(self._surplus):
+                self.tell({"ask": n - len(self._surplus)})
+            while len(self._surplus) < n:
+                self._surplus += _proposals(self._line(n))
+        except SearchError as error:
+            if not self._surplus:
+                raise
+            self._fault = error
+        return [self._surplus.popleft() for _ in range(min(n, len(self._surplus)))]
 
     def close(self) -> None:
         """Ends the program, which is given a moment to end by itself."""

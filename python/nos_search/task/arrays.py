@@ -3,6 +3,7 @@ chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..bounds import MOST
 from ..errors import UsageError
 from ..net import Inputs, parse
 from .base import Budget, Split, Task, standardise
@@ -17,6 +19,7 @@ from .base import Budget, Split, Task, standardise
 _SHARE: Final = 0.15  # of the examples, that go to validation, and as many to test
 _LEAST: Final = 20  # examples that can be divided into three splits
 _BATCH: Final = 64
+_HIGHEST: Final = 2**31 - 2  # number of a class or a token
 _SWEEP_EPOCHS, _TRAIN_EPOCHS = 1, 5  # as in the paper
 _NETS: Final = {"image": "convnet-2-8", "row": "mlp-2-64", "context": "mlp-1-64"}
 
@@ -32,13 +35,18 @@ def from_arrays(
     sweep_steps: int | None,
     train_steps: int | None,
     score: str,
+    mirrors: bool,
     name: str,
     seed: int,
 ) -> Task:
     """See Task.from_arrays."""
     for argument, count in (("batch_size", batch_size), ("sweep_steps", sweep_steps), ("train_steps", train_steps)):
-        if count is not None and count < 1:
-            raise UsageError(f"{argument} {count} is below 1; leave it out for a size that fits the data")
+        if count is not None:
+            _check_whole(argument, count, 1, MOST["--train-steps"], "leave it out for a size that fits the data")
+    _check_whole("seed", seed, 0, 2**32 - 1, "leave it out for 0")  # those of RandomState
+    for argument, text in (("net", net), ("score", score), ("name", name)):
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{argument} is a {type(text).__name__}; give it as text")
     train = _examples("x", "y", (x, y))
     parts = {"val": val, "test": test}
     found = {part: _examples(f"{part}[0]", f"{part}[1]", pair) for part, pair in parts.items() if pair is not None}
@@ -57,14 +65,26 @@ def from_arrays(
     is_row = train[0].shape[1:3] == (1, 1)
     inputs = [part for part, _ in splits]
     if not tokens:
+        if float(inputs[0].min()) == float(inputs[0].max()):
+            raise UsageError(
+                f"x has the value {float(inputs[0].min()):g} everywhere, so there is nothing to learn from; give "
+                "examples that differ"
+            )
         inputs = _features(*inputs) if is_row else list(standardise(*inputs))
+    if not all(bool(part.isfinite().all()) for part in inputs if not tokens):
+        raise UsageError(
+            "x has values so far apart that their mean and variance are not finite in float32; scale them down"
+        )
     answers = [answer for _, answer in splits]
-    classes = 1 + max(int(answer.max()) for answer in answers)
-    if classes < 2:
-        raise UsageError("y has one class only, so there is nothing to learn; give examples of two classes or more")
+    if int(answers[0].min()) == int(answers[0].max()):
+        where = "y" if all(bool((answer == answers[0][0]).all()) for answer in answers) else "y, where it trains,"
+        raise UsageError(
+            f"{where} has one class only, so there is nothing to learn; give examples of two classes or more"
+        )
+    classes = _numbered("class", "y", answers)
     shape = None
     if tokens:
-        shape = Inputs("context", vocabulary=1 + max(int(part.max()) for part in inputs), length=inputs[0].shape[1])
+        shape = Inputs("context", vocabulary=_numbered("token", "x", inputs), length=inputs[0].shape[1])
     kind = "context" if tokens else "row" if is_row else "image"
     spec = parse(net or _NETS[kind], "context" if tokens else "image")
     size = min(batch_size or _BATCH, len(answers[0]))
@@ -82,34 +102,66 @@ def from_arrays(
         net=spec.name,
         depth=spec.depth,
         inputs=shape,
+        mirrors=mirrors,
     )
     return task.with_options(score=score)  # which checks the score, and that the network fits
 
 
+def _check_whole(argument: str, value: Any, least: int, most: int, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise UsageError(f"{argument} is {value!r}, a {type(value).__name__}; give a whole number, or {remedy}")
+    if value < least:
+        raise UsageError(f"{argument} {value} is below {least}; {remedy}")
+    if value > most:
+        raise UsageError(f"{argument} {value} is above {most}; {remedy}")
+
+
+def _numbered(what: str, argument: str, parts: Sequence[Tensor]) -> int:
+    """Returns how many classes or tokens there are, which are numbered from 0. Raises UsageError where some number
+    cannot but be missing, as a network has a place for each."""
+    count, given = 1 + max(int(part.max()) for part in parts), sum(part.numel() for part in parts)
+    if count > given:
+        raise UsageError(
+            f"{argument} has the {what} {count - 1}, but {given} numbers in all, so most are never there; number those "
+            "that there are 0, 1, 2 ..."
+        )
+    return count
+
+
 def _examples(name: str, name_of_y: str, pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
     """Returns inputs (n, c, h, w) of floats or (n, length) of tokens, and classes (n,)."""
+    if not hasattr(pair, "__len__"):
+        raise UsageError(f"{name} and {name_of_y}: got a {type(pair).__name__}; give a pair (x, y)")
     if len(pair) != 2:
         raise UsageError(f"{name} and {name_of_y}: got {len(pair)} arrays; give a pair (x, y)")
     inputs, classes = _array(name, pair[0]), _array(name_of_y, pair[1])
+    for part, array in ((name, inputs), (name_of_y, classes)):
+        if not array.size:
+            raise UsageError(f"{part} is empty, of shape {array.shape}; give examples")
     if classes.dtype.kind not in "iu" or classes.ndim != 1:
         raise UsageError(
             f"{name_of_y} has shape {classes.shape} and dtype {classes.dtype}; give class numbers 0, 1, ... as "
             "integers of shape (n,) (cut a continuous target into classes, and number names of classes, first)"
         )
-    if len(inputs) != len(classes) or len(classes) == 0:
+    if len(inputs) != len(classes):
         raise UsageError(f"{name} has {len(inputs)} examples and {name_of_y} has {len(classes)} classes; give one each")
     if int(classes.min()) < 0:
         raise UsageError(f"{name_of_y} has the class {int(classes.min())}; number classes from 0")
+    if int(classes.max()) > _HIGHEST:
+        raise UsageError(f"{name_of_y} has the class {int(classes.max())}; number classes 0, 1, 2 ...")
     if inputs.dtype.kind in "iub" and inputs.ndim == 2 and inputs.dtype != np.uint8:
         if int(inputs.min()) < 0:
             raise UsageError(f"{name} has the token {int(inputs.min())}; number tokens from 0")
+        if int(inputs.max()) > _HIGHEST:
+            raise UsageError(f"{name} has the token {int(inputs.max())}; number tokens 0, 1, 2 ...")
         return torch.from_numpy(inputs.astype(np.int64)), torch.from_numpy(classes.astype(np.int64))
     if inputs.dtype.kind not in "fiub" or inputs.ndim not in (2, 3, 4):
         raise UsageError(
             f"{name} has shape {inputs.shape} and dtype {inputs.dtype}; give numbers of shape (n, features), images "
             "(n, height, width) or (n, channels, height, width), or integer tokens (n, length)"
         )
-    floats = inputs.astype(np.float32)
+    with np.errstate(over="ignore"):  # said below
+        floats = inputs.astype(np.float32)
     if not np.isfinite(floats).all():
         raise UsageError(f"{name} has values that are not finite in float32; fill or leave out these examples")
     if floats.ndim == 2:
@@ -121,12 +173,15 @@ def _examples(name: str, name_of_y: str, pair: tuple[Any, Any]) -> tuple[Tensor,
 
 def _array(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise UsageError(f"{name} is no array: {error}; give a NumPy array or a torch tensor") from None
-    if array.ndim == 0 or array.dtype.kind == "O":
+    if array.ndim > 0 and array.dtype.kind == "O":
+        raise UsageError(f"{name} holds objects of Python, and not numbers alone; give a NumPy array or a tensor")
+    if array.ndim == 0:
         raise UsageError(f"{name} is a {type(value).__name__}, and no array of numbers; give a NumPy array or a tensor")
     return array
 

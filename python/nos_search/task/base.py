@@ -83,6 +83,9 @@ class Task:
     for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per
     target, or as "perplexity". Each split has at least one target that is not IGNORED, or it is a UsageError.
 
+    `mirrors` says that an image and its mirror image have the same class. With `augment` the images that train are
+    moved and mirrored anew in each step (train/augment.py).
+
     `score` is the name of the task's score (score.py). `blind_loss` is the mean loss in nats of a guess that knows how
     frequent each class is and nothing else; None takes the frequencies in the training split.
     """
@@ -100,6 +103,8 @@ class Task:
     loss_name: str = "loss"
     score: str = ACCURACY
     blind_loss: float | None = None
+    mirrors: bool = False
+    augment: bool = False
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
@@ -124,6 +129,7 @@ class Task:
         sweep_steps: int | None = None,
         train_steps: int | None = None,
         score: str = ACCURACY,
+        mirrors: bool = False,
         name: str = "arrays",
         seed: int = 0,
     ) -> Task:
@@ -142,6 +148,7 @@ class Task:
             batch_size: 64 where it is left out, or all examples if there are fewer.
             sweep_steps, train_steps: steps for each learning rate, and of the longer training; one epoch, and five.
             score: "accuracy", or "bits-saved", which says more about an optimizer (docs/tasks.md).
+            mirrors: whether an image has the class of its mirror image, which augmentation needs to know.
             name: what tables and reports call it.
 
         Raises:
@@ -159,6 +166,7 @@ class Task:
             sweep_steps=sweep_steps,
             train_steps=train_steps,
             score=score,
+            mirrors=mirrors,
             name=name,
             seed=seed,
         )
@@ -180,6 +188,11 @@ class Task:
     @property
     def spec(self) -> Spec:
         return Spec(self.net, self.depth, self.width)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Tells whether its examples are images of more than one row, each with one class. These can be augmented."""
+        return self.inputs is None and self.train.y.dim() == 1 and min(self.train.x.shape[2:]) > 1
 
     @property
     def epoch(self) -> int:
@@ -210,17 +223,23 @@ class Task:
         sweep_steps: int | None = None,
         train_steps: int | None = None,
         score: str | None = None,
+        augment: bool = False,
     ) -> Task:
-        """Returns the task with another child network (NAME[-DEPTH[-WIDTH]]), width, budget or score; None keeps the
-        task's own.
+        """Returns the task with another child network (NAME[-DEPTH[-WIDTH]]), width, budget or score, and its images
+        augmented; None and False keep the task's own.
 
-        Raises UsageError for a value out of bounds and for a network that does not fit the task.
+        Raises UsageError for a value out of bounds, for a network that does not fit the task, and for examples that
+        cannot be augmented.
         """
         for name, value in (("--width", width), ("--sweep-steps", sweep_steps), ("--train-steps", train_steps)):
             if value is not None:
                 check_count(name, value, "leave it out for the task's own")
         if score is not None and score not in SCORES:
             raise choose("--score", score, tuple(SCORES))
+        if augment and not self.has_pictures:
+            raise UsageError(
+                f"task {self.name} cannot be augmented: it has no images with one class each; leave augment out"
+            )
         spec = self.spec if net is None or net == self.net else parse(net, self.shape.kind)
         budget = replace(
             self.budget,
@@ -234,6 +253,7 @@ class Task:
             width=width or spec.width,
             budget=budget,
             score=score or self.score,
+            augment=augment or self.augment,
         )
         changed.model()  # sizes that do not fit together are an error here, before any training
         return changed

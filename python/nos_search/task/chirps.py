@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from .base import Budget, Split, Task
+from .base import Budget, Task
+from .rows import Classes, Numbers, pool, task
 
 _LENGTH = 64
 _COUNTS = (1 << 17, 4096, 8192)  # to train, to validate and to test
@@ -31,8 +31,6 @@ _AMPLITUDE = (0.8, 1.6)  # so that the numbers are about 1 in size
 _NOISE = 0.6  # standard deviation
 _STEPS = 64  # to the unit
 _BUDGET = Budget(batch_size=64, sweep_steps=60, train_steps=200)
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ WAVES: Final[dict[str, Callable[[Draws, Numbers], Numbers]]] = {
 }
 
 
-def signals(classes: NDArray[np.int64], random: np.random.RandomState) -> Numbers:
+def signals(classes: Classes, random: np.random.RandomState) -> Numbers:
     """Draws one signal for each class number."""
     draws = Draws.of(random, len(classes))
     found = _NOISE * random.standard_normal((len(classes), _LENGTH))
@@ -98,27 +96,10 @@ def signals(classes: NDArray[np.int64], random: np.random.RandomState) -> Number
 def load(data_dir: Path | None) -> Task:
     """Returns the task; data_dir is not used."""
     random = np.random.RandomState(_SEED)
-    train, val, test = (_examples(count, random) for count in _COUNTS)
-    return Task(
-        "chirps",
-        train,
-        val,
-        test,
-        classes=len(WAVES),
-        width=128,
-        budget=_BUDGET,
-        net="mlp",
-        depth=2,
-        loss_name="bits",
-        score="bits-saved",
-    )
 
+    def make(_: int, size: int) -> tuple[Numbers, Classes]:
+        classes = random.randint(len(WAVES), size=size).astype(np.int64)
+        return signals(classes, random), classes
 
-def _examples(count: int, random: np.random.RandomState) -> Split:
-    """Draws examples as images of one row."""
-    x, y = torch.empty(count, 1, 1, _LENGTH), torch.empty(count, dtype=torch.int64)
-    for start in range(0, count, _BLOCK):
-        classes = random.randint(len(WAVES), size=min(_BLOCK, count - start)).astype(np.int64)
-        x[start : start + _BLOCK, 0, 0] = torch.from_numpy(signals(classes, random))
-        y[start : start + _BLOCK] = torch.from_numpy(classes)
-    return Split(x, y)
+    splits = [pool(count, _LENGTH, make, block=_BLOCK) for count in _COUNTS]
+    return task("chirps", splits, classes=len(WAVES), depth=2, width=128, budget=_BUDGET)

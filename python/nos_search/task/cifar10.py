@@ -183,4 +183,4 @@ def load(data_dir: Path | None) -> Task:
     train, val, test = (Split(x, labels[part]) for x, part in zip(images, parts, strict=True))
     epoch = max(1, len(train) // _BATCH)
     budget = Budget(batch_size=_BATCH, sweep_steps=epoch, train_steps=5 * epoch)
-    return Task("cifar10", train, val, test, classes=10, width=32, budget=budget)
+    return Task("cifar10", train, val, test, classes=10, width=32, budget=budget, mirrors=True)

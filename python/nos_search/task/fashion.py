@@ -127,4 +127,4 @@ def _task(name: str, arrays: dict[str, NDArray[np.uint8]]) -> Task:
     train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
     epoch = len(train) // _BATCH
     budget = Budget(batch_size=_BATCH, sweep_steps=epoch, train_steps=5 * epoch)
-    return Task(name, train, val, test, classes=_CLASSES, width=32, budget=budget)
+    return Task(name, train, val, test, classes=_CLASSES, width=32, budget=budget, mirrors=True)

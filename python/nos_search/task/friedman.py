@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from .base import Budget, Split, Task
+from .base import Budget, Task
+from .rows import Numbers, split, task
 
 INPUTS: Final = 10
 CLASSES: Final = 8
@@ -25,8 +24,6 @@ _COUNTS = (1 << 18, 4096, 8192)  # to train, to validate and to test
 _SEED = 20170806  # RandomState's stream is frozen by NumPy's policy
 _STEPS = 1024  # to the unit
 _BUDGET = Budget(batch_size=128, sweep_steps=60, train_steps=200)
-
-Numbers = NDArray[np.float64]
 
 
 def function(x: Numbers) -> Numbers:
@@ -39,30 +36,14 @@ def function(x: Numbers) -> Numbers:
 def load(data_dir: Path | None) -> Task:
     """Returns the task; data_dir is not used."""
     random = np.random.RandomState(_SEED)
-    drawn = [_examples(count, random) for count in _COUNTS]
+    drawn = [_draw(count, random) for count in _COUNTS]
     limits = np.quantile(drawn[0][1], np.arange(1, CLASSES) / CLASSES)
-    train, val, test = (_split(x, np.searchsorted(limits, value)) for x, value in drawn)
-    return Task(
-        "friedman",
-        train,
-        val,
-        test,
-        classes=CLASSES,
-        width=64,
-        budget=_BUDGET,
-        net="mlp",
-        depth=2,
-        loss_name="bits",
-        score="bits-saved",
-    )
+    # numbers of mean 0 and variance 1
+    splits = [split((x - 0.5) * np.sqrt(12.0), np.searchsorted(limits, value)) for x, value in drawn]
+    return task("friedman", splits, classes=CLASSES, depth=2, width=64, budget=_BUDGET)
 
 
-def _examples(count: int, random: np.random.RandomState) -> tuple[Numbers, Numbers]:
+def _draw(count: int, random: np.random.RandomState) -> tuple[Numbers, Numbers]:
+    """Returns examples (n, 10) and the noisy values of the function."""
     x = random.randint(_STEPS + 1, size=(count, INPUTS)) / _STEPS
     return x, function(x) + random.standard_normal(count)
-
-
-def _split(x: Numbers, classes: NDArray[np.int64]) -> Split:
-    """Returns examples as images of one row, whose numbers have mean 0 and variance 1."""
-    numbers = torch.from_numpy(((x - 0.5) * np.sqrt(12.0)).astype(np.float32))
-    return Split(numbers.reshape(len(x), 1, 1, INPUTS).contiguous(), torch.from_numpy(classes.astype(np.int64)))

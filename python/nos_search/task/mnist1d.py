@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .base import Budget, Split, Task, standardise
+from .rows import Classes, Numbers, pool, task
 
 _COUNTS = (1 << 17, 4096, 8192)  # to train, to validate and to test
 _BLOCK = 1 << 13  # signals that are made at a time
 _SEED = 20170806  # RandomState's stream is frozen by NumPy's policy
 _EPSILON = 1e-8  # the package adds it, so that a shape that touches 0 is no padding
 _BUDGET = Budget(batch_size=64, sweep_steps=60, train_steps=200)
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -92,27 +90,15 @@ def load(data_dir: Path | None) -> Task:
         ) from None
     args, shapes = get_dataset_args(), get_templates()["x"]
     random = np.random.RandomState(_SEED)
-    images, labels = [], []
+    splits = []
     for count in _COUNTS:
-        classes = random.randint(len(shapes), size=count)
-        x = torch.empty(count, 1, 1, args.final_seq_length)
-        for start in range(0, count, _BLOCK):
-            block = classes[start : start + _BLOCK]
-            made = signals(shapes[block], Draws.of(random, len(block), args), args)
-            x[start : start + _BLOCK, 0, 0] = torch.from_numpy(made)
-        images.append(x)
-        labels.append(torch.from_numpy(classes.astype(np.int64)))
-    train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
-    return Task(
-        "mnist1d",
-        train,
-        val,
-        test,
-        classes=len(shapes),
-        width=128,
-        budget=_BUDGET,
-        net="mlp",
-        depth=2,
-        loss_name="bits",
-        score="bits-saved",
-    )
+        classes = random.randint(len(shapes), size=count).astype(np.int64)
+
+        def make(start: int, size: int, classes: Classes = classes) -> tuple[Numbers, Classes]:
+            block = classes[start : start + size]
+            return signals(shapes[block], Draws.of(random, size, args), args), block
+
+        splits.append(pool(count, args.final_seq_length, make, block=_BLOCK))
+    scaled = standardise(*(part.x for part in splits))
+    splits = [Split(x, part.y) for x, part in zip(scaled, splits, strict=True)]
+    return task("mnist1d", splits, classes=len(shapes), depth=2, width=128, budget=_BUDGET)

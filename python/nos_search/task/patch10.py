@@ -88,4 +88,4 @@ def load(data_dir: Path | None) -> Task:
         images.append(torch.from_numpy(patches[order].transpose(0, 3, 1, 2).astype(np.float32)))
         labels.append(torch.from_numpy((order // count).astype(np.int64)))
     train, val, test = (Split(x, y) for x, y in zip(standardise(*images), labels, strict=True))
-    return Task("patch10", train, val, test, classes=10, width=16, budget=_BUDGET)
+    return Task("patch10", train, val, test, classes=10, width=16, budget=_BUDGET, mirrors=True)

@@ -16,10 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from .base import Budget, Split, Task
+from .base import Budget, Task
+from .rows import Classes, Numbers, pool, task
 
 _INPUTS, _HIDDEN, _CLASSES = 32, 64, 10
 _SHARPNESS = 4.0  # standard deviation of the teacher's logits over examples
@@ -27,8 +26,6 @@ _COUNTS = (1 << 18, 4096, 8192)  # to train, to validate and to test
 _BLOCK = 1 << 14  # examples that are made at a time
 _SEED = 20170806  # of teacher and examples; RandomState's stream is frozen by NumPy's policy
 _BUDGET = Budget(batch_size=64, sweep_steps=60, train_steps=300)
-
-Numbers = NDArray[np.float64]
 
 
 class Teacher:
@@ -55,32 +52,14 @@ def load(data_dir: Path | None) -> Task:
     """Returns the task; data_dir is not used."""
     random = np.random.RandomState(_SEED)
     teacher = Teacher(random)
-    train, val, test = (_examples(teacher, count, random) for count in _COUNTS)
-    return Task(
-        "teacher",
-        train,
-        val,
-        test,
-        classes=_CLASSES,
-        width=64,
-        budget=_BUDGET,
-        net="mlp",
-        depth=2,
-        loss_name="bits",
-        score="bits-saved",
-    )
-
-
-def _examples(teacher: Teacher, count: int, random: np.random.RandomState) -> Split:
-    """Draws examples as images of one row."""
     scales = 1 / np.arange(1.0, _INPUTS + 1)
     scales /= np.sqrt(np.mean(scales**2))
-    x, y = torch.empty(count, 1, 1, _INPUTS), torch.empty(count, dtype=torch.int64)
-    for start in range(0, count, _BLOCK):
-        size = min(_BLOCK, count - start)
+
+    def make(_: int, size: int) -> tuple[Numbers, Classes]:
         numbers = random.standard_normal((size, _INPUTS))
         # the class of the largest sum with Gumbel noise is drawn from the softmax
-        drawn = (teacher.logits(numbers) + random.gumbel(size=(size, _CLASSES))).argmax(1)
-        x[start : start + size, 0, 0] = torch.from_numpy(numbers * scales)
-        y[start : start + size] = torch.from_numpy(drawn)
-    return Split(x, y)
+        classes = (teacher.logits(numbers) + random.gumbel(size=(size, _CLASSES))).argmax(1)
+        return numbers * scales, classes
+
+    splits = [pool(count, _INPUTS, make, block=_BLOCK) for count in _COUNTS]
+    return task("teacher", splits, classes=_CLASSES, depth=2, width=64, budget=_BUDGET)

@@ -98,7 +98,7 @@ def _cohort(
     stacked = pays(task) if protocol.stack is None else protocol.stack
     rules = [rule] * len(lrs)
     if stacked and len(lrs) > 1 and not issubclass(kind, NativeTraining):
-        if task.train.x.is_cuda:
+        if task.train.x.is_cuda and not task.augment:  # a graph takes its examples from the split by number
             with suppress(NoRoomError):
                 return GraphStack(rules, task, lrs=lrs, total_steps=steps, seed=seed)
         return Stack(rules, task, lrs=lrs, total_steps=steps, seed=seed)

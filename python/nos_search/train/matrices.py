@@ -21,7 +21,7 @@ from ..rules import CompiledRule, compile_rule
 from ..task.base import Split, Task
 from ..task.score import DIVERGED, Measured
 from .decay import Decay
-from .native import arrays, new_child
+from .native import arrays, fed, new_child
 from .training import LOSS_LIMIT, Training
 
 REST = "adamw"  # has the weights that are no hidden matrices
@@ -83,11 +83,10 @@ class NativeMatrixTraining(MatrixTraining):
 
     def run(self, until: int) -> bool:
         first, total = self.step, 0.0
-        x, y = arrays(self.task.train)
         while self.alive and self.step < until:
             self.child.set_weights([param.numpy() for param in self._raw])
             self.weights.seen += 1
-            value = self.child.loss(x, y, self._batches.next().numpy(), self.weights.momentum)
+            value = self.child.loss(*fed(self.task, self._batches, 1), self.weights.momentum)
             if not value < LOSS_LIMIT:  # NaN too
                 self.alive = False
                 break

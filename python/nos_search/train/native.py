@@ -34,6 +34,23 @@ def arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return found
 
 
+_NUMBERS = 1 << 20  # of augmented images that are made at a time
+
+
+def stretch(task: Task, steps: int) -> int:
+    """Returns how many of these steps can be taken at once."""
+    numbers = min(task.budget.batch_size, len(task.train)) * task.train.x[0].numel()
+    return min(steps, max(1, _NUMBERS // numbers)) if task.augment else steps
+
+
+def fed(task: Task, batches: Batches, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns x, y and the numbers in them of the examples of the next steps, one step after the other."""
+    if not task.augment:
+        return *arrays(task.train), batches.next(steps).numpy()
+    x, y = batches.examples(steps)
+    return x.numpy(), y.numpy().astype(np.int32), np.arange(len(y))
+
+
 def why_not(task: Task) -> str | None:
     """Returns why the kernels cannot train the child of this task, or None where they can."""
     if _C.child_kernels() is None:
@@ -87,11 +104,15 @@ class NativeTraining(Training):
         if not self.alive or self.step >= until:
             self.loss = 0.0
             return self.alive
-        order = self._batches.next(until - self.step).numpy()
-        rates = [self.lr * self._factor(step) for step in range(self.step, until)]
-        steps, loss, self.alive = self.child.run(*arrays(self.task.train), order, LOSS_LIMIT, rates)
-        self.step += steps
-        self.loss = loss / max(1, steps)
+        first, total = self.step, 0.0
+        while self.alive and self.step < until:
+            stop = self.step + stretch(self.task, until - self.step)
+            rates = [self.lr * self._factor(step) for step in range(self.step, stop)]
+            x, y, order = fed(self.task, self._batches, stop - self.step)
+            steps, loss, self.alive = self.child.run(x, y, order, LOSS_LIMIT, rates)
+            self.step += steps
+            total += loss
+        self.loss = total / max(1, self.step - first)
         return self.alive
 
     def measure(self, split: Split) -> Measured:

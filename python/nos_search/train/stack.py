@@ -85,9 +85,8 @@ class Stack:
 
     def _advance(self) -> Tensor:
         """Makes one step of all children, and returns the losses before it."""
-        train, index = self._task.train, self._batches.next()
         forward = torch.func.vmap(self._loss, in_dims=(0, 0, None, None))
-        losses = forward(self._params, self._running, train.x[index], train.y[index])
+        losses = forward(self._params, self._running, *self._batches.examples())
         grads = torch.autograd.grad(losses.sum(), self._params)
         nos_ext.apply_population(
             self._programs,

@@ -23,6 +23,7 @@ from ..net import Weights
 from ..rules import CompiledRule
 from ..task.base import IGNORED, Split, Task
 from ..task.score import DIVERGED, Measured
+from .augment import augmented
 from .decay import Decay, factor
 from .seeds import derive_seed
 from .side import each
@@ -73,7 +74,8 @@ class Batches:
     seeds."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        self._task = task
+        self._task, self._seed = task, seed
+        self._step = 0
         first, state = _first_order(len(task.train), derive_seed(seed, "order"))
         self._order = first.to(task.train.x.device)
         self._shuffle = torch.Generator()
@@ -83,6 +85,7 @@ class Batches:
         """Returns the indices of the next batch, or of several ones, one after the other."""
         size = min(self._task.budget.batch_size, len(self._task.train))
         parts = []
+        self._step += batches
         while batches:
             if len(self._order) < size:
                 order = torch.randperm(len(self._task.train), generator=self._shuffle)
@@ -92,6 +95,15 @@ class Batches:
             self._order = self._order[taken * size :]
             batches -= taken
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def examples(self, batches: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns the inputs and the targets of the next batch, or of several ones, augmented where the task says
+        so."""
+        steps, index = range(self._step, self._step + batches), self.next(batches)
+        x, y = self._task.train.x[index], self._task.train.y[index]
+        if self._task.augment:
+            x = augmented(x, mirrors=self._task.mirrors, seed=self._seed, steps=steps)
+        return x, y
 
 
 class Training:
@@ -129,9 +141,8 @@ class Training:
         first, device = self.step, self.task.train.x.device
         total = 0.0 if device.type == "cpu" else torch.zeros((), device=device)
         while self.alive and self.step < until:
-            index = self._batches.next()
-            logits = self.model.logits(self.weights, self.task.train.x[index], training=True)
-            loss = cross_entropy(logits, self.task.train.y[index])
+            x, y = self._batches.examples()
+            loss = cross_entropy(self.model.logits(self.weights, x, training=True), y)
             value = loss.detach() if device.type != "cpu" else float(loss.detach())
             if loss_is_due(self.step + 1, device) and not float(value) < LOSS_LIMIT:  # NaN too
                 self.alive = False
