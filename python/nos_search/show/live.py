@@ -4,10 +4,11 @@ run."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
 from typing import TextIO
 
@@ -21,7 +22,7 @@ from rich.text import Text
 from ..escape import line
 from ..gate import GATES
 from ..run import RunConfig
-from ..run.climbing import rungs
+from ..run.climbing import Reached, climbs, rungs
 from ..store import PROMOTION, Score, Store, Trial
 from .leaderboard import standing
 from .outlook import Limits, Work, promotions, seconds_left
@@ -33,9 +34,11 @@ _LINE_EVERY = 25  # trials, in plain mode
 _SHOWN_FLYING = 6
 
 
+_Place = tuple[float, float, float, int]
+
+
 class Tally:
-    """A Tally keeps the numbers of a run up to date, trial by trial. `promoted` has the rewards on higher rungs, by
-    trial."""
+    """A Tally keeps the numbers of a run up to date, trial by trial."""
 
     def __init__(self) -> None:
         self.work = Work()
@@ -45,8 +48,10 @@ class Tally:
         self.proposed: Counter[int] = Counter()  # by trial: how often its rule was proposed
         self.best = 0.0
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
-        self.promoted: dict[int, list[float]] = {}
-        self._ranking: list[tuple[tuple[float, float, int], Trial]] = []  # of all rules that were trained to the end
+        self._ranking: list[tuple[_Place, Trial]] = []  # of all that were trained to the end, by their first reward
+        self._promotions: list[Score] = []
+        self._promoted: dict[int, Trial] = {}
+        self._climbs: tuple[list[Score], dict[int, list[Reached]]] = (self._promotions, {})  # and what they are of
 
     def add(self, trial: Trial) -> bool:
         """Counts a trial in, and tells whether its reward is the best so far."""
@@ -62,36 +67,41 @@ class Tally:
             self.proposed[trial.duplicate_of] += 1
         if trial.status != "done":
             return False
-        insort(self._ranking, (self._place(trial), trial), key=_first)
+        insort(self._ranking, (standing(trial, ()), trial), key=_first)
         first = len(self._ranking) == 1
         better = first or (trial.reward or 0.0) > self.best
         self.best = max(self.best, trial.reward or 0.0)
         return better
 
     def promote(self, trial: Trial, rung: int, score: Score) -> None:
-        """Counts a promotion in, which moves its rule in the leaderboard."""
-        before = self._place(trial)
-        self.promoted.setdefault(trial.id, []).append(score.reward or 0.0)
+        """Counts a promotion in, which moves its rule in the leaderboard, and others of its rung."""
         self.work.promote(rung, score.seconds)
-        at = bisect_left(self._ranking, before, key=_first)
-        if at < len(self._ranking) and self._ranking[at][0] == before:
-            del self._ranking[at]
-            insort(self._ranking, (self._place(trial), trial), key=_first)
+        self._promotions = [*self._promotions, score]  # another thread may be reading
+        if trial.status == "done":
+            self._promoted = {**self._promoted, trial.id: trial}
 
-    def _place(self, trial: Trial) -> tuple[float, float, int]:
-        return standing(trial, self.promoted.get(trial.id, ()))
+    @property
+    def promoted(self) -> dict[int, list[Reached]]:
+        """Has what the rules that were promoted have reached on higher rungs, by trial."""
+        promotions, found = self._promotions, self._climbs
+        if found[0] is not promotions:
+            found = self._climbs = promotions, climbs(promotions)
+        return found[1]
 
     @property
     def top(self) -> list[Trial]:
         """Lists the best rules, in the order of `show`."""
-        return [trial for _, trial in self._ranking[:_TOP]]
+        reached = self.promoted
+        placed = [(standing(trial, reached.get(trial.id, ())), trial) for trial in self._promoted.values()]
+        left = islice(((place, trial) for place, trial in self._ranking if trial.id not in reached), _TOP)
+        return [trial for _, trial in sorted([*placed, *left], key=_first)[:_TOP]]
 
     @property
     def mean(self) -> float:
         return sum(self.recent) / len(self.recent) if self.recent else 0.0
 
 
-def _first(entry: tuple[tuple[float, float, int], Trial]) -> tuple[float, float, int]:
+def _first(entry: tuple[_Place, Trial]) -> _Place:
     return entry[0]
 
 
@@ -270,9 +280,9 @@ class Display:
         for rank, trial in enumerate(self.tally.top, start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
             times = str(1 + self.tally.proposed[trial.id])
-            climbed = [f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])]
-            climbed += [""] * (self._limits.rungs - len(climbed))
-            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *climbed, lr, times, Text(line(trial.rule)))
+            cells = [f"{reached.reward:.4f}" for reached in self.tally.promoted.get(trial.id, ())]
+            cells += [""] * (self._limits.rungs - len(cells))
+            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *cells, lr, times, Text(line(trial.rule)))
         return table
 
 
