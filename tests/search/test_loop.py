@@ -15,7 +15,7 @@ from nos_search.gate import GATES, Gates, gate_counts
 from nos_search.run.climbing import Reached, climbed, order
 from nos_search.run.config import RunConfig, versions
 from nos_search.run.search import Search
-from nos_search.show.leaderboard import counts, leaderboard, summary
+from nos_search.show.leaderboard import counts, leaderboard, shown_rungs, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Score, Store, Trial, schema
 from nos_search.strategy import create
@@ -490,6 +490,8 @@ def test_the_leaderboard_goes_by_rungs(tmp_path: Path) -> None:
     assert {2, 1, 0} <= set(reached)
     top = [row["promoted"][1] for row in rows if len(row["promoted"]) == 2]
     assert top == sorted(top, reverse=True)
+    assert all(len(row["ranks"]) == len(row["promoted"]) for row in rows)
+    assert shown_rungs((0.5, 0.25), (1.0, 1.5), ["a", "b+c", "d"]) == ["0.5000", "0.2500 (1.5)", ""]
 
 
 class Slow(StubExecutor):
