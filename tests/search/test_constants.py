@@ -316,6 +316,32 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert json.loads(other) == data
 
 
+def test_an_interrupted_command_goes_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was finished is trained again, and the result is that of the unbroken command."""
+    trained: list[tuple[str, int]] = []
+    most = [10**6]
+
+    def remember(rule: CompiledRule, task: object, protocol: object, *, seed: int, **options: object) -> Outcome:
+        if len(trained) == most[0]:
+            raise KeyboardInterrupt
+        trained.append((rule.text, seed))
+        score = 0.5 + 0.1 * np.random.RandomState(abs(hash((rule.program.fingerprint, seed))) % 2**32).rand()
+        return Outcome("done", score, 0.1, {"val_loss": [1.0]}, score)
+
+    monkeypatch.setattr(trainings, "score", remember)
+    line = ["constants", "m + 0.3 * w", *FEW, *TINY, "--threads", 1, "--json"]
+    status, whole, err = call(capsys, *line, "--out", tmp_path / "whole")
+    assert status == 0, err
+    want = list(trained)
+    trained.clear()
+    for most[0] in (4, 9, 20, 10**6):
+        status, parts, err = call(capsys, *line, "--out", tmp_path / "parts")
+        assert status == (0 if most[0] == 10**6 else 130), err
+    assert (trained, parts) == (want, whole)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
