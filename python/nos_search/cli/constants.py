@@ -153,7 +153,7 @@ def _shown(args: argparse.Namespace, constants: Constants, tuned: Tuned, last: C
 
 def _range(constant: Constant) -> list[str]:
     ends = sorted(constant.at(x) for x in constant.bounds)
-    return [f"{end:.3g}" for end in ends]
+    return [f"{end:.6g}" for end in ends]
 
 
 def _scores(given: Mapping[str, float], scores: Mapping[str, float], differences: Mapping[str, Difference]) -> str:
