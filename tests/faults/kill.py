@@ -18,7 +18,7 @@ from .store import checked, copy_of, seen
 
 # Random search proposes the same rules whatever came of the earlier ones, and however many workers train.
 RUN: list[object] = ["run", "--task", "digits", "--trials", 240, "--strategy", "random", "--seed", 7]
-RUN += ["--sweep-steps", 4, "--train-steps", 1000, "--width", 4, "--batch", 8]
+RUN += ["--sweep-steps", 4, "--train-steps", 1000, "--width", 4, "--batch", 8, "--promote", "none"]
 
 
 def start(*args: object) -> subprocess.Popen[str]:

@@ -131,6 +131,6 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nos_search.cli import main
 
     folder = tmp_path_factory.mktemp("runs") / "small"
-    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
+    small = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4", "--promote", "none"]
     assert main(["run", "--task", "digits", "--trials", "40", "--seed", "3", "--out", str(folder), *small]) == 0
     return folder

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.stats import rankdata
 
 from nos_search.bounds import MOST
 from nos_search.cli import main
@@ -139,16 +140,43 @@ def test_promote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome.curve == score.curve
     status, out, _ = call(capsys, "export", folder, "--format", "csv")
     (header, *rows) = csv.reader(out.splitlines())
+    ranks = sorted(float(row[header.index("rung.1.rank")]) for row in rows if row[header.index("rung.1.rank")])
+    assert ranks == pytest.approx(sorted(rankdata([-(s.reward or 0) for s in scores if s.budget["rung"] == 1])))
     column = header.index("rung.1.reward")
     assert sorted(float(row[column]) for row in rows if row[column]) == sorted(
         score.reward or 0.0 for score in scores if score.budget["rung"] == 1
     )
 
 
+def test_the_default_ladder_is_written_down_and_climbed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first rung is the run's own task, with its own network: ten times the steps, three seeds."""
+    folder = tmp_path / "run"
+    line = ["run", "--task", "digits", "--strategy", "random", "--trials", 60, "--promote-eta", 5, "--json", *SMALL]
+    status, out, err = call(capsys, *line, "--out", folder)
+    assert status == 0, err
+    data = json.loads(out)
+    assert data["rungs"] == ["own*10#3", "charmlp+teacher+mnist1d+charlm"]
+    with Store.open(folder) as store:
+        config, scores = RunConfig.from_json(store.config), store.scores("promotion")
+    assert (config.promote, config.promote_decay) == (", ".join(data["rungs"]), "linear_cosine")
+    assert len(scores) == data["trained"] // 5 > 0
+    for score in scores:
+        assert [len(score.curve["tasks"]), score.curve["tasks"][0]["steps"][-1]] == [3, 60]
+    best = data["best"]
+    assert best["ranks"] == [1.0]
+    assert best["promoted"] == [max(score.reward or 0.0 for score in scores)]
+    (tmp_path / "none").mkdir()
+    assert call(capsys, *line, "--promote", "none", "--out", tmp_path / "none")[0] == 0
+    with Store.open(tmp_path / "none") as store:
+        assert (store.config["promote"], store.scores("promotion")) == (None, [])
+
+
 @pytest.mark.parametrize(
     ("ladder", "message"),
     [
         (["--promote", "mnist"], "--promote 'mnist' is not known; choose one of: charmlp"),
+        (["--promote", "digits#x"], "--promote: 'x' in 'digits#x' is not a number of seeds from 1 to 1000"),
+        (["--promote-decay", "square"], "--promote-decay 'square' is not known; choose one of: none, linear, cosine"),
         (["--promote", "digits*0"], "--promote: '0' in 'digits*0' is not a number above 0"),
         (["--promote", "digits*2", "--promote-eta", 1], "--promote-eta 1 is below 2; one rule in so many is promoted"),
     ],
@@ -305,6 +333,7 @@ COUNTS = {  # every option of the table of bounds, and the commands that take it
     **dict.fromkeys(("--width", "--sweep-steps", "--train-steps"), (["run"], ["train", "g"], ["evaluate", "g"])),
     "--seeds": (["evaluate", "g"], ["prove", "g"], ["bench", "tasks"], ["bench", "prove"]),
     "--tuning": (["prove", "g"],),
+    **dict.fromkeys(("--population", "--generations", "--generation-seeds"), (["constants", "m"],)),
     **dict.fromkeys(("--cases", "--families", "--cells", "--baselines"), (["bench", "prove"],)),
     "--samples": (["space"],),
     "--steps": (["surfaces", "g"], ["bench", "child"]),

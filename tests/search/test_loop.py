@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Answer, Job
 from nos_search.gate import GATES, Gates, gate_counts
-from nos_search.run.climbing import climbed, order
+from nos_search.run.climbing import Reached, climbed, order
 from nos_search.run.config import RunConfig, versions
 from nos_search.run.search import Search
-from nos_search.show.leaderboard import counts, leaderboard, summary
+from nos_search.show.leaderboard import counts, leaderboard, shown_rungs, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Score, Store, Trial, schema
 from nos_search.strategy import create
-from nos_search.train.promotion import due
+from nos_search.task import load
+from nos_search.train import promotion as promotion_module
 
 from .conftest import Clock, StubExecutor, repeatable, stub_outcome, stub_search, table
 
@@ -396,11 +398,15 @@ def test_promotions_change_nothing_but_what_is_known_of_the_best(tmp_path: Path)
         assert min(rewards[number]) > 0
         rewards[number].append(score.reward)
     assert len({score.seed for score in scores}) == 2  # one for each rung: rules of a rung are compared on equal terms
-    assert due(rewards, rungs=3, eta=3) == []  # all that was earned was done
+    # all that was earned was done, one in three, and each of them was the best left when it was earned
+    came = [t.id for t in sorted(trained.values(), key=lambda t: t.told or 0)]
     for rung in (0, 1):
-        here = sorted((values for values in rewards.values() if len(values) > rung), key=lambda v: -v[rung])
-        assert len(here) > 8
-        assert all(len(values) > rung + 1 for values in here[: len(here) // 3])
+        up: list[int] = []
+        for n in range(3, len(came) + 1, 3):
+            up.append(max((number for number in came[:n] if number not in up), key=lambda k: rewards[k][rung]))
+        assert len(up) == len(came) // 3 > 2
+        assert up == [score.budget["trial"] for score in scores if score.budget["rung"] == rung + 1]
+        came = up
     assert [(job.number, job.rung) for job in executor.jobs if job.rung] == [
         (score.budget["trial"], score.budget["rung"]) for score in scores
     ]
@@ -448,7 +454,7 @@ def test_a_promotion_that_cannot_be_run_counts_zero(tmp_path: Path) -> None:
         (score,) = [score for score in store.scores("promotion") if score.status == "failed"]
         data = summary(store)
     assert (score.reward, score.curve) == (0.0, {"reason": "no data there"})
-    assert climbed_rewards(tmp_path / "one")[failed[0]] == [0.0]
+    assert [reached.reward for reached in climbed_rewards(tmp_path / "one")[failed[0]]] == [0.0]
     found_out = [row["trial"] for row in data["leaderboard"] if 0.0 in row["promoted"]]
     assert failed[0] in found_out
     assert found_out == [row["trial"] for row in data["leaderboard"][-len(found_out) :]]
@@ -462,15 +468,17 @@ def test_a_promotion_that_cannot_be_run_counts_zero(tmp_path: Path) -> None:
         stub_search(tmp_path / "all", config(**LADDER), StubExecutor(all_from_the_first_on, 6))
 
 
-def climbed_rewards(folder: Path) -> dict[int, list[float]]:
+def climbed_rewards(folder: Path) -> dict[int, list[Reached]]:
     with Store.open(folder) as store:
         return climbed(store)
 
 
 def test_the_leaderboard_goes_by_rungs(tmp_path: Path) -> None:
     rewards = [(0.9, []), (0.5, [0.7]), (0.95, [0.8]), (0.97, [0.0]), (0.4, [0.6, 0.1]), (0.9, [0.9, 0.0])]
-    best = sorted(rewards, key=lambda entry: order(*entry))
-    assert [rewards.index(entry) for entry in best] == [4, 2, 1, 0, 3, 5]
+    reached = [(first, [Reached(reward, 2.0 - reward) for reward in higher]) for first, higher in rewards]
+    best = sorted(reached, key=lambda entry: order(*entry))
+    assert [reached.index(entry) for entry in best] == [4, 2, 1, 0, 3, 5]
+    assert order(0.5, [Reached(0.3, 1.5)]) < order(0.9, [Reached(0.8, 2.0)])  # ranks before rewards
     stub_search(tmp_path / "run", config(**LADDER), StubExecutor())
     with Store.open(tmp_path / "run") as store:
         data = summary(store)
@@ -482,6 +490,83 @@ def test_the_leaderboard_goes_by_rungs(tmp_path: Path) -> None:
     assert {2, 1, 0} <= set(reached)
     top = [row["promoted"][1] for row in rows if len(row["promoted"]) == 2]
     assert top == sorted(top, reverse=True)
+    assert all(len(row["ranks"]) == len(row["promoted"]) for row in rows)
+    assert shown_rungs((0.5, 0.25), (1.0, 1.5), ["a", "b+c", "d"]) == ["0.5000", "0.2500 (1.5)", ""]
+
+
+class Slow(StubExecutor):
+    """Trains in a second, and on a rung in a hundred."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def wait(self, seconds: float = math.inf) -> list[Answer]:
+        took = 100.0 if self._held[0].rung else 1.0
+        self.clock.now += took
+        return [replace(answer, seconds=took) for answer in super().wait()]
+
+
+def test_a_promotion_that_would_take_longer_than_what_is_left_waits(tmp_path: Path) -> None:
+    """How long it takes is known from the first one on. What waits is the first thing that a resumed run does."""
+    chosen = config(promote="digits*2", promote_eta=5, trials=100_000, seconds=380.0)
+    clock = Clock(tick=0.0)
+    with Store.create(tmp_path / "run", chosen.to_json(), versions()) as store:
+        executor = Slow(clock)
+        assert Search(store, chosen, executor, clock=clock, wall=clock).run() == "seconds"
+    rungs = [job.rung for job in executor.jobs]
+    assert sum(rungs) == 3
+    assert clock.now == 380.0
+    assert rungs[-65:] == [0] * 65
+    with Store.open(tmp_path / "run", write=True) as store:
+        executor = Slow(clock)
+        Search(store, replace(chosen, seconds=1000.0), executor, clock=clock, wall=clock).run()
+    assert [job.rung for job in executor.jobs[:8]] == [1] * 8
+
+
+def test_a_run_of_before_there_was_a_default_ladder_goes_on_with_what_it_had() -> None:
+    """Each setting stands in the configuration of a run, but the decay of rates on a rung: there was none."""
+    old = config(**LADDER).to_json()
+    del old["promote_decay"]
+    task = load("digits")
+    for promote in (None, "digits*2, digits*4 + fashion"):
+        stored = RunConfig.from_json({**old, "promote": promote})
+        assert (stored.promote, stored.promote_eta, stored.promote_decay) == (promote, 3, "none")
+    ladder = stored.make_ladder(task)
+    assert ladder is not None
+    assert ladder.protocol.decay == "none"
+    assert RunConfig.from_json({**old, "promote": None}).make_ladder(task) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "rungs"),
+    [
+        ({"task": "charmlp"}, "own*10#3, teacher+mnist1d+charlm"),
+        ({"task": "digits"}, "own*10#3, charmlp+teacher+mnist1d+charlm"),
+        ({"task": "digits", "protocol": "paper"}, None),
+        ({"task": "arrays", "given": "task"}, "own*10#3"),
+        ({"task": "my_tasks:products"}, "own*10#3"),
+        ({"task": "f", "given": "objective", "score": "objective"}, None),
+        ({"task": "digits", "promote": "none"}, None),
+        ({"task": "digits", "promote": "digits*2"}, "digits*2"),
+    ],
+)
+def test_the_ladder_of_who_names_none(
+    settings: dict[str, Any], rungs: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stored run has the rungs themselves. Nothing of the default ladder is loaded before a rule comes to it."""
+    task = load("digits").with_options(train_steps=6)
+    chosen = RunConfig(**{"promote": "default", **settings})
+    stored = chosen.in_force(None if settings.get("given") == "objective" else task)
+    assert stored.promote == rungs
+    assert RunConfig.from_json(stored.to_json()) == stored
+    if rungs and "own" in rungs:
+        monkeypatch.setattr(promotion_module, "load", None)
+        ladder = stored.make_ladder(task)
+        assert ladder is not None
+        assert ladder.protocol.decay == "linear_cosine"
+        assert [len(rung.parts) for rung in ladder.rungs][:2] == [1, 1]
+        assert (ladder.rungs[1].tasks[0].budget.train_steps, ladder.rungs[1].parts[0].seeds) == (60, 3)
 
 
 # --- a run that other versions would propose differently ---------------------------------------------------------------

@@ -28,6 +28,7 @@ from ..space import SPACES, SearchSpace, make_space
 from ..store import Store
 from ..task import Task
 from ..task.score import OBJECTIVE
+from ..train.default_ladder import DEFAULT
 from .run import Run
 
 _DEFAULT_TRIALS: Final = 200
@@ -83,7 +84,9 @@ def search(
         workers: how many processes train. A task or an objective of your own is sent to them by cloudpickle.
         listeners: are told of each trial; see `Listener`.
         progress: a stream, such as sys.stderr, that shows how far the search is.
-        settings: any other field of `nos_search.run.RunConfig`, as gates, promote, net or train_steps.
+        settings: any other field of `nos_search.run.RunConfig`, as gates, promote, net or train_steps. As with
+            `nos-search run` the best rules are promoted, to longer trainings and to other tasks; promote="none" leaves
+            that out. For a task of your own there is the longer training alone, and for an objective neither.
 
     Raises:
         UsageError: an argument has no meaning, which is named with the remedy. Nothing was written.
@@ -95,6 +98,7 @@ def search(
     limits: dict[str, Any] = {"trials": trials, "children": children, "seconds": seconds, "target": target}
     if all(limit is None for limit in limits.values()):
         limits["trials"] = _DEFAULT_TRIALS
+    settings.setdefault("promote", DEFAULT)
     _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name != "given"], "search")
     if settings.get("gates") is not None:
         settings["gates"] = _gates(settings["gates"])

@@ -30,8 +30,8 @@ class Pace:
 
 
 def pace(task: Task, engine: Engine, *, seconds: float, step_ms: float, note: Callable[[str], None]) -> Pace:
-    """Searches for about so many seconds on one core with what `run` does by default. `step_ms` is the time of a step
-    by this engine."""
+    """Searches for about so many seconds on one core with what `run` does by default, but for promotions. `step_ms`
+    is the time of a step by this engine."""
     child = steps_of_a_child(task) * step_ms / 1e3
     if child > _LONGEST * seconds:
         return Pace(3600 / child, reckoned=True)

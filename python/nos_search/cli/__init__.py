@@ -33,6 +33,7 @@ _EXTRAS = {  # maps a module to the extra of nos-ext that installs it
     "scipy": "search",
     "loky": "search",
     "cloudpickle": "search",
+    "cmaes": "search",
     "matplotlib": "plot",
 }
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")  # how torch says it, in a RuntimeError

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from ..known import EVALUATED, REPORTED, RULES
 from ..machine import cores
 from ..prove.defaults import BASELINES, FULL, SHORT
+from ..train.default_ladder import DEFAULT, ETA, TRANSFER, default_ladder
 from .groups import augment, child, decay, drawn, plot, seed, space_words, trained, workers
-from .names import DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
+from .names import DECAYS, DEVICES, EXECUTORS, FORMATS, STRATEGIES, TASKS
 from .parser import Parser, Version
 
 _RULE = "rule text, @FILE that has it, - for standard input, or a library name such as sgd adam powersign"
@@ -52,10 +53,21 @@ def _run(p: argparse.ArgumentParser) -> None:
     p.add_argument("--children", type=int, metavar="N", help="stop after N trained children")
     p.add_argument(
         "--promote",
-        metavar="RUNG,...",
-        help="score the best again on TASK[:NET][*TIMES][@PART][+TASK...]: longer, with more data, on other tasks",
+        default=DEFAULT,
+        metavar="RUNG,...|none",
+        help="score the best again on TASK[:NET][*TIMES][@PART][#SEEDS][+TASK...], where the task own is that of the "
+        f"run: longer, with more seeds, on other tasks (default: {default_ladder('own', transfer=False)}, then "
+        f"{', '.join(TRANSFER)}; none for --protocol paper)",
     )
-    p.add_argument("--promote-eta", type=int, default=4, metavar="N", help="one rule in N goes up a rung (default 4)")
+    p.add_argument(
+        "--promote-eta", type=int, default=ETA, metavar="N", help=f"one rule in N goes up a rung (default {ETA})"
+    )
+    p.add_argument(
+        "--promote-decay",
+        default="linear_cosine",
+        metavar="|".join(DECAYS),
+        help="how the learning rate of a rung's longer training falls (default linear_cosine)",
+    )
     p.add_argument("--batch", type=int, default=32, metavar="N", help="rules asked for at a time (default 32)")
     seed(p, "decides the whole run")
     p.add_argument("--out", required=True, metavar="DIR", help="new or empty folder for the run")
@@ -194,6 +206,40 @@ def _simplify(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _constants(p: argparse.ArgumentParser) -> None:
+    child(p, sweep="those of the longer training")
+    decay(p)
+    p.add_argument("rule", metavar="RULE", help=_RULE)
+    p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
+    p.add_argument(
+        "--population", type=int, default=64, metavar="N", help="sets of constants in a generation (default 64)"
+    )
+    p.add_argument("--generations", type=int, default=10, metavar="N", help="default 10")
+    p.add_argument(
+        "--generation-seeds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="of each set, others in each generation (default 2)",
+    )
+    p.add_argument(
+        "--seeds",
+        type=int,
+        default=20,
+        metavar="N",
+        help="of each set that is left at the end, and as many for the last word (default 20)",
+    )
+    seed(p, "all other seeds are derived from it")
+    p.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
+    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="keep the result, the rule and every finished training there; the same command goes on from them",
+    )
+
+
 def _train(p: argparse.ArgumentParser) -> None:
     child(p)
     augment(p)
@@ -257,6 +303,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "prove": ("say whether a rule is better than tuned optimizers on tasks that no search has seen", _prove),
     "simplify": ("leave out of a rule, step by step, what trainings do not miss", _simplify),
+    "constants": ("tune the numbers of a rule, and say whether that makes it better", _constants),
     "train": ("train a child with one rule and print its learning curve", _train),
     "export": (
         "a rule as the source of a stand-alone torch optimizer, or a whole run as a table or an optuna journal",

@@ -57,6 +57,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         data_dir=str(Path(args.data_dir).resolve()) if args.data_dir else None,
         promote=args.promote,
         promote_eta=args.promote_eta,
+        promote_decay=args.promote_decay,
         seed=args.seed,
         batch=args.batch,
         threads=args.threads,

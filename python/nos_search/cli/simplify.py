@@ -8,28 +8,25 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..escape import line, lines
-from ..executor import Executor
 from ..rules import CompiledRule, parse_rule_argument
-from ..run.trainings import LoadTasks, TaskRecipe, Wanted, make_tasks_executor, run_all
+from ..run.trainings import LoadTasks, make_tasks_executor
 from ..simplify import Better, Chain, Step, simplify
 from ..simplify.loss import Difference
 from ..simplify.reduce import size
 from ..store import files
-from ..store.record import Record
 from ..task import Task
-from ..train.child import Outcome, ScoringProtocol
+from ..train.child import ScoringProtocol
 from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
 from .output import as_json, note, table
-from .training import emit_and_write, load_all, open_record, recipes, scoring
+from .training import Trainings, emit_and_write, load_all, make_folder, open_record, recipes, scoring, with_whole_sweep
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
@@ -42,11 +39,10 @@ def call(args: argparse.Namespace) -> int:
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = load_all(chosen)
     if args.sweep_steps is None and args.protocol != "paper":
-        chosen = [_with_whole_sweep(recipe, task) for recipe, task in zip(chosen, tasks, strict=True)]
-        tasks = [task.with_options(sweep_steps=task.budget.train_steps) for task in tasks]
+        chosen, tasks = with_whole_sweep(chosen, tasks)
     check_trains(protocol.engine, tasks)
     if args.out is not None:
-        _make_folder(args.out)
+        make_folder(args.out, (_TRAININGS, _CHAIN, _RULE))
     with nullcontext() if args.out is None else files.alone("--out", args.out):
         chain = _walked(args, rule, protocol, LoadTasks(tuple(chosen), protocol), tasks)
         document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
@@ -67,7 +63,7 @@ def _walked(
         ) as executor:
             return simplify(
                 rule,
-                _Trainings(executor, tasks, record),
+                Trainings(executor, tasks, record),
                 seeds=[derive_seed(args.seed, "simplify", k) for k in range(args.seeds)],
                 fresh=[derive_seed(args.seed, "simplify fresh", k) for k in range(args.seeds)],
                 margin=args.margin,
@@ -87,47 +83,6 @@ def _check(args: argparse.Namespace) -> None:
         check_count("--threads", args.threads)
     if args.margin is not None and not 0 <= args.margin < math.inf:
         raise UsageError(f"--margin {args.margin} is not a loss of score; say 0 or more, such as 0.002")
-
-
-def _with_whole_sweep(recipe: TaskRecipe, task: Task) -> TaskRecipe:
-    """Returns the recipe for the task with a sweep that is as long as the longer training.
-
-    A short sweep takes a rate that is twice the best for some seeds and not for others. That luck is most of the spread
-    between seeds, and no two rules share it. On charmlp a long one takes three times the work, and makes the intervals
-    of differences two to four times as narrow, for which more seeds would take four to sixteen times the work.
-    """
-    return replace(recipe, options=(*recipe.options, ("sweep_steps", task.budget.train_steps)))
-
-
-def _make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {path} cannot be made: {error.strerror}; choose another folder") from None
-    for name in (_TRAININGS, _CHAIN, _RULE):
-        files.check_place("--out", os.path.join(path, name))
-
-
-class _Trainings:
-    """This is what measures: it trains what the record lacks, and adds it to the record."""
-
-    def __init__(self, executor: Executor, tasks: Sequence[Task], record: Record) -> None:
-        self._executor, self._tasks, self._record = executor, tasks, record
-
-    def __call__(self, rule: CompiledRule, seeds: Sequence[int]) -> dict[str, list[Outcome]]:
-        every = [Wanted(rule, k, seed) for k in range(len(self._tasks)) for seed in seeds]
-        missing = [each for each in every if self._found(each) is None]
-        for each, outcome in run_all(self._executor, missing, started=lambda each: None):
-            self._record.add(self._tasks[each.task].name, each.rule.text, each.seed, outcome)
-        outcomes: dict[str, list[Outcome]] = {task.name: [] for task in self._tasks}
-        for each in every:
-            found = self._found(each)
-            assert found is not None
-            outcomes[self._tasks[each.task].name].append(found)
-        return outcomes
-
-    def _found(self, wanted: Wanted) -> Outcome | None:
-        return self._record.get(self._tasks[wanted.task].name, wanted.rule.text, wanted.seed)
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

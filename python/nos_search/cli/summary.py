@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..escape import line
+from ..show.leaderboard import shown_rungs
 from ..task.score import SHOWN
 from .output import as_json, emit, number, table
 
@@ -27,8 +28,7 @@ def print_summary(data: dict[str, Any], *, top: int, json: bool) -> None:
         [
             str(row["rank"]),
             f"{row['reward']:.4f}",
-            *(f"{reward:.4f}" for reward in row["promoted"]),
-            *[""] * (len(higher) - len(row["promoted"])),
+            *shown_rungs(row["promoted"], row["ranks"], higher),
             *(["-" if row["bits"] is None else f"{row['bits']:.3f}"] if saved else []),
             number(row["lr"]),
             str(row["trials"]),

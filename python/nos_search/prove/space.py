@@ -34,7 +34,7 @@ WEIGHT_DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 NEAR_ONE: Final = 8.0
 FACTOR: Final = 4.0
 GUARD: Final = 1e-5  # below it a number is an eps
-_SMALL: Final = 10  # the largest of the small whole numbers
+SMALL: Final = 10  # the largest of the small whole numbers
 _DECAY: Final = "weight_decay"
 _LINE_END: Final = r"\r\n|\r|\n"  # as Python counts lines; str.splitlines knows more separators
 
@@ -53,7 +53,7 @@ class Dimension:
         else:
             found = self.value * FACTOR ** (2 * u - 1)
         # of 0.9990 the four digits that matter are those of 0.0010
-        return 1 - _digits(1 - found) if 0.5 < found < 1 else _digits(found)
+        return 1 - digits(1 - found) if 0.5 < found < 1 else digits(found)
 
     def describe(self) -> dict[str, Any]:
         """Returns it as JSON, with the lowest and the highest value."""
@@ -78,7 +78,7 @@ class Space:
             for name, value in found.items()
             if value is not None and name != _DECAY and GUARD <= abs(value) < math.inf
         ]
-        numbers = [] if rule.text in library.names() else _numbers(_bare(rule.text))
+        numbers = [] if rule.text in library.names() else _numbers(bare(rule.text))
         dimensions = tuple(Dimension(f"number {k + 1}", value) for k, (value, _) in enumerate(numbers))
         return cls(rule, tuple(hypers), dimensions, tuple(place for _, place in numbers))
 
@@ -98,7 +98,7 @@ class Space:
         if k == 0:
             return self.rule
         settings = self.settings(k)
-        text = _with_numbers(_bare(self.rule.text), self.places, [settings[each.name] for each in self.numbers])
+        text = with_numbers(bare(self.rule.text), self.places, [settings[each.name] for each in self.numbers])
         rule = compile_rule(text, matrices=True).program.rule if text in library.names() else as_rule(text)
         changed = {name: settings.get(name, value) for name, value in rule.hyperparameters.items()}
         if _DECAY not in changed and settings[_DECAY] == 0:
@@ -119,7 +119,7 @@ def _compiled(rule: Rule) -> CompiledRule:
     return compile_rule(rule.to_text(), matrices=True)
 
 
-def _digits(value: float) -> float:
+def digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
@@ -131,7 +131,7 @@ def _sobol(dimensions: int, k: int) -> list[float]:
     return [float(u) for u in points[k]]
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Returns the text without a byte order mark, which the language allows."""
     return text.removeprefix("\ufeff")
 
@@ -152,7 +152,7 @@ def _numbers(text: str) -> list[tuple[float, tuple[int, int, int]]]:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        small = value == int(value) and value <= _SMALL if value < math.inf else True
+        small = value == int(value) and value <= SMALL if value < math.inf else True
         if small or value < GUARD or node.end_col_offset is None:
             continue
         found.append((float(value), (node.lineno - shift, node.col_offset, node.end_col_offset)))
@@ -163,7 +163,7 @@ def _parts(arguments: ast.arguments) -> list[ast.AST]:
     return [part for default in arguments.kw_defaults if default is not None for part in ast.walk(default)]
 
 
-def _with_numbers(text: str, places: Sequence[tuple[int, int, int]], values: Sequence[float]) -> str:
+def with_numbers(text: str, places: Sequence[tuple[int, int, int]], values: Sequence[float]) -> str:
     """Returns the text with other numbers in these places."""
     lines = [line.encode() for line in re.split(_LINE_END, text)]
     for (line, first, last), value in sorted(zip(places, values, strict=True), reverse=True):

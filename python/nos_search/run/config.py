@@ -22,9 +22,11 @@ from ..gate import Gates
 from ..gate.families import THRESHOLD, check_distance
 from ..space import SearchSpace, Space, TextSpace, make_space
 from ..strategy import STRATEGIES, ExternalStrategy, Strategy, completed, create
-from ..task import SCORES, Task, load
+from ..task import SCORES, TASKS, Task, load
 from ..task.score import ACCURACY, OBJECTIVE
 from ..train.child import ScoringProtocol, Sweep
+from ..train.decay import DECAYS, Decay
+from ..train.default_ladder import DEFAULT, ETA, NONE, default_ladder
 from ..train.device import check_name
 from ..train.engine import Engine, check_trains, engine_of
 from ..train.promotion import Promotion, Rung
@@ -32,7 +34,8 @@ from ..train.protocols import Protocol, check_protocol, paper
 from ..train.seeds import check_seed, derive_seed
 from ..train.side import side_by_side
 
-_OLDER = {"engine": "torch", "score": ACCURACY, "rung_score": ACCURACY}  # what releases did that did not write it down
+# what releases did that did not write it down
+_OLDER = {"engine": "torch", "score": ACCURACY, "rung_score": ACCURACY, "promote_decay": "none"}
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # by the annotation of a field
     "str": ((str,), "text"),
     "int": ((int,), "a whole number"),
@@ -62,7 +65,9 @@ class RunConfig:
     `gpus_per_trial` and `ray_address` are for the executor "ray".
     `device` is where children train, "cpu" or "cuda"; None is "cuda" with gpus_per_trial and "cpu" without. The gates
     stay on the CPU.
-    `promote` has the rungs above the search's own task (train/promotion.py); one rule in `promote_eta` goes up.
+    `promote` has the rungs above the search's own task (train/promotion.py), or is "default" for those of the task, or
+    "none" or None for no others; a stored run has the rungs themselves, or None. One rule in `promote_eta` goes up, and
+    the learning rate of the longer trainings up there falls by `promote_decay`; in a run of an older version it stays.
     `engine` trains the children: the kernels of nos_ext ("native"), torch, or the kernels where they can ("auto"); they
     differ in rounding. A run of an older version has torch. `protocol` is "default" or "paper" (train/protocols.py).
     `score` says what rewards are (task/score.py), and `rung_score` the same of the rungs above the search's own task,
@@ -101,7 +106,8 @@ class RunConfig:
     gpus_per_trial: float = 0.0
     device: str | None = None
     promote: str | None = None
-    promote_eta: int = 4
+    promote_eta: int = ETA
+    promote_decay: Decay = "linear_cosine"
     trials: int | None = None
     children: int | None = None
     seconds: float | None = None
@@ -113,7 +119,9 @@ class RunConfig:
         for name in (self.score, self.rung_score):
             if name is not None and name not in scores:
                 raise choose("--score", name, scores)
-        if self.given == "objective" and self.promote is not None:
+        if self.promote_decay not in DECAYS:
+            raise choose("--promote-decay", self.promote_decay, DECAYS)
+        if self.given == "objective" and self.promote not in (None, DEFAULT, NONE):
             raise UsageError(f"--promote {self.promote!r} needs a task, and this run scores rules by a function")
         if self.strategy not in STRATEGIES:
             raise choose("--strategy", self.strategy, tuple(STRATEGIES))
@@ -256,15 +264,19 @@ class RunConfig:
         """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of
         defaults, so that the run is the same after another release has changed a default, or on another machine.
         Raises UsageError for an engine that cannot train its children."""
-        chosen = replace(self, strategy_options=self.make_strategy().options())
+        chosen = replace(self, promote=self._rungs(), strategy_options=self.make_strategy().options())
         if task is None:
             return chosen
-        ladder = self.make_ladder(task)
-        trained = [task] if ladder is None else [each for rung in ladder.rungs for each in rung.tasks]
+        ladder = chosen.make_ladder(task)
+        default = chosen.promote == self._default_ladder
+        trained = [task] if ladder is None or default else [each for rung in ladder.rungs for each in rung.tasks]
         check_trains(self.engine, trained)
+        engine = engine_of(self.engine, trained)
+        if default and engine == "torch":
+            engine = self.engine  # there may be kernels for the other tasks of the ladder
         return replace(
             chosen,
-            engine=engine_of(self.engine, trained),
+            engine=engine,
             net=str(task.spec),
             width=task.width,
             sweep_steps=task.budget.sweep_steps,
@@ -272,19 +284,34 @@ class RunConfig:
             score=task.score,
         )
 
+    def _rungs(self) -> str | None:
+        """Returns the rungs that --promote comes to."""
+        if self.promote != DEFAULT:
+            return None if self.promote == NONE else self.promote
+        return None if self.given == "objective" or self.protocol == "paper" else self._default_ladder
+
+    @property
+    def _default_ladder(self) -> str:
+        """These are the rungs for a user who names none. Who brings a task wants a rule for that, and for no other."""
+        return default_ladder(self.task, transfer=self.given is None and self.task in TASKS)
+
     def make_ladder(self, task: Task) -> Promotion | None:
-        """Returns a ladder with its data loaded: rung 0, which is `task`, and those of --promote. Without --promote it
-        is None."""
+        """Returns the ladder of a configuration that is in force: rung 0, which is `task`, and those of --promote.
+        Without any it is None. Data are loaded, so that what cannot be had is an error now; the default ladder has what
+        comes with the package, and loads a task when the first rule comes to it."""
         if self.promote is None:
             return None
+        default = self.promote == self._default_ladder
         above = Promotion.parse(
             self.promote,
-            data_dir=Path(self.data_dir) if self.data_dir else None,
+            own=task,
+            data_dir=Path(self.data_dir) if self.data_dir and not default else None,
             eta=self.promote_eta,
-            protocol=self.make_protocol(),
+            protocol=replace(self.make_protocol(), decay=self.promote_decay),
             score=self.rung_score,
+            at_once=not default,
         )
-        return replace(above, rungs=(Rung(task.name, (task,)), *above.rungs))
+        return replace(above, rungs=(Rung.of(task.name, task), *above.rungs))
 
     @property
     def executor_name(self) -> str:

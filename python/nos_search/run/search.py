@@ -117,7 +117,7 @@ class Search:
                 elif reason == "seconds":
                     self._drop()
                 else:
-                    self._promote()
+                    self._promote(start)
                 if self._flying or self._promoted:
                     self._commit_group(ahead=self._pace)
                     for answer in self.executor.wait(self._left(start) if reason is None else math.inf):
@@ -173,7 +173,7 @@ class Search:
         While others train, the next rules are asked for and judged, but not answered: so answers come in about the
         order of proposals, and a limit on trials does not fall on those that are answered quickly.
         """
-        self._promote()
+        self._promote(start)
         while self._wanted() and self._limit(self.clock() - start) is None:
             if self._full and not (self._ahead and (self._open or not (self._judged or self._ready))):
                 break
@@ -221,9 +221,10 @@ class Search:
     def _full(self) -> bool:
         return len(self._flying) + len(self._promoted) >= self.executor.slots
 
-    def _promote(self) -> None:
-        """Hands over rules that have earned a higher rung; they go before new ones."""
-        while not self._full and (earned := self._climb.next(self._promoted)) is not None:
+    def _promote(self, start: float) -> None:
+        """Hands over rules that have earned a higher rung. They go before new ones, but for those that would take
+        longer than the time that is left, which wait for a resume."""
+        while not self._full and (earned := self._climb.next(self._promoted, self._left(start))) is not None:
             trial, rung = earned
             rule = replace(parse_stored_rule(trial.rule, self.store.folder, trial.id), text=trial.rule, key=trial.key)
             self._promoted[trial.id] = earned

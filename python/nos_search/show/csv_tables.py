@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ..escape import cell
 from ..gate import GATES
 from ..run import RunConfig
-from ..run.climbing import climbed, rungs
+from ..run.climbing import Reached, climbed, rungs
 from ..space import make_space
 from ..store import Store, Trial
 from ..task.score import scores
@@ -22,8 +22,8 @@ _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker
 
 
 def trials_csv(store: Store) -> str:
-    """Returns all answered trials in the order of their answers, with the seconds of each gate, the rewards on higher
-    rungs, the strategy's numbers after the trial, and the token of each position by name."""
+    """Returns all answered trials in the order of their answers, with the seconds of each gate, the rewards and
+    mean ranks on higher rungs, the strategy's numbers after the trial, and the token of each position by name."""
     trials = _answered(store)
     space = make_space(store.config["space"])
     metrics = sorted({name for trial in trials for name in trial.metrics})
@@ -32,7 +32,7 @@ def trials_csv(store: Store) -> str:
     header = [
         *_COLUMNS,
         *(f"gate.{gate}.seconds" for gate in gates),
-        *(f"rung.{k}.reward" for k in range(1, ladder + 1)),
+        *(f"rung.{k}.{what}" for k in range(1, ladder + 1) for what in ("reward", "rank")),
         *(f"strategy.{name}" for name in metrics),
         *(f"token.{position.name}" for position in space.positions),
     ]
@@ -40,7 +40,7 @@ def trials_csv(store: Store) -> str:
         [
             *(getattr(trial, name) for name in _COLUMNS),
             *(trial.gates.get(gate, {}).get("seconds") for gate in gates),
-            *(promoted.get(trial.id, []) + [None] * ladder)[:ladder],
+            *_climb(promoted.get(trial.id, ()), ladder),
             *(trial.metrics.get(name) for name in metrics),
             *space.names(trial.tokens),
         ]
@@ -62,6 +62,12 @@ def curves_csv(store: Store) -> str:
                 yield [trial.id, "training", trial.lr, step, loss, accuracy, value]
 
     return _text(["id", "part", "lr", "step", "loss", "accuracy", "score"], points())
+
+
+def _climb(reached: Sequence[Reached], ladder: int) -> list[float | None]:
+    """Returns reward and mean rank on each rung."""
+    found = [number for each in reached[:ladder] for number in (each.reward, each.rank)]
+    return [*found, *[None] * (2 * ladder - len(found))]
 
 
 def _answered(store: Store) -> list[Trial]:

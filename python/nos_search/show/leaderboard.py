@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..run import RunConfig
-from ..run.climbing import climbed, order, rungs
+from ..run.climbing import Reached, climbed, order, rungs
 from ..run.families import families_of
 from ..store import STATUSES, Store, Trial
 from ..task.score import ACCURACY, bits
@@ -21,7 +21,8 @@ class Row:
 
     The rule was first trained in the trial `trial`. It, or a rule that equals it by algebra, was proposed `trials`
     times. Of these proposals all but one were not trained, which are the `duplicates`. `promoted` has its rewards on
-    the rungs of --promote that it reached. `bits` is the loss of its child on validation data at the end, in bits per
+    the rungs of --promote that it reached, and `ranks` its mean ranks there, over the tasks of a rung and among all
+    rules that were scored on it. `bits` is the loss of its child on validation data at the end, in bits per
     target; an old run may not have it.
 
     `family` is the number of the rule's family, which is that of the first trial of it, and `members` counts the rules
@@ -39,11 +40,22 @@ class Row:
     bits: float | None = None
     family: int | None = None
     members: int | None = None
+    ranks: tuple[float, ...] = ()
+
+
+def shown_rungs(promoted: Sequence[float], ranks: Sequence[float], higher: Sequence[str]) -> list[str]:
+    """Returns what a table shows of a rule for the rungs, which the user wrote as `higher`: the reward, and where a
+    rung has several tasks the mean rank, by which its rules are ordered."""
+    cells = [
+        f"{reward:.4f} ({rank:.1f})" if "+" in name else f"{reward:.4f}"
+        for reward, rank, name in zip(promoted, ranks, higher, strict=False)
+    ]
+    return cells + [""] * (len(higher) - len(cells))
 
 
 def leaderboard(
     trials: Sequence[Trial],
-    promoted: Mapping[int, Sequence[float]] | None = None,
+    promoted: Mapping[int, Sequence[Reached]] | None = None,
     families: Mapping[int, int] | None = None,
     *,
     every: bool = False,
@@ -75,10 +87,11 @@ def leaderboard(
             t.id,
             1 + duplicates[t.id],
             duplicates[t.id],
-            tuple(climbs.get(t.id, ())),
+            tuple(reached.reward for reached in climbs.get(t.id, ())),
             _bits(t),
             kin.get(t.id),
             members[kin[t.id]] if t.id in kin else None,
+            tuple(reached.rank for reached in climbs.get(t.id, ())),
         )
         for rank, t in enumerate(done, start=1)
     ]
@@ -89,7 +102,7 @@ def _bits(trial: Trial) -> float | None:
     return bits(losses[-1]) if losses else None
 
 
-def standing(trial: Trial, promoted: Sequence[float]) -> tuple[float, float, int]:
+def standing(trial: Trial, promoted: Sequence[Reached]) -> tuple[float, float, float, int]:
     """Returns what sorts trained rules, best first: by what they reached, then by discovery."""
     return (*order(trial.reward or 0.0, promoted), trial.id)
 

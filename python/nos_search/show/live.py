@@ -5,7 +5,7 @@ run."""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
@@ -20,7 +20,7 @@ from rich.text import Text
 from ..escape import line
 from ..gate import GATES
 from ..run import Search
-from ..run.climbing import rungs
+from ..run.climbing import Reached, climbs, rungs
 from ..store import PROMOTION, Score, Trial
 from .outlook import Limits, Work, promotions, seconds_left
 from .ranking import Ranking
@@ -33,8 +33,8 @@ _SHOWN_FLYING = 6
 
 
 class Tally:
-    """A Tally keeps the numbers of a run up to date, trial by trial. `promoted` has the rewards on higher rungs, by
-    trial. `families` is as in Ranking."""
+    """A Tally keeps the numbers of a run up to date, trial by trial. `promoted` has what the rules that were promoted
+    have reached on higher rungs, by trial. `families` is as in Ranking."""
 
     def __init__(self, families: Mapping[int, int]) -> None:
         self.work = Work()
@@ -44,7 +44,9 @@ class Tally:
         self.proposed: Counter[int] = Counter()  # by trial: how often its rule was proposed
         self.best = 0.0
         self.recent: deque[float] = deque(maxlen=_MEAN_WINDOW)
-        self.promoted: dict[int, list[float]] = {}
+        self.promoted: dict[int, list[Reached]] = {}
+        self._promotions: list[Score] = []
+        self._climbing: dict[int, Trial] = {}
         self.ranking = Ranking(families)
 
     def add(self, trial: Trial) -> bool:
@@ -69,12 +71,19 @@ class Tally:
         return better
 
     def promote(self, trial: Trial, rung: int, score: Score) -> None:
-        """Counts a promotion in, which moves its rule in the leaderboard."""
-        rewards = self.promoted.setdefault(trial.id, [])
-        rewards.append(score.reward or 0.0)
-        self.work.promote(rung, score.seconds)
-        if self.ranking.holds(trial):
-            self.ranking.place(trial, rewards)
+        """Counts a promotion in, which moves its rule in the leaderboard, and others of its rung."""
+        self.promote_many([(trial, rung, score)])
+
+    def promote_many(self, promotions: Iterable[tuple[Trial, int, Score]]) -> None:
+        """Counts promotions in, in their order."""
+        for trial, rung, score in promotions:
+            self.work.promote(rung, score.seconds)
+            self._promotions.append(score)
+            self._climbing[trial.id] = trial
+        before, self.promoted = self.promoted, climbs(self._promotions)
+        for number, reached in self.promoted.items():
+            if reached != before.get(number) and self.ranking.holds(self._climbing[number]):
+                self.ranking.place(self._climbing[number], reached)
 
     @property
     def mean(self) -> float:
@@ -105,8 +114,7 @@ class Display:
         by_id = {trial.id: trial for trial in earlier}
         for trial in earlier:
             self.tally.add(trial)
-        for score in promotions:
-            self.tally.promote(by_id[score.budget["trial"]], score.budget["rung"], score)
+        self.tally.promote_many((by_id[score.budget["trial"]], score.budget["rung"], score) for score in promotions)
         self._before = self.tally.work.total_seconds
         self._times: deque[tuple[float, int]] = deque([(self._start, self.tally.work.trained)], maxlen=_RATE_WINDOW)
         self._flying: dict[int, tuple[Trial, int, float]] = {}
@@ -260,10 +268,10 @@ class Display:
         for rank, (trial, members) in enumerate(self.tally.ranking.top(_TOP), start=1):
             lr = "-" if trial.lr is None else f"{trial.lr:g}"
             times = str(1 + self.tally.proposed[trial.id])
-            climbed = [f"{reward:.4f}" for reward in self.tally.promoted.get(trial.id, [])]
-            climbed += [""] * (self._limits.rungs - len(climbed))
+            cells = [f"{reached.reward:.4f}" for reached in self.tally.promoted.get(trial.id, ())]
+            cells += [""] * (self._limits.rungs - len(cells))
             kin = "-" if members is None else str(members)
-            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *climbed, lr, times, kin, Text(line(trial.rule)))
+            table.add_row(str(rank), f"{trial.reward or 0.0:.4f}", *cells, lr, times, kin, Text(line(trial.rule)))
         return table
 
 

@@ -56,16 +56,14 @@ def children(work: Work, limits: Limits) -> float | None:
 def promotions(work: Work, limits: Limits) -> list[int] | None:
     """Returns how many rules will have been scored on the rungs 1, 2, ... in the end, and None where `children` does.
 
-    It is one in eta of the rung below at least. A rule that was among the best when few were known went up, too, so
-    where promotions have been more frequent than that, they are taken to stay so.
+    It is one in eta of the rung below. A run of an older release may have had more.
     """
     last = children(work, limits)
     if last is None:
         return None
     found = [int(last)]
     for rung in range(1, limits.rungs + 1):
-        so_far = work.promoted.get(rung, 0) * last / max(1, work.trained)
-        found.append(max(found[-1] // limits.eta, round(so_far)))
+        found.append(max(found[-1] // limits.eta, work.promoted.get(rung, 0)))
     return found[1:]
 
 

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..run.climbing import Reached
 from ..store import Trial
 from .leaderboard import standing
 
-Place = tuple[float, float, int]  # what sorts rules; it ends in the trial's number, so no two are equal
+Place = tuple[float, float, float, int]  # what sorts rules; it ends in the trial's number, so no two are equal
 Family = tuple[int, int]  # a number that families have, or one of a rule whose family is not known
 
 
@@ -46,7 +47,7 @@ class Ranking:
         """Counts a trained rule, diverged or not, as a member of its family."""
         self._members[self._family(trial)] += 1
 
-    def place(self, trial: Trial, promoted: Sequence[float] = ()) -> None:
+    def place(self, trial: Trial, promoted: Sequence[Reached] = ()) -> None:
         """Puts a rule that was trained to the end where it belongs, or moves it there after a promotion."""
         family = self._family(trial)
         rules = self._rules.setdefault(family, [])

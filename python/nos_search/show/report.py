@@ -29,7 +29,7 @@ from . import charts
 from .diagnosed import diagnosed
 from .figure import PALETTE, Drawing
 from .inline import inline
-from .leaderboard import Row, counts, leaderboard
+from .leaderboard import Row, counts, leaderboard, shown_rungs
 from .pages import template
 from .primitives import usage
 from .simplified import formula, simplified
@@ -79,10 +79,11 @@ def render(store: Store, *, diagnoses: bool = False) -> str:
         kinds=KINDS,
         diagnosed=diagnosed(rows, store.folder) if diagnoses else [],
         rungs=[
-            {"name": name, "rewards": sorted((r[k] for r in promoted.values() if len(r) > k), reverse=True)}
+            {"name": name, "rewards": sorted((r[k].reward for r in promoted.values() if len(r) > k), reverse=True)}
             for k, name in enumerate(higher)
         ],
         eta=config.get("promote_eta"),
+        cells={row.rank: shown_rungs(row.promoted, row.ranks, higher) for row in rows[:TABLE_ROWS]},
         hidden=max(0, len(rows) - TABLE_ROWS),
         top=TOP_RULES,
         reasons=Counter(trial.reason.splitlines()[0] for trial in trials if trial.reason).most_common(8),

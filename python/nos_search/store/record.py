@@ -1,5 +1,5 @@
 """Owns the file in which `evaluate --out` and `simplify --out` keep every finished training, so that an interrupted
-night is not lost. In the folder of `prove --out` there are several.
+night is not lost. In the folders of `prove --out` and `constants --out` there are several.
 
 It is JSON. `format` and `kind` say what it is, the latter with the command that wrote it; `common` has the settings
 that decide a result on every task, `tasks` those of each task, and `versions` the software that began it; `trainings`

@@ -254,6 +254,7 @@ CONFIG: dict[str, ValueKind] = {
     "device": _maybe(_WORD),
     "promote": _maybe(_LINE),
     "promote_eta": _integer(2),
+    "promote_decay": _WORD,
     "trials": _MANY,
     "children": _MANY,
     "seconds": _maybe(_real(0.0, sys.float_info.max, "seconds")),

@@ -65,12 +65,10 @@ class ControllerStrategy(Strategy):
     may move by `kl` nats per string in an update. Risk learns from the best `share` of a batch only.
     The `queue` best strings so far, one of each family, are what pqt makes likely: it adds `pull` times the mean of
     their log-probabilities to what PPO maximises (Abolafia et al. 2018, section 3).
-    With `mutants` above 0 that share of the proposals is not drawn from the policy (Mundhenk et al. 2021). Half of them
-    are children of a population as evolution has it, with `population` and `tournament` (population.py), whose members
-    are all strings that earned something, whoever proposed them. The other half are mutants of the queue's strings, all
-    with equal chances, so that a family which is not the best yet is looked into, too: they have one change, and a
-    further one with probability 1/2 as often as that comes up. The policy learns of mutants by the queue alone: its
-    gradient is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
+    With `mutants` above 0 that share of the proposals is not drawn from the policy (Mundhenk et al. 2021): they are
+    children of a population as evolution has it, with `population` and `tournament` (population.py), whose members are
+    all strings that earned something, whoever proposed them. The policy learns of them by the queue alone: its gradient
+    is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
     `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
     nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
     `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
@@ -194,24 +192,13 @@ class ControllerStrategy(Strategy):
         if number < len(self._first):
             return self._first[number]
         if self.mutants and self.population.members and self._draw() < self.mutants:
-            child = (
-                self._mutant() if self.queue.entries and self._draw() < 0.5 else self.population.child(self.generator)
-            )
+            child = self.population.child(self.generator)
             if child is not None:
                 return child
         if not self._drawn:
             self._drawn += zip(*self._network.sample(self.generator), strict=True)
         tokens, self._old[number] = self._drawn.pop(0)
         return tokens
-
-    def _mutant(self) -> Tokens:
-        """Returns a neighbour of a string of the queue, or one that is some more changes away."""
-        strings = self.queue.strings
-        child = strings[int(self._draw() * len(strings))]
-        while True:
-            child = self.space.mutate(child, self.generator)
-            if self._draw() < 0.5:
-                return child
 
     def _draw(self) -> float:
         return float(torch.rand((), dtype=torch.float64, generator=self.generator))
@@ -239,7 +226,7 @@ class ControllerStrategy(Strategy):
                 self._offer(answer)
                 if old is not None:
                     rows.append(_Row(*answer, old))  # type: ignore[arg-type]
-            for answer in sorted(self._foreign):  # type: ignore[type-var]
+            for answer in sorted(self._foreign):
                 self._offer(answer)
                 rows.append(_Row(*answer, None))  # type: ignore[arg-type]
             self._foreign = []

@@ -62,8 +62,10 @@ class Population:
     def _parent(self, generator: torch.Generator) -> Tokens:
         """Returns the best of a few members drawn with replacement, and of equals the youngest."""
         drawn = torch.randint(len(self.members), (self.tournament,), generator=generator).tolist()
-        rank = lambda member: (member.reward, member.age, member.tokens)  # noqa: E731
-        return max((self.members[k] for k in drawn), key=rank).tokens
+        best: Member = max(
+            (self.members[k] for k in drawn), key=lambda member: (member.reward, member.age, member.tokens)
+        )
+        return best.tokens
 
     def state(self) -> list[list[Any]]:
         """Returns the members, fit for a strategy's state."""

@@ -1,36 +1,64 @@
 """Owns multi-fidelity promotion: rules earn longer trainings, then more data, then other tasks, by successive halving.
 
 A ladder has rungs, the cheapest first. Every rule is scored on rung 0; of those that were scored on a rung, the best
-1/eta are scored on the next one. A rule that only wins the short task stays below.
+1/eta are scored on the next one (ladder.py says who). A rule that only wins the short task stays below.
 
-A search in progress is asynchronous, as in ASHA (Li et al. 2020): `due` says who has earned which rung, from the
-rewards so far alone, so a search that is resumed from its store asks for the same promotions (run/climbing.py);
-`promote` does one. `climb` does the whole ladder for a list of rules at once.
+This module reads a ladder and scores rules on its rungs: `promote` does one promotion of a search in progress
+(run/climbing.py), and `climb` does the whole ladder for a list of rules at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final
 
 from ..errors import UsageError
 from ..rules import CompiledRule
 from ..task import Task, load
 from .child import Outcome, ScoringProtocol, score
+from .default_ladder import OWN
+from .ladder import mean_ranks
+from .seeds import derive_seed
 
 _ARGUMENT = "--promote"
-_Key = TypeVar("_Key", bound=Hashable)
+_MOST_SEEDS: Final = 1000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a rung is a task, and with how many seeds a rule is scored on it. `loader` is called when the task is
+    needed for the first time."""
+
+    loader: Callable[[], Task]
+    seeds: int = 1
+
+    @classmethod
+    def of(cls, task: Task, seeds: int = 1) -> Part:
+        return cls(lambda: task, seeds)
+
+    @cached_property
+    def task(self) -> Task:
+        return self.loader()
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung has tasks. A rule is scored on each, and its reward is the mean of the scores. `text` is as the user wrote
-    it."""
+    """A rung has parts, and a rule is scored on each. `text` is as the user wrote it."""
 
     text: str
-    tasks: tuple[Task, ...]
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, text: str, *tasks: Task, seeds: int = 1) -> Rung:
+        """Returns a rung of tasks that are loaded already."""
+        return cls(text, tuple(Part.of(task, seeds) for task in tasks))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(part.task for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -49,52 +77,45 @@ class Promotion:
             raise UsageError(f"{_ARGUMENT}: eta {self.eta} is below 2; one rule in eta is promoted")
 
     def to(self, device: str) -> Promotion:
-        """Returns the ladder with all data on `device`."""
-        rungs = tuple(Rung(rung.text, tuple(task.to(device) for task in rung.tasks)) for rung in self.rungs)
-        return replace(self, rungs=rungs)
+        """Returns the ladder with all data on `device`, once they are loaded."""
+
+        def moved(part: Part) -> Part:
+            return Part(lambda: part.task.to(device), part.seeds)
+
+        return replace(self, rungs=tuple(replace(rung, parts=tuple(map(moved, rung.parts))) for rung in self.rungs))
 
     @classmethod
     def parse(
         cls,
         text: str,
         *,
+        own: Task | None = None,
         data_dir: Path | None = None,
         eta: int = 4,
         protocol: ScoringProtocol | None = None,
         score: str | None = None,
+        at_once: bool = True,
     ) -> Promotion:
-        """Reads rungs, set apart by commas, of tasks joined by "+", each of which is TASK[:NET][*TIMES][@PART].
+        """Reads rungs, set apart by commas, of tasks joined by "+", each of which is TASK[:NET][*TIMES][@PART][#SEEDS].
 
-        NET is NAME[-DEPTH[-WIDTH]] (net/). TIMES multiplies the steps of the task's longer training, and PART is the
-        share of its training data. `score` is that of all tasks; None is each one's own. Raises UsageError, which names
-        the part that cannot be read.
+        NET is NAME[-DEPTH[-WIDTH]] (net/). TIMES multiplies the steps of the task's longer training, PART is the share
+        of its training data, and SEEDS says how often a rule is scored on it, each time with another seed. The word
+        "own" is the task `own`. `score` is that of all other tasks; None is each one's own. Tasks are loaded
+        `at_once`, or when a rule comes to them. Raises UsageError, which names the part that cannot be read.
         """
         rungs = []
         for rung in split(text):
             parts = [part.strip() for part in rung.split("+")]
-            rungs.append(Rung(rung, tuple(_task(part, data_dir, score) for part in parts)))
-        return cls(tuple(rungs), eta, protocol or ScoringProtocol())
+            rungs.append(Rung(rung, tuple(_part(part, own, data_dir, score) for part in parts)))
+        ladder = cls(tuple(rungs), eta, protocol or ScoringProtocol())
+        for found in ladder.rungs if at_once else ():
+            assert found.tasks
+        return ladder
 
 
 def split(text: str) -> list[str]:
     """Returns the rungs as the user wrote them."""
     return [rung.strip() for rung in text.split(",")]
-
-
-def due(rewards: Mapping[_Key, Sequence[float]], *, rungs: int, eta: int) -> list[tuple[_Key, int]]:
-    """Says who has earned which rung, as (key, rung): the highest rung first, then the best reward, then in order of
-    the mapping.
-
-    `rewards` has for each rule one reward for each rung it was scored on; a reward of 0 earns nothing. `rungs` counts
-    those of the ladder, rung 0 among them. A rule that is in flight is still due, and the caller leaves it out.
-    """
-    earned = []
-    for rung in reversed(range(rungs - 1)):
-        scored = [(values[rung], key, len(values)) for key, values in rewards.items() if len(values) > rung]
-        scored.sort(key=lambda entry: -entry[0])  # stable
-        best = scored[: len(scored) // eta]
-        earned += [(key, rung + 1) for reward, key, done in best if done == rung + 1 and reward > 0]
-    return earned
 
 
 def _number(text: str, part: str) -> float:
@@ -107,43 +128,79 @@ def _number(text: str, part: str) -> float:
     return value
 
 
-def _task(part: str, data_dir: Path | None, score: str | None) -> Task:
-    """Loads TASK[:NET][*TIMES][@PART]."""
-    rest, at, fraction = part.partition("@")
-    rest, star, times = rest.partition("*")
-    name, colon, net = rest.partition(":")
-    task = load(name.strip(), data_dir=data_dir, argument=_ARGUMENT).with_options(score=score)
-    if colon:
-        task = task.with_options(net=net.strip())
-    if at:
-        task = task.with_data(_number(fraction, part))
-    if star:
-        steps = max(1, round(task.budget.train_steps * _number(times, part)))
-        task = replace(task, budget=replace(task.budget, train_steps=steps))
-    return task
+def _count(text: str, part: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= _MOST_SEEDS):
+        raise UsageError(f"{_ARGUMENT}: {text!r} in {part!r} is not a number of seeds from 1 to {_MOST_SEEDS}")
+    return int(text)
+
+
+def _part(part: str, own: Task | None, data_dir: Path | None, score: str | None) -> Part:
+    """Reads TASK[:NET][*TIMES][@PART][#SEEDS]."""
+    rest, hash_, seeds = part.partition("#")
+    rest, at, share = rest.partition("@")
+    rest, star, factor = rest.partition("*")
+    name, colon, net = (word.strip() for word in rest.partition(":"))
+    times = _number(factor, part) if star else None
+    fraction = _number(share, part) if at else None
+    if name == OWN and own is None:
+        raise UsageError(f"{_ARGUMENT} {part!r}: {OWN} is the task of a search, and there is none; name a task")
+
+    def loader() -> Task:
+        if name == OWN:
+            assert own is not None
+            task = own
+        else:
+            task = load(name, data_dir=data_dir, argument=_ARGUMENT).with_options(score=score)
+        if colon:
+            task = task.with_options(net=net)
+        if fraction is not None:
+            task = task.with_data(fraction)
+        if times is not None:
+            steps = max(1, round(task.budget.train_steps * times))
+            task = replace(task, budget=replace(task.budget, train_steps=steps))
+        return task
+
+    return Part(loader, _count(seeds.strip(), part) if hash_ else 1)
 
 
 def promote(rule: CompiledRule, promotion: Promotion, rung: int, *, seed: int) -> Outcome:
     """Scores a rule on all tasks of a rung. The outcome is a function of the arguments.
 
-    Its reward is the mean over the tasks, where one on which the rule diverges counts 0. Its status is "diverged" when
-    that happened on every task, and its lr is that of the first. Its curve is {"rung", "tasks": [{"task", "reward",
-    "lr", "status", **curve of score()}]}.
+    Its reward is the mean over the tasks of the mean over the seeds, of which `seed` is the first. A training that
+    diverges counts 0. Its status is "diverged" when all of them do, and its lr is that of the first. Its curve is
+    {"rung", "tasks": [{"task", "part", "seed", "reward", "lr", "status", **curve of score()}]}; `part_scores` reads it.
     """
     rows: list[dict[str, Any]] = []
-    for task in promotion.rungs[rung].tasks:
-        outcome = score(rule, task, promotion.protocol, seed=seed)
-        row = {"task": task.name, "reward": outcome.reward, "lr": outcome.lr, "status": outcome.status}
-        rows.append(row | outcome.curve)
-    reward = sum(row["reward"] for row in rows) / len(rows)
-    diverged = all(row["status"] == "diverged" for row in rows)
+    for number, part in enumerate(promotion.rungs[rung].parts):
+        for k in range(part.seeds):
+            drawn = seed if k == 0 else derive_seed(seed, k)
+            outcome = score(rule, part.task, promotion.protocol, seed=drawn)
+            row = {"task": part.task.name, "part": number, "seed": drawn}
+            row |= {"reward": outcome.reward, "lr": outcome.lr, "status": outcome.status}
+            rows.append(row | outcome.curve)
     curve = {"rung": promotion.rungs[rung].text, "tasks": rows}
-    return Outcome("diverged" if diverged else "done", reward, rows[0]["lr"], curve)
+    means = part_scores(curve)
+    diverged = all(row["status"] == "diverged" for row in rows)
+    return Outcome("diverged" if diverged else "done", sum(means) / len(means), rows[0]["lr"], curve)
+
+
+def part_scores(curve: dict[str, Any]) -> list[float]:
+    """Returns the mean reward on each part of a rung, from what `promote` keeps as a curve. Releases that had one seed
+    for a rung kept one row for each part, without its number. A curve of anything else has no scores."""
+    found: dict[int, list[float]] = {}
+    rows = curve.get("tasks")
+    for place, row in enumerate(rows if isinstance(rows, list) else ()):
+        reward = row.get("reward") if isinstance(row, dict) else None
+        part = row.get("part", place) if isinstance(row, dict) else place
+        if type(part) is not int or not isinstance(reward, (int, float)) or not 0 <= reward <= 1:
+            return []
+        found.setdefault(part, []).append(float(reward))
+    return [sum(found[part]) / len(found[part]) for part in sorted(found)]
 
 
 def climb(rules: Sequence[CompiledRule], promotion: Promotion, *, seed: int) -> list[list[Outcome]]:
-    """Climbs the whole ladder at once: all rules are scored on rung 0, and the best 1/eta (at least one) of each rung
-    on the next.
+    """Climbs the whole ladder at once: all rules are scored on rung 0, and the best 1/eta (at least one) of each rung,
+    by mean rank, on the next.
 
     Returns the outcomes of each rule, one for each rung that it reached.
     """
@@ -152,7 +209,9 @@ def climb(rules: Sequence[CompiledRule], promotion: Promotion, *, seed: int) -> 
     for rung in range(len(promotion.rungs)):
         for k in chosen:
             outcomes[k].append(promote(rules[k], promotion, rung, seed=seed))
-        fit = [k for k in chosen if outcomes[k][rung].reward > 0]
-        fit.sort(key=lambda k: -outcomes[k][rung].reward)
+        here = {k: outcomes[k][rung] for k in chosen}
+        ranks = dict(zip(chosen, mean_ranks([part_scores(found.curve) for found in here.values()]), strict=True))
+        fit = [k for k in chosen if here[k].reward > 0]
+        fit.sort(key=lambda k: (ranks[k], -here[k].reward))
         chosen = fit[: max(1, len(chosen) // promotion.eta)]
     return outcomes
