@@ -126,16 +126,18 @@ def load_spm(run: Run, options: argparse.Namespace) -> Any:
     path = options.spm or options.out / "spm.model"
     if options.spm and not path.is_file():
         raise SystemExit(f"--spm {path}: there is no such file; without the option a model is trained")
-    if run.rank == 0 and not path.is_file():
+    if run.rank == 0 and not options.spm and not run.path.exists():
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            input=[str(options.source), str(options.target)], model_writer=model, vocab_size=options.vocabulary,
-            hard_vocab_limit=False, input_sentence_size=2_000_000, shuffle_input_sentence=True, minloglevel=2,
-            pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END,
-        )  # fmt: skip
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                input=[str(options.source), str(options.target)], model_writer=model, vocab_size=options.vocabulary,
+                hard_vocab_limit=False, input_sentence_size=2_000_000, shuffle_input_sentence=True, minloglevel=2,
+                pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise SystemExit(f"--vocabulary {options.vocabulary}: {error}; pass another number of tokens") from None
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".new").write_bytes(model.getvalue())
-        os.replace(path.with_suffix(".new"), path)
+        path.write_bytes(model.getvalue())
     run.gather(None)  # the others wait for it
     spm = sentencepiece.SentencePieceProcessor(model_file=str(path))
     found = (spm.pad_id(), spm.unk_id(), spm.bos_id(), spm.eos_id())
