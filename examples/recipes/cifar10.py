@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         total = torch.zeros((), device=run.device)
         for index in batches(run, count, epoch):
             with run.autocast():
-                loss = F.cross_entropy(model(normalised(augmented(images[index]))), classes[index])
+                loss = F.cross_entropy(model(normalised(augmented(images[index]))).float(), classes[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -273,7 +273,7 @@ def build_optimizer(groups: list[dict[str, Any]], rule: Any, options: argparse.N
             groups, rule, options.lr, clip_norm=options.clip_norm, seed=options.seed, total_steps=steps, **hyper
         )
     except ValueError as error:
-        raise SystemExit(f"--lr, --set, --weight-decay, --clip-norm: {error}") from None
+        raise SystemExit(f"--rule {rule.name} --lr {options.lr}, with what --set and others say: {error}") from None
 
 
 def make_schedule(optimizer: Any, options: argparse.Namespace, steps: int) -> Any:

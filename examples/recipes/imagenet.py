@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for images, classes in loader:
             images, classes = (x.to(run.device, non_blocking=True) for x in (images, classes))
             with run.autocast():
-                loss = F.cross_entropy(model(images), classes, label_smoothing=options.label_smoothing)
+                loss = F.cross_entropy(model(images).float(), classes, label_smoothing=options.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -203,7 +203,7 @@ def build_optimizer(groups: list[dict[str, Any]], rule: Any, options: argparse.N
             groups, rule, options.lr, clip_norm=options.clip_norm, seed=options.seed, total_steps=steps, **hyper
         )
     except ValueError as error:
-        raise SystemExit(f"--lr, --set, --weight-decay, --clip-norm: {error}") from None
+        raise SystemExit(f"--rule {rule.name} --lr {options.lr}, with what --set and others say: {error}") from None
 
 
 def make_schedule(optimizer: Any, options: argparse.Namespace, steps: int) -> Any:

@@ -360,7 +360,7 @@ def build_optimizer(groups: list[dict[str, Any]], rule: Any, options: argparse.N
             groups, rule, options.lr, clip_norm=options.clip_norm, seed=options.seed, total_steps=steps, **hyper
         )
     except ValueError as error:
-        raise SystemExit(f"--lr, --set, --weight-decay, --clip-norm: {error}") from None
+        raise SystemExit(f"--rule {rule.name} --lr {options.lr}, with what --set and others say: {error}") from None
 
 
 def make_schedule(optimizer: Any, options: argparse.Namespace, steps: int) -> Any:
