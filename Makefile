@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs frameworks fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -100,6 +100,15 @@ tsan: $(STAMP) ## the engine and the module under ThreadSanitizer, several threa
 peers: $(STAMP) ## PyTorch's optimizer tests over ours, and pytorch_optimizer's numbers (installs both's needs)
 	$(PIP) install -q -c constraints.txt -e ".[peers]"
 	$(BIN)/python -m pytest tests/peers -n 2 --dist worksteal
+
+# In an environment of its own, which sees .venv: a torchvision there would be imported by all that can do without.
+frameworks: $(STAMP) ## the optimizers in the real transformers, Lightning, timm, fastai, ... (installs them, 500 MB, into build/frameworks-venv)
+	test -d build/frameworks-venv || $(BIN)/python -m venv build/frameworks-venv
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > $$(build/frameworks-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth
+	build/frameworks-venv/bin/python -m pip --disable-pip-version-check install -q "pip>=26"
+	build/frameworks-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --only-deps ".[frameworks]"
+	build/frameworks-venv/bin/python -m pytest tests/frameworks
 
 ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
 	$(BIN)/python bench/ulp.py --write docs/numerics.md
