@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs frameworks fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help demo test test-fast test-tensorflow gate lint format build gpu-module docs frameworks wheel fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,17 @@ build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
 	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build --preset dev
 	$(BIN)/cmake --install build/dev --prefix .
+
+# As cibuildwheel does it, for the Python of .venv. Its tag says which Linux is new enough: that of this machine, or newer.
+WHEEL_ARGS ?= -DNOS_CUDA=OFF
+TORCH      ?=
+wheel: $(STAMP) ## a wheel for other Linux machines, tried in new environments without a compiler, into dist/ (TORCH="2.10.0 2.15.0" tries these)
+	rm -rf build/wheel
+	CMAKE_ARGS="$(WHEEL_ARGS)" $(PIP) wheel -q . --no-deps -w build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/repair_wheel.py build/wheel/*.whl build/wheel/repaired
+	mkdir -p dist
+	cp build/wheel/repaired/*.whl dist/
+	$(BIN)/python -m tests.packaging.try_wheel build/wheel/repaired/*.whl $(if $(TORCH),--torch $(TORCH))
 
 # For a GPU machine without a network, such as FOR=python3.12 and ARCH=90. Only the headers of that Python are used; pybind11
 # and dlpack.h are those of .venv. bench/gpu/run.sh takes the module where it lies, and refuses it once csrc/ has changed.
