@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ._hollow import is_hollow
+from ._layout import has_memory
 from ._shards import is_sharded, local
 
 
@@ -27,12 +28,15 @@ def asks_for_states(groups: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _is_zero(lr: Any) -> bool:
-    """Tells whether lr is 0. One on a GPU is not read, as the step may be captured; torch's is on the CPU."""
-    if isinstance(lr, torch.Tensor):
-        return lr.device.type == "cpu" and not is_hollow(lr) and lr.numel() == 1 and float(lr) == 0.0
-    return bool(lr == 0)
+    """Tells whether lr is 0. One on a GPU is not read, as the step may be captured; torch's is on the CPU. What can be
+    no lr is left to the checks of an ordinary step."""
+    if not isinstance(lr, torch.Tensor):
+        return isinstance(lr, int | float) and lr == 0
+    there = lr.device.type == "cpu" and not is_hollow(lr) and has_memory(lr)
+    return there and lr.numel() == 1 and not lr.is_complex() and float(lr) == 0.0
 
 
 def _has_no_gradient(param: Any) -> bool:
     grad = local(param.grad) if is_sharded(param.grad) else param.grad
-    return not is_hollow(param) and grad.layout == torch.strided and not bool(grad.any())
+    readable = not is_hollow(param) and grad.layout == torch.strided and not is_hollow(grad) and has_memory(grad)
+    return readable and not bool(grad.any())

@@ -202,3 +202,16 @@ def test_a_step_with_a_gradient_or_with_lr_counts() -> None:
         assert optimizer.state[p]["step"] == count
         optimizer.step()
         assert optimizer.state[p]["step"] == count + 1
+
+
+def test_what_cannot_be_read_is_refused_as_in_any_step() -> None:
+    """An lr or a gradient whose memory was taken away is not looked at."""
+    for what in ("lr", "grad"):
+        p = torch.ones(3, requires_grad=True)
+        p.grad = torch.zeros(3)
+        optimizer = PowerSign([p], lr=torch.tensor(0.0))
+        gone = p.grad if what == "grad" else optimizer.param_groups[0]["lr"]
+        gone.untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match="storage|no memory"):
+            optimizer.step()
+        assert not optimizer.state

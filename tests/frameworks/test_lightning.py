@@ -84,3 +84,39 @@ def test_fabric(name: str, tmp_path: Path) -> None:
             fabric.save(tmp_path / "state.ckpt", {"model": model, "optimizer": wrapped})
             optimizer.state.clear()
             fabric.load(tmp_path / "state.ckpt", {"model": model, "optimizer": wrapped})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("PowerSign", {"lr": 0.05, "sign_decay": "linear", "total_steps": 20}),
+        ("AddSign", {}),
+        ("RuleOptimizer", {"rule": "g * (1 + sign(g) * sign(m))", "lr": 0.05}),
+    ],
+)
+def test_the_command_line_makes_them_from_text(name: str, arguments: dict[str, Any], tmp_path: Path) -> None:
+    """LightningCLI reads names and arguments from a file, and what they may be from the signatures."""
+    pytest.importorskip("jsonargparse")
+    from lightning.pytorch.cli import LightningCLI
+
+    class Plain(lightning.LightningModule):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+        def train_dataloader(self) -> Any:
+            return loader()
+
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": str(tmp_path)}
+    optimizer = {"class_path": f"nos_ext.optim.{name}", "init_args": arguments}
+    settings = {"trainer": {**trainer, **quiet}, "optimizer": optimizer}
+    cli = LightningCLI(Plain, run=False, save_config_callback=None, args=settings)
+    cli.trainer.fit(cli.model)
+    (made,) = cli.trainer.optimizers
+    assert type(made).__name__ == name
+    assert made.param_groups[0]["lr"] == arguments.get("lr", 0.1)
+    assert len(made.state) == 4

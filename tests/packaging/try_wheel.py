@@ -34,13 +34,14 @@ nos_ext.apply_rule(nos_ext.compile_rule("g"), p, [np.ones(3, np.float32)], [], l
 assert p[0].tolist() == [0.5] * 3
 if {torch}:
     import torch
+    from nos_ext import optim
     w = torch.ones(3, requires_grad=True)
     w.grad = torch.ones(3)
-    nos_ext.optim.PowerSign([w], lr=0.5, base=2.0).step()
+    optim.PowerSign([w], lr=0.5, base=2.0).step()
     assert w.tolist() == [0.0] * 3, w
     big = [torch.ones(10**6, requires_grad=True)]
     big[0].grad = torch.ones(10**6)
-    nos_ext.optim.create("adamw", big, lr=0.1).step()
+    optim.create("adamw", big, lr=0.1).step()
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)
     assert len(info.openmp_libraries()) == (sys.platform == "linux"), info.openmp_libraries()
 else:
