@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help site demo test test-fast test-tensorflow gate lint format build gpu-module docs fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help site demo test test-fast test-tensorflow gate lint format build gpu-module docs frameworks wheel fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -61,6 +61,17 @@ build: $(STAMP) ## rebuilds the compiled module incrementally into nos_ext/
 	$(BIN)/cmake --build --preset dev
 	$(BIN)/cmake --install build/dev --prefix .
 
+# As cibuildwheel does it, for the Python of .venv. Its tag says which Linux is new enough: that of this machine, or newer.
+WHEEL_ARGS ?= -DNOS_CUDA=OFF
+TORCH      ?=
+wheel: $(STAMP) ## a wheel for other Linux machines, tried in new environments without a compiler, into dist/ (TORCH="2.10.0 2.15.0" tries these)
+	rm -rf build/wheel
+	CMAKE_ARGS="$(WHEEL_ARGS)" $(PIP) wheel -q . --no-deps -w build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/repair_wheel.py build/wheel/*.whl build/wheel/repaired
+	mkdir -p dist
+	cp build/wheel/repaired/*.whl dist/
+	$(BIN)/python -m tests.packaging.try_wheel build/wheel/repaired/*.whl $(if $(TORCH),--torch $(TORCH))
+
 # For a GPU machine without a network, such as FOR=python3.12 and ARCH=90. Only the headers of that Python are used; pybind11
 # and dlpack.h are those of .venv. bench/gpu/run.sh takes the module where it lies, and refuses it once csrc/ has changed.
 FOR  ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12) python3.12)
@@ -105,6 +116,15 @@ tsan: $(STAMP) ## the engine and the module under ThreadSanitizer, several threa
 peers: $(STAMP) ## PyTorch's optimizer tests over ours, and pytorch_optimizer's numbers (installs both's needs)
 	$(PIP) install -q -c constraints.txt -e ".[peers]"
 	$(BIN)/python -m pytest tests/peers -n 2 --dist worksteal
+
+# In an environment of its own, which sees .venv: a torchvision there would be imported by all that can do without.
+frameworks: $(STAMP) ## the optimizers in the real transformers, Lightning, timm, fastai, ... (installs them, 500 MB, into build/frameworks-venv)
+	test -d build/frameworks-venv || $(BIN)/python -m venv build/frameworks-venv
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > $$(build/frameworks-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth
+	build/frameworks-venv/bin/python -m pip --disable-pip-version-check install -q "pip>=26"
+	build/frameworks-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --only-deps ".[frameworks]"
+	build/frameworks-venv/bin/python -m pytest tests/frameworks
 
 ulp: $(STAMP) ## every one of the 2^32 inputs of each unary op, into docs/numerics.md
 	$(BIN)/python bench/ulp.py --write docs/numerics.md

@@ -1,7 +1,6 @@
 """Has optimizers for torch, and the library of named rules.
 
-`library` and `names` work without torch. The classes, `groups` and `create` need it, and are imported when they are
-first asked for.
+`library` and `names` work without torch. All else needs it, and is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -17,14 +16,16 @@ if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
 
     from ._param_groups import groups
+    from ._timm import register_with_timm
     from .addsign import AddSign
     from .powersign import PowerSign
     from .rule_optimizer import RuleOptimizer
 
-__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "groups", "library", "names"]
+__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "groups", "library", "names", "register_with_timm"]
 
-_CLASSES: Final = {
-    "AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer", "groups": "_param_groups"
+_PLACES: Final = {
+    "AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer", "groups": "_param_groups",
+    "register_with_timm": "_timm",
 }  # fmt: skip
 
 
@@ -54,12 +55,12 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CLASSES:
+    if name not in _PLACES:
         rule = name.lower()  # somebody may look for nos_ext.optim.AdamW
         way = f"make it by create({rule!r}, params, lr)" if rule in library.ENTRIES else f"it has {', '.join(__all__)}"
         raise AttributeError(f"nos_ext.optim has no '{name}'; {way}")
     try:
-        module = import_module(f".{_CLASSES[name]}", __name__)
+        module = import_module(f".{_PLACES[name]}", __name__)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -237,6 +237,11 @@ class StepLists:
         """Tells whether the memory of every step is in use: each holds one reference to it."""
         return sys.getrefcount(self._memory) == self._own_holders + len(self._cells)
 
+    def make_states(self) -> None:
+        """Makes the states of all parameters that have a gradient, and counts no step."""
+        self._make_missing([p.grad for p in self._params])
+        self._new.clear()
+
     def forget_new(self) -> None:
         """Drops the states that were made in a step that was then refused, so that it has changed nothing."""
         for param in self._new:

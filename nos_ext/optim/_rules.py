@@ -5,11 +5,12 @@ The text of a group's rule is the group's `rule`, so a checkpoint says which it 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from ..rule import MatrixProgram, Program
+from ..rule import MatrixProgram, Program, Rule
 from ._averaged import MODE
 from ._group_values import GroupValues
 from ._values import RuleSource, Scalar, as_program, same_rule
@@ -29,6 +30,24 @@ class GroupRule:
         return {**out, MODE: True} if self.values.averaged else out
 
 
+# Some trainings make an optimizer for each parameter, all with the same rule.
+_ONCE: Final = functools.lru_cache(maxsize=256)
+
+
+@_ONCE
+def _facts(program: Program | MatrixProgram) -> tuple[str, GroupValues]:
+    return program.to_text(), GroupValues(program)
+
+
+def _group_rule(source: RuleSource) -> GroupRule:
+    program = as_program(source)
+    text, values = _facts(program)
+    return GroupRule(text, program, values)
+
+
+_known_rule: Final = _ONCE(_group_rule)  # of sources that mean the same whenever they are read; functions do not
+
+
 class Rules:
     """Rules are the rules that the groups of an optimizer may have; `default` is that of groups that name none."""
 
@@ -46,9 +65,8 @@ class Rules:
             for rule in self:
                 if same_rule(source, rule.text):
                     return rule
-        program = as_program(source)
-        text = program.to_text()
-        rule = self._known.setdefault(text, GroupRule(text, program, GroupValues(program)))
+        made = _known_rule(source) if type(source) in (str, Rule) else _group_rule(source)
+        rule = self._known.setdefault(made.text, made)
         self.averages = self.averages or rule.values.averaged is not None
         return rule
 

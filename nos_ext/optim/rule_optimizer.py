@@ -23,6 +23,7 @@ from ._grads import check_writable
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
 from ._rules import GroupRule, Rules
+from ._states_only import asks_for_states
 from ._torch import active_modes, divide_all, hooked, in_fake_mode
 from ._torch_checkpoint import from_torch, to_torch
 from ._values import (
@@ -173,6 +174,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             scale = getattr(self, "grad_scale", None)
         if (active_modes() and in_fake_mode()) or (self._lists is None and all(map(is_hollow, self._params()))):
             self._take_hollow_steps()
+            return
+        if not self.state and asks_for_states(self.param_groups):
+            self._lists = self._new_lists()
+            self._lists.make_states()
             return
         if scale is not None:
             self._check_writable()

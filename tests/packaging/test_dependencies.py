@@ -54,7 +54,7 @@ def imports(package: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("nos_ext", ("", "torch", "testing", "plot")),
+        ("nos_ext", ("", "torch", "testing", "plot", "frameworks")),
         (
             "python/nos_search",
             ("", "search", "plot", "photos", "mnist1d", "ray", "optuna", "tensorboard", "wandb", "mlflow"),
