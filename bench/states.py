@@ -1,8 +1,7 @@
-"""Smaller states: a step of AdamW with states in float32, bfloat16 and int8 on 10 million parameters, on one thread.
+"""Smaller states: a step of AdamW with states in float32, bfloat16 and int8, 10 tensors of 1024 x 1024, one thread.
 
-Peers with 8-bit states take part where they are installed: bitsandbytes and torchao, on the CPU. Each contender has
-parameters of its own, since the states of all of them do not fit beside each other otherwise. `state_bytes` is what a
-contender keeps per parameter beside the parameter and its gradient.
+Peers with 8-bit states take part where they are installed (`pip install bitsandbytes torchao`), on the CPU. Each
+contender has parameters of its own. `state_bytes` is what it keeps per parameter beside the parameter and its gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .case import Contender, repeated
 from .harness import Effort, measure, summary
 from .rules import LR
 
-SHAPES: Final = ((1000, 1000),) * 10
+SHAPES: Final = ((1024, 1024),) * 10  # torchao keeps float32 states where blocks of 256 do not fill the tensor
 BASE: Final = "float32"
 _WARM_UP: Final = 3  # steps, after which all states are there
 
@@ -105,5 +104,5 @@ def run(effort: Effort) -> Iterator[dict[str, Any]]:
         outcome = measure(all_of_them, effort, always=(BASE,))
     finally:
         torch.set_num_threads(before)
-    head = {"scene": "AdamW, 10 million parameters, one thread", "rule": "adamw", "base": BASE}
+    head = {"scene": "AdamW, 10 tensors of 1024 x 1024, one thread", "rule": "adamw", "base": BASE}
     yield head | summary(outcome, BASE) | {"state_bytes": sizes, "absent": absent}
