@@ -27,6 +27,7 @@ SUITES = {
     "loop": (("rule",), ENGINE),
     "optim": (("scene",), "RuleOptimizer"),
     "population": (("scene",), "apply_population"),
+    "states": (("scene",), "int8"),
 }
 _HEAD = ("suite", "cell", "A us", "B us", "B/A", "B/A to the limit")
 

@@ -97,6 +97,12 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
     out += optim_page.reductions(record)
     if any(rec.cells(record, "population")):
         out += ["## Many candidates in one call", tables.population(record)]
+    if any(rec.cells(record, "states")):
+        out += [
+            "## Smaller states",
+            "AdamW on 10 tensors of 1024 x 1024, on one thread: `state_dtype`, and peers with 8-bit states.",
+        ]
+        out += [tables.states(record)]
     if record.get("memory"):
         out += ["## Memory", f"Beyond the tensors, over {memory.STEPS} steps on {memory.SIZE}."]
         out += [tables.memory(record)]

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import torch
 
-from . import latency, loop, machine, memory, optim, overhead, population, reductions, update
+from . import latency, loop, machine, memory, optim, overhead, population, reductions, states, update
 from .harness import FULL, QUICK, Effort
 from .rules import RULES, BenchRule
 from .sizes import SIZES, Size
 
 SCHEMA: Final = 1
-SUITES: Final = ("update", "overhead", "latency", "loop", "optim", "reductions", "population", "memory")
+SUITES: Final = ("update", "overhead", "latency", "loop", "optim", "reductions", "population", "memory", "states")
 QUICK_SIZES: Final = ("1e4", "1e6", "convnet", "many")
 QUICK_COMPILES: Final = {("powersign", "convnet"), ("powersign", "1e6")}
 _BUILD: Final = Path(__file__).resolve().parents[1] / "build" / "bench"
@@ -82,6 +82,9 @@ def line(row: dict[str, Any]) -> str:
         return f"{label}: skipped, {row['skipped']}"
     if "peak" in row:
         return f"{label:34} +{row['growth'] / 1e6:.1f} MB, peak +{row['peak'] / 1e6:.1f} MB"
+    if "state_bytes" in row:
+        kept = ", ".join(f"{name} {size:.2f}" for name, size in row["state_bytes"].items())
+        label += f" (bytes of state per parameter: {kept})"
     times = " | ".join(f"{name} {r['us']:.1f}" for name, r in row["contenders"].items())
     return f"{label:34} us: {times}{'  (noisy)' if row['noisy'] else ''}"
 
@@ -107,6 +110,7 @@ def run(options: argparse.Namespace) -> Path:
         "reductions": lambda: reductions.run(options.sizes, effort, options.threads),
         "population": lambda: population.run(effort),
         "memory": lambda: memory.run(pairs, options.threads),
+        "states": lambda: states.run(effort),
     }
     for suite in options.suites:
         for row in suites[suite]():

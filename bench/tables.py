@@ -164,6 +164,18 @@ def compile_times(record: dict[str, Any]) -> str:
     return table(["torch.compile of a step on", "rules", "fastest, s", "median, s", "slowest, s"], out)
 
 
+def states(record: dict[str, Any]) -> str:
+    """Bytes of states per parameter beside the times."""
+    rows = []
+    for cell in rec.cells(record, "states"):
+        mark = f" {NOISY}" if cell["noisy"] else ""
+        for name, row in cell["contenders"].items():
+            kept = f"{cell['state_bytes'][name]:.2f}"
+            rows.append([name, kept, f"{row['us'] / 1e3:.1f}{mark}", times(row["ratio"])])
+        rows += [[name, "", why, ""] for name, why in cell["absent"].items()]
+    return table(["states", "bytes per parameter", "ms per step", "time / float32's"], rows)
+
+
 def memory(record: dict[str, Any]) -> str:
     rows = []
     for row in record.get("memory", []):

@@ -63,6 +63,7 @@ class Stepper:
         flags: tuple[str, ...],
         tensors: list[Any],
         states: list[list[Any]],
+        scales: list[list[Any]],
         steps: Any,
         counts: int,
     ) -> None: ...
@@ -89,7 +90,7 @@ def apply_rule(
     seed: int = 0,
     maximize: bool = False,
     grad_scale: Any = None,
-    stochastic_rounding: bool = False,
+    stochastic_rounding: bool | str = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...
@@ -105,7 +106,7 @@ def apply_population(
     seed: int | Sequence[int] = 0,
     maximize: bool = False,
     grad_scale: Any = None,
-    stochastic_rounding: bool = False,
+    stochastic_rounding: bool | str = False,
     tensor_index: int = 0,
     **hyperparameters: Any,
 ) -> None: ...
@@ -170,7 +171,9 @@ class CapturedStep:
         sources: Sequence[int] = [],
         wide: int = 0,
     ) -> None: ...
-    def set_head(self, steps_done: int, factor: float, stochastic_rounding: bool = False, counter: int = 0) -> None: ...
+    def set_head(
+        self, steps_done: int, factor: float, stochastic_rounding: bool | str = False, counter: int = 0
+    ) -> None: ...
     def load(self, number: int, program: Program) -> None: ...
     def launch(self) -> None: ...
     def steps_done(self) -> int: ...

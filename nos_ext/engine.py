@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _C
+from ._state_dtypes import SCALE, checked_state_dtype, scale_count, stored_as
 from .matrix import check_matrices, orthogonalize, refusal
 from .rule import MatrixProgram, Program
 
@@ -23,7 +24,8 @@ apply_population = _C.apply_population
 def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
     if not isinstance(state, Mapping):
         state = dict(zip(program.state_names, state, strict=len(state) == len(program.state_names)))
-    if set(state) != set(program.state_names):
+    scales = {name + SCALE for name in program.state_names}
+    if set(state).difference(scales) != set(program.state_names):
         raise ValueError(
             f"state has the lists {[*state]}; rule '{program.name}' has the states {[*program.state_names]} "
             "(nos_ext.init_state makes them)"
@@ -59,7 +61,8 @@ def run_stages(
             lists = zip(params, given, strict=False)
             temporaries[name] = [_zeros_like(i, p, None) if has_grad else p for i, (p, has_grad) in enumerate(lists)]
         lists_of_stage = {name: (temporaries if name in temporaries else state)[name] for name in stage.state_names}
-        apply_rule(stage, params, grads, lists_of_stage, **arguments)
+        scales = {name + SCALE: state[name + SCALE] for name in stage.state_names if name + SCALE in state}
+        apply_rule(stage, params, grads, {**lists_of_stage, **scales}, **arguments)
         for name, how in results:
             orthogonalize([x for x, has_grad in zip(temporaries[name], given, strict=False) if has_grad], how)
     return temporaries
@@ -96,18 +99,32 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     return _C.set_jit(mode, after=after)
 
 
-def init_state(program: Program | MatrixProgram | bytes, params: Sequence[Any]) -> dict[str, list[Any]]:
+def init_state(
+    program: Program | MatrixProgram | bytes, params: Sequence[Any], *, state_dtype: Any = None
+) -> dict[str, list[Any]]:
     """Makes the zero states that a rule starts with, as ``{name: [one tensor per parameter]}``.
 
     Each has the shape and strides of its parameter, and the shape () where the rule keeps one number per tensor
     (`Program.per_tensor_states`). It is float64 for float64 parameters, and float32 for all others.
+
+    With a `state_dtype`, ``"bfloat16"`` or ``"int8"``, the tensors are of that dtype; pass
+    ``stochastic_rounding="states"`` to `apply_rule` then, or small changes are lost. In the place of int8 it is uint8
+    for states that are never negative (`Program.non_negative_states`), and there is a list of scales more for each
+    state, under ``name + ".scale"``.
+
+    Raises:
+        ValueError: an unknown `state_dtype`, or one beside a float64 parameter; bfloat16 beside NumPy's arrays.
     """
     program = program if isinstance(program, MatrixProgram) else _program(program)
     numbers = program.per_tensor_states
-    return {
-        name: [_zeros_like(i, p, () if name in numbers else None) for i, p in enumerate(params)]
-        for name in program.state_names
-    }
+    state: dict[str, list[Any]] = {}
+    scales: dict[str, list[Any]] = {}
+    for name, dtype in stored_as(program, checked_state_dtype(state_dtype)).items():
+        shape = () if name in numbers else None
+        state[name] = [_zeros_like(i, p, shape, dtype) for i, p in enumerate(params)]
+        if dtype in ("int8", "uint8"):
+            scales[name + SCALE] = [_zeros_like(i, p, (scale_count(_size(p)),)) for i, p in enumerate(params)]
+    return {**state, **scales}
 
 
 def init_population_state(programs: Sequence[Program | bytes], params: Sequence[Any]) -> list[list[Any]]:
@@ -141,18 +158,32 @@ def _program(program: Program | MatrixProgram | bytes) -> Program:
     return Program.from_bytes(program.bytecode if isinstance(program, _C.Program) else program)
 
 
-def _zeros_like(i: int, p: Any, shape: tuple[int, ...] | None) -> Any:
-    """Makes a zero state of params[i], of another shape if one is given."""
+def _size(p: Any) -> int:
+    return int(p.size) if isinstance(p.size, int) else int(p.numel())  # NumPy's, torch's
+
+
+def _zeros_like(i: int, p: Any, shape: tuple[int, ...] | None, dtype: str | None = None) -> Any:
+    """Makes a zero state of params[i], of another shape or dtype if one is given."""
+    wide = str(p.dtype).endswith("float64") if hasattr(p, "dtype") else False
+    if dtype is not None and wide:
+        raise ValueError(
+            f"state_dtype is given but params[{i}] is float64, beside which states have to be float64; leave it None"
+        )
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(p, torch.Tensor):
-        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        kind = getattr(torch, dtype or ("float64" if wide else "float32"))
         if shape is not None:
-            return torch.zeros(shape, dtype=dtype, device=p.device)
-        return torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+            return torch.zeros(shape, dtype=kind, device=p.device)
+        return torch.zeros_like(p, dtype=kind, memory_format=torch.preserve_format, requires_grad=False)
     import numpy as np
 
     if isinstance(p, np.ndarray):
-        kind = np.float64 if p.dtype == np.float64 else np.float32
+        if dtype == "bfloat16":
+            raise ValueError(
+                f"state_dtype is 'bfloat16' but params[{i}] is an array of NumPy, which has no bfloat16; pass 'int8', "
+                "or torch's tensors"
+            )
+        kind = np.dtype(dtype or ("float64" if wide else "float32"))
         return np.zeros_like(p, dtype=kind, subok=False) if shape is None else np.zeros(shape, dtype=kind)
     raise TypeError(f"params[{i}] is a {type(p).__name__}; pass a torch.Tensor or a numpy.ndarray")
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "../plan/step.h"
 #include "../program/program.h"
 #include "place.h"
 
@@ -30,7 +31,7 @@ class CapturedStep {
   virtual void set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
                        std::span<const void* const> sources, uint64_t wide, const Place& place) = 0;
   // counter: device memory that holds the number of the step, or null where the step counts for itself.
-  virtual void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, const double* counter,
+  virtual void set_head(uint32_t steps_done, double factor, Rounding rounding, const double* counter,
                         const Place& place) = 0;
   // Puts a program in the place of number k. Throws std::invalid_argument where there is no room for it.
   virtual void load(uint32_t k, const Program& program, const Place& place) = 0;

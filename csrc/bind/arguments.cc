@@ -50,6 +50,14 @@ bool read_flag(std::string_view name, PyObject* value) {
   throw py::type_error(std::string(name) + " is " + shown(value) + "; pass True or False");
 }
 
+Rounding read_rounding(std::string_view name, PyObject* value) {
+  if (PyUnicode_Check(value)) {
+    if (PyUnicode_CompareWithASCIIString(value, "states") == 0) return Rounding::states;
+    throw py::type_error(std::string(name) + " is " + shown(value) + "; pass True or False, or 'states'");
+  }
+  return read_flag(name, value) ? Rounding::all : Rounding::nearest;
+}
+
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high) {
   const auto bad = [&] {
     return std::invalid_argument(std::string(name) + " is " + shown(value) + "; pass an integer from " +

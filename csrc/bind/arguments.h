@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "../plan/step.h"
+
 namespace nos::bind {
 
 // Clears the Python error that is set, so that another can be reported in its place. If the error is not about the
@@ -25,6 +27,9 @@ uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint
 // Reads True or False, also as 0 or 1 or as NumPy's. Throws py::type_error, which names the argument, for text and the
 // like.
 bool read_flag(std::string_view name, PyObject* value);
+
+// Reads True, False or "states". Throws as read_flag does.
+Rounding read_rounding(std::string_view name, PyObject* value);
 
 // Returns what was given, in the form that messages use: nos_ext._numbers.shown.
 std::string shown(PyObject* value);

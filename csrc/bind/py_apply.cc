@@ -46,7 +46,7 @@ void apply_rule(Arguments arguments) {
   const double* rows[] = {slots.data()};
   const size_t sizes[] = {slots.size()};
   const uint64_t seeds[] = {scalars.seed(0)};
-  const StepArgs args{rows, sizes, 1, seeds, scalars.step(), scalars.factor(), scalars.stochastic_rounding()};
+  const StepArgs args{rows, sizes, 1, seeds, scalars.step(), scalars.factor(), scalars.rounding()};
   job.run(args, *tensors);
   tensors->mark_modified();
 }
@@ -68,7 +68,9 @@ Args:
     grads: N tensors of the parameters' shapes and strides, or None to skip a parameter. Never written.
     state: ``{name: [N tensors]}`` for every state of the rule, or the lists in slot order; updated in place.
         `init_state` makes it. Any float dtype, but float64 beside a parameter that is not float64 only for states
-        that are one number per tensor.
+        that are one number per tensor. A state may also be int8, or uint8 if it is never negative. Then
+        ``state[name + ".scale"]`` has its scales, one for every 256 elements in memory order, and None for
+        tensors whose state is of another dtype; `init_state` makes these, too.
 )" + option_docs(Taker::apply_rule) +
       R"(    **hyperparameters: values for the rule's other scalars; the rest take their defaults.
 

@@ -56,8 +56,9 @@ class PyCapturedStep {
     step_->set_row(r, seed, total_steps, hypers, from, wide, place());
   }
   // `counter` is the address of a float64 in device memory that holds the number of the step, or 0.
-  void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, uintptr_t counter) {
-    step_->set_head(steps_done, factor, stochastic_rounding, reinterpret_cast<const double*>(counter), place());
+  void set_head(uint32_t steps_done, double factor, const py::object& rounding, uintptr_t counter) {
+    step_->set_head(steps_done, factor, read_rounding("stochastic_rounding", rounding.ptr()),
+                    reinterpret_cast<const double*>(counter), place());
   }
   void load(uint32_t k, const Program& program) {
     check_states(program);

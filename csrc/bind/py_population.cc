@@ -78,13 +78,8 @@ void apply_population(Arguments arguments) {
   const auto slices = static_cast<uint32_t>(population.programs.size());
   const ReadyJob job = plans().get(*tensors, population.programs, {scalars.tensor_index(), slices, {}});
   const Rows rows(population.programs, scalars);
-  const StepArgs args{rows.rows.data(),
-                      rows.sizes.data(),
-                      rows.rows.size(),
-                      rows.seeds.data(),
-                      scalars.step(),
-                      scalars.factor(),
-                      scalars.stochastic_rounding()};
+  const StepArgs args{rows.rows.data(), rows.sizes.data(), rows.rows.size(),  rows.seeds.data(),
+                      scalars.step(),   scalars.factor(),  scalars.rounding()};
   job.run(args, *tensors);
   tensors->mark_modified();
 }

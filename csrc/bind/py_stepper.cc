@@ -31,7 +31,8 @@ struct Part {
   std::vector<uint32_t> members;
   uint64_t step;  // number of steps taken so far
   double total_steps;
-  bool maximize, stochastic_rounding;
+  bool maximize;
+  Rounding rounding;
   uint64_t seed;
 };
 
@@ -57,13 +58,15 @@ class Stepper {
   // memory of `steps`, a float64 tensor with the number of steps that every parameter has taken. float64 counts exactly
   // far beyond the last step that there can be.
   // programs[program_of[g]] is the rule of group g, and hypers[g] has the names of its hyperparameters.
+  // `scales` are the lists of the scales of `states`, or nothing where no state is quantized.
   Stepper(py::list programs, std::vector<uint32_t> program_of, py::list groups, py::dict state, py::list hypers,
-          py::tuple flags, py::list tensors, py::list states, py::object steps, uintptr_t counts)
+          py::tuple flags, py::list tensors, py::list states, py::list scales, py::object steps, uintptr_t counts)
       : program_objects_(std::move(programs)),
         group_program_(std::move(program_of)),
         watch_(std::move(groups), std::move(state), std::move(hypers), std::move(flags)),
         tensors_(std::move(tensors)),
         states_(std::move(states)),
+        scales_(std::move(scales)),
         steps_(std::move(steps)),
         counts_(reinterpret_cast<double*>(counts)) {
     for (const py::handle program : program_objects_) programs_.push_back(&program.cast<const Program&>());
@@ -105,7 +108,7 @@ class Stepper {
       to.maximize = t[2].cast<bool>();
       to.seed = t[3].cast<uint64_t>();
       to.total_steps = t[4].is_none() ? NAN : t[4].cast<double>();
-      to.stochastic_rounding = t[5].cast<bool>();
+      to.rounding = read_rounding("stochastic_rounding", py::object(t[5]).ptr());
       for (const uint32_t i : to.members) {
         present_.at(i) = true;
         const Program& rule = program(watch_.group_of()[i]);
@@ -149,7 +152,7 @@ class Stepper {
   double gradient_norm() const { return gradient_norm_; }
 
   int traverse(visitproc visit, void* arg) const {
-    for (const py::object* one : std::initializer_list<const py::object*>{&tensors_, &states_, &steps_})
+    for (const py::object* one : std::initializer_list<const py::object*>{&tensors_, &states_, &scales_, &steps_})
       Py_VISIT(one->ptr());
     for (const Watch::NewValue& r : reread_) Py_VISIT(r.value.ptr());
     return watch_.traverse(visit, arg);
@@ -158,7 +161,7 @@ class Stepper {
     watch_.clear();
     present_.clear();
     reread_.clear();
-    tensors_ = states_ = py::list();
+    tensors_ = states_ = scales_ = py::list();
   }
 
  private:
@@ -249,7 +252,10 @@ class Stepper {
       r.tensors->add("params", tensors_, Access::write);
       r.tensors->add("grads", r.grads, Access::read_or_none);
       for (size_t s = 0; s < labels_.size(); ++s)
-        r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::write);
+        r.tensors->add(labels_[s], PyList_GET_ITEM(states_.ptr(), static_cast<Py_ssize_t>(s)), Access::state);
+      for (size_t s = 0; s < scales_.size(); ++s)
+        r.tensors->add("scales of " + labels_[s], PyList_GET_ITEM(scales_.ptr(), static_cast<Py_ssize_t>(s)),
+                       Access::scales);
       r.tensors->settle();
     }
     bool releases_gil = false;
@@ -268,15 +274,10 @@ class Stepper {
       EngineCall& call = calls[k];
       Ready& r = ready[k];
       const RowArgs first = row_args(kept->parts[call.first], grad_scale);
-      const StepArgs args{r.rows.data(),
-                          call.row_sizes.data(),
-                          r.rows.size(),
-                          call.seeds.data(),
-                          first.step,
-                          first.factor,
-                          first.stochastic_rounding,
-                          call.is_joint() ? r.of_rows.data() : nullptr,
-                          &norm};
+      const StepArgs args{
+          r.rows.data(), call.row_sizes.data(), r.rows.size(),  call.seeds.data(),
+          first.step,    first.factor,          first.rounding, call.is_joint() ? r.of_rows.data() : nullptr,
+          &norm};
       r.job->run(args, *r.tensors);
       for (size_t p = call.first; p < call.end; ++p) {
         kept->parts[p].step += 1;
@@ -288,8 +289,7 @@ class Stepper {
   }
 
   static RowArgs row_args(const Part& part, double grad_scale) {
-    return {static_cast<uint32_t>(part.step + 1), gradient_factor(part.maximize ? -1 : 1, grad_scale),
-            part.stochastic_rounding};
+    return {static_cast<uint32_t>(part.step + 1), gradient_factor(part.maximize ? -1 : 1, grad_scale), part.rounding};
   }
 
   // Evaluates the scalars of a call. Functions of the step are Python code.
@@ -324,7 +324,7 @@ class Stepper {
   std::vector<uint32_t> group_program_;  // of each group: its program
   std::vector<uint32_t> param_program_;  // of each parameter; empty where there is one program
   Watch watch_;
-  py::list tensors_, states_;
+  py::list tensors_, states_, scales_;
   py::object steps_;
   double* const counts_;
   const size_t num_params_ = watch_.params().size();
@@ -357,11 +357,11 @@ void collectable(PyHeapTypeObject* heap_type) {
 
 void bind_stepper(py::module_& m) {
   py::class_<Stepper> stepper(m, "Stepper", py::custom_type_setup(collectable));
-  def_init<py::list, std::vector<uint32_t>, py::list, py::dict, py::list, py::tuple, py::list, py::list, py::object,
-           uintptr_t>(
+  def_init<py::list, std::vector<uint32_t>, py::list, py::dict, py::list, py::tuple, py::list, py::list, py::list,
+           py::object, uintptr_t>(
       stepper, [](auto&&... args) { return std::make_unique<Stepper>(std::move(args)...); }, py::arg("programs"),
       py::arg("program_of"), py::arg("groups"), py::arg("state"), py::arg("hypers"), py::arg("flags"),
-      py::arg("tensors"), py::arg("states"), py::arg("steps"), py::arg("counts"));
+      py::arg("tensors"), py::arg("states"), py::arg("scales"), py::arg("steps"), py::arg("counts"));
   stepper.def("divide", &Stepper::divide, py::arg("parts"), py::arg("read"), py::arg("common") = std::vector<double>())
       .def("gradients", &Stepper::gradients)
       .def_property_readonly("gradient_norm", &Stepper::gradient_norm)

@@ -140,7 +140,7 @@ void CallScalars::read_option(Option option, std::string_view name, PyObject* va
       scale_ = read_grad_scale(value);
       return;
     case Option::stochastic_rounding:
-      stochastic_rounding_ = read_flag(name, value);
+      rounding_ = read_rounding(name, value);
       return;
     case Option::tensor_index:
       tensor_index_ = read_integer(name, value, 0, uint64_t{1} << 31);

@@ -53,7 +53,7 @@ class CallScalars {
 
   uint32_t step() const { return static_cast<uint32_t>(step_); }
   uint32_t tensor_index() const { return static_cast<uint32_t>(tensor_index_); }
-  bool stochastic_rounding() const { return stochastic_rounding_; }
+  Rounding rounding() const { return rounding_; }
   double factor() const { return gradient_factor(sign_, scale_); }
   uint64_t seed(size_t k) const { return seed_[k]; }
 
@@ -73,7 +73,8 @@ class CallScalars {
   const std::span<const Program* const> programs_;
   uint64_t step_ = 1, tensor_index_ = 0;
   double sign_ = 1, scale_ = 1;  // of maximize and grad_scale
-  bool stochastic_rounding_ = false, has_lr_ = false;
+  Rounding rounding_ = Rounding::nearest;
+  bool has_lr_ = false;
   PerSlice<double> total_steps_{NAN};
   PerSlice<uint64_t> seed_{0};
   std::array<double, bytecode::kMaxHypers> hypers_of_one_;

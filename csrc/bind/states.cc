@@ -7,16 +7,23 @@
 namespace py = pybind11;
 
 namespace nos::bind {
+// A quantized state has its scales beside it, under its own name with this behind it. No state can have such a name.
+constexpr const char* kScale = ".scale";
+
 // The keys of a program's states, which are kept with the program from call to call.
 struct StateKeys {
   explicit StateKeys(const Program& program) {
     for (const std::string& name : program.states()) {
       names.push_back(py::reinterpret_steal<py::object>(interned(name.c_str())));
       labels.push_back("state['" + name + "']");
+      scales.push_back(py::reinterpret_steal<py::object>(interned((name + kScale).c_str())));
+      scale_labels.push_back("state['" + name + kScale + "']");
     }
   }
   std::vector<py::object> names;    // the names as keys of dicts
   std::vector<std::string> labels;  // what messages call their lists
+  std::vector<py::object> scales;   // the names of their scales
+  std::vector<std::string> scale_labels;
 };
 
 namespace {
@@ -51,6 +58,13 @@ std::string joined(const std::vector<std::string>& names) {
                               (wanted == 1 ? " state" : " states") + " (nos_ext.init_population_state makes them)");
 }
 
+// The scales of a state that is not quantized.
+py::list nothing(size_t count) {
+  py::list out(count);
+  for (size_t i = 0; i < count; ++i) out[i] = py::none();
+  return out;
+}
+
 void add_by_name(TensorLists& tensors, Taker taker, std::span<const Program* const> programs, PyObject* state) {
   const Program& first = *programs[0];
   for (size_t k = 1; k < programs.size(); ++k)
@@ -60,15 +74,26 @@ void add_by_name(TensorLists& tensors, Taker taker, std::span<const Program* con
                                   joined(programs[k]->states()) +
                                   "; pass the lists in slot order (nos_ext.init_population_state makes them)");
   const StateKeys& keys = keys_of(first);
-  std::array<py::object, bytecode::kMaxStates> lists;  // owned, as reading one may run Python code
-  bool fits = static_cast<size_t>(PyDict_GET_SIZE(state)) == keys.names.size();
-  for (size_t s = 0; s < keys.names.size(); ++s) {
-    lists[s] = py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(state, keys.names[s].ptr()));
-    if (PyErr_Occurred()) throw py::error_already_set();
-    fits = fits && lists[s];
+  using Lists = std::array<py::object, bytecode::kMaxStates>;  // owned, as reading one may run Python code
+  Lists lists, scales;
+  const size_t number = keys.names.size(), given = static_cast<size_t>(PyDict_GET_SIZE(state));
+  const auto find = [&](const std::vector<py::object>& names, Lists& out) {
+    size_t found = 0;
+    for (size_t s = 0; s < number; ++s) {
+      out[s] = py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(state, names[s].ptr()));
+      if (PyErr_Occurred()) throw py::error_already_set();
+      found += static_cast<bool>(out[s]);
+    }
+    return found;
+  };
+  const bool complete = find(keys.names, lists) == number;
+  const size_t scaled = complete && given > number ? find(keys.scales, scales) : 0;
+  if (!complete || given != number + scaled) bad_keys(taker, first, state);
+  for (size_t s = 0; s < number; ++s) tensors.add(keys.labels[s], lists[s], Access::state);
+  for (size_t s = 0; scaled && s < number; ++s) {
+    if (!scales[s]) scales[s] = nothing(tensors.lists()[0].tensors.size());
+    tensors.add(keys.scale_labels[s], scales[s], Access::scales);
   }
-  if (!fits) bad_keys(taker, first, state);
-  for (size_t s = 0; s < keys.names.size(); ++s) tensors.add(keys.labels[s], lists[s], Access::write);
 }
 
 }  // namespace
@@ -94,9 +119,9 @@ void add_states(TensorLists& tensors, Taker taker, std::span<const Program* cons
     if (!list) throw py::error_already_set();
     // Slices of a population may have different names for a slot.
     if (taker == Taker::apply_rule)
-      tensors.add(keys_of(*programs[0]).labels[s], list, Access::write);
+      tensors.add(keys_of(*programs[0]).labels[s], list, Access::state);
     else
-      tensors.add("state[" + std::to_string(s) + "]", list, Access::write);
+      tensors.add("state[" + std::to_string(s) + "]", list, Access::state);
   }
 }
 

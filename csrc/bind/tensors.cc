@@ -2,6 +2,8 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
+
 #include "arguments.h"
 #include "tensor_type.h"
 
@@ -29,8 +31,10 @@ std::string operator+(const Where& where, const char* text) { return std::string
                     (dtype.rfind("complex", 0) == 0 ? " (pass torch.view_as_real of a complex tensor)" : ""));
 }
 
-DType dlpack_dtype(Where where, DLDataType t) {
+DType dlpack_dtype(Where where, DLDataType t, Access access) {
   if (t.lanes == 1) {
+    if (access == Access::state && t.code == kDLInt && t.bits == 8) return DType::i8;
+    if (access == Access::state && t.code == kDLUInt && t.bits == 8) return DType::u8;
     if (t.code == kDLFloat && t.bits == 32) return DType::f32;
     if (t.code == kDLFloat && t.bits == 64) return DType::f64;
     if (t.code == kDLFloat && t.bits == 16) return DType::f16;
@@ -56,14 +60,14 @@ DType dlpack_dtype(Where where, DLDataType t) {
       "; pass a dense tensor with data (of a wrapper what it holds, of a distributed tensor its local part)");
 }
 
-void from_dlpack(Where where, PyObject* tensor, const TensorType& type, TensorRef& out) {
+void from_dlpack(Where where, PyObject* tensor, const TensorType& type, Access access, TensorRef& out) {
   DLTensor d;
   if (type.api->dltensor_from_py_object_no_sync(tensor, &d) != 0) {
     const py::error_already_set reason;
     if (reason.matches(PyExc_MemoryError)) throw reason;
     no_memory(where, tensor, first_line(reason));
   }
-  out.dtype = dlpack_dtype(where, d.dtype);
+  out.dtype = dlpack_dtype(where, d.dtype, access);
   out.data = static_cast<char*>(d.data) + d.byte_offset;
   out.present = true;
   const std::optional<Device> device = device_of(d.device);
@@ -104,9 +108,11 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
     out.dtype = DType::f64;
   else if (floating && t.itemsize() == 2)
     out.dtype = DType::f16;
+  else if (access == Access::state && t.itemsize() == 1 && (t.kind() == 'i' || t.kind() == 'u'))
+    out.dtype = t.kind() == 'i' ? DType::i8 : DType::u8;
   else
     bad_dtype(where, py::str(t.attr("str")));
-  if (access == Access::write && !a.writeable())
+  if (access != Access::read && access != Access::read_or_none && !a.writeable())
     throw TensorError(where + " is a read-only array; pass a writable one, for example a copy");
   out.data = const_cast<void*>(a.data());
   if (reinterpret_cast<uintptr_t>(out.data) % static_cast<uintptr_t>(t.itemsize()) != 0)
@@ -170,12 +176,12 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
   const Access access = access_[list];
   TensorRef& out = lists_[list].tensors[index];
   const Where where{lists_[list].name, index};
-  if (item == Py_None && access == Access::read_or_none) {
+  if (item == Py_None && (access == Access::read_or_none || access == Access::scales)) {
     out = {};
     out.present = false;
   } else if (const TensorType* known = tensor_type(Py_TYPE(item))) {
     const TensorType type = *known;
-    from_dlpack(where, item, type, out);
+    from_dlpack(where, item, type, access, out);
     if (lacks_memory(out, type, item)) no_memory(where, item);
     if (type.direct && type.direct->is_negated(item)) negated(where);
   } else if (py::isinstance<py::array>(item)) {
@@ -222,7 +228,7 @@ const void* TensorLists::first_address() const {
   TensorRef out;
   if (const TensorType* known = tensor_type(Py_TYPE(first))) {
     const TensorType type = *known;
-    from_dlpack({lists_[0].name, 0}, first, type, out);
+    from_dlpack({lists_[0].name, 0}, first, type, access_[0], out);
   } else if (py::isinstance<py::array>(first)) {
     out.data = const_cast<void*>(py::reinterpret_borrow<py::array>(first).data());
   }
@@ -278,10 +284,8 @@ void TensorLists::check_unmoved(const Snapshot& known) {
 
 void TensorLists::own_memory(const Snapshot& known) {
   if (!storages_.empty()) return;
-  const TensorList& grads = lists_[bytecode::kG];
-  const size_t first_grad = lists_[0].tensors.size(), after_grads = first_grad + grads.tensors.size();
   for (size_t number = 0; number < objects_.size(); ++number) {
-    if (number >= first_grad && number < after_grads && objects_[number] == Py_None) continue;
+    if (objects_[number] == Py_None) continue;  // read_one() has let it pass
     const TensorType* type = tensor_type(Py_TYPE(objects_[number]));
     if (!type || !type->has_storage) continue;
     py::object storage = storage_object(objects_[number]);
@@ -293,6 +297,10 @@ void TensorLists::own_memory(const Snapshot& known) {
 
 Place TensorLists::place(const Backend& backend, Device device) const {
   return {device.number, backend.has_streams() ? current_stream(objects_[0], device) : nullptr};
+}
+
+size_t TensorLists::num_scales() const {
+  return static_cast<size_t>(std::count(access_.begin(), access_.end(), Access::scales));
 }
 
 void TensorLists::mark_modified() const {

@@ -16,7 +16,8 @@
 
 namespace nos::bind {
 
-enum class Access { write, read, read_or_none };
+// A state may be quantized. Of the scales of states, those of others are None.
+enum class Access { write, read, read_or_none, state, scales };
 
 // Everything that a plan is made of. It decides whether the plan of an earlier call serves another one.
 struct Snapshot {
@@ -63,6 +64,7 @@ class TensorLists {
   void own_memory(const Snapshot& known);
 
   std::span<const TensorList> lists() const { return {lists_.data(), count_}; }
+  size_t num_scales() const;  // how many lists, the last ones, are those of scales
   // Says where and when work on the device of all tensors is done: in its framework's current stream.
   Place place(const Backend& backend, Device device) const;
   void refresh(Snapshot& known) const;  // puts the addresses of the gradients, which have `moved`, into it

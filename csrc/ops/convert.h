@@ -1,4 +1,5 @@
-// Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even, or stochastic).
+// Owns the storage conversions: bf16 and f16 to fp32 (exact) and back (round to nearest, ties to even, or stochastic),
+// and the codes of quantized states.
 //
 // The formulas use integers and no branches, so flush-to-zero modes do not matter. Overflow goes to infinity, and
 // underflow through the subnormals of the target. A NaN keeps its sign and the top bits of its payload and becomes
@@ -69,6 +70,35 @@ NOS_HD uint16_t f32_to_f16_stochastic(float x, uint32_t w) {
   uint32_t h = a < 0x38800000 ? small : normal;
   h = h > 0x7c00u ? 0x7c00u : h;
   return a >= 0x47800000 ? f32_to_f16(x) : static_cast<uint16_t>(h | sign);  // from 2^16 on: infinity, NaN
+}
+
+// Codes. A block of numbers has one scale, and a code c stands for c |c| scale: the codes are the square roots of the
+// numbers, so that small ones keep some precision beside large ones. i8 has -127 .. 127. u8 is for numbers that are not
+// negative and has 0 .. 255. What is not 0 has no code 0: rules divide by the root of a state, and ask for its sign.
+inline constexpr int32_t kLargestI8 = 127, kLargestU8 = 255;
+
+NOS_HD float from_code(int32_t code, float scale) {
+  return static_cast<float>(code < 0 ? -(code * code) : code * code) * scale;
+}
+
+// The scale of a block: 0 if all of its numbers are 0, NaN if one is not finite. `largest` is the largest of the
+// numbers by their bits without the sign. Those of a negative number in u8 are taken with the sign, so that it counts
+// as one that is not finite. From 2^-126 on a scale has all of its bits, and so has its inverse.
+NOS_HD float scale_of(uint32_t largest, int32_t largest_code) {
+  const float spread = divide(bits_as<float>(largest), static_cast<float>(largest_code * largest_code));
+  const float scale = spread < 0x1p-126f ? 0x1p-126f : spread;
+  return largest == 0u ? 0.0f : largest >= 0x7f800000u ? bits_as<float>(0x7fc00000u) : scale;
+}
+
+// The code of a magnitude for the inverse of a scale that is neither 0 nor NaN. Of the two neighbours c and c + 1 it is
+// the upper one from the part u of their distance on: for u = 0.5 the nearest one, and for a uniform u in [0, 1) one
+// that is right on average. Below 1 it is always the upper one.
+NOS_HD float to_code(float magnitude, float inverse, float u, float largest_code) {
+  const float units = magnitude * inverse;  // of the scale: the square of the code
+  const float lower = static_cast<float>(static_cast<int32_t>(square_root(units)));
+  const float least = lower < u ? lower : u;  // 0 for the code 0, else u
+  const float code = lower + (lower * (lower + 2.0f * u) + least < units ? 1.0f : 0.0f);
+  return code < largest_code ? code : largest_code;
 }
 
 }  // namespace nos::math

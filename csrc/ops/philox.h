@@ -11,8 +11,10 @@
 //   c3        |     step, its low 32 bits    |
 //   k0, k1    |   seed, low and high half    |
 //
-// Stochastic rounding of output k of a rule (0: the parameter, 1 ..: the states) draws at site 4095 with k in bits
-// 16..19 of c1, which no tensor's q reaches.
+// Stochastic rounding of output k of a rule (0: the parameter, 1 ..: the states) draws at site 4095 once for a block of
+// 256 elements, with the number of the block in the place of q and k in bits 16..19 of c1, which no tensor's q reaches.
+// A hash makes a word of it for each element: rounding needs a word for every element of every result, and Philox would
+// take several times as long as the step.
 #pragma once
 #include "math_f32.h"
 #include "portable.h"
@@ -56,8 +58,24 @@ NOS_HD Words element_words(uint64_t seed, uint32_t step, uint32_t tensor, uint32
 
 inline constexpr uint32_t kRoundingSite = 4095;
 
-// The q from which the words for rounding output number `output` of elements 4 q .. 4 q + 3 are drawn.
-NOS_HD uint64_t rounding_q(uint64_t q, uint32_t output) { return q | static_cast<uint64_t>(output) << 48; }
+inline constexpr uint32_t kRoundingBlock = 256;  // elements
+
+struct RoundingKey {
+  uint32_t start, twist;
+};
+
+// The key of the block in which an element lies, for rounding output number `output`.
+NOS_HD RoundingKey rounding_key(uint64_t seed, uint32_t step, uint32_t tensor, uint32_t output, uint64_t element) {
+  const uint64_t q = element / kRoundingBlock | static_cast<uint64_t>(output) << 48;
+  const Words w = element_words(seed, step, tensor, kRoundingSite, q);
+  return {w.w[0], w.w[1]};
+}
+
+// The word of element number `lane` of the block. Its upper half is what matters.
+NOS_HD uint32_t rounding_word(RoundingKey key, uint32_t lane) {
+  const uint32_t h = (key.start + lane) * 0x9e3779b9u;
+  return ((h ^ h >> 15) + key.twist) * 0xd35a2d97u;
+}
 
 // A uniform draw in [0, 1), a multiple of 2^-24.
 NOS_HD float uniform(uint32_t w) { return static_cast<float>(static_cast<int32_t>(w >> 8)) * 0x1p-24f; }

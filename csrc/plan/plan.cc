@@ -77,6 +77,33 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i, uint
                       at(list, i) + ")");
 }
 
+// The scales of a state, or null where it is not quantized.
+float* scales_of(const TensorList& states, const TensorList* scales, size_t i, bool is_number, uint32_t population) {
+  const TensorRef& t = states.tensors[i];
+  const bool given = scales && scales->tensors[i].present;
+  const std::string what = at(states, i) + " is " + std::string(name_of(t.dtype));
+  if (!is_quantized(t.dtype)) {
+    if (given) throw TensorError(what + ", which has no scales, but there is " + at(*scales, i) + "; pass None there");
+    return nullptr;
+  }
+  if (is_number) throw TensorError(what + " but is one number per tensor; pass float32");
+  if (population) throw TensorError(what + ", which a population cannot have; pass float32 or bfloat16");
+  if (!given)
+    throw TensorError(what +
+                      " and has no scales; pass those that nos_ext.init_state(program, params, "
+                      "state_dtype=\"int8\") makes beside it");
+  const TensorRef& s = scales->tensors[i];
+  const int64_t count = scale_count(t.numel);
+  if (s.dtype != DType::f32 || s.ndim != 1 || s.numel != count || !is_dense(s))
+    throw TensorError(at(*scales, i) + " is " + std::string(name_of(s.dtype)) + " of shape " + shape(s) + " but " +
+                      at(states, i) + " has " + std::to_string(t.numel) +
+                      " elements; pass a dense float32 tensor of shape (" + std::to_string(count) +
+                      ",), a number for each " + std::to_string(kScaleBlock) + " of them");
+  if (s.device != t.device)
+    throw TensorError(at(*scales, i) + " is on another device than " + at(states, i) + "; move it there first");
+  return static_cast<float*>(s.data);
+}
+
 // Every slice of a population must be dense by itself, so the leading dimension must be the outermost one in memory.
 void check_slices(const TensorList& params, size_t i, uint32_t population) {
   const TensorRef& p = params.tensors[i];
@@ -115,7 +142,7 @@ void check_aliasing(std::vector<Interval>& spans, std::span<const TensorList> li
 }  // namespace
 
 Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population, uint32_t number_slots,
-               std::span<const TensorStates> states_of) {
+               std::span<const TensorStates> states_of, size_t num_scales) {
   const TensorList &params = lists[0], &grads = lists[1];
   const size_t n = params.tensors.size();
   for (const TensorList& list : lists)
@@ -124,7 +151,8 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
                         std::to_string(n) + "; pass one per parameter");
 
   Plan plan;
-  plan.num_slots = static_cast<int>(lists.size());
+  const size_t num_slots = lists.size() - num_scales;
+  plan.num_slots = static_cast<int>(num_slots);
   std::vector<Interval> spans;
   spans.reserve(lists.size() * n);
   plan.tensors.reserve(n);
@@ -135,7 +163,7 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
       throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
     PlannedTensor t{};
     const size_t slots =
-        states_of.empty() ? lists.size() : static_cast<size_t>(bytecode::kFirstState + states_of[i].count);
+        states_of.empty() ? num_slots : static_cast<size_t>(bytecode::kFirstState + states_of[i].count);
     const uint32_t numbers = states_of.empty() ? number_slots : states_of[i].number_slots;
     for (size_t s = 0; s < slots; ++s) {
       check_pair(params, lists[s], i, numbers >> s & 1 ? std::max(population, 1u) : 0);
@@ -146,6 +174,15 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
         const auto begin = reinterpret_cast<uintptr_t>(ref.data);
         spans.push_back({begin, begin + static_cast<uintptr_t>(ref.numel) * static_cast<uintptr_t>(size_of(ref.dtype)),
                          s != bytecode::kG, static_cast<uint32_t>(s), static_cast<uint32_t>(i)});
+      }
+      if (s < bytecode::kFirstState) continue;
+      const size_t state = s - bytecode::kFirstState, list = num_slots + state;
+      float* const scales = scales_of(lists[s], num_scales ? &lists[list] : nullptr, i, numbers >> s & 1, population);
+      t.scales[state] = scales;
+      if (scales && p.numel != 0) {
+        const auto begin = reinterpret_cast<uintptr_t>(scales);
+        const auto bytes = static_cast<uintptr_t>(scale_count(p.numel)) * sizeof(float);
+        spans.push_back({begin, begin + bytes, true, static_cast<uint32_t>(list), static_cast<uint32_t>(i)});
       }
     }
     if (population) check_slices(params, i, population);

@@ -26,7 +26,8 @@ class TensorError : public std::invalid_argument {
 struct PlannedTensor {
   std::array<void*, kMaxSlots> data;
   std::array<DType, kMaxSlots> dtype;
-  int64_t numel;  // of one slice
+  std::array<float*, bytecode::kMaxStates> scales;  // of each state that is quantized; null for the others
+  int64_t numel;                                    // of one slice
   uint32_t slices;
   uint32_t program;
   uint32_t row;
@@ -51,11 +52,13 @@ struct TensorStates {
 
 // `lists` holds params, grads, then one list for each state. `first_index` is the number of params[0] in the key of
 // random draws. `population` is the number of slices along the leading dimension of every tensor, or 0 outside a
-// population. In slots whose bit is set in `number_slots`, a tensor has one number for each slice, and its data pointer
-// is that of the first one. Where programs differ from tensor to tensor, `states_of` has one entry for each, which says
-// instead which lists are looked at. Throws TensorError, and nothing has been written by then.
+// population. The last `num_scales` lists hold the scales of the states, in their order, where some are quantized;
+// those of other states are not present. In slots whose bit is set in `number_slots`, a tensor has one number for each
+// slice, and its data pointer is that of the first one. Where programs differ from tensor to tensor, `states_of` has
+// one entry for each, which says instead which lists are looked at. Throws TensorError, and nothing has been written by
+// then.
 Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t population = 0,
-               uint32_t number_slots = 0, std::span<const TensorStates> states_of = {});
+               uint32_t number_slots = 0, std::span<const TensorStates> states_of = {}, size_t num_scales = 0);
 
 // Points a plan at new gradients that differ from the old ones in their addresses only; nothing else of `grads` is
 // read. Returns false and leaves the plan as it was if one of them shares memory with a parameter or state. make_plan

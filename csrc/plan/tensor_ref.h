@@ -7,7 +7,16 @@
 
 namespace nos {
 
-enum class DType : uint8_t { f32, f64, bf16, f16 };
+// i8 and u8 are for states only: codes of a number each, with a scale for every block of elements (ops/convert.h). What
+// is never below 0 can be u8.
+enum class DType : uint8_t { f32, f64, bf16, f16, i8, u8 };
+
+constexpr bool is_half(DType t) { return t == DType::bf16 || t == DType::f16; }
+constexpr bool is_quantized(DType t) { return t == DType::i8 || t == DType::u8; }
+
+// Elements, in the order of memory, that have a scale in common.
+inline constexpr int64_t kScaleBlock = 256;
+constexpr int64_t scale_count(int64_t elements) { return (elements + kScaleBlock - 1) / kScaleBlock; }
 
 constexpr int size_of(DType t) {
   switch (t) {
@@ -18,6 +27,9 @@ constexpr int size_of(DType t) {
     case DType::bf16:
     case DType::f16:
       return 2;
+    case DType::i8:
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
@@ -31,6 +43,10 @@ constexpr std::string_view name_of(DType t) {
       return "bfloat16";
     case DType::f16:
       return "float16";
+    case DType::i8:
+      return "int8";
+    case DType::u8:
+      return "uint8";
   }
   return "";
 }

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from ._entry import Averaged
+from ._hollow import state_dtype
 from ._values import to_number
 
 MODE: Final = "train_mode"
@@ -31,9 +32,10 @@ def change_weights(groups: Iterable[dict[str, Any]], state: Mapping[Any, Any], k
 
 
 def _move(param: torch.Tensor, z: torch.Tensor, step: float) -> None:
-    """Moves the parameter by this fraction of the way to z, in the precision of z."""
+    """Moves the parameter by this fraction of the way to z, in the precision of steps."""
+    wide = state_dtype(param)
     with torch.no_grad():
-        param.copy_(torch.lerp(param.to(z.dtype), z, step))
+        param.copy_(torch.lerp(param.to(wide), z.to(wide), step))
 
 
 def check_training(groups: Iterable[Mapping[str, Any]]) -> None:

@@ -16,9 +16,8 @@ from typing import Any, Final
 import torch
 
 from .. import _C
-from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm
-from ._lists import FLAGS, Group, Resolve, States, StepLists
+from ._lists import FLAGS, OTHER_FLAGS, Group, Resolve, States, StepLists
 from ._rules import Rules
 from ._values import check_capturable, to_number
 
@@ -164,7 +163,7 @@ class CapturedLists(StepLists):
         return id(groups), id(state), [id(group) for group in groups], params, entries, counts, clips
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
-        flags = [tuple(group[name] for name in (*FLAGS, CLIP, "rule")) for group in self._groups]
+        flags = [tuple(group[name] for name in (*FLAGS, *OTHER_FLAGS)) for group in self._groups]
         return [g is not None for g in grads], flags
 
     def _divide_by_counts(self, grads: Sequence[Any]) -> None:

@@ -14,16 +14,18 @@ from typing import Any, Final
 import torch
 
 from .._numbers import plain, shown
+from .._state_dtypes import SCALE, scale_count, stored_as
 from ..rule import MatrixProgram, Program
 from . import library
 from ._betas import KEY, beta_names
 from ._hollow import is_hollow, state_dtype
-from ._layout import is_emptied, like
+from ._layout import has_gaps, is_emptied, like
 from ._lists import Group
+from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._shards import is_sharded, local
 from ._values import FUNCTION, same_rule, step_count
 
-_STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *CODES)
 
 # Rules of the library whose hyperparameters have been renamed. A name is mapped to the old text of the rule, today's
 # names of its hyperparameters, and values for those that are new.
@@ -137,6 +139,8 @@ def restored(
     param_of = dict(zip(ids, chain.from_iterable(group["params"] for group in groups), strict=True))
     rules = [program for group, program in zip(groups, programs, strict=True) for _ in group["params"]]
     program_of = dict(zip(ids, rules, strict=True))
+    dtypes = [group["state_dtype"] for group in saved["param_groups"] for _ in group["params"]]
+    dtype_of = dict(zip(ids, dtypes, strict=True))
     state: dict[Any, Any] = {}
     for key, entry in saved["state"].items():
         if key not in param_of:
@@ -151,30 +155,51 @@ def restored(
                 f"the checkpoint's state of parameter {key} has the keys {sorted(map(str, entry))} but not {missing}, "
                 f"which rule '{program.name}' needs; load a checkpoint that was made with this rule"
             )
-        state[param_of[key]] = {
-            name: _restored(f"the checkpoint's state of parameter {key}: {name}", name, value, param_of[key], program)
-            for name, value in entry.items()
-        }
+        param = param_of[key]
+        state[param] = {}
+        stored = stored_as(program, dtype_of[key])
+        if entry:
+            check_state_dtype(key, param, dtype_of[key])
+        for name, value in entry.items():
+            where = f"the checkpoint's state of parameter {key}: {name}"
+            if name in program.state_names:
+                scales = entry.get(name + SCALE)
+                state[param] |= _restored_state(where, name, value, scales, param, stored[name], program)
+            elif name not in scale_names(program):
+                state[param][name] = _restored(where, name, value, param)
     return state
 
 
-def _restored(where: str, name: str, value: Any, param: torch.Tensor, program: Program | MatrixProgram) -> Any:
-    if isinstance(value, torch.Tensor) and is_emptied(local(value) if is_sharded(value) else value):
-        raise ValueError(f"{where} is {shown(value)}, whose storage was resized to less than that; load it with values")
+def scale_names(program: Program | MatrixProgram) -> list[str]:
+    return [name + SCALE for name in program.state_names]
+
+
+def _restored(where: str, name: str, value: Any, param: torch.Tensor) -> Any:
+    if isinstance(value, torch.Tensor):
+        _check_emptied(where, value)
     if name == "step":
         if isinstance(value, torch.Tensor) and is_hollow(value) and is_hollow(param):
             return value.clone()
         return torch.tensor(step_count(where, value), dtype=torch.float64, device="cpu")
-    if name in program.state_names:
-        return _restored_state(where, value, param, name in program.per_tensor_states)
     if isinstance(value, torch.Tensor):  # somebody else's, as it is no state of the rule
         return value.to(device=param.device, copy=True)
     return value
 
 
-def _restored_state(where: str, value: Any, param: torch.Tensor, is_number: bool) -> torch.Tensor:
+def _restored_state(
+    where: str,
+    name: str,
+    value: Any,
+    scales: Any,
+    param: torch.Tensor,
+    stored: str | None,
+    program: Program | MatrixProgram,
+) -> dict[str, torch.Tensor]:
+    """Returns the state, and its scales if it has some, in the dtype of that name; None leaves it as it was saved."""
+    is_number = name in program.per_tensor_states
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{where} is a {type(value).__name__}; it must be a tensor")
+    _check_emptied(where, value)
     if is_number and value.shape != ():
         raise ValueError(
             f"{where} has shape {tuple(value.shape)}, but the rule keeps one number per tensor, of shape (); load a "
@@ -189,9 +214,36 @@ def _restored_state(where: str, value: Any, param: torch.Tensor, is_number: bool
         raise ValueError(f"{where} is a {value.layout} tensor of {value.dtype}; it must be a dense one of floats")
     if is_hollow(value) and not is_hollow(param):
         raise ValueError(f"{where} is on the meta device or fake, and has no values to load")
-    dtype = value.dtype
+    dtype = getattr(torch, stored) if stored else value.dtype
     if (dtype == torch.float64) != (param.dtype == torch.float64):  # the engine does not mix float64 with others
         dtype = state_dtype(param)
     with torch.no_grad():
-        new = param.new_empty((), dtype=dtype) if is_number else like(param, dtype)
-        return new.copy_(value)
+        if value.dtype not in CODES and dtype not in CODES:
+            new = param.new_empty((), dtype=dtype) if is_number else like(param, dtype)
+            return {name: new.copy_(value)}
+        if value.dtype in CODES:
+            _check_scales(where, value, scales)
+        new = like(param, dtype)
+        if value.dtype == dtype and value.stride() == new.stride():
+            return {name: new.copy_(value), name + SCALE: scales.to(device=param.device, copy=True)}
+        numbers = like(param, torch.float32).copy_(decoded(value, scales) if value.dtype in CODES else value)
+        if dtype not in CODES:
+            return {name: new.copy_(numbers)}
+        codes, new_scales = encoded(numbers, dtype)
+        return {name: codes, name + SCALE: new_scales}
+
+
+def _check_scales(where: str, value: torch.Tensor, scales: Any) -> None:
+    count = scale_count(value.numel())
+    is_right = isinstance(scales, torch.Tensor) and scales.dtype == torch.float32 and scales.shape == (count,)
+    if not is_right or has_gaps(value):
+        raise ValueError(
+            f"{where} is {value.dtype} with scales that are {shown(scales)}; they must be a tensor of float32 of shape "
+            f"({count},) under {SCALE!r} behind the state's name, and the state must be dense"
+        )
+    _check_emptied(where + SCALE, scales)
+
+
+def _check_emptied(where: str, value: torch.Tensor) -> None:
+    if is_emptied(local(value) if is_sharded(value) else value):
+        raise ValueError(f"{where} is {shown(value)}, whose storage was resized to less than that; load it with values")

@@ -50,6 +50,11 @@ class GroupValues:
         out = {**group, **checked_flags(group)}
         if MODE in group:
             out[MODE] = flag(MODE, group[MODE])
+        if self.averaged and out["state_dtype"] == "int8":
+            raise ValueError(
+                f"state_dtype is 'int8' but the rule keeps weights in its state {self.averaged.state}, for which codes "
+                "of 8 bits are too few; use 'bfloat16'"
+            )
         for name in self.names:
             out[name] = plain(group[name])
             value = self.resolve(name, out[name], out)

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from .._state_dtypes import SCALE, stored_as
 from ..rule import MatrixProgram, Program
 from ._grads import check_grad, check_param
+from ._quantized import CODES, check_state_dtype, no_scales
 from ._torch import is_fake
 
 
@@ -24,20 +26,24 @@ def state_dtype(param: torch.Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-def zero_states(program: Program | MatrixProgram, param: Any) -> dict[str, torch.Tensor]:
+def zero_states(program: Program | MatrixProgram, param: Any, chosen: str | None) -> dict[str, torch.Tensor]:
     """Returns the rule's states at the start: in the layout that belongs to `param`, or of shape () where they are one
-    number per tensor."""
-    dtype, numbers = state_dtype(param), program.per_tensor_states
-    return {
-        name: param.new_zeros((), dtype=dtype)
-        if name in numbers
-        else torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-        for name in program.state_names
-    }
+    number per tensor. `chosen` is the group's state_dtype. Quantized states have their scales behind them."""
+    numbers = program.per_tensor_states
+    out: dict[str, torch.Tensor] = {}
+    for name, stored in stored_as(program, chosen).items():
+        dtype = getattr(torch, stored) if stored else state_dtype(param)
+        if name in numbers:
+            out[name] = param.new_zeros((), dtype=dtype)
+            continue
+        out[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+        if dtype in CODES:
+            out[name + SCALE] = no_scales(out[name])
+    return out
 
 
 def take_steps(
-    owner: str, state: dict[Any, Any], params: Iterable[tuple[int, Any, Program | MatrixProgram, bool]]
+    owner: str, state: dict[Any, Any], params: Iterable[tuple[int, Any, Program | MatrixProgram, str | None, bool]]
 ) -> None:
     """Takes one step with each of `params` that is hollow and has a gradient.
 
@@ -47,20 +53,21 @@ def take_steps(
     Args:
         owner: name of the optimizer, for messages.
         state: of the optimizer.
-        params: number, parameter, its rule, and whether its step number lies on its device.
+        params: number, parameter, its rule, its group's state_dtype, and whether its step number lies on its device.
     """
     given = [one for one in params if one[1].grad is not None]
-    for i, param, *_ in given:
+    for i, param, _, chosen, _ in given:
         check_grad(owner, i, param.grad)
         check_param(owner, i, param)
+        check_state_dtype(i, param, chosen)
     with torch.inference_mode(False), torch.no_grad():
         for _, param, *_ in given:
             if not is_hollow(param):
                 torch.zeros_like(param)  # the mode refuses it, in its own words
-        for _, param, program, on_device in given:
+        for _, param, program, chosen, on_device in given:
             if not is_hollow(param):
                 continue
             if not state.get(param):
                 count = torch.zeros((), dtype=torch.float64, device=param.device if on_device else "cpu")
-                state[param] = {"step": count, **zero_states(program, param)}
+                state[param] = {"step": count, **zero_states(program, param, chosen)}
             state[param]["step"] += 1

@@ -17,6 +17,7 @@ import torch
 
 from .. import _C
 from .._numbers import LAST_STEP
+from .._state_dtypes import SCALE, checked_state_dtype
 from ..rule import MatrixProgram, Program
 from ..rule.program import SplitProgram
 from ._clipping import KEY as CLIP
@@ -24,14 +25,17 @@ from ._clipping import coefficient, common_clip_norm, running
 from ._grads import Gradients, check_grad, check_param
 from ._hollow import is_hollow, take_steps, zero_states
 from ._layout import DenseCopies, has_memory, like
+from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._reductions import forms
 from ._rules import Rules
 from ._shards import StandIns, check_shardable, global_norm, is_sharded, local
 from ._stages import Stages
-from ._values import Scalar, check_tensor, checked_flags, needs_reading, step_count, to_number
+from ._values import Scalar, check_tensor, checked_flags, needs_reading, rounding, step_count, to_number
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
+# Those that a division depends on besides these and the hyperparameters.
+OTHER_FLAGS: Final = (CLIP, "rule", "state_dtype")
 _DONE, _DIVISION = 0, 1  # what _C.Stepper.step returns; any other number says that new lists are needed
 
 Group = dict[str, Any]
@@ -81,6 +85,7 @@ class StepLists:
         self._states: list[list[Any]] = [
             [nothing] * len(self._params) for _ in range(max(len(program.state_names) for program in self._programs))
         ]
+        self._state_scales: list[list[Any]] = []  # empty where no state is quantized, or as `_states`
         self._placed: set[int] = set()
         self._new: list[Any] = []  # parameters whose state was made in this step
         self._copies = DenseCopies(owner)
@@ -96,7 +101,7 @@ class StepLists:
                     self._adopt(i)
         self._check_shared()
         self._stepper = self._make_stepper()
-        stages = Stages(staged, self._group_of, self._params, self._tensors, self._states)
+        stages = Stages(staged, self._group_of, self._params, self._tensors, self._states, self._state_scales)
         self._stages = stages if stages else None  # None costs a step nothing
 
     def _running(self, program: Program | MatrixProgram | SplitProgram) -> Program:
@@ -111,6 +116,10 @@ class StepLists:
             return memory, torch.zeros(0, dtype=torch.float64, device="cpu")
         return memory, torch.frombuffer(memory, dtype=torch.float64)
 
+    def _chosen(self, i: int) -> str | None:
+        """Returns the state_dtype of parameter i."""
+        return checked_state_dtype(self._groups[self._group_of[i]]["state_dtype"])
+
     def _program(self, i: int) -> Program | MatrixProgram:
         """Returns the rule of parameter i."""
         return self._own[self._group_of[i]]
@@ -118,8 +127,8 @@ class StepLists:
     def _make_stepper(self) -> Any:
         watched = [tuple([name for name in names if name != CLIP]) for names in self._hypers]
         return _C.Stepper(
-            self._programs, self._program_of, self._groups, self._state, watched, (*FLAGS, CLIP, "rule"), self._tensors,
-            self._states, self._steps, self._steps.data_ptr(),
+            self._programs, self._program_of, self._groups, self._state, watched, (*FLAGS, *OTHER_FLAGS), self._tensors,
+            self._states, self._state_scales, self._steps, self._steps.data_ptr(),
         )  # fmt: skip
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -280,13 +289,20 @@ class StepLists:
         dense = self._copies.dense(i, param)
         changed = (dense is param) != (self._tensors[i] is param)
         self._tensors[i] = dense
-        for states in self._states[: len(self._program(i).state_names)]:
-            value = states[i]
+        for slot in range(len(self._program(i).state_names)):
+            value = self._states[slot][i]
             if not isinstance(value, torch.Tensor):
                 continue  # the engine refuses it by name
             if value.shape == dense.shape and has_memory(value) and value.stride() != dense.stride():
                 with torch.inference_mode(False), torch.no_grad():
-                    value.data = like(dense, value.dtype).copy_(value)
+                    if value.dtype in CODES:  # other elements make a block now
+                        scales = self._state_scales[slot][i]
+                        moved, scales.data = encoded(
+                            like(dense, torch.float32).copy_(decoded(value, scales)), value.dtype
+                        )
+                    else:
+                        moved = like(dense, value.dtype).copy_(value)
+                    value.data = moved
                 changed = True
         return changed
 
@@ -295,7 +311,7 @@ class StepLists:
         self._new.clear()
         self._copies.write_back(grads)
         if self._hollow:
-            members = [(i, self._params[i], self._program(i), False) for i in self._hollow]
+            members = [(i, self._params[i], self._program(i), self._chosen(i), False) for i in self._hollow]
             take_steps(self._owner, self._state, members)
 
     def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
@@ -312,6 +328,7 @@ class StepLists:
         for i in new:  # checks come before anything is made
             check_grad(self._owner, i, grads[i])
             check_param(self._owner, i, self._params[i])
+            check_state_dtype(i, self._params[i], self._chosen(i))
         for i in new:
             self._make(i)
         if new:
@@ -325,7 +342,11 @@ class StepLists:
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"
                 )
-        flags = [tuple(checked_flags(group)[name] for name in FLAGS) for group in self._groups]
+        flags = []
+        for group in self._groups:
+            checked = checked_flags(group)
+            checked["stochastic_rounding"] = rounding(checked)
+            flags.append(tuple([checked[name] for name in FLAGS]))
         counts: dict[float, int] = {}
         parts: dict[Any, list[int]] = {}
         for i, grad in enumerate(grads):
@@ -349,7 +370,7 @@ class StepLists:
         """Makes a new state for parameter i and puts it into the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
-            entry = {"step": self._cell(i, 0), **zero_states(self._program(i), param)}
+            entry = {"step": self._cell(i, 0), **zero_states(self._program(i), param, self._chosen(i))}
         self._state[param] = entry
         self._new.append(param)
         self._place(i, entry)
@@ -359,6 +380,7 @@ class StepLists:
         entry = self._state[self._params[i]]
         program = self._program(i)
         missing = [name for name in ("step", *program.state_names) if name not in entry]
+        missing += [name + SCALE for name in program.state_names if _lacks_scales(entry, name)]
         if missing:
             raise KeyError(
                 f"the state of parameter {i} has the keys {sorted(map(str, entry))} but not {missing}; rule "
@@ -381,8 +403,12 @@ class StepLists:
 
     def _place(self, i: int, entry: dict[str, Any]) -> None:
         self._placed.add(i)
-        for states, name in zip(self._states, self._program(i).state_names, strict=False):
-            states[i] = entry[name]
+        for slot, name in enumerate(self._program(i).state_names):
+            self._states[slot][i] = entry[name]
+            if name + SCALE in entry and not self._state_scales:
+                self._state_scales += [[None] * len(self._params) for _ in self._states]
+            if self._state_scales:
+                self._state_scales[slot][i] = entry.get(name + SCALE)
         if i in self._sharded:
             clips = self.clips and not self._scales
             check_shardable(self._program(i), i, self._params[i], clips=clips, captured=not self._may_wait)
@@ -405,3 +431,8 @@ class StepLists:
             for lists, name in zip([self._tensors, *self._states], ["p", *program.state_names], strict=False):
                 if not lists[i].numel():
                     lists[i] = self._stand_ins.tensor(i, name, lists[i])
+
+
+def _lacks_scales(entry: dict[str, Any], name: str) -> bool:
+    value = entry.get(name)
+    return isinstance(value, torch.Tensor) and value.dtype in CODES and name + SCALE not in entry

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .._state_dtypes import SCALE
 from ..engine import run_stages
 from ..rule import MatrixProgram, Program
 from ..rule.program import SplitProgram
@@ -26,6 +27,7 @@ class Stages:
         params: the parameters.
         tensors: what the engine updates for each of them.
         states: the lists of states by slot, in which temporaries come after the states of a rule.
+        scales: the lists of their scales, or nothing.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Stages:
         params: Sequence[Any],
         tensors: Sequence[Any],
         states: Sequence[list[Any]],
+        scales: Sequence[list[Any]],
     ) -> None:
         self._matrices = {g: program for g, program in enumerate(programs) if isinstance(program, MatrixProgram)}
         split = {g: program for g, program in enumerate(programs) if isinstance(program, SplitProgram)}
@@ -43,6 +46,7 @@ class Stages:
         self._group_of = group_of
         self._tensors = tensors
         self._states = states
+        self._scales = scales
 
     def __bool__(self) -> bool:
         return bool(self._matrices or self._split)
@@ -74,6 +78,7 @@ class Stages:
         for group, matrix in self._matrices.items():
             for given, arguments in self._calls(group, matrix, grads, parts, value):
                 state = dict(zip(matrix.state_names, self._states, strict=False))
+                state |= {name + SCALE: one for name, one in zip(matrix.state_names, self._scales, strict=False)}
                 results = run_stages(matrix, self._tensors, given, state, {**arguments, "grad_scale": factor})
                 for slot, name in enumerate(matrix.stages[-1].state_names):
                     for i, grad in enumerate(given if name in results else ()):

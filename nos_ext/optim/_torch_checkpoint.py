@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import shown
+from .._state_dtypes import SCALE
 from ..rule import MatrixProgram, Program
 from . import library
 from ._betas import KEY
@@ -20,6 +21,7 @@ from ._checkpoint import check_form, sizes
 from ._entry import TorchTwin
 from ._hollow import state_dtype
 from ._lists import Group
+from ._quantized import CODES, decoded
 from ._values import FLAG_DEFAULTS, FUNCTION
 
 _OURS: Final = ("rule", KEY, *FLAG_DEFAULTS)  # keys of a param group that are no hyperparameters of the rule
@@ -163,13 +165,19 @@ def _group_to_torch(i: int, group: Group, program: Program | MatrixProgram, twin
 
 
 def _state_to_torch(entry: Mapping[str, Any], twin: TorchTwin) -> dict[str, Any]:
-    out: dict[str, Any] = {theirs: entry[name].clone() for name, theirs in twin.states.items()}
+    out: dict[str, Any] = {theirs: _number(entry, name) for name, theirs in twin.states.items()}
     for name in twin.spread:
-        value = entry[name]
+        value = out[twin.states[name]]
         out[twin.states[name]] = value.reshape(-1)[0].clone() if value.numel() else torch.ones(())
     if twin.counts:
         out["step"] = entry["step"].to(torch.float32)
     return out
+
+
+def _number(entry: Mapping[str, Any], name: str) -> torch.Tensor:
+    """Returns a copy of a state, of which torch knows no codes."""
+    value: torch.Tensor = entry[name]
+    return decoded(value, entry[name + SCALE]) if value.dtype in CODES else value.clone()
 
 
 def _torch_keys(program: Program | MatrixProgram, twin: TorchTwin) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
+from .._state_dtypes import checked_state_dtype
 from ..rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule
 from . import library
 from ._clipping import KEY as CLIP
@@ -30,7 +31,14 @@ FUNCTION: Final = "<function of the step; not saved>"
 # Flags of a param group with their defaults, which hold for checkpoints that are older than a flag.
 _BOOLS: Final = {"maximize": False, "capturable": False, "differentiable": False, "stochastic_rounding": False}
 _CHOICES: Final = {"foreach": None, "fused": None}
-FLAG_DEFAULTS: Final[Mapping[str, Any]] = {**_BOOLS, **_CHOICES, "seed": 0, "total_steps": None, CLIP: None}
+FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
+    **_BOOLS,
+    **_CHOICES,
+    "seed": 0,
+    "total_steps": None,
+    "state_dtype": None,
+    CLIP: None,
+}
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
 GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule"))
 _SCALAR: Final = "a number or a tensor of one element"
@@ -140,6 +148,7 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
     if total is not None and not number("total_steps", total, _LENGTH) > 0:
         raise ValueError(f"total_steps is {shown(total)}; pass {_LENGTH}")
     out["total_steps"] = total
+    out["state_dtype"] = checked_state_dtype(group["state_dtype"])
     out[CLIP] = checked_clip_norm(group[CLIP])
     if out["differentiable"]:
         raise ValueError(
@@ -151,7 +160,17 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
             "foreach is True; all tensors already go through one fused pass: leave it None, or take the plain "
             "optimizer that program.to_pytorch() writes"
         )
+    if out["capturable"] and out["state_dtype"] == "int8":
+        raise ValueError(
+            "state_dtype is 'int8' and capturable is True, but int8 states run on the CPU only; use 'bfloat16' there"
+        )
     return out
+
+
+def rounding(flags: Mapping[str, Any]) -> bool | str:
+    """Returns what the engine gets as `stochastic_rounding`. States that are stored in a smaller dtype are always
+    rounded stochastically: an average that moves by a thousandth would otherwise stand still."""
+    return flags["stochastic_rounding"] or ("states" if flags["state_dtype"] else False)
 
 
 def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:

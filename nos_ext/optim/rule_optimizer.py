@@ -10,6 +10,7 @@ from typing import Any, Final, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
+from .._state_dtypes import checked_state_dtype
 from ..matrix import check_matrices, refusal
 from ..rule import MatrixProgram, Program
 from ._averaged import MODE, change_weights, check_training
@@ -58,6 +59,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         fused: the update is always fused. True, as in torch's fused optimizers, makes GradScaler leave it to step() to
             unscale the gradients: the update takes the scale into account, and a pass over the gradients follows that
             leaves them unscaled. Trainers that clip gradients between the two, like Lightning, cannot do so then.
+        state_dtype: "bfloat16" or "int8" for states of that dtype, which take a half or a quarter of the memory; None
+            for float32. They are always rounded stochastically. int8 is for the CPU; see docs/howto/small_states.md.
         clip_norm: clip the gradients inside the step so that their norm, over all parameters of all groups, is at most
             this, as torch.nn.utils.clip_grad_norm_ before the step would; `grad_norm` is the norm before. The gradients
             themselves stay as they are.
@@ -93,6 +96,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         total_steps: float | None = None,
         stochastic_rounding: bool = False,
+        state_dtype: str | torch.dtype | None = None,
         clip_norm: float | None = None,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -106,7 +110,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
-            CLIP: clip_norm,
+            "state_dtype": state_dtype, CLIP: clip_norm,
         }  # fmt: skip
         defaults = own.values.checked({**own.defaults({"lr": lr, **flags}), **hyper})
         own.values.check_ranges(defaults)
@@ -218,9 +222,10 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _take_hollow_steps(self) -> None:
         capturable = is_capturable(self.param_groups)
         programs = [self._rules.of(group).program for group in self.param_groups for _ in group["params"]]
+        chosen = [checked_state_dtype(group["state_dtype"]) for group in self.param_groups for _ in group["params"]]
         params = [
-            (i, param, program, capturable)
-            for i, (param, program) in enumerate(zip(self._params(), programs, strict=True))
+            (i, param, program, dtype, capturable)
+            for i, (param, program, dtype) in enumerate(zip(self._params(), programs, chosen, strict=True))
         ]
         take_steps(type(self).__name__, self.state, params)
 

@@ -24,6 +24,7 @@ from .printers.latex import to_latex
 from .printers.mathml import to_mathml
 from .printers.pytorch import to_pytorch
 from .read import read
+from .signs import non_negative_states
 from .simplify import contract as contracted
 from .stages import Stage, cut_at_matrices, cut_at_reductions, options, uses_matrices
 from .trace import trace
@@ -153,6 +154,12 @@ class Program(_Formula, _C.Program):
         return per_tensor_states(self)
 
     @property
+    def non_negative_states(self) -> frozenset[str]:
+        """These are the states that can be shown never to be negative, such as averages of squares, as long as each
+        hyperparameter stays where its default is: between 0 and 1, or on its side of 0."""
+        return non_negative_states(self.rule)
+
+    @property
     def rule(self) -> Rule:
         """This is the rule with its expression graph, read back from the bytecode."""
         return Rule.of(decompile(self))
@@ -212,6 +219,11 @@ class MatrixProgram(_Formula):
     def per_tensor_states(self) -> tuple[str, ...]:
         """These are the states that are kept as one number per parameter tensor, in slot order."""
         return self._rule.per_tensor_states
+
+    @property
+    def non_negative_states(self) -> frozenset[str]:
+        """These are the states that can be shown never to be negative; see `Program.non_negative_states`."""
+        return non_negative_states(self._rule)
 
     @property
     def hyperparameters(self) -> dict[str, float | None]:

@@ -100,6 +100,7 @@ class Faulty(Engine):
         ("factors", {"maximize": False}),
         ("factors", {"grad_scale": None}),
         ("stochastic_rounding", {"stochastic_rounding": False}),
+        ("stochastic_rounding", {"stochastic_rounding": "states"}),
         ("param_groups", {"row_of": [0, 0, 0, 0, 0]}),
         ("populations", {"seeds": [100]}),
         ("moved_gradients", {"earlier": None}),

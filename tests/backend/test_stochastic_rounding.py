@@ -39,9 +39,11 @@ def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int = 0, step: in
 
 def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
     """The random word of one element, by the page of the documentation."""
-    q = element >> 2
+    q, lane = divmod(element, 256)
     counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
-    return _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)[element & 3]
+    start, twist, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
+    h = (start + lane) * 0x9E3779B9 & 0xFFFFFFFF
+    return ((h ^ h >> 15) + twist) * 0xD35A2D97 & 0xFFFFFFFF
 
 
 def spacing(x: float, dtype: torch.dtype) -> float:
@@ -128,6 +130,31 @@ def test_draws_differ_between_outputs_steps_and_tensors() -> None:
             assert 0.45 < (a == b).double().mean() < 0.55
     for i in range(20):
         assert bool(up(second[1])[i]) == (word(0, 1, 1, 2, i) >> 31 == 1)
+
+
+def test_words_are_random_enough() -> None:
+    """In the words of many blocks the upper 16 bits are uniform, and neighbours, blocks, outputs and steps independent, as
+    far as averages over 2^16 of them show it."""
+    n = 256
+    words = np.array(
+        [
+            [[word(7, step, 1, k, 256 * b + i) for i in range(n)] for b in range(64)]
+            for step, k in ((1, 1), (1, 2), (2, 1), (3, 0))
+        ]
+    )
+    u = (words >> 16) / 2**16 + 2.0**-17 - 0.5
+    count = u[0].size
+    assert (np.abs(u.mean((1, 2))) < 5 / math.sqrt(12 * count)).all()
+    for bit in range(16, 32):
+        assert abs((words >> bit & 1).mean() - 0.5) < 5 * 0.5 / math.sqrt(words.size)
+    corr = [np.mean(u[..., :-lag] * u[..., lag:]) * 12 for lag in (1, 2, 3, 7, 64)]
+    corr += [np.mean(u[:, :-1] * u[:, 1:]) * 12, *(np.mean(u[0] * u[k]) * 12 for k in (1, 2, 3))]
+    assert max(map(abs, corr)) < 5 / math.sqrt(count)
+    histogram = np.bincount((words >> 24).ravel(), minlength=256)
+    expected = words.size / 256
+    assert ((histogram - expected) ** 2 / expected).sum() < 255 + 5 * math.sqrt(2 * 255)
+    low, high = (u < 0).mean(2), (np.abs(u) < 0.25).mean(2)  # per block: not one of them is lopsided
+    assert max(np.abs(low - 0.5).max(), np.abs(high - 0.5).max()) < 6 * 0.5 / math.sqrt(n)
 
 
 def test_wide_results_are_not_touched() -> None:

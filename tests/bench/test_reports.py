@@ -114,6 +114,14 @@ def small_record(tmp_path: Path) -> Path:
             cell(100.0, scene="a ConvNet", base=ENGINE, training_us=900.0),
         ],
         "population": [cell(100.0, scene="one tensor", candidates=64)],
+        "states": [
+            cell(
+                100.0,
+                scene="AdamW",
+                state_bytes=dict.fromkeys(cell(1.0)["contenders"], 2.03),
+                absent={"other": "no kernel"},
+            )
+        ],
         "memory": [{"rule": "adam", "contender": ENGINE, "growth": 1e6, "peak": 2e6}],
         "skipped": {},
     }
@@ -131,6 +139,7 @@ def test_render(small_record: Path, tmp_path: Path) -> None:
     assert "ahead of the best peer in 0, within 5 % of it in 0, and behind in 4" in text
     assert "needs more memory" in text
     assert "| nos_ext | 100 | 1.00 | 10.0% |" in text
+    assert "| other | | no kernel | |" in text.replace("  ", " ")
     assert "performance.svg" in text
     for table in (block for block in text.split("\n\n") if block.startswith("|")):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1, table

@@ -166,7 +166,11 @@ def both(optimizers: Sequence[RuleOptimizer], step: int, **keywords: Any) -> Non
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("keywords", [{}, {"maximize": True, "seed": 7}], ids=["plain", "maximize"])
+@pytest.mark.parametrize(
+    "keywords",
+    [{}, {"maximize": True, "seed": 7}, {"state_dtype": "bfloat16"}],
+    ids=["plain", "maximize", "bfloat16 states"],
+)
 def test_steps_outside_a_capture_are_those_without(device: Device, rule: str, keywords: dict[str, Any]) -> None:
     """Groups of their own values, and a parameter whose first gradient comes late."""
     optimizers = pair(rule, **keywords)

@@ -106,6 +106,27 @@ optimizer = PowerSign(params, lr=0.5)
 optimizer.step()
 assert torch.equal(params[0].full_tensor(), params[1])
 
+# small states: in bfloat16 as shards; codes are refused, as blocks of a tensor are not those of its shards
+for state_dtype in ("bfloat16", "int8"):
+    net = network()
+    fully_shard(net, mesh=mesh)
+    optimizer = RuleOptimizer(net.parameters(), library.adamw, lr=0.05, state_dtype=state_dtype)
+    net(x).square().mean().backward()
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        assert state_dtype == "int8" and "state_dtype is 'int8' but parameter 0 is a DTensor" in str(error), error
+        continue
+    assert state_dtype == "bfloat16", "not refused"
+    again = RuleOptimizer(net.parameters(), library.adamw, lr=0.05)
+    again.load_state_dict(optimizer.state_dict())
+    for p in net.parameters():
+        for name in ("m", "v"):
+            a, b = optimizer.state[p][name], again.state[p][name]
+            assert a.placements == p.placements and a.dtype == b.dtype == torch.bfloat16
+            assert torch.equal(a.full_tensor(), b.full_tensor())
+    again.step()
+
 # draws are keyed by the element's number, which shards do not know
 noisy = RuleOptimizer(params, "drop(g, 0.5)", lr=0.1)
 try:

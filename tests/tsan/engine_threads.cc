@@ -45,7 +45,7 @@ struct Call {
   DType dtype = DType::f32;
   int64_t numel = kSmall;
   double factor = 1;
-  bool stochastic_rounding = false;
+  nos::Rounding rounding = nos::Rounding::nearest;
 
   std::vector<std::vector<char>> memory = {};
 
@@ -85,8 +85,7 @@ struct Call {
         sizes.push_back(scalars.back().size());
       }
       for (const auto& row : scalars) rows.push_back(row.data());
-      job.run({rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(step), factor,
-               stochastic_rounding},
+      job.run({rows.data(), sizes.data(), rows.size(), seeds.data(), static_cast<uint32_t>(step), factor, rounding},
               programs);
     }
   }

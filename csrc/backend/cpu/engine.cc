@@ -25,7 +25,8 @@ Tuning g_tuning;
 constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
 constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
-constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines
+constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines, and blocks of scales
+static_assert(kChunkUnit % kScaleBlock == 0 && kLeastChunk % kScaleBlock == 0 && native::kMaxBlock % kScaleBlock == 0);
 constexpr int kChunksPerThread = 4;
 constexpr double kGrabWork = 400;  // ns: a thread takes small chunks in groups of about this much work
 constexpr int kMostRanges = 64;    // at most so many threads have a range of chunks of their own
@@ -157,10 +158,16 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
     if (known == out->layouts.end()) out->layouts.push_back(t.dtype);
   }
   out->work = static_cast<int64_t>(work);
-  out->block = g_tuning.block ? g_tuning.block : elements <= kInCacheElements ? kInCacheBlock : kFromMemoryBlock;
+  const bool quantized =
+      std::ranges::any_of(out->layouts, [](const auto& dtypes) { return std::ranges::any_of(dtypes, is_quantized); });
+  const int64_t unit = quantized ? kScaleBlock : 1;
+  const auto whole = [&](int64_t count) { return (count + unit - 1) / unit * unit; };
+  out->block = static_cast<int>(whole(g_tuning.block                 ? g_tuning.block
+                                      : elements <= kInCacheElements ? kInCacheBlock
+                                                                     : kFromMemoryBlock));
   out->threads = g_tuning.threads;
   const int64_t share = (elements / (threads_of(*out) * kChunksPerThread) / kChunkUnit + 1) * kChunkUnit;
-  make_chunks(*out, g_tuning.chunk ? g_tuning.chunk : std::clamp(share, kLeastChunk, kMostChunk));
+  make_chunks(*out, whole(g_tuning.chunk ? g_tuning.chunk : std::clamp(share, kLeastChunk, kMostChunk)));
   const auto count = static_cast<double>(out->chunks.size());
   out->grab = static_cast<size_t>(count ? std::clamp<double>(kGrabWork * count / (work + 1), 1, 64) : 1);
   out->scratch = 0;
@@ -177,8 +184,8 @@ bool Prepared::serves(std::span<const Program* const> programs) const {
          });
 }
 
-const std::vector<const native::NativeCode*>& Prepared::native_code(bool scaled) const {
-  Compiled& c = compiled[scaled];
+const std::vector<const native::NativeCode*>& Prepared::native_code(native::StepKind kind) const {
+  Compiled& c = compiled[kind.index()];
   std::call_once(c.once, [&] {
     c.code.assign(layouts.size() * code.size(), nullptr);
     // A plan of many programs need not combine every program with every choice of dtypes.
@@ -187,7 +194,7 @@ const std::vector<const native::NativeCode*>& Prepared::native_code(bool scaled)
         const size_t program = plan.tensors[i].program + slice;
         const native::NativeCode*& to = c.code[layout[i] * code.size() + program];
         if (!to && native[program] && plan.tensors[i].dtype[bytecode::kP] != DType::f64)
-          to = native[program]->code_for(plan.tensors[i].dtype, scaled);
+          to = native[program]->code_for(plan.tensors[i].dtype, kind);
       }
   });
   return c.code;
@@ -195,13 +202,12 @@ const std::vector<const native::NativeCode*>& Prepared::native_code(bool scaled)
 
 namespace {
 
-// Whether the step multiplies the gradients by a factor: the argument of Prepared::native_code.
-bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+native::StepKind kind_of(const StepArgs& args) { return {static_cast<float>(args.factor) != 1.0f, args.rounding}; }
 
 NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
   std::optional<Rows32> rows32;
   if (job.any32) rows32.emplace(job, args);
-  const std::vector<const native::NativeCode*>& compiled = job.native_code(is_scaled(args));
+  const std::vector<const native::NativeCode*>& compiled = job.native_code(kind_of(args));
 
   size_t scratch = job.scratch;
   for (const native::NativeCode* c : compiled)
@@ -213,9 +219,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
     const Chunk& c = job.chunks[i];
     const PlannedTensor& t = job.plan.tensors[c.tensor];
     const size_t program = t.program + c.slice, row = t.row + c.slice;
-    const native::NativeCode* fused = compiled[job.layout[c.tensor] * job.code.size() + program];
-    if (fused && args.stochastic_rounding && has_half_outputs(*job.code[program], t))
-      fused = nullptr;  // machine code rounds to nearest only
+    const native::NativeCode* const fused = compiled[job.layout[c.tensor] * job.code.size() + program];
     if (fused)
       native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
     else if (t.dtype[bytecode::kP] == DType::f64)
@@ -244,7 +248,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
 
 }  // namespace
 
-void Prepared::get_ready(const StepArgs& args) { native_code(is_scaled(args)); }
+void Prepared::get_ready(const StepArgs& args) { native_code(kind_of(args)); }
 
 // Throws std::bad_alloc before the first write, and nothing else.
 void Prepared::run(const StepArgs& args, std::span<const Program* const>, const Place&) {
@@ -261,6 +265,7 @@ class Cpu final : public Backend {
  public:
   bool has_streams() const override { return false; }
   bool takes_rows_apart() const override { return true; }
+  bool takes_quantized_states() const override { return true; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
     if (std::ranges::any_of(programs, &Program::has_tensor_scalars))

@@ -20,7 +20,8 @@ struct Chunk {
   int64_t begin, end;
 };
 
-// Settings for tests and benches. 0 leaves the choice to the engine. Results do not depend on any of them.
+// Settings for tests and benches. 0 leaves the choice to the engine. Results do not depend on any of them. Where states
+// are quantized, blocks and chunks are whole blocks of scales.
 struct Tuning {
   int block = 0;      // elements per block, a multiple of 4
   int64_t chunk = 0;  // elements per chunk, a multiple of 4
@@ -53,15 +54,14 @@ struct Prepared final : Job {
   Tuning tuning;                     // the settings that the job was made under
 
   // The machine code of program p for choice of dtypes k stands at [k * number of programs + p], null where it is
-  // interpreted. `scaled` says whether the gradient is multiplied by a factor. The code is made at the first run that
-  // needs it.
-  const std::vector<const native::NativeCode*>& native_code(bool scaled) const;
+  // interpreted. The code is made at the first run that needs it.
+  const std::vector<const native::NativeCode*>& native_code(native::StepKind kind) const;
 
   struct Compiled {
     std::once_flag once;
     std::vector<const native::NativeCode*> code;
   };
-  mutable std::array<Compiled, 2> compiled;
+  mutable std::array<Compiled, native::StepKind::kCount> compiled;
 };
 
 // programs[t.program + slice] is the program of a tensor's slice.

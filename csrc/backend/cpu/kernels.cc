@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "../../ops/convert.h"
 #include "../../ops/math.h"
 #include "../../ops/philox.h"
 
@@ -263,20 +264,78 @@ void to_f16(uint16_t* dst, const float* src, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = math::f32_to_f16(src[i]);
 }
 
+// Calls visit(first, n, key, lane) for each stretch of elements that round with the same key; the first one is number
+// `lane` of those of the key.
+template <class Visit>
+NOS_INLINE void for_rounding_keys(const DrawKey& key, uint32_t output, int64_t n, const Visit& visit) {
+  for (int64_t first = 0; first < n;) {
+    const uint64_t element = key.element + static_cast<uint64_t>(first);
+    const auto lane = static_cast<uint32_t>(element % philox::kRoundingBlock);
+    const int64_t rest = static_cast<int64_t>(philox::kRoundingBlock - lane);
+    const int64_t count = n - first < rest ? n - first : rest;
+    visit(first, count, philox::rounding_key(key.seed, key.step, key.tensor, output, element), lane);
+    first += count;
+  }
+}
+
 template <uint16_t (*Round)(float, uint32_t)>
 void to_half_stochastic(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n) {
-  struct {
-    uint16_t* dst;
-    const float* src;
-    NOS_HD void fill(const philox::Words& w, uint32_t* out) const {
-      for (int lane = 0; lane < 4; ++lane) out[lane] = w.w[lane];
-    }
-    NOS_HD void apply(int64_t i, uint32_t w) const { dst[i] = Round(src[i], w); }
-  } draw{dst, src};
-  key.site = philox::kRoundingSite;
-  key.element = philox::rounding_q(key.element >> 2, output) << 2;
-  uint32_t buffer[4 * kDrawGroups];
-  for_draws(key, n, draw, buffer);
+  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, uint32_t lane) {
+    for (int64_t i = 0; i < count; ++i)
+      dst[first + i] = Round(src[first + i], philox::rounding_word(own, lane + static_cast<uint32_t>(i)));
+  });
+}
+
+template <class Code>
+void from_codes(float* dst, const Code* src, const float* scales, int64_t n) {
+  for (int64_t first = 0; first < n; first += kScaleBlock) {
+    const int64_t stop = n - first < kScaleBlock ? n : first + kScaleBlock;
+    const float scale = *scales++;
+#pragma GCC ivdep
+    for (int64_t i = first; i < stop; ++i) dst[i] = math::from_code(src[i], scale);
+  }
+}
+
+// Codes of one block of n elements; u(i) is the part of a distance for element i.
+template <class Code, class Part>
+NOS_INLINE void encode(Code* dst, float* scale, const float* src, const Part& u, int64_t n) {
+  constexpr bool kSigned = std::is_same_v<Code, int8_t>;
+  constexpr int32_t kLargest = kSigned ? math::kLargestI8 : math::kLargestU8;
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = kSigned ? bits_as<uint32_t>(src[i]) & 0x7fffffffu : bits_as<uint32_t>(src[i] + 0.0f);
+    largest = bits > largest ? bits : largest;
+  }
+  *scale = math::scale_of(largest, kLargest);
+  if (!(*scale > 0.0f)) {
+    for (int64_t i = 0; i < n; ++i) dst[i] = 0;
+    return;
+  }
+  const float inverse = divide(1.0f, *scale);
+  int32_t codes[kScaleBlock];  // in one loop with the narrow stores, GCC keeps four vectors of everything
+  for (int64_t i = 0; i < n; ++i) {
+    const float code =
+        math::to_code(kSigned ? math::abs<float>(src[i]) : src[i], inverse, u(i), static_cast<float>(kLargest));
+    codes[i] = static_cast<int32_t>(kSigned && src[i] < 0.0f ? -code : code);
+  }
+  for (int64_t i = 0; i < n; ++i) dst[i] = static_cast<Code>(codes[i]);
+}
+
+template <class Code>
+void to_codes(Code* dst, float* scales, const float* src, int64_t n) {
+  for (int64_t first = 0; first < n; first += kScaleBlock)
+    encode(
+        dst + first, scales++, src + first, [](int64_t) { return 0.5f; },
+        n - first < kScaleBlock ? n - first : kScaleBlock);
+}
+
+static_assert(kScaleBlock == philox::kRoundingBlock);
+template <class Code>
+void to_codes_stochastic(Code* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n) {
+  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, uint32_t) {
+    const auto u = [own](int64_t i) { return philox::uniform(philox::rounding_word(own, static_cast<uint32_t>(i))); };
+    encode(dst + first, scales++, src + first, u, count);
+  });
 }
 
 constexpr Kernels kKernels = {kernel_set<float>(),
@@ -286,7 +345,13 @@ constexpr Kernels kKernels = {kernel_set<float>(),
                               to_bf16,
                               to_f16,
                               to_half_stochastic<math::f32_to_bf16_stochastic>,
-                              to_half_stochastic<math::f32_to_f16_stochastic>};
+                              to_half_stochastic<math::f32_to_f16_stochastic>,
+                              from_codes<int8_t>,
+                              from_codes<uint8_t>,
+                              to_codes<int8_t>,
+                              to_codes<uint8_t>,
+                              to_codes_stochastic<int8_t>,
+                              to_codes_stochastic<uint8_t>};
 
 }  // namespace
 

@@ -56,6 +56,13 @@ struct Kernels {
   // These round stochastically; the result is the rule's output number `output`. They do not read key.site.
   void (*to_bf16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
   void (*to_f16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
+  // Codes of quantized states (ops/convert.h), from the beginning of a block of kScaleBlock elements on.
+  void (*from_i8)(float* dst, const int8_t* src, const float* scales, int64_t n);
+  void (*from_u8)(float* dst, const uint8_t* src, const float* scales, int64_t n);
+  void (*to_i8)(int8_t* dst, float* scales, const float* src, int64_t n);
+  void (*to_u8)(uint8_t* dst, float* scales, const float* src, int64_t n);
+  void (*to_i8_stochastic)(int8_t* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n);
+  void (*to_u8_stochastic)(uint8_t* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n);
 };
 
 struct Isa {

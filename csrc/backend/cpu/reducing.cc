@@ -22,6 +22,7 @@ namespace {
 constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = kFoldUnit;  // whole units of reductions
 constexpr int64_t kChunk = 64 * 1024;                             // elements of a slice that several threads share
+static_assert(kFoldUnit % kScaleBlock == 0);                      // so that blocks of scales are whole in them, too
 constexpr int64_t kLeastShared = 4;                               // chunks from which on they do
 
 template <class T>
@@ -85,6 +86,9 @@ double load(DType dtype, const void* data, uint32_t slice) {
       return static_cast<double>(math::bf16_to_f32(static_cast<const uint16_t*>(data)[slice]));
     case DType::f16:
       return static_cast<double>(math::f16_to_f32(static_cast<const uint16_t*>(data)[slice]));
+    case DType::i8:
+    case DType::u8:
+      break;  // make_plan refuses these
   }
   return 0;
 }
@@ -102,6 +106,9 @@ void store(DType dtype, void* data, uint32_t slice, double value) {
       break;
     case DType::f16:
       static_cast<uint16_t*>(data)[slice] = math::f32_to_f16(static_cast<float>(value));
+      break;
+    case DType::i8:
+    case DType::u8:
       break;
   }
 }
@@ -146,7 +153,7 @@ class Reducing final : public Job {
   void move(const Place&) override {}  // nothing to do: a run reads the addresses in the plan
   int64_t busy() const override { return static_cast<int64_t>(work_); }
   void get_ready(const StepArgs& args) override {
-    for (const Unit& u : units_) native_codes(is_scaled(args_of(args, u)));
+    for (const Unit& u : units_) native_codes(kind_of(args_of(args, u)));
   }
   void run(const StepArgs& args, std::span<const Program* const>, const Place&) override {
     if (units_.empty()) {
@@ -170,7 +177,9 @@ class Reducing final : public Job {
       lowered(p);
     return kept(p);
   }
-  static bool is_scaled(const StepArgs& args) { return static_cast<float>(args.factor) != 1.0f; }
+  static native::StepKind kind_of(const StepArgs& args) {
+    return {static_cast<float>(args.factor) != 1.0f, args.rounding};
+  }
   // The arguments for the tensor of one unit.
   StepArgs args_of(const StepArgs& args, const Unit& u) const {
     StepArgs out = args;
@@ -178,7 +187,7 @@ class Reducing final : public Job {
     const RowArgs& row = args.of_rows[plan.tensors[u.tensor].row + u.slice];
     out.step = row.step;
     out.factor = row.factor;
-    out.stochastic_rounding = row.stochastic_rounding;
+    out.rounding = row.rounding;
     return out;
   }
   static bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
@@ -242,8 +251,8 @@ class Reducing final : public Job {
     std::vector<size_t> first;
     size_t bytes = 0;
   };
-  const NativeCodes& native_codes(bool scaled) {
-    NativeCodes& out = native_[scaled];
+  const NativeCodes& native_codes(native::StepKind kind) {
+    NativeCodes& out = native_[kind.index()];
     std::call_once(out.once, [&] {
       out.of_step.clear();  // what an attempt has left that ran out of memory
       out.first.clear();
@@ -252,7 +261,7 @@ class Reducing final : public Job {
         out.first.push_back(out.of_step.size());
         for (const Code::Step& s : codes_[u.code].steps) {
           const native::NativeCode* code =
-              s.native && !is_wide(t) ? s.native->code_for(dtypes_of(t, codes_[u.code]), scaled) : nullptr;
+              s.native && !is_wide(t) ? s.native->code_for(dtypes_of(t, codes_[u.code]), kind) : nullptr;
           if (code) out.bytes = std::max(out.bytes, native::scratch_bytes(*code));
           out.of_step.push_back(code);
         }
@@ -271,7 +280,7 @@ class Reducing final : public Job {
   // One run: the arguments and the memory that all threads share.
   struct Run {
     const StepArgs& args;
-    std::array<const NativeCodes*, 2> native;  // without and with a factor; null where no unit needs it
+    std::array<const NativeCodes*, native::StepKind::kCount> native;  // null where no unit needs it
     std::vector<double> uniforms;
     std::vector<double> folds;   // of a shared unit
     std::vector<double> parts;   // of global reductions: what each unit has added up
@@ -298,8 +307,8 @@ class Reducing final : public Job {
   NOS_NOINLINE void run_here(const StepArgs& args) {
     Run run{args, {}, {}, {}, {}, {}};
     for (const Unit& u : units_) {
-      const bool scaled = is_scaled(args_of(args, u));
-      if (!run.native[scaled]) run.native[scaled] = &native_codes(scaled);
+      const native::StepKind kind = kind_of(args_of(args, u));
+      if (!run.native[kind.index()]) run.native[kind.index()] = &native_codes(kind);
     }
     run.uniforms.resize(num_uniforms_);
     run.folds.resize(shared_folds_);
@@ -391,12 +400,10 @@ class Reducing final : public Job {
   // Rounds the numbers of a unit to fp32, as the tier that runs the step wants them. Returns the machine code, or null.
   const native::NativeCode* fill_row(Run& run, uint32_t unit, size_t k, float* row) const {
     const Unit& u = units_[unit];
-    const PlannedTensor& t = plan.tensors[u.tensor];
     const Code::Step& step = codes_[u.code].steps[k];
     const StepArgs args = args_of(run.args, u);
-    const NativeCodes& codes = *run.native[is_scaled(args)];
-    const native::NativeCode* native = codes.of_step[codes.first[unit] + k];
-    if (native && args.stochastic_rounding && has_half_outputs(*step.code, t)) native = nullptr;
+    const NativeCodes& codes = *run.native[kind_of(args).index()];
+    const native::NativeCode* const native = codes.of_step[codes.first[unit] + k];
     const double* from = uniforms(run, u);
     if (native)
       step.native->fill_row(from, static_cast<float>(args.factor), row);
@@ -498,7 +505,7 @@ class Reducing final : public Job {
   double work_ = 0;  // estimated ns of one run on one thread, with the data in cache
   int block_ = 0;
   int64_t chunk_ = kChunk;
-  std::array<NativeCodes, 2> native_;
+  std::array<NativeCodes, native::StepKind::kCount> native_;
 };
 
 }  // namespace

@@ -35,7 +35,7 @@ class Call:
     total_steps: float = 10.0
     maximize: bool = False
     grad_scale: float | None = None
-    stochastic_rounding: bool = False
+    stochastic_rounding: bool | str = False
     tensor_index: int = 0
     earlier: Sequence[Any] | None = None
     offset: int = 0  # elements that every tensor lies off a multiple of 64 bytes

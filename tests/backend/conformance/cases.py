@@ -363,6 +363,7 @@ def stochastic_rounding() -> Iterator[Call]:
     for dtypes, offset in itertools.product(DTYPES, (0, 1)):
         call = Call([DRAWING], lists_of(make, [5, 2049, 4096], dtypes), seeds=[2**40 + 1], offset=offset)
         yield replace(call, tensor_index=3, stochastic_rounding=True)
+        yield replace(call, stochastic_rounding="states")
         lists = lists_of(make, [1030], [dtypes[0], dtypes[1], *[dtypes[2]] * 6], positive)
         yield Call([wide], lists, offset=offset, stochastic_rounding=True)
 

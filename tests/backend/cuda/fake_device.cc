@@ -359,7 +359,7 @@ void captured(const std::vector<const Program*>& programs, const Program& later,
     for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : lr);
     step.set_row(0, 0, 100, hypers, {}, 0, here);
   };
-  const auto restart = [&] { step.set_head(0, 1.0, false, nullptr, here); };
+  const auto restart = [&] { step.set_head(0, 1.0, Rounding::nearest, nullptr, here); };
   const auto replay = [&](const Program& p, uint32_t first, double lr) {
     for (uint32_t t = first; t < first + 3; ++t) {
       for (const auto& work : stream->graph) stream->give(work);
@@ -413,7 +413,7 @@ void made_inside(const Program& p, const char* what) {
     }
     step->set_row(r, r, 100, hypers, sources, ~uint64_t{0}, here);
   }
-  step->set_head(0, 1.0, false, counter, here);
+  step->set_head(0, 1.0, Rounding::nearest, counter, here);
   stream->give([=] { *counter += 1; });
   step->launch(here);
   end_capture(stream, what);
@@ -458,7 +458,7 @@ void ends_inside(const Program& p, const char* what) {
     std::vector<double> hypers;
     for (const Hyper& h : p.hypers()) hypers.push_back(h.has_default ? h.value : 0.1);
     step->set_row(0, 0, 100, hypers, {}, 0, here);
-    step->set_head(0, 1.0, false, nullptr, here);
+    step->set_head(0, 1.0, Rounding::nearest, nullptr, here);
     return step;
   };
   const auto eager_step = [&](cudaStream_t on) {
@@ -485,7 +485,7 @@ void ends_inside(const Program& p, const char* what) {
   ended.clear();
   unused.clear();
   captured_step();
-  edited->set_head(5, 1.0, false, nullptr, here);
+  edited->set_head(5, 1.0, Rounding::nearest, nullptr, here);
   kept->launch(here);
   end_capture(stream, what);
   cuda::CapturedStep::settle();

@@ -53,7 +53,7 @@ class _Step(ctypes.Structure):
         + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "row_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
         + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64), ("compiled", ctypes.c_void_p)]
-        + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "stochastic_rounding")]
+        + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "rounding")]
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def apply(
     chunk: int = 0,
     registers: int = 9,
     shared_limit: int = SHARED_LIMIT,
-    stochastic_rounding: bool = False,
+    stochastic_rounding: bool | str = False,
     first_grads: Sequence[np.ndarray | None] | None = None,
     compiled: Any = None,
     captured: Captured | None = None,
@@ -199,7 +199,7 @@ def apply(
         num_programs=len(listed), lists=len(lists), tensors=len(params), rows=len(groups),
         total_steps=total_steps, factor=factor, chunk=chunk, shared_limit=shared_limit,
         population=len(listed) if several else 0, step=step, first_index=tensor_index, registers=registers,
-        stochastic_rounding=stochastic_rounding, compiled=ctypes.cast(compiled, ctypes.c_void_p) if compiled else None,
+        rounding={False: 0, "states": 2, True: 3}[stochastic_rounding], compiled=ctypes.cast(compiled, ctypes.c_void_p) if compiled else None,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip
     blocks = ctypes.c_uint64()

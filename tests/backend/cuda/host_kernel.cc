@@ -50,7 +50,7 @@ struct Step {
   int64_t chunk;
   uint64_t shared_limit;
   cuda::CompiledKernel compiled;  // null: the interpreter
-  uint32_t population, step, first_index, registers, stochastic_rounding;
+  uint32_t population, step, first_index, registers, rounding;
 };
 
 // The programs and the plan of a call.
@@ -143,7 +143,7 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
         sizes.push_back(slots.back().size());
       }
       const StepArgs args{
-          rows.data(), sizes.data(), rows.size(), s->seeds, step, s->factor, s->stochastic_rounding != 0};
+          rows.data(), sizes.data(), rows.size(), s->seeds, step, s->factor, static_cast<Rounding>(s->rounding)};
       if (reducing)
         cuda::host_run(*reducing, args);
       else

@@ -5,6 +5,7 @@
 
 #include "../engine.h"
 #include "../kernel_call.h"
+#include "../storage.h"
 #include "lower.h"
 
 namespace nos::cpu {
@@ -15,18 +16,6 @@ const KernelSet<T>& kernel_set(const Kernels& k) {
     return k.f32;
   else
     return k.f64;
-}
-
-inline bool is_half(DType t) { return t == DType::bf16 || t == DType::f16; }
-
-// The number of the rule's output that goes into a slot: 0 is the parameter, 1 and up are the states.
-inline uint32_t output_of_slot(int slot) { return slot == bytecode::kP ? 0 : static_cast<uint32_t>(slot - 1); }
-
-// Whether a result of this code is rounded to a half-precision dtype of the tensor.
-inline bool has_half_outputs(const Lowered& code, const PlannedTensor& t) {
-  for (int s = 0; s < code.num_slots; ++s)
-    if (code.writes >> s & 1 && is_half(t.dtype[static_cast<size_t>(s)])) return true;
-  return false;
 }
 
 template <class T>
@@ -42,7 +31,7 @@ class BlockRunner {
         key_{seed, 0, args.step, tensor.index, 0},
         block_(block),
         factor_(static_cast<T>(args.factor)),
-        stochastic_(args.stochastic_rounding),
+        rounding_(args.rounding),
         stride_(register_stride(block)) {
     base_ = reinterpret_cast<T**>(memory);  // memory begins with one pointer per place; the scratch registers follow
     const size_t places = static_cast<size_t>(code.num_slots + code.num_temps);
@@ -84,29 +73,19 @@ class BlockRunner {
 
   void load(int64_t first, int64_t n) {
     for (int s = 0; s < code_.num_slots; ++s) {
-      char* at = static_cast<char*>(tensor_.data[static_cast<size_t>(s)]) +
-                 first * size_of(tensor_.dtype[static_cast<size_t>(s)]);
+      const Stored from = stored(tensor_, s, first);
       if (in_place(s)) {
-        base_[s] = reinterpret_cast<T*>(at);
+        base_[s] = reinterpret_cast<T*>(from.data);
         continue;
       }
       base_[s] = scratch(s);
       if (!(code_.reads >> s & 1)) continue;
-      const T* values = base_[s];
+      const T* values = reinterpret_cast<const T*>(from.data);
       if constexpr (std::is_same_v<T, float>) {
-        switch (tensor_.dtype[static_cast<size_t>(s)]) {
-          case DType::bf16:
-            kernels_.from_bf16(base_[s], reinterpret_cast<const uint16_t*>(at), n);
-            break;
-          case DType::f16:
-            kernels_.from_f16(base_[s], reinterpret_cast<const uint16_t*>(at), n);
-            break;
-          case DType::f32:
-          case DType::f64:
-            values = reinterpret_cast<const T*>(at);
+        if (from.dtype != DType::f32) {
+          widen(kernels_, base_[s], from, n);
+          values = base_[s];
         }
-      } else {
-        values = reinterpret_cast<const T*>(at);
       }
       if (s == bytecode::kG && factor_ != T(1)) set_.scale(base_[s], values, factor_, n);
     }
@@ -115,14 +94,12 @@ class BlockRunner {
   void store(int64_t first, int64_t n) {
     if constexpr (std::is_same_v<T, float>) {
       for (int s = 0; s < code_.num_slots; ++s) {
-        const DType to = tensor_.dtype[static_cast<size_t>(s)];
-        if (!(code_.writes >> s & 1) || !is_half(to)) continue;
-        auto* at = static_cast<uint16_t*>(tensor_.data[static_cast<size_t>(s)]) + first;
-        if (stochastic_)
-          (to == DType::bf16 ? kernels_.to_bf16_stochastic : kernels_.to_f16_stochastic)(at, base_[s], key_,
-                                                                                         output_of_slot(s), n);
+        if (!(code_.writes >> s & 1)) continue;
+        const Stored to = stored(tensor_, s, first);
+        if (is_stochastic(rounding_, s, to.dtype))
+          narrow_stochastically(kernels_, to, base_[s], key_, output_of_slot(s), n);
         else
-          (to == DType::bf16 ? kernels_.to_bf16 : kernels_.to_f16)(at, base_[s], n);
+          narrow(kernels_, to, base_[s], n);
       }
     }
   }
@@ -135,7 +112,7 @@ class BlockRunner {
   DrawKey key_;
   const int block_;
   const T factor_;
-  const bool stochastic_;
+  const Rounding rounding_;
   const size_t stride_;
   char* scratch_;
   T** base_;

@@ -7,8 +7,8 @@
 
 namespace nos::cpu::native {
 
-Assembly assemble(const Graph& graph, const DType* dtypes, Target target) {
-  StagedProgram program = cut(graph, dtypes, target);
+Assembly assemble(const Graph& graph, const DType* dtypes, Rounding rounding, Target target) {
+  StagedProgram program = cut(graph, dtypes, rounding, target);
   Assembly out{std::move(program.stages), program.num_scratch, {}, {}};
   x86::Assembler assembler;
   for (const ValueLoop& loop : program.loops) {

@@ -18,6 +18,6 @@ struct Assembly {
 };
 
 // `dtypes` has the dtype of each slot; none of them is f64.
-Assembly assemble(const Graph& graph, const DType* dtypes, Target target);
+Assembly assemble(const Graph& graph, const DType* dtypes, Rounding rounding, Target target);
 
 }  // namespace nos::cpu::native

@@ -47,7 +47,7 @@ double estimate(const Graph& graph, Target target) {
   constexpr double kAvx2 = 1.4;   // times the ns of AVX-512: 1.1 for loops and 1.6 for kernels on a Zen 4
   std::array<DType, kMaxSlots> dtypes;
   dtypes.fill(DType::f32);
-  const StagedProgram program = cut(graph, dtypes.data(), target);
+  const StagedProgram program = cut(graph, dtypes.data(), Rounding::nearest, target);
   double ns = kLoad * graph.num_inputs;
   for (const ValueLoop& loop : program.loops)
     for (const ValueInstr& i : loop.code) ns += info(i.op).ns;
@@ -115,16 +115,17 @@ NativeCode load(Assembly assembly, int num_slots) {
 NativeProgram::NativeProgram(const Program& program)
     : graph_(make_graph(program)), cost_(estimate(graph_, tier().target)) {}
 
-const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled) {
-  uint64_t key = scaled;
+const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dtypes, StepKind kind) {
+  uint64_t key = kind.index();
   const int slots = graph_.num_inputs;
-  for (int s = 0; s < slots; ++s) key = key << 2 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
+  for (int s = 0; s < slots; ++s) key = key << 3 | static_cast<uint64_t>(dtypes[static_cast<size_t>(s)]);
   const std::lock_guard lock(mutex_);
   const Variant* found = nullptr;
   for (const auto& v : variants_)
     if (v->key == key) found = v.get();
   if (!found) {
-    Assembly assembly = assemble(scaled ? scale_gradient(graph_) : graph_, dtypes.data(), tier().target);
+    Assembly assembly =
+        assemble(kind.scaled ? scale_gradient(graph_) : graph_, dtypes.data(), kind.rounding, tier().target);
     variants_.push_back(std::make_unique<Variant>(Variant{key, load(std::move(assembly), slots)}));
     found = variants_.back().get();
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../../../plan/plan.h"
+#include "../../../plan/step.h"
 #include "../../../program/program.h"
 #include "assemble.h"
 #include "graph.h"
@@ -36,13 +37,21 @@ struct NativeCode {
 // Makes the code executable. num_slots is that of the graph from which it was assembled.
 NativeCode load(Assembly assembly, int num_slots);
 
+// What code depends on besides program and dtypes: whether the gradient is multiplied by the factor, and how results
+// are rounded that are not stored in fp32.
+struct StepKind {
+  bool scaled;
+  Rounding rounding;
+  static constexpr size_t kCount = 8;
+  constexpr size_t index() const { return static_cast<size_t>(rounding) << 1 | static_cast<size_t>(scaled); }
+};
+
 class NativeProgram {
  public:
   explicit NativeProgram(const Program& program);
 
   // The code for these dtypes, which is compiled at its first use. Null when the system gives no executable memory.
-  // `scaled` says whether the gradient is multiplied by the factor.
-  const NativeCode* code_for(const std::array<DType, kMaxSlots>& dtypes, bool scaled);
+  const NativeCode* code_for(const std::array<DType, kMaxSlots>& dtypes, StepKind kind);
 
   double cost() const { return cost_; }  // estimated ns per element on one thread, with the data in cache
 

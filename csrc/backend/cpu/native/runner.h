@@ -4,6 +4,7 @@
 
 #include "../engine.h"
 #include "../kernel_call.h"
+#include "../storage.h"
 #include "native.h"
 
 namespace nos::cpu::native {
@@ -19,29 +20,23 @@ inline size_t scratch_bytes(const NativeCode& code) {
   return pointer_bytes(code) + static_cast<size_t>(code.num_scratch) * kScratchStride;
 }
 
-// Widens a slot that is stored in half precision to fp32, or narrows it.
-inline void convert(const Stage& s, char* const* base, int64_t n, DType half_type) {
-  const Kernels& kernels = *isa().kernels;
-  const bool bf16 = half_type == DType::bf16;
-  auto* half = reinterpret_cast<uint16_t*>(base[s.index]);
-  auto* wide = reinterpret_cast<float*>(base[s.place]);
-  if (s.kind == Stage::Kind::widen)
-    (bf16 ? kernels.from_bf16 : kernels.from_f16)(wide, half, n);
-  else
-    (bf16 ? kernels.to_bf16 : kernels.to_f16)(half, wide, n);
-}
-
-// Runs one stage over n elements. `base` holds the address of each place, `scratch` is that of the scratch arrays.
+// Runs one stage over n elements of a tensor, from number `first` on. `base` holds the address of each place, `scratch`
+// is that of the scratch arrays.
 inline void run_stage(const NativeCode& code, const Stage& s, char* const* base, char* scratch, const float* row,
-                      const DrawKey& key, int64_t n, const DType* dtypes, FoldTarget folds) {
+                      const DrawKey& key, const PlannedTensor& tensor, int64_t first, int64_t n, FoldTarget folds) {
+  const auto values = [&] { return reinterpret_cast<float*>(base[s.place]); };
   switch (s.kind) {
     case Stage::Kind::loop:
       return code.loops[s.index](base, reinterpret_cast<float*>(scratch), row, n);
     case Stage::Kind::kernel:
       return run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, isa().kernels->f32, folds);
     case Stage::Kind::widen:
+      return widen(*isa().kernels, values(), stored(tensor, s.index, first), n);
     case Stage::Kind::narrow:
-      return convert(s, base, n, dtypes[s.index]);
+      return narrow(*isa().kernels, stored(tensor, s.index, first), values(), n);
+    case Stage::Kind::narrow_stochastically:
+      return narrow_stochastically(*isa().kernels, stored(tensor, s.index, first), values(), key,
+                                   output_of_slot(s.index), n);
   }
 }
 
@@ -61,7 +56,7 @@ inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk
       base[s] = static_cast<char*>(tensor.data[s]) + (origin + first) * size_of(tensor.dtype[s]);
     key.element = static_cast<uint64_t>(first);
     for (const Stage& s : code.stages)
-      run_stage(code, s, base, scratch, row, key, n, tensor.dtype.data(), folds.at(first));
+      run_stage(code, s, base, scratch, row, key, tensor, origin + first, n, folds.at(first));
   }
 }
 

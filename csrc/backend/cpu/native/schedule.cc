@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../../../program/analysis.h"
+#include "../storage.h"
 
 namespace nos::cpu::native {
 namespace {
@@ -14,11 +15,14 @@ bool is_comparison(const Node& n) { return n.table < 0 && native_op(n.op).kind =
 
 class Scheduler {
  public:
-  Scheduler(const Graph& graph, const DType* dtypes, bool loop_converts)
+  Scheduler(const Graph& graph, const DType* dtypes, Rounding rounding, bool loop_converts)
       : graph_(graph), slots_(graph.num_inputs), old_read_(static_cast<size_t>(slots_), 0) {
     out_.values.resize(static_cast<size_t>(slots_) + graph.nodes.size());
     const bool converts = loop_converts && std::none_of(graph.nodes.begin(), graph.nodes.end(), is_kernel);
-    for (int s = 0; s < slots_; ++s) out_.converted.push_back(dtypes[s] != DType::f32 && !converts);
+    for (int s = 0; s < slots_; ++s) {
+      const bool draws = s != bytecode::kG && is_stochastic(rounding, s, dtypes[s]);
+      out_.converted.push_back(is_quantized(dtypes[s]) || (is_half(dtypes[s]) && (draws || !converts)));
+    }
   }
 
   Schedule run() {
@@ -185,8 +189,8 @@ class Scheduler {
 
 }  // namespace
 
-Schedule make_schedule(const Graph& graph, const DType* dtypes, bool loop_converts) {
-  return Scheduler(graph, dtypes, loop_converts).run();
+Schedule make_schedule(const Graph& graph, const DType* dtypes, Rounding rounding, bool loop_converts) {
+  return Scheduler(graph, dtypes, rounding, loop_converts).run();
 }
 
 }  // namespace nos::cpu::native

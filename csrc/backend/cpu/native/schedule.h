@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../../plan/step.h"
 #include "graph.h"
 
 namespace nos::cpu::native {
@@ -31,7 +32,7 @@ struct Store {
 
 struct Schedule {
   int last_level = 0, num_scratch = 0;
-  std::vector<bool> converted;  // per slot: it is in half precision, and kernels of their own widen and narrow it
+  std::vector<bool> converted;  // per slot: it is not stored in fp32, and kernels of their own widen and narrow it
   std::vector<ScheduledValue> values;
   std::vector<std::pair<int, int>> copies;     // (input, its copy) for each input that moves to another slot
   std::vector<std::pair<Operand, int>> fills;  // (scalar, value that holds it) for each scalar that fills a slot
@@ -39,8 +40,9 @@ struct Schedule {
   std::vector<int> narrow_from;  // of each output: the value that is narrowed into its slot at the end, or -1
 };
 
-// `loop_converts` says whether fused loops can read and write half precision. Kernels cannot. So where a program has
-// any kernel, a slot in half precision is widened into a scratch array first, and its new value is narrowed at the end.
-Schedule make_schedule(const Graph& graph, const DType* dtypes, bool loop_converts);
+// `loop_converts` says whether fused loops can read half precision, and write it rounded to the nearest. Kernels
+// cannot. So where a program has any kernel, a slot in half precision is widened into a scratch array first, and its
+// new value is narrowed at the end. So are slots that are rounded stochastically, and quantized ones, everywhere.
+Schedule make_schedule(const Graph& graph, const DType* dtypes, Rounding rounding, bool loop_converts);
 
 }  // namespace nos::cpu::native

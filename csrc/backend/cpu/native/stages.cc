@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../../../program/analysis.h"
+#include "../storage.h"
 #include "expand.h"
 #include "schedule.h"
 
@@ -14,12 +15,13 @@ namespace {
 
 class Cutter {
  public:
-  Cutter(const Graph& graph, const DType* dtypes, Target target)
+  Cutter(const Graph& graph, const DType* dtypes, Rounding rounding, Target target)
       : graph_(graph),
         dtypes_(dtypes),
+        rounding_(rounding),
         target_(target),
         slots_(graph.num_inputs),
-        plan_(make_schedule(graph, dtypes, target == Target::avx512)) {}
+        plan_(make_schedule(graph, dtypes, rounding, target == Target::avx512)) {}
 
   StagedProgram run() {
     for (int s = 0; s < slots_; ++s)
@@ -30,8 +32,12 @@ class Cutter {
       add_kernels(level);
     }
     for (size_t k = 0; k < graph_.outputs.size(); ++k)
-      if (const int from = plan_.narrow_from[k]; from >= 0)
-        out_.stages.push_back({Stage::Kind::narrow, u16(slot_of_output(k)), u16(value(from).place)});
+      if (const int from = plan_.narrow_from[k]; from >= 0) {
+        const int slot = slot_of_output(k);
+        const bool stochastic = is_stochastic(rounding_, slot, dtypes_[slot]);
+        out_.stages.push_back(
+            {stochastic ? Stage::Kind::narrow_stochastically : Stage::Kind::narrow, u16(slot), u16(value(from).place)});
+      }
     out_.num_scratch = plan_.num_scratch;
     return std::move(out_);
   }
@@ -50,6 +56,8 @@ class Cutter {
       case DType::f16:
         return Home::slot_f16;
       case DType::f64:
+      case DType::i8:
+      case DType::u8:
         break;
     }
     throw std::logic_error("fused loops have no code for " + std::string(name_of(t)));
@@ -186,6 +194,7 @@ class Cutter {
 
   const Graph& graph_;
   const DType* dtypes_;
+  const Rounding rounding_;
   const Target target_;
   const int slots_;
   const Schedule plan_;
@@ -194,8 +203,8 @@ class Cutter {
 
 }  // namespace
 
-StagedProgram cut(const Graph& graph, const DType* dtypes, Target target) {
-  return Cutter(graph, dtypes, target).run();
+StagedProgram cut(const Graph& graph, const DType* dtypes, Rounding rounding, Target target) {
+  return Cutter(graph, dtypes, rounding, target).run();
 }
 
 }  // namespace nos::cpu::native

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../../plan/plan.h"
+#include "../../../plan/step.h"
 #include "graph.h"
 #include "loop.h"
 
@@ -18,8 +19,9 @@ struct Stage {
   enum class Kind : uint8_t {
     loop,    // index: which loop
     kernel,  // call: its places are slots, then num_slots + scratch array
-    widen,   // converts slot `index`, stored in half precision, into `place`
-    narrow,  // converts `place` back into slot `index`
+    widen,   // converts slot `index`, which is not stored in fp32, into `place`
+    narrow,  // converts `place` back into slot `index`, rounded to the nearest
+    narrow_stochastically,
   } kind;
   uint16_t index = 0, place = 0;
   KernelCall call{};
@@ -32,6 +34,6 @@ struct StagedProgram {
 };
 
 // `dtypes` has the dtype of each slot; none of them is f64.
-StagedProgram cut(const Graph& graph, const DType* dtypes, Target target);
+StagedProgram cut(const Graph& graph, const DType* dtypes, Rounding rounding, Target target);
 
 }  // namespace nos::cpu::native

@@ -158,9 +158,9 @@ CapturedImage::Range CapturedImage::set_row(uint32_t r, uint64_t seed, double to
   return {rows_at_ + r * sizeof(CapturedRow), sizeof(CapturedRow)};
 }
 
-CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor, bool stochastic_rounding,
+CapturedImage::Range CapturedImage::set_head(uint32_t steps_done, double factor, Rounding rounding,
                                              const double* counter) {
-  *host<CapturedHead>(0) = {counter, factor, stochastic_rounding, {}};
+  *host<CapturedHead>(0) = {counter, factor, static_cast<uint32_t>(rounding), {}};
   std::fill_n(host<uint32_t>(step_at()), rows(), steps_done);
   return {0, step_at() + rows() * sizeof(uint32_t)};
 }

@@ -40,7 +40,8 @@ class CapturedImage {
   std::vector<Range> load(uint32_t program_number, const Program& program);
   Range set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
                 std::span<const void* const> sources = {}, uint64_t wide = 0);
-  Range set_head(uint32_t steps_done, double factor, bool stochastic_rounding = false, const double* counter = nullptr);
+  Range set_head(uint32_t steps_done, double factor, Rounding rounding = Rounding::nearest,
+                 const double* counter = nullptr);
   static constexpr size_t step_at() { return sizeof(CapturedHead); }  // byte offset of row 0's number of its last step
 
   const std::vector<Batch>& batches() const { return batches_; }

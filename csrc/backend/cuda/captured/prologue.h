@@ -20,7 +20,7 @@ inline constexpr int kPrologueThreads = 32;  // of a block
 struct CapturedHead {
   const double* counter;  // device memory that holds the number of this step; null if this kernel counts the steps
   double factor;
-  uint32_t stochastic_rounding, unused[3];
+  uint32_t rounding, unused[3];
 };
 struct CapturedRow {
   uint64_t seed;
@@ -119,7 +119,7 @@ NOS_HD void publish(const Context& ctx, const Prologue& a, uint32_t r, const dou
     const size_t first = static_cast<size_t>(r) * a.row_scalars;
     if (ctx.thread() == 0) {
       heads[r] = {row.seed, static_cast<uint32_t>(first), 0};
-      if (r == 0) *reinterpret_cast<StepHead*>(block) = {step, a.head->stochastic_rounding, a.head->factor};
+      if (r == 0) *reinterpret_cast<StepHead*>(block) = {step, a.head->rounding, a.head->factor};
     }
     auto* narrow = reinterpret_cast<float*>(heads + a.num_rows) + first;
     auto* wide = reinterpret_cast<double*>(heads + a.num_rows) + first;

@@ -62,9 +62,9 @@ struct ProgramRec {
 static_assert(sizeof(Ins) == 8 && sizeof(ProgramRec) == 16);
 
 struct StepHead {
-  uint32_t step;                 // of the random key; 1-based
-  uint32_t stochastic_rounding;  // 1: results in half precision are rounded stochastically
-  double factor;                 // multiplies every gradient in the compute type: -1 for maximize, 1 / grad_scale
+  uint32_t step;      // of the random key; 1-based
+  uint32_t rounding;  // plan/step.h: a bit for the parameter, one for the states
+  double factor;      // multiplies every gradient in the compute type: -1 for maximize, 1 / grad_scale
 };
 
 struct RowHead {

@@ -10,7 +10,7 @@ namespace nos::cuda {
 namespace {
 
 NOS_NOINLINE void write_step_block_here(Kind kind, const StepArgs& args, unsigned char* out) {
-  const StepHead head{args.step, args.stochastic_rounding, args.factor};
+  const StepHead head{args.step, static_cast<uint32_t>(args.rounding), args.factor};
   std::memcpy(out, &head, sizeof head);
   out += sizeof head;
   unsigned char* scalars = out + args.num_rows * sizeof(RowHead);

@@ -109,7 +109,7 @@ struct Shared {
   uint64_t seed;
   T factor;
   int count;  // elements of the chunk
-  uint32_t dtypes, aligned, reads, writes, step, index, stochastic;
+  uint32_t dtypes, aligned, reads, writes, step, index, rounding;
   double* sums;      // of the first reduction, at the chunk's first unit; only where there are reductions
   int64_t next_sum;  // from one reduction's sums to those of the next
 };
@@ -131,7 +131,7 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     sm.reads = program.reads;
     sm.writes = program.writes;
     sm.step = work.head.step;
-    sm.stochastic = work.head.stochastic_rounding;
+    sm.rounding = work.head.rounding;
     sm.index = t.index;
     if constexpr (Folds) {
       sm.sums = a.sums + work.row.sums + work.chunk.begin / kFoldUnit;
@@ -153,6 +153,12 @@ struct Quads {
 
 #define NOS_EACH NOS_UNROLL for (int e = 0; e < E; ++e)
 
+// Whether results in half precision are rounded stochastically in this slot.
+template <class T>
+NOS_HD bool is_stochastic(const Shared<T>& sm, int slot) {
+  return sm.rounding >> (slot != 0 ? 1 : 0) & 1;
+}
+
 // Stores the elements of one slot in half precision. Each is rounded stochastically with random bits of its own.
 template <int E>
 NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, const float (&x)[E]) {
@@ -161,10 +167,10 @@ NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, con
   const uint32_t output = slot == 0 ? 0 : static_cast<uint32_t>(slot - 1);
   NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
     const auto element = static_cast<uint64_t>(sm.begin + quads.first + j * quads.stride);
-    const philox::Words w = philox::element_words(sm.seed, sm.step, sm.index, philox::kRoundingSite,
-                                                  philox::rounding_q(element >> 2, output));
+    const philox::RoundingKey key = philox::rounding_key(sm.seed, sm.step, sm.index, output, element);
     NOS_UNROLL for (int e = 4 * j; e < 4 * j + 4; ++e) {
-      const uint32_t bits = w.w[e & 3];
+      const uint32_t bits =
+          philox::rounding_word(key, static_cast<uint32_t>(element + (e & 3)) % philox::kRoundingBlock);
       if (quads.at(e) < sm.count)
         to[quads.at(e)] = brain ? math::f32_to_bf16_stochastic(x[e], bits) : math::f32_to_f16_stochastic(x[e], bits);
     }
@@ -308,7 +314,7 @@ NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, 
         Quads mine = quads;
         opaque(mine.first);
         if constexpr (Mixed) {
-          if (sm.stochastic && is_half(dtype_of(sm.dtypes, static_cast<int>(arg)))) {
+          if (is_stochastic(sm, static_cast<int>(arg)) && is_half(dtype_of(sm.dtypes, static_cast<int>(arg)))) {
             store_stochastic<E>(sm, static_cast<int>(arg), mine, acc);
             break;
           }
@@ -384,9 +390,9 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     opaque(out.first);
     uint32_t plain = writes & ~2u;
     if constexpr (Mixed) {
-      if (sm.stochastic) {
+      if (sm.rounding) {
         NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) {
-          if (!(plain >> s & 1) || !is_half(dtype_of(dtypes, s))) continue;
+          if (!(plain >> s & 1) || !is_stochastic(sm, s) || !is_half(dtype_of(dtypes, s))) continue;
           store_stochastic<E>(sm, s, out, r[s]);
           plain &= ~(1u << s);
         }

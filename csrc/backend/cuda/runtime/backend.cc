@@ -141,7 +141,7 @@ class DeviceJob final : public Job {
   static const jit::Kernel* compiled(const Batch& batch, const StepArgs& args,
                                      std::span<const Program* const> programs) {
     const jit::Mode mode = jit::mode();
-    if (mode == jit::Mode::never || programs.size() != 1 || !batch.one_layout || args.stochastic_rounding)
+    if (mode == jit::Mode::never || programs.size() != 1 || !batch.one_layout || args.rounding != Rounding::nearest)
       return nullptr;
     if (batch.longest_chunk < kLeastCompiledChunk && mode != jit::Mode::always) return nullptr;
     return jit::request(*programs[0], layout_of(batch.tensors[0].dtypes), mode);

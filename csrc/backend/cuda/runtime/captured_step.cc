@@ -99,9 +99,9 @@ void CapturedStep::set_row(uint32_t r, uint64_t seed, double total_steps, std::s
   });
 }
 
-void CapturedStep::set_head(uint32_t steps_done, double factor, bool stochastic_rounding, const double* counter,
+void CapturedStep::set_head(uint32_t steps_done, double factor, Rounding rounding, const double* counter,
                             const Place& place) {
-  edit(place, [&] { return std::vector{image_.set_head(steps_done, factor, stochastic_rounding, counter)}; });
+  edit(place, [&] { return std::vector{image_.set_head(steps_done, factor, rounding, counter)}; });
 }
 
 void CapturedStep::load(uint32_t k, const Program& program, const Place& place) {

@@ -24,7 +24,7 @@ class CapturedStep final : public nos::CapturedStep {
 
   void set_row(uint32_t r, uint64_t seed, double total_steps, std::span<const double> hypers,
                std::span<const void* const> sources, uint64_t wide, const Place& place) override;
-  void set_head(uint32_t steps_done, double factor, bool stochastic_rounding, const double* counter,
+  void set_head(uint32_t steps_done, double factor, Rounding rounding, const double* counter,
                 const Place& place) override;
   void load(uint32_t k, const Program& program, const Place& place) override;
   void launch(const Place& place) override;
