@@ -165,7 +165,11 @@ def build_engine(folder: Path) -> Path:
     sources = [s for s in re.findall(r"csrc/[\w/]+\.cc", cmake) if "/kernels.cc" not in s and "/child/" not in s]
     isas = [isa for isa in nos_ext.build_info()["cpu"]["isas"] if isa != "baseline"][-1:]
     work: list[tuple[str, list[str]]] = [("tests/ops/new_op.cc", [])]
-    work += [(s, [f"-DNOS_HAVE_{isa.upper()}" for isa in isas]) for s in sources]
+    # Two sources that are half of all each, as most of their time goes into the same headers. Sources that are next to
+    # each other in the list may be alike, and define the same names.
+    for half in (0, 1):
+        (folder / f"half{half}.cc").write_text("".join(f'#include "{s}"\n' for s in sources[half::2]))
+        work.append((f"half{half}.cc", [f"-DNOS_HAVE_{isa.upper()}" for isa in isas]))
     for isa in ("baseline", *isas):
         (values,) = re.findall(rf"^set\(NOS_FLAGS_{isa} (.*)\)$", cmake, re.M)
         work.append((f"{CPU}/kernels.cc", [f"-DNOS_ISA={isa}", *values.replace('""', "").split()]))
@@ -227,10 +231,11 @@ def test_an_op_made_by_the_list_works(copy: Path) -> None:
 def test_an_op_made_by_the_list_works_on_cuda(copy: Path) -> None:
     """The interpreter's kernel, run on the host."""
     script = f"""
-import sys, numpy as np
+import os, sys, numpy as np
 from pathlib import Path
 from tests.backend.cuda import host
 host.ROOT = Path({str(copy)!r})
+os.environ["NOS_HOST_KERNEL"] = str(host.build("-O0"))
 class Foreign:
     bytecode = Path("program").read_bytes()
     hyperparameters = {{"lr": None}}
