@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import nos_ext
+from tests.compiling import compile_
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = "csrc/backend/cpu", "csrc/backend/cuda"
@@ -78,9 +79,8 @@ def flags() -> list[str]:
     return ["-std=c++20", "-O0", *found]
 
 
-def compile_(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = ["g++", *flags(), "-I.", *(options or ("-c", "-o", os.devnull)), source]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+def compiled(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return compile_("g++", [*flags(), "-I.", *options, source], root=folder, capture_output=True)
 
 
 def op_row(name: str, arity: int, domain: str) -> Edits:
@@ -137,7 +137,7 @@ def test_what_is_missing_does_not_compile(missing: str, tmp_path: Path) -> None:
     extra = python_options() if "/bind/" in source else []
     if "/bind/" in source and not (Path(extra[1][2:]) / "Python.h").exists():
         pytest.skip("no Python.h")
-    result = compile_(edited(tmp_path, edits), source, *extra, "-fsyntax-only")
+    result = compiled(edited(tmp_path, edits), source, *extra, "-fsyntax-only")
     errors = [line for line in result.stderr.splitlines() if "error" in line]
     assert result.returncode != 0, "it compiles"
     assert any(re.search(rf"\b{name}\b", line) for line in errors), result.stderr
@@ -177,7 +177,7 @@ def build_engine(folder: Path) -> Path:
     def one(number: int) -> str:
         source, options = work[number]
         out = f"{number}.o"
-        result = compile_(folder, source, *options, "-c", "-o", out)
+        result = compiled(folder, source, *options, "-c", "-o", out)
         assert result.returncode == 0, result.stderr
         return out
 

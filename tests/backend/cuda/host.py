@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 
 import nos_ext
+from tests.compiling import compile_
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = [  # what every program of these tests is linked with
@@ -90,7 +90,7 @@ def link(
         out = folder / f"{digest.hexdigest()[:16]}_{target}"
         if not out.exists():
             part = out.with_suffix(f".{os.getpid()}")
-            subprocess.run([compiler(), *arguments, "-o", part, *inputs], cwd=ROOT, check=True)
+            compile_(compiler(), [*arguments, "-o", part, *inputs], root=ROOT, check=True)
             part.replace(out)
         return out
 
@@ -110,7 +110,7 @@ def together(sources: Sequence[str], folder: Path) -> Path:
     """One source that is all of these: they read the same headers, which takes most of their time. It changes when one of
     them does."""
     state = hashlib.sha256(b"".join((ROOT / source).read_bytes() for source in sources)).hexdigest()
-    parts = [f'#include "{ROOT / source}"\n#undef NOS_OP\n' for source in sources]
+    parts = [f'#include "../../{source}"\n#undef NOS_OP\n' for source in sources]
     out = folder / "together.cc"
     out.write_text(f"// of {state}\n{''.join(parts)}", encoding="utf-8")
     return out
