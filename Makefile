@@ -1,5 +1,5 @@
 # make demo   a real search in a few minutes, from nothing but python3 and a C++ compiler
-# make test   the whole test suite
+# make test   the test suite
 #
 # Both work in .venv beside this file. `make help` lists the rest.
 PYTHON ?= python3
@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-.PHONY: help site demo test test-fast test-tensorflow gate lint format build gpu-module docs frameworks wheel fuzz faults tsan peers ulp bench bench-quick clean
+.PHONY: help site demo test test-all test-fast test-tensorflow gate lint format build gpu-module docs frameworks wheel fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,11 +21,14 @@ demo: $(STAMP) ## a real search, its leaderboard and a report, and its best rule
 	$(BIN)/nos-search report $(DEMO)
 	$(BIN)/nos-search evaluate $(DEMO) --top 3 --baseline adam --tasks charmlp --seeds 6 --train-steps 3000 --decay linear_cosine
 
-test: $(STAMP) ## every test
+test: $(STAMP) ## the tests, but for those that try at length what another tries in short
+	$(BIN)/python -m pytest tests bench -n 2 --dist worksteal -m "not exhaustive"
+
+test-all: $(STAMP) ## every test
 	$(BIN)/python -m pytest tests bench -n 2 --dist worksteal
 
 test-fast: $(STAMP) ## tests that take a moment each
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow and not exhaustive"
 
 test-tensorflow: $(STAMP) ## PowerSign and AddSign beside TensorFlow's own ops (installs tensorflow-cpu, 1.5 GB, into build/tf-venv)
 	test -d build/tf-venv || $(BIN)/python -m venv build/tf-venv

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import compile_
+
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "csrc/child"
 CROSS, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -38,7 +40,7 @@ def build(compiler: str, flags: list[str], folder: Path) -> Path:
 
     def compiled(source: Path) -> Path:
         out = folder / f"{source.parent.name}_{source.stem}.o"
-        subprocess.run([compiler, *FLAGS, *flags, "-c", str(source), "-o", str(out)], check=True)
+        compile_(compiler, [*FLAGS, *flags, "-c", source, "-o", out], root=ROOT, check=True)
         return out
 
     with ThreadPoolExecutor(2) as pool:

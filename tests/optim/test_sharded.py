@@ -155,4 +155,5 @@ os._exit(0)  # gloo's own threads have been seen to abort while the interpreter 
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    run_together(["-c", PROGRAM], 2, tmp_path)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    run_together(tmp_path / "program.py", [], 2, tmp_path)

@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def run(part: str, number: int, folder: Path) -> None:
-    run_together([str(Path(__file__).with_name("reductions_on_shards.py")), part], number, folder)
+    run_together(Path(__file__).with_name("reductions_on_shards.py"), [part], number, folder)
 
 
 def test_rules_have_what_one_process_has(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tokenize
 from pathlib import Path
 
 import pytest
 
 import nos_ext
+from tests.fresh import Done, run_each
 
 PROGRAM = """
 import warnings
@@ -42,10 +41,16 @@ NAMES = {
 }
 
 
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """What the program does without each of the names."""
+    codes = {name: PROGRAM.format(remove=remove) for name, remove in NAMES.items()}
+    return run_each("import torch._dynamo, torch._subclasses.fake_tensor", codes, tmp_path_factory.mktemp("names"))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_gone(name: str) -> None:
-    code = PROGRAM.format(remove=NAMES[name])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_a_name_is_gone(name: str, without: dict[str, Done]) -> None:
+    done = without[name]
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0.1845\n"
     assert done.stderr.count("RuntimeWarning: torch ") == 1

@@ -36,16 +36,63 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
     return out.stdout
 
 
+def copied(folder: Path) -> list[str]:
+    """Copies what git tracks, or would, into a folder, and returns the names."""
+    names = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
+    names = [name for name in names if (ROOT / name).is_file()]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return names
+
+
+PACKED = {
+    "nos_ext/py.typed",
+    "nos_ext/_C.pyi",
+    "nos_search/py.typed",
+    "nos_search/cli/__init__.py",
+    "nos_search/store/store.py",
+}
+
+
+def check_packed(names: set[str]) -> None:
+    assert names >= PACKED
+    assert any(n.startswith("nos_search/data/") for n in names)
+    assert not any(n.startswith(("tests/", "csrc/", "bench/", "build/")) for n in names)
+
+
+def test_what_is_packed(tmp_path: Path) -> None:
+    """By setuptools of this environment, without a compiler: an sdist has all that a build reads, and a wheel that comes
+    of it all of the packages."""
+    pytest.importorskip("setuptools", minversion="77")
+    tracked = copied(tmp_path)
+
+    def setup(*arguments: str | Path, cwd: Path) -> None:
+        run(sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", *arguments, cwd=cwd)
+
+    setup("sdist", "--dist-dir", tmp_path / "dist", cwd=tmp_path)
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    needed = {name for name in tracked if name.startswith(("csrc/", "cmake/", "nos_ext/", "python/"))}
+    needed |= {"CMakeLists.txt", "LICENSE", "pyproject.toml", "setup.py"}
+    assert {name for name in needed if not (unpacked / name).is_file()} == set()
+
+    setup("build_py", "--build-lib", tmp_path / "lib", cwd=unpacked)
+    built = {path.relative_to(tmp_path / "lib").as_posix() for path in (tmp_path / "lib").rglob("*") if path.is_file()}
+    check_packed(built)
+    packages = {name.removeprefix("python/") for name in needed if name.startswith(("nos_ext/", "python/"))}
+    assert {name for name in packages if name.endswith(".py")} == {name for name in built if name.endswith(".py")}
+
+
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sdist_to_wheel_to_use_elsewhere(tmp_path: Path) -> None:
     """Tracked files -> sdist -> wheel, both in pip's isolation with nothing on PATH but the C++ compiler's folder."""
     source = tmp_path / "source"
     source.mkdir()
-    tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
-    for name in tracked:
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    copied(source)
     tools = tmp_path / "tools"  # the compiler and git, but no cmake, ninja or nvcc
     tools.mkdir()
     for tool in ("cc", "gcc", "c++", "g++", "as", "ld", "ar", "ranlib", "nm", "strip", "sh", "uname", "env"):
@@ -69,15 +116,7 @@ def test_sdist_to_wheel_to_use_elsewhere(tmp_path: Path) -> None:
         names = set(archive.namelist())
         (module,) = (n for n in names if n.startswith("nos_ext/_C.") and n.endswith(".so"))
         assert run(python, "cmake/sources.py", cwd=ROOT).strip().encode() in archive.read(module)
-        assert {
-            "nos_ext/py.typed",
-            "nos_ext/_C.pyi",
-            "nos_search/py.typed",
-            "nos_search/cli/__init__.py",
-            "nos_search/store/store.py",
-        } <= names
-        assert any(n.startswith("nos_search/data/") for n in names)
-        assert not any(n.startswith(("tests/", "csrc/", "bench/", "build/")) for n in names)
+        check_packed(names)
 
     use_venv = tmp_path / "use-venv"
     venv.create(use_venv)

@@ -14,6 +14,7 @@ import torch
 
 import nos_ext
 import nos_ext.optim
+from tests.fresh import Done, run_each
 
 SOURCE = "def rule(p, g, m, *, lr):\n    m = m + g\n    return p - lr * m, m\n"
 
@@ -209,29 +210,36 @@ def test_a_gradient_that_parameter_defines_itself(monkeypatch):
     assert p.tolist() == [-6.0] * 3
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "with torch.inference_mode(): call()",
-        "torch.func.vmap(lambda x: (call(), x)[1])(torch.ones(2))",
-        "torch.func.grad(lambda x: (call(), x)[1])(torch.tensor(1.0))",
-        "with torch.overrides.BaseTorchFunctionMode(): call()",
-        "with torch.device('meta'): call()",
-        "with torch._subclasses.FakeTensorMode(): call()",
-    ],
+WHERE = (
+    "with torch.inference_mode(): call()",
+    "torch.func.vmap(lambda x: (call(), x)[1])(torch.ones(2))",
+    "torch.func.grad(lambda x: (call(), x)[1])(torch.tensor(1.0))",
+    "with torch.overrides.BaseTorchFunctionMode(): call()",
+    "with torch.device('meta'): call()",
+    "with torch._subclasses.FakeTensorMode(): call()",
 )
-def test_first_seen_where_torch_answers_otherwise(where: str) -> None:
-    """The experiments with a new torch see nothing of the modes and transforms around the first call."""
+
+
+@pytest.fixture(scope="module")
+def first_seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """What comes of a first call there."""
     script = (
-        "import torch, torch.overrides, torch._subclasses, numpy, nos_ext\n"
+        "import torch, numpy, nos_ext\n"
         "program = nos_ext.compile_rule('g')\n"
         "p, g = (torch.from_numpy(numpy.full(3, x, numpy.float32)) for x in (0, 1))\n"
         "def call(): nos_ext.apply_rule(program, [p], [g], [], lr=1.0)\n"
-        f"{where}\n"
+        "{}\n"
         "assert p.tolist() == [-1.0] * 3, p\n"
         "print(nos_ext.build_info()['torch_tensors'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    imports = "import torch, torch.overrides, torch._subclasses, numpy, nos_ext"
+    return run_each(imports, {where: script.format(where) for where in WHERE}, tmp_path_factory.mktemp("first"))
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_first_seen_where_torch_answers_otherwise(where: str, first_seen: dict[str, Done]) -> None:
+    """The experiments with a new torch see nothing of the modes and transforms around the first call."""
+    done = first_seen[where]
     assert done.stdout.strip() == "compared in place", done.stderr
 
 
@@ -324,11 +332,12 @@ def test_plans_of_many_tensors_are_forgotten(program):
 
 
 def test_everything_holds_where_torch_is_not_understood():
-    """The same tests with the short way closed: a torch in which the engine finds nothing of what it looks for."""
+    """The same tests with the short way closed: a torch in which the engine finds nothing of what it looks for. Those that
+    start a process of their own would have the way open again."""
     script = (
         "import sys, torch, pytest\n"
         "torch._C.__file__ = '/nowhere'\n"
-        "code = pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not understood', __file__, *sys.argv[1:]])\n"
+        "code = pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not understood and not first_seen', __file__, *sys.argv[1:]])\n"
         "import nos_ext\n"
         "print(nos_ext.build_info()['torch_tensors'])\n"
         "sys.exit(code)\n"

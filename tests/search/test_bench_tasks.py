@@ -15,6 +15,7 @@ from nos_search.known import RULES
 from nos_search.rules import compile_rule
 from nos_search.task import load
 from nos_search.train.child import Outcome, ScoringProtocol, score, train
+from nos_search.train.engine import kind_of
 from nos_search.train.seeds import derive_seed
 
 
@@ -28,12 +29,12 @@ def test_rules_are_repeatable_and_all_different() -> None:
 
 def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """Rewards are those of score(); the order is that of the trainings which it says it made."""
-    options = ["--tasks", "digits", "--rules", "12", "--seeds", "2", "--times", "2", "--seed", "3", "--engine", "torch"]
+    options = ["--tasks", "digits", "--rules", "12", "--seeds", "2", "--times", "2", "--seed", "3"]
     assert main(["bench", "tasks", *options, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]["digits"]
     task = load("digits")
     seeds = [derive_seed(3, "short", k) for k in range(2)]
-    adam = [score(compile_rule("(adam)"), task, ScoringProtocol(engine="torch"), seed=seed).reward for seed in seeds]
+    adam = [score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seed).reward for seed in seeds]
     assert figures["known"]["adam"] == adam
     assert len(figures["random"]) == 12
     names = ("sgd", "momentum", "rmsprop", "adam", "signum", "powersign", "addsign")
@@ -45,13 +46,14 @@ def test_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     want = spearmanr([shorts[rule] for rule in best], [figures["long"][rule] for rule in best]).statistic
     assert figures["order_of_best"] == pytest.approx(want)
     # the long training of one of them, by hand
-    rate = score(compile_rule("(adam)"), task, ScoringProtocol(engine="torch"), seed=seeds[0]).lr
+    rate = score(compile_rule("(adam)"), task, ScoringProtocol(), seed=seeds[0]).lr
     assert rate is not None
     longer = task.with_options(train_steps=2 * task.budget.train_steps)
 
     def trained(lr: float, number: int) -> Outcome:
         seed = derive_seed(3, "long", number)
-        return train(compile_rule("(adam)"), longer, lr=lr, seed=seed, test=True, decay="linear_cosine")
+        kind = kind_of("auto", task)
+        return train(compile_rule("(adam)"), longer, lr=lr, seed=seed, test=True, kind=kind, decay="linear_cosine")
 
     ends = {lr: [trained(lr, k) for k in range(2)] for lr in (rate / 10**0.5, rate, rate * 10**0.5)}
     best_rate = max(ends, key=lambda lr: ends[lr][0].reward)

@@ -103,7 +103,7 @@ def test_exported_source(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPa
 
     plain = ast.dump(ast.parse(source(Foreign(tmp_path, [TRIAL, OTHER], SCORES, CONFIG))))
     same = (run for run in runs(tmp_path, text) if run.trials()[0].rule == TRIAL.rule)
-    for made in printed(same, source):
+    for made in {*printed(same, source)}:  # most are equal
         made.encode("utf-8")
         check_plain(made)
         assert ast.dump(ast.parse(made)) == plain

@@ -40,11 +40,34 @@ class TestInProcess(ExecutorCase):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 class TestLocal(WorkerExecutorCase):
     def make(
         self, loader: Loader, *, workers: int, threads: int, timeout: float, retries: int, clock: Callable[[], float]
     ) -> Executor:
         return Local(loader, workers=workers, threads=threads, timeout=timeout, retries=retries, clock=clock)
+
+
+@pytest.mark.slow
+def test_local_workers_in_short() -> None:
+    """One death, one job that hangs, one error: what the suite tries one by one, each with workers of its own."""
+    rule, clock = compile_rule(RULE), Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        fault = Fault(folder, raises=(1,), dies_once=(2,), hangs_once=(3,))
+        with Local(fault, workers=1, threads=1, timeout=TIMEOUT, retries=1, clock=clock) as executor:
+            got = []
+            for number in range(5):
+                executor.submit(Job(number, rule, number, rung=number))
+                if number == 3:
+                    fault.wait_for("job3")
+                    clock.pass_timeout()
+                got += executor.wait()
+    assert [answer.number for answer in got] == [0, 1, 2, 3, 4]
+    assert [answer.attempts for answer in got] == [1, 1, 2, 2, 1]
+    assert (got[1].outcome, got[1].reason) == (None, "ValueError: seed 1 is bad")
+    assert len({answer.worker for answer in got}) == 3
+    for answer in (got[0], *got[2:]):
+        assert answer.outcome == trained_with_one_thread(rule, answer.number, rung=answer.number)
 
 
 needs_fork = pytest.mark.skipif(not nursery.AVAILABLE, reason="no fork of a process with torch here")

@@ -86,6 +86,7 @@ def functions(space: Space) -> tuple[list[Formula], list[Formula]]:
 _function = cache(Formula)  # the gates of a run share them
 
 
+@cache
 def update_of(text: str) -> Expr:
     """Returns the graph of an update that is one expression over the paper's operands, such as `m_hat` or `0.1 * w`."""
     difference = as_rule(text).outputs[0]  # p - lr * u

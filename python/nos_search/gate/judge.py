@@ -3,6 +3,7 @@ engine."""
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,15 +63,26 @@ class Judge(ABC):
         """Returns the rule to train."""
 
 
+@functools.lru_cache(maxsize=8)  # every look at a run folder makes a judge anew, for its families
+def _tables(vocabulary: str, groups: int) -> tuple[TokenStatic, TokenProbe, TokenProbe, TokenProbe]:
+    """Returns what tells whether strings are rules, and the probes of effect, descent and behaviour. They depend on the
+    tokens of a space and not on its options, and nothing changes them."""
+    space = Space(vocabulary=vocabulary, groups=groups)
+    return (
+        TokenStatic(space),
+        TokenProbe(space, effect_stimulus(), seed=SEED),
+        TokenProbe(space, descent_stimulus(), seed=SEED),
+        TokenProbe(space, behaviour_stimulus(), seed=SEED, one_draw=True),
+    )
+
+
 class TokenJudge(Judge):
     """This judges strings of the paper's groups, and compiles nothing before the screening."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self._static, self._canon, self._graphs = TokenStatic(space), TokenCanon(space), TokenGraphs(space)
-        self._effect = TokenProbe(space, effect_stimulus(), seed=SEED)
-        self._descent = TokenProbe(space, descent_stimulus(), seed=SEED)
-        self._behaviour = TokenProbe(space, behaviour_stimulus(), seed=SEED, one_draw=True)
+        self._canon, self._graphs = TokenCanon(space), TokenGraphs(space)
+        self._static, self._effect, self._descent, self._behaviour = _tables(space.vocabulary, space.groups)
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
         self._batch = batch

@@ -22,7 +22,7 @@ _ORDINARY = 13  # so many elements of the effect stimulus come first, with gradi
 _CHUNK = 512  # strings at once: their values stay in cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is another's equal if it is the same object, so that caches find it
 class Stimulus:
     """A stimulus is what a probe shows to rules: (steps, elements) gradients and parameters of a run that has
     `total_steps`.
@@ -56,6 +56,19 @@ class Stimulus:
         return np.concatenate(steps[-self.shown :]).astype(np.float32)
 
 
+@functools.cache  # every look at a run folder makes the gates anew, for its families
+def _values(operand: str, stimulus: Stimulus) -> Array:
+    """Returns the (size,) float32 values of an operand on a stimulus, which nobody may change."""
+    values = stimulus.flat(
+        [
+            operand_values(operand, list(params), list(grads), total_steps=stimulus.total_steps)
+            for grads, params in stimulus.split()
+        ]
+    )
+    values.flags.writeable = False
+    return values
+
+
 class TokenProbe(Meaning[Array]):
     """This evaluates the updates of strings of a space on a stimulus. A value is (size,) float32 numbers, or a row of
     them for each string."""
@@ -71,17 +84,12 @@ class TokenProbe(Meaning[Array]):
         drawn = rng.random((1 if one_draw else places, stimulus.shown, 1, elements), dtype=np.float32)
         draws = np.repeat(drawn, stimulus.parts, axis=2).reshape(-1, size)
         self._draws = np.broadcast_to(draws, (places, size))
-        self._operands = [
-            stimulus.flat(
-                [
-                    operand_values(space.token_text(token), list(params), list(grads), total_steps=stimulus.total_steps)
-                    for grads, params in stimulus.split()
-                ]
-            )
-            for token in space.operands
-        ]
+        self._operands = [_values(space.token_text(token), stimulus) for token in space.operands]
+
+    @functools.cached_property  # not every probe of a run is asked
+    def _sides(self) -> list[Array]:
         with np.errstate(all="ignore"):
-            self._sides = [side + np.float32(0) for side in self._shape.plain_sides(self)]  # no negative zeros
+            return [side + np.float32(0) for side in self._shape.plain_sides(self)]  # no negative zeros
 
     def operand(self, token: int) -> Array:
         return self._operands[token]

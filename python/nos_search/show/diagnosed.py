@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +36,13 @@ class Diagnosed:
 
 def diagnosed(rows: Sequence[Row], folder: Path) -> list[Diagnosed]:
     """Runs the best rules of a leaderboard, and the known optimizers, over the battery."""
-    found = [(f"rank {row.rank}", parse_stored_rule(row.rule, folder, row.trial)) for row in rows[:_FOUND]]
-    known = [(RULES[name].label, compile_rule(name)) for name in REPORTED] if found else []
-    return [_line(name, rule) for name, rule in [*found, *known]]
+    found = [_line(f"rank {row.rank}", parse_stored_rule(row.rule, folder, row.trial)) for row in rows[:_FOUND]]
+    return [*found, *map(_known, REPORTED)] if found else []
+
+
+@cache  # the same for every page of a process
+def _known(name: str) -> Diagnosed:
+    return _line(RULES[name].label, compile_rule(name))
 
 
 def _line(name: str, rule: CompiledRule) -> Diagnosed:

@@ -311,11 +311,11 @@ class WorkerExecutorCase(ExecutorCase):
                 assert "cannot load its data: OSError: no data here" in answer.reason
 
 
-def trained_with_one_thread(rule: CompiledRule, seed: int) -> Outcome:
+def trained_with_one_thread(rule: CompiledRule, seed: int, rung: int = 0) -> Outcome:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return trained(rule, seed)
+        return trained(rule, seed, rung)
     finally:
         torch.set_num_threads(before)
 

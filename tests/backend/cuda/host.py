@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,10 +21,11 @@ import numpy as np
 import pytest
 
 import nos_ext
+from tests.compiling import compile_
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = [  # what every program of these tests is linked with
-    "tests/backend/cuda/host_run.cc",
+    "tests/backend/cuda/host_run.cc",  # takes as long as all others together
     "csrc/backend/cuda/common/batches.cc",
     "csrc/backend/cuda/common/step_block.cc",
     "csrc/backend/cuda/interpreter/lower.cc",
@@ -90,17 +90,30 @@ def link(
         out = folder / f"{digest.hexdigest()[:16]}_{target}"
         if not out.exists():
             part = out.with_suffix(f".{os.getpid()}")
-            subprocess.run([compiler(), *arguments, "-o", part, *inputs], cwd=ROOT, check=True)
+            compile_(compiler(), [*arguments, "-o", part, *inputs], root=ROOT, check=True)
             part.replace(out)
         return out
 
+    def object_of(source: str | Path, *more: str) -> Path:
+        return made(f"{Path(source).stem}.o", [ROOT / source], *FLAGS, *flags, *more, "-c")
+
     with open(folder / "lock", "w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        work = [*((s, own) for s in sources), *((s, ()) for s in shared)]
-        objects = list(
-            pool.map(lambda w: made(f"{Path(w[0]).stem}.o", [ROOT / w[0]], *FLAGS, *flags, *w[1], "-c"), work)
-        )
-        return made(name, objects, *flags, *options)
+        jobs = [pool.submit(object_of, source, *own) for source in sources]
+        jobs += [pool.submit(object_of, source) for source in shared[:1]]
+        if shared[1:]:
+            jobs.append(pool.submit(object_of, together(shared[1:], folder)))
+        return made(name, [job.result() for job in jobs], *flags, *options)
+
+
+def together(sources: Sequence[str], folder: Path) -> Path:
+    """One source that is all of these: they read the same headers, which takes most of their time. It changes when one of
+    them does."""
+    state = hashlib.sha256(b"".join((ROOT / source).read_bytes() for source in sources)).hexdigest()
+    parts = [f'#include "../../{source}"\n#undef NOS_OP\n' for source in sources]
+    out = folder / "together.cc"
+    out.write_text(f"// of {state}\n{''.join(parts)}", encoding="utf-8")
+    return out
 
 
 def build(*flags: str) -> Path:

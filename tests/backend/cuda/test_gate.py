@@ -9,8 +9,12 @@ from tests.backend.cuda import gate
 
 @pytest.mark.slow
 @pytest.mark.skipif(not gate.nvcc(), reason="no nvcc: the kernels cannot be compiled here")
-@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param("80", marks=pytest.mark.exhaustive), "90", pytest.param("100", marks=pytest.mark.exhaustive)],
+)
 def test_gate(arch: str) -> None:
+    """`make gate` has more of them."""
     reports = gate.inspect(arch)
     gate.count_issued(reports)
     assert [p for r in reports for p in r.problems()] == []

@@ -59,9 +59,15 @@ def test_library_rules_do_not_spill(arch: int) -> None:
 
 
 @needs_nvrtc
-@pytest.mark.slow
-def test_random_rules_compile_without_a_spill() -> None:
-    rules = pg.random_rules(seed=1, count=40)
+@pytest.mark.parametrize(
+    ("seed", "count"),
+    [
+        pytest.param(2, 8, id="some"),
+        pytest.param(1, 40, marks=[pytest.mark.slow, pytest.mark.exhaustive], id="many"),
+    ],
+)
+def test_random_rules_compile_without_a_spill(seed: int, count: int) -> None:
+    rules = pg.random_rules(seed=seed, count=count)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         logs = list(pool.map(lambda p: compiled(p, "float32", 90), rules))
     bad = {i: spills(log) for i, log in enumerate(logs) if any(spills(log))}
