@@ -212,6 +212,6 @@ def test_what_cannot_be_read_is_refused_as_in_any_step() -> None:
         optimizer = PowerSign([p], lr=torch.tensor(0.0))
         gone = p.grad if what == "grad" else optimizer.param_groups[0]["lr"]
         gone.untyped_storage().resize_(0)
-        with pytest.raises(ValueError, match="storage|no memory"):
+        with pytest.raises(ValueError, match=r"storage|no memory"):
             optimizer.step()
         assert not optimizer.state
