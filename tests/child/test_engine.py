@@ -209,7 +209,11 @@ def test_a_run_keeps_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("options", "engine"),
-    [([], "native"), (["--task", "digits", "--net", "wrn-10-1"], "torch"), (["--promote", "digits:wrn-10-1"], "auto")],
+    [
+        ([], "native"),
+        (["--task", "digits", "--net", "wrn-10-1", "--promote", "none"], "torch"),
+        (["--promote", "digits:wrn-10-1"], "auto"),
+    ],
 )
 def test_a_run_writes_down_what_auto_came_to(options: list[str], engine: str, tmp_path: Path) -> None:
     few = ["--sweep-steps", "2", "--train-steps", "2", "--trials", "1", "--strategy", "random"]

@@ -113,4 +113,6 @@ os._exit(0)  # gloo's own threads have been seen to abort while the interpreter 
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    run_together(["-c", PROGRAM, str(tmp_path)], 2, tmp_path)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    run_together(program, [str(tmp_path)], 2, tmp_path)

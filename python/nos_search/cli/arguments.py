@@ -208,6 +208,7 @@ def _simplify(p: argparse.ArgumentParser) -> None:
 
 def _constants(p: argparse.ArgumentParser) -> None:
     child(p, sweep="those of the longer training")
+    augment(p)
     decay(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)
     p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")

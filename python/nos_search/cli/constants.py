@@ -184,6 +184,7 @@ def _document(
         "generation_seeds": args.generation_seeds,
         "engine": engine,
         "decay": args.decay,
+        "augment": args.augment,
         "interval": f"Student t, {CONFIDENCE:.0%}, half width",
         "rule": constants.rule.text,
         "constants": [{"name": each.name, "varies_as": each.kind, "value": each.value} for each in constants.tuned],

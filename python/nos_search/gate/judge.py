@@ -14,7 +14,7 @@ import nos_ext
 from nos_ext import Program
 
 from ..rules import CompiledRule, compile_rule
-from ..space import SearchSpace, Space, TextSpace, Tokens
+from ..space import Options, SearchSpace, Space, TextSpace, Tokens
 from ..space.group import Array
 from ..space.text import STATES
 from . import engine
@@ -64,10 +64,10 @@ class Judge(ABC):
 
 
 @functools.lru_cache(maxsize=8)  # every look at a run folder makes a judge anew, for its families
-def _tables(vocabulary: str, groups: int) -> tuple[TokenStatic, TokenProbe, TokenProbe, TokenProbe]:
-    """Returns what tells whether strings are rules, and the probes of effect, descent and behaviour. They depend on the
-    tokens of a space and not on its options, and nothing changes them."""
-    space = Space(vocabulary=vocabulary, groups=groups)
+def _tables(vocabulary: str, groups: int, options: Options) -> tuple[TokenStatic, TokenProbe, TokenProbe, TokenProbe]:
+    """Returns what tells whether strings of a space are rules, and the probes of effect, descent and behaviour. Nothing
+    changes them."""
+    space = Space(vocabulary=vocabulary, groups=groups, options=options)
     return (
         TokenStatic(space),
         TokenProbe(space, effect_stimulus(), seed=SEED),
@@ -82,7 +82,9 @@ class TokenJudge(Judge):
     def __init__(self, space: Space) -> None:
         self.space = space
         self._canon, self._graphs = TokenCanon(space), TokenGraphs(space)
-        self._static, self._effect, self._descent, self._behaviour = _tables(space.vocabulary, space.groups)
+        self._static, self._effect, self._descent, self._behaviour = _tables(
+            space.vocabulary, space.groups, space.options
+        )
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
         self._batch = batch
