@@ -29,8 +29,8 @@ class PowerSign(RuleOptimizer):
         sign_decay: the internal decay f: None for 1, "linear", "cosine" or "restart" over `total_steps`, a function of
             the step counted from 0 (see nos_ext.schedules; functions are not saved in checkpoints), or a number.
         weight_decay: decoupled weight decay, as in AdamW; not part of the paper's rule.
-        maximize, capturable, seed, total_steps, stochastic_rounding, state_dtype, clip_norm, foreach, fused,
-            differentiable: see `RuleOptimizer`.
+        maximize, capturable, seed, total_steps, stochastic_rounding, state_dtype: see `RuleOptimizer`.
+        clip_norm, foreach, fused, differentiable: see `RuleOptimizer`.
     """
 
     def __init__(
