@@ -189,6 +189,24 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def paired(results: Sequence[dict[str, Any]]) -> str:
+    """Lists how far "top" of the first strategy is above that of each other one, over the seeds that both have."""
+    from nos_search.train.evaluate import half_width
+
+    tops: dict[str, dict[int, float]] = {}
+    for result in results:
+        tops.setdefault(result["label"], {})[result["seed"]] = result["top"]
+    (first, mine), *others = tops.items()
+    lines = [f"| top of {first}, less that of | seeds | mean |", "|---|---|---|"]
+    for label, theirs in others:
+        found = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+        half = half_width(found)
+        lines.append(
+            f"| {label} | {len(found)} | {statistics.fmean(found):+.4f}{'' if half is None else f' +- {half:.4f}'} |"
+        )
+    return "\n".join(lines)
+
+
 def parse(name: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     """ "controller:algorithm=trpo,gate.family=0.002" -> (label, strategy, options, gates)."""
     strategy, _, rest = name.partition(":")
@@ -246,11 +264,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     print(table(results))
+    if len({result["label"] for result in results}) > 1:
+        print("\n" + paired(results))
     return 0
 
 
 def _write(path: str, arguments: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
-    document = {"format": 1, "machine": describe(1), "arguments": arguments, "results": results}
+    settings = {name: value for name, value in arguments.items() if name not in ("out", "json")}
+    document = {"format": 1, "machine": describe(1), "arguments": settings, "results": results}
     Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
