@@ -25,7 +25,17 @@ from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
 from .output import as_json, note, table
-from .training import Trainings, emit_and_write, load_all, make_folder, open_record, recipes, scoring, with_whole_sweep
+from .training import (
+    Trainings,
+    as_pairs,
+    emit_and_write,
+    load_all,
+    make_folder,
+    open_record,
+    recipes,
+    scoring,
+    with_whole_sweep,
+)
 
 _FEWEST: Final = 3  # seeds of the last word; fewer give no interval to speak of
 _RESULT, _RULE = "constants.json", "rule.txt"  # in --out, beside a file of trainings for each stage
@@ -196,11 +206,11 @@ def _document(
                 "rule": each.rule.text,
                 "values": list(each.values),
                 "scores": each.scores,
-                "differences": _pairs(each.differences),
+                "differences": as_pairs(each.differences),
             }
             for each in tuned.finalists
         ],
-        "confirmed": {"given": last.given, "scores": last.scores, "differences": _pairs(last.differences)},
+        "confirmed": {"given": last.given, "scores": last.scores, "differences": as_pairs(last.differences)},
         "better": last.better,
         "result": result.text,
     }
@@ -214,7 +224,3 @@ def _generation(found: Generation) -> dict[str, Any]:
         "median": found.median,
         "given": found.given,
     }
-
-
-def _pairs(differences: Mapping[str, Difference]) -> dict[str, list[float]]:
-    return {task: [found.mean, found.half] for task, found in differences.items()}

@@ -17,7 +17,6 @@ from ..escape import line, lines
 from ..rules import CompiledRule, parse_rule_argument
 from ..run.trainings import LoadTasks, make_tasks_executor
 from ..simplify import Better, Chain, Step, simplify
-from ..simplify.loss import Difference
 from ..simplify.reduce import size
 from ..store import files
 from ..task import Task
@@ -26,7 +25,17 @@ from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
 from .output import as_json, note, table
-from .training import Trainings, emit_and_write, load_all, make_folder, open_record, recipes, scoring, with_whole_sweep
+from .training import (
+    Trainings,
+    as_pairs,
+    emit_and_write,
+    load_all,
+    make_folder,
+    open_record,
+    recipes,
+    scoring,
+    with_whole_sweep,
+)
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
@@ -157,7 +166,7 @@ def _document(args: argparse.Namespace, engine: str, chain: Chain) -> dict[str, 
                 "step": each.number,
                 "rule": each.rule.text,
                 "scores": each.scores,
-                "differences": _pairs(each.differences),
+                "differences": as_pairs(each.differences),
             }
             for each in chain.better
         ],
@@ -170,10 +179,6 @@ def _row(step: Step) -> dict[str, Any]:
         "removed": step.removed,
         "size": size(step.rule)[0],
         "scores": step.scores,
-        "differences": _pairs(step.differences),
+        "differences": as_pairs(step.differences),
         "seeds": max((found.seeds for found in step.differences.values()), default=None),
     }
-
-
-def _pairs(differences: Mapping[str, Difference]) -> dict[str, list[float]]:
-    return {task: [found.mean, found.half] for task, found in differences.items()}

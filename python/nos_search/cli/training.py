@@ -19,6 +19,7 @@ from ..rules import CompiledRule, parse_rule_argument, parse_stored_rule
 from ..run import versions
 from ..run.trainings import TaskRecipe, Wanted, run_all
 from ..show.leaderboard import best_rows
+from ..simplify.loss import Difference
 from ..store import Store, files
 from ..store.record import Record
 from ..task import TASKS, Task
@@ -221,6 +222,11 @@ def emit_and_write(text: str, option: str, written: Mapping[Path, str]) -> None:
     emit(text, keep=True)
     if fault is not None:
         raise fault
+
+
+def as_pairs(differences: Mapping[str, Difference]) -> dict[str, list[float]]:
+    """Returns paired differences by task for JSON: the mean and the half width of the interval."""
+    return {task: [found.mean, found.half] for task, found in differences.items()}
 
 
 def shown_loss(name: str, nats: float | None) -> str:
