@@ -18,6 +18,7 @@ from nos_search.strategy import (
     Strategy,
     create,
 )
+from nos_search.strategy.lately import Lately
 from nos_search.strategy.queue import ALONE, Entry, Queue
 from nos_search.testing.strategy import StrategyCase
 
@@ -233,6 +234,49 @@ def test_the_policy_s_gradient_is_about_what_it_drew() -> None:
         assert torch.equal(strategy.policy.flat, before) != moves
 
 
+def test_what_was_proposed_lately_is_known_by_its_live_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nos_search.strategy.lately._KEPT", 3)
+    space = Space(groups=2)
+    generator = torch.Generator().manual_seed(1)
+    strings = [space.sample(generator) for _ in range(40)]
+    partly = next(tokens for tokens in strings if not all(space.live(tokens)))
+    where = space.live(partly).index(False)
+    twin = next(
+        other
+        for token in range(100)
+        if token != partly[where]
+        and space.live(other := (*partly[:where], token, *partly[where + 1 :])) == space.live(partly)
+    )
+    memory = Lately(space)
+    memory.add(partly)
+    assert twin in memory
+    others = [tokens for tokens in strings if tokens not in memory][:3]
+    for tokens in (*others[:2], twin):  # the last is there already, so the first stays
+        memory.add(tokens)
+    again = Lately(space)
+    again.load(memory.state())
+    for each in (memory, again):
+        each.add(others[2])
+        assert [tokens in each for tokens in (partly, *others)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("mutants", [0.0, 0.5])
+def test_strings_are_drawn_again_rather_than_proposed_again(mutants: float) -> None:
+    """Where there are more strings than draws; and where all have been proposed, it goes on all the same."""
+    repeats = {}
+    for redraws in (0, 20):
+        strategy = ControllerStrategy(Space(groups=1), seed=1, mutants=mutants, batch=8, redraws=redraws)
+        seen: set[Tokens] = set()
+        repeats[redraws] = 0
+        for _ in range(60):
+            asked = strategy.ask(8)
+            for candidate in asked[int(not seen) :]:
+                repeats[redraws] += candidate.tokens in seen
+            seen.update(candidate.tokens for candidate in asked)
+            strategy.tell([Result(c.tokens, 1.0 if c.tokens[0] == 2 else 0.1, c.id) for c in asked])
+    assert repeats[20] < 0.3 * repeats[0]
+
+
 def test_a_run_of_before_there_were_founders_goes_on_without() -> None:
     today = RunConfig().make_strategy().options()
     assert today["mutants"] == 0.5
@@ -242,6 +286,7 @@ def test_a_run_of_before_there_were_founders_goes_on_without() -> None:
         written = {**RunConfig().to_json(), "strategy_options": stored}
         options = RunConfig.from_json(written).make_strategy().options()
         assert (options["mutants"], options["warm_start"]) == (mutants, int(mutants > 0))
+        assert options["redraws"] == (8 if mutants else 0)
         assert options.items() >= stored.items()
 
 

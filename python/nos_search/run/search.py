@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from threadpoolctl import threadpool_limits
+
 from ..errors import SearchError, StoreError
 from ..executor import Answer, Executor, Job
 from ..gate import Funnel, Verdict
@@ -107,6 +109,11 @@ class Search:
         or when the strategy failed and all that it had proposed is answered, and StoreError when the store cannot be
         written: what was committed before is there for resume.
         """
+        # The strategy's products are small, and a second thread of BLAS would only spin on a core that trains children.
+        with threadpool_limits(1, user_api="blas"):
+            return self._run()
+
+    def _run(self) -> str:
         start, state = self.clock(), "failed"
         self.store.set_state("running")
         try:

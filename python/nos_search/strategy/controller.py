@@ -25,6 +25,7 @@ from nos_ext.optim import library
 from ..errors import UsageError, choose
 from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
+from .lately import Lately
 from .learn import ALGORITHMS, ppo_slope, reinforce_slope, risk_advantage, trpo_step
 from .policy import Policy
 from .population import Member, Population
@@ -69,6 +70,8 @@ class ControllerStrategy(Strategy):
     children of a population as evolution has it, with `population` and `tournament` (population.py), whose members are
     all strings that earned something, whoever proposed them. The policy learns of them by the queue alone: its gradient
     is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
+    A string that was proposed lately (lately.py) is drawn again, up to `redraws` times: it would be answered without a
+    training. One that still comes is proposed again, so that the policy learns that it repeats itself.
     `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
     nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
     `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
@@ -85,6 +88,7 @@ class ControllerStrategy(Strategy):
         "population": 64,
         "tournament": 8,
         "warm_start": 0,
+        "redraws": 0,
     }
 
     def __init__(
@@ -110,6 +114,7 @@ class ControllerStrategy(Strategy):
         population: int = 64,
         tournament: int = 8,
         warm_start: int = 1,
+        redraws: int = 8,
     ) -> None:
         super().__init__(space, seed=seed)
         if algorithm not in ALGORITHMS:
@@ -130,6 +135,8 @@ class ControllerStrategy(Strategy):
             )
         if not (0 < clip < 1 and kl > 0):
             raise UsageError(f"controller options clip {clip}, kl {kl} must be in (0, 1) and > 0")
+        if redraws < 0:
+            raise UsageError(f"controller option redraws {redraws} is below 0")
         if not (0 < share <= 1 and 0 <= mutants < 1 and warm_start in (0, 1)):
             raise UsageError(
                 f"controller options share {share}, mutants {mutants}, warm_start {warm_start} must be in (0, 1], in "
@@ -154,6 +161,7 @@ class ControllerStrategy(Strategy):
             "population": population,
             "tournament": tournament,
             "warm_start": warm_start,
+            "redraws": redraws,
         }
         self.algorithm = algorithm
         self.batch = batch
@@ -165,6 +173,8 @@ class ControllerStrategy(Strategy):
         self.queue = Queue(queue)
         self.population = Population(space, population, tournament=tournament)
         self._first = list(space.founders()) if warm_start else []
+        self.redraws = redraws
+        self._lately = Lately(space)
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
         self.lr = lr
         self._network = Unrolled(self.policy, batch)
@@ -190,15 +200,32 @@ class ControllerStrategy(Strategy):
 
     def _next(self, number: int) -> Tokens:
         if number < len(self._first):
-            return self._first[number]
+            tokens = self._first[number]
+        else:
+            tokens, log_prob = self._fresh()
+            if log_prob is not None:
+                self._old[number] = log_prob
+        self._lately.add(tokens)
+        return tokens
+
+    def _fresh(self) -> tuple[Tokens, float | None]:
+        """Returns a string that was not proposed lately, if one comes soon, with its log-probability where the policy
+        drew it."""
+        drawn = self._once()
+        for _ in range(self.redraws):
+            if drawn[0] not in self._lately:
+                break
+            drawn = self._once()
+        return drawn
+
+    def _once(self) -> tuple[Tokens, float | None]:
         if self.mutants and self.population.members and self._draw() < self.mutants:
             child = self.population.child(self.generator)
             if child is not None:
-                return child
+                return child, None
         if not self._drawn:
             self._drawn += zip(*self._network.sample(self.generator), strict=True)
-        tokens, self._old[number] = self._drawn.pop(0)
-        return tokens
+        return self._drawn.pop(0)
 
     def _draw(self) -> float:
         return float(torch.rand((), dtype=torch.float64, generator=self.generator))
@@ -315,6 +342,7 @@ class ControllerStrategy(Strategy):
             "foreign": [[list(row.tokens), *row[1:]] for row in sorted(self._foreign)],
             "queue": self.queue.state(),
             "population": self.population.state(),
+            "lately": self._lately.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -334,6 +362,7 @@ class ControllerStrategy(Strategy):
         self._foreign = [_answer(*row) for row in state["foreign"]]
         self.queue.load(state.get("queue", []))
         self.population.load(state.get("population", []))
+        self._lately.load(state.get("lately", torch.empty(0)))
 
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")
 
