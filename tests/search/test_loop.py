@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nos_search.errors import SearchError, UsageError
 from nos_search.executor import Answer, Job
@@ -441,6 +442,20 @@ def test_a_crash_at_any_promotion_changes_nothing(tmp_path: Path, slots: int) ->
         assert done == crashed
         stub_search(tmp_path / "whole", chosen, StubExecutor())
         assert table(tmp_path / "broken") == table(tmp_path / "whole")
+
+
+def test_a_search_leaves_the_cores_to_the_children(tmp_path: Path) -> None:
+    """A thread of BLAS spins after each product, on a core on which a worker could train."""
+    seen = set()
+
+    def look(job: Job) -> None:
+        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+    with threadpool_limits(2, user_api="blas"):
+        stub_search(tmp_path / "run", config(trials=16), StubExecutor(look))
+        after = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert seen == {1}
+    assert after == {2}
 
 
 def test_a_promotion_that_cannot_be_run_counts_zero(tmp_path: Path) -> None:
