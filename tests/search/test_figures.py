@@ -159,6 +159,9 @@ def test_dots_of_a_long_run_are_few_elements() -> None:
     for x, y, to, same in lines:  # a line of no length would be left out when drawn
         assert 0 < float(to) - float(x) < 0.5
         assert y == same
+    longer = ElementTree.fromstring(inline(rewards(60000), "r"))  # 8572 places of a dot for each of the 7 rewards
+    paths = [path.get("d", "") for path in longer.iter("path")]
+    assert 1000 < max(path.count("M") for path in paths) <= 7 * 433
 
 
 def test_drawings_of_nothing() -> None:

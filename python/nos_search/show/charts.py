@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 12.0  # inches: the page is 864 points wide at most
 _REWARD: Final = "reward (0 to 1)"
 _DOTS: Final = 1500  # beyond, a mark of its own with a title for each dot would make the page too big
+_ACROSS, _UP = 432, 120  # places that such dots may have: one for two points of the page
 _POINTS: Final = 1000  # of a line; the page has fewer pixels
 
 Points = Sequence[tuple[float, float]]
@@ -91,10 +92,12 @@ def _dots(axes: Axes, kind: tuple[str, ...], found: Sequence[Dot], *, whole: boo
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    # All dots are one path. A dot is a very short line with round ends, as matplotlib drops lines of no length.
-    short = 3e-4 * max(1, found[-1].evaluation)
-    places = [(d.evaluation + end, d.reward) for d in found for end in (0.0, short)]
-    path = Path(places, [Path.MOVETO, Path.LINETO] * len(found))
+    # All dots are one path. A dot is a very short line with round ends, as matplotlib drops lines of no length. One dot
+    # hides what is less than half its width away.
+    last = max(1, found[-1].evaluation)
+    seen = {(round(d.evaluation / last * _ACROSS), round(d.reward * _UP)): d for d in found}.values()
+    places = [(d.evaluation + end, d.reward) for d in seen for end in (0.0, 3e-4 * last)]
+    path = Path(places, [Path.MOVETO, Path.LINETO] * len(seen))
     edge = look.get("color") or look["markeredgecolor"]
     axes.add_patch(
         PathPatch(path, facecolor="none", edgecolor=edge, alpha=0.45, linewidth=4, capstyle="round", gid=_gid(kind))
