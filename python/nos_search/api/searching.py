@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 import numpy as np
 import torch
 
-from ..errors import SearchError, UsageError
+from ..errors import SearchError, UsageError, choose
 from ..gate import Gates
 from ..run import Listener, RunConfig, versions
 from ..run.children import Objective, make_executor
@@ -153,7 +153,7 @@ def _space(space: str | SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
         return dict(space.config())
     if isinstance(space, str):
         if space not in SPACES:
-            raise UsageError(f"search: space {space!r} is not known; choose one of: {', '.join(SPACES)}")
+            raise choose("search: space", space, tuple(SPACES))
         return dict(SPACES[space]().config())
     if not isinstance(space, Mapping):
         raise UsageError(f"search: space is a {type(space).__name__}; give its name, or a space of nos_search.space")

@@ -253,7 +253,7 @@ def _train(p: argparse.ArgumentParser) -> None:
 
 def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("source", metavar="DIR|RULE", help=f"a run folder (its best rule), {_RULE}")
-    p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
+    p.add_argument("--rank", type=int, metavar="N", help="rank in the run's leaderboard (default 1)")
     p.add_argument(
         "--format",
         default="torch",

@@ -1,0 +1,133 @@
+"""What a user gives is obeyed or refused, and never passed over: empty names, options of another space, equal names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nos_search.cli import main
+from nos_search.errors import UsageError, choose
+from nos_search.rules import compile_rule, distinct, parse_rule_argument
+from nos_search.task import load
+from nos_search.train.promotion import Promotion
+
+SGD = "def rule(p, g, *, lr):\n    return p - lr * g\n"
+MOMENTUM = "def rule(p, g, m, *, lr):\n    m = 0.9 * m + g\n    return p - lr * m, m\n"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Returns the one line by which a command refuses what it was given."""
+    try:
+        status = main([str(arg) for arg in args])
+    except SystemExit as leave:
+        status = int(leave.code or 0)
+    out, err = capsys.readouterr()
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    return err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--out", ""],
+        ["run", "--out", "new", "--data-dir", ""],
+        ["resume", ""],
+        ["show", ""],
+        ["report", "run", "--out", ""],
+        ["export", "adam", "--out", ""],
+        ["evaluate", "adam", "--out", ""],
+        ["evaluate", "adam", "--plot", ""],
+        ["prove", "adam", "--html", ""],
+        ["simplify", "adam", "--out", ""],
+        ["constants", "adam", "--out", ""],
+    ],
+)
+def test_an_empty_name_of_a_file_is_no_default(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an unset variable of a shell gives it: the folder of the moment, or the default, would be written to."""
+    monkeypatch.chdir(tmp_path)
+    option = words[words.index("") - 1] if words[0] not in ("show", "resume") else "DIR"
+    said = refused(capsys, *words)
+    assert said.startswith(f"nos-search {words[0]}: {option} is empty; name a f")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds", "kind"),
+    [
+        (["--space", "program", "--groups", "3"], "nos", "program"),
+        (["--space", "lion", "--no-masks"], "nos", "lion"),
+        (["--space", "text", "--vocabulary", "icml"], "nos", "text"),
+        (["--lines", "4"], "program or lion", "nos"),
+    ],
+)
+def test_an_option_of_another_space_is_refused(
+    words: list[str], kinds: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = next(word for word in words if word.startswith("--") and word != "--space")
+    assert refused(capsys, "space", *words) == (
+        f"nos-search space: {option} is an option of --space {kinds}, and this is {kind}; leave {option} out\n"
+    )
+
+
+def test_a_rank_without_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--rank 2 is for one rule of a run folder" in refused(capsys, "export", "adam", "--rank", 2)
+
+
+def test_a_mistyped_name_is_answered_with_the_near_one() -> None:
+    known = ("charmlp", "digits", "icml")
+    assert str(choose("--task", "digts", known)) == (
+        "--task 'digts' is not known; did you mean 'digits'? choose one of: charmlp, digits, icml"
+    )
+    assert "did you mean 'icml'?" in str(choose("--vocabulary", "ICML", known))
+    assert "did you mean" not in str(choose("--task", "x", known))
+
+
+@pytest.mark.parametrize(
+    ("rungs", "words"),
+    [
+        ("digits@2", "'2' in 'digits@2' is not a number above 0 and up to 1"),
+        ("digits*1e300", "'1e300' in 'digits*1e300' is not a number above 0 and up to 1e+06"),
+        ("digits:gru", "in 'digits:gru', --net 'gru' is not known"),
+        ("digits,,digits", "'' names no task"),
+        ("digits+", "'' names no task"),
+    ],
+)
+def test_a_rung_that_cannot_be_is_named(rungs: str, words: str) -> None:
+    with pytest.raises(UsageError) as fault:
+        Promotion.parse(rungs, own=load("digits"))
+    assert str(fault.value).startswith("--promote: ")
+    assert words in str(fault.value)
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text(SGD)
+    second.write_text(MOMENTUM)
+    small = ["--tasks", "tabular", "--sweep-steps", "2", "--train-steps", "4", "--seeds", "2"]
+    words = ["evaluate", f"@{first}", f"@{second}", "--baseline", f"@{first}", *small]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert {row.split("  ")[-1] for row in out.splitlines() if row.startswith("tabular ")} == {"rule", "rule (2)"}
+    assert "tabular: rule (2) against rule on test data" in out
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["rules"] == {"rule": SGD.strip("\n"), "rule (2)": MOMENTUM.strip("\n")}
+    for command, more in (("surfaces", ["--steps", "2"]), ("diagnose", ["--trials", "1"])):
+        assert main([command, f"@{first}", f"@{second}", f"@{first}", "--json", *more]) == 0
+        rows = json.loads(capsys.readouterr().out)["results"]
+        assert [(row["rule"], row["text"]) for row in rows] == list(document["rules"].items())
+
+
+def test_labels_differ_whatever_rules_are_called() -> None:
+    named = [compile_rule(SGD.replace("rule", name)) for name in ("a", "b")] + [
+        compile_rule(MOMENTUM.replace("rule", "a"))
+    ]
+    assert [rule.label for rule in distinct([*named, named[0]])] == ["a", "b", "a (2)"]
+
+
+def test_blanks_around_a_name_are_no_other_rule() -> None:
+    assert parse_rule_argument(" adam ") == parse_rule_argument("adam")
