@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nos_search import Task, search
 from nos_search.cli import main
 from nos_search.errors import UsageError, choose
 from nos_search.rules import compile_rule, distinct, parse_rule_argument
@@ -80,7 +82,7 @@ def test_a_rank_without_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_mistyped_name_is_answered_with_the_near_one() -> None:
     known = ("charmlp", "digits", "icml")
     assert str(choose("--task", "digts", known)) == (
-        "--task 'digts' is not known; did you mean 'digits'? choose one of: charmlp, digits, icml"
+        "--task 'digts' is not known; choose one of: charmlp, digits, icml (did you mean 'digits'?)"
     )
     assert "did you mean 'icml'?" in str(choose("--vocabulary", "ICML", known))
     assert "did you mean" not in str(choose("--task", "x", known))
@@ -131,3 +133,24 @@ def test_labels_differ_whatever_rules_are_called() -> None:
 
 def test_blanks_around_a_name_are_no_other_rule() -> None:
     assert parse_rule_argument(" adam ") == parse_rule_argument("adam")
+
+
+def test_a_run_goes_on_with_the_examples_that_it_began_with(tmp_path: Path) -> None:
+    """Rewards on other data are no rewards of the same run, and a limit that was passed is none."""
+
+    def task(width: int, seed: int) -> Task:
+        random = np.random.default_rng(seed)
+        x = random.normal(size=(60, width))
+        return Task.from_arrays(x, (x[:, 0] > 0).astype(int), name="mine", sweep_steps=2, train_steps=3)
+
+    run = search(task(4, 1), trials=4, promote="none", out=tmp_path / "run")
+    for other in (task(3, 1), task(4, 2)):
+        with pytest.raises(UsageError, match="task 'mine' has not the examples with which this run began"):
+            run.resume(task=other, trials=6)
+    for limit in ({"trials": 3}, {"children": 1}):
+        (name,) = limit
+        with pytest.raises(UsageError, match=rf"--{name} {limit[name]}: .*run has \d .* already; name a higher number"):
+            run.resume(task=task(4, 1), **limit)
+    assert run.resume(task=task(4, 1), trials=6).summary()["trials"] == 6
+    with pytest.raises(UsageError, match="search has no argument 'data'"):
+        search(task(4, 1), data="x")

@@ -243,6 +243,7 @@ CONFIG: dict[str, ValueKind] = {
     "sweep_steps": _MANY,
     "train_steps": _MANY,
     "data_dir": _maybe(_LINE),
+    "data": _maybe(_LINE),
     "seed": _SEED,
     "batch": _integer(1),
     "executor": _maybe(_WORD),
