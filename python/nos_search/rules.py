@@ -66,18 +66,23 @@ def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
 
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
+    program = program_of(text, matrices=matrices)
+    matrix = isinstance(program, nos_ext.MatrixProgram)
+    return CompiledRule(text, program, program.fingerprint if matrix else canonical_key(program))
+
+
+def program_of(text: str, *, matrices: bool = False) -> nos_ext.Program:
+    """Does the same without the canonical form, which takes as long as all the rest."""
     source: str | nos_ext.Rule = library.get(text) if text in library.names() else text
     if matrices and text == "muon":
         source = library.get(text).to_text().replace("'original'", "'match_rms_adamw', dtype='float32'")
     program = nos_ext.compile_rule(source)
-    if isinstance(program, nos_ext.MatrixProgram):
-        if matrices:
-            return CompiledRule(text, program, program.fingerprint)
+    if isinstance(program, nos_ext.MatrixProgram) and not matrices:
         raise nos_ext.RuleError(
             f"rule '{program.name}' has orthogonalize, which a search cannot score: its trainings run one program over "
             "all parameters; train it with nos_ext.optim.RuleOptimizer"
         )
-    return CompiledRule(text, program, canonical_key(program))
+    return program
 
 
 def is_plain(text: str) -> bool:

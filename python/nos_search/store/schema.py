@@ -77,7 +77,7 @@ def _json(wants: str, ok: Callable[[Any], bool]) -> ValueKind:
 
 
 def _number(value: Any) -> bool:
-    return _numbers([value])
+    return math.isfinite(value) if type(value) is float else _numbers([value])
 
 
 def _numbers(values: Any) -> bool:
