@@ -154,3 +154,30 @@ def test_a_run_goes_on_with_the_examples_that_it_began_with(tmp_path: Path) -> N
     assert run.resume(task=task(4, 1), trials=6).summary()["trials"] == 6
     with pytest.raises(UsageError, match="search has no argument 'data'"):
         search(task(4, 1), data="x")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def make(): return TASK", None),
+        ("def make(folder): return TASK if folder is None else 1", None),
+        ("def make(*, folder=None): return TASK", None),
+        ("def make(**options): return TASK", None),
+        (
+            "def make(first, second): return TASK",
+            r"takes \(first, second\); let it take nothing, or the folder of --da",
+        ),
+        ("def make(*, first): return TASK", r"takes \(\*, first\); let it take nothing, or the folder of --data-dir"),
+    ],
+)
+def test_a_task_of_ones_own_is_called_as_it_can_be(
+    source: str, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"own_{abs(hash(source))}"
+    (tmp_path / f"{module}.py").write_text(f"from nos_search.task import load\nTASK = load('tabular')\n{source}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    if message is None:
+        assert load(f"{module}:make").name == f"{module}:make"
+        return
+    with pytest.raises(UsageError, match=f"--task '{module}:make' {message}"):
+        load(f"{module}:make")
