@@ -5,6 +5,8 @@ Anything else that is raised is a defect of this package and keeps its traceback
 
 from __future__ import annotations
 
+import difflib
+
 from .escape import line
 
 
@@ -32,6 +34,8 @@ class StoreError(SearchError):
 
 
 def choose(argument: str, value: str, known: tuple[str, ...]) -> UsageError:
-    """Returns the error for a name that is not in a table. It says the argument, the value and every name that would
-    do."""
-    return UsageError(f"{argument} {value!r} is not known; choose one of: {', '.join(known)}")
+    """Returns the error for a name that is not in a table. It says the argument, the value, every name that would
+    do, and which of them may have been meant."""
+    close = difflib.get_close_matches(value.lower(), known, n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return UsageError(f"{argument} {value!r} is not known; choose one of: {', '.join(known)}{meant}")

@@ -6,7 +6,9 @@ Everything here goes through the public names of nos_ext.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 import nos_ext
@@ -26,22 +28,34 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9_ \n.,:;=()*+\-/%^<>&|!]")  # to rules
 @dataclass(frozen=True)
 class CompiledRule:
     """A rule that is compiled. `text` is as the user or the space wrote it; `key` is equal for rules that are equal by
-    algebra."""
+    algebra. `name` is what `distinct` calls it, where it was one of several."""
 
     text: str
     program: nos_ext.Program
     key: str
+    name: str = ""
 
     @property
     def label(self) -> str:
         """Returns one line for tables: the text, or the name of a rule that was given as a function."""
-        return line(self.program.name if "\n" in self.text.strip() else self.text.strip())
+        return self.name or line(self.program.name if "\n" in self.text.strip() else self.text.strip())
 
     @property
     def is_update(self) -> bool:
         """Tells whether the text is the update u of `p - lr * u`, and not a function or the name of a library rule."""
         text = self.text.strip()
         return text not in library.names() and "\n" not in text and not text.startswith("def ")
+
+
+def distinct(rules: Iterable[CompiledRule]) -> list[CompiledRule]:
+    """Returns the rules, each text once, with labels that differ: of functions with one name the second is called
+    "name (2)"."""
+    found: dict[str, CompiledRule] = {}
+    for rule in {rule.text: rule for rule in rules}.values():
+        names = chain([rule.label], (f"{rule.label} ({k})" for k in count(2)))
+        name = next(name for name in names if name not in found)
+        found[name] = replace(rule, name=name)
+    return list(found.values())
 
 
 def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
@@ -52,18 +66,23 @@ def compile_rule(text: str, *, matrices: bool = False) -> CompiledRule:
 
     Raises nos_ext.RuleError (a ValueError whose message shows the place) for text that is not a rule.
     """
+    program = program_of(text, matrices=matrices)
+    matrix = isinstance(program, nos_ext.MatrixProgram)
+    return CompiledRule(text, program, program.fingerprint if matrix else canonical_key(program))
+
+
+def program_of(text: str, *, matrices: bool = False) -> nos_ext.Program:
+    """Does the same without the canonical form, which takes as long as all the rest."""
     source: str | nos_ext.Rule = library.get(text) if text in library.names() else text
     if matrices and text == "muon":
         source = library.get(text).to_text().replace("'original'", "'match_rms_adamw', dtype='float32'")
     program = nos_ext.compile_rule(source)
-    if isinstance(program, nos_ext.MatrixProgram):
-        if matrices:
-            return CompiledRule(text, program, program.fingerprint)
+    if isinstance(program, nos_ext.MatrixProgram) and not matrices:
         raise nos_ext.RuleError(
             f"rule '{program.name}' has orthogonalize, which a search cannot score: its trainings run one program over "
             "all parameters; train it with nos_ext.optim.RuleOptimizer"
         )
-    return CompiledRule(text, program, canonical_key(program))
+    return program
 
 
 def is_plain(text: str) -> bool:
@@ -91,6 +110,8 @@ def parse_rule_argument(text: str, *, matrices: bool = False) -> CompiledRule:
     elif text.startswith(_FILE):
         shown = f"the rule in {line(text.removeprefix(_FILE)) or 'a file without a name'}"
         text = _read(text.removeprefix(_FILE), shown, "@ stands before the name of a file")
+    if "\n" not in text.strip():
+        text = text.strip()  # "adam " is the library's rule, and not the operand
     try:
         return compile_rule(text, matrices=matrices)
     except nos_ext.RuleError as error:

@@ -121,6 +121,8 @@ def test_images_and_tokens() -> None:
         ({"val": (FEATURES[:, :3], CLASSES)}, r"val\[0\] has examples of shape \(1, 1, 3\)"),
         ({"test": FEATURES}, r"test\[0\] and test\[1\]: got 90 arrays; give a pair"),
         ({"batch_size": 0}, "batch_size 0 is below 1"),
+        ({"x": torch.zeros(90, 4).to_sparse()}, "x is a tensor that is no dense array: .*; give a dense tensor"),
+        ({"x": np.ma.masked_less(FEATURES, 0)}, "x has .* masked values; fill or leave out these examples"),
         ({"net": "gru-1-4"}, "--net 'gru' is not known; choose one of: convnet, wrn, mlp"),
         ({"score": "loss"}, "--score 'loss' is not known; choose one of: accuracy, bits-saved"),
     ],

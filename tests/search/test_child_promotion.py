@@ -127,15 +127,15 @@ def test_tasks_wait_for_the_first_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "--promote '' is not known; choose one of: charmlp"),
-        ("digits,,digits", "--promote '' is not known"),
+        ("", "--promote: '' names no task; for example --promote 'own"),
+        ("digits,,digits", "--promote: '' names no task"),
         ("mnist", "--promote 'mnist' is not known"),
         ("digits*x", "--promote: 'x' in 'digits\\*x' is not a number above 0"),
         ("digits*-1", "'-1' in 'digits\\*-1' is not a number above 0"),
         ("digits#0", "'0' in 'digits#0' is not a number of seeds from 1 to 1000"),
         ("digits#2.5", "'2.5' in 'digits#2.5' is not a number of seeds"),
         ("own*10", "'own\\*10': own is the task of a search, and there is none; name a task"),
-        ("digits@2", "data fraction 2 is outside"),
+        ("digits@2", "--promote: '2' in 'digits@2' is not a number above 0 and up to 1"),
         ("digits:gru", "--net 'gru' is not known"),
     ],
 )

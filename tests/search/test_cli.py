@@ -267,7 +267,7 @@ WRONG = [
     (["bench", "speed"], "bench 'speed' is not known; choose one of: child, agreement, overhead, tasks"),
     (
         ["bench", "overhead", "--executors", "x"],
-        "--executors 'x' is not known; choose from: inprocess, fork, loky, ray",
+        "--executors 'x' is not known; choose one of: inprocess, fork, loky, ray",
     ),
     (["run", "--seed", "-1"], "--seed -1 is outside"),
     (["run", "--groups", "9"], "groups 9 is outside 1..4"),

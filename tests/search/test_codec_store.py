@@ -6,8 +6,10 @@ import io
 import json
 import sqlite3
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -18,6 +20,7 @@ from nos_search.errors import StoreError, UsageError
 from nos_search.space import Space
 from nos_search.store import Score, Store, Trial
 from nos_search.store.codec import pack, unpack
+from nos_search.store.tables import Tables
 
 plain = st.recursive(
     st.none()
@@ -271,3 +274,31 @@ def test_missing_foreign_damaged_and_newer_files(tmp_path: Path) -> None:
         Store.open(tmp_path / "cut", write=True)
     with pytest.raises(StoreError, match="damaged"):  # the lock was given back
         Store.open(tmp_path / "cut", write=True)
+
+
+def test_who_writes_reads_the_trials_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading all of a long run takes many seconds, and a resume asks for its trials again and again."""
+    with create(tmp_path / "run") as store:
+        store.put(replace(TRIAL, id=0))
+        store.commit()
+    read: list[str] = []
+    rows = Tables.rows
+
+    def counted(tables: Tables, table: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        read.append(table)
+        return rows(tables, table, names)
+
+    monkeypatch.setattr(Tables, "rows", counted)
+    with Store.open(tmp_path / "run", write=True) as store:
+        store.trials().clear()  # which is the caller's own list
+        assert [trial.id for trial in store.trials()] == [0]
+        assert read.count("trial") == 1
+        store.put(replace(TRIAL, id=1, told=1))
+        assert [trial.id for trial in store.trials()] == [0, 1]
+        store.rollback()
+        assert [trial.id for trial in store.trials()] == [0]
+    with Store.open(tmp_path / "run") as reader, Store.open(tmp_path / "run", write=True) as store:
+        assert len(reader.trials()) == 1
+        store.put(replace(TRIAL, id=1, told=1))
+        store.commit()
+        assert len(reader.trials()) == 2

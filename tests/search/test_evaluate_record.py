@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -251,10 +252,36 @@ def test_newer_formats_are_not_guessed_at(tmp_path: Path) -> None:
         kept(path)
 
 
-def test_two_at_a_time_lose_nothing(tmp_path: Path) -> None:
+def test_several_at_a_time_lose_nothing(tmp_path: Path) -> None:
+    """Each has its own rules; the file is made anew again and again, and has them all in the end."""
+    path, count, rules = tmp_path / "x", 8, ("a", "b", "c", "d")
+    books = [kept(path) for _ in rules]  # there is no file yet, and all of them make it
+
+    def fill(book: Record, rule: str) -> None:
+        for seed in range(count):
+            book.add("digits", rule, seed, DONE)
+
+    with ThreadPoolExecutor(len(rules)) as pool:
+        list(pool.map(fill, books, rules))
+    found = kept(path)
+    assert found.finished == count * len(rules)
+    assert all(found.get("digits", rule, seed) is not None for rule in rules for seed in range(count))
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_one_of_other_settings_does_not_mix_with_it(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    first, second = kept(path), kept(path)
-    first.add("digits", "g", 1, DONE)
-    with pytest.raises(SearchError, match="was changed by another process meanwhile"):
-        second.add("digits", "g", 2, DONE)
+    other = Record(str(path), {"sweep": "fine"}, TASKS, VERSIONS)
+    kept(path).add("digits", "g", 1, DONE)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="has trainings with sweep full, not fine; choose another file for these"):
+        other.add("digits", "g", 2, DONE)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_has_nothing_yet(tmp_path: Path) -> None:
+    """Whoever is killed between making the file and its first training leaves one."""
+    path = tmp_path / "x"
+    path.touch()
+    kept(path).add("digits", "g", 1, DONE)
     assert kept(path).finished == 1

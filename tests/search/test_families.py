@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 import nos_ext
 from nos_search.errors import UsageError
-from nos_search.gate import engine
+from nos_search.gate import Funnel, engine
 from nos_search.gate.families import THRESHOLD, Families, behaviours, check_distance, distance
 from nos_search.gate.judge import SEED, RuleJudge, TokenJudge
 from nos_search.gate.probe import behaviour_stimulus
@@ -163,3 +164,32 @@ def test_thresholds_are_distances() -> None:
     for wrong in (0.0, 1.0, -0.1, float("nan")):
         with pytest.raises(UsageError, match=r"is outside \(0, 1\)"):
             check_distance("gate family", wrong)
+
+
+@pytest.mark.parametrize("space", [Space(), ProgramSpace(), LionSpace()], ids=lambda space: space.kind)
+def test_families_alone_are_those_of_a_whole_funnel(space: Space | ProgramSpace) -> None:
+    """Who looks at a run folder leaves out fingerprints and canonical forms, and finds the same families."""
+    generator = torch.Generator().manual_seed(5)
+    strings = [(number, space.sample(generator)) for number in range(60)]
+    rewards = [number / 100 for number, _ in strings]
+    whole, alone = Funnel(space), Funnel(space)
+    assert whole.restore(strings, rewards) == alone.restore(strings, rewards, equals=False)
+    assert (whole.families.members, whole.families.best) == (alone.families.members, alone.families.best)
+    assert len({*whole.families.members}) > 10
+
+
+def test_a_rule_beside_ten_thousand_families_costs_one_pass_over_them() -> None:
+    """Adding one must not copy them all, nor measure them anew: it takes a pass, as a product with a vector does."""
+    random = np.random.default_rng(1)
+    points = random.normal(size=(4096, 64)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    families = Families()
+    families.add_many(points, range(len(points)), [0.0] * len(points))
+    before = families._points
+    tracemalloc.start()
+    assert families.add(points[0], -1) == 0
+    assert families.find(points[1:2]) == [1]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert families._points is before
+    assert most < before.nbytes / 8

@@ -13,7 +13,7 @@ import pytest
 from nos_search.cli import main
 from nos_search.errors import UsageError
 from nos_search.show import charts
-from nos_search.show.figure import FORMATS, PALETTE, SERIES, Drawing, form_of, words
+from nos_search.show.figure import _SETTINGS, FORMATS, PALETTE, SERIES, Drawing, form_of, words
 from nos_search.show.inline import inline
 from nos_search.show.plot import comparison
 from nos_search.task import SCORES
@@ -179,3 +179,26 @@ def test_the_legend_of_curves_has_their_order() -> None:
     assert drawing is not None
     names = [text.text for text in ElementTree.fromstring(inline(drawing, "x")).iter("text")]
     assert [name for name in names if name in ("a", "b", "c")] == ["b", "c", "a"]
+
+
+def test_names_and_notes_of_the_funnel_are_not_cut_off() -> None:
+    """The last rung of the default ladder has a long name, and a long run has notes with large numbers."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    stages = [
+        charts.Stage("screen", 123456, "123456 stopped, 999 \u00b5s each, 12345.67 s in all"),
+        charts.Stage("rung 2: teacher+mnist1d+charlm", 12, "10.17 s each, 2034 s in all"),
+        charts.Stage("rung 3: " + "n" * 40, 2, "10.17 s each, 20 s in all"),
+    ]
+    drawing = charts.funnel(stages)
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=drawing.size)
+        canvas = FigureCanvasAgg(figure)
+        drawing.paint(figure)
+        canvas.draw()
+        whole = figure.bbox
+        for text in figure.findobj(matplotlib.text.Text):
+            place = text.get_window_extent()
+            assert not text.get_text() or (place.x0 >= 0 and place.x1 <= whole.x1), text.get_text()

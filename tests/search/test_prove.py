@@ -228,7 +228,6 @@ def test_files_edited_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             "is damaged: its checksum does not fit its content",
         ),
         (whole[:-100], 2, "is no file of prove --out, or is cut short; choose another file, or move it away"),
-        ("", 2, "is no file of prove --out, or is cut short"),
         ("[]", 2, "exists and is no file of prove --out"),
     ):
         kept.write_text(text)

@@ -17,11 +17,12 @@ from typing import Any, Final, TextIO
 import numpy as np
 import torch
 
-from ..errors import SearchError, UsageError
+from ..errors import SearchError, UsageError, choose
 from ..gate import Gates
 from ..run import Listener, RunConfig, versions
 from ..run.children import Objective, make_executor
 from ..run.config import default_space
+from ..run.resume import check_limits
 from ..run.search import Search
 from ..show.live import Display
 from ..space import SPACES, SearchSpace, make_space
@@ -99,7 +100,7 @@ def search(
     if all(limit is None for limit in limits.values()):
         limits["trials"] = _DEFAULT_TRIALS
     settings.setdefault("promote", DEFAULT)
-    _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name != "given"], "search")
+    _check_names(settings, [entry.name for entry in fields(RunConfig) if entry.name not in ("given", "data")], "search")
     if settings.get("gates") is not None:
         settings["gates"] = _gates(settings["gates"])
     if settings.get("data_dir") is not None:
@@ -153,7 +154,7 @@ def _space(space: str | SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
         return dict(space.config())
     if isinstance(space, str):
         if space not in SPACES:
-            raise UsageError(f"search: space {space!r} is not known; choose one of: {', '.join(SPACES)}")
+            raise choose("search: space", space, tuple(SPACES))
         return dict(SPACES[space]().config())
     if not isinstance(space, Mapping):
         raise UsageError(f"search: space is a {type(space).__name__}; give its name, or a space of nos_search.space")
@@ -274,7 +275,10 @@ def _resume(
                 )
                 raise UsageError(f"resume: the run's {stored.given or 'task'} is {stored.task!r}; {want}")
         config = stored.going_on(run.folder, **_numbers(settings))
+        check_limits(store, settings)
         scored_by = _given(config, task, objective)
+        if isinstance(scored_by, Task):
+            config.check_same(scored_by)
         with make_executor(config, scored_by, clock=time.perf_counter) as executor:
             store.set_config(config.to_json())
             _go(store, config, executor, listeners, progress)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..bounds import check_count
-from ..errors import SearchError, UsageError
+from ..errors import SearchError, choose
 from ..executor import EXECUTORS, Scorer, Workers, create
 from ..rules import CompiledRule
 from ..run import RunConfig, Search, versions
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, *, note: Callable[[str], None]) -> BenchRes
     names = options.executors.split(",")
     for name in names:
         if name not in EXECUTORS:
-            raise UsageError(f"--executors {name!r} is not known; choose from: {', '.join(EXECUTORS)}")
+            raise choose("--executors", name, tuple(EXECUTORS))
     check_count("--trials", options.trials)
     check_count("--workers", options.workers)
     torch.set_num_threads(1)

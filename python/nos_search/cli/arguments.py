@@ -180,20 +180,16 @@ def _prove(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _simplify(p: argparse.ArgumentParser) -> None:
+def _one_rule(p: argparse.ArgumentParser, *, seeds: str, kept: str) -> None:
+    """Adds what the commands take that train one rule and its changes: how, on which tasks, and where that is kept.
+    `seeds` says what they are of, and `kept` what --out keeps besides."""
     child(p, sweep="those of the longer training")
     augment(p)
     decay(p)
     p.add_argument("rule", metavar="RULE", help=_RULE)
     p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
     p.add_argument(
-        "--seeds", type=int, default=20, metavar="N", help="of each rule, and as many for the last word (default 20)"
-    )
-    p.add_argument(
-        "--margin",
-        type=float,
-        metavar="X",
-        help="loss of score that may be (default: half the standard deviation of the rule's scores between seeds)",
+        "--seeds", type=int, default=20, metavar="N", help=f"of {seeds}, and as many for the last word (default 20)"
     )
     seed(p, "all other seeds are derived from it")
     p.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
@@ -202,16 +198,22 @@ def _simplify(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--out",
         metavar="FOLDER",
-        help="keep the chain, the rule and every finished training there; the same command goes on from them",
+        help=f"keep {kept}, the rule and every finished training there; the same command goes on from them",
+    )
+
+
+def _simplify(p: argparse.ArgumentParser) -> None:
+    _one_rule(p, seeds="each rule", kept="the chain")
+    p.add_argument(
+        "--margin",
+        type=float,
+        metavar="X",
+        help="loss of score that may be (default: half the standard deviation of the rule's scores between seeds)",
     )
 
 
 def _constants(p: argparse.ArgumentParser) -> None:
-    child(p, sweep="those of the longer training")
-    augment(p)
-    decay(p)
-    p.add_argument("rule", metavar="RULE", help=_RULE)
-    p.add_argument("--tasks", default="charmlp", metavar="A,B", help=f"of {', '.join(TASKS)} (default charmlp)")
+    _one_rule(p, seeds="each set that is left at the end", kept="the result")
     p.add_argument(
         "--population", type=int, default=64, metavar="N", help="sets of constants in a generation (default 64)"
     )
@@ -222,22 +224,6 @@ def _constants(p: argparse.ArgumentParser) -> None:
         default=2,
         metavar="N",
         help="of each set, others in each generation (default 2)",
-    )
-    p.add_argument(
-        "--seeds",
-        type=int,
-        default=20,
-        metavar="N",
-        help="of each set that is left at the end, and as many for the last word (default 20)",
-    )
-    seed(p, "all other seeds are derived from it")
-    p.add_argument("--device", default="cpu", metavar="|".join(DEVICES), help="where children train (default cpu)")
-    p.add_argument("--workers", type=int, default=1, metavar="W", help="processes that train (default 1)")
-    p.add_argument("--json", action="store_true", help="print JSON")
-    p.add_argument(
-        "--out",
-        metavar="FOLDER",
-        help="keep the result, the rule and every finished training there; the same command goes on from them",
     )
 
 
@@ -253,7 +239,7 @@ def _train(p: argparse.ArgumentParser) -> None:
 
 def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("source", metavar="DIR|RULE", help=f"a run folder (its best rule), {_RULE}")
-    p.add_argument("--rank", type=int, default=1, metavar="N", help="rank in the run's leaderboard (default 1)")
+    p.add_argument("--rank", type=int, metavar="N", help="rank in the run's leaderboard (default 1)")
     p.add_argument(
         "--format",
         default="torch",

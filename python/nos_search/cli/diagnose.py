@@ -10,7 +10,7 @@ from ..bounds import check_count
 from ..diagnose.battery import PASSED, RATES, Diagnosis, diagnose
 from ..diagnose.problems import BATTERY, KINDS, STEPS
 from ..gate.screen import with_rate_tensor
-from ..rules import CompiledRule, parse_rule_argument
+from ..rules import CompiledRule, distinct, parse_rule_argument
 from ..train.seeds import check_seed
 from .output import as_json, emit, note, table
 
@@ -18,7 +18,7 @@ from .output import as_json, emit, note, table
 def call(args: argparse.Namespace) -> int:
     check_count("diagnose --trials", args.trials, "say how many starts of each problem")
     check_seed(args.seed)
-    rules = [parse_rule_argument(text) for text in dict.fromkeys(args.rules)]
+    rules = distinct(map(parse_rule_argument, args.rules))
     for rule in rules:
         with_rate_tensor(rule.program.rule)  # what cannot be run is said before anything is
     found: list[list[Diagnosis]] = []
@@ -44,7 +44,12 @@ def _show(args: argparse.Namespace, rules: Sequence[CompiledRule], found: Sequen
             "rates": RATES,
             "needed": PASSED,
             "results": [
-                {"rule": rule.label, "passed": _passed(rows), "problems": [asdict(row) for row in rows]}
+                {
+                    "rule": rule.label,
+                    "text": rule.text,
+                    "passed": _passed(rows),
+                    "problems": [asdict(row) for row in rows],
+                }
                 for rule, rows in zip(rules, found, strict=True)
             ],
         }

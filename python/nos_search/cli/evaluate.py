@@ -10,7 +10,7 @@ from dataclasses import asdict
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..known import EVALUATED
-from ..rules import CompiledRule, parse_rule_argument
+from ..rules import CompiledRule, distinct, parse_rule_argument
 from ..run.trainings import LoadTasks, Wanted, make_tasks_executor, run_all
 from ..show import plot
 from ..store import files
@@ -45,7 +45,7 @@ def call(args: argparse.Namespace) -> int:
         note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
     results = _results(rules, baseline, tasks, seeds, record)
     if results or fault is None:
-        _show(args, protocol, tasks, results, baseline)
+        _show(args, protocol, tasks, results, rules, baseline)
     if fault is not None:
         raise fault
     return 0
@@ -70,11 +70,11 @@ def _rules(args: argparse.Namespace) -> tuple[list[CompiledRule], CompiledRule |
     rules = [*named, *(parse_rule_argument(name) for name in EVALUATED if args.known)]
     if not rules:
         raise UsageError("no RULE: name rule text, a library rule such as adam, a run folder, or --known")
-    baseline = None
-    if args.baseline is not None:
-        baseline = parse_rule_argument(args.baseline)
-        rules.append(baseline)
-    return list({rule.text: rule for rule in rules}.values()), baseline
+    if args.baseline is None:
+        return distinct(rules), None
+    baseline = parse_rule_argument(args.baseline)
+    rules = distinct([*rules, baseline])
+    return rules, next(rule for rule in rules if rule.text == baseline.text)
 
 
 # --- the trainings ---------------------------------------------------------------------------------------------------
@@ -131,6 +131,7 @@ def _show(
     protocol: ScoringProtocol,
     tasks: Sequence[Task],
     results: Sequence[Comparison],
+    rules: Sequence[CompiledRule],
     baseline: CompiledRule | None,
 ) -> None:
     label = None if baseline is None else baseline.label
@@ -145,6 +146,7 @@ def _show(
             "interval": f"Student t, {CONFIDENCE:.0%}, half width",
             "baseline": None if baseline is None else baseline.text,
             "nets": {task.name: str(task.spec) for task in tasks},
+            "rules": {rule.label: rule.text for rule in rules},
             "results": [asdict(result) for result in results],
         }
         emit(as_json(document), keep=True)

@@ -19,9 +19,10 @@ from .output import emit
 def call(args: argparse.Namespace) -> int:
     if args.format not in FORMATS:
         raise choose("--format", args.format, FORMATS)
-    if args.rank < 1:
-        raise UsageError(f"--rank {args.rank} is below 1; 1 is the best rule")
     is_run = _is_run(args.source)
+    if args.rank is not None and (args.rank < 1 or not is_run or args.format != "torch"):
+        why = "is below 1; 1 is the best rule" if args.rank < 1 else "is for one rule of a run folder; leave it out"
+        raise UsageError(f"--rank {args.rank} {why}")
     if os.path.isdir(args.source) and not is_run:
         raise UsageError(f"export {args.source}: the folder holds no run; name a run folder or a rule")
     if args.format != "torch" and not is_run:
@@ -30,7 +31,7 @@ def call(args: argparse.Namespace) -> int:
         files.check_new("--out", args.out, force=args.force)
     if args.format == "optuna":
         return _optuna(Path(args.source), args.out, force=args.force)
-    text = _text(args.source, args.rank, args.format)
+    text = _text(args.source, args.rank or 1, args.format)
     if args.out is None:
         emit(text.rstrip("\n"))
     else:

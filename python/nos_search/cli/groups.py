@@ -110,10 +110,8 @@ def space_words(parser: argparse.ArgumentParser) -> None:
         "functions of the search that found Lion; text: any rule, from --strategy external (default nos)",
     )
     group.add_argument("--lines", type=int, metavar="N", help="of a program, 2 to 7 (default 5; with --space lion 7)")
-    group.add_argument("--vocabulary", default="arxiv", metavar="|".join(VOCABULARIES), help="default arxiv")
-    group.add_argument(
-        "--groups", type=int, default=2, metavar="N", help="groups of five predictions, 1 to 4 (default 2)"
-    )
+    group.add_argument("--vocabulary", metavar="|".join(VOCABULARIES), help="of nos (default arxiv)")
+    group.add_argument("--groups", type=int, metavar="N", help="of five predictions each in nos, 1 to 4 (default 2)")
     group.add_argument(
         "--no-bias-correction", action="store_true", help="m, v, y as plain averages, as in TensorFlow's release"
     )

@@ -14,6 +14,7 @@ from .output import emit, note
 # Stands before words that are no options, whatever they look like. No argument of a process can contain it.
 _GUARD = "\0"
 _PACKAGES = ("torch", "numpy")
+_PLACES: dict[Any, str] = {"DIR": "folder", "FOLDER": "folder", "FILE": "file"}  # by metavar
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +40,17 @@ class Parser(argparse.ArgumentParser):
                 setattr(found, name, value.removeprefix(_GUARD))
             elif isinstance(value, list):
                 setattr(found, name, [word.removeprefix(_GUARD) for word in value])
+        self._check_places(found)
         return found
+
+    def _check_places(self, found: argparse.Namespace) -> None:
+        """Leaves by SystemExit when a file or folder has an empty name, as an unset variable of a shell gives it: that
+        would mean the folder of the moment here, and the default there."""
+        for action in self._actions:
+            if action.metavar in _PLACES and getattr(found, action.dest, None) == "":
+                option = action.option_strings[0] if action.option_strings else action.metavar
+                note(f"{self.prog}: {option} is empty; name a {_PLACES[action.metavar]}")
+                raise SystemExit(2)
 
     def print_help(self, file: Any = None) -> None:
         emit(self.format_help().rstrip("\n"))

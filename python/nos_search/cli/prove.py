@@ -22,7 +22,7 @@ from ..prove.document import document
 from ..prove.protocol import Contender, Found, Protocol, cost, prove
 from ..prove.trials import check_folder
 from ..prove.verdict import BETTER, WORSE
-from ..rules import parse_rule_argument
+from ..rules import distinct, parse_rule_argument
 from ..run import versions
 from ..run.trainings import make_executor
 from ..show import proof
@@ -120,9 +120,9 @@ def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], l
             f"--against {args.against!r} names no rule between two commas; for example --against adamw,adam"
         )
     baselines = [parse_rule_argument(text, matrices=True) for text in against]
-    each = {rule.text: rule for rule in [*rules, *baselines]}
-    texts = list(each)
-    contenders = _distinct([Contender.of(rule) for rule in each.values()])
+    each = distinct([*rules, *baselines])
+    texts = [rule.text for rule in each]
+    contenders = [Contender.of(rule) for rule in each]
     return contenders, [texts.index(text) for text in named], [texts.index(rule.text) for rule in baselines]
 
 
@@ -136,17 +136,6 @@ def split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part.strip() for part in parts]
-
-
-def _distinct(contenders: Sequence[Contender]) -> list[Contender]:
-    """Gives contenders whose names are equal, as those of functions may be, names that differ."""
-    seen: dict[str, int] = {}
-    found = []
-    for each in contenders:
-        seen[each.name] = seen.get(each.name, 0) + 1
-        name = each.name if seen[each.name] == 1 else f"{each.name} ({seen[each.name]})"
-        found.append(Contender(name, each.rule, each.space))
-    return found
 
 
 class _Progress:

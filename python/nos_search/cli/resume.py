@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..escape import line, shell
 from ..run import RunConfig, versions
+from ..run.resume import check_limits
 from ..store import Store
 from ..task import is_code
 from .output import note
@@ -23,13 +24,12 @@ def call(args: argparse.Namespace) -> int:
         _check_code(store.folder, config, args.task)
         new = given(args, (*WORKERS, *_NEW))
         config = config.going_on(store.folder, strategy_options=read_options(args.strategy_option), **new)
-        done = len([trial for trial in store.trials() if trial.status != "running"])
-        if args.trials is not None and args.trials < done:
-            raise UsageError(f"--trials {args.trials}: {store.folder} has {done} trials already; name a higher number")
+        check_limits(store, new)
         changed = [f"{k} {store.versions.get(k)} -> {v}" for k, v in versions().items() if store.versions.get(k) != v]
         if changed:
             note(f"note: this run began with other versions ({', '.join(changed)}); it may not repeat bit for bit")
         task = config.make_task()
+        config.check_same(task)
         with open_executor(args, config, task) as executor:
             store.set_config(config.to_json())
             status = search(store, config, executor, logs=args.log)

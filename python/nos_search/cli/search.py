@@ -81,10 +81,9 @@ def search(store: Store, config: RunConfig, executor: Executor, *, logs: Sequenc
             f"note: {run.strangers} of the last trials would not be proposed again by these versions on this "
             "machine; their results are kept and learned from"
         )
-    begun = any(trial.told is not None for trial in store.trials())
     one = config.executor_name == "inprocess"
     note(
-        f"{'resuming' if begun else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
+        f"{'resuming' if run.begun else 'searching'}: task {config.task}, {config.strategy}, seed {config.seed}, "
         f"{'in this process' if one else f'{config.workers} {config.executor_name} workers'}, {store.folder}"
     )
     status = 0

@@ -12,7 +12,7 @@ import torch
 from nos_ext.optim import library
 
 from ..bounds import check_count
-from ..errors import choose
+from ..errors import UsageError, choose
 from ..space import LionSpace, Options, ProgramSpace, SearchSpace, Space, TextSpace
 from ..space.space import MAX_GROUPS
 from ..train.seeds import check_seed
@@ -25,7 +25,12 @@ def space_of(args: argparse.Namespace, default: str = Space.kind) -> SearchSpace
     kind = default if args.space is None else args.space
     if kind not in _KINDS:
         raise choose("--space", kind, tuple(_KINDS))
-    make, _ = _KINDS[kind]
+    make, options, _ = _KINDS[kind]
+    for option in dict.fromkeys(name for _, names, _ in _KINDS.values() for name in names):
+        if option not in options and getattr(args, option) not in (None, False):
+            kinds = " or ".join(name for name, (_, names, _) in _KINDS.items() if option in names)
+            shown = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{shown} is an option of --space {kinds}, and this is {kind}; leave {shown} out")
     return make(args)
 
 
@@ -50,7 +55,7 @@ def call(args: argparse.Namespace) -> int:
         }
         emit(as_json(document))
         return 0
-    _, describe = _KINDS[chosen.kind]
+    _, _, describe = _KINDS[chosen.kind]
     text = describe(chosen)
     if samples:
         text += ["\nsamples", *(f"  {' '.join(map(str, sample))}  {chosen.text(sample)}" for sample in samples)]
@@ -71,7 +76,8 @@ def _make_groups(args: argparse.Namespace) -> SearchSpace:
         last_not_add=not args.no_masks,
         use_earlier=not args.no_masks,
     )
-    return Space(vocabulary=args.vocabulary, groups=args.groups, options=options)
+    given = {"vocabulary": args.vocabulary, "groups": args.groups}
+    return Space(**{name: value for name, value in given.items() if value is not None}, options=options)
 
 
 def _describe_groups(chosen: Space) -> list[str]:
@@ -127,10 +133,11 @@ def _describe_text(chosen: TextSpace) -> list[str]:
     ]
 
 
-# For each kind of space: how it is made from a command line, and the lines that describe it.
-_KINDS: dict[str, tuple[Callable[[argparse.Namespace], SearchSpace], Callable[[Any], list[str]]]] = {
-    Space.kind: (_make_groups, _describe_groups),
-    ProgramSpace.kind: (_make_program, _describe_program),
-    LionSpace.kind: (_make_program, _describe_program),
-    TextSpace.kind: (lambda args: TextSpace(), _describe_text),
+_OF_GROUPS = ("vocabulary", "groups", "no_bias_correction", "drop_rescale", "noise_variance", "no_masks")
+# For each kind of space: how it is made from a command line, by which options, and the lines that describe it.
+_KINDS: dict[str, tuple[Callable[[argparse.Namespace], SearchSpace], tuple[str, ...], Callable[[Any], list[str]]]] = {
+    Space.kind: (_make_groups, _OF_GROUPS, _describe_groups),
+    ProgramSpace.kind: (_make_program, ("lines",), _describe_program),
+    LionSpace.kind: (_make_program, ("lines",), _describe_program),
+    TextSpace.kind: (lambda args: TextSpace(), (), _describe_text),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from ..bounds import check_count
 from ..gate import surface
 from ..gate.screen import LEARNING_RATES, final_positions, with_rate_tensor
-from ..rules import parse_rule_argument
+from ..rules import distinct, parse_rule_argument
 from ..show.surfaces import Paths, figure_of
 from ..space.group import Array
 from ..train.seeds import check_seed
@@ -23,7 +23,7 @@ def call(args: argparse.Namespace) -> int:
     check_count("--steps", args.steps)
     check_seed(args.seed)
     check_plot(args.plot)
-    rules = [parse_rule_argument(text) for text in args.rules]
+    rules = distinct(map(parse_rule_argument, args.rules))
     programs = [with_rate_tensor(rule.program.rule) for rule in rules]
     path: list[Array] = []
     final = final_positions(programs, learning_rates=LEARNING_RATES, steps=args.steps, seed=args.seed, path=path)
@@ -39,6 +39,7 @@ def call(args: argparse.Namespace) -> int:
         rows = [
             {
                 "rule": rule.label,
+                "text": rule.text,
                 "score": float(best[k].mean()),
                 "surfaces": {
                     name: {

@@ -48,6 +48,7 @@ def call(args: argparse.Namespace) -> int:
         data = {
             "format": 1,
             "rule": rule.label,
+            "text": rule.text,
             "task": task.name,
             "net": str(task.spec),
             "score": task.score,

@@ -57,6 +57,11 @@ def distance(first: Array, second: Array) -> Array:
     return np.asarray(0.5 * (difference * difference).sum(axis=-1))
 
 
+def _halves(points: Array) -> Array:
+    """Returns half the squares of the lengths of points."""
+    return np.asarray(0.5 * (points * points).sum(axis=1))
+
+
 class Families:
     """The families of what was added, one after the other. `threshold` is a distance.
 
@@ -72,7 +77,8 @@ class Families:
         self.members: dict[int, int] = {}
         self.best: dict[int, tuple[int, float]] = {}
         self._numbers: list[int] = []
-        self._points = np.empty((0, 0), np.float32)  # the representatives first; grows by doubling
+        # The representatives, and half the square of the length of each; both grow by doubling.
+        self._points, self._halves = np.empty((0, 0), np.float32), np.zeros(1, np.float32)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -84,7 +90,9 @@ class Families:
     def add_many(self, behaviours: Array, numbers: Sequence[int], rewards: Sequence[float]) -> list[int]:
         """Adds many in their order, and returns the number of the family of each."""
         known = len(self._numbers)
-        near = self._near(behaviours, np.concatenate([self._points[:known], behaviours]) if known else behaviours)
+        near = self._near(behaviours, self._points[:known], self._halves[:known])
+        beside = self._near(behaviours, behaviours, _halves(behaviours)) if len(behaviours) > 1 else [[]]
+        near = [first + [known + k for k in more] for first, more in zip(near, beside, strict=True)]
         begun: dict[int, int] = {}  # row of this batch -> its family, where it began one
         found = []
         for row, (number, reward) in enumerate(zip(numbers, rewards, strict=True)):
@@ -106,19 +114,19 @@ class Families:
         """Returns the number of the family to which each would belong, or None."""
         if not self._numbers:
             return [None] * len(behaviours)
-        near = self._near(behaviours, self._points[: len(self._numbers)])
+        known = len(self._numbers)
+        near = self._near(behaviours, self._points[:known], self._halves[:known])
         found = [
-            self._nearest(point, allowed, behaviours, len(self._numbers))
-            for point, allowed in zip(behaviours, near, strict=True)
+            self._nearest(point, allowed, behaviours, known) for point, allowed in zip(behaviours, near, strict=True)
         ]
         return [None if nearest is None else self._numbers[nearest] for nearest in found]
 
-    def _near(self, points: Array, others: Array) -> list[list[int]]:
+    def _near(self, points: Array, others: Array, halves: Array) -> list[list[int]]:
         """Returns for each point the rows of `others` that may be within the threshold: those that are not have been
-        left out, by one product over all of them in single precision."""
-        half = 0.5 * (others * others).sum(axis=1)
-        own = 0.5 * (points * points).sum(axis=1)
-        close = own[:, None] + half - points @ others.T <= self.threshold + _ROUNDING
+        left out, by one product over all of them in single precision. `halves` are those of `others`."""
+        if not len(others):
+            return [[] for _ in points]
+        close = _halves(points)[:, None] + halves - points @ others.T <= self.threshold + _ROUNDING
         return [np.flatnonzero(row).tolist() for row in close]
 
     def _nearest(self, point: Array, allowed: Sequence[int], batch: Array, known: int) -> int | None:
@@ -136,7 +144,9 @@ class Families:
         used = len(self._numbers)
         if used == len(self._points):
             more = np.empty((max(64, 2 * used), len(behaviour)), np.float32)
-            more[:used] = self._points[:used] if used else 0
+            more[:used] = self._points if used else 0
             self._points = more
+            self._halves = np.resize(self._halves, len(more))
         self._points[used] = behaviour
+        self._halves[used] = _halves(behaviour[None])[0]
         self._numbers.append(number)

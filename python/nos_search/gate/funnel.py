@@ -119,10 +119,10 @@ class Funnel:
         return self._enter(behaviour[None], [number], [reward])[0]
 
     def restore(
-        self, trained: Sequence[tuple[int, Tokens]], rewards: Sequence[float] | None = None
+        self, trained: Sequence[tuple[int, Tokens]], rewards: Sequence[float] | None = None, *, equals: bool = True
     ) -> list[int | None]:
         """Records many at once, as after a resume, in the order in which they were recorded then. Of equal ones the
-        first counts."""
+        first counts. Who wants to know their families alone goes without `equals`, in half the time."""
         rewards = [0.0] * len(trained) if rewards is None else rewards
         found: list[int | None] = []
         for start in range(0, len(trained), _SPLIT):
@@ -131,9 +131,10 @@ class Funnel:
             families: list[int | None] = [None] * len(part)
             rows = [row for row, reason in enumerate(self._judge.start(batch)) if not reason]
             if rows:
-                prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist()
-                for row, print_ in zip(rows, prints, strict=True):
-                    self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
+                if equals:
+                    prints: list[int] = probe.fingerprints(self._judge.effect(rows)).tolist()
+                    for row, print_ in zip(rows, prints, strict=True):
+                        self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
                 points = behaviours(self._judge.behaviour(rows))
                 numbers = [part[row][0] for row in rows]
                 entered = self._enter(points, numbers, [rewards[start + row] for row in rows])

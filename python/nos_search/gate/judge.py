@@ -12,8 +12,9 @@ import numpy as np
 
 import nos_ext
 from nos_ext import Program
+from nos_ext.rule.canonical import canonical_key
 
-from ..rules import CompiledRule, compile_rule
+from ..rules import CompiledRule, program_of
 from ..space import Options, SearchSpace, Space, TextSpace, Tokens
 from ..space.group import Array
 from ..space.text import STATES
@@ -123,47 +124,52 @@ class RuleJudge(Judge):
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
         reasons = []
-        self._rules: list[CompiledRule | None] = []
+        self._batch = batch
+        self._programs: list[Program | None] = []
         for tokens in batch:
-            rule, reason = None, ""
+            program, reason = None, ""
             if not self.space.uses_gradient(tokens):
                 reason = "no gradient"
             else:
                 try:
-                    rule = compile_rule(self.space.text(tokens))
+                    program = program_of(self.space.text(tokens))
                 except nos_ext.RuleError as error:
                     reason = f"not a rule: {error}"
-            self._rules.append(rule)
+            self._programs.append(program)
             reasons.append(reason)
-        self._graphs = [None if rule is None else rule.program.rule for rule in self._rules]
+        self._graphs = [None if program is None else program.rule for program in self._programs]
         return reasons
 
-    def _of(self, row: int) -> tuple[CompiledRule, nos_ext.Rule]:
-        rule, graph = self._rules[row], self._graphs[row]
-        assert rule is not None
+    def _program(self, row: int) -> Program:
+        program = self._programs[row]
+        assert program is not None
+        return program
+
+    def _graph(self, row: int) -> nos_ext.Rule:
+        graph = self._graphs[row]
         assert graph is not None
-        return rule, graph
+        return graph
 
     def effect(self, rows: Sequence[int]) -> Array:
-        return engine.updates([self._of(row)[1] for row in rows], effect_stimulus(), seed=SEED)
+        return engine.updates([self._graph(row) for row in rows], effect_stimulus(), seed=SEED)
 
     def descent(self, rows: Sequence[int]) -> Array:
-        return engine.updates([self._of(row)[1] for row in rows], descent_stimulus(), seed=SEED)
+        return engine.updates([self._graph(row) for row in rows], descent_stimulus(), seed=SEED)
 
     def behaviour(self, rows: Sequence[int]) -> Array:
-        return engine.updates([self._of(row)[1] for row in rows], behaviour_stimulus(), seed=SEED)
+        return engine.updates([self._graph(row) for row in rows], behaviour_stimulus(), seed=SEED)
 
     def key(self, row: int) -> str:
-        return self._of(row)[0].key
+        return canonical_key(self._program(row))
 
     def comparable(self, row: int) -> bool:
         return True
 
     def screening(self, row: int) -> Program:
-        return with_rate_tensor(self._of(row)[1])
+        return with_rate_tensor(self._graph(row))
 
     def rule(self, row: int, key: str) -> CompiledRule:
-        return self._of(row)[0]
+        return CompiledRule(self.space.text(self._batch[row]), self._program(row), key)
 
 
 class TextJudge(RuleJudge):
@@ -173,7 +179,7 @@ class TextJudge(RuleJudge):
         return [reason or self._too_large(row) for row, reason in enumerate(super().start(batch))]
 
     def _too_large(self, row: int) -> str:
-        _, graph = self._of(row)
+        graph = self._graph(row)
         if len(graph.state_names) > STATES:
             return f"not a rule that gates can try: it has {len(graph.state_names)} states; a search takes {STATES}"
         try:

@@ -22,7 +22,7 @@ from ..gate import Gates
 from ..gate.families import THRESHOLD, check_distance
 from ..space import SearchSpace, Space, TextSpace, make_space
 from ..strategy import STRATEGIES, ExternalStrategy, Strategy, completed, create
-from ..task import SCORES, TASKS, Task, load
+from ..task import SCORES, TASKS, Task, contents, is_code, load
 from ..task.score import ACCURACY, OBJECTIVE
 from ..train.child import ScoringProtocol, Sweep
 from ..train.decay import DECAYS, Decay
@@ -70,6 +70,7 @@ class RunConfig:
     the learning rate of the longer trainings up there falls by `promote_decay`; in a run of an older version it stays.
     `engine` trains the children: the kernels of nos_ext ("native"), torch, or the kernels where they can ("auto"); they
     differ in rounding. A run of an older version has torch. `protocol` is "default" or "paper" (train/protocols.py).
+    `data` is a checksum of the examples of a task of the user's own, which are the same in every part of a run.
     `score` says what rewards are (task/score.py), and `rung_score` the same of the rungs above the search's own task,
     where None is each task's own; those of a run of an older version are accuracies.
     `given` says what a Python program gave in the place of the name of a task: "task", a task of its own, or
@@ -96,6 +97,7 @@ class RunConfig:
     sweep_steps: int | None = None
     train_steps: int | None = None
     data_dir: str | None = None
+    data: str | None = None
     seed: int = 1
     batch: int = 32
     executor: str | None = None
@@ -260,6 +262,15 @@ class RunConfig:
         create(self.strategy, self.make_space(), seed=self.seed, options=options)  # which checks the values
         return options
 
+    def check_same(self, task: Task) -> None:
+        """Raises UsageError where `task`, with which a run goes on, has other examples than the task that it began
+        with: its rewards would be no longer comparable."""
+        if self.data is not None and self.data != contents(task):
+            raise UsageError(
+                f"task {task.name!r} has not the examples with which this run began: their number, shapes or classes "
+                "differ; give the same ones, or start a new run"
+            )
+
     def in_force(self, task: Task | None) -> RunConfig:
         """Returns the configuration with the values of `task`, where there is one, and of this machine in the place of
         defaults, so that the run is the same after another release has changed a default, or on another machine.
@@ -277,6 +288,7 @@ class RunConfig:
         return replace(
             chosen,
             engine=engine,
+            data=contents(task) if self.given == "task" or is_code(self.task) else None,
             net=str(task.spec),
             width=task.width,
             sweep_steps=task.budget.sweep_steps,

@@ -13,17 +13,19 @@ from ..store import Store, Trial
 from .config import RunConfig
 
 
-def enter_trained(funnel: Funnel, trials: Iterable[Trial]) -> dict[int, int]:
-    """Enters the trained ones of a run's trials into a new funnel, and returns the family of each."""
+def enter_trained(funnel: Funnel, trials: Iterable[Trial], *, equals: bool = True) -> dict[int, int]:
+    """Enters the trained ones of a run's trials into a new funnel, and returns the family of each. Without `equals` the
+    funnel knows of no equal rule afterwards."""
     trained = sorted(
         (trial for trial in trials if trial.told is not None and trial.status in ("done", "diverged")),
         key=lambda trial: trial.told or 0,
     )
-    found = funnel.restore([(trial.id, trial.tokens) for trial in trained], [trial.reward or 0.0 for trial in trained])
+    strings, rewards = [(trial.id, trial.tokens) for trial in trained], [trial.reward or 0.0 for trial in trained]
+    found = funnel.restore(strings, rewards, equals=equals)
     return {trial.id: family for trial, family in zip(trained, found, strict=True) if family is not None}
 
 
 def families_of(store: Store, trials: Iterable[Trial]) -> dict[int, int]:
     """Returns the family of each trained trial of a stored run."""
     config = RunConfig.from_json(store.config)
-    return enter_trained(Funnel(config.make_space(), Gates(), alike=config.alike), trials)
+    return enter_trained(Funnel(config.make_space(), Gates(), alike=config.alike), trials, equals=False)

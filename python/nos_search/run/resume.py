@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, UsageError
+from ..escape import line
 from ..store import Store, Trial
 from ..strategy import Candidate, Result, Strategy
 
@@ -60,6 +61,20 @@ def verdict_of(trial: Trial) -> dict[str, Any]:
         "lr": trial.lr,
     }
     return said | {name: value for name, value in optional.items() if value is not None}
+
+
+def check_limits(store: Store, new: Mapping[str, Any]) -> None:
+    """Raises UsageError for a new limit that the run has passed already."""
+    trials = store.trials()
+    reached = {
+        "trials": sum(trial.told is not None for trial in trials),
+        "children": sum(trial.status in ("done", "diverged") for trial in trials),
+    }
+    for name, done in reached.items():
+        limit = new.get(name)
+        if limit is not None and limit < done:
+            what = "trials" if name == "trials" else "trained children"
+            raise UsageError(f"--{name} {limit}: {line(store.folder)} has {done} {what} already; name a higher number")
 
 
 def restore(store: Store, trials: list[Trial], strategy: Strategy, families: Mapping[int, int]) -> Resumed:

@@ -50,8 +50,8 @@ class Listener(Protocol):
 
 
 class Search:
-    """This is a run in progress, which continues what the store holds. `strangers` counts trials that could not be
-    repeated exactly.
+    """This is a run in progress, which continues what the store holds. `begun` tells whether that has answers, and
+    `strangers` counts trials that could not be repeated exactly.
 
     `clock` gives seconds from any start, for limits and durations; `wall` gives seconds since 1970, for the record.
     """
@@ -76,6 +76,7 @@ class Search:
         resumed = restore(store, trials, self.strategy, self.families)
         self.strangers = resumed.strangers
         answered = [trial for trial in resumed.trials if trial.told is not None]
+        self.begun = bool(answered)
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
         self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
         self._ready: deque[tuple[Trial, CompiledRule]] = deque()  # not yet handed to the executor

@@ -226,7 +226,7 @@ def funnel(stages: Sequence[Stage]) -> Drawing:
     most = max([1, *(stage.count for stage in stages)])
 
     def paint(figure: Figure) -> None:
-        axes = room(figure, left=2.1, right=4.0, top=0.1, bottom=0.55)
+        axes = room(figure, left=2.5, right=3.6, top=0.1, bottom=0.55)  # as wide as a name and a note may be
         places = range(len(stages))
         axes.barh(places, [stage.count for stage in stages], height=0.66, color=colour("bar"))
         axes.set_yticks(places, [words(stage.name, 26) for stage in stages])

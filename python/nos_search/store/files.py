@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import SearchError, StoreError, UsageError
@@ -68,6 +68,30 @@ def alone(option: str, folder: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def held(path: str) -> Iterator[None]:
+    """Holds a file while it is read and written anew, so that of several processes that do so none undoes what another
+    has written. Where there is no file it makes an empty one.
+
+    It is the file itself that is locked, so nothing is left behind. `write` puts another file in its place: whoever has
+    waited for the one before looks again. Where the file system knows no locks, nothing is held.
+    """
+    while True:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        except OSError:  # said when it is written
+            yield
+            return
+        try:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+                yield
+                return
+        finally:
+            os.close(handle)
 
 
 def inside(folder: Path, name: str, *, remedy: str) -> str:

@@ -4,8 +4,7 @@ night is not lost. In the folders of `prove --out` and `constants --out` there a
 It is JSON. `format` and `kind` say what it is, the latter with the command that wrote it; `common` has the settings
 that decide a result on every task, `tasks` those of each task, and `versions` the software that began it; `trainings`
 has one row for each, and `sha256` is the checksum of all that. It is written whole after each training, by replacing
-the file, and is checked when it is read.
-One process at a time may write to a file.
+the file, and is checked when it is read. Several processes may add to one file.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Record:
         self._common, self._tasks, self._versions = dict(common), dict(tasks), dict(versions)
         self._outcomes: dict[_Key, Outcome] = {}
         self._stamp = None if path is None else _stamp(path)
-        if path is not None and self._stamp is not None:
+        if path is not None and _holds_something(self._stamp):
             self._read(path, _document(path, command))
         self.finished, self.added = len(self._outcomes), 0
         self.changed = [
@@ -68,18 +67,17 @@ class Record:
         return self._outcomes.get((task, rule, seed, rate))
 
     def add(self, task: str, rule: str, seed: int, outcome: Outcome, rate: int | None = None) -> None:
-        """Keeps an outcome. When this returns it is in the file."""
+        """Keeps an outcome. When this returns it is in the file, beside what other processes have added to that."""
         self._outcomes[task, rule, seed, rate] = outcome
         self.added += 1
         if self._path is None:
             return
-        if _stamp(self._path) != self._stamp:
-            raise SearchError(
-                f"--out {self._path} was changed by another process meanwhile; let one {self._command} at a time "
-                "write to it"
-            )
-        self._write(self._path)
-        self._stamp = _stamp(self._path)
+        with files.held(self._path):
+            now = _stamp(self._path)
+            if now != self._stamp and _holds_something(now):
+                self._read(self._path, _document(self._path, self._command))
+            self._write(self._path)
+            self._stamp = _stamp(self._path)
 
     def _write(self, path: str) -> None:
         body = {
@@ -98,7 +96,7 @@ class Record:
             _check_same(path, f"{task} ", body["tasks"][task], self._tasks[task])
         self._tasks = {**body["tasks"], **self._tasks}
         self._versions = body["versions"]
-        self._outcomes = dict(map(_entry, body["trainings"]))
+        self._outcomes = {**dict(map(_entry, body["trainings"])), **self._outcomes}
 
 
 def _kind(command: str) -> str:
@@ -134,6 +132,11 @@ def _stamp(path: str) -> _Stamp:
     except OSError as error:
         raise UsageError(f"--out {path} cannot be read: {error.strerror}; choose another file") from None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _holds_something(stamp: _Stamp) -> bool:
+    """Tells whether there is a file that is not empty. An empty one was made a moment before its first training."""
+    return stamp is not None and stamp[2] > 0
 
 
 def _document(path: str, command: str) -> dict[str, Any]:

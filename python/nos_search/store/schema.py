@@ -77,7 +77,7 @@ def _json(wants: str, ok: Callable[[Any], bool]) -> ValueKind:
 
 
 def _number(value: Any) -> bool:
-    return _numbers([value])
+    return math.isfinite(value) if type(value) is float else _numbers([value])
 
 
 def _numbers(values: Any) -> bool:
@@ -243,6 +243,7 @@ CONFIG: dict[str, ValueKind] = {
     "sweep_steps": _MANY,
     "train_steps": _MANY,
     "data_dir": _maybe(_LINE),
+    "data": _maybe(_LINE),
     "seed": _SEED,
     "batch": _integer(1),
     "executor": _maybe(_WORD),

@@ -51,6 +51,8 @@ class Store:
         self._tables = tables
         self._lock = handle
         self._waiting: dict[int, list[Any]] = {}  # rows of trials to write with the next commit, by id
+        # What check() has read, until a trial is put: reading all of a long run takes many seconds.
+        self._checked: list[Trial] | None = None
         self.config: dict[str, Any] = {}
         self.versions: dict[str, str] = {}
 
@@ -150,6 +152,7 @@ class Store:
     def put(self, trial: Trial) -> None:
         """Writes a trial, which may be there already. It persists, and readers see it, after commit(). Raises
         ValueError for one that could not be read back (schema.py)."""
+        self._checked = None
         self._waiting[trial.id] = schema.row(trial)  # most are put twice before a commit, asked and answered
 
     def _write(self) -> None:
@@ -190,6 +193,8 @@ class Store:
 
     def trials(self) -> list[Trial]:
         """Returns all trials by id."""
+        if self._checked is not None:
+            return list(self._checked)
         self._write()
         trials = []
         for values in self._records("trial", schema.TRIAL):
@@ -229,11 +234,15 @@ class Store:
         self._tables.check(self._read_all)
 
     def _read_all(self) -> None:
-        told = sum(trial.told is not None for trial in self.trials())
+        self._checked = None
+        trials = self.trials()
+        told = sum(trial.told is not None for trial in trials)
         self.scores("")
         found = self.checkpoint()
         if found is not None and found[1] > told:
             raise self._damaged(f"checkpoint after {found[1]} answers of {told}")
+        if self._lock is not None:  # else another process may put trials meanwhile
+            self._checked = trials
 
     def _check_log(self) -> None:
         log = self.folder / f"{FILE}-wal"

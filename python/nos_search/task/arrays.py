@@ -172,9 +172,15 @@ def _examples(name: str, name_of_y: str, pair: tuple[Any, Any]) -> tuple[Tensor,
 
 
 def _array(name: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise UsageError(f"{name} has {int(value.mask.sum())} masked values; fill or leave out these examples")
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
+        value = value.detach()
+        try:
+            value = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()  # NumPy has no bfloat16
+        except (RuntimeError, TypeError, ValueError) as error:  # sparse, quantized, without data
+            said = str(error).splitlines()[0]
+            raise UsageError(f"{name} is a tensor that is no dense array: {said}; give a dense tensor") from None
     try:
         array = np.asarray(value)
     except ValueError as error:

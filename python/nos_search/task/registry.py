@@ -93,10 +93,20 @@ def _calling(name: str, argument: str, find: Callable[[], Any]) -> TaskLoader:
             raise UsageError(
                 f"{argument} {name!r} cannot be imported: {error}; name an importable package.module:function"
             ) from error
-        takes_folder = callable(function) and bool(signature(function).parameters)
-        task = function(data_dir) if takes_folder else function() if callable(function) else function
+        task = function(*_arguments(function, data_dir, f"{argument} {name!r}")) if callable(function) else function
         if not isinstance(task, Task):
             raise UsageError(f"{argument} {name!r} gave a {type(task).__name__}; let it return a nos_search.Task")
         return replace(task, name=name)
 
     return loader
+
+
+def _arguments(function: Callable[..., Any], data_dir: Path | None, where: str) -> tuple[Path | None, ...]:
+    """Returns what a function that makes a task is called with: the folder if it takes one, or nothing."""
+    for arguments in ((data_dir,), ()):
+        try:
+            signature(function).bind(*arguments)
+        except TypeError:
+            continue
+        return arguments
+    raise UsageError(f"{where} takes {signature(function)}; let it take nothing, or the folder of --data-dir alone")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import UsageError
+from ..errors import UsageError, choose
 from ..rules import CompiledRule
 from ..task.base import Task
 from ..task.score import ACCURACY, DIVERGED, Measured
@@ -62,7 +62,7 @@ class ScoringProtocol:
         check_engine(self.engine)
         check_decay(self.decay)
         if self.sweep not in SWEEPS:
-            raise UsageError(f"--sweep {self.sweep!r} is not known; choose one of: {', '.join(SWEEPS)}")
+            raise choose("--sweep", self.sweep, SWEEPS)
         if not self.learning_rates or not all(0 < lr < math.inf for lr in self.learning_rates):
             raise UsageError(f"learning rates {self.learning_rates} must be positive numbers, at least one")
 

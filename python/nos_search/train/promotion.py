@@ -25,6 +25,7 @@ from .seeds import derive_seed
 
 _ARGUMENT = "--promote"
 _MOST_SEEDS: Final = 1000
+_MOST_TIMES: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,13 @@ def split(text: str) -> list[str]:
     return [rung.strip() for rung in text.split(",")]
 
 
-def _number(text: str, part: str) -> float:
+def _number(text: str, part: str, most: float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e6:
-        raise UsageError(f"{_ARGUMENT}: {text!r} in {part!r} is not a number above 0")
+    if not 0 < value <= most:
+        raise UsageError(f"{_ARGUMENT}: {text!r} in {part!r} is not a number above 0 and up to {most:g}")
     return value
 
 
@@ -140,8 +141,10 @@ def _part(part: str, own: Task | None, data_dir: Path | None, score: str | None)
     rest, at, share = rest.partition("@")
     rest, star, factor = rest.partition("*")
     name, colon, net = (word.strip() for word in rest.partition(":"))
-    times = _number(factor, part) if star else None
-    fraction = _number(share, part) if at else None
+    times = _number(factor, part, _MOST_TIMES) if star else None
+    fraction = _number(share, part, 1.0) if at else None
+    if not name:
+        raise UsageError(f"{_ARGUMENT}: {part!r} names no task; for example {_ARGUMENT} 'own*10#3, teacher+charlm'")
     if name == OWN and own is None:
         raise UsageError(f"{_ARGUMENT} {part!r}: {OWN} is the task of a search, and there is none; name a task")
 
@@ -152,7 +155,10 @@ def _part(part: str, own: Task | None, data_dir: Path | None, score: str | None)
         else:
             task = load(name, data_dir=data_dir, argument=_ARGUMENT).with_options(score=score)
         if colon:
-            task = task.with_options(net=net)
+            try:
+                task = task.with_options(net=net)
+            except UsageError as error:
+                raise UsageError(f"{_ARGUMENT}: in {part!r}, {error}") from None
         if fraction is not None:
             task = task.with_data(fraction)
         if times is not None:
