@@ -394,6 +394,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             if i < len(self.param_groups):
                 rule.values.check_there(group, self.param_groups[i]["params"])
             checked = rule.values.checked({**flags, **group})
+            own = self.param_groups[i] if i < len(self.param_groups) else self.defaults
+            checked[MASTERS] |= own[MASTERS]  # a checkpoint of wide parameters does not take them away
             rule.values.check_ranges(checked, but=SCHEDULED)
             return {**spread(checked, rule.values.betas), "rule": rule.text}
         except (TypeError, ValueError) as error:
