@@ -82,8 +82,8 @@ class CapturedLists(StepLists):
         super().__init__(rules, groups, state, owner)
         if len(self._programs) > 1:
             raise ValueError(
-                "capturable is True but param groups have different rules, which a captured step cannot run; leave it "
-                "False, or make an optimizer for each rule"
+                "capturable is True but param groups have different rules, or master weights in some of them only, "
+                "which a captured step cannot run; leave it False, or make an optimizer for each"
             )
         self._kept_groups = list(groups)  # keeps the groups alive, so that no other object gets their id
         self._shape = self._shape_of(groups, state)

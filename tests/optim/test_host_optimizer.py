@@ -21,11 +21,11 @@ from .test_master_weights import assert_equal, pair, set_grads
 
 
 class LateLink(Link):
-    """Takes the CPU for a device with one stream, whose copies begin when somebody waits for them."""
+    """Takes the CPU for a device with two streams, whose copies begin when somebody waits for them."""
 
     def __init__(self) -> None:
-        self.stream: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.done = 0
+        self.streams: tuple[list[tuple[torch.Tensor, torch.Tensor]], ...] = ([], [])
+        self.current = 0
         self.bytes = 0
         self.buffers = 0
 
@@ -38,20 +38,21 @@ class LateLink(Link):
 
     def copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
         assert to.data_ptr() != source.data_ptr()
-        self.stream.append((to, source))
+        self.streams[self.current].append((to, source))
         self.bytes += to.nbytes
 
     def mark(self, device: torch.device) -> Callable[[], Any]:
-        count = len(self.stream)
-        return lambda: self.run(count)
+        stream = self.streams[self.current]
+        last = stream[-1] if stream else None
+        return lambda: self.run(stream, last)
 
-    def run(self, count: int | None = None) -> None:
-        """Does what the stream has up to there, all of it by default."""
-        stop = len(self.stream) if count is None else count
-        with torch.no_grad():
-            for to, source in self.stream[self.done : stop]:
+    def run(self, stream: Any = None, last: Any = None) -> None:
+        """Does what the stream, by default the current one, has up to `last`, by default all of it."""
+        stream = self.streams[self.current] if stream is None else stream
+        while stream and (last is None or any(last is x for x in stream)):
+            to, source = stream.pop(0)
+            with torch.no_grad():
                 to.copy_(source)
-        self.done = max(self.done, stop)
 
 
 @pytest.fixture
@@ -99,6 +100,21 @@ def test_a_step_does_not_wait_for_its_parameters(link: LateLink, kind: type[Host
     assert all(torch.equal(p, q) for p, q in zip(narrow, before, strict=True))
     set_grads(narrow, wide, 2)
     optimizer.step()
+    assert all(torch.equal(p.detach(), q.detach().bfloat16()) for p, q in zip(narrow, wide, strict=True))
+
+
+def test_another_stream(link: LateLink, kind: type[HostOptimizer]) -> None:
+    """Copies of parameters that are not done yet are waited for, whichever stream they are in."""
+    narrow, wide = pair()
+    optimizer, other = kind(narrow, library.adamw, lr=0.01), RuleOptimizer(wide, library.adamw, lr=0.01)
+    train(link, narrow, wide, [optimizer, other], 0, 1)
+    for step in (1, 2):
+        link.current = 1 - link.current
+        set_grads(narrow, wide, step)
+        optimizer.step()
+        if step == 1:
+            other.step()
+    # the first stream's copies were of step 1, and were done before step 2 wrote
     assert all(torch.equal(p.detach(), q.detach().bfloat16()) for p, q in zip(narrow, wide, strict=True))
 
 

@@ -388,6 +388,32 @@ def test_the_form_as_a_program() -> None:
     assert [op for op, *_ in master_form(contracted).code] == [op for op, *_ in contracted.code]
 
 
+def test_shards() -> None:
+    """Master weights are sharded as the parameter is."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    (narrow,), (wide,) = pair((4, 6))
+    init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (2,))
+        p = torch.nn.Parameter(distribute_tensor(narrow.detach(), mesh, [Shard(0)]))
+        optimizer, other = HostOptimizer([p], library.adamw, lr=0.01), RuleOptimizer([wide], library.adamw, lr=0.01)
+        for step in range(3):
+            set_grads([narrow], [wide], step)
+            p.grad = distribute_tensor(narrow.grad, mesh, [Shard(0)])
+            optimizer.step()
+            other.step()
+        master = optimizer.state[p]["master"]
+        assert isinstance(master, DTensor)
+        assert torch.equal(master.to_local(), wide.detach()[:2])
+        assert torch.equal(p.detach().to_local(), wide.detach()[:2].bfloat16())  # type: ignore[attr-defined]
+    finally:
+        destroy_process_group()
+
+
 FULL = """
 def full(p, g, a, b, c, d, f, h, i, j, *, lr):
     return p - lr * g, g, a, b, c, d, f, h, i
