@@ -147,18 +147,22 @@ def test_everything_is_kept_on_the_host(link: LateLink, kind: type[HostOptimizer
     assert_equal(resumed, fresh, other, wide)
 
 
-def test_muon_clipping_and_layouts(link: LateLink, kind: type[HostOptimizer]) -> None:
+@pytest.mark.parametrize("rule", ["muon", "lion"])
+def test_clipping_and_layouts(link: LateLink, kind: type[HostOptimizer], rule: str) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(30, 5)).bfloat16()
     twin = copy.deepcopy(model).float()
     made = [
-        of(groups(net, {"rule": library.muon, "lr": 0.02}, library.adamw), library.adamw, lr=1e-3, clip_norm=0.5)
+        of(groups(net, {"rule": library.get(rule), "lr": 0.02}, library.adamw), library.adamw, lr=1e-3, clip_norm=0.5)
         for of, net in ((kind, model), (RuleOptimizer, twin))
     ]
     narrow, wide = list(model.parameters()), list(twin.parameters())
     train(link, narrow, wide, made, 0, 2)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(link, narrow, wide, made, 2, 4)
+    for optimizer in made:  # lists are made anew, with the layouts as they are now
+        optimizer.add_param_group({"params": [("late", torch.zeros(2, requires_grad=True))]})
+    train(link, narrow, wide, made, 4, 6)
     assert_equal(made[0], narrow, made[1], wide)
     assert made[0].grad_norm == made[1].grad_norm
 
