@@ -162,7 +162,7 @@ def test_clipping_and_layouts(link: LateLink, kind: type[HostOptimizer], rule: s
     train(link, narrow, wide, made, 2, 4)
     for optimizer in made:  # lists are made anew, with the layouts as they are now
         optimizer.add_param_group({"params": [("late", torch.zeros(2, requires_grad=True))]})
-    train(link, narrow, wide, made, 4, 6)
+    train(link, narrow, wide, made, 4, 5)
     assert_equal(made[0], narrow, made[1], wide)
     assert made[0].grad_norm == made[1].grad_norm
 
