@@ -298,6 +298,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if common_clip_norm(self.param_groups) is not None:
                 running(rule.program, True)  # a rule that cannot be clipped is refused here
             rule.values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
+            rule.form(self.param_groups[-1])  # and one that has no room for master weights here
             self._check_matrices(rule.program)
         except (TypeError, ValueError):
             self.param_groups.pop()

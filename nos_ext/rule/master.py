@@ -19,11 +19,10 @@ def with_master(rule: Definition) -> Definition:
     Raises:
         RuleError: there is no room for the state, or another one has its name.
     """
-    if MASTER in rule.state_names:
-        raise RuleError(f"rule '{rule.name}' has a state named '{MASTER}', so it gets no master weights; rename it")
     if len(rule.state_names) == MAX_STATES:
         raise RuleError(
-            f"rule '{rule.name}' has {MAX_STATES} states, which is all that there can be, so it gets no master weights"
+            f"rule '{rule.name}' has {MAX_STATES} states, which is all that there can be, so master weights have no room; "
+            "leave master_weights False"
         )
     order = postorder(rule.simplified)
     master = Expr("state", (), MASTER, ELEMENT)

@@ -429,9 +429,9 @@ def test_what_is_refused() -> None:
     with pytest.raises(RuleError, match="rule 'r' has a state named 'master', where master weights are kept; rename"):
         RuleOptimizer([p], "def r(p, g, master, *, lr):\n    return p - lr * g, g\n", lr=0.1)
     set_grads([p], [q], 0)
-    optimizer = RuleOptimizer([p], FULL, lr=0.1, master_weights=True)
-    with pytest.raises(RuleError, match="rule 'full' has 8 states, which is all that there can be"):
-        optimizer.step()
+    with pytest.raises(RuleError, match="rule 'full' has 8 states, which is all that there can be, so master weights"):
+        RuleOptimizer([p], FULL, lr=0.1, master_weights=True)
+    RuleOptimizer([q], FULL, lr=0.1, master_weights=True).step()  # needs none
     with pytest.raises(TypeError, match="master_weights is 'yes'"):
         RuleOptimizer([p], library.sgd, lr=0.1, master_weights="yes")  # type: ignore[arg-type]
     mixed = RuleOptimizer([{"params": [p]}, {"params": [q]}], AVERAGED, lr=0.1, master_weights=True)
