@@ -328,7 +328,7 @@ class StepLists:
             members = [(i, self._params[i], self._program(i), self._chosen(i), False) for i in self._hollow]
             take_steps(self._owner, self._state, members)
 
-    def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
+    def _divide(self, grads: list[Any], read: Callable[[int, int, Any], Any]) -> None:
         """Makes states where there are none yet, and divides the parameters that have gradients into engine calls."""
         self._make_missing(grads)
         parts = self._division_by(grads, self._steps.tolist())

@@ -14,15 +14,16 @@ MASTER: Final = "master"
 def with_master(rule: Definition) -> Definition:
     """Returns the rule with one state more, `master`, which stands wherever p did.
 
-    Its new value is that of p, which is not read any more: p is what `master` is when rounded to the dtype of p.
+    Its new value is that of p, which is not read any more: p is what `master` is when rounded to the dtype of p. The
+    rule must have no state of that name.
 
     Raises:
-        RuleError: there is no room for the state, or another one has its name.
+        RuleError: there is no room for the state.
     """
     if len(rule.state_names) == MAX_STATES:
         raise RuleError(
-            f"rule '{rule.name}' has {MAX_STATES} states, which is all that there can be, so master weights have no room; "
-            "leave master_weights False"
+            f"rule '{rule.name}' has {MAX_STATES} states, which is all that there can be, so master weights have no "
+            "room; leave master_weights False"
         )
     order = postorder(rule.simplified)
     master = Expr("state", (), MASTER, ELEMENT)
