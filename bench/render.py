@@ -103,6 +103,11 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
             "AdamW on 10 tensors of 1024 x 1024, on one thread: `state_dtype`, and peers with 8-bit states.",
         ]
         out += [tables.states(record)]
+    if any("threads" in cell for cell in rec.cells(record, "states")):
+        out += [
+            "`HostOptimizer` writes float32 master weights and bfloat16 parameters; torch's AdamW has float32 ones.",
+            tables.host_steps(record),
+        ]
     if record.get("memory"):
         out += ["## Memory", f"Beyond the tensors, over {memory.STEPS} steps on {memory.SIZE}."]
         out += [tables.memory(record)]

@@ -86,6 +86,8 @@ def line(row: dict[str, Any]) -> str:
         kept = ", ".join(f"{name} {size:.2f}" for name, size in row["state_bytes"].items())
         label += f" (bytes of state per parameter: {kept})"
     times = " | ".join(f"{name} {r['us']:.1f}" for name, r in row["contenders"].items())
+    if "threads" in row:  # steps on the host, of which the ratio matters
+        times += "".join(f" = {r['ratio']:.3f} of it" for name, r in row["contenders"].items() if name != row["base"])
     return f"{label:34} us: {times}{'  (noisy)' if row['noisy'] else ''}"
 
 

@@ -1,4 +1,5 @@
 """Smaller states: a step of AdamW with states in float32, bfloat16 and int8, 10 tensors of 1024 x 1024, one thread.
+And the step of HostOptimizer, which also writes parameters in bfloat16, against torch's fused AdamW, all float32.
 
 Peers with 8-bit states take part where they are installed (`pip install bitsandbytes torchao`), on the CPU. Each
 contender has parameters of its own. `state_bytes` is what it keeps per parameter beside the parameter and its gradient.
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import torch
 
-from nos_ext.optim import create
+from nos_ext.optim import HostOptimizer, create, library
 
 from .case import Contender, repeated
 from .harness import Effort, measure, summary
@@ -22,6 +23,8 @@ from .rules import LR
 
 SHAPES: Final = ((1024, 1024),) * 10  # torchao keeps float32 states where blocks of 256 do not fill the tensor
 BASE: Final = "float32"
+HOST: Final = "HostOptimizer, bfloat16 parameters"
+FUSED: Final = "torch AdamW fused"
 _WARM_UP: Final = 3  # steps, after which all states are there
 
 
@@ -40,11 +43,11 @@ PEERS: Final = (
 )
 
 
-def parameters() -> list[torch.Tensor]:
+def parameters(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     make = torch.Generator().manual_seed(0)
-    params = [torch.randn(shape, generator=make).mul_(0.02).requires_grad_() for shape in SHAPES]
+    params = [torch.randn(shape, generator=make).mul_(0.02).to(dtype).requires_grad_() for shape in SHAPES]
     for p in params:
-        p.grad = torch.randn(p.shape, generator=make).mul_(1e-3)
+        p.grad = torch.randn(p.shape, generator=make).mul_(1e-3).to(dtype)
     return params
 
 
@@ -64,9 +67,19 @@ def _ours(state_dtype: str | None) -> torch.optim.Optimizer:
     return create("adamw", parameters(), lr=LR, state_dtype=state_dtype)
 
 
+def _fused() -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters(), lr=LR, fused=True)
+
+
 def _theirs(peer: _Peer) -> torch.optim.Optimizer:
     made: torch.optim.Optimizer = getattr(importlib.import_module(peer.module), peer.attribute)(parameters(), lr=LR)
     return made
+
+
+def _warm(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    for _ in range(_WARM_UP):
+        optimizer.step()
+    return optimizer
 
 
 def contenders() -> tuple[list[Contender], dict[str, float], dict[str, str]]:
@@ -75,7 +88,7 @@ def contenders() -> tuple[list[Contender], dict[str, float], dict[str, str]]:
         BASE: lambda: _ours(None),
         "bfloat16": lambda: _ours("bfloat16"),
         "int8": lambda: _ours("int8"),
-        "torch AdamW fused": lambda: torch.optim.AdamW(parameters(), lr=LR, fused=True),
+        FUSED: _fused,
         **{peer.name: partial(_theirs, peer) for peer in PEERS},
     }
     out: list[Contender] = []
@@ -83,9 +96,7 @@ def contenders() -> tuple[list[Contender], dict[str, float], dict[str, str]]:
     absent: dict[str, str] = {}
     for name, make in wanted.items():
         try:
-            optimizer = make()
-            for _ in range(_WARM_UP):
-                optimizer.step()
+            optimizer = _warm(make())
         except Exception as error:  # whatever the package says: that it has no CPU kernels, for example
             if name not in {peer.name for peer in PEERS}:
                 raise
@@ -98,11 +109,26 @@ def contenders() -> tuple[list[Contender], dict[str, float], dict[str, str]]:
 
 def run(effort: Effort) -> Iterator[dict[str, Any]]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
+        torch.set_num_threads(1)
         all_of_them, sizes, absent = contenders()
         outcome = measure(all_of_them, effort, always=(BASE,))
+        head = {"scene": "AdamW, 10 tensors of 1024 x 1024, one thread", "rule": "adamw", "base": BASE}
+        yield head | summary(outcome, BASE) | {"state_bytes": sizes, "absent": absent}
+        del all_of_them, outcome
+        for threads in sorted({1, min(2, before)}):
+            torch.set_num_threads(threads)
+            yield _on_the_host(effort, threads)
     finally:
         torch.set_num_threads(before)
-    head = {"scene": "AdamW, 10 tensors of 1024 x 1024, one thread", "rule": "adamw", "base": BASE}
-    yield head | summary(outcome, BASE) | {"state_bytes": sizes, "absent": absent}
+
+
+def _on_the_host(effort: Effort, threads: int) -> dict[str, Any]:
+    host = HostOptimizer(parameters(torch.bfloat16), library.adamw, lr=LR)
+    pair = [
+        Contender(FUSED, repeated(_warm(_fused()).step), peer=True),
+        Contender(HOST, repeated(_warm(host).step)),
+    ]
+    scene = f"AdamW, host step with bf16 copy, threads: {threads}"
+    head = {"scene": scene, "rule": "adamw", "base": FUSED, "threads": threads}
+    return head | summary(measure(pair, effort, always=(FUSED,)), FUSED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from . import record as rec
@@ -167,13 +167,26 @@ def compile_times(record: dict[str, Any]) -> str:
 def states(record: dict[str, Any]) -> str:
     """Bytes of states per parameter beside the times."""
     rows = []
-    for cell in rec.cells(record, "states"):
+    for cell in _states(record, on_the_host=False):
         mark = f" {NOISY}" if cell["noisy"] else ""
         for name, row in cell["contenders"].items():
             kept = f"{cell['state_bytes'][name]:.2f}"
             rows.append([name, kept, f"{row['us'] / 1e3:.1f}{mark}", times(row["ratio"])])
         rows += [[name, "", why, ""] for name, why in cell["absent"].items()]
     return table(["states", "bytes per parameter", "ms per step", "time / float32's"], rows)
+
+
+def host_steps(record: dict[str, Any]) -> str:
+    rows = []
+    for cell in _states(record, on_the_host=True):
+        mark = f" {NOISY}" if cell["noisy"] else ""
+        for name, row in cell["contenders"].items():
+            rows.append([str(cell["threads"]), name, f"{row['us'] / 1e3:.1f}{mark}", times(row["ratio"])])
+    return table(["threads", "AdamW", "ms per step", "time / torch's"], rows)
+
+
+def _states(record: dict[str, Any], *, on_the_host: bool) -> Iterator[dict[str, Any]]:
+    return (cell for cell in rec.cells(record, "states") if ("threads" in cell) == on_the_host)
 
 
 def memory(record: dict[str, Any]) -> str:

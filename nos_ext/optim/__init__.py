@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from ._param_groups import groups
     from ._timm import register_with_timm
     from .addsign import AddSign
+    from .host_optimizer import HostOptimizer
     from .powersign import PowerSign
     from .rule_optimizer import RuleOptimizer
 
-__all__ = ["AddSign", "PowerSign", "RuleOptimizer", "create", "groups", "library", "names", "register_with_timm"]
+__all__ = [
+    "AddSign",
+    "HostOptimizer",
+    "PowerSign",
+    "RuleOptimizer",
+    "create",
+    "groups",
+    "library",
+    "names",
+    "register_with_timm",
+]
 
 _PLACES: Final = {
-    "AddSign": "addsign", "PowerSign": "powersign", "RuleOptimizer": "rule_optimizer", "groups": "_param_groups",
-    "register_with_timm": "_timm",
+    "AddSign": "addsign", "HostOptimizer": "host_optimizer", "PowerSign": "powersign",
+    "RuleOptimizer": "rule_optimizer", "groups": "_param_groups", "register_with_timm": "_timm",
 }  # fmt: skip
 
 

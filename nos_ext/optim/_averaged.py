@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from ..rule.master import MASTER
 from ._entry import Averaged
 from ._hollow import state_dtype
 from ._values import to_number
@@ -27,7 +28,9 @@ def change_weights(groups: Iterable[dict[str, Any]], state: Mapping[Any, Any], k
         for param in group["params"]:
             entry = state.get(param)
             if entry:
-                _move(param, entry[kind.state], step)
+                _move(entry.get(MASTER, param), entry[kind.state], step)
+                with torch.no_grad():
+                    param.copy_(entry.get(MASTER, param))
         group[MODE] = training
 
 
@@ -35,7 +38,7 @@ def _move(param: torch.Tensor, z: torch.Tensor, step: float) -> None:
     """Moves the parameter by this fraction of the way to z, in the precision of steps."""
     wide = state_dtype(param)
     with torch.no_grad():
-        param.copy_(torch.lerp(param.to(wide), z.to(wide), step))
+        param.copy_(torch.lerp(param.to(wide), z.to(param.device, wide), step))
 
 
 def check_training(groups: Iterable[Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ import torch
 from .. import _C
 from ._clipping import common_clip_norm
 from ._lists import FLAGS, OTHER_FLAGS, Group, Resolve, States, StepLists
+from ._masters import keeps_masters
 from ._rules import Rules
 from ._values import check_capturable, to_number
 
@@ -81,8 +82,8 @@ class CapturedLists(StepLists):
         super().__init__(rules, groups, state, owner)
         if len(self._programs) > 1:
             raise ValueError(
-                "capturable is True but param groups have different rules, which a captured step cannot run; leave it "
-                "False, or make an optimizer for each rule"
+                "capturable is True but param groups have different rules, or master weights in some of them only, "
+                "which a captured step cannot run; leave it False, or make an optimizer for each"
             )
         self._kept_groups = list(groups)  # keeps the groups alive, so that no other object gets their id
         self._shape = self._shape_of(groups, state)
@@ -159,8 +160,8 @@ class CapturedLists(StepLists):
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
         counts = [cell.data_ptr() for cell in self._cells.values()]  # steps in other memory are not counted any more
-        clips = common_clip_norm(groups) is not None
-        return id(groups), id(state), [id(group) for group in groups], params, entries, counts, clips
+        kind = common_clip_norm(groups) is not None, list(map(keeps_masters, groups))
+        return id(groups), id(state), [id(group) for group in groups], params, entries, counts, kind
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
         flags = [tuple(group[name] for name in (*FLAGS, *OTHER_FLAGS)) for group in self._groups]

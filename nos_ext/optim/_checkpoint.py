@@ -7,20 +7,22 @@ parameters, and the number of steps to float32, which stops at 2**24. Here the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 import torch
 
 from .._numbers import plain, shown
-from .._state_dtypes import SCALE, scale_count, stored_as
+from .._state_dtypes import SCALE, scale_count
 from ..rule import MatrixProgram, Program
+from ..rule.master import MASTER
 from . import library
 from ._betas import KEY, beta_names
 from ._hollow import is_hollow, state_dtype
 from ._layout import has_gaps, is_emptied, like
 from ._lists import Group
+from ._masters import stored
 from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._shards import is_sharded, local
 from ._values import FUNCTION, same_rule, step_count
@@ -129,10 +131,20 @@ def sizes(groups: Iterable[Group]) -> list[int]:
 
 
 def restored(
-    saved: Mapping[str, Any], groups: Sequence[Group], programs: Sequence[Program | MatrixProgram]
+    saved: Mapping[str, Any],
+    groups: Sequence[Group],
+    programs: Sequence[Program | MatrixProgram],
+    home: Callable[[Any], torch.device],
 ) -> dict[Any, Any]:
-    """Returns the state of a checkpoint, checked, and copied to the devices and into the layouts of the parameters.
-    `programs` has the rule of each group."""
+    """Returns the state of a checkpoint, checked, and copied into the layouts of the parameters. Master weights may be
+    missing, and are then made at the next step.
+
+    Args:
+        saved: the checkpoint.
+        groups: of the optimizer.
+        programs: what is run for each group.
+        home: tells the device of the states of a parameter.
+    """
     ids = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
     if len(set(ids)) != len(ids):
         raise ValueError("the checkpoint has the same number in 'params' of its param_groups twice")
@@ -149,7 +161,7 @@ def restored(
         if not isinstance(entry, Mapping):
             raise ValueError(f"the checkpoint's state of parameter {key} is a {type(entry).__name__}, not a dict")
         program = program_of[key]
-        missing = [name for name in ("step", *program.state_names) if name not in entry]
+        missing = [name for name in ("step", *program.state_names) if name not in entry and name != MASTER]
         if missing and entry:
             raise ValueError(
                 f"the checkpoint's state of parameter {key} has the keys {sorted(map(str, entry))} but not {missing}, "
@@ -157,16 +169,16 @@ def restored(
             )
         param = param_of[key]
         state[param] = {}
-        stored = stored_as(program, dtype_of[key])
+        kinds = stored(program, dtype_of[key])
         if entry:
             check_state_dtype(key, param, dtype_of[key])
         for name, value in entry.items():
             where = f"the checkpoint's state of parameter {key}: {name}"
             if name in program.state_names:
                 scales = entry.get(name + SCALE)
-                state[param] |= _restored_state(where, name, value, scales, param, stored[name], program)
+                state[param] |= _restored_state(where, name, value, scales, param, kinds[name], program, home(param))
             elif name not in scale_names(program):
-                state[param][name] = _restored(where, name, value, param)
+                state[param][name] = _restored(where, name, value, param, home(param))
     return state
 
 
@@ -174,7 +186,7 @@ def scale_names(program: Program | MatrixProgram) -> list[str]:
     return [name + SCALE for name in program.state_names]
 
 
-def _restored(where: str, name: str, value: Any, param: torch.Tensor) -> Any:
+def _restored(where: str, name: str, value: Any, param: torch.Tensor, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         _check_emptied(where, value)
     if name == "step":
@@ -182,7 +194,7 @@ def _restored(where: str, name: str, value: Any, param: torch.Tensor) -> Any:
             return value.clone()
         return torch.tensor(step_count(where, value), dtype=torch.float64, device="cpu")
     if isinstance(value, torch.Tensor):  # somebody else's, as it is no state of the rule
-        return value.to(device=param.device, copy=True)
+        return value.to(device=device, copy=True)
     return value
 
 
@@ -194,6 +206,7 @@ def _restored_state(
     param: torch.Tensor,
     stored: str | None,
     program: Program | MatrixProgram,
+    device: torch.device,
 ) -> dict[str, torch.Tensor]:
     """Returns the state, and its scales if it has some, in the dtype of that name; None leaves it as it was saved."""
     is_number = name in program.per_tensor_states
@@ -219,14 +232,14 @@ def _restored_state(
         dtype = state_dtype(param)
     with torch.no_grad():
         if value.dtype not in CODES and dtype not in CODES:
-            new = param.new_empty((), dtype=dtype) if is_number else like(param, dtype)
+            new = param.new_empty((), dtype=dtype, device=device) if is_number else like(param, dtype, device)
             return {name: new.copy_(value)}
         if value.dtype in CODES:
             _check_scales(where, value, scales)
-        new = like(param, dtype)
+        new = like(param, dtype, device)
         if value.dtype == dtype and value.stride() == new.stride():
-            return {name: new.copy_(value), name + SCALE: scales.to(device=param.device, copy=True)}
-        numbers = like(param, torch.float32).copy_(decoded(value, scales) if value.dtype in CODES else value)
+            return {name: new.copy_(value), name + SCALE: scales.to(device=device, copy=True)}
+        numbers = like(param, torch.float32, device).copy_(decoded(value, scales) if value.dtype in CODES else value)
         if dtype not in CODES:
             return {name: new.copy_(numbers)}
         codes, new_scales = encoded(numbers, dtype)

@@ -15,7 +15,7 @@ from .._numbers import number, plain, shown
 from ..rule import MatrixProgram, Program, RuleError
 from ..rule.compile import encode
 from ..rule.definition import Definition
-from ..rule.expr import GRAD, constant, hyper, postorder, rebuilt
+from ..rule.expr import GRAD, carry, constant, hyper, postorder, rebuilt
 from ..rule.program import SplitProgram
 
 KEY: Final = "clip_norm"
@@ -33,10 +33,7 @@ def clipped(program: Program) -> Program:
     norm = rebuilt("global_norm", (GRAD,))
     quotient = rebuilt("div", (hyper(KEY), rebuilt("add", (norm, constant(_EPSILON)))))
     new = {GRAD: rebuilt("mul", (GRAD, rebuilt("min", (constant(1.0), quotient))))}
-    for node in postorder(rule.simplified):
-        if node not in new:
-            args = tuple([new[x] for x in node.args])
-            new[node] = rebuilt(node.op, args) if args else node
+    carry(postorder(rule.simplified), new)
     outputs = [new[x] for x in rule.simplified]
     if all(node is not norm for node in postorder(outputs)):
         # The rule does not read g, but the gradients of its parameters count all the same.

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from .._state_dtypes import SCALE, stored_as
+from .._state_dtypes import SCALE
 from ..rule import MatrixProgram, Program
+from ..rule.master import MASTER
 from ._grads import check_grad, check_param
+from ._masters import stored
 from ._quantized import CODES, check_state_dtype, no_scales
 from ._torch import is_fake
 
@@ -26,20 +28,34 @@ def state_dtype(param: torch.Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-def zero_states(program: Program | MatrixProgram, param: Any, chosen: str | None) -> dict[str, torch.Tensor]:
+def first_states(
+    program: Program | MatrixProgram, param: Any, chosen: str | None, device: torch.device | None = None
+) -> dict[str, torch.Tensor]:
     """Returns the rule's states at the start: in the layout that belongs to `param`, or of shape () where they are one
-    number per tensor. `chosen` is the group's state_dtype. Quantized states have their scales behind them."""
+    number per tensor. They are zeros, and master weights have the values of `param`. `chosen` is the group's
+    state_dtype. Quantized states have their scales behind them. `device` is theirs if it is not that of `param`."""
     numbers = program.per_tensor_states
     out: dict[str, torch.Tensor] = {}
-    for name, stored in stored_as(program, chosen).items():
-        dtype = getattr(torch, stored) if stored else state_dtype(param)
+    for name, kind in stored(program, chosen).items():
+        dtype = getattr(torch, kind) if kind else state_dtype(param)
         if name in numbers:
-            out[name] = param.new_zeros((), dtype=dtype)
+            out[name] = param.new_zeros((), dtype=dtype, device=device)
             continue
-        out[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+        if name == MASTER:
+            out[name] = first_master(param, device)
+            continue
+        out[name] = torch.zeros_like(param, dtype=dtype, device=device, memory_format=torch.preserve_format)
         if dtype in CODES:
             out[name + SCALE] = no_scales(out[name])
     return out
+
+
+def first_master(param: Any, device: torch.device | None = None) -> torch.Tensor:
+    """Returns master weights for a parameter, which are its values."""
+    out = torch.zeros_like(
+        param, dtype=state_dtype(param), device=device, memory_format=torch.preserve_format, requires_grad=False
+    )
+    return out.copy_(param)
 
 
 def take_steps(
@@ -69,5 +85,5 @@ def take_steps(
                 continue
             if not state.get(param):
                 count = torch.zeros((), dtype=torch.float64, device=param.device if on_device else "cpu")
-                state[param] = {"step": count, **zero_states(program, param, chosen)}
+                state[param] = {"step": count, **first_states(program, param, chosen)}
             state[param]["step"] += 1

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 
-def like(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+def like(tensor: torch.Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> torch.Tensor:
     """Returns new memory in the layout that belongs to `tensor`, which is its own layout where it is dense."""
-    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.preserve_format)
+    return torch.empty_like(tensor, dtype=dtype, device=device, memory_format=torch.preserve_format)
 
 
 def has_gaps(tensor: torch.Tensor) -> bool:
@@ -83,6 +83,14 @@ class DenseCopies:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self.pairs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # number of the parameter -> parameter, copy
+        self.unread: set[int] = set()  # parameters that no rule reads, so that they are copied back only
+
+    def _home(self, param: torch.Tensor) -> torch.device:
+        """Returns where the copy of a parameter is."""
+        return param.device
+
+    def _copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
+        to.copy_(source)
 
     def dense(self, i: int, param: torch.Tensor) -> torch.Tensor:
         """Returns what the engine gets for parameter i: the parameter itself where it has no gaps, or else its copy,
@@ -129,11 +137,11 @@ class DenseCopies:
         lists must be made anew."""
         with torch.no_grad():
             for i, (param, copy) in self.pairs.items():
-                same_kind = param.shape == copy.shape and param.dtype == copy.dtype and param.device == copy.device
+                same_kind = param.shape == copy.shape and param.dtype == copy.dtype and self._home(param) == copy.device
                 if not same_kind or not has_memory(param):
                     return False
-                if grads[i] is not None:
-                    copy.copy_(param)
+                if grads[i] is not None and i not in self.unread:
+                    self._copy(copy, param)
         return True
 
     def write_back(self, grads: Iterable[Any]) -> None:
@@ -142,4 +150,4 @@ class DenseCopies:
         with torch.no_grad():
             for i, (param, copy) in self.pairs.items():
                 if given[i] is not None:
-                    param.copy_(copy)
+                    self._copy(param, copy)

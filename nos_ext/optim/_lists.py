@@ -19,12 +19,15 @@ from .. import _C
 from .._numbers import LAST_STEP
 from .._state_dtypes import SCALE, checked_state_dtype
 from ..rule import MatrixProgram, Program
+from ..rule.master import MASTER
 from ..rule.program import SplitProgram
 from ._clipping import KEY as CLIP
 from ._clipping import coefficient, common_clip_norm, running
 from ._grads import Gradients, check_grad, check_param
-from ._hollow import is_hollow, take_steps, zero_states
+from ._hollow import first_master, first_states, is_hollow, take_steps
 from ._layout import DenseCopies, has_memory, like
+from ._masters import KEY as MASTERS
+from ._masters import check_joint, keeps_masters
 from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._reductions import forms
 from ._rules import Rules
@@ -35,7 +38,7 @@ from ._values import Scalar, check_tensor, checked_flags, needs_reading, roundin
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
 # Those that a division depends on besides these and the hyperparameters.
-OTHER_FLAGS: Final = (CLIP, "rule", "state_dtype")
+OTHER_FLAGS: Final = (CLIP, MASTERS, "rule", "state_dtype")
 _DONE, _DIVISION = 0, 1  # what _C.Stepper.step returns; any other number says that new lists are needed
 
 Group = dict[str, Any]
@@ -64,7 +67,9 @@ class StepLists:
         self.clips = common_clip_norm(groups) is not None
         self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._sharded = [i for i, p in enumerate(self._params) if is_sharded(p)]
-        self._own = rules.programs(groups)  # of each group
+        self._own = rules.forms(groups)  # of each group
+        self._masters = list(map(keeps_masters, groups))
+        check_joint(self._own)
         apart = bool(self._sharded) or any(isinstance(program, MatrixProgram) for program in self._own)
         self._scales = self.clips and apart and self._may_wait
         self._norm = math.nan  # of the last step that did so
@@ -88,7 +93,7 @@ class StepLists:
         self._state_scales: list[list[Any]] = []  # empty where no state is quantized, or as `_states`
         self._placed: set[int] = set()
         self._new: list[Any] = []  # parameters whose state was made in this step
-        self._copies = DenseCopies(owner)
+        self._copies = self._make_copies(owner)
         self._stand_ins = StandIns({i for i in self._sharded if self._program(i).per_tensor_states})
         self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
         self._cells: dict[int, torch.Tensor] = {}  # the `step` of every parameter that has a state
@@ -120,8 +125,15 @@ class StepLists:
         """Returns the state_dtype of parameter i."""
         return checked_state_dtype(self._groups[self._group_of[i]]["state_dtype"])
 
+    def _make_copies(self, owner: str) -> DenseCopies:
+        return DenseCopies(owner)
+
+    def _home(self, param: Any) -> torch.device:
+        """Returns where the states of a parameter are."""
+        return param.device  # type: ignore[no-any-return]
+
     def _program(self, i: int) -> Program | MatrixProgram:
-        """Returns the rule of parameter i."""
+        """Returns what is run for parameter i."""
         return self._own[self._group_of[i]]
 
     def _make_stepper(self) -> Any:
@@ -187,6 +199,8 @@ class StepLists:
                 return False
             divided = True
             if (common_clip_norm(self._groups) is not None) != self.clips:
+                return False
+            if list(map(keeps_masters, self._groups)) != self._masters:
                 return False
             if not self._scales:
                 grads = self._prepared()
@@ -314,7 +328,7 @@ class StepLists:
             members = [(i, self._params[i], self._program(i), self._chosen(i), False) for i in self._hollow]
             take_steps(self._owner, self._state, members)
 
-    def _divide(self, grads: Sequence[Any], read: Callable[[int, int, Any], Any]) -> None:
+    def _divide(self, grads: list[Any], read: Callable[[int, int, Any], Any]) -> None:
         """Makes states where there are none yet, and divides the parameters that have gradients into engine calls."""
         self._make_missing(grads)
         parts = self._division_by(grads, self._steps.tolist())
@@ -337,7 +351,7 @@ class StepLists:
     def _division_by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters."""
         for group, program in zip(self._groups, self._own, strict=True):
-            if self._rules.of(group).program != program:
+            if self._rules.of(group).form(group) != program:
                 raise ValueError(
                     f"a param group has got the rule of another group:\n{group['rule']}\nthe rule of a group stays "
                     "what it was made with: add a new group, or make a new optimizer"
@@ -370,15 +384,23 @@ class StepLists:
         """Makes a new state for parameter i and puts it into the lists."""
         param = self._params[i]
         with torch.inference_mode(False), torch.no_grad():
-            entry = {"step": self._cell(i, 0), **zero_states(self._program(i), param, self._chosen(i))}
+            entry = {
+                "step": self._cell(i, 0),
+                **first_states(self._program(i), param, self._chosen(i), self._home(param)),
+            }
         self._state[param] = entry
         self._new.append(param)
         self._place(i, entry)
 
     def _adopt(self, i: int) -> None:
-        """Puts the existing state of parameter i into the lists. Its step becomes a piece of `_steps`."""
+        """Puts the existing state of parameter i into the lists. Its step becomes a piece of `_steps`. Master weights
+        begin and end here, where the group's flag has changed since the state was made."""
         entry = self._state[self._params[i]]
         program = self._program(i)
+        if MASTER not in program.state_names:
+            entry.pop(MASTER, None)
+        elif MASTER not in entry:
+            entry[MASTER] = first_master(self._params[i], self._home(self._params[i]))
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         missing += [name + SCALE for name in program.state_names if _lacks_scales(entry, name)]
         if missing:
@@ -403,6 +425,8 @@ class StepLists:
 
     def _place(self, i: int, entry: dict[str, Any]) -> None:
         self._placed.add(i)
+        if MASTER in self._program(i).state_names:
+            self._copies.unread.add(i)
         for slot, name in enumerate(self._program(i).state_names):
             self._states[slot][i] = entry[name]
             if name + SCALE in entry and not self._state_scales:

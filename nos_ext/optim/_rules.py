@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..rule import MatrixProgram, Program, Rule
+from ..rule.program import master_form
 from ._averaged import MODE
 from ._group_values import GroupValues
+from ._masters import keeps_masters
 from ._values import RuleSource, Scalar, as_program, same_rule
 
 
@@ -23,6 +25,10 @@ class GroupRule:
     text: str
     program: Program | MatrixProgram
     values: GroupValues
+
+    def form(self, group: Mapping[str, Any]) -> Program | MatrixProgram:
+        """Returns what is run for a group that has this rule: the rule, or its form with master weights."""
+        return master_form(self.program) if keeps_masters(group) else self.program
 
     def defaults(self, shared: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values of a group that gives none itself. `shared` has lr and the flags."""
@@ -94,3 +100,7 @@ class Rules:
     def programs(self, groups: Iterable[Mapping[str, Any]]) -> list[Program | MatrixProgram]:
         """Returns the program of each group."""
         return [self.of(group).program for group in groups]
+
+    def forms(self, groups: Iterable[Mapping[str, Any]]) -> list[Program | MatrixProgram]:
+        """Returns what is run for each group."""
+        return [self.of(group).form(group) for group in groups]

@@ -15,6 +15,7 @@ import torch
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from .._state_dtypes import checked_state_dtype
 from ..rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule
+from ..rule.master import MASTER
 from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
@@ -29,7 +30,9 @@ RuleSource = str | Callable[..., Any] | Expr | Rule | Program | MatrixProgram
 # The text that stands in a checkpoint for a hyperparameter that is a function.
 FUNCTION: Final = "<function of the step; not saved>"
 # Flags of a param group with their defaults, which hold for checkpoints that are older than a flag.
-_BOOLS: Final = {"maximize": False, "capturable": False, "differentiable": False, "stochastic_rounding": False}
+_BOOLS: Final = dict.fromkeys(
+    ("maximize", "capturable", "differentiable", "stochastic_rounding", "master_weights"), False
+)
 _CHOICES: Final = {"foreach": None, "fused": None}
 FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
     **_BOOLS,
@@ -54,10 +57,9 @@ def as_program(rule: RuleSource) -> Program | MatrixProgram:
             name = rule.strip().lower()
             raise RuleError(f"{error}\nto use the rule of the library pass library.{name}, not its name") from None
         raise
-    if "step" in program.state_names:
-        raise RuleError(
-            f"rule '{program.name}' has a state named 'step', where torch keeps the number of steps; rename it"
-        )
+    for name, what in (("step", "torch keeps the number of steps"), (MASTER, "master weights are kept")):
+        if name in program.state_names:
+            raise RuleError(f"rule '{program.name}' has a state named '{name}', where {what}; rename it")
     for name in program.hyperparameters:
         if name in GROUP_KEYS:
             raise RuleError(

@@ -28,8 +28,8 @@ class AddSign(RuleOptimizer):
         sign_decay: the internal decay f: None for 1, "linear", "cosine" or "restart" over `total_steps`, a function of
             the step counted from 0 (see nos_ext.schedules; functions are not saved in checkpoints), or a number.
         weight_decay: decoupled weight decay, as in AdamW; not part of the paper's rule.
-        maximize, capturable, seed, total_steps, stochastic_rounding, state_dtype: see `RuleOptimizer`.
-        clip_norm, foreach, fused, differentiable: see `RuleOptimizer`.
+        maximize, capturable, seed, total_steps, stochastic_rounding, master_weights: see `RuleOptimizer`.
+        state_dtype, clip_norm, foreach, fused, differentiable: see `RuleOptimizer`.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class AddSign(RuleOptimizer):
         seed: int = 0,
         total_steps: float | None = None,
         stochastic_rounding: bool = False,
+        master_weights: bool = False,
         state_dtype: str | torch.dtype | None = None,
         clip_norm: float | None = None,
         foreach: bool | None = None,
@@ -55,6 +56,6 @@ class AddSign(RuleOptimizer):
         super().__init__(
             params, library.addsign, lr, alpha=alpha, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
             maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
-            stochastic_rounding=stochastic_rounding, state_dtype=state_dtype, clip_norm=clip_norm, foreach=foreach,
-            fused=fused, differentiable=differentiable,
+            stochastic_rounding=stochastic_rounding, master_weights=master_weights,
+            state_dtype=state_dtype, clip_norm=clip_norm, foreach=foreach, fused=fused, differentiable=differentiable,
         )  # fmt: skip

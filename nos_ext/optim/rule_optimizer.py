@@ -23,6 +23,7 @@ from ._entry import SCHEDULED
 from ._grads import check_writable
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
+from ._masters import KEY as MASTERS
 from ._rules import GroupRule, Rules
 from ._states_only import asks_for_states
 from ._torch import active_modes, divide_all, hooked, in_fake_mode
@@ -59,6 +60,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         fused: the update is always fused. True, as in torch's fused optimizers, makes GradScaler leave it to step() to
             unscale the gradients: the update takes the scale into account, and a pass over the gradients follows that
             leaves them unscaled. Trainers that clip gradients between the two, like Lightning, cannot do so then.
+        master_weights: keep a float32 copy of bfloat16 and float16 parameters in the state, `master`. The rule updates
+            that, and each parameter is what its copy is when rounded; see docs/howto/host_optimizer.md.
         state_dtype: "bfloat16" or "int8" for states of that dtype, which take a half or a quarter of the memory; None
             for float32. They are always rounded stochastically. int8 is for the CPU; see docs/howto/small_states.md.
         clip_norm: clip the gradients inside the step so that their norm, over all parameters of all groups, is at most
@@ -96,6 +99,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         total_steps: float | None = None,
         stochastic_rounding: bool = False,
+        master_weights: bool = False,
         state_dtype: str | torch.dtype | None = None,
         clip_norm: float | None = None,
         foreach: bool | None = None,
@@ -110,7 +114,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         flags = {
             "maximize": maximize, "capturable": capturable, "differentiable": differentiable, "foreach": foreach,
             "fused": fused, "seed": seed, "total_steps": total_steps, "stochastic_rounding": stochastic_rounding,
-            "state_dtype": state_dtype, CLIP: clip_norm,
+            MASTERS: master_weights, "state_dtype": state_dtype, CLIP: clip_norm,
         }  # fmt: skip
         defaults = own.values.checked({**own.defaults({"lr": lr, **flags}), **hyper})
         own.values.check_ranges(defaults)
@@ -201,15 +205,21 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _new_lists(self) -> StepLists:
         self._settle()
         self._link_groups()
-        kind = CapturedLists if is_capturable(self.param_groups) else StepLists
-        if kind is CapturedLists:
+        if is_capturable(self.param_groups):
             for program in self._rules.programs(self.param_groups):
                 if isinstance(program, MatrixProgram):
                     raise refusal(program, "a captured step")
-        lists = kind(self._rules, self.param_groups, self.state, type(self).__name__)
+        lists = self._make_lists(self._rules, self.param_groups, self.state, type(self).__name__)
         if isinstance(lists, CapturedLists):  # graphs read the memory of the lists with which they were captured
             self._kept = [*(kept for kept in self._kept if kept.in_graphs), lists]
         return lists
+
+    def _make_lists(self, *arguments: Any) -> StepLists:
+        return CapturedLists(*arguments) if is_capturable(self.param_groups) else StepLists(*arguments)
+
+    def _home(self, param: Any) -> torch.device:
+        """Returns the device of the states of a parameter."""
+        return param.device  # type: ignore[no-any-return]
 
     def _settle(self) -> None:
         """Makes the `step` of every state say how many steps have been counted, before somebody reads it."""
@@ -221,7 +231,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _take_hollow_steps(self) -> None:
         capturable = is_capturable(self.param_groups)
-        programs = [self._rules.of(group).program for group in self.param_groups for _ in group["params"]]
+        forms = self._rules.forms(self.param_groups)
+        programs = [form for form, group in zip(forms, self.param_groups, strict=True) for _ in group["params"]]
         chosen = [checked_state_dtype(group["state_dtype"]) for group in self.param_groups for _ in group["params"]]
         params = [
             (i, param, program, dtype, capturable)
@@ -287,6 +298,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if common_clip_norm(self.param_groups) is not None:
                 running(rule.program, True)  # a rule that cannot be clipped is refused here
             rule.values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
+            rule.form(self.param_groups[-1])  # and one that has no room for master weights here
             self._check_matrices(rule.program)
         except (TypeError, ValueError):
             self.param_groups.pop()
@@ -343,8 +355,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             is_capturable(groups)
             common_clip_norm(groups)
             if sizes(groups) == sizes(self.param_groups):  # torch refuses other sizes next
-                programs = [rule.program for rule in own]
-                state.update(restored({**given, "param_groups": groups}, self.param_groups, programs))
+                forms = [
+                    rule.form({**group, "params": mine["params"]})
+                    for rule, group, mine in zip(own, groups, self.param_groups, strict=True)
+                ]
+                state.update(restored({**given, "param_groups": groups}, self.param_groups, forms, self._home))
             return {**given, "param_groups": groups, "state": {}}
 
         def after(_: torch.optim.Optimizer) -> None:
@@ -380,6 +395,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             if i < len(self.param_groups):
                 rule.values.check_there(group, self.param_groups[i]["params"])
             checked = rule.values.checked({**flags, **group})
+            own = self.param_groups[i] if i < len(self.param_groups) else self.defaults
+            checked[MASTERS] |= own[MASTERS]  # a checkpoint of wide parameters does not take them away
             rule.values.check_ranges(checked, but=SCHEDULED)
             return {**spread(checked, rule.values.betas), "rule": rule.text}
         except (TypeError, ValueError) as error:

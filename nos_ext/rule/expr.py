@@ -225,6 +225,14 @@ def rebuilt(op: str, args: tuple[Expr, ...], value: NewtonSchulz | None = None) 
     return Expr(op, args, None, TENSOR if op in REDUCTIONS else max([x.level for x in args]))
 
 
+def carry(order: Iterable[Expr], new: dict[Expr, Expr]) -> None:
+    """Extends `new`, which says what some nodes become, to all nodes of `order`, a postorder."""
+    for node in order:
+        if node not in new:
+            args = tuple([new[x] for x in node.args])
+            new[node] = rebuilt(node.op, args, node.value) if args else node  # type: ignore[arg-type]
+
+
 def level_of(spec: OpSpec, levels: Sequence[Level]) -> Level:
     """Returns the level of an op's result, given those of its operands.
 

@@ -19,6 +19,7 @@ from .decompile import decompile, per_tensor_states
 from .definition import Definition
 from .errors import RuleError
 from .expr import Expr
+from .master import with_master
 from .printers.function_text import to_text
 from .printers.latex import to_latex
 from .printers.mathml import to_mathml
@@ -301,6 +302,15 @@ class SplitProgram:
 def split(program: Program) -> SplitProgram:
     """Cuts a program at its reductions. RuleError says what in it cannot be cut."""
     return SplitProgram(program)
+
+
+@functools.lru_cache(maxsize=64)
+def master_form(program: Program | MatrixProgram) -> Program | MatrixProgram:
+    """Returns the rule with the parameter in a state, as `with_master` makes it. RuleError says why there is none."""
+    definition = with_master(program.rule)
+    if isinstance(program, MatrixProgram):
+        return MatrixProgram(Rule.of(definition), contract=program._contract)
+    return Program(encode(definition, definition.simplified))  # in `program` it was decided whether to contract
 
 
 def _compiled(parts: Iterable[Stage], contract: bool) -> tuple[Program, ...]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from .definition import MAX_STATES, Definition
 from .errors import RuleError
-from .expr import ELEMENT, PARAM, TENSOR, Expr, Level, postorder, rebuilt
+from .expr import ELEMENT, PARAM, TENSOR, Expr, Level, carry, postorder, rebuilt
 from .matrix import NewtonSchulz
 from .table import GLOBAL, MATRIX, RANDOM, REDUCTIONS
 
@@ -124,12 +124,8 @@ def _cut(rule: Definition, how: _Cut) -> list[Stage]:
             f"{MAX_STATES} at most"
         )
     temporary = {node: Expr("state", (), name, how.level) for node, name in zip(found, names, strict=True)}
-    new: dict[Expr, Expr] = {}
-    for node in order:
-        if node in temporary:
-            new[node] = temporary[node]
-        else:
-            new[node] = rebuilt(node.op, tuple([new[x] for x in node.args])) if node.args else node
+    new = dict(temporary)
+    carry(order, new)
     numbers = [*rule.per_tensor_states, *(names if how.level == TENSOR else ())]
     stages = []
     for level in range(1, max(depth.values()) + 1):

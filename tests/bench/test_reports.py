@@ -120,7 +120,8 @@ def small_record(tmp_path: Path) -> Path:
                 scene="AdamW",
                 state_bytes=dict.fromkeys(cell(1.0)["contenders"], 2.03),
                 absent={"other": "no kernel"},
-            )
+            ),
+            cell(100.0, scene="AdamW on the host", base=ENGINE, threads=2),
         ],
         "memory": [{"rule": "adam", "contender": ENGINE, "growth": 1e6, "peak": 2e6}],
         "skipped": {},
@@ -140,6 +141,7 @@ def test_render(small_record: Path, tmp_path: Path) -> None:
     assert "needs more memory" in text
     assert "| nos_ext | 100 | 1.00 | 10.0% |" in text
     assert "| other | | no kernel | |" in text.replace("  ", " ")
+    assert "| 2 | nos_ext | 0.1 | 1.00x |" in text
     assert "performance.svg" in text
     for table in (block for block in text.split("\n\n") if block.startswith("|")):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1, table

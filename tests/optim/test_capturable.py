@@ -128,7 +128,7 @@ def fill_grads(params: list[torch.nn.Parameter], step: int, *, without: Sequence
     """In place where there is a gradient already."""
     generator = torch.Generator().manual_seed(step)
     for i, p in enumerate(params):
-        g = torch.randn(p.shape, generator=generator)
+        g = torch.randn(p.shape, generator=generator).to(p.dtype)
         if i in without:
             p.grad = None
         elif p.grad is None:
@@ -182,6 +182,26 @@ def test_steps_outside_a_capture_are_those_without(device: Device, rule: str, ke
     both(optimizers, 6)
     assert_same(*optimizers)
     assert device.made <= 5  # gradients that stay where they are need no new tables
+
+
+def test_master_weights(device: Device) -> None:
+    optimizers = []
+    for capturable in (True, False):
+        parts = groups([torch.nn.Parameter(p.detach().bfloat16()) for p in parameters()])
+        optimizers.append(RuleOptimizer(parts, library.adamw, 0.1, capturable=capturable, master_weights=True))
+    for step in (1, 2):
+        both(optimizers, step)
+    assert_same(*optimizers)
+    assert all("master" in optimizers[0].state[p] for p in params_of(optimizers[0]))
+    for group in optimizers[0].param_groups + optimizers[1].param_groups:
+        group["master_weights"] = False
+    both(optimizers, 3)
+    assert_same(*optimizers)
+    optimizers[0].add_param_group({"params": parameters()[:1], "master_weights": False})
+    for group in optimizers[0].param_groups[:2]:
+        group["master_weights"] = True
+    with pytest.raises(ValueError, match="different rules, or master weights in some of them only"):
+        both(optimizers[:1], 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

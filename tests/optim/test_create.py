@@ -81,7 +81,9 @@ def test_classes_that_rules_do_not_have() -> None:
         AttributeError, match=r"nos_ext\.optim has no 'AdamW'; make it by create\('adamw', params, lr\)"
     ):
         _ = optim.AdamW
-    with pytest.raises(AttributeError, match=r"has no 'Adams'; it has AddSign, PowerSign, RuleOptimizer, create"):
+    with pytest.raises(
+        AttributeError, match=r"has no 'Adams'; it has AddSign, HostOptimizer, PowerSign, RuleOptimizer"
+    ):
         _ = optim.Adams
 
 
