@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..rule import MatrixProgram, Program, Rule
-from ._averaged import MODE
+from ._entry import MODE
 from ._group_values import GroupValues
 from ._values import RuleSource, Scalar, as_program, same_rule
 

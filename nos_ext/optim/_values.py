@@ -18,7 +18,7 @@ from ..rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule
 from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
-from ._entry import ANY, Range
+from ._entry import ANY, MODE, Range
 from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode
@@ -40,7 +40,7 @@ FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
     CLIP: None,
 }
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule"))
+GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", MODE))
 _SCALAR: Final = "a number or a tensor of one element"
 _LENGTH: Final = "the length of the training in steps, or None"
 
@@ -174,8 +174,9 @@ def rounding(flags: Mapping[str, Any]) -> bool | str:
 
 
 def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:
-    """Tells whether capturable is True. Raises ValueError unless it is the same in all param groups."""
-    flags = {bool(group["capturable"]) for group in groups}
+    """Tells whether capturable is True. Raises ValueError unless it is the same in all param groups, and TypeError for
+    what is neither True nor False."""
+    flags = {flag("capturable", group["capturable"]) for group in groups}
     if len(flags) > 1:
         raise ValueError("capturable is True in some param groups only; set it for all of them")
     return True in flags
