@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from .._numbers import shown
 from .errors import RuleError
 from .printers.text import shortened_text
 from .table import MATRIX, OPS, RANDOM, REDUCTIONS, OpSpec
@@ -177,9 +178,7 @@ def constant(value: Number) -> Expr:
     if isinstance(value, bool):
         raise RuleError(f"{value} is not a number; write 1 or 0")
     if not isinstance(value, numbers.Real):
-        raise RuleError(
-            f"{value!r} of type {type(value).__name__} cannot be part of a rule; use expressions and real numbers"
-        )
+        raise RuleError(f"{shown(value)} cannot be part of a rule; use expressions and real numbers")
     try:
         number = float(value)
     except OverflowError:
