@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _C
+from ._numbers import integer, shown
 from ._state_dtypes import SCALE, checked_state_dtype, scale_count, stored_as
 from .matrix import check_matrices, orthogonalize, refusal
 from .rule import MatrixProgram, Program
@@ -94,9 +95,11 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     ``nos_ext/jit`` under ``XDG_CACHE_HOME`` or ``~/.cache``).
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError, TypeError: an unknown mode, or a number of steps out of range.
     """
-    return _C.set_jit(mode, after=after)
+    if not isinstance(mode, str):
+        raise TypeError(f"mode is {shown(mode)}; pass 'auto', 'always' or 'never'")
+    return _C.set_jit(mode, after=None if after is None else integer("after", after, 0, 2**32 - 1))
 
 
 def init_state(

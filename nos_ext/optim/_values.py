@@ -152,8 +152,8 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
     out[CLIP] = checked_clip_norm(group[CLIP])
     if out["differentiable"]:
         raise ValueError(
-            "differentiable is True; the engine updates memory in place and records no graph: leave it False, and use "
-            "rule.reference(...) where you need to differentiate through a step"
+            "differentiable is True; the engine updates memory in place and records no graph: leave it False. To "
+            "differentiate through a step call the function update in what program.to_pytorch() writes"
         )
     if out["foreach"]:
         raise ValueError(

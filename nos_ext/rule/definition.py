@@ -102,6 +102,13 @@ class Definition:
         per_tensor: Collection[str] = (),
     ) -> None:
         check_name(name, "a rule")
+        for argument, given, kind, wanted in (
+            ("state_names", state_names, list | tuple, "a list of names"),
+            ("hyperparameters", hyperparameters, Mapping, "a dict of defaults"),
+            ("outputs", outputs, list | tuple, "a list of the new p and the new states"),
+        ):
+            if not isinstance(given, kind):
+                raise RuleError(f"{argument} is a {type(given).__name__}; pass {wanted}")
         if len(state_names) > MAX_STATES:
             raise RuleError(f"the rule has {len(state_names)} states; the limit is {MAX_STATES}")
         if len(hyperparameters) > MAX_HYPERS:

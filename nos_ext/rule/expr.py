@@ -12,7 +12,7 @@ import math
 import numbers
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .._numbers import shown
 from .errors import RuleError
@@ -77,6 +77,15 @@ class Expr:
         raise AttributeError("an Expr cannot be changed; build a new one")
 
     __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Expr, (self.op, self.args, self.value, self.level)
+
+    def __copy__(self) -> Expr:
+        return self  # as a node is what it is by its identity: two draws are not one
+
+    def __deepcopy__(self, memo: object) -> Expr:
+        return self
 
     def __add__(self, other: Expr | Number) -> Expr:
         return apply("add", self, other)

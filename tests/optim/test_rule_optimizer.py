@@ -215,7 +215,7 @@ def test_dicts_that_another_optimizer_was_given() -> None:
         ({"seed": -1}, ValueError, "seed is -1; pass an integer from 0"),
         ({"total_steps": 0}, ValueError, "total_steps is 0; pass the length"),
         ({"foreach": True}, ValueError, "foreach is True.*to_pytorch"),
-        ({"differentiable": True}, ValueError, "differentiable is True.*reference"),
+        ({"differentiable": True}, ValueError, r"differentiable is True.*update in what program.to_pytorch\(\)"),
         (
             {"capturable": True, "beta1": lambda step: 0.9},
             TypeError,

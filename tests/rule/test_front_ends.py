@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -173,6 +175,10 @@ BAD_FUNCTIONS: list[tuple[Any, str]] = [
     (3, "pass the text of a rule"),
     (None, "pass the text of a rule"),
     (b"g", "pass the text of a rule"),
+    (GRAD * hyper("fade"), "an update has no fade; it may use the operands g, w"),
+    (GRAD * state("fade"), "an update has no fade; it may"),
+    (GRAD * state("cd"), "an update has no cd; it may"),
+    (GRAD * state("beta1"), "an update has no beta1; it may"),
 ]
 
 
@@ -251,3 +257,34 @@ def test_updates_refuse_foreign_symbols() -> None:
         nos_ext.compile_rule(hyper("alpha") * constant(2))
     with pytest.raises(RuleError, match="the operands are g"):
         operand("q")
+
+
+def test_an_update_may_read_the_state_of_the_last_step() -> None:
+    rule = nos_ext.compile_rule(GRAD * state("m"))
+    text = "def rule(p, g, m, *, lr, beta1=0.9):\n    return p - lr * (g * m), beta1 * m + (1 - beta1) * g"
+    assert rule.fingerprint == nos_ext.compile_rule(text).fingerprint
+
+
+def test_expressions_can_be_copied_and_pickled() -> None:
+    noise = ops.normal(0.1)
+    expression = GRAD * ops.exp(noise) + noise * PARAM + hyper("eps")
+    rule = nos_ext.compile_rule(expression)
+    for one in (copy.copy(expression), copy.deepcopy([expression])[0], pickle.loads(pickle.dumps(expression))):
+        assert nos_ext.compile_rule(one) == rule
+    assert copy.deepcopy({"a": noise})["a"] is noise
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("r", "m", {"lr": None}, [PARAM, GRAD]), "state_names is a str; pass a list of names"),
+        (("r", None, {"lr": None}, [PARAM]), "state_names is a NoneType; pass a list of names"),
+        (("r", [], ["lr"], [PARAM]), "hyperparameters is a list; pass a dict of defaults"),
+        (("r", [], {"lr": None}, PARAM), "outputs is a Expr; pass a list of the new p"),
+        (("r", [], {"lr": None}, None), "outputs is a NoneType; pass a list of the new p"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_arguments_of_rules(arguments: Any, message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        nos_ext.Rule(*arguments)
