@@ -87,10 +87,18 @@ def number(name: str, value: Any, wanted: str = "a number") -> float:
         raise ValueError(f"{name} is {shown(value)}, which is too large for a float; pass a smaller number") from None
 
 
+def finite(name: str, value: Any, wanted: str = "a finite number") -> float:
+    """Returns `value` as a float, which must be neither NaN nor infinite. Everything else is as in `number`."""
+    found = number(name, value, wanted)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
+    return found
+
+
 def positive(name: str, value: Any, wanted: str = "a positive number") -> float:
     """Returns `value` as a float, which must be above 0 and finite. Everything else is as in `number`."""
-    found = number(name, value, wanted)
-    if not (found > 0 and math.isfinite(found)):
+    found = finite(name, value, wanted)
+    if not found > 0:
         raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
     return found
 

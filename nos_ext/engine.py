@@ -6,10 +6,11 @@ Both are compiled. A rule with orthogonalize is several programs, which apply_ru
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _C
+from ._numbers import integer, shown
 from ._state_dtypes import SCALE, checked_state_dtype, scale_count, stored_as
 from .matrix import check_matrices, orthogonalize, refusal
 from .rule import MatrixProgram, Program
@@ -94,9 +95,11 @@ def set_jit(mode: str, *, after: int | None = None) -> str:
     ``nos_ext/jit`` under ``XDG_CACHE_HOME`` or ``~/.cache``).
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError, TypeError: an unknown mode, or a number of steps out of range.
     """
-    return _C.set_jit(mode, after=after)
+    if not isinstance(mode, str):
+        raise TypeError(f"mode is {shown(mode)}; pass 'auto', 'always' or 'never'")
+    return _C.set_jit(mode, after=None if after is None else integer("after", after, 0, 2**32 - 1))
 
 
 def init_state(
@@ -115,7 +118,8 @@ def init_state(
     Raises:
         ValueError: an unknown `state_dtype`, or one beside a float64 parameter; bfloat16 beside NumPy's arrays.
     """
-    program = program if isinstance(program, MatrixProgram) else _program(program)
+    program = program if isinstance(program, MatrixProgram) else _program("program", program)
+    params = _listed("params", params, "a list of tensors")
     numbers = program.per_tensor_states
     state: dict[str, list[Any]] = {}
     scales: dict[str, list[Any]] = {}
@@ -135,8 +139,10 @@ def init_population_state(programs: Sequence[Program | bytes], params: Sequence[
     Raises:
         ValueError: one program keeps one number per tensor in a slot where another has a tensor.
     """
+    known = [_program(f"programs[{k}]", x) for k, x in enumerate(_listed("programs", programs, "a list of programs"))]
+    params = _listed("params", params, "a list of tensors")
     slots: list[bool] = []
-    for program in map(_program, programs):
+    for program in known:
         for slot, name in enumerate(program.state_names):
             number = name in program.per_tensor_states
             if slot == len(slots):
@@ -146,16 +152,30 @@ def init_population_state(programs: Sequence[Program | bytes], params: Sequence[
                     f"state {slot} is one number per tensor in some of the programs and a tensor in others "
                     f"('{name}' of rule '{program.name}'); reorder the states, or run these programs apart"
                 )
-    shape = (len(programs),)
+    shape = (len(known),)
     return [[_zeros_like(i, p, shape if number else None) for i, p in enumerate(params)] for number in slots]
 
 
-def _program(program: Program | MatrixProgram | bytes) -> Program:
+def _program(name: str, program: Any) -> Program:
     if isinstance(program, MatrixProgram):
         raise refusal(program, "a population")
     if isinstance(program, Program):
         return program
-    return Program.from_bytes(program.bytecode if isinstance(program, _C.Program) else program)
+    if isinstance(program, _C.Program):
+        program = program.bytecode
+    if not isinstance(program, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"{name} is a {type(program).__name__}; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule "
+            "makes one)"
+        )
+    return Program.from_bytes(program)
+
+
+def _listed(name: str, values: Any, wanted: str) -> list[Any]:
+    """Returns a list of what is in `values`. TypeError tells of what is no list, such as one tensor."""
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or hasattr(values, "dtype"):
+        raise TypeError(f"{name} is a {type(values).__name__}; pass {wanted}")
+    return list(values)
 
 
 def _size(p: Any) -> int:

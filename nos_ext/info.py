@@ -61,4 +61,7 @@ def _version(package: str) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(lines()))
+    try:
+        print("\n".join(lines()))
+    except ValueError as error:  # an environment variable has a value that the engine refuses
+        raise SystemExit(f"nos_ext: {error}") from None

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ._numbers import number, plain
+from ._numbers import finite, plain
 from .optim._lr_factors import Factor, cosine, gaussian, linear_cosine, stepwise
 
 __all__ = ["CosineDecay", "LinearCosineDecay", "NoisyLinearCosineDecay", "StepDecay"]
@@ -26,7 +26,7 @@ class _FactorLR(LRScheduler, ABC):
 
     def __init__(self, optimizer: Optimizer, last_epoch: int, **numbers: Any) -> None:
         for name, value in numbers.items():
-            number(name, value)
+            finite(name, value)
             setattr(self, name, plain(value))
         self._factor()  # raises before anything is written into the optimizer
         super().__init__(optimizer, last_epoch)

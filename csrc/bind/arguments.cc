@@ -18,6 +18,19 @@ void forget_error() {
   PyErr_Clear();
 }
 
+std::string type_name(py::handle object) { return py::str(py::type::handle_of(object).attr("__name__")); }
+
+std::string wrong_type(std::string_view name, PyObject* value, std::string_view wanted) {
+  return std::string(name) + " is a " + type_name(value) + "; pass " + std::string(wanted);
+}
+
+py::object as_fast_sequence(std::string_view name, PyObject* value, std::string_view wanted) {
+  if (PyList_Check(value) || PyTuple_Check(value)) return py::reinterpret_borrow<py::object>(value);
+  auto out = py::reinterpret_steal<py::object>(PySequence_Fast(value, wrong_type(name, value, wanted).c_str()));
+  if (!out) throw py::error_already_set();
+  return out;
+}
+
 PyObject* interned(const char* text) {
   PyObject* out = PyUnicode_InternFromString(text);
   if (!out) throw py::error_already_set();
@@ -38,7 +51,7 @@ double read_number(std::string_view name, PyObject* value) {
   throw py::type_error(std::string(name) + " is " + shown(value) + "; pass a number or a tensor of one element");
 }
 
-bool read_flag(std::string_view name, PyObject* value) {
+bool read_flag(std::string_view name, PyObject* value, const char* wanted) {
   if (value == Py_True || value == Py_False) return value == Py_True;
   const std::string_view type = Py_TYPE(value)->tp_name;
   if (PyLong_Check(value) || type == "numpy.bool" || type == "numpy.bool_") {
@@ -47,15 +60,12 @@ bool read_flag(std::string_view name, PyObject* value) {
     if (set < 0 || one < 0) throw py::error_already_set();
     if (set == one) return set;
   }
-  throw py::type_error(std::string(name) + " is " + shown(value) + "; pass True or False");
+  throw py::type_error(std::string(name) + " is " + shown(value) + "; pass " + wanted);
 }
 
 Rounding read_rounding(std::string_view name, PyObject* value) {
-  if (PyUnicode_Check(value)) {
-    if (PyUnicode_CompareWithASCIIString(value, "states") == 0) return Rounding::states;
-    throw py::type_error(std::string(name) + " is " + shown(value) + "; pass True or False, or 'states'");
-  }
-  return read_flag(name, value) ? Rounding::all : Rounding::nearest;
+  if (PyUnicode_Check(value) && PyUnicode_CompareWithASCIIString(value, "states") == 0) return Rounding::states;
+  return read_flag(name, value, "True or False, or 'states'") ? Rounding::all : Rounding::nearest;
 }
 
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high) {

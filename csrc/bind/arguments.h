@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "../plan/step.h"
@@ -24,12 +25,21 @@ double read_number(std::string_view name, PyObject* value);
 // Reads an integer, or a number that is one, from low to high. Throws py::type_error or std::invalid_argument.
 uint64_t read_integer(std::string_view name, PyObject* value, uint64_t low, uint64_t high);
 
-// Reads True or False, also as 0 or 1 or as NumPy's. Throws py::type_error, which names the argument, for text and the
-// like.
-bool read_flag(std::string_view name, PyObject* value);
+// Reads True or False, also as 0 or 1 or as NumPy's. Throws py::type_error, which names the argument and what is
+// `wanted`, for text and the like.
+bool read_flag(std::string_view name, PyObject* value, const char* wanted = "True or False");
 
 // Reads True, False or "states". Throws as read_flag does.
 Rounding read_rounding(std::string_view name, PyObject* value);
+
+std::string type_name(pybind11::handle object);
+
+// Says that an argument has the wrong type, and what is wanted: "a list of tensors".
+std::string wrong_type(std::string_view name, PyObject* value, std::string_view wanted);
+
+// Returns a list or tuple of what is in `value`, which may be anything iterable. Otherwise it throws a TypeError that
+// says wrong_type().
+pybind11::object as_fast_sequence(std::string_view name, PyObject* value, std::string_view wanted);
 
 // Returns what was given, in the form that messages use: nos_ext._numbers.shown.
 std::string shown(PyObject* value);

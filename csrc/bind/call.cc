@@ -1,5 +1,7 @@
 #include "call.h"
 
+#include "arguments.h"
+
 namespace py = pybind11;
 
 namespace nos::bind {
@@ -41,9 +43,8 @@ const Program& read_program(std::string_view name, PyObject* source, py::object&
                          "', which has orthogonalize: matrix products stand between its stages; use "
                          "nos_ext.apply_rule, or nos_ext.optim.RuleOptimizer with capturable=False");
   if (!py::isinstance<Program>(source))
-    throw py::type_error(std::string(name) + " is a " +
-                         std::string(py::str(py::type::handle_of(source).attr("__name__"))) +
-                         "; pass a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)");
+    throw py::type_error(
+        wrong_type(name, source, "a nos_ext.Program or its .bytecode (nos_ext.compile_rule makes one from text)"));
   if (!py::detail::is_holder_constructed(source))
     throw py::type_error(std::string(name) + " is a Program that was never made; use nos_ext.compile_rule");
   const auto& program = py::cast<const Program&>(py::handle(source));

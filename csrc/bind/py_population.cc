@@ -18,12 +18,9 @@ struct Population {
 Population read_programs(PyObject* source) {
   if (PyBytes_Check(source) || py::isinstance<Program>(source))
     throw py::type_error("programs is one program; pass a list of programs (nos_ext.apply_rule takes one)");
-  if (!py::hasattr(source, "__iter__") && !PySequence_Check(source))
-    throw py::type_error("programs is " + shown(source) + "; pass a list of programs");
   // A copy, as reading a program may run Python code.
-  const auto items = py::reinterpret_steal<py::object>(PySequence_Tuple(source));
-  if (!items) throw py::error_already_set();
-  const auto n = static_cast<size_t>(PyTuple_GET_SIZE(items.ptr()));
+  const py::tuple items = as_fast_sequence("programs", source, "a list of programs");
+  const size_t n = items.size();
   if (n == 0) throw std::invalid_argument("programs is empty; pass at least one program");
   Population out;
   out.keep.reserve(n);

@@ -105,18 +105,16 @@ void add_states(TensorLists& tensors, Taker taker, std::span<const Program* cons
     state = keep.ptr();
   }
   if (PyDict_Check(state)) return add_by_name(tensors, taker, programs, state);
+  constexpr const char* kWanted = "{name: [tensors]} or the lists in slot order";
   if (!PySequence_Check(state) || PyUnicode_Check(state) || PyBytes_Check(state))
-    throw py::type_error("state is a " + std::string(py::str(py::type::handle_of(state).attr("__name__"))) +
-                         "; pass {name: [tensors]} or the lists in slot order");
+    throw py::type_error(wrong_type("state", state, kWanted));
+  const py::tuple lists = as_fast_sequence("state", state, kWanted);  // a copy, as reading a list may run Python code
   size_t wanted = 0;
   for (const Program* p : programs) wanted = std::max(wanted, p->states().size());
-  const Py_ssize_t size = PySequence_Size(state);
-  if (size < 0) throw py::error_already_set();
-  const auto found = static_cast<size_t>(size);
+  const size_t found = lists.size();
   if (found != wanted) bad_count(taker, *programs[0], found, wanted);
   for (size_t s = 0; s < found; ++s) {
-    const auto list = py::reinterpret_steal<py::object>(PySequence_GetItem(state, static_cast<Py_ssize_t>(s)));
-    if (!list) throw py::error_already_set();
+    const py::handle list = lists[s];
     // Slices of a population may have different names for a slot.
     if (taker == Taker::apply_rule)
       tensors.add(keys_of(*programs[0]).labels[s], list, Access::state);

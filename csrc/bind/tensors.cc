@@ -12,8 +12,6 @@ namespace py = pybind11;
 namespace nos::bind {
 namespace {
 
-std::string type_name(py::handle h) { return py::str(py::type::handle_of(h).attr("__name__")); }
-
 // Stands for list[index] in messages. The text is made only when there is something to say.
 struct Where {
   const std::string& list;
@@ -27,8 +25,9 @@ std::string operator+(const Where& where, const char* text) { return std::string
 }
 
 [[noreturn]] void bad_dtype(Where where, const std::string& dtype) {
-  throw TensorError(where + " is " + dtype + "; supported are float32, float64, bfloat16 and float16" +
-                    (dtype.rfind("complex", 0) == 0 ? " (pass torch.view_as_real of a complex tensor)" : ""));
+  throw TensorError(
+      where + " is " + dtype + "; supported are float32, float64, bfloat16 and float16" +
+      (dtype.rfind("complex", 0) == 0 ? " (pass a real view of it, as torch.view_as_real makes one)" : ""));
 }
 
 DType dlpack_dtype(Where where, DLDataType t, Access access) {
@@ -111,7 +110,7 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
   else if (access == Access::state && t.itemsize() == 1 && (t.kind() == 'i' || t.kind() == 'u'))
     out.dtype = t.kind() == 'i' ? DType::i8 : DType::u8;
   else
-    bad_dtype(where, py::str(t.attr("str")));
+    bad_dtype(where, py::str(t));
   if (access != Access::read && access != Access::read_or_none && !a.writeable())
     throw TensorError(where + " is a read-only array; pass a writable one, for example a copy");
   out.data = const_cast<void*>(a.data());
@@ -138,13 +137,8 @@ void TensorLists::add(std::string_view name, py::handle sequence, Access access)
   const bool plain = PyList_Check(given) || PyTuple_Check(given);
   if (!plain && (tensor_type(Py_TYPE(given)) || py::isinstance<py::array>(sequence) || PyUnicode_Check(given) ||
                  PyBytes_Check(given) || PyDict_Check(given)))
-    throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
-  auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), ""));
-  if (!fast) {
-    if (py::hasattr(sequence, "__iter__")) throw py::error_already_set();  // iterating over it has failed
-    forget_error();
-    throw py::type_error(std::string(name) + " is a " + type_name(sequence) + "; pass a list of tensors");
-  }
+    throw py::type_error(wrong_type(name, given, "a list of tensors"));
+  const py::object fast = as_fast_sequence(name, given, "a list of tensors");
   const auto n = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
   if (count_ == lists_.size()) lists_.emplace_back();
   access_.push_back(access);
@@ -188,9 +182,9 @@ void TensorLists::read_one(size_t list, size_t index, size_t number) {
     array_strides_.emplace_back();
     out = from_numpy(where, py::reinterpret_borrow<py::array>(item), access, array_strides_.back());
   } else {
-    throw py::type_error(where + " is a " + type_name(item) +
-                         "; pass a torch.Tensor (torch >= 2.10) or a numpy.ndarray" +
-                         (access == Access::read_or_none ? ", or None to skip the parameter" : ""));
+    throw py::type_error(wrong_type(std::string(where), item,
+                                    std::string("a torch.Tensor (torch >= 2.10) or a numpy.ndarray") +
+                                        (access == Access::read_or_none ? ", or None to skip the parameter" : "")));
   }
 }
 

@@ -70,11 +70,10 @@ void check_pair(const TensorList& params, const TensorList& list, size_t i, uint
   if (p.numel == 0) return;
   if (!is_dense(t))
     throw TensorError(at(list, i) + " has gaps or repeats in memory (strides " + strides(t) + " for shape " + shape(t) +
-                      "); pass a dense tensor, for example " + at(list, i) + ".contiguous()");
+                      "); pass a dense tensor, for example a copy");
   if (!numbers && !same_layout(t, p))
     throw TensorError(at(list, i) + " has strides " + strides(t) + " but " + at(params, i) + " has " + strides(p) +
-                      "; copy it into the parameter's layout: torch.empty_like(" + at(params, i) + ").copy_(" +
-                      at(list, i) + ")");
+                      "; copy it into memory of the parameter's layout, as empty_like(" + at(params, i) + ") has");
 }
 
 // The scales of a state, or null where it is not quantized.

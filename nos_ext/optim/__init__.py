@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from .._numbers import shown
 from . import library
 from .library import names
 
@@ -56,11 +57,13 @@ def create(name: str, params: ParamsT, lr: float | torch.Tensor, **options: Any)
         ValueError: there is no rule of that name; the message has the nearest ones.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name is {name!r}; pass one of names(); RuleOptimizer(params, rule, lr) takes a rule itself")
+        raise TypeError(
+            f"name is {shown(name)}; pass one of names(); RuleOptimizer(params, rule, lr) takes a rule itself"
+        )
     try:
         rule = library.get(name)
     except KeyError as error:
-        raise ValueError(f"name is {name!r}: {error.args[0]}") from None
+        raise ValueError(f"name is {shown(name)}: {error.args[0]}") from None
     optimizer: RuleOptimizer = __getattr__("RuleOptimizer")(params, rule, lr, **options)
     return optimizer
 

@@ -5,25 +5,21 @@ which is what is evaluated. Only one of them is in the parameters. The param gro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from ..rule.master import MASTER
-from ._entry import Averaged
+from ._entry import MODE, Averaged
 from ._hollow import state_dtype
 from ._values import to_number
 
-MODE: Final = "train_mode"
 
-
-def change_weights(groups: Iterable[dict[str, Any]], state: Mapping[Any, Any], kind: Averaged, training: bool) -> None:
+def change_weights(groups: Iterable[tuple[dict[str, Any], Averaged]], state: Mapping[Any, Any], training: bool) -> None:
     """Puts the weights for training, or else those for evaluation, into the parameters, in the groups where the others
-    are."""
-    for group in groups:
-        if group[MODE] == training:
-            continue
-        weight = to_number(kind.weight, group[kind.weight])
+    are. Raises ValueError or TypeError, before anything is changed, if the weight of an average has no meaning."""
+    waiting = [(group, kind, _weight(group, kind)) for group, kind in groups if group[MODE] != training]
+    for group, kind, weight in waiting:
         step = 1.0 - weight if training else 1.0 - 1.0 / weight
         for param in group["params"]:
             entry = state.get(param)
@@ -32,6 +28,13 @@ def change_weights(groups: Iterable[dict[str, Any]], state: Mapping[Any, Any], k
                 with torch.no_grad():
                     param.copy_(entry.get(MASTER, param))
         group[MODE] = training
+
+
+def _weight(group: Mapping[str, Any], kind: Averaged) -> float:
+    value = to_number(kind.weight, group[kind.weight])
+    if not value > 0:
+        raise ValueError(f"{kind.weight} is {value}, which leaves no average to evaluate; pass a number above 0")
+    return value
 
 
 def _move(param: torch.Tensor, z: torch.Tensor, step: float) -> None:

@@ -20,7 +20,7 @@ from ._clipping import common_clip_norm
 from ._lists import FLAGS, OTHER_FLAGS, Group, Resolve, States, StepLists
 from ._masters import keeps_masters
 from ._rules import Rules
-from ._values import check_capturable, to_number
+from ._values import check_capturable, is_capturable, to_number
 
 _KEPT: Final = 4  # tables of eager steps that are kept: gradients that are made anew take turns in a few places
 _READABLE: Final = (torch.float32, torch.float64)
@@ -160,8 +160,8 @@ class CapturedLists(StepLists):
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
         counts = [cell.data_ptr() for cell in self._cells.values()]  # steps in other memory are not counted any more
-        kind = common_clip_norm(groups) is not None, list(map(keeps_masters, groups))
-        return id(groups), id(state), [id(group) for group in groups], params, entries, counts, kind
+        kinds = common_clip_norm(groups) is not None, is_capturable(groups), list(map(keeps_masters, groups))
+        return id(groups), id(state), [id(group) for group in groups], params, entries, counts, kinds
 
     def _division_of(self, grads: Sequence[Any]) -> Any:
         flags = [tuple(group[name] for name in (*FLAGS, *OTHER_FLAGS)) for group in self._groups]

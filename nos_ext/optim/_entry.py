@@ -88,6 +88,10 @@ class Averaged:
     weight: str
 
 
+# The key of a param group that says whether the weights for training are in its parameters, or their average.
+MODE: Final = "train_mode"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An Entry is a named rule: its text, what it is, what to use it for, and where it comes from.

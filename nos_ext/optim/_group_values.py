@@ -10,11 +10,18 @@ import torch
 from .._numbers import flag, plain
 from ..rule import MatrixProgram, Program
 from . import library
-from ._averaged import MODE
 from ._betas import beta_names
-from ._entry import COMMON
+from ._entry import COMMON, MODE
 from ._sign_decay import sign_decay
-from ._values import Scalar, check_capturable, check_range, check_scalar, check_values_there, checked_flags
+from ._values import (
+    FLAG_DEFAULTS,
+    Scalar,
+    check_capturable,
+    check_range,
+    check_scalar,
+    check_values_there,
+    checked_flags,
+)
 
 Group = dict[str, Any]
 
@@ -71,6 +78,16 @@ class GroupValues:
             if out["capturable"]:
                 check_capturable(name, value)
         return out
+
+    def check_keys(self, number: int, group: Group) -> None:
+        """Raises ValueError if param group `number` lacks a value that a step needs, as one may that was not made by
+        add_param_group."""
+        for name in (*self.names, *FLAG_DEFAULTS):
+            if name not in group:
+                raise ValueError(
+                    f"param_groups[{number}] has no {name!r}, which the step needs; write a value there, and add new "
+                    "groups by optimizer.add_param_group, which fills them in"
+                )
 
     def check_ranges(self, group: Group, but: Collection[str] = ()) -> None:
         """Raises ValueError for a value with which no training starts, except for the names in `but`."""

@@ -33,12 +33,21 @@ from ._reductions import forms
 from ._rules import Rules
 from ._shards import StandIns, check_shardable, global_norm, is_sharded, local
 from ._stages import Stages
-from ._values import Scalar, check_tensor, checked_flags, needs_reading, rounding, step_count, to_number
+from ._values import (
+    Scalar,
+    check_tensor,
+    checked_flags,
+    is_capturable,
+    needs_reading,
+    rounding,
+    step_count,
+    to_number,
+)
 
 # Keys of a param group whose value is the same for a whole engine call, in the order of `_C.Stepper.divide`.
 FLAGS: Final = ("maximize", "seed", "total_steps", "stochastic_rounding")
-# Those that a division depends on besides these and the hyperparameters.
-OTHER_FLAGS: Final = (CLIP, MASTERS, "rule", "state_dtype")
+# The other keys that are looked at before the step after a change: a division depends on them, or refuses the change.
+OTHER_FLAGS: Final = (CLIP, MASTERS, "rule", "state_dtype", "capturable", "differentiable", "foreach", "fused")
 _DONE, _DIVISION = 0, 1  # what _C.Stepper.step returns; any other number says that new lists are needed
 
 Group = dict[str, Any]
@@ -198,7 +207,7 @@ class StepLists:
             if outcome != _DIVISION or divided or self.settle():
                 return False
             divided = True
-            if (common_clip_norm(self._groups) is not None) != self.clips:
+            if (common_clip_norm(self._groups) is not None) != self.clips or is_capturable(self._groups):
                 return False
             if list(map(keeps_masters, self._groups)) != self._masters:
                 return False

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..rule import MatrixProgram, Program, Rule
 from ..rule.program import master_form
-from ._averaged import MODE
+from ._entry import MODE
 from ._group_values import GroupValues
 from ._masters import keeps_masters
 from ._values import RuleSource, Scalar, as_program, same_rule

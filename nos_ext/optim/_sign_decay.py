@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._numbers import number
+from .._numbers import number, shown
 from ..schedules import cosine_decay, linear_decay, restart_decay
 from ._values import Scalar
 
@@ -36,8 +36,8 @@ def sign_decay(value: Any, default: float | None, total_steps: Any) -> Scalar:
         return value  # type: ignore[no-any-return]
     if value not in _NAMED:
         raise ValueError(
-            f"sign_decay is {value!r}; pass {', '.join(map(repr, _NAMED))}, a function of the step counted from 0, a "
-            "number, or None"
+            f"sign_decay is {shown(value)}; pass {', '.join(map(repr, _NAMED))}, a function of the step counted from "
+            "0, a number, or None"
         )
     if total_steps is None:
         raise ValueError(f"sign_decay is {value!r} but total_steps is None; pass the length of the training in steps")

@@ -21,7 +21,7 @@ def asks_for_states(groups: Iterable[Mapping[str, Any]]) -> bool:
     """Tells whether a step with these groups, whose parameters have no state yet, is taken for the states."""
     given: list[Any] = []
     for group in groups:
-        if not _is_zero(group["lr"]):
+        if not _is_zero(group.get("lr")):
             return False
         given += [p for p in group["params"] if p.grad is not None]
     return bool(given) and all(_has_no_gradient(p) for p in given)

@@ -19,7 +19,7 @@ from ..rule.master import MASTER
 from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
-from ._entry import ANY, Range
+from ._entry import ANY, MODE, Range
 from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode
@@ -43,7 +43,7 @@ FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
     CLIP: None,
 }
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule"))
+GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", MODE))
 _SCALAR: Final = "a number or a tensor of one element"
 _LENGTH: Final = "the length of the training in steps, or None"
 
@@ -154,8 +154,8 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
     out[CLIP] = checked_clip_norm(group[CLIP])
     if out["differentiable"]:
         raise ValueError(
-            "differentiable is True; the engine updates memory in place and records no graph: leave it False, and use "
-            "rule.reference(...) where you need to differentiate through a step"
+            "differentiable is True; the engine updates memory in place and records no graph: leave it False. To "
+            "differentiate through a step call the function update in what program.to_pytorch() writes"
         )
     if out["foreach"]:
         raise ValueError(
@@ -176,8 +176,9 @@ def rounding(flags: Mapping[str, Any]) -> bool | str:
 
 
 def is_capturable(groups: Iterable[Mapping[str, Any]]) -> bool:
-    """Tells whether capturable is True. Raises ValueError unless it is the same in all param groups."""
-    flags = {bool(group["capturable"]) for group in groups}
+    """Tells whether capturable is True. Raises ValueError unless it is the same in all param groups, and TypeError for
+    what is neither True nor False."""
+    flags = {flag("capturable", group["capturable"]) for group in groups}
     if len(flags) > 1:
         raise ValueError("capturable is True in some param groups only; set it for all of them")
     return True in flags

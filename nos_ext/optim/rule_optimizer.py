@@ -13,13 +13,13 @@ from torch.optim.optimizer import ParamsT
 from .._state_dtypes import checked_state_dtype
 from ..matrix import check_matrices, refusal
 from ..rule import MatrixProgram, Program
-from ._averaged import MODE, change_weights, check_training
+from ._averaged import change_weights, check_training
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import check_form, check_rules, make_plain, renamed, restored, sizes, with_functions
 from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm, running
-from ._entry import SCHEDULED
+from ._entry import MODE, SCHEDULED
 from ._grads import check_writable
 from ._hollow import is_hollow, take_steps
 from ._lists import Group, StepLists
@@ -203,6 +203,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._unscale(to_number("grad_scale", scale))
 
     def _new_lists(self) -> StepLists:
+        for i, group in enumerate(self.param_groups):
+            self._rules.of(group).values.check_keys(i, group)
         self._settle()
         self._link_groups()
         if is_capturable(self.param_groups):
@@ -266,10 +268,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._change_weights(training=True)
 
     def _change_weights(self, *, training: bool) -> None:
-        for group in self.param_groups:
-            averaged = self._rules.of(group).values.averaged
-            if averaged:
-                change_weights([group], self.state, averaged, training)
+        kinds = [(group, self._rules.of(group).values.averaged) for group in self.param_groups]
+        change_weights([(group, kind) for group, kind in kinds if kind], self.state, training)
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
@@ -297,10 +297,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         try:
             if common_clip_norm(self.param_groups) is not None:
                 running(rule.program, True)  # a rule that cannot be clipped is refused here
+            is_capturable(self.param_groups)
             rule.values.check_there(self.param_groups[-1], self.param_groups[-1]["params"])
             rule.form(self.param_groups[-1])  # and one that has no room for master weights here
             self._check_matrices(rule.program)
-        except (TypeError, ValueError):
+        except Exception:
             self.param_groups.pop()
             raise
         self._settle()

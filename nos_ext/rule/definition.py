@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from .. import _C
+from .._numbers import shown
 from .errors import RuleError
 from .expr import Expr, Number, as_expr, draws, postorder
 from .levels import check_levels, per_tensor_states
@@ -29,11 +30,11 @@ def check_name(name: str, what: str, taken: Sequence[str] | Mapping[str, object]
     The compiled module says which names can (csrc/program/names.cc), so that bytecode has to keep to it, too.
     """
     if not isinstance(name, str):
-        raise RuleError(f"{name!r} cannot name {what}; pass text")
+        raise RuleError(f"{shown(name)} cannot name {what}; pass text")
     problem = _C.name_problem(what.removeprefix("a "), name.encode(errors="replace"))
     if problem is not None:
-        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
-        raise RuleError(f"{shown!r} {problem}")
+        beginning = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise RuleError(f"{beginning!r} {problem}")
     if name in taken:
         raise RuleError(f"the name '{name}' is used twice")
 
@@ -54,10 +55,18 @@ def check_default(name: str, value: Number | None) -> float | None:
         return None
     if value is None:
         raise RuleError(f"hyperparameter '{name}' has no default; only lr goes without: write {name}=0.9 or the like")
-    default = as_expr(value)
+    default = _named(f"the default of hyperparameter '{name}'", value)
     if default.op != "constant":
         raise RuleError(f"the default of hyperparameter '{name}' is not a number")
     return float(default.value)  # type: ignore[arg-type]
+
+
+def _named(what: str, value: Expr | Number) -> Expr:
+    """Returns `value` as an expression. RuleError says what is none."""
+    try:
+        return as_expr(value)
+    except RuleError as error:
+        raise RuleError(f"{what}: {error.message}") from None
 
 
 def wrong_count(state_names: Sequence[str], found: int) -> str:
@@ -93,6 +102,13 @@ class Definition:
         per_tensor: Collection[str] = (),
     ) -> None:
         check_name(name, "a rule")
+        for argument, given, kind, wanted in (
+            ("state_names", state_names, list | tuple, "a list of names"),
+            ("hyperparameters", hyperparameters, Mapping, "a dict of defaults"),
+            ("outputs", outputs, list | tuple, "a list of the new p and the new states"),
+        ):
+            if not isinstance(given, kind):
+                raise RuleError(f"{argument} is a {type(given).__name__}; pass {wanted}")
         if len(state_names) > MAX_STATES:
             raise RuleError(f"the rule has {len(state_names)} states; the limit is {MAX_STATES}")
         if len(hyperparameters) > MAX_HYPERS:
@@ -112,7 +128,8 @@ class Definition:
         self._name = name
         self._state_names = tuple(state_names)
         self._hyperparameters = MappingProxyType(defaults)
-        self._outputs = tuple([as_expr(x) for x in outputs])
+        named = zip(("p", *state_names), outputs, strict=True)
+        self._outputs = tuple([_named(f"the new {state_name}", x) for state_name, x in named])
         self._doc = doc
         order = postorder(self._outputs)
         for node in order:

@@ -12,8 +12,9 @@ import math
 import numbers
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from .._numbers import shown
 from .errors import RuleError
 from .printers.text import shortened_text
 from .table import MATRIX, OPS, RANDOM, REDUCTIONS, OpSpec
@@ -76,6 +77,15 @@ class Expr:
         raise AttributeError("an Expr cannot be changed; build a new one")
 
     __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Expr, (self.op, self.args, self.value, self.level)
+
+    def __copy__(self) -> Expr:
+        return self  # as a node is what it is by its identity: two draws are not one
+
+    def __deepcopy__(self, memo: object) -> Expr:
+        return self
 
     def __add__(self, other: Expr | Number) -> Expr:
         return apply("add", self, other)
@@ -177,9 +187,7 @@ def constant(value: Number) -> Expr:
     if isinstance(value, bool):
         raise RuleError(f"{value} is not a number; write 1 or 0")
     if not isinstance(value, numbers.Real):
-        raise RuleError(
-            f"{value!r} of type {type(value).__name__} cannot be part of a rule; use expressions and real numbers"
-        )
+        raise RuleError(f"{shown(value)} cannot be part of a rule; use expressions and real numbers")
     try:
         number = float(value)
     except OverflowError:

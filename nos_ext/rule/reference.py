@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import LAST_STEP, integer, shown
 from ..matrix import orthogonalize
 from . import philox
 from .definition import Definition
@@ -42,23 +43,29 @@ def reference(
         elements both are copies.
 
     Raises:
-        TypeError: the rule has no such hyperparameter.
-        ValueError: the rule reads T and total_steps is None, or the states are not those of the rule.
+        TypeError: the rule has no such hyperparameter, or a value is no number.
+        ValueError: the rule reads T and total_steps is None, the states are not those of the rule, or lists, shapes or
+            numbers do not fit.
     """
     for name in hyperparameters:
         if name not in rule.hyperparameters:
             known = ", ".join(rule.hyperparameters)
             raise TypeError(f"rule '{rule.name}' has no hyperparameter {name!r}; it has {known}")
-    lists = [state[name] for name in rule.state_names] if isinstance(state, Mapping) else list(state)
-    if len(lists) != len(rule.state_names):
-        raise ValueError(f"state has {len(lists)} lists; rule '{rule.name}' has the states {list(rule.state_names)}")
+    lists = _states(rule, state)
+    _check_lists(params, {"grads": grads, **{f"state[{k!r}]": x for k, x in zip(rule.state_names, lists, strict=True)}})
     given = {**rule.hyperparameters, "lr": lr, **hyperparameters}
     order = postorder(rule.simplified)
     if total_steps is None and any(node.op == "total" for node in order):
         raise ValueError(f"total_steps is None; rule '{rule.name}' reads T: pass the length of the training in steps")
-    hypers = {name: float(value) for name, value in given.items()}
-    scalars = _scalars(order, hypers, step, math.nan if total_steps is None else float(total_steps))
-    factor = (-1.0 if maximize else 1.0) / (1.0 if grad_scale is None else float(grad_scale))
+    hypers = {name: _number(name, value) for name, value in given.items()}
+    step = integer("step", _number("step", step), 1, LAST_STEP)
+    seed = integer("seed", seed, 0, 2**64 - 1)
+    total = math.nan if total_steps is None else _number("total_steps", total_steps)
+    scalars = _scalars(order, hypers, step, total)
+    scale = 1.0 if grad_scale is None else _number("grad_scale", grad_scale)
+    if scale == 0:
+        raise ValueError("grad_scale is 0; pass a number that is not 0")
+    factor = (-1.0 if maximize else 1.0) / scale
 
     tensors: dict[int, _Tensor] = {}
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
@@ -76,6 +83,43 @@ def reference(
         for name, value in zip(rule.state_names, new[1:], strict=True):
             new_state[name].append(value)
     return new_params, new_state
+
+
+def _states(rule: Definition, state: Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Returns the lists of states in slot order."""
+    names = list(rule.state_names)
+    if isinstance(state, Mapping):
+        if not set(names).issubset(state):
+            raise ValueError(f"state has the keys {[*state]}; rule '{rule.name}' has the states {names}")
+        return [state[name] for name in names]
+    if len(state) != len(names):
+        raise ValueError(f"state has {len(state)} lists; rule '{rule.name}' has the states {names}")
+    return list(state)
+
+
+def _check_lists(params: Sequence[Any], others: Mapping[str, Sequence[Any]]) -> None:
+    for name, tensors in others.items():
+        if len(tensors) != len(params):
+            raise ValueError(f"{name} has {len(tensors)} tensors but params has {len(params)}; pass one per parameter")
+    for i, (p, g) in enumerate(zip(params, others["grads"], strict=True)):
+        if g is not None and _shape(g) != _shape(p):
+            raise ValueError(
+                f"grads[{i}] has shape {_shape(g)} but params[{i}] has {_shape(p)}; pass tensors of equal shape"
+            )
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+
+
+def _number(name: str, value: Any) -> float:
+    """Returns a number, or the element of a tensor, as a float."""
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise TypeError(f"{name} is {shown(value)}; pass a number or a tensor of one element")
 
 
 def _scalars(order: Sequence[Expr], hypers: Mapping[str, float], step: int, total: float) -> dict[Expr, Any]:

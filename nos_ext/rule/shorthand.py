@@ -105,6 +105,11 @@ def operand(name: str) -> Expr:
 
 _SCALARS: Final[dict[str, Value]] = {"lr": hyper("lr"), **CONSTANTS}
 _BASE: Final[dict[str, Value]] = {"p": PARAM, "g": GRAD, **_SCALARS}
+# The states and hyperparameters that an update may read.
+_LEAVES: Final = frozenset(
+    [("state", spec.name) for spec in OPERANDS.values() if spec.is_state]
+    + [("hyper", name) for name in ("lr", *HYPERS)]
+)
 
 
 def parse_update(source: Source, node: ast.expr, name: str | None) -> Definition:
@@ -135,16 +140,16 @@ def define_update(update: Expr | float, *, name: str | None = None) -> Definitio
     """
     update = as_expr(update)
     found = {(node.op, node.value) for node in postorder([update]) if node.op in ("state", "hyper")}
-    unknown = [str(v) for op, v in found if v not in HYPERS and v != "lr" and not (v in OPERANDS and op == "state")]
+    unknown = sorted(str(name) for _, name in found - _LEAVES)
     if unknown:
         raise RuleError(
-            f"an update has no {', '.join(sorted(unknown))}; it may use the operands {', '.join(OPERANDS)}, lr, "
+            f"an update has no {', '.join(unknown)}; it may use the operands {', '.join(OPERANDS)}, lr, "
             f"{', '.join(HYPERS)}. For states and hyperparameters of your own build a nos_ext.Rule"
         )
     states = [s for s in OPERANDS if ("state", s) in found]
-    hypers: dict[str, float | None] = {"lr": None}
-    hypers.update({h: default for h, default in HYPERS.items() if ("hyper", h) in found})
     outputs = [PARAM - hyper("lr") * update, *map(operand, states)]
+    read = {node.value for node in postorder(outputs) if node.op == "hyper"}
+    hypers = {"lr": None, **{h: default for h, default in HYPERS.items() if h in read}}
     return Definition(name or "rule", states, hypers, outputs)
 
 

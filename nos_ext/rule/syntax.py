@@ -10,7 +10,7 @@ import difflib
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from .errors import RuleError, quoted
@@ -75,6 +75,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     # The name is cut, as the time grows with the square of its length.
     close = difflib.get_close_matches(name[:64], list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _is_infinite(value: Value) -> bool:
+    return type(value) is float and math.isinf(value)
 
 
 class Evaluator:
@@ -144,6 +148,8 @@ class Evaluator:
     def _number(self, node: ast.Constant, depth: int) -> Value:
         value = node.value
         if type(value) is float:
+            if _is_infinite(value):
+                raise self.source.error("this number is too large for a double; write inf for infinity", node)
             return value
         if type(value) is int:
             try:
@@ -209,12 +215,14 @@ class Evaluator:
             raise self.source.error("this compares two numbers; write the result, 1 or 0", node)
         return self._apply(function, (left, right), node)
 
-    def _apply(self, function: Callable[..., Value], operands: Iterable[Value], node: ast.AST) -> Value:
+    def _apply(self, function: Callable[..., Value], operands: Sequence[Value], node: ast.AST) -> Value:
         self._left -= 1
         if self._left < 0:
             raise self.source.error(f"the rule has more than {MAX_NODES} operations", node)
         try:
             value = function(*operands)
+            if _is_infinite(value) and not any(map(_is_infinite, operands)):
+                raise OverflowError  # which Python raises for 2.0 ** 1024, but not for 1e308 * 10
         except RuleError as error:
             raise self.source.located(error, node) from None
         except ZeroDivisionError:

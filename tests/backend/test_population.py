@@ -73,6 +73,8 @@ def stacked() -> dict[str, Any]:
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no programs": ({"programs": []}, ValueError, "programs is empty"),
     "one program": ({"programs": PROGRAMS[0]}, TypeError, "programs is one program; pass a list"),
+    "None as programs": ({"programs": None}, TypeError, "programs is a NoneType; pass a list of programs"),
+    "array as programs": ({"programs": np.array(1.0)}, TypeError, "programs is a ndarray; pass a list of programs"),
     "text program": ({"programs": ["g", "g"]}, TypeError, r"programs\[0\] is a str"),
     "leading dimension": ({"params": [torch.ones(3, 2)], "grads": [torch.ones(3, 2)], "state": [[torch.zeros(3, 2)]]},
                           ValueError, r"params\[0\] has shape \(3, 2\) but there are 2 programs"),

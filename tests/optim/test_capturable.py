@@ -387,8 +387,9 @@ def test_what_a_graph_cannot_hold(device: Device) -> None:
     params = parameters()
     with pytest.raises(TypeError, match="sign_decay is a function of the step, which a CUDA graph cannot call"):
         PowerSign(params, sign_decay="linear", total_steps=10, capturable=True)
-    mixed = RuleOptimizer([{"params": params[:1], "capturable": True}, {"params": params[1:]}], library.sgd, lr=0.1)
+    mixed = RuleOptimizer([{"params": params[:1]}, {"params": params[1:]}], library.sgd, lr=0.1)
     fill_grads(params, 1)
+    mixed.param_groups[0]["capturable"] = True
     with pytest.raises(ValueError, match="capturable is True in some param groups only"):
         mixed.step()
     half = RuleOptimizer(params, library.sgd, lr=torch.tensor(0.5, dtype=torch.float16), capturable=True)
@@ -407,3 +408,15 @@ def test_parameters_that_are_not_on_a_cuda_device() -> None:
     fill_grads(params, 1)
     with pytest.raises(ValueError, match="capturable is True but parameter 0 is on cpu; CUDA graphs need"):
         optimizer.step()
+
+
+def test_capturable_may_be_switched_between_steps(device: Device) -> None:
+    params, others = parameters(), parameters()
+    switched, plain = (RuleOptimizer(p, library.adamw, lr=0.1) for p in (params, others))
+    for k, value in enumerate([False, True, False, True, True]):
+        for optimizer, ps in ((switched, params), (plain, others)):
+            fill_grads(ps, k)
+            optimizer.param_groups[0]["capturable"] = value and optimizer is switched
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+    assert {float(entry["step"]) for entry in switched.state.values()} == {5.0}

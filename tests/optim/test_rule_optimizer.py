@@ -215,7 +215,7 @@ def test_dicts_that_another_optimizer_was_given() -> None:
         ({"seed": -1}, ValueError, "seed is -1; pass an integer from 0"),
         ({"total_steps": 0}, ValueError, "total_steps is 0; pass the length"),
         ({"foreach": True}, ValueError, "foreach is True.*to_pytorch"),
-        ({"differentiable": True}, ValueError, "differentiable is True.*reference"),
+        ({"differentiable": True}, ValueError, r"differentiable is True.*update in what program.to_pytorch\(\)"),
         (
             {"capturable": True, "beta1": lambda step: 0.9},
             TypeError,
@@ -252,11 +252,42 @@ def test_refused_arguments_of_powersign(keywords: dict[str, Any], message: str) 
     [
         ("def r(p, g, step, *, lr):\n    return p - lr * g, step + 1\n", "a state named 'step'"),
         ("def r(p, g, *, lr, foreach=1):\n    return p - lr * g\n", "a hyperparameter named 'foreach'"),
+        ("def r(p, g, *, lr, train_mode=1):\n    return p - lr * g\n", "a hyperparameter named 'train_mode'"),
     ],
 )
 def test_names_that_clash(rule: str, message: str) -> None:
     with pytest.raises(nos_ext.RuleError, match=message):
         RuleOptimizer(parameters(), rule, lr=0.1)
+
+
+@pytest.mark.parametrize("key", ["lr", "beta1", "eps", "seed", "capturable", "clip_norm"])
+@pytest.mark.parametrize("taken", [0, 2])
+def test_a_group_that_lacks_a_value_is_refused(key: str, taken: int) -> None:
+    """Users take keys out of a group, and put groups into the list themselves."""
+    params = parameters()
+    optimizer = RuleOptimizer(params, library.adamw, lr=0.1)
+    steps(optimizer, params, taken)
+    set_grads(params)
+    before = [p.detach().clone() for p in params]
+    value = optimizer.param_groups[0].pop(key)
+    with pytest.raises(ValueError, match=rf"param_groups\[0\] has no '{key}'.*add_param_group"):
+        optimizer.step()
+    assert all(map(torch.equal, before, params))
+    optimizer.param_groups[0][key] = value
+    optimizer.step()
+    optimizer.param_groups.append({"params": parameters(), "lr": 0.1})
+    with pytest.raises(ValueError, match=r"param_groups\[1\] has no 'beta1'"):
+        optimizer.step()
+
+
+def test_capturable_is_the_same_in_all_groups() -> None:
+    optimizer = RuleOptimizer(parameters(), library.adamw, lr=0.1)
+    with pytest.raises(ValueError, match="capturable is True in some param groups only"):
+        optimizer.add_param_group({"params": parameters(), "capturable": True})
+    assert len(optimizer.param_groups) == 1
+    groups = [{"params": parameters()}, {"params": parameters(), "capturable": True}]
+    with pytest.raises(ValueError, match="capturable is True in some param groups only"):
+        RuleOptimizer(groups, library.adamw, lr=0.1)
 
 
 @pytest.mark.parametrize("kind", [PowerSign, AddSign])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -114,6 +115,19 @@ def test_other_rules_have_one_set_of_weights() -> None:
     steps(optimizer, params, 1)
     optimizer.train()
     assert "train_mode" not in optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize("value", ["x", 0.0, -0.5, math.nan, torch.ones(2)])
+def test_weights_are_changed_in_all_groups_or_in_none(value: Any) -> None:
+    params = parameters()
+    optimizer = make([{"params": params[:1]}, {"params": params[1:]}])  # type: ignore[list-item]
+    steps(optimizer, params, 3)
+    before = copies(params)
+    optimizer.param_groups[1]["beta1"] = value
+    with pytest.raises((TypeError, ValueError), match=r"beta1 is .*; pass a number"):
+        optimizer.eval()
+    assert same(params, before)
+    assert [group["train_mode"] for group in optimizer.param_groups] == [True, True]
 
 
 def test_the_weight_of_the_average_is_no_function() -> None:

@@ -39,6 +39,14 @@ def test_versions_machine_and_build() -> None:
     assert told()["set"] == "no environment variable that is read"
 
 
+def test_a_variable_that_is_refused_takes_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nos_ext.info"], cwd=ROOT, env={**EMPTY, "NOS_ISA": "x"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"nos_ext: NOS_ISA is 'x'; this machine runs: .*\n", done.stderr)
+
+
 def test_the_build_is_that_of_cmake_s_sources() -> None:
     """The module that is loaded has the whole hash; the report has its beginning."""
     found = re.search(r"\(build (\w+),", told()["nos_ext"])

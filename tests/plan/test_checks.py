@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
     "None state": (put("m", 0, None), TypeError, r"state\['m'\]\[0\] is a NoneType"),
     "tensor as list": (set_key("params", torch.zeros(3, 4)), TypeError, r"params is a Tensor; pass a list of tensors"),
     "array as list": (set_key("grads", np.zeros(3)), TypeError, r"grads is a ndarray; pass a list of tensors"),
+    "array of integers": (put("grads", 1, np.zeros(5, int)), ValueError, r"grads\[1\] is int64; supported"),
     "read-only array": (
         lambda t: t.update(params=[read_only()], grads=[np.zeros(3, np.float32)], state={"m": [np.zeros(3, np.float32)]}),
         ValueError, r"params\[0\] is a read-only array"),
@@ -85,6 +86,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
     "unknown state": (lambda t: t["state"].update(x=[]), ValueError, r"keys \['m', 'x'\]"),
     "too many lists": (set_key("state", [[], []]), ValueError, r"state has 2 lists"),
     "state is None": (set_key("state", None), TypeError, r"state is a NoneType"),
+    "state is a 0-d array": (set_key("state", np.array(1.0)), TypeError, r"state is a ndarray; pass {name: \[tensors\]}"),
 }  # fmt: skip
 
 
@@ -255,3 +257,53 @@ def test_flags(value: Any) -> None:
         p = torch.zeros(3)
         nos_ext.apply_rule(nos_ext.compile_rule("g"), [p], [torch.ones(3)], {}, lr=1.0, maximize=given)
         assert torch.equal(p, torch.full((3,), float(sign)))
+
+
+class Failing:
+    def __iter__(self) -> Iterator[Any]:
+        raise RuntimeError("it fails")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1.0, object(), np.float32(1), lambda: [], Failing()], ids=lambda x: type(x).__name__
+)
+def test_what_is_no_list(value: Any) -> None:
+    fails = isinstance(value, Failing)
+    error, message = (RuntimeError, "it fails") if fails else (TypeError, f"is a {type(value).__name__}; pass a list")
+    for wrong in ({"params": value}, {"grads": value}, {"state": {"m": value}}, {"state": [value]}):
+        t = tensors()
+        arguments = {**t, **wrong}
+        before = memory(t)
+        with pytest.raises(error, match=message):
+            nos_ext.apply_rule(RULE, arguments["params"], arguments["grads"], arguments["state"], lr=0.1)
+        assert memory(t) == before
+
+
+PARAMS: list[Any] = [torch.zeros(3, 4), np.zeros(5)]
+NO_LISTS: list[tuple[Any, Any, str]] = [
+    ("g", PARAMS, r"^program is a str; pass a nos_ext.Program or its .bytecode"),
+    (RULE.rule, PARAMS, r"^program is a Rule; pass a nos_ext.Program"),
+    (None, PARAMS, r"^program is a NoneType; pass a nos_ext.Program"),
+    (RULE, None, r"^params is a NoneType; pass a list of tensors"),
+    (RULE, torch.zeros(3, 4), r"^params is a Tensor; pass a list of tensors"),
+    (RULE, np.zeros((3, 4)), r"^params is a ndarray; pass a list of tensors"),
+    (RULE, {"w": torch.zeros(3)}, r"^params is a dict; pass a list of tensors"),
+]
+
+
+@pytest.mark.parametrize(("program", "params", "message"), NO_LISTS, ids=[message for *_, message in NO_LISTS])
+def test_states_of_what_is_no_list(program: Any, params: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        nos_ext.init_state(program, params)
+    with pytest.raises(TypeError, match=message.replace("program is", r"programs\[0\] is")):
+        nos_ext.init_population_state([program], params)
+    with pytest.raises(TypeError, match=r"^programs is a Program; pass a list of programs"):
+        nos_ext.init_population_state(RULE, PARAMS)  # type: ignore[arg-type]
+
+
+def test_parameters_may_come_from_a_generator() -> None:
+    rule = nos_ext.compile_rule("m / v")
+    state = nos_ext.init_state(rule, iter(PARAMS))  # type: ignore[arg-type]
+    assert [[tuple(x.shape) for x in state[name]] for name in ("m", "v")] == [[(3, 4), (5,)]] * 2
+    slots = nos_ext.init_population_state([rule], iter(PARAMS))  # type: ignore[arg-type]
+    assert [[tuple(x.shape) for x in slot] for slot in slots] == [[(3, 4), (5,)]] * 2

@@ -251,3 +251,17 @@ def test_class_names() -> None:
     assert class_name("power_sign") == "PowerSign"
     assert class_name("_x") == "X"
     assert class_name("_1") == "Rule1"
+
+
+@pytest.mark.parametrize("name", ["adamw", "powersign", "lamb"])
+def test_update_is_differentiable(name: str) -> None:
+    """Errors about differentiable=True name it for that."""
+    rule = library.get(name)
+    make = torch.Generator().manual_seed(0)
+    tensors = [torch.rand(6, generator=make, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    tensors += [x.detach().requires_grad_() for x in torch.rand(len(rule.state_names), 6, generator=make).double()]
+    lr = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    numbers = {h: torch.tensor(x, dtype=torch.float64) for h, x in rule.hyperparameters.items() if x is not None}
+    update = load(rule.to_pytorch()).update
+    t = torch.tensor(3.0, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda lr, *old: update(*old, lr=lr, t=t, **numbers), (lr, *tensors))

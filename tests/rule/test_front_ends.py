@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -147,7 +149,8 @@ BAD_FUNCTIONS: list[tuple[Any, str]] = [
     (bad("return p - float('nan') * g"), "NaN"),
     (bad("return p - 10 ** 400 * g"), "too large"),
     (bad("return p - 1 / 0"), "ZeroDivisionError"),
-    (bad("return None"), "cannot be part of a rule"),
+    (bad("return None"), "^the new p: None cannot be part of a rule"),
+    (bad("return p, 'x'", "p, g, m, *, lr"), "^the new m: 'x' cannot be part of a rule"),
     (bad("return p, g"), "returns 2 values; it must return 1"),
     (bad("return exp(g, g)"), "takes 1 argument"),
     (bad("e = g; return p - e"), "'e' belongs to the rule language"),
@@ -160,9 +163,11 @@ BAD_FUNCTIONS: list[tuple[Any, str]] = [
     (bad(arguments="p, g, *, lr=0.1"), "lr has a default"),
     (bad(arguments="p, g, *, beta=0.1"), "no lr"),
     (bad(arguments="p, g, *, lr, beta"), "no default"),
-    (bad(arguments="p, g, *, lr, beta='x'"), "cannot be part of a rule"),
-    (bad(arguments="p, g, *, lr, beta=True"), "write 1 or 0"),
-    (bad(arguments="p, g, *, lr, beta=float('nan')"), "NaN"),
+    (bad(arguments="p, g, *, lr, beta='x'"), "default of hyperparameter 'beta': 'x' cannot be part of a rule"),
+    (bad(arguments="p, g, *, lr, beta=True"), "default of hyperparameter 'beta': True is not .*write 1 or 0"),
+    (bad(arguments="p, g, *, lr, beta=float('nan')"), "default of hyperparameter 'beta': NaN"),
+    (bad(arguments="p, g, *, lr, beta=range(1000)"), "'beta': range\\(0, 1000\\) cannot"),
+    (bad("return p - list(range(1000)) * g"), "^f: .{,90} cannot be part of a rule"),
     (bad(arguments="p, g, sign, *, lr"), "belongs to the rule language"),
     (bad(arguments="p, g, \N{GREEK SMALL LETTER MU}, *, lr"), "use ASCII"),
     (print, "written with def"),
@@ -170,6 +175,10 @@ BAD_FUNCTIONS: list[tuple[Any, str]] = [
     (3, "pass the text of a rule"),
     (None, "pass the text of a rule"),
     (b"g", "pass the text of a rule"),
+    (GRAD * hyper("fade"), "an update has no fade; it may use the operands g, w"),
+    (GRAD * state("fade"), "an update has no fade; it may"),
+    (GRAD * state("cd"), "an update has no cd; it may"),
+    (GRAD * state("beta1"), "an update has no beta1; it may"),
 ]
 
 
@@ -248,3 +257,34 @@ def test_updates_refuse_foreign_symbols() -> None:
         nos_ext.compile_rule(hyper("alpha") * constant(2))
     with pytest.raises(RuleError, match="the operands are g"):
         operand("q")
+
+
+def test_an_update_may_read_the_state_of_the_last_step() -> None:
+    rule = nos_ext.compile_rule(GRAD * state("m"))
+    text = "def rule(p, g, m, *, lr, beta1=0.9):\n    return p - lr * (g * m), beta1 * m + (1 - beta1) * g"
+    assert rule.fingerprint == nos_ext.compile_rule(text).fingerprint
+
+
+def test_expressions_can_be_copied_and_pickled() -> None:
+    noise = ops.normal(0.1)
+    expression = GRAD * ops.exp(noise) + noise * PARAM + hyper("eps")
+    rule = nos_ext.compile_rule(expression)
+    for one in (copy.copy(expression), copy.deepcopy([expression])[0], pickle.loads(pickle.dumps(expression))):
+        assert nos_ext.compile_rule(one) == rule
+    assert copy.deepcopy({"a": noise})["a"] is noise
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("r", "m", {"lr": None}, [PARAM, GRAD]), "state_names is a str; pass a list of names"),
+        (("r", None, {"lr": None}, [PARAM]), "state_names is a NoneType; pass a list of names"),
+        (("r", [], ["lr"], [PARAM]), "hyperparameters is a list; pass a dict of defaults"),
+        (("r", [], {"lr": None}, PARAM), "outputs is a Expr; pass a list of the new p"),
+        (("r", [], {"lr": None}, None), "outputs is a NoneType; pass a list of the new p"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_arguments_of_rules(arguments: Any, message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        nos_ext.Rule(*arguments)

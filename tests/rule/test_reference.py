@@ -135,6 +135,30 @@ def test_arguments() -> None:
         program.reference(p, g, [[np.zeros(2)]], lr=1, total_steps=1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lr": None}, "^lr is None; pass a number or a tensor"),
+        ({"lr": "0.1"}, "^lr is '0.1'; pass a number"),
+        ({"beta1": torch.ones(2)}, "^beta1 is a float32 Tensor"),
+        ({"step": 0}, "^step is 0.*; pass an integer from 1"),
+        ({"step": "1"}, "^step is '1'; pass a number"),
+        ({"seed": -1}, "^seed is -1; pass an integer from 0"),
+        ({"grad_scale": 0}, "^grad_scale is 0; pass a number that is not 0"),
+        ({"grads": [np.ones(3)] * 2}, "^grads has 2 tensors but params has 1"),
+        ({"grads": [np.ones(1)]}, r"^grads\[0\] has shape \(1,\) but params\[0\] has \(3,\)"),
+        ({"state": {"x": [np.zeros(3)]}}, r"^state has the keys \['x'\]; rule 'rule' has the states \['m'\]"),
+        ({"state": [[]]}, r"^state\['m'\] has 0 tensors but params has 1"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_wrong_arguments(wrong: dict[str, Any], message: str) -> None:
+    program = nos_ext.compile_rule("m")
+    arguments = {"params": [np.ones(3)], "grads": [np.ones(3)], "state": [[np.zeros(3)]], "lr": 0.1, **wrong}
+    with pytest.raises((TypeError, ValueError), match=message):
+        program.reference(**arguments)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_torch_tensors(dtype: torch.dtype) -> None:
     program = nos_ext.compile_rule("adam * exp(sign(g) * sign(m)) + drop(w, 0.5) + where(g < 0, noise, min(g, 0.1))")

@@ -282,6 +282,12 @@ def test_set_jit() -> None:
         assert nos_ext.set_jit("always") == "never"
         with pytest.raises(ValueError, match="mode is 'sometimes'; pass 'auto', 'always' or 'never'"):
             nos_ext.set_jit("sometimes")
+        with pytest.raises(TypeError, match="mode is None; pass 'auto', 'always' or 'never'"):
+            nos_ext.set_jit(None)  # type: ignore[arg-type]
+        for after in (-1, "x", 2**32):
+            with pytest.raises((TypeError, ValueError), match=f"after is {after!r}; pass an integer from 0"):
+                nos_ext.set_jit("auto", after=after)  # type: ignore[arg-type]
+        assert nos_ext.set_jit("always") == "always"
         assert nos_ext.set_jit("auto") == "always"
     finally:
         nos_ext.set_jit(old)

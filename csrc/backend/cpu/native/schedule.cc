@@ -22,6 +22,7 @@ class Scheduler {
     for (int s = 0; s < slots_; ++s) {
       const bool draws = s != bytecode::kG && is_stochastic(rounding, s, dtypes[s]);
       out_.converted.push_back(is_quantized(dtypes[s]) || (is_half(dtypes[s]) && (draws || !converts)));
+      holds_fp32_.push_back(dtypes[s] == DType::f32);
     }
   }
 
@@ -42,6 +43,8 @@ class Scheduler {
     return node < graph_.nodes.size() && graph_.nodes[node].table < 0 && is_reduction(graph_.nodes[node].op);
   }
   bool is_converted(int slot) const { return out_.converted[static_cast<size_t>(slot)]; }
+  // Whether a slot has the values that kernels read and write. In half precision only loops read and write it.
+  bool holds_fp32(int slot) const { return holds_fp32_[static_cast<size_t>(slot)]; }
 
   template <class Visit>
   static void operands(const Node& n, const Visit& visit) {
@@ -93,6 +96,9 @@ class Scheduler {
         if (id < 0) {  // a scalar: as a value of its own
           id = add_value();
           out_.fills.push_back({o, id});
+        } else if (id < slots_ && !is_converted(id) && !holds_fp32(id)) {  // the gradient: as what a loop has read
+          out_.copies.push_back({id, add_value()});
+          id = out_.copies.back().second;
         }
         out_.narrow_from[k] = id;
         continue;
@@ -106,7 +112,7 @@ class Scheduler {
       const int level = std::max(id < 0 ? 0 : value(id).level, free);
       out_.last_level = std::max(out_.last_level, level);
       out_.stores.push_back({id, o, slot, level});
-      if (id >= 0 && !value(id).by_kernel && !value(id).in_slot && level == value(id).level) {
+      if (id >= 0 && !value(id).by_kernel && !value(id).in_slot && level == value(id).level && holds_fp32(slot)) {
         value(id).in_slot = true;
         value(id).place = slot;
       }
@@ -183,7 +189,8 @@ class Scheduler {
 
   const Graph& graph_;
   const int slots_;
-  std::vector<int> old_read_;  // of each slot: the last level that reads its old value
+  std::vector<int> old_read_;     // of each slot: the last level that reads its old value
+  std::vector<bool> holds_fp32_;  // of each slot
   Schedule out_;
 };
 
