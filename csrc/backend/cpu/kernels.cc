@@ -264,8 +264,17 @@ void to_f16(uint16_t* dst, const float* src, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = math::f32_to_f16(src[i]);
 }
 
-// Calls visit(first, n, key, lane) for each stretch of elements that round with the same key; the first one is number
-// `lane` of those of the key.
+struct Lanes {
+  uint32_t of[philox::kRoundingBlock];
+};
+constexpr Lanes scatter() {
+  Lanes out{};
+  for (uint32_t i = 0; i < philox::kRoundingBlock; ++i) out.of[i] = philox::scattered_lane(i);
+  return out;
+}
+alignas(64) constexpr Lanes kScattered = scatter();
+
+// Calls visit(first, n, key, lanes) for each stretch of elements that round with the same key.
 template <class Visit>
 NOS_INLINE void for_rounding_keys(const DrawKey& key, uint32_t output, int64_t n, const Visit& visit) {
   for (int64_t first = 0; first < n;) {
@@ -273,16 +282,16 @@ NOS_INLINE void for_rounding_keys(const DrawKey& key, uint32_t output, int64_t n
     const auto lane = static_cast<uint32_t>(element % philox::kRoundingBlock);
     const int64_t rest = static_cast<int64_t>(philox::kRoundingBlock - lane);
     const int64_t count = n - first < rest ? n - first : rest;
-    visit(first, count, philox::rounding_key(key.seed, key.step, key.tensor, output, element), lane);
+    visit(first, count, philox::rounding_key(key.seed, key.step, key.tensor, output, element), kScattered.of + lane);
     first += count;
   }
 }
 
 template <uint16_t (*Round)(float, uint32_t)>
 void to_half_stochastic(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n) {
-  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, uint32_t lane) {
+  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, const uint32_t* lanes) {
     for (int64_t i = 0; i < count; ++i)
-      dst[first + i] = Round(src[first + i], philox::rounding_word(own, lane + static_cast<uint32_t>(i)));
+      dst[first + i] = Round(src[first + i], philox::word_of_scattered(own, lanes[i]));
   });
 }
 
@@ -296,45 +305,56 @@ void from_codes(float* dst, const Code* src, const float* scales, int64_t n) {
   }
 }
 
-// Codes of one block of n elements; u(i) is the part of a distance for element i.
+constexpr int64_t kCodedTogether = 512;  // elements: the scales of one block are found while another one is rounded
+static_assert(kCodedTogether % kScaleBlock == 0);
+
+// Codes of n elements, at most kCodedTogether. part(i) is the part of a distance from which on element i is rounded up.
 template <class Code, class Part>
-NOS_INLINE void encode(Code* dst, float* scale, const float* src, const Part& u, int64_t n) {
+NOS_INLINE void encode(Code* dst, float* scales, const float* src, const Part& part, int64_t n) {
   constexpr bool kSigned = std::is_same_v<Code, int8_t>;
   constexpr int32_t kLargest = kSigned ? math::kLargestI8 : math::kLargestU8;
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t bits = kSigned ? bits_as<uint32_t>(src[i]) & 0x7fffffffu : bits_as<uint32_t>(src[i] + 0.0f);
-    largest = bits > largest ? bits : largest;
+  const auto size = [n](int64_t first) { return n - first < kScaleBlock ? n - first : kScaleBlock; };
+  float inverse[kCodedTogether / kScaleBlock];
+  for (int64_t first = 0; first < n; first += kScaleBlock) {
+    uint32_t largest = 0;
+    for (int64_t i = first; i < first + size(first); ++i) {
+      const uint32_t bits = kSigned ? bits_as<uint32_t>(src[i]) & 0x7fffffffu : bits_as<uint32_t>(src[i] + 0.0f);
+      largest = bits > largest ? bits : largest;
+    }
+    const float scale = math::scale_of(largest, kLargest);
+    scales[first / kScaleBlock] = scale;
+    inverse[first / kScaleBlock] = scale > 0.0f ? divide(1.0f, scale) : 0.0f;
   }
-  *scale = math::scale_of(largest, kLargest);
-  if (!(*scale > 0.0f)) {
-    for (int64_t i = 0; i < n; ++i) dst[i] = 0;
-    return;
-  }
-  const float inverse = divide(1.0f, *scale);
-  int32_t codes[kScaleBlock];  // in one loop with the narrow stores, GCC keeps four vectors of everything
-  for (int64_t i = 0; i < n; ++i) {
-    const float code =
-        math::to_code(kSigned ? math::abs<float>(src[i]) : src[i], inverse, u(i), static_cast<float>(kLargest));
-    codes[i] = static_cast<int32_t>(kSigned && src[i] < 0.0f ? -code : code);
+  int32_t codes[kCodedTogether];  // in one loop with the narrow stores, GCC keeps four vectors of everything
+  for (int64_t first = 0; first < n; first += kScaleBlock) {
+    const float own = inverse[first / kScaleBlock];
+    if (own > 0.0f)
+      for (int64_t i = first; i < first + size(first); ++i) {
+        const int32_t code = math::to_code(kSigned ? math::abs<float>(src[i]) : src[i], own, part(i), kLargest);
+        codes[i] = kSigned && src[i] < 0.0f ? -code : code;
+      }
+    else
+      for (int64_t i = first; i < first + size(first); ++i) codes[i] = 0;
   }
   for (int64_t i = 0; i < n; ++i) dst[i] = static_cast<Code>(codes[i]);
 }
 
 template <class Code>
 void to_codes(Code* dst, float* scales, const float* src, int64_t n) {
-  for (int64_t first = 0; first < n; first += kScaleBlock)
+  for (int64_t first = 0; first < n; first += kCodedTogether)
     encode(
-        dst + first, scales++, src + first, [](int64_t) { return 0.5f; },
-        n - first < kScaleBlock ? n - first : kScaleBlock);
+        dst + first, scales + first / kScaleBlock, src + first, [](int64_t) { return 0.5f; },
+        n - first < kCodedTogether ? n - first : kCodedTogether);
 }
 
-static_assert(kScaleBlock == philox::kRoundingBlock);
+static_assert(kCodedTogether == philox::kRoundingBlock);
 template <class Code>
 void to_codes_stochastic(Code* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n) {
-  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, uint32_t) {
-    const auto u = [own](int64_t i) { return philox::uniform(philox::rounding_word(own, static_cast<uint32_t>(i))); };
-    encode(dst + first, scales++, src + first, u, count);
+  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, const uint32_t* lanes) {
+    const auto part = [own, lanes](int64_t i) {
+      return philox::rounding_part(philox::word_of_scattered(own, lanes[i]));
+    };
+    encode(dst + first, scales + first / kScaleBlock, src + first, part, count);
   });
 }
 
