@@ -77,7 +77,8 @@ NOS_HD uint16_t f32_to_f16_stochastic(float x, uint32_t w) {
 inline constexpr int32_t kLargestI8 = 127, kLargestU8 = 255;
 
 NOS_HD float from_code(int32_t code, float scale) {
-  return static_cast<float>(code < 0 ? -(code * code) : code * code) * scale;
+  const float c = static_cast<float>(code);
+  return c * __builtin_fabsf(c) * scale;  // the first product is exact
 }
 
 // The scale of a block: 0 if all of its numbers are 0, NaN if one is not finite. `largest` is the largest of the
