@@ -51,9 +51,8 @@ NOS_HD uint16_t f32_to_f16(float x) {
 // exactly, the neighbour above the largest finite number is infinity, and infinities and NaN are converted as above.
 NOS_HD uint16_t f32_to_bf16_stochastic(float x, uint32_t w) {
   const uint32_t u = bits_as<uint32_t>(x);
-  const int32_t a = static_cast<int32_t>(u & 0x7fffffffu);
-  const uint32_t rounded = (u + (w >> 16)) >> 16;
-  return a >= 0x7f800000 ? f32_to_bf16(x) : static_cast<uint16_t>(rounded);
+  const uint32_t sum = u + (w >> 16);  // nothing carries in an infinity
+  return static_cast<uint16_t>((x != x ? u | 0x400000u : sum) >> 16);
 }
 
 // The probability is exact from 2^-14 on. Below, where a half is subnormal, it is rounded down to a multiple of 2^-31.
@@ -78,7 +77,8 @@ NOS_HD uint16_t f32_to_f16_stochastic(float x, uint32_t w) {
 inline constexpr int32_t kLargestI8 = 127, kLargestU8 = 255;
 
 NOS_HD float from_code(int32_t code, float scale) {
-  return static_cast<float>(code < 0 ? -(code * code) : code * code) * scale;
+  const float c = static_cast<float>(code);
+  return c * __builtin_fabsf(c) * scale;  // the first product is exact
 }
 
 // The scale of a block: 0 if all of its numbers are 0, NaN if one is not finite. `largest` is the largest of the
@@ -91,13 +91,16 @@ NOS_HD float scale_of(uint32_t largest, int32_t largest_code) {
 }
 
 // The code of a magnitude for the inverse of a scale that is neither 0 nor NaN. Of the two neighbours c and c + 1 it is
-// the upper one from the part u of their distance on: for u = 0.5 the nearest one, and for a uniform u in [0, 1) one
+// the upper one from the part u of their distance on: for u = 0.5 the nearest one, and for a uniform u in [0, 1] one
 // that is right on average. Below 1 it is always the upper one.
-NOS_HD float to_code(float magnitude, float inverse, float u, float largest_code) {
+NOS_HD int32_t to_code(float magnitude, float inverse, float u, int32_t largest_code) {
   const float units = magnitude * inverse;  // of the scale: the square of the code
-  const float lower = static_cast<float>(static_cast<int32_t>(square_root(units)));
-  const float least = lower < u ? lower : u;  // 0 for the code 0, else u
-  const float code = lower + (lower * (lower + 2.0f * u) + least < units ? 1.0f : 0.0f);
+  const int32_t floor = static_cast<int32_t>(square_root(units));
+  const float lower = static_cast<float>(floor);
+  const float above = exact_product_plus(-lower, lower, units);
+  const float part = lower < u ? lower : u;  // 0 for the code 0, else u
+  const float between = part * exact_product_plus(2.0f, lower, 1.0f);
+  const int32_t code = floor + (between < above ? 1 : 0);
   return code < largest_code ? code : largest_code;
 }
 

@@ -12,9 +12,9 @@
 //   k0, k1    |   seed, low and high half    |
 //
 // Stochastic rounding of output k of a rule (0: the parameter, 1 ..: the states) draws at site 4095 once for a block of
-// 256 elements, with the number of the block in the place of q and k in bits 16..19 of c1, which no tensor's q reaches.
-// A hash makes a word of it for each element: rounding needs a word for every element of every result, and Philox would
-// take several times as long as the step.
+// 512 elements, with the number of the block in the place of q and k in bits 16..19 of c1, which no tensor's q reaches.
+// A multiplication makes a word of it for each element: rounding needs a word for every element of every result, and
+// Philox would take several times as long as the step.
 #pragma once
 #include "math_f32.h"
 #include "portable.h"
@@ -58,23 +58,36 @@ NOS_HD Words element_words(uint64_t seed, uint32_t step, uint32_t tensor, uint32
 
 inline constexpr uint32_t kRoundingSite = 4095;
 
-inline constexpr uint32_t kRoundingBlock = 256;  // elements
+inline constexpr uint32_t kRoundingBlock = 512;  // elements
 
 struct RoundingKey {
-  uint32_t start, twist;
+  uint32_t factor, start;  // the factor is odd
 };
 
 // The key of the block in which an element lies, for rounding output number `output`.
 NOS_HD RoundingKey rounding_key(uint64_t seed, uint32_t step, uint32_t tensor, uint32_t output, uint64_t element) {
   const uint64_t q = element / kRoundingBlock | static_cast<uint64_t>(output) << 48;
   const Words w = element_words(seed, step, tensor, kRoundingSite, q);
-  return {w.w[0], w.w[1]};
+  return {w.w[0] | 1u, w.w[1]};
 }
 
-// The word of element number `lane` of the block. Its upper half is what matters.
-NOS_HD uint32_t rounding_word(RoundingKey key, uint32_t lane) {
-  const uint32_t h = (key.start + lane) * 0x9e3779b9u;
-  return ((h ^ h >> 15) + key.twist) * 0xd35a2d97u;
+// What stands for element number `lane` of a block: the numbers 0 .. 511, scattered over 32 bits.
+NOS_HD constexpr uint32_t scattered_lane(uint32_t lane) {
+  const uint32_t h = lane * 0x9e3779b9u;
+  return h ^ h >> 15;
+}
+
+// The word of the element of a block that `scattered` stands for. Its upper half is what matters. Over all keys, those
+// of any two words of a block are as good as independent: a random odd factor turns the difference of their lanes into
+// any number with as many zeros at its end, of which there are few.
+NOS_HD uint32_t word_of_scattered(RoundingKey key, uint32_t scattered) { return scattered * key.factor + key.start; }
+
+// The word of element number `lane` of the block.
+NOS_HD uint32_t rounding_word(RoundingKey key, uint32_t lane) { return word_of_scattered(key, scattered_lane(lane)); }
+
+// The word as a number u, uniform in [0, 1]: 2^-32 times the word as a signed integer, rounded to fp32, plus a half.
+NOS_HD float rounding_part(uint32_t word) {
+  return exact_product_plus(static_cast<float>(static_cast<int32_t>(word)), 0x1p-32f, 0.5f);
 }
 
 // A uniform draw in [0, 1), a multiple of 2^-24.

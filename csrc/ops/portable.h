@@ -19,7 +19,8 @@ NOS_HD To bits_as(From x) {
   return __builtin_bit_cast(To, x);
 }
 
-// a * b + c with one rounding. This is the only fused operation anywhere, as contraction is off in every build.
+// a * b + c with one rounding. This and what calls it are the only fused operations anywhere, as contraction is off in
+// every build.
 NOS_HD float fused(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __fmaf_rn(a, b, c);
@@ -32,6 +33,15 @@ NOS_HD double fused(double a, double b, double c) {
   return __fma_rn(a, b, c);
 #else
   return __builtin_fma(a, b, c);
+#endif
+}
+
+// a * b + c where the product is exact in fp32. Then fusing does not change the bits, so it is left to the machine.
+NOS_HD float exact_product_plus(float a, float b, float c) {
+#if defined(__CUDA_ARCH__) || defined(__FP_FAST_FMAF)
+  return fused(a, b, c);
+#else
+  return a * b + c;
 #endif
 }
 

@@ -49,11 +49,11 @@ def loaded(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
     """The random word of one element, by the page of the documentation."""
-    q, lane = divmod(element, 256)
+    q, lane = divmod(element, 512)
     counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
-    start, twist, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
-    h = (start + lane) * 0x9E3779B9 & 0xFFFFFFFF
-    return ((h ^ h >> 15) + twist) * 0xD35A2D97 & 0xFFFFFFFF
+    factor, start, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
+    h = lane * 0x9E3779B9 & 0xFFFFFFFF
+    return ((h ^ h >> 15) * (factor | 1) + start) & 0xFFFFFFFF
 
 
 def samples(dtype: str, count: int = 256 * 9 + 77) -> np.ndarray:
@@ -111,15 +111,22 @@ def test_within_the_bound(dtype: str, stochastic: bool) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_codes_hold_comes_back(dtype: str) -> None:
-    """A block with the largest code is stored as it was read, whatever is drawn, but for the last bit of its scale."""
+    """A block with the largest code is stored as it was read, to the nearest and nearly always when it is drawn, but for
+    the last bit of its scale."""
     info = np.iinfo(dtype)
     codes = np.random.default_rng(1).integers(-127 if info.min else 0, info.max, 2048, dtype, endpoint=True)
     codes[::256] = info.max
     scales = np.float32(2.0) ** np.arange(-60, 60, 15, dtype=np.float32) * np.float32(1.37)
-    for seed in range(3):
+    again, new = stored(oracle.decode(codes, scales), dtype)
+    np.testing.assert_array_equal(again, codes)
+    np.testing.assert_allclose(new, scales, rtol=2.0**-23)
+    changed = 0
+    for seed in range(50):
         again, new = stored(oracle.decode(codes, scales), dtype, seed=seed, stochastic_rounding=True)
-        np.testing.assert_array_equal(again, codes)
+        changed += np.count_nonzero(again != codes)
+        assert np.abs(again.astype(int) - codes).max() <= 1
         np.testing.assert_allclose(new, scales, rtol=2.0**-23)
+    assert changed <= 50 * len(codes) * 2.0**-14
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

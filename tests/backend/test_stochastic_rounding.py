@@ -39,11 +39,11 @@ def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int = 0, step: in
 
 def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
     """The random word of one element, by the page of the documentation."""
-    q, lane = divmod(element, 256)
+    q, lane = divmod(element, 512)
     counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
-    start, twist, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
-    h = (start + lane) * 0x9E3779B9 & 0xFFFFFFFF
-    return ((h ^ h >> 15) + twist) * 0xD35A2D97 & 0xFFFFFFFF
+    factor, start, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
+    h = lane * 0x9E3779B9 & 0xFFFFFFFF
+    return ((h ^ h >> 15) * (factor | 1) + start) & 0xFFFFFFFF
 
 
 def spacing(x: float, dtype: torch.dtype) -> float:
@@ -155,6 +155,36 @@ def test_words_are_random_enough() -> None:
     assert ((histogram - expected) ** 2 / expected).sum() < 255 + 5 * math.sqrt(2 * 255)
     low, high = (u < 0).mean(2), (np.abs(u) < 0.25).mean(2)  # per block: not one of them is lopsided
     assert max(np.abs(low - 0.5).max(), np.abs(high - 0.5).max()) < 6 * 0.5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.25, 0.1, 0.01])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_words_of_a_block_are_as_good_as_independent(dtype: torch.dtype, chance: float) -> None:
+    """How many elements of a block are rounded up has the mean, variance and fourth moment of a binomial variable.
+
+    Independent pairs would give the first two. Words with a relation, such as those of an arithmetic progression, would
+    not give the fourth.
+    """
+    blocks, n = 4000, 512
+    ulp = spacing(1.0, dtype)
+    chance = round(chance * 2**13) / 2**13
+    found = rounded(torch.full((blocks * n,), 1.0 + chance * ulp), dtype, seed=3).double()
+    for size in (n, n // 2, 16):
+        count = (found.view(blocks, n)[:, :size] > 1).double().sum(1)
+        variance = size * chance * (1 - chance)
+        z = (count - size * chance) / math.sqrt(variance)
+        fourth = 3 + (1 - 6 * chance * (1 - chance)) / variance
+        assert abs(z.mean()) < 5 / math.sqrt(blocks)
+        assert abs((z**2).mean() - 1) < 5 * math.sqrt((fourth - 1) / blocks)
+        assert abs((z**4).mean() - fourth) < 5 * math.sqrt(105 * max(1, fourth / 3) ** 4 / blocks)
+
+
+def test_differences_of_lanes_end_in_few_zeros() -> None:
+    """On this rests that the upper halves of any two words of a block are independent (docs/numerics.md)."""
+    h = np.arange(512, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    h ^= h >> np.uint32(15)
+    differences = (h[:, None] - h[None, :])[np.triu_indices(512, 1)].astype(np.int64)
+    assert (differences & -differences).max() <= 2**16
 
 
 def test_wide_results_are_not_touched() -> None:

@@ -38,7 +38,8 @@ def encode(x: Array, dtype: str, words: Sequence[int] | None = None) -> tuple[Ar
     scales = []
     u = np.full(len(x), np.float32(0.5))
     if words is not None:
-        u = (np.asarray(words, np.uint32) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        signed = np.asarray(words, np.uint32).view(np.int32).astype(np.float32)
+        u = signed * np.float32(2.0**-32) + np.float32(0.5)
     for part in blocks(len(x)):
         k = scale_of(x[part], dtype)
         scales.append(k)
@@ -46,7 +47,7 @@ def encode(x: Array, dtype: str, words: Sequence[int] | None = None) -> tuple[Ar
             continue
         units = np.abs(x[part]) * (np.float32(1) / k)
         lower = np.floor(np.sqrt(units))
-        up = lower * (lower + 2 * u[part]) + np.minimum(lower, u[part]) < units
+        up = np.minimum(lower, u[part]) * (2 * lower + 1) < units - lower * lower
         code = np.minimum(lower + up, LARGEST[dtype])
         codes[part] = (np.sign(x[part]) * code).astype(dtype)
     return codes, np.array(scales, np.float32)

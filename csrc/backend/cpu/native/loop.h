@@ -33,7 +33,7 @@ struct Home {
 };
 
 // A scratch array holds one block and one vector more, so that a loop may store its last vector whole.
-inline constexpr int kMaxBlock = 512;                      // elements
+inline constexpr int kMaxBlock = 1024;                     // elements
 inline constexpr int kScratchStride = kMaxBlock * 4 + 64;  // bytes
 
 // What one instruction of a loop does. vops.def lists them, with a comment for each.
