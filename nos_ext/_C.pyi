@@ -161,6 +161,7 @@ class CapturedStep:
         max_scalars: int,
         max_temporaries: int,
         in_capture: bool = False,
+        scales: Sequence[Sequence[Any]] = [],
     ) -> None: ...
     def set_row(
         self,

@@ -1,6 +1,7 @@
 """A short check on a device, small enough for compute-sanitizer: python -m bench.gpu.check [--device cpu]
 
-Both tiers give the CPU's bits over dtypes, sizes and misalignments; a random op, several groups, a population. With
+Both tiers give the CPU's bits over dtypes, sizes and misalignments; a random op, several groups, a population,
+states in int8. With
 `--device cpu` the CPU is compared with itself: a dry run of this script.
 """
 
@@ -66,6 +67,8 @@ def compare(device: str) -> Found:
             nos_ext.set_jit(mode)
             single_rule(found, f"set_jit('{mode}'), {text!r}, {dtype}, offset {offset}", text, dtype, offset, device)
         population(found, device)
+        for offset in (0, 1):
+            quantized(found, offset, device)
     finally:
         nos_ext.set_jit(before)
     return found
@@ -97,6 +100,21 @@ def population(found: Found, device: str) -> None:
             else:
                 nos_ext.apply_population(programs, gpu[0], gpu[1], gpu[2:], lr=0.1, seed=3, step=number)
         found.compare("a captured population" if captured else "a population", cpu, gpu)
+
+
+def quantized(found: Found, offset: int, device: str) -> None:
+    program = nos_ext.compile_rule("adam")
+    params, grads = lists(torch.float32, offset)[:2]
+    ours = nos_ext.init_state(program, params, state_dtype="int8")
+    cpu = [params, grads, *ours.values()]
+    gpu = [[moved(x, offset, device) for x in slot] for slot in cpu]
+    theirs = dict(zip(ours, gpu[2:], strict=True))
+    for target, state in ((cpu, ours), (gpu, theirs)):
+        for step in (1, 2):
+            nos_ext.apply_rule(
+                program, target[0], target[1], state, lr=0.1, step=step, seed=7, stochastic_rounding="states"
+            )
+    found.compare(f"int8 states, offset {offset}", cpu, gpu)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 import nos_ext
+from nos_ext.optim import library
 
 from .ask import RULE, NeedsDevice, Wrong, graph_of, lists, microseconds, stepper, table, times, wait
 
@@ -110,6 +111,25 @@ def share_of_copy(device: str) -> str:
         p, g, m = lists([n], device, dtype)
         step, _ = microseconds(stepper(p, g, m), device, 20)
         rows.append(f"{name}: {share(copy_time(p[0], g[0], device), step)}")
+    return table(rows)
+
+
+def small_states(device: str) -> str:
+    """A step of AdamW with states in float32, bfloat16 and int8, which are read and written with fewer bytes."""
+    program = nos_ext.compile_rule(library.adamw)
+    rows = []
+    for power in (20, 26):
+        n = 1 << (power if device == "cuda" else 10)
+        p, g = (torch.randn(n, device=device) for _ in range(2))
+        for dtype, bytes_moved in ((None, 28), ("bfloat16", 20), ("int8", 16)):
+            state = nos_ext.init_state(program, [p], state_dtype=dtype)
+
+            def step(state: Any = state, dtype: Any = dtype, p: Any = p, g: Any = g) -> None:
+                rounding = "states" if dtype else False
+                nos_ext.apply_rule(program, [p], [g], state, lr=1e-6, stochastic_rounding=rounding)
+
+            us, _ = microseconds(step, device, 20)
+            rows.append(f"2^{power} {dtype or 'float32'}: {us:.1f} us, {bytes_moved * n / us * 1e-3:.0f} GB/s")
     return table(rows)
 
 

@@ -44,6 +44,7 @@ QUESTIONS: Final[dict[Callable[[str], str], int]] = {
     fast.captured_replay: 20,
     fast.share_of_copy: 30,
     fast.share_of_copy_by_chunk: 30,
+    fast.small_states: 30,
     fast.stalls: 40,
 }
 BY_NAME: Final = {question.__name__: question for question in QUESTIONS}

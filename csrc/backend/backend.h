@@ -48,8 +48,6 @@ class Backend {
   virtual bool has_streams() const = 0;  // whether a Place needs its stream
   // Whether its jobs of programs with reductions take StepArgs::of_rows.
   virtual bool takes_rows_apart() const { return false; }
-  // Whether it reads and writes quantized states.
-  virtual bool takes_quantized_states() const { return false; }
   // Throws where no step can run at all, whatever the tensors are: while somebody else captures the stream into a CUDA
   // graph, for example.
   virtual void check(const Place& place) const = 0;

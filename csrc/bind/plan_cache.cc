@@ -89,10 +89,6 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
     states_of.push_back({programs[p]->num_states(), number_slots(programs.subspan(p, 1))});
   Plan plan = make_plan(tensors.lists(), shape.tensor_index, shape.population,
                         shape.program_of.empty() ? number_slots(programs) : 0, states_of, tensors.num_scales());
-  if (tensors.num_scales() && !made->backend->takes_quantized_states())
-    throw TensorError(
-        "states are int8 or uint8, which run on the CPU only, and the parameters are on another device; use "
-        "state_dtype=\"bfloat16\" there");
   if (!shape.program_of.empty())
     for (PlannedTensor& t : plan.tensors) t.program = shape.program_of[t.index - shape.tensor_index];
   if (!shape.row_of.empty())

@@ -22,18 +22,20 @@ class PyCapturedStep {
   PyCapturedStep(const py::list& programs, bool population, py::object params, py::object grads,
                  const std::vector<py::object>& states, const std::vector<uint32_t>& group_of, uint32_t rows,
                  uint32_t tensor_index, uint32_t max_instructions, uint32_t max_scalars, uint32_t max_temporaries,
-                 bool in_capture) {
+                 bool in_capture, const std::vector<py::object>& scales) {
     tensors_.add("params", params, Access::write);
     tensors_.add("grads", grads, Access::read_or_none);
     for (size_t s = 0; s < states.size(); ++s)
-      tensors_.add("state[" + std::to_string(s) + "]", states[s], Access::write);
+      tensors_.add("state[" + std::to_string(s) + "]", states[s], scales.empty() ? Access::write : Access::state);
+    for (size_t s = 0; s < scales.size(); ++s)
+      tensors_.add("scales of state[" + std::to_string(s) + "]", scales[s], Access::scales);
     tensors_.settle();
     tensors_.read_anew();
     std::vector<const Program*> list;
     for (const py::handle p : programs) list.push_back(&p.cast<const Program&>());
     for (const Program* p : list) check_states(*p);
     const auto slices = static_cast<uint32_t>(population ? list.size() : 0);
-    Plan plan = make_plan(tensors_.lists(), tensor_index, slices, number_slots(list));
+    Plan plan = make_plan(tensors_.lists(), tensor_index, slices, number_slots(list), {}, tensors_.num_scales());
     if (!population)
       for (PlannedTensor& t : plan.tensors) t.row = group_of.at(t.index - tensor_index);
     if (plan.tensors.empty())
@@ -44,7 +46,7 @@ class PyCapturedStep {
     const Capacity capacity{max_instructions, max_scalars, max_temporaries};
     backend_ = &backend_of(device_.kind);
     step_ = backend_->capture(plan, list, row_program, capacity, in_capture, place());
-    keep_ = py::make_tuple(params, grads, py::cast(states));
+    keep_ = py::make_tuple(params, grads, py::cast(states), py::cast(scales));
   }
 
   // Sets the scalars of row r, one value for each hyperparameter of its program. `sources` has addresses of device
@@ -73,7 +75,7 @@ class PyCapturedStep {
  private:
   Place place() const { return tensors_.place(*backend_, device_); }
   void check_states(const Program& program) const {
-    const size_t lists = tensors_.lists().size() - 2;
+    const size_t lists = tensors_.lists().size() - tensors_.num_scales() - 2;
     if (program.states().size() > lists)
       throw std::invalid_argument("rule '" + program.name() + "' has " + std::to_string(program.states().size()) +
                                   " states but state has " + std::to_string(lists) +
@@ -92,11 +94,12 @@ class PyCapturedStep {
 void bind_captured(py::module_& m) {
   py::class_<PyCapturedStep> step(m, "CapturedStep", py::custom_type_setup(checked_new), "See nos_ext.CapturedStep.");
   def_init<const py::list&, bool, py::object, py::object, const std::vector<py::object>&, const std::vector<uint32_t>&,
-           uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, bool>(
+           uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, bool, const std::vector<py::object>&>(
       step, [](auto&&... args) { return std::make_unique<PyCapturedStep>(std::forward<decltype(args)>(args)...); },
       py::arg("programs"), py::arg("population"), py::arg("params"), py::arg("grads"), py::arg("states"),
       py::arg("group_of"), py::arg("rows"), py::arg("tensor_index"), py::arg("max_instructions"),
-      py::arg("max_scalars"), py::arg("max_temporaries"), py::arg("in_capture") = false);
+      py::arg("max_scalars"), py::arg("max_temporaries"), py::arg("in_capture") = false,
+      py::arg("scales") = std::vector<py::object>());
   step.def("set_row", &PyCapturedStep::set_row, py::arg("row"), py::arg("seed"), py::arg("total_steps"),
            py::arg("hypers"), py::arg("sources") = std::vector<uintptr_t>(), py::arg("wide") = 0)
       .def("set_head", &PyCapturedStep::set_head, py::arg("steps_done"), py::arg("factor"),

@@ -81,6 +81,11 @@ NOS_HD float from_code(int32_t code, float scale) {
   return c * __builtin_fabsf(c) * scale;  // the first product is exact
 }
 
+// What the largest number of a block is found by: its bits without the sign, but with that of a negative number in u8.
+NOS_HD uint32_t size_bits(float x, bool is_signed) {
+  return is_signed ? bits_as<uint32_t>(x) & 0x7fffffffu : bits_as<uint32_t>(x + 0.0f);
+}
+
 // The scale of a block: 0 if all of its numbers are 0, NaN if one is not finite. `largest` is the largest of the
 // numbers by their bits without the sign. Those of a negative number in u8 are taken with the sign, so that it counts
 // as one that is not finite. From 2^-126 on a scale has all of its bits, and so has its inverse.

@@ -220,7 +220,7 @@ class CapturedLists(StepLists):
         chosen: list[Any] = [None] * len(grads)
         for i in part.members:
             chosen[i] = grads[i]
-        lists = [self._tensors, chosen, *self._states]
+        lists = [self._tensors, chosen, *self._states, *self._state_scales]
         key = [x.data_ptr() if x is not None else 0 for one in lists for x in one]
         if not capturing:
             for tables in self._eager:
@@ -231,7 +231,7 @@ class CapturedLists(StepLists):
         # There is room for this rule and no other, as it is never exchanged.
         step = _C.CapturedStep(
             self._programs, False, tuple(self._tensors), tuple(chosen), [tuple(s) for s in self._states],
-            self._group_of, len(self._groups), 0, 0, 0, 0, True,
+            self._group_of, len(self._groups), 0, 0, 0, 0, True, [tuple(s) for s in self._state_scales],
         )  # fmt: skip
         tables = _Tables(step, key)
         if not capturing:

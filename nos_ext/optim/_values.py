@@ -162,10 +162,6 @@ def checked_flags(group: Mapping[str, Any]) -> dict[str, Any]:
             "foreach is True; all tensors already go through one fused pass: leave it None, or take the plain "
             "optimizer that program.to_pytorch() writes"
         )
-    if out["capturable"] and out["state_dtype"] == "int8":
-        raise ValueError(
-            "state_dtype is 'int8' and capturable is True, but int8 states run on the CPU only; use 'bfloat16' there"
-        )
     return out
 
 

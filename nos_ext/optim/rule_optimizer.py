@@ -63,7 +63,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         master_weights: keep a float32 copy of bfloat16 and float16 parameters in the state, `master`. The rule updates
             that, and each parameter is what its copy is when rounded; see docs/howto/host_optimizer.md.
         state_dtype: "bfloat16" or "int8" for states of that dtype, which take a half or a quarter of the memory; None
-            for float32. They are always rounded stochastically. int8 is for the CPU; see docs/howto/small_states.md.
+            for float32. They are always rounded stochastically; see docs/howto/small_states.md.
         clip_norm: clip the gradients inside the step so that their norm, over all parameters of all groups, is at most
             this, as torch.nn.utils.clip_grad_norm_ before the step would; `grad_norm` is the norm before. The gradients
             themselves stay as they are.

@@ -62,6 +62,7 @@ class StandIn:
         self, programs: Sequence[Any], population: bool, params: Sequence[Any], grads: Sequence[Any],
         states: Sequence[Sequence[Any]], group_of: Sequence[int], rows: int, tensor_index: int,
         max_instructions: int, max_scalars: int, max_temporaries: int, in_capture: bool,
+        scales: Sequence[Sequence[Any]],
     ) -> None:  # fmt: skip
         assert (in_capture, population, tensor_index) == (True, False, 0)
         for p, g in zip(params, grads, strict=True):
@@ -69,6 +70,7 @@ class StandIn:
                 raise ValueError("strides")  # as the engine does
         (self.program,) = programs
         self.lists, self.group_of = (params, grads, *states), group_of
+        self.scales = scales
         self.rows: list[Any] = [None] * rows
         StandIn.device.made += 1
 
@@ -96,8 +98,11 @@ class StandIn:
                 if source:
                     kind = ctypes.c_double if wide >> k & 1 else ctypes.c_float
                     hypers[name] = kind.from_address(source).value
+            names = self.program.state_names
+            state = {name: [x] for name, x in zip(names, states, strict=True)}
+            state |= {f"{name}.scale": [one[i]] for name, one in zip(names, self.scales, strict=bool(self.scales))}
             nos_ext.apply_rule(
-                self.program, [p], [g], [[x] for x in states], step=step, seed=seed, maximize=factor < 0,
+                self.program, [p], [g], state, step=step, seed=seed, maximize=factor < 0,
                 total_steps=None if total != total else total, tensor_index=i, grad_scale=1 / abs(factor),
                 stochastic_rounding=rounding, **hypers,
             )  # fmt: skip
@@ -168,8 +173,8 @@ def both(optimizers: Sequence[RuleOptimizer], step: int, **keywords: Any) -> Non
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "keywords",
-    [{}, {"maximize": True, "seed": 7}, {"state_dtype": "bfloat16"}],
-    ids=["plain", "maximize", "bfloat16 states"],
+    [{}, {"maximize": True, "seed": 7}, {"state_dtype": "bfloat16"}, {"state_dtype": "int8"}],
+    ids=["plain", "maximize", "bfloat16 states", "int8 states"],
 )
 def test_steps_outside_a_capture_are_those_without(device: Device, rule: str, keywords: dict[str, Any]) -> None:
     """Groups of their own values, and a parameter whose first gradient comes late."""

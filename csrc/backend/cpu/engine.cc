@@ -273,7 +273,6 @@ class Cpu final : public Backend {
  public:
   bool has_streams() const override { return false; }
   bool takes_rows_apart() const override { return true; }
-  bool takes_quantized_states() const override { return true; }
   void check(const Place&) const override {}
   std::shared_ptr<Job> prepare(Plan plan, std::span<const Program* const> programs, const Place&) const override {
     if (std::ranges::any_of(programs, &Program::has_tensor_scalars))

@@ -75,6 +75,14 @@ def torch_tensor(x: np.ndarray | None) -> Any:
     return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) if x.dtype == BF16 else torch.from_numpy(x)
 
 
+def named(program: nos_ext.Program, states: Sequence[Any], scales: Sequence[Any]) -> Any:
+    """The states as apply_rule takes them: by name where they have scales."""
+    if not scales:
+        return states
+    names = program.state_names
+    return dict(zip([*names, *(f"{name}.scale" for name in names)], [*states, *scales], strict=True))
+
+
 class Reference:
     """What a call means: apply_rule on one slice of one tensor after the other, with the number that it has in the call.
     A rule that reduces all tensors together gets the same slice of all of them.
@@ -102,11 +110,18 @@ class Reference:
             cuts = [(0, count)] if call.uses("global") else [(i, i + 1) for i in range(count)]
             for begin, end in cuts:
                 for piece, program in enumerate(call.programs):
-                    here = lists[: 2 + len(program.state_names)]
-                    self._slice(call, program, begin, piece, step, [one[begin:end] for one in here])
+                    here = [one[begin:end] for one in lists[: 2 + len(program.state_names)]]
+                    self._slice(call, program, begin, piece, step, here, [one[begin:end] for one in memory.scales])
 
     def _slice(
-        self, call: Call, program: nos_ext.Program, i: int, piece: int, step: int, lists: Sequence[Sequence[Any]]
+        self,
+        call: Call,
+        program: nos_ext.Program,
+        i: int,
+        piece: int,
+        step: int,
+        lists: Sequence[Sequence[Any]],
+        scales: Sequence[Sequence[Any]],
     ) -> None:
         def tensor(number: int, x: np.ndarray | None) -> Any:
             if x is None:
@@ -116,7 +131,7 @@ class Reference:
 
         p, g, *states = ([tensor(number, x) for x in one] for number, one in enumerate(lists))
         nos_ext.apply_rule(
-            program, p, g, states, step=step, total_steps=call.total_steps, seed=call.seed(piece),
+            program, p, g, named(program, states, [[torch_tensor(x) for x in one] for one in scales]), step=step, total_steps=call.total_steps, seed=call.seed(piece),
             maximize=call.maximize, grad_scale=call.grad_scale, stochastic_rounding=call.stochastic_rounding,
             tensor_index=call.tensor_index + i,
             **{name: value for name, value in call.row(i, piece).items() if name in program.hyperparameters},
@@ -147,26 +162,29 @@ class Engine:
         try:
             known: dict[int, Any] = {}
             lists = [[self._there(x, call.offset, known) for x in one] for one in memory.lists]
+            scales = [[self._there(x, call.offset, known) for x in one] for one in memory.scales]
             earlier = memory.earlier and [self._there(x, call.offset, known) for x in memory.earlier]
             if call.row_of:
                 self._by_an_optimizer(call, lists, earlier)
             elif earlier is None:
-                self._cut(call, lists, len(memory.lists[0]))
+                self._cut(call, lists, scales, len(memory.lists[0]))
             else:
-                self._step(call, [lists[0], earlier, *lists[2:]], call.step - 1, 0)
-                self._step(call, lists, call.step, 0)
+                self._step(call, [lists[0], earlier, *lists[2:]], scales, call.step - 1, 0)
+                self._step(call, lists, scales, call.step, 0)
         finally:
             _C.set_tuning()
             if self.device != "cpu":
-                self._back(memory, lists)
+                self._back(memory.lists, lists)
+                self._back(memory.scales, scales)
 
-    def _cut(self, call: Call, lists: list[list[Any]], count: int) -> None:
+    def _cut(self, call: Call, lists: list[list[Any]], scales: list[list[Any]], count: int) -> None:
         """Calls with many tensors are made in pieces, by tensor_index."""
         cut = count > 8 and not call.uses("global")
         for begin, end in ((0, 7), (7, 8), (8, count)) if cut else ((0, count),):
-            self._step(call, [one[begin:end] for one in lists], call.step, begin)
+            here = [[one[begin:end] for one in every] for every in (lists, scales)]
+            self._step(call, *here, call.step, begin)
 
-    def _step(self, call: Call, lists: list[list[Any]], step: int, first: int) -> None:
+    def _step(self, call: Call, lists: list[list[Any]], scales: list[list[Any]], step: int, first: int) -> None:
         common = {
             "step": step, "total_steps": call.total_steps, "maximize": call.maximize, "grad_scale": call.grad_scale,
             "stochastic_rounding": call.stochastic_rounding, "tensor_index": call.tensor_index + first,
@@ -181,8 +199,9 @@ class Engine:
             nos_ext.apply_population(call.programs, lists[0], lists[1], lists[2:], seed=seed, **common, **rows)
         else:
             lists = [[x.view(()) for x in one] if number in call.numbers else one for number, one in enumerate(lists)]
+            states = named(call.programs[0], lists[2:], scales)
             nos_ext.apply_rule(
-                call.programs[0], lists[0], lists[1], lists[2:], seed=call.seeds[0], **common, **call.rows[0]
+                call.programs[0], lists[0], lists[1], states, seed=call.seeds[0], **common, **call.rows[0]
             )
 
     def _by_an_optimizer(self, call: Call, lists: list[list[Any]], earlier: list[Any]) -> None:
@@ -221,8 +240,8 @@ class Engine:
             known[id(x)] = room[offset:].copy_(tensor)
         return known[id(x)]
 
-    def _back(self, memory: Memory, lists: list[list[Any]]) -> None:
-        for ours, theirs in zip(memory.lists, lists, strict=True):
+    def _back(self, there: Sequence[Sequence[Any]], lists: list[list[Any]]) -> None:
+        for ours, theirs in zip(there, lists, strict=True):
             for x, y in zip(ours, theirs, strict=True):
                 if x is not None:
                     torch_tensor(x).copy_(y)
@@ -276,7 +295,7 @@ class CudaOnHost:
             groups=call.rows, group_of=call.row_of or None, step=call.step, total_steps=call.total_steps,
             seeds=[call.seed(row) for row in range(len(call.rows))], tensor_index=call.tensor_index,
             factor=(-1 if call.maximize else 1) / (call.grad_scale or 1), stochastic_rounding=call.stochastic_rounding,
-            first_grads=memory.earlier, compiled=self.compiled, **tuning,
+            first_grads=memory.earlier, compiled=self.compiled, scales=memory.scales or None, **tuning,
         )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class Call:
     offset: int = 0  # elements that every tensor lies off a multiple of 64 bytes
     guarded: str = ""  # "before", "behind": there is a page next to every tensor that may not be touched
     shared: tuple[tuple[int, int], tuple[int, int]] | None = None  # (list, tensor) twice: the second lies in the first
+    scales: Sequence[Sequence[Any]] = ()  # of each state: a float32 array per tensor, None where it is not quantized
     refused: str = ""  # what the error says that the call must raise
 
     def row(self, tensor: int, piece: int) -> dict[str, float]:
@@ -65,6 +66,8 @@ class Call:
 
 def canonical(x: np.ndarray) -> np.ndarray:
     """The bits, with one NaN for all: which of them an operation gives is the machine's choice."""
+    if x.dtype.kind == "i" or x.dtype == np.uint8:
+        return x
     if x.dtype == BF16:
         return np.where(x & 0x7FFF > 0x7F80, np.uint16(0x7FC0), x)
     x = np.where(np.isnan(x), np.nan, x).astype(x.dtype)
@@ -82,6 +85,7 @@ class Memory:
         self._guarded = call.guarded
         self._offset = call.offset
         self.lists: Lists = [[self._put(x) for x in one] for one in call.lists]
+        self.scales: Lists = [[self._put(x) for x in one] for one in call.scales]
         self.earlier = None if call.earlier is None else [self._put(x) for x in call.earlier]
         if call.shared:
             (one, i), (other, j) = call.shared
@@ -111,8 +115,8 @@ class Memory:
         return all((r[:a] == self.CANARY).all() and (r[b:] == self.CANARY).all() for r, a, b in self._rooms)
 
     def results(self) -> Iterator[np.ndarray]:
-        """The bits of all parameters, gradients and states."""
-        return (canonical(x) for one in self.lists for x in one if x is not None)
+        """The bits of all parameters, gradients, states and scales."""
+        return (canonical(x) for one in (*self.lists, *self.scales) for x in one if x is not None)
 
 
 def guarded(size: int, dtype: np.dtype, where: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -488,6 +489,84 @@ def global_reductions() -> Iterator[Call]:
         yield Call(programs, lists, rows, population=True, seeds=[100 + i for i in range(len(programs))])
 
 
+QUANTIZED = [0, 1, 3, 255, 256, 257, 511, 513, 1025, 2049, 5000]
+Kept = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray | None]]  # a state and its scales
+
+
+def codes(dtype: type[np.integer]) -> Kept:
+    """Any codes; blocks of everyday size, of zeros, of numbers that are nearly too small, and of NaN."""
+
+    def made(make: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        least, most = (-127, 127) if dtype is np.int8 else (0, 255)
+        scales = np.exp(make.normal(size=-(-n // 256))).astype(np.float32) * np.float32(1e-5)
+        found = make.integers(least, most, n, dtype, endpoint=True)
+        for k in range(len(scales)):
+            kind = make.integers(0, 8)
+            if kind < 3:
+                scales[k] = (0, 1e-37, np.nan)[kind]
+                found[256 * k : 256 * (k + 1)] *= kind == 1
+        return found, scales
+
+    return made
+
+
+def floats(dtype: np.dtype) -> Kept:
+    return lambda make, n: (positive(make, n, dtype), None)
+
+
+I8, U8, WIDE = codes(np.int8), codes(np.uint8), floats(F32)
+
+
+def quantized(
+    make: np.random.Generator, program: nos_ext.Program, sizes: Sequence[int], kinds: Sequence[Sequence[Kept]],
+    dtypes: Sequence[np.dtype] = (F32, F32), how: Callable = normal, **more: Any,
+) -> Call:  # fmt: skip
+    """kinds: how each state is kept, of one tensor after the other, over and over."""
+    lists = [[how(make, n, d) for n in sizes] for d in dtypes]
+    scales: Lists = []
+    for s, name in enumerate(program.state_names):
+        number = name in program.per_tensor_states
+        pairs = [(WIDE if number else kinds[i % len(kinds)][s])(make, 1 if number else n) for i, n in enumerate(sizes)]
+        lists.append([x for x, _ in pairs])
+        scales.append([x for _, x in pairs])
+    return Call([program], lists, scales=scales, **more)
+
+
+def quantized_states() -> Iterator[Call]:
+    """States in codes: blocks of every kind and parts of one, beside states that are none, in all places of states."""
+    make = np.random.default_rng(15)
+    roundings: tuple[Any, ...] = (False, True, "states")
+    store, load = (rule(f"return p, {new}", "x") for new in ("g", "x"))
+    many = "abcdfh"  # more states than the CUDA interpreter has register slots
+    wide = rule(f"return p - lr * g, {', '.join(n + ' + 0.1 * abs(g)' for n in many)}", many)
+    adam, drawing = nos_ext.compile_rule(library.adam), DRAWING
+    for stochastic, kind, offset in itertools.product(roundings, (I8, U8), (0, 1)):
+        own: dict[str, Any] = {"stochastic_rounding": stochastic, "offset": offset, "tensor_index": 3}
+        yield quantized(make, store, QUANTIZED, [[kind]], how=tensor, **own)
+        yield quantized(make, store, QUANTIZED, [[kind]], how=positive, seeds=[2**40 + 1], **own)
+        yield quantized(make, load, QUANTIZED, [[kind]], **own)
+        yield quantized(make, store, [70_001], [[kind]], how=positive, **own)
+    for stochastic, offset in itertools.product(roundings, (0, 1)):
+        own = {"stochastic_rounding": stochastic, "offset": offset}
+        for dtypes in ((F32, F32), (BF16, BF16), (F16, F32)):
+            call = quantized(make, adam, QUANTIZED, [[I8, U8]], dtypes, **own)
+            yield call
+            yield replace(call, maximize=True, earlier=[g + g for g in call.lists[1]] if dtypes[1] == F32 else None)
+            kinds = [[I8, WIDE], [WIDE, WIDE], [floats(BF16), U8], [I8, floats(F16)], [U8, U8]]
+            yield quantized(make, adam, [n + 7 for n in QUANTIZED], kinds, dtypes, **own)
+        yield quantized(make, drawing, QUANTIZED, [[I8]], **own)
+        yield quantized(
+            make, wide, QUANTIZED, [[U8, I8, WIDE, U8, I8, U8], [WIDE, I8, U8, I8, U8, floats(BF16)]], **own
+        )
+        for text in (*REDUCING, *GLOBALLY):
+            reducing = nos_ext.compile_rule(text)
+            kinds = [[I8, U8], [WIDE, U8]] if text is REDUCING[0] else [[I8, I8]]
+            yield quantized(make, reducing, QUANTIZED, kinds, **own)
+    call = quantized(make, adam, QUANTIZED, [[I8, U8]])
+    yield replace(call, lists=[[None if i in (1, 4) else x for i, x in enumerate(one)] if k == 1 else one
+                               for k, one in enumerate(call.lists)])  # fmt: skip
+
+
 def refusals() -> Iterator[Call]:
     """Calls that must raise an error and leave everything as it was."""
     make = np.random.default_rng(12)
@@ -506,6 +585,6 @@ GROUPS: dict[str, Callable[[], Iterator[Call]]] = {
     for f in (
         every_op, expressions, outputs, signs, library_rules, random_programs, pressure, layouts, cuts, edges_of_memory,
         kinds_together, factors, stochastic_rounding, param_groups, moved_gradients, populations, passes, reductions,
-        global_reductions, refusals,
+        global_reductions, quantized_states, refusals,
     )
 }  # fmt: skip

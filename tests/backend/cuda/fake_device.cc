@@ -96,7 +96,11 @@ bool inside(const std::map<void*, size_t>& list, const void* at, size_t bytes) {
     if (at >= begin && static_cast<const char*>(at) + bytes <= static_cast<char*>(begin) + size) return true;
   return false;
 }
-char g_kernels[11];  // their addresses name the kernels
+// Addresses in g_kernels name the kernels: the interpreters by kind, the prologue, the folding interpreters by kind,
+// and what runs between passes.
+constexpr int kPrologueKernel = cuda::kKinds, kFoldingKernels = kPrologueKernel + 1,
+              kBetweenKernels = kFoldingKernels + cuda::kKinds;
+char g_kernels[kBetweenKernels + 4];
 }  // namespace
 
 extern "C" {
@@ -171,16 +175,17 @@ const char* cudaGetErrorName(cudaError_t) { return "error"; }
 cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
                              cudaStream_t s) {
   const auto which = static_cast<const char*>(kernel) - g_kernels;
-  if (which >= 7) {
+  if (which >= kBetweenKernels) {
     s->give([=, between = *static_cast<cuda::Between*>(arguments[0])] {
-      cuda::host_between(static_cast<cuda::Stage>(which - 7), between, grid.x, static_cast<int>(block.x), grid.y);
+      cuda::host_between(static_cast<cuda::Stage>(which - kBetweenKernels), between, grid.x, static_cast<int>(block.x),
+                         grid.y);
     });
-  } else if (which >= 4) {
+  } else if (which >= kFoldingKernels) {
     s->give([=, launch = *static_cast<cuda::Launch*>(arguments[0])] {
-      cuda::host_folding_launch(static_cast<cuda::Kind>(which - 4), launch, grid.x,
+      cuda::host_folding_launch(static_cast<cuda::Kind>(which - kFoldingKernels), launch, grid.x,
                                 {static_cast<int>(block.x), launch.code_room, shared});
     });
-  } else if (which == 3) {
+  } else if (which == kPrologueKernel) {
     s->give([=, prologue = *static_cast<cuda::Prologue*>(arguments[0])] {
       cuda::host_prologue(prologue, grid.x, shared, {.threads = block.x});
     });
@@ -196,12 +201,12 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
 
 namespace nos::cuda {
 const void* interpreter_of(Kind kind) { return g_kernels + static_cast<int>(kind); }
-const void* prologue_kernel() { return g_kernels + 3; }
-const void* folding_interpreter_of(Kind kind) { return g_kernels + 4 + static_cast<int>(kind); }
-const void* begin_kernel() { return g_kernels + 7 + static_cast<int>(Stage::begin); }
-const void* first_level_kernel() { return g_kernels + 7 + static_cast<int>(Stage::first_level); }
-const void* finish_kernel() { return g_kernels + 7 + static_cast<int>(Stage::finish); }
-const void* join_kernel() { return g_kernels + 7 + static_cast<int>(Stage::join); }
+const void* prologue_kernel() { return g_kernels + kPrologueKernel; }
+const void* folding_interpreter_of(Kind kind) { return g_kernels + kFoldingKernels + static_cast<int>(kind); }
+const void* begin_kernel() { return g_kernels + kBetweenKernels + static_cast<int>(Stage::begin); }
+const void* first_level_kernel() { return g_kernels + kBetweenKernels + static_cast<int>(Stage::first_level); }
+const void* finish_kernel() { return g_kernels + kBetweenKernels + static_cast<int>(Stage::finish); }
+const void* join_kernel() { return g_kernels + kBetweenKernels + static_cast<int>(Stage::join); }
 namespace jit {
 const Kernel* request(const Program&, const std::array<DType, kMaxSlots>&, Mode) { return nullptr; }
 Mode mode() { return Mode::never; }

@@ -48,6 +48,7 @@ KERNELS = {
     r"folding_interpreterIfLb0E": Limits("reducing f32", 8, 128, 1, 95),
     r"folding_interpreterIfLb1E": Limits("reducing mixed", 8, 128, 1, 95),
     r"folding_interpreterIdLb0E": Limits("reducing f64", 8, 255, 1, 130),
+    r"21quantized_interpreterE": Limits("quantized", 8, 128, 1, 95),
     r"8prologueE": Limits("prologue", 1, 64, 1),
     r"5beginE": Limits("begin", 1, 64, 1),
     r"11first_levelE": Limits("first level", 1, 64, 0),

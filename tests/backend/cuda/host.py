@@ -43,14 +43,14 @@ SHARED = [  # what every program of these tests is linked with
 ]
 FLAGS = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]  # fmt: skip
 SANITIZED = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-DTYPES = {"float32": 0, "float64": 1, "uint16": 2, "float16": 3}
+DTYPES = {"float32": 0, "float64": 1, "uint16": 2, "float16": 3, "int8": 4, "uint8": 5}
 SHARED_LIMIT = 227 * 1024  # bytes per block of an H100
 
 
 class _Step(ctypes.Structure):
     _fields_ = (
         [(n, ctypes.c_int) for n in ("num_programs", "lists", "tensors", "rows")]
-        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "row_of", "hypers", "seeds")]
+        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "scales", "row_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
         + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64), ("compiled", ctypes.c_void_p)]
         + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "rounding")]
@@ -187,9 +187,10 @@ def apply(
     first_grads: Sequence[np.ndarray | None] | None = None,
     compiled: Any = None,
     captured: Captured | None = None,
+    scales: Sequence[Sequence[np.ndarray | None]] | None = None,
 ) -> int:
     """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs are a population
-    and have one group of hyperparameters each. With first_grads it is two steps: the one before took these gradients. compiled: the function of a
+    and have one group of hyperparameters each. scales: those of each state, where some are quantized. With first_grads it is two steps: the one before took these gradients. compiled: the function of a
     library that runs a kernel of the rule's own in the place of the interpreter."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
@@ -204,6 +205,7 @@ def apply(
         "first_grads": addresses(first_grads) if first_grads else None,
         "numel": (ctypes.c_int64 * len(params))(*(p.size for p in params)),
         "dtype": (ctypes.c_uint8 * len(arrays))(*(DTYPES[a.dtype.name] for a in arrays)),
+        "scales": addresses([a for one in scales for a in one]) if scales else None,
         "row_of": (ctypes.c_uint32 * len(params))(*(group_of or [0] * len(params))),
         "hypers": hypers.ctypes.data_as(ctypes.c_void_p),
         "seeds": (ctypes.c_uint64 * len(groups))(*(seeds or [0] * len(groups))),

@@ -1,6 +1,7 @@
 // The CUDA interpreter on the host, for tests: a C interface over plan, tables and the kernel body. Loaded by host.py.
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <optional>
 #include <string>
@@ -43,6 +44,7 @@ struct Step {
   void* const* first_grads;  // per tensor, those of the step before, which lie elsewhere; null: there is no step before
   const int64_t* numel;      // per tensor, of all slices
   const uint8_t* dtype;      // nos::DType, per list and tensor
+  void* const* scales;       // per state and tensor, null where it is not quantized; null: no state is
   const uint32_t* row_of;    // per tensor; not read in a population
   const double* hypers;      // rows x 64
   const uint64_t* seeds;     // per row
@@ -95,7 +97,23 @@ struct Call {
         lists.back().tensors.push_back(t);
       }
     }
-    plan = make_plan(lists, s->first_index, s->population, number_slots(pointers));
+    const int states = s->scales ? s->lists - bytecode::kFirstState : 0;
+    for (int l = 0; l < states; ++l) {
+      lists.push_back({"scales" + std::to_string(l), {}});
+      for (int i = 0; i < s->tensors; ++i) {
+        static constexpr int64_t kOne = 1;
+        TensorRef t;
+        t.data = s->scales[l * s->tensors + i];
+        t.present = t.data != nullptr;
+        counts.push_back(scale_count(s->numel[i]));
+        t.shape = &counts.back();
+        t.strides = &kOne;
+        t.numel = counts.back();
+        t.ndim = 1;
+        lists.back().tensors.push_back(t);
+      }
+    }
+    plan = make_plan(lists, s->first_index, s->population, number_slots(pointers), {}, static_cast<size_t>(states));
     if (!s->population)
       for (PlannedTensor& t : plan.tensors) t.row = s->row_of[t.index - s->first_index];
   }
@@ -109,6 +127,7 @@ struct Call {
 
  private:
   std::vector<std::array<int64_t, 2>> shapes, strides;
+  std::deque<int64_t> counts;
 };
 
 }  // namespace

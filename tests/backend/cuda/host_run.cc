@@ -1,11 +1,15 @@
 #include "host_run.h"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "../../../csrc/backend/cuda/common/step_block.h"
 #include "../../../csrc/backend/cuda/interpreter/kernel.h"
@@ -46,8 +50,18 @@ class Warps {
     *to = fold_lanes(HostLanes<F>(), m.y)[0];
     meetings_.erase(to);
   }
+  // What the lanes of a warp do with the largest of their numbers, in their n-th meeting of this kind.
+  void come(uint32_t thread, uint32_t n, uint32_t x, std::function<void(uint32_t)> then) {
+    Largest& m = largest_[{thread / 32, n}];
+    m.x = std::max(m.x, x);
+    m.then.push_back(std::move(then));
+    if (m.then.size() < 32) return;
+    for (const auto& lane : m.then) lane(m.x);
+    largest_.erase({thread / 32, n});
+  }
   void check_complete() const {
-    if (!meetings_.empty()) throw std::logic_error("some lanes of a warp do not take part in a reduction");
+    if (!meetings_.empty() || !largest_.empty())
+      throw std::logic_error("some lanes of a warp do not come where the others meet");
   }
 
  private:
@@ -55,21 +69,31 @@ class Warps {
     int lanes = 0;
     LaneNumbers y[4];
   };
+  struct Largest {
+    uint32_t x = 0;
+    std::vector<std::function<void(uint32_t)>> then;
+  };
   std::map<double*, Meeting> meetings_;
+  std::map<std::pair<uint32_t, uint32_t>, Largest> largest_;
 };
 
 struct HostContext {
   uint32_t thread_, threads_;
   Warps* warps = nullptr;
+  mutable uint32_t meetings_ = 0;
   uint32_t thread() const { return thread_; }
   uint32_t threads() const { return threads_; }
   template <Fold F>
   void fold(const double (&y)[4], double* to) const {
     warps->come<F>(thread_ & 31u, y, to);
   }
+  template <class Then>
+  void with_largest(uint32_t x, const Then& then) const {
+    warps->come(thread_, meetings_++, x, then);
+  }
 };
 
-template <class T, int E, bool Mixed, bool Folds>
+template <class T, int E, bool Mixed, bool Folds, bool Codes = false>
 void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   std::vector<std::max_align_t> memory(shape.shared / sizeof(std::max_align_t) + 1);
   auto* dynamic = reinterpret_cast<unsigned char*>(memory.data());
@@ -78,10 +102,11 @@ void host_launch(const Launch& launch, size_t blocks, const Shape& shape) {
   for (uint32_t block = 0; block < blocks; ++block) {
     Shared<T> shared;
     Warps warps;
-    for (uint32_t x = 0; x < threads; ++x) set_up<T, Folds>(HostContext{x, threads}, launch, block, shared, code);
     for (uint32_t x = 0; x < threads; ++x)
-      run<T, E, Mixed, Folds>(HostContext{x, threads, &warps}, shared, code,
-                              reinterpret_cast<T*>(dynamic + launch.code_room) + x);
+      set_up<T, Folds, Codes>(HostContext{x, threads}, launch, block, shared, code);
+    for (uint32_t x = 0; x < threads; ++x)
+      run<T, E, Mixed, Folds, Codes>(HostContext{x, threads, &warps}, shared, code,
+                                     reinterpret_cast<T*>(dynamic + launch.code_room) + x);
     warps.check_complete();
   }
 }
@@ -93,12 +118,16 @@ void host_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& sh
     host_launch<float, kElements32, false, false>(launch, blocks, shape);
   else if (kind == Kind::mixed)
     host_launch<float, kElements32, true, false>(launch, blocks, shape);
+  else if (kind == Kind::quantized)
+    host_launch<float, kFoldElements, true, true, true>(launch, blocks, shape);
   else
     host_launch<double, kElements64, false, false>(launch, blocks, shape);
 }
 
 void host_folding_launch(Kind kind, const Launch& launch, size_t blocks, const Shape& shape) {
-  if (kind == Kind::f32)
+  if (kind == Kind::quantized)
+    host_launch(kind, launch, blocks, shape);
+  else if (kind == Kind::f32)
     host_launch<float, kFoldElements, false, true>(launch, blocks, shape);
   else if (kind == Kind::mixed)
     host_launch<float, kFoldElements, true, true>(launch, blocks, shape);

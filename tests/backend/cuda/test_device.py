@@ -67,7 +67,7 @@ def to_device(lists: Lists, offset: int = 0, device: str = "cuda") -> Lists:
 
 
 def assert_same_bits(cpu: Lists, gpu: Lists, text: str = "") -> None:
-    as_int = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    as_int = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     for k, (a, b) in enumerate(zip(cpu, gpu, strict=True)):
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             y = y.cpu()
@@ -276,6 +276,80 @@ def test_a_captured_training_step() -> None:
     for _ in range(50):
         graph.replay()
     assert loss().item() < 0.5 * before
+
+
+# ---- states in int8 --------------------------------------------------------------------------------------------------
+def trained(device: str, first: int, last: int, saved: Any = None, **flags: Any) -> Any:
+    """An optimizer with int8 states after these steps; before them it loads a checkpoint, and its parameters' values."""
+    generator = torch.Generator().manual_seed(3)
+    values = [torch.randn(n, generator=generator) for n in (1, 255, 256, 257, 70_001)]
+    params = [torch.nn.Parameter(x.to(device)) for x in (saved["params"] if saved else values)]
+    optimizer = RuleOptimizer(params, library.adamw, lr=1e-2, seed=5, state_dtype="int8", **flags)
+    if saved:
+        optimizer.load_state_dict(saved["optimizer"])
+    for step in range(first, last):
+        generator.manual_seed(step)
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator).to(device)
+        optimizer.step()
+    return optimizer
+
+
+def tensors_of(optimizer: Any) -> Lists:
+    """Parameters, codes and scales."""
+    params = optimizer.param_groups[0]["params"]
+    names = ("m", "v", "m.scale", "v.scale")
+    return [[p.detach().cpu() for p in params], *([optimizer.state[p][n].cpu() for p in params] for n in names)]
+
+
+@pytest.mark.parametrize("flags", [{}, {"capturable": True}], ids=["eager", "capturable"])
+def test_int8_states_of_an_optimizer(flags: dict[str, Any], tmp_path: Any) -> None:
+    """They have the CPU's bits, and a checkpoint of either device goes on on the other one as if nothing had happened."""
+    whole = tensors_of(trained("cpu", 1, 7))
+    assert_same_bits(whole, tensors_of(trained("cuda", 1, 7, **flags)))
+    for before, after in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")):
+        optimizer = trained(before, 1, 4, **(flags if before == "cuda" else {}))
+        params = [p.detach() for p in optimizer.param_groups[0]["params"]]
+        torch.save({"params": params, "optimizer": optimizer.state_dict()}, tmp_path / "saved.pt")
+        saved = torch.load(tmp_path / "saved.pt", map_location="cpu")
+        for group in saved["optimizer"]["param_groups"]:
+            group["capturable"] = bool(flags) and after == "cuda"
+        assert_same_bits(whole, tensors_of(trained(after, 4, 7, saved, **(flags if after == "cuda" else {}))))
+
+
+def test_int8_states_are_rounded_to_the_nearest_when_a_checkpoint_asks_for_them() -> None:
+    def loaded(device: str) -> Lists:
+        wide = RuleOptimizer([torch.nn.Parameter(torch.ones(700, device=device))], library.adamw, lr=1e-2)
+        (p,) = wide.param_groups[0]["params"]
+        p.grad = torch.linspace(-1, 2, 700).to(device)
+        wide.step()
+        saved = wide.state_dict()
+        saved["param_groups"][0]["state_dtype"] = "int8"
+        small = RuleOptimizer([p], library.adamw, lr=1e-2)
+        small.load_state_dict(saved)
+        return tensors_of(small)
+
+    assert_same_bits(loaded("cpu"), loaded("cuda"))
+
+
+def test_int8_states_in_a_graph() -> None:
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, n, device="cuda")) for n in (300, 5000)]
+    others = [torch.nn.Parameter(p.detach().cpu()) for p in params]
+    ours, theirs = (
+        RuleOptimizer(x, library.lamb, lr=0.1, state_dtype="int8", capturable=c)
+        for x, c in ((params, True), (others, False))
+    )
+    for p, q in zip(params, others, strict=True):
+        p.grad, q.grad = p.detach().sin(), q.detach().sin()
+        q.grad.copy_(p.grad)
+    ours.step()
+    torch.cuda.synchronize()
+    graph = captured(ours.step)
+    for _ in range(3):
+        graph.replay()
+    for _ in range(4):
+        theirs.step()
+    assert_same_bits(tensors_of(theirs), tensors_of(ours))
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])

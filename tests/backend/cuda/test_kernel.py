@@ -12,6 +12,7 @@ from tests.backend.conformance.backends import CudaOnHost, Reference, outcome
 from tests.backend.conformance.call import Call
 from tests.backend.conformance.cases import F32, F64, lists_of, normal
 from tests.backend.cuda import host
+from tests.reference import codes as oracle
 
 
 def compare(call: Call, **tuning: int) -> int:
@@ -75,3 +76,24 @@ def test_a_rule_too_big_for_the_device() -> None:
         Call([wide_rule(60)], lists, refused="temporaries beyond the registers.*move the tensors to the CPU"),
         shared_limit=16_000,
     )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_codes_are_those_of_the_documentation(dtype: str) -> None:
+    """Whatever is cut and misaligned; a NaN takes its block, and so does what uint8 cannot hold."""
+    make = np.random.default_rng(8)
+    program = nos_ext.compile_rule("def store(p, g, x, *, lr):\n    return p, g\n")
+    sizes = [1, 255, 256, 257, 511, 513, 5000, 0]
+    grads = [normal(make, n) * np.float32(10.0 ** make.integers(-9, 3)) for n in sizes]
+    if dtype == "uint8":
+        grads = [abs(g) for g in grads]
+    grads[3][256], grads[5][300], grads[6][4999] = np.inf, np.nan, -1.0
+    grads[6][256:512] = 0
+    wanted = [oracle.encode(g, dtype) for g in grads]
+    for chunk, skip in ((0, 0), (32, 0), (256, 1), (1024, 3)):
+        params, found = ([np.zeros(n + skip, d)[skip:] for n in sizes] for d in ("float32", dtype))
+        scales = [np.zeros(-(-n // 256), np.float32) for n in sizes]
+        host.apply(program, params, grads, [found], groups=[{"lr": 1.0}], scales=[scales], chunk=chunk)
+        for codes, scale, (want_codes, want_scales) in zip(found, scales, wanted, strict=True):
+            np.testing.assert_array_equal(codes, want_codes)
+            np.testing.assert_array_equal(scale, want_scales)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nos_ext
+from tests.backend.conformance.cases import quantized_states
 from tests.backend.cuda import host
 
 ROUNDS = 60
@@ -57,6 +58,7 @@ def main() -> None:
             captured=host.Captured(1, programs[3], 0, {"lr": 1.0}, 1) if round_ % 5 == 0 and len(chosen) else None,
         )  # fmt: skip
     reductions(make)
+    quantized()
     print(ROUNDS)
 
 
@@ -78,6 +80,19 @@ def reductions(make: np.random.Generator) -> None:
             chosen if several else chosen[0], params, grads, [numbers], groups=[{"lr": 0.1}] * len(chosen),
             chunk=[0, 256, 1024][round_ % 3],
         )  # fmt: skip
+
+
+def quantized() -> None:
+    """States in codes, whose arrays end where their blocks do."""
+    for number, call in enumerate(quantized_states()):
+        if max(p.size for p in call.lists[0]) < 10_000 and number % 3 == 0:
+            lists, scales = (
+                [[x if x is None else x.copy() for x in one] for one in every] for every in (call.lists, call.scales)
+            )
+            host.apply(
+                call.programs[0], lists[0], lists[1], lists[2:], groups=call.rows, step=call.step, scales=scales,
+                chunk=[0, 256, 1024][number % 5 % 3], stochastic_rounding=call.stochastic_rounding,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #pragma once
 #include "../../../program/bytecode.h"
 #include "../../../program/scalar_code.h"
+#include "../common/kind.h"
 #include "../common/records.h"
 
 namespace nos::cuda {
@@ -48,10 +49,10 @@ struct Prologue {
   uint32_t* steps;  // of each row: the number of its last step
   const CapturedRow* rows;
   const ScalarProgram* programs;
-  const double* constants;        // `scalars` per program
-  const ScalarInstr* code;        // `scalars` per program
-  unsigned char* step_blocks[3];  // one for each launch; null beyond the last
-  uint32_t wide[3];               // 1 if the launch's scalars are double
+  const double* constants;             // `scalars` per program
+  const ScalarInstr* code;             // `scalars` per program
+  unsigned char* step_blocks[kKinds];  // one for each launch; null beyond the last
+  uint32_t wide[kKinds];               // 1 if the launch's scalars are double
   uint32_t num_rows, scalars, row_scalars;
 };
 
@@ -112,7 +113,7 @@ NOS_HD void publish(const Context& ctx, const Prologue& a, uint32_t r, const dou
   const uint32_t count = bytecode::kFirstHyper + program.hypers + program.constants + program.instructions;
   const auto step = static_cast<uint32_t>(slots[bytecode::kStep]);
   if (ctx.thread() == 0) a.steps[r] = step;
-  for (int launch = 0; launch < 3; ++launch) {
+  for (int launch = 0; launch < kKinds; ++launch) {
     unsigned char* block = a.step_blocks[launch];
     if (!block) continue;
     auto* heads = reinterpret_cast<RowHead*>(block + sizeof(StepHead));

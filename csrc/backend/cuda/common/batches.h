@@ -22,7 +22,8 @@ struct Batch {
 };
 
 // Returns the batches of a plan; a kind without tensors has none. `chunk` is the number of elements per block, a
-// multiple of 32, or 0 for as many as keep `blocks_at_once` blocks busy.
+// multiple of 32, or 0 for as many as keep `blocks_at_once` blocks busy. Where states are quantized, it is rounded up
+// to whole blocks of scales.
 std::vector<Batch> batches_of(const Plan& plan, int blocks_at_once, int64_t chunk = 0);
 
 // Takes over the addresses of a plan that differs only in them from the plan of which the batches were made.

@@ -6,8 +6,9 @@
 namespace nos::cuda {
 
 // f32: all slots are float32. mixed: slots are float32, bfloat16 and float16, computed in float32. f64: all are
-// float64.
-enum class Kind { f32, mixed, f64 };
+// float64. quantized: as mixed, but states may be codes, too.
+enum class Kind { f32, mixed, f64, quantized };
+inline constexpr int kKinds = 4;
 
 inline constexpr int kElements32 = 8, kElements64 = 4;  // elements that a thread of the interpreter holds
 inline constexpr int kMostThreads = 256;                // of a block

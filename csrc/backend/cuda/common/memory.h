@@ -8,7 +8,12 @@
 namespace nos::cuda {
 
 NOS_HD uint32_t dtype_of(uint32_t dtypes, int slot) { return dtypes >> (2 * slot) & 3u; }
-NOS_HD int size_of_dtype(uint32_t d) { return d == kF32 ? 4 : d == kF64 ? 8 : 2; }
+// The same where there may be codes.
+NOS_HD uint32_t any_dtype_of(uint32_t dtypes, int slot) {
+  return dtype_of(dtypes, slot) | (dtypes >> (kCodeBits + slot) & 1u) << 2;
+}
+NOS_HD bool is_code(uint32_t dtype) { return (dtype & 4u) != 0; }
+NOS_HD int size_of_dtype(uint32_t d) { return d == kF32 ? 4 : d == kF64 ? 8 : is_code(d) ? 1 : 2; }
 
 #if defined(__CUDA_ARCH__)
 NOS_HD void load_quad(const float* p, float* v) {
@@ -100,7 +105,7 @@ NOS_HD uint16_t f32_to_brain(float x) { return math::f32_to_bf16(x); }
 #endif
 
 // The bits of the number are tested one by one, as comparisons would be compiled to a jump table.
-static_assert(kF32 == 0 && kF64 == 1 && kBF16 == 2 && kF16 == 3);
+static_assert(kF32 == 0 && kF64 == 1 && kBF16 == 2 && kF16 == 3 && kI8 == 4 && kU8 == 5);
 NOS_HD bool is_half(uint32_t dtype) { return (dtype & 2u) != 0; }
 NOS_HD float half_to(uint32_t dtype, uint16_t h) { return dtype & 1u ? half_to_f32(h) : math::bf16_to_f32(h); }
 NOS_HD uint16_t to_half(uint32_t dtype, float x) { return dtype & 1u ? f32_to_half(x) : f32_to_brain(x); }

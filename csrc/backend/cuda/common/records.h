@@ -21,16 +21,20 @@ namespace nos::cuda {
 
 inline constexpr int kSlots = 10;  // p, g, up to 8 states: numbered as the program's value ids
 
-// Storage of a slot, 2 bits each in TensorRec::dtypes: slot s at bit 2 s. The order is that of nos::DType.
-inline constexpr uint32_t kF32 = 0, kF64 = 1, kBF16 = 2, kF16 = 3;
+// Storage of a slot in TensorRec::dtypes. The order is that of nos::DType. Slot s has two bits at bit 2 s, and its
+// third one, which says that it is stored in codes, at kCodeBits + s: kernels without codes never read it.
+inline constexpr uint32_t kF32 = 0, kF64 = 1, kBF16 = 2, kF16 = 3, kI8 = 4, kU8 = 5;
+inline constexpr int kCodeBits = 2 * kSlots;
+static_assert(kCodeBits + kSlots <= 32);
 
-// One parameter with its gradient and states. Slice k starts k * numel elements into each slot's memory.
+// One parameter with its gradient and states. Slice k starts k * numel elements into each slot's memory. In a launch
+// that has states in codes, the record behind that of a tensor is its own, too: `data` has the scales there.
 struct TensorRec {
   void* data[kSlots];  // null for slots that the call does not have
   int64_t numel;       // of one slice
   uint32_t dtypes;
-  uint32_t aligned;  // 1: in every slice, each slot starts at a multiple of 16 bytes (8 for 2-byte storage), so that 4
-                     // elements from a multiple of 4 on are one access
+  uint32_t aligned;  // 1: in every slice, each slot starts at a multiple of 16 bytes (8 for 2-byte storage, 4 for
+                     // codes), so that 4 elements from a multiple of 4 on are one access
   uint32_t program;  // of slice 0
   uint32_t row;      // of slice 0
   uint32_t index;    // tensor number in the key of random draws

@@ -1,11 +1,13 @@
 // Owns the interpreter's kernel: the body of one thread, in two phases with a barrier between them. They are templates
 // over a context, so that nvcc compiles them for the device and g++ for the host, where tests run every (block, thread)
 // pair. A context has thread(), the number of the thread in its block, and threads(), how many the block has; and
-// fold<F>(y, to), which has a warp store what fold_lanes makes of the y of its lanes.
+// fold<F>(y, to), which has a warp store what fold_lanes makes of the y of its lanes; and with_largest(x, then), which
+// calls then with the largest x of the lanes.
 //
 // A thread holds E elements as E / 4 quads of four neighbours; quad j of thread x starts 4 (x + j * threads) elements
 // past the begin of the tile. In a kernel that has reductions (Folds), a warp holds one unit of them (fold.h), so there
-// quad j of lane l of warp w starts 4 (64 w + l + 32 j) past it. Whole tiles that are aligned take wide accesses, and
+// quad j of lane l of warp w starts 4 (64 w + l + 32 j) past it. A kernel that has quantized states (Codes) is one of
+// these, as a unit is a block with a scale of its own. Whole tiles that are aligned take wide accesses, and
 // all else takes guarded single ones, with the same map of threads to elements. Draws are keyed by elements, so results
 // depend on neither.
 #pragma once
@@ -14,6 +16,7 @@
 #include "../common/block.h"
 #include "../common/memory.h"
 #include "../common/unroll.h"
+#include "codes.h"
 #include "fold.h"
 #include "isa.h"
 
@@ -25,12 +28,14 @@ namespace nos::cuda {
 NOS_HD void move(float& d, float s) { asm volatile("mov.b32 %0, %1;" : "=f"(d) : "f"(s)); }
 NOS_HD void move(double& d, double s) { asm volatile("mov.b64 %0, %1;" : "=d"(d) : "d"(s)); }
 NOS_HD void opaque(int& x) { asm volatile("" : "+r"(x)); }
+NOS_HD void opaque(uint32_t& x) { asm volatile("" : "+r"(x)); }
 #else
 template <class T>
 NOS_HD void move(T& d, T s) {
   d = s;
 }
 NOS_HD void opaque(int&) {}
+NOS_HD void opaque(uint32_t&) {}
 #endif
 
 // An instruction as threads read it from shared memory. Where it has an immediate, the value is decoded already.
@@ -110,13 +115,21 @@ struct Shared {
   T factor;
   int count;  // elements of the chunk
   uint32_t dtypes, aligned, reads, writes, step, index, rounding;
-  double* sums;      // of the first reduction, at the chunk's first unit; only where there are reductions
-  int64_t next_sum;  // from one reduction's sums to those of the next
+  double* sums;           // of the first reduction, at the chunk's first unit; only where there are reductions
+  int64_t next_sum;       // from one reduction's sums to those of the next
+  float* scales[kSlots];  // of the slots in codes, at the chunk's first block; only where there may be such
 };
+static_assert(philox::kRoundingBlock % kFoldUnit == 0, "a warp rounds with one key");
+
+// The dtype of a slot. A kernel without codes reads two bits of it.
+template <bool Codes>
+NOS_HD uint32_t stored_as(uint32_t dtypes, int slot) {
+  return Codes ? any_dtype_of(dtypes, slot) : dtype_of(dtypes, slot);
+}
 
 // Phase 1 finds the block's work and decodes its program. `code` has room for length + 2 instructions: there is kEnd,
 // and the one behind it is loaded, though not used.
-template <class T, bool Folds, class Context>
+template <class T, bool Folds, bool Codes, class Context>
 NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T>& sm, Decoded<T>* code) {
   const Work<T> work = work_of<T>(a, block);
   const TensorRec& t = work.tensor;
@@ -134,12 +147,16 @@ NOS_HD void set_up(const Context& ctx, const Launch& a, uint32_t block, Shared<T
     sm.rounding = work.head.rounding;
     sm.index = t.index;
     if constexpr (Folds) {
-      sm.sums = a.sums + work.row.sums + work.chunk.begin / kFoldUnit;
+      if (!Codes || a.sums) sm.sums = a.sums + work.row.sums + work.chunk.begin / kFoldUnit;
       sm.next_sum = fold_numbers(t.numel);
     }
   }
-  for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads())
-    sm.data[s] = work.memory(s, dtype_of(t.dtypes, static_cast<int>(s)));
+  for (uint32_t s = ctx.thread(); s < kSlots; s += ctx.threads()) {
+    const uint32_t dtype = stored_as<Codes>(t.dtypes, static_cast<int>(s));
+    sm.data[s] = work.memory(s, dtype);
+    if constexpr (Codes)
+      sm.scales[s] = is_code(dtype) ? static_cast<float*>((&t)[1].data[s]) + work.chunk.begin / kFoldUnit : nullptr;
+  }
   for (uint32_t i = ctx.thread(); i <= program.length; i += ctx.threads())
     decode(code[i], i < program.length ? a.code[program.first + i] : Ins{kEnd, 0}, work.scalars);
 }
@@ -153,6 +170,15 @@ struct Quads {
 
 #define NOS_EACH NOS_UNROLL for (int e = 0; e < E; ++e)
 
+// Element i of a slot that may be stored in codes, counted from the chunk's first one.
+NOS_HD float load_any(const Shared<float>& sm, int slot, uint32_t dtype, int i) {
+  if (!is_code(dtype)) return load1<float, true>(sm.data[slot], dtype, i);
+  return number_of(dtype, static_cast<uint8_t>(sm.data[slot][i]), sm.scales[slot][i / kFoldUnit]);
+}
+
+// The number of the rule's output that goes into a slot.
+NOS_HD uint32_t output_of(int slot) { return slot == 0 ? 0 : static_cast<uint32_t>(slot - 1); }
+
 // Whether results in half precision are rounded stochastically in this slot.
 template <class T>
 NOS_HD bool is_stochastic(const Shared<T>& sm, int slot) {
@@ -164,10 +190,9 @@ template <int E>
 NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, const float (&x)[E]) {
   const bool brain = dtype_of(sm.dtypes, slot) == kBF16;
   auto* to = reinterpret_cast<uint16_t*>(sm.data[slot]);
-  const uint32_t output = slot == 0 ? 0 : static_cast<uint32_t>(slot - 1);
   NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
     const auto element = static_cast<uint64_t>(sm.begin + quads.first + j * quads.stride);
-    const philox::RoundingKey key = philox::rounding_key(sm.seed, sm.step, sm.index, output, element);
+    const philox::RoundingKey key = philox::rounding_key(sm.seed, sm.step, sm.index, output_of(slot), element);
     NOS_UNROLL for (int e = 4 * j; e < 4 * j + 4; ++e) {
       const uint32_t bits =
           philox::rounding_word(key, static_cast<uint32_t>(element + (e & 3)) % philox::kRoundingBlock);
@@ -175,6 +200,48 @@ NOS_HD void store_stochastic(const Shared<float>& sm, int slot, Quads quads, con
         to[quads.at(e)] = brain ? math::f32_to_bf16_stochastic(x[e], bits) : math::f32_to_f16_stochastic(x[e], bits);
     }
   }
+}
+
+// Stores the elements of one slot in codes. A warp holds a block, and its lanes meet here. Elements past the end become
+// 0.
+template <int E, class Context>
+NOS_HD void store_codes(const Context& ctx, const Shared<float>& sm, int slot, Quads quads, float (&x)[E]) {
+  const bool is_signed = any_dtype_of(sm.dtypes, slot) == kI8;
+  uint32_t mine = 0;
+  NOS_EACH {
+    if (quads.at(e) >= sm.count) x[e] = 0.0f;
+    const uint32_t size = math::size_bits(x[e], is_signed);
+    mine = size > mine ? size : mine;
+  }
+  ctx.with_largest(mine, [&sm, slot, quads, x, is_signed](uint32_t largest) {
+    const int32_t largest_code = is_signed ? math::kLargestI8 : math::kLargestU8;
+    const float scale = math::scale_of(largest, largest_code);
+    const bool has_codes = scale > 0.0f;
+    const float inverse = divide(1.0f, has_codes ? scale : 1.0f);
+    const auto element = static_cast<uint64_t>(sm.begin + quads.first);
+    const philox::RoundingKey key = philox::rounding_key(sm.seed, sm.step, sm.index, output_of(slot), element);
+    const auto lane = static_cast<uint32_t>(element) % philox::kRoundingBlock;
+    const bool stochastic = is_stochastic(sm, slot);
+    if (quads.first % kFoldUnit == 0) sm.scales[slot][quads.first / kFoldUnit] = scale;
+    NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
+      const int first = quads.first + j * quads.stride, there = sm.count - first;
+      uint32_t word = 0;
+      NOS_UNROLL for (int e = 0; e < 4; ++e) {
+        const float number = has_codes ? x[4 * j + e] : 0.0f;
+        const uint32_t draw = philox::rounding_word(key, lane + static_cast<uint32_t>(j * quads.stride + e));
+        const float u = stochastic ? philox::uniform(draw) : 0.5f;
+        const float size = is_signed ? math::abs<float>(number) : number;
+        const auto code = static_cast<int32_t>(math::to_code(size, inverse, u, static_cast<float>(largest_code)));
+        word |= (static_cast<uint32_t>(is_signed && number < 0.0f ? -code : code) & 0xffu) << 8 * e;
+      }
+      char* const to = global(sm.data[slot]) + first;
+      if (sm.aligned && there >= 4) {
+        store_word(to, word);
+      } else {
+        NOS_UNROLL for (int e = 0; e < 4; ++e) if (e < there) to[e] = static_cast<char>(word >> 8 * e);
+      }
+    }
+  });
 }
 
 #if !defined(__CUDACC__)
@@ -199,7 +266,7 @@ NOS_HD void fold_tile(const Context& ctx, const Shared<T>& sm, uint32_t number, 
 }
 
 // Element e of overflow slot k is overflow[(k * E + e) * threads]: `overflow` points to the column of this thread.
-template <class T, int E, bool Mixed, bool Folds, class Context>
+template <class T, int E, bool Mixed, bool Folds, bool Codes, class Context>
 NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
                       T (&r)[kRegs][E], T* overflow, uint32_t threads, Quads quads) {
   T acc[E];
@@ -302,17 +369,28 @@ NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, 
       case k1_ldm: {
         Quads mine = quads;
         opaque(mine.first);  // otherwise the addresses are computed before the loop and hold registers all the time
-        const uint32_t dtype = dtype_of(sm.dtypes, static_cast<int>(arg));
+        const uint32_t dtype = stored_as<Codes>(sm.dtypes, static_cast<int>(arg));
         NOS_EACH {
           const int i = mine.at(e);
           T x = T(0);
-          if (i < sm.count) x = load1<T, Mixed>(sm.data[arg], dtype, i);
+          if (i < sm.count) {
+            if constexpr (Codes)
+              x = load_any(sm, static_cast<int>(arg), dtype, i);
+            else
+              x = load1<T, Mixed>(sm.data[arg], dtype, i);
+          }
           move(acc[e], x);
         }
       } break;
       case k1_stm: {
         Quads mine = quads;
         opaque(mine.first);
+        if constexpr (Codes) {
+          if (is_code(any_dtype_of(sm.dtypes, static_cast<int>(arg)))) {
+            store_codes<E>(ctx, sm, static_cast<int>(arg), mine, acc);
+            break;
+          }
+        }
         if constexpr (Mixed) {
           if (is_stochastic(sm, static_cast<int>(arg)) && is_half(dtype_of(sm.dtypes, static_cast<int>(arg)))) {
             store_stochastic<E>(sm, static_cast<int>(arg), mine, acc);
@@ -338,12 +416,12 @@ NOS_HD void interpret([[maybe_unused]] const Context& ctx, const Shared<T>& sm, 
 
 // Has the L2 cache fetch the tile that begins at `begin`, if there is one, while this one is computed. A warp speaks
 // for one slot.
-template <class T, class Context>
+template <class T, bool Codes, class Context>
 NOS_HD void prefetch_tile(const Context& ctx, const Shared<T>& sm, int begin, int tile) {
   const uint32_t slot = ctx.thread() >> 5;
   const int left = sm.count - begin;
   if ((ctx.thread() & 31u) != 0 || left <= 0 || !sm.aligned || slot >= kRegInputs || !(sm.reads >> slot & 1)) return;
-  const auto size = static_cast<uint32_t>(size_of_dtype(dtype_of(sm.dtypes, static_cast<int>(slot))));
+  const auto size = static_cast<uint32_t>(size_of_dtype(stored_as<Codes>(sm.dtypes, static_cast<int>(slot))));
   const auto from = reinterpret_cast<uintptr_t>(sm.data[slot]) + static_cast<uint32_t>(begin) * size;
   const auto to = from + static_cast<uint32_t>(left < tile ? left : tile) * size;
   constexpr auto kWhole = ~static_cast<uintptr_t>(15);
@@ -352,7 +430,7 @@ NOS_HD void prefetch_tile(const Context& ctx, const Shared<T>& sm, int begin, in
 }
 
 // Phase 2 runs the program over the tiles of the chunk. `overflow` points to the column of this thread.
-template <class T, int E, bool Mixed, bool Folds, class Context>
+template <class T, int E, bool Mixed, bool Folds, bool Codes, class Context>
 NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code, T* overflow) {
   const uint32_t threads = ctx.threads();
   const int tile = static_cast<int>(threads) * E;
@@ -361,7 +439,13 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
   const int lane_first =
       Folds ? warp_first + static_cast<int>(4 * (ctx.thread() & 31u)) : static_cast<int>(4 * ctx.thread());
   const int count = sm.count;
-  const uint32_t reads = sm.reads, writes = sm.writes, dtypes = sm.dtypes;
+  const uint32_t reads = sm.reads, writes = sm.writes, known = sm.dtypes;
+  // Where there are codes, all that follows from the dtypes would be too much to keep in registers.
+  const auto dtypes = [known] {
+    uint32_t out = known;
+    if constexpr (Codes) opaque(out);
+    return out;
+  };
   T r[kRegs][E];
   NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
   NOS_NO_UNROLL for (int begin = 0; begin + warp_first < count;
@@ -370,29 +454,67 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     int whole = sm.aligned && begin + tile <= count;
     opaque(whole);
     if (whole) {
-      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-          NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-              fetch4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.first + j * stride, &r[s][4 * j]);
+      [[maybe_unused]] float scale[kRegInputs];
+      const uint32_t from = dtypes();
+      NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1) {
+        const uint32_t dtype = stored_as<Codes>(from, s);
+        NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
+          const int i = quads.first + j * stride;
+          if constexpr (Codes)
+            fetch4_any(sm.data[s], dtype, i, &r[s][4 * j]);
+          else
+            fetch4<T, Mixed>(sm.data[s], dtype, i, &r[s][4 * j]);
+        }
+        if constexpr (Codes) scale[s] = load_scale(sm.scales[s], quads.first / kFoldUnit, is_code(dtype));
+      }
       if constexpr (Mixed) {
+        const uint32_t again = dtypes();
         NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-            NOS_UNROLL for (int j = 0; j < E / 4; ++j) widen4<T, Mixed>(dtype_of(dtypes, s), &r[s][4 * j]);
+            NOS_UNROLL for (int j = 0; j < E / 4; ++j) {
+          if constexpr (Codes)
+            widen4_any(stored_as<Codes>(again, s), scale[s], &r[s][4 * j]);
+          else
+            widen4<T, Mixed>(dtype_of(again, s), &r[s][4 * j]);
+        }
+      }
+    } else if constexpr (Codes) {
+      // One slot after the other, as the code for each is long.
+      NOS_NO_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) {
+        if (!(reads >> s & 1)) continue;
+        T x[E];
+        const uint32_t dtype = any_dtype_of(sm.dtypes, s);
+        NOS_EACH x[e] = quads.at(e) < count ? load_any(sm, s, dtype, quads.at(e)) : T(0);
+        NOS_UNROLL for (int k = 0; k < static_cast<int>(kRegInputs); ++k) if (k == s) NOS_EACH r[k][e] = x[e];
       }
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
-          NOS_EACH if (quads.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), quads.at(e));
+          NOS_EACH if (quads.at(e) < count) r[s][e] = load1<T, Mixed>(sm.data[s], dtype_of(dtypes(), s), quads.at(e));
     }
-    prefetch_tile(ctx, sm, begin + tile, tile);
+    // Registers of temporaries are free until here.
+    if constexpr (Codes) NOS_UNROLL for (int s = kRegInputs; s < static_cast<int>(kRegs); ++s) NOS_EACH r[s][e] = T(0);
+    prefetch_tile<T, Codes>(ctx, sm, begin + tile, tile);
     const T factor = sm.factor;
     NOS_EACH r[1][e] *= factor;
-    interpret<T, E, Mixed, Folds>(ctx, sm, code, r, overflow, threads, quads);
+    interpret<T, E, Mixed, Folds, Codes>(ctx, sm, code, r, overflow, threads, quads);
     opaque(whole);
     Quads out = quads;
     opaque(out.first);
     uint32_t plain = writes & ~2u;
+    const uint32_t to = dtypes();
+    if constexpr (Codes) {
+      // One by one, as the code for each is long.
+      NOS_NO_UNROLL for (int s = 2; s < static_cast<int>(kRegInputs); ++s) {
+        if (!(plain >> s & 1) || !is_code(any_dtype_of(sm.dtypes, s))) continue;
+        T x[E];
+        NOS_UNROLL for (int k = 2; k < static_cast<int>(kRegInputs); ++k) if (k == s) NOS_EACH x[e] = r[k][e];
+        store_codes<E>(ctx, sm, s, out, x);
+        plain &= ~(1u << s);
+      }
+    }
     if constexpr (Mixed) {
       if (sm.rounding) {
         NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) {
-          if (!(plain >> s & 1) || !is_stochastic(sm, s) || !is_half(dtype_of(dtypes, s))) continue;
+          if (!(plain >> s & 1) || !is_stochastic(sm, s) || !is_half(dtype_of(to, s))) continue;
           store_stochastic<E>(sm, s, out, r[s]);
           plain &= ~(1u << s);
         }
@@ -401,10 +523,10 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
     if (whole) {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (plain >> s & 1)
           NOS_UNROLL for (int j = 0; j < E / 4; ++j)
-              store4<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.first + j * stride, &r[s][4 * j]);
+              store4<T, Mixed>(sm.data[s], dtype_of(to, s), out.first + j * stride, &r[s][4 * j]);
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (plain >> s & 1)
-          NOS_EACH if (out.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(dtypes, s), out.at(e), r[s][e]);
+          NOS_EACH if (out.at(e) < count) store1<T, Mixed>(sm.data[s], dtype_of(to, s), out.at(e), r[s][e]);
     }
   }
 }

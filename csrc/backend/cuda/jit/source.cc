@@ -154,7 +154,9 @@ class Writer {
 
 std::string source_of(const Program& program, const std::array<DType, kMaxSlots>& dtypes) {
   for (int s = 0; s < bytecode::kFirstState + program.num_states(); ++s)
-    if ((dtypes[static_cast<size_t>(s)] == DType::f64) != (dtypes[bytecode::kP] == DType::f64)) return {};
+    if (const DType d = dtypes[static_cast<size_t>(s)];
+        is_quantized(d) || (d == DType::f64) != (dtypes[bytecode::kP] == DType::f64))
+      return {};
   return Writer(program, dtypes).run();
 }
 

@@ -18,7 +18,8 @@ inline constexpr int kThreads = 256;
 
 // Returns the text of one rule for slots of these dtypes. The text holds no number of the program, since constants and
 // hyperparameters are read from the scalar row. So programs that differ only in numbers share their text and one
-// kernel. The text is empty when the dtypes mix float64 with others, which no plan does.
+// kernel. The text is empty where a state is quantized, since only the interpreter reads codes, and when the dtypes mix
+// float64 with others, which no plan does.
 std::string source_of(const Program& program, const std::array<DType, kMaxSlots>& dtypes);
 
 }  // namespace nos::cuda::jit

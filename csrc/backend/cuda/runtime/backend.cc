@@ -11,6 +11,7 @@
 
 #include "../common/batches.h"
 #include "../common/cursor.h"
+#include "../common/memory.h"
 #include "../common/step_block.h"
 #include "../interpreter/program_table.h"
 #include "../interpreter/shape.h"
@@ -38,7 +39,7 @@ void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
 
 std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
   std::array<DType, kMaxSlots> out;
-  for (int s = 0; s < kMaxSlots; ++s) out[static_cast<size_t>(s)] = static_cast<DType>(dtypes >> (2 * s) & 3u);
+  for (int s = 0; s < kMaxSlots; ++s) out[static_cast<size_t>(s)] = static_cast<DType>(any_dtype_of(dtypes, s));
   return out;
 }
 

@@ -25,6 +25,16 @@ struct DeviceContext {
     const double sum = fold_lanes(lanes, y);
     if (lanes.lane == 0) *to = sum;
   }
+  template <class Then>
+  __device__ __forceinline__ void with_largest(uint32_t x, const Then& then) const {
+    __syncwarp();  // what `then` writes has been read by all lanes
+#if __CUDA_ARCH__ >= 800
+    then(__reduce_max_sync(~0u, x));
+#else
+    for (int mask = 16; mask > 0; mask /= 2) x = max(x, __shfl_xor_sync(~0u, x, mask));
+    then(x);
+#endif
+  }
 };
 
 // Counts the threads of all blocks that work on one turn.
@@ -35,15 +45,15 @@ struct PartContext : DeviceContext {
 
 }  // namespace
 
-template <class T, int E, bool Mixed, bool Folds>
+template <class T, int E, bool Mixed, bool Folds, bool Codes = false>
 __device__ __forceinline__ void interpret_chunk(const Launch& launch) {
   __shared__ Shared<T> shared;
   extern __shared__ __align__(16) unsigned char dynamic[];
   auto* code = reinterpret_cast<Decoded<T>*>(dynamic);
   const DeviceContext context;
-  set_up<T, Folds>(context, launch, blockIdx.x, shared, code);
+  set_up<T, Folds, Codes>(context, launch, blockIdx.x, shared, code);
   __syncthreads();
-  run<T, E, Mixed, Folds>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
+  run<T, E, Mixed, Folds, Codes>(context, shared, code, reinterpret_cast<T*>(dynamic + launch.code_room) + threadIdx.x);
 }
 
 template <class T, int E, bool Mixed>
@@ -54,6 +64,11 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerSm) interpreter(const 
 template <class T, bool Mixed, int Threads>
 __global__ void __launch_bounds__(Threads, kBlocksPerSm) folding_interpreter(const __grid_constant__ Launch launch) {
   interpret_chunk<T, kFoldElements, Mixed, true>(launch);
+}
+
+__global__ void __launch_bounds__(kMostThreads, kBlocksPerSm)
+    quantized_interpreter(const __grid_constant__ Launch launch) {
+  interpret_chunk<float, kFoldElements, true, true, true>(launch);
 }
 
 __global__ void __launch_bounds__(kBeginThreads) begin(const __grid_constant__ Between a) {
@@ -109,6 +124,8 @@ const void* folding_interpreter_of(Kind kind) {
       return reinterpret_cast<const void*>(&folding_interpreter<float, false, kMostThreads>);
     case Kind::mixed:
       return reinterpret_cast<const void*>(&folding_interpreter<float, true, kMostThreads>);
+    case Kind::quantized:
+      return reinterpret_cast<const void*>(&quantized_interpreter);
     case Kind::f64:
       break;
   }
@@ -121,6 +138,8 @@ const void* interpreter_of(Kind kind) {
       return reinterpret_cast<const void*>(&interpreter<float, kElements32, false>);
     case Kind::mixed:
       return reinterpret_cast<const void*>(&interpreter<float, kElements32, true>);
+    case Kind::quantized:
+      return reinterpret_cast<const void*>(&quantized_interpreter);
     case Kind::f64:
       break;
   }

@@ -6,7 +6,7 @@
 
 namespace nos::cuda {
 
-// What cudaLaunchKernel takes.
+// What cudaLaunchKernel takes. For quantized states there is one interpreter, which has reductions.
 const void* interpreter_of(Kind kind);  // its argument is one Launch
 const void* folding_interpreter_of(Kind kind);
 const void* begin_kernel();  // of reducing/between.h; the argument of each is one Between
