@@ -23,8 +23,10 @@ apply_population = _C.apply_population
 
 
 def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
+    params, grads = _listed("params", params, "a list of tensors"), _listed("grads", grads, "a list of tensors")
     if not isinstance(state, Mapping):
-        state = dict(zip(program.state_names, state, strict=len(state) == len(program.state_names)))
+        lists = _listed("state", state, "{name: [tensors]} or the lists in slot order")
+        state = dict(zip(program.state_names, lists, strict=len(lists) == len(program.state_names)))
     scales = {name + SCALE for name in program.state_names}
     if set(state).difference(scales) != set(program.state_names):
         raise ValueError(

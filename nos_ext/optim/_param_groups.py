@@ -37,9 +37,11 @@ def groups(
         Two param groups with names, of which one that would be empty is left out.
 
     Raises:
-        TypeError: a dict has no "rule".
+        TypeError: `model` is no module, or a dict has no "rule".
         ValueError: a dict has params of its own, or `head` is no part of the model.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; pass a torch.nn.Module, whose layers tell what is where")
     chosen = {"matrices": _group("matrices", matrices), "rest": _group("rest", rest)}
     kept = {id(p) for module in model.modules() if isinstance(module, _EMBEDDINGS) for p in module.parameters()}
     if head is None:

@@ -271,3 +271,8 @@ def test_without_memory_counts_steps_and_temporaries_last_one_step() -> None:
     assert set(optimizer.state[real]) == {"step", "m"}
     assert optimizer._lists is not None
     assert sum(x.numel() for x in optimizer._lists._states[1]) == 0
+
+
+def test_groups_take_a_model() -> None:
+    with pytest.raises(TypeError, match=r"model is a generator; pass a torch\.nn\.Module"):
+        groups(torch.nn.Linear(2, 2).parameters(), library.muon, library.adamw)  # type: ignore[arg-type]

@@ -230,3 +230,27 @@ def test_who_cannot_take_it_says_so() -> None:
         _ = program.bytecode
     with pytest.raises(RuleError, match="to_pytorch"):
         program.to_pytorch()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"params": None}, "^params is a NoneType; pass a list of tensors"),
+        ({"params": torch.ones(2, 3, 4)}, "^params is a Tensor; pass a list of tensors"),
+        ({"grads": None}, "^grads is a NoneType; pass a list of tensors"),
+        ({"state": None}, "^state is a NoneType; pass {name: "),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_what_is_no_list(wrong: dict[str, Any], message: str) -> None:
+    rule = nos_ext.compile_rule("orthogonalize(m)")
+    lists = {"params": [torch.ones(3, 4)], "grads": [torch.ones(3, 4)], "state": {"m": [torch.zeros(3, 4)]}, **wrong}
+    with pytest.raises(TypeError, match=message):
+        nos_ext.apply_rule(rule, **lists, lr=0.1)
+
+
+def test_lists_may_come_from_generators() -> None:
+    rule = nos_ext.compile_rule("orthogonalize(m)")
+    p, g, m = torch.ones(3, 4), torch.ones(3, 4), torch.zeros(3, 4)
+    nos_ext.apply_rule(rule, iter([p]), iter([g]), {"m": [m]}, lr=0.1)  # type: ignore[arg-type]
+    assert p.lt(1).all()
