@@ -389,7 +389,7 @@ NOS_INLINE void encode(Code* dst, float* scales, const float* src, const PartsOf
     uint32_t largest = 0;
     const float* x = src + k * kScaleBlock;
     for (int64_t i = 0; i < size(k); ++i) {
-      const uint32_t bits = kSigned ? bits_as<uint32_t>(x[i]) & 0x7fffffffu : bits_as<uint32_t>(x[i] + 0.0f);
+      const uint32_t bits = math::size_bits(x[i], kSigned);
       largest = bits > largest ? bits : largest;
     }
     most[k] = largest;

@@ -229,9 +229,9 @@ NOS_HD void store_codes(const Context& ctx, const Shared<float>& sm, int slot, Q
       NOS_UNROLL for (int e = 0; e < 4; ++e) {
         const float number = has_codes ? x[4 * j + e] : 0.0f;
         const uint32_t draw = philox::rounding_word(key, lane + static_cast<uint32_t>(j * quads.stride + e));
-        const float u = stochastic ? philox::uniform(draw) : 0.5f;
+        const float u = stochastic ? philox::rounding_part(draw) : 0.5f;
         const float size = is_signed ? math::abs<float>(number) : number;
-        const auto code = static_cast<int32_t>(math::to_code(size, inverse, u, static_cast<float>(largest_code)));
+        const int32_t code = math::to_code(size, inverse, u, largest_code);
         word |= (static_cast<uint32_t>(is_signed && number < 0.0f ? -code : code) & 0xffu) << 8 * e;
       }
       char* const to = global(sm.data[slot]) + first;
