@@ -318,7 +318,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         codes_and_scales() | {"x.scale": []},
         r"state\['x.scale'\] has 0 tensors but params has 1",
     ),
-    "another integer": ({"x": [np.zeros(300, np.int16)]}, r"state\['x'\]\[0\] is .*i2; supported are float32"),
+    "another integer": ({"x": [np.zeros(300, np.int16)]}, r"state\['x'\]\[0\] is .*int16; supported are float32"),
 }
 
 
@@ -332,7 +332,7 @@ def test_refused(case: str) -> None:
 
 def test_only_states_are_quantized() -> None:
     state = codes_and_scales()
-    with pytest.raises(ValueError, match=r"params\[0\] is .*i1; supported are float32"):
+    with pytest.raises(ValueError, match=r"params\[0\] is .*int8; supported are float32"):
         nos_ext.apply_rule(STORE, [np.zeros(300, np.int8)], [np.zeros(300, np.float32)], state, lr=1.0)
     with pytest.raises(ValueError, match=r"grads\[0\] is int8; supported are float32"):
         nos_ext.apply_rule(STORE, [torch.zeros(300)], [torch.zeros(300, dtype=torch.int8)], state, lr=1.0)
