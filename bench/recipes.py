@@ -85,6 +85,14 @@ RECIPES: Final = {
 }
 
 
+def _finished(path: Path) -> dict[str, Any] | None:
+    """Returns the result of a training that is over. A recipe writes its result after every epoch."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found if found["diverged"] or len(found["history"]) == found["options"]["epochs"] else None
+
+
 @dataclass(frozen=True)
 class Trainings:
     """All trainings of a recipe, each of which is done once and kept in a folder of its own."""
@@ -104,7 +112,8 @@ class Trainings:
         mark = blake2b(f"{rule} {RECIPES[self.name].options}".encode(), digest_size=6).hexdigest()
         out = self.folder / self.name / f"{mark}-{rate}-{seed}"
         result = out / "result.json"
-        if not result.exists() or "diverged" not in json.loads(result.read_text(encoding="utf-8")):
+        found = _finished(result)
+        if found is None:
             command = [
                 sys.executable, str(ROOT / "examples" / "recipes" / f"{self.name}.py"), *self.data,
                 *RECIPES[self.name].options.split(), "--rule", rule, "--lr", repr(10 ** (rate / 3)),
@@ -113,9 +122,9 @@ class Trainings:
             ended = subprocess.run(
                 command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
-            if not result.exists():
+            found = _finished(result)
+            if found is None:
                 raise SystemExit(f"{' '.join(command)}\nended with status {ended.returncode}:\n{ended.stderr[-2000:]}")
-        found = json.loads(result.read_text(encoding="utf-8"))
         last = found["history"][-1] if found["history"] else {}
         figures = {name: last.get(name, math.nan) for name in RECIPES[self.name].figures}
         return None if found["diverged"] or not all(map(math.isfinite, figures.values())) else figures
@@ -183,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder = options.out or temporary
-            trainings = Trainings(name, RECIPES[name].data(temporary), folder.resolve(), options.jobs)
+            texts = folder.resolve() / name / "texts"  # a training that goes on wants them where they were
+            texts.mkdir(parents=True, exist_ok=True)
+            trainings = Trainings(name, RECIPES[name].data(texts), folder.resolve(), options.jobs)
             everything[name] = compare(trainings, rules, options.seeds)
         print(f"{name}.py {RECIPES[name].options}\n\n{as_table(name, everything[name])}\n", flush=True)
     if options.json:

@@ -18,6 +18,7 @@ from nos_ext import _C
 from nos_ext.optim import library
 
 from ..reference import codes as oracle
+from ..reference.random_words import word
 
 STORE = nos_ext.compile_rule("def store(p, g, x, *, lr):\n    return p, g\n")
 LOAD = nos_ext.compile_rule("def load(p, g, x, *, lr):\n    return x, x\n")
@@ -45,15 +46,6 @@ def loaded(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
     assert (codes == before[0]).all()  # what a rule leaves alone is not written
     np.testing.assert_array_equal(scales, before[1])
     return out
-
-
-def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
-    """The random word of one element, by the page of the documentation."""
-    q, lane = divmod(element, 512)
-    counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
-    factor, start, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
-    h = lane * 0x9E3779B9 & 0xFFFFFFFF
-    return ((h ^ h >> 15) * (factor | 1) + start) & 0xFFFFFFFF
 
 
 def samples(dtype: str, count: int = 256 * 9 + 77) -> np.ndarray:

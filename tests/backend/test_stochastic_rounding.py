@@ -12,6 +12,8 @@ import torch
 import nos_ext
 from nos_ext import _C
 
+from ..reference.random_words import word
+
 HALVES = [torch.bfloat16, torch.float16]
 SET = nos_ext.compile_rule("def set_to(p, g, *, lr):\n    return lr * g\n")
 TWO = nos_ext.compile_rule("def two(p, g, m, v, *, lr):\n    return lr * g, lr * g, lr * g\n")
@@ -35,15 +37,6 @@ def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int = 0, step: in
         SET, [out], [values], [], lr=1.0, seed=seed, step=step, tensor_index=index, stochastic_rounding=True
     )
     return out
-
-
-def word(seed: int, step: int, tensor: int, output: int, element: int) -> int:
-    """The random word of one element, by the page of the documentation."""
-    q, lane = divmod(element, 512)
-    counter = (q & 0xFFFFFFFF, (q >> 32) & 0xFFFF | output << 16 | 4095 << 20, tensor, step)
-    factor, start, *_ = _C.philox(*counter, seed & 0xFFFFFFFF, seed >> 32)
-    h = lane * 0x9E3779B9 & 0xFFFFFFFF
-    return ((h ^ h >> 15) * (factor | 1) + start) & 0xFFFFFFFF
 
 
 def spacing(x: float, dtype: torch.dtype) -> float:

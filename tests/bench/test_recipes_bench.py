@@ -37,7 +37,7 @@ def test_the_best_rate_is_found_within_and_beyond_the_decades(best: int, limit: 
 def test_trainings_are_kept_and_the_table_has_every_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = "--depth 1 --width 8 --heads 1 --context 8 --batch-size 2 --epochs 1 --epoch-steps 2"
+    small = "--depth 1 --width 8 --heads 1 --context 8 --batch-size 2 --epochs 2 --epoch-steps 2"
     monkeypatch.setitem(recipes.RECIPES, "gpt", replace(recipes.RECIPES["gpt"], data=_few_words, options=small))
     monkeypatch.setattr(recipes.Trainings, "tune", lambda self, rule: {"sgd": -6, "sign(g)": 12}[rule])
     given = ["gpt", "--rules", "sgd,sign(g)", "--seeds", "2", "--out", str(tmp_path / "out")]
@@ -49,6 +49,12 @@ def test_trainings_are_kept_and_the_table_has_every_rule(
         written.append([(path, path.stat().st_mtime_ns) for path in results])
     assert len(written[0]) == 4
     assert written[0] == written[1]  # the second call found all
+    path = results[0]  # as after an interruption between two epochs
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "history": whole["history"][:1]}))
+    assert recipes.main(given) == 0
+    capsys.readouterr()
+    assert [row["loss"] for row in json.loads(path.read_text())["history"]] == [row["loss"] for row in whole["history"]]
     assert "| sgd | 0.01 |" in table
     sgd, sign = json.loads((tmp_path / "all.json").read_text())["gpt"]
     assert len(sgd["validation_loss"]) == 2
