@@ -1,4 +1,7 @@
-"""Writes docs/performance.md and its figure from a record: python -m bench.render RECORD.json [--out PAGE.md]"""
+"""Writes docs/performance.md, its figure and the table in README.md from a record: python -m bench.render RECORD.json
+
+With --out PAGE.md it writes that page and a figure beside it instead, and leaves README.md as it is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from . import record as rec
 from .gpu import page as gpu_page
 from .loop import BATCH
 
-_DOCS: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_DOCS: Final = _ROOT / "docs" / "performance.md"
+_README: Final = _ROOT / "README.md"
+_BEGIN: Final = "<!-- table written by `make bench` -->\n"
+_END: Final = "<!-- end of table -->\n"
 
 INTRO: Final = f"""\
 One step of an update rule on the CPU, against everything else that can run it. `make bench` measures and writes this
@@ -118,6 +125,10 @@ def sections(record: dict[str, Any], figure: str | None) -> list[str]:
     return out
 
 
+def page(record: dict[str, Any], figure: str | None) -> str:
+    return "\n\n".join(x.strip() for x in sections(record, figure)) + "\n"
+
+
 def render(record: dict[str, Any], out: Path) -> list[Path]:
     """Writes the page and the figure beside it; returns what was written."""
     written = [out]
@@ -125,17 +136,33 @@ def render(record: dict[str, Any], out: Path) -> list[Path]:
     if figure:
         written.append(out.with_suffix(".svg"))
         written[1].write_bytes(figure.render("svg"))
-    out.write_text("\n\n".join(x.strip() for x in sections(record, out.stem + ".svg" if figure else None)) + "\n")
+    out.write_text(page(record, out.stem + ".svg" if figure else None))
     return written
+
+
+def with_headline(readme: str, record: dict[str, Any]) -> str:
+    """The text of README.md with the table of this record in the place of the one that is there."""
+    before, _, rest = readme.partition(_BEGIN)
+    _, found, after = rest.partition(_END)
+    if not found:
+        raise ValueError(f"README.md has no place for the table: a line {_BEGIN!r} and after it {_END!r}")
+    machine = record["machine"]
+    words = f"Measured on {machine['cpu']}, {machine['threads']} threads, {machine['date']}."
+    return f"{before}{_BEGIN}\n{tables.headline(record)}\n\n{words}\n\n{_END}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.render", description=__doc__)
     parser.add_argument("record", type=Path)
-    parser.add_argument("--out", type=Path, default=_DOCS)
+    parser.add_argument("--out", type=Path, metavar="PAGE.md", help="default: docs/performance.md, and README.md, too")
     options = parser.parse_args(argv)
     try:
-        print(*render(rec.load(options.record), options.out), sep="\n")
+        record = rec.load(options.record)
+        written = render(record, options.out or _DOCS)
+        if options.out is None:
+            _README.write_text(with_headline(_README.read_text(), record))
+            written.append(_README)
+        print(*written, sep="\n")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -12,6 +12,14 @@ from .rules import RULES
 from .sizes import SIZES
 
 NOISY: Final = "~"
+HEADLINE_RULES: Final = ("adamw", "powersign")
+HEADLINE_SIZES: Final = ("convnet", "1e6", "resnet50")
+HEADLINE_PEERS: Final = {
+    "eager": "eager",
+    "foreach": "_foreach",
+    "torch.optim, fused": "optim fused",
+    "torch.compile": "torch.compile",
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -94,6 +102,21 @@ def score(record: dict[str, Any]) -> str:
         f"Of {len(values)} cells the engine is ahead of the best peer in {ahead}, within 5 % of it in {level}, "
         f"and behind in {len(values) - ahead - level}."
     )
+
+
+def headline(record: dict[str, Any]) -> str:
+    """A few rules and sizes that everybody knows, against each way that torch has."""
+    cells = {(c["rule"], c["size"]): c for c in rec.cells(record)}
+    found = [
+        (rule, size, cells[rule, size]) for rule in HEADLINE_RULES for size in HEADLINE_SIZES if (rule, size) in cells
+    ]
+    rows = []
+    for rule, size, cell in found:
+        by = cell["contenders"]
+        mark = NOISY if cell["noisy"] else ""
+        peers = (times(rec.speed_up(cell, name)) + mark if name in by else "" for name in HEADLINE_PEERS.values())
+        rows.append([f"{rule}, {SIZES[size].what}", *peers])
+    return table(["its time / ours", *HEADLINE_PEERS], rows)
 
 
 def all_times(record: dict[str, Any]) -> str:

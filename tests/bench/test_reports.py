@@ -14,6 +14,8 @@ from bench.case import Contender
 from bench.harness import Measured, Tier
 from bench.peers import ENGINE, LIMIT
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def measured(name: str, samples: dict[int, float], peer: bool = True) -> Measured:
     return Measured(Contender(name, lambda n: None, peer=peer), 1, Tier.EVERY, samples)
@@ -146,6 +148,18 @@ def test_render(small_record: Path, tmp_path: Path) -> None:
     for table in (block for block in text.split("\n\n") if block.startswith("|")):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1, table
     ElementTree.parse(tmp_path / "performance.svg")
+
+
+def test_the_committed_pages_are_those_of_the_record() -> None:
+    found = record.load(ROOT / "bench" / "results" / "cpu.json")
+    assert (ROOT / "docs" / "performance.md").read_text() == render.page(found, "performance.svg")
+    readme = (ROOT / "README.md").read_text()
+    assert readme == render.with_headline(readme, found)
+
+
+def test_the_table_of_a_readme_without_a_place_for_it(small_record: Path) -> None:
+    with pytest.raises(ValueError, match=r"README\.md has no place for the table"):
+        render.with_headline("# Title\n", record.load(small_record))
 
 
 def test_render_of_one_suite(small_record: Path, tmp_path: Path) -> None:
