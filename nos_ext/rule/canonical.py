@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from .algebra import ONE, ZERO, Algebra, Opaque, Value, constant, digest
+from .algebra import Algebra
+from .atoms import ONE, ZERO, Opaque, Value, constant, digest
 from .definition import Definition
 from .expr import TENSOR, Expr, postorder
 from .matrix import NewtonSchulz
