@@ -1,4 +1,5 @@
-"""Owns algebra over the real numbers: the operations on values in normal form (atoms.py). Only canonical.py uses it.
+"""Owns algebra over the real numbers: the operations on values in normal form (atoms.py). Only canonical.py and
+normal_forms.py use it.
 
 A rewrite must be an identity of real functions almost everywhere, that is, except on a set of measure zero, and NaN
 counts as a value. So sqrt(x) * sqrt(x) is not x, log(x) - log(x) is not 0, and (x > 0) / (x > 0) is not 1; but x / x
