@@ -6,7 +6,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know 
 endif()
 add_library(nos_cuda STATIC
   csrc/backend/cuda/common/batches.cc csrc/backend/cuda/common/step_block.cc
-  csrc/backend/cuda/interpreter/lower.cc csrc/backend/cuda/interpreter/program_table.cc
+  csrc/backend/cuda/interpreter/lower.cc csrc/backend/cuda/interpreter/trees.cc
+  csrc/backend/cuda/interpreter/program_table.cc
   csrc/backend/cuda/interpreter/shape.cc csrc/backend/cuda/captured/image.cc csrc/backend/cuda/reducing/image.cc
   csrc/backend/cuda/jit/jit.cc
   csrc/backend/cuda/runtime/runtime.cc csrc/backend/cuda/runtime/launch.cc csrc/backend/cuda/runtime/backend.cc csrc/backend/cuda/runtime/device_passes.cc

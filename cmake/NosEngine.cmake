@@ -7,7 +7,7 @@ add_library(nos_engine STATIC
   csrc/child/child.cc csrc/child/training.cc csrc/child/convolution.cc csrc/child/norm_pool.cc csrc/child/linear.cc
   csrc/child/relu.cc csrc/child/embedding.cc csrc/child/recurrence.cc csrc/child/gru.cc csrc/child/text_gru.cc
   csrc/child/text_linear.cc csrc/child/position_linear.cc csrc/child/peak.cc
-  csrc/backend/cpu/engine.cc csrc/backend/cpu/reducing.cc csrc/backend/cpu/threads.cc csrc/backend/cpu/isa.cc csrc/backend/cpu/interpreter/lower.cc
+  csrc/backend/cpu/engine.cc csrc/backend/cpu/reducing.cc csrc/backend/cpu/reducing_work.cc csrc/backend/cpu/threads.cc csrc/backend/cpu/isa.cc csrc/backend/cpu/interpreter/lower.cc
   csrc/backend/cpu/native/graph.cc csrc/backend/cpu/native/expand.cc csrc/backend/cpu/native/schedule.cc
   csrc/backend/cpu/native/stages.cc csrc/backend/cpu/native/allocate.cc csrc/backend/cpu/native/assemble.cc
   csrc/backend/cpu/native/x86/emit.cc csrc/backend/cpu/native/x86/emit_avx2.cc

@@ -17,10 +17,13 @@ import torch
 
 from .. import _C
 from ._clipping import common_clip_norm
-from ._lists import FLAGS, OTHER_FLAGS, Group, Resolve, States, StepLists
+from ._division import FLAGS, OTHER_FLAGS
+from ._lists import Resolve, StepLists
 from ._masters import keeps_masters
+from ._placed import States
 from ._rules import Rules
-from ._values import check_capturable, is_capturable, to_number
+from ._step_numbers import StepNumbers
+from ._values import Group, check_capturable, is_capturable, to_number
 
 _KEPT: Final = 4  # tables of eager steps that are kept: gradients that are made anew take turns in a few places
 _READABLE: Final = (torch.float32, torch.float64)
@@ -76,7 +79,7 @@ class CapturedLists(StepLists):
 
     def __init__(self, rules: Rules, groups: list[Group], state: States, owner: str) -> None:
         self._parts: list[_Part] = []
-        self._division: Any = None
+        self._divided: Any = None  # what the parts were made of
         self._eager: list[_Tables] = []  # the latest ones first
         self._held: list[_Tables] = []  # those that graphs read
         super().__init__(rules, groups, state, owner)
@@ -88,7 +91,7 @@ class CapturedLists(StepLists):
         self._kept_groups = list(groups)  # keeps the groups alive, so that no other object gets their id
         self._shape = self._shape_of(groups, state)
 
-    def _counters(self, number: int) -> tuple[Any, torch.Tensor]:
+    def _make_numbers(self, count: int) -> StepNumbers:
         for i, param in enumerate(self._params):
             if not _on_device(param):
                 raise ValueError(
@@ -96,15 +99,7 @@ class CapturedLists(StepLists):
                     "device: move the model before the optimizer is used, or leave capturable False"
                 )
         device = self._params[0].device if self._params else torch.device("cpu")
-        return None, torch.zeros(number, dtype=torch.float64, device=device)
-
-    def settle(self) -> bool:
-        return False  # nothing to do: every step compares addresses
-
-    def _piece(self, i: int) -> torch.UntypedStorage:
-        size = self._steps.element_size()
-        piece: torch.UntypedStorage = self._steps.untyped_storage()[i * size : (i + 1) * size]
-        return piece
+        return StepNumbers(torch.zeros(count, dtype=torch.float64, device=device))
 
     def _make_stepper(self) -> Any:
         return None
@@ -128,11 +123,11 @@ class CapturedLists(StepLists):
                 raise _too_late("a parameter has become another tensor")
             return False
         division = self._division_of(grads)
-        if division != self._division:
+        if division != self._divided:
             if capturing:
                 raise _too_late("other parameters than in the last step have a gradient, or flags have changed")
             self._divide_by_counts(grads)
-            self._division = division
+            self._divided = division
             self._shape = self._shape_of(groups, state)
         rows = [self._row(group, resolve) for group in groups]
         factor = 1.0 if scale is None else 1.0 / to_number("grad_scale", scale)
@@ -150,7 +145,7 @@ class CapturedLists(StepLists):
 
     def _count(self, part: _Part) -> None:
         with torch.no_grad():
-            self._steps.add_(part.mask)
+            self._numbers.all.add_(part.mask)
 
     # -- what has changed ---------------------------------------------------------------------------------------------
 
@@ -159,7 +154,8 @@ class CapturedLists(StepLists):
         made."""
         params = [[id(p) for p in group["params"]] for group in groups]
         entries = [[(name, id(x)) for name, x in state[p].items()] if state.get(p) else None for p in self._params]
-        counts = [cell.data_ptr() for cell in self._cells.values()]  # steps in other memory are not counted any more
+        # A step that has moved to other memory is not counted any more.
+        counts = [cell.data_ptr() for cell in self._numbers.cells.values()]
         kinds = common_clip_norm(groups) is not None, is_capturable(groups), list(map(keeps_masters, groups))
         return id(groups), id(state), [id(group) for group in groups], params, entries, counts, kinds
 
@@ -171,14 +167,14 @@ class CapturedLists(StepLists):
         """Divides the parameters into launches by their flags and numbers of steps. It waits for the device."""
         self._make_missing(grads)
         parts = []
-        for _, *flags, members in self._division_by(grads, self._steps.tolist()):
+        for _, *flags, members in self._division.by(grads, self._numbers.all.tolist()):
             if self._programs[0].uses_total_steps and flags[FLAGS.index("total_steps")] is None:
                 raise ValueError(
                     f"total_steps is None; rule '{self._programs[0].name}' reads T: pass the length of the training"
                 )
-            mask = torch.zeros(len(self._params), dtype=self._steps.dtype, device="cpu")
+            mask = torch.zeros(len(self._params), dtype=self._numbers.all.dtype, device="cpu")
             mask[members] = 1.0
-            parts.append(_Part(members, tuple(flags), mask.to(self._steps.device)))
+            parts.append(_Part(members, tuple(flags), mask.to(self._numbers.all.device)))
         self._parts, self._eager = parts, []
 
     # -- tables -------------------------------------------------------------------------------------------------------
@@ -188,10 +184,10 @@ class CapturedLists(StepLists):
         for i, name in enumerate(self._hypers[0]):
             value = resolve(name, group[name], group)
             if isinstance(value, torch.Tensor) and _on_device(value):
-                if value.dtype not in _READABLE or value.device != self._steps.device:
+                if value.dtype not in _READABLE or value.device != self._numbers.all.device:
                     raise TypeError(
                         f"{name} is a tensor of {value.dtype} on {value.device}; with capturable=True pass float32 or "
-                        f"float64 on {self._steps.device}, or a number"
+                        f"float64 on {self._numbers.all.device}, or a number"
                     )
                 wide |= (value.dtype == torch.float64) << i
                 values.append(math.nan)
@@ -208,7 +204,7 @@ class CapturedLists(StepLists):
         for part in self._parts:
             tables = self._tables(part, grads, capturing)
             maximize, seed, total_steps, rounding = part.flags
-            tables.set_head((-factor if maximize else factor), rounding, self._steps[part.members[0]].data_ptr())
+            tables.set_head((-factor if maximize else factor), rounding, self._numbers.all[part.members[0]].data_ptr())
             for number, row in enumerate(rows):
                 tables.set_row(number, seed, total_steps, row)
             out.append(tables)

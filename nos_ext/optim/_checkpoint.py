@@ -1,5 +1,5 @@
-"""Owns what goes into a state_dict and how it comes back: values of plain types, which are checked when they are read,
-and every tensor in its own dtype.
+"""Owns how a state_dict comes back: its groups (_saved_groups.py) and its state are checked before anything is changed,
+and every tensor keeps its dtype.
 
 torch's `load_state_dict` casts state to the dtype of the parameter, which would round float32 state of bfloat16
 parameters, and the number of steps to float32, which stops at 2**24. Here the state travels around that cast.
@@ -7,63 +7,27 @@ parameters, and the number of steps to float32, which stops at 2**24. Here the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 import torch
 
-from .._numbers import plain, shown
+from .._numbers import shown
 from .._state_dtypes import SCALE, scale_count
 from ..rule import MatrixProgram, Program
 from ..rule.master import MASTER
-from . import library
-from ._betas import KEY, beta_names
+from ._clipping import common_clip_norm
 from ._hollow import is_hollow, state_dtype
 from ._layout import has_gaps, is_emptied, like
-from ._lists import Group
 from ._masters import stored
 from ._quantized import CODES, check_state_dtype, decoded, encoded
+from ._rules import Rules
+from ._saved_groups import checked_groups
 from ._shards import is_sharded, local
-from ._values import FUNCTION, same_rule, step_count
+from ._values import Group, is_capturable, step_count
 
 _STATE_DTYPES: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *CODES)
-
-# Rules of the library whose hyperparameters have been renamed. A name is mapped to the old text of the rule, today's
-# names of its hyperparameters, and values for those that are new.
-_RENAMED: Final[Mapping[str, tuple[str, Mapping[str, str], Mapping[str, float]]]] = {
-    "powersign": (
-        """
-def powersign(p, g, m, *, lr, beta=0.9, base=e, decay=1.0):
-    m = beta * m + (1 - beta) * g
-    return p - lr * exp(log(base) * decay * sign(g) * sign(m)) * g, m
-""",
-        {"decay": "sign_decay"},
-        {"weight_decay": 0.0},
-    ),
-    "addsign": (
-        """
-def addsign(p, g, m, *, lr, beta=0.9, alpha=1.0, decay=1.0):
-    m = beta * m + (1 - beta) * g
-    return p - lr * (alpha + decay * sign(g) * sign(m)) * g, m
-""",
-        {"decay": "sign_decay"},
-        {"weight_decay": 0.0},
-    ),
-}
-
-
-def make_plain(groups: Iterable[Group], hypers: Iterable[Collection[str]]) -> None:
-    """Replaces NumPy's numbers in packed groups by Python's, and functions by a text, as a checkpoint has plain types
-    only. `hypers` has the names of each group's hyperparameters."""
-    for group, names in zip(groups, hypers, strict=True):
-        group.update({name: plain(value) for name, value in group.items()})
-        for name in names:
-            value = group.get(name)
-            if callable(value) and not isinstance(value, torch.Tensor):
-                group[name] = FUNCTION
-        if isinstance(group.get(KEY), tuple):
-            group[KEY] = tuple([group[name] for name in beta_names(names)])
 
 
 def check_form(saved: Any) -> None:
@@ -83,46 +47,35 @@ def check_form(saved: Any) -> None:
                 )
 
 
-def renamed(group: Mapping[str, Any], mine: str) -> Group:
-    """Returns a saved group with today's names, if `mine` is a rule of the library that had others when the group was
-    saved."""
-    out = dict(group)
-    if "rule" not in out or same_rule(out["rule"], mine):
-        return out
-    for name, (text, names, new) in _RENAMED.items():
-        today = library.get(name).to_text()
-        if same_rule(mine, today) and same_rule(out["rule"], text.strip()):
-            return {**{names.get(key, key): value for key, value in out.items()}, **new, "rule": today}
-    return out
+def read(
+    saved: dict[str, Any],
+    rules: Rules,
+    groups: Sequence[Group],
+    defaults: Group,
+    home: Callable[[Any], torch.device],
+) -> tuple[list[Group], dict[Any, Any]]:
+    """Returns the param groups and the state of a checkpoint, checked, as an optimizer gets them. The state is empty
+    where the sizes of the groups differ from the optimizer's, which torch refuses next.
 
-
-def check_rules(saved: Iterable[Group], texts: Sequence[str]) -> None:
-    """Raises ValueError if a checkpoint was made with other rules than those of the groups, which `texts` has."""
-    for i, (group, text) in enumerate(zip(saved, texts, strict=True)):
-        if "rule" in group and not same_rule(group["rule"], text):
-            which, owner = ("", "optimizer") if len(set(texts)) == 1 else (f"param_groups[{i}] of ", "group")
-            raise ValueError(
-                f"{which}the checkpoint was made with another rule:\n{group['rule']}\nthis {owner} has\n{text}\n"
-                "make the optimizer with the rule of the checkpoint: RuleOptimizer(params, "
-                f'state_dict["param_groups"][{i}]["rule"], lr)'
-            )
-
-
-def with_functions(saved: Iterable[Group], groups: Iterable[Group], hypers: Iterable[Collection[str]]) -> list[Group]:
-    """Returns saved groups in which the optimizer's own functions stand where the checkpoint had some. `hypers` has the
-    names of each group's hyperparameters."""
-    out = [dict(group) for group in saved]
-    for group, own, names in zip(out, groups, hypers, strict=False):  # torch compares their lengths next
-        for name in names:
-            if isinstance(group.get(name), str) and group[name] == FUNCTION:
-                if not callable(own[name]):
-                    raise ValueError(
-                        f"{name} was a function of the step when the checkpoint was made, and functions are not "
-                        f"saved; make the optimizer with the same {name}=function and load again"
-                    )
-                group[name] = own[name]
-                group.pop(KEY, None)  # it has the text, too; the group gets a new one
-    return out
+    Args:
+        saved: the checkpoint.
+        rules: of the optimizer.
+        groups: of the optimizer.
+        defaults: of the optimizer.
+        home: tells the device of the states of a parameter.
+    """
+    check_form(saved)
+    own = [rules.of(group) for group in groups]
+    read_groups = checked_groups(saved["param_groups"], rules, groups, defaults)
+    is_capturable(read_groups)  # this and the next one refuse groups that differ in what all must have in common
+    common_clip_norm(read_groups)
+    if sizes(read_groups) != sizes(groups):
+        return read_groups, {}
+    forms = [
+        rule.form({**group, "params": mine["params"]})
+        for rule, group, mine in zip(own, read_groups, groups, strict=True)
+    ]
+    return read_groups, _restored_states({**saved, "param_groups": read_groups}, groups, forms, home)
 
 
 def sizes(groups: Iterable[Group]) -> list[int]:
@@ -130,7 +83,7 @@ def sizes(groups: Iterable[Group]) -> list[int]:
     return [len(group["params"]) for group in groups]
 
 
-def restored(
+def _restored_states(
     saved: Mapping[str, Any],
     groups: Sequence[Group],
     programs: Sequence[Program | MatrixProgram],
@@ -177,12 +130,12 @@ def restored(
             if name in program.state_names:
                 scales = entry.get(name + SCALE)
                 state[param] |= _restored_state(where, name, value, scales, param, kinds[name], program, home(param))
-            elif name not in scale_names(program):
+            elif name not in _scale_names(program):
                 state[param][name] = _restored(where, name, value, param, home(param))
     return state
 
 
-def scale_names(program: Program | MatrixProgram) -> list[str]:
+def _scale_names(program: Program | MatrixProgram) -> list[str]:
     return [name + SCALE for name in program.state_names]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ._layout import has_memory, like, overlaps_itself
+from ._layout import has_memory, like
 from ._shards import local_grad
 
 
@@ -42,20 +42,6 @@ def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
         )
     if grad.is_complex():
         check_param(owner, index, grad)
-
-
-def check_writable(owner: str, index: int, grad: torch.Tensor) -> None:
-    """Raises RuntimeError for a gradient that cannot be unscaled in place."""
-    why = ""
-    if grad.is_inference() and not torch.is_inference_mode_enabled():
-        why = "it was made in inference mode"
-    elif grad.layout == torch.strided and overlaps_itself(grad):
-        why = f"its strides {grad.stride()} have several elements in one place, as expand() makes them"
-    if why:
-        raise RuntimeError(
-            f"{owner} cannot unscale the gradient of parameter {index}: {why}; assign p.grad.clone(), or leave fused "
-            "None, which has GradScaler do it"
-        )
 
 
 class Gradients:

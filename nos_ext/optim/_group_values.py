@@ -15,6 +15,7 @@ from ._entry import COMMON, MODE
 from ._sign_decay import sign_decay
 from ._values import (
     FLAG_DEFAULTS,
+    Group,
     Scalar,
     check_capturable,
     check_range,
@@ -22,8 +23,6 @@ from ._values import (
     check_values_there,
     checked_flags,
 )
-
-Group = dict[str, Any]
 
 
 class GroupValues:

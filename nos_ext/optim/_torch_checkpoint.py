@@ -20,9 +20,8 @@ from ._betas import KEY
 from ._checkpoint import check_form, sizes
 from ._entry import TorchTwin
 from ._hollow import state_dtype
-from ._lists import Group
 from ._quantized import CODES, decoded
-from ._values import FLAG_DEFAULTS, FUNCTION
+from ._values import FLAG_DEFAULTS, FUNCTION, Group
 
 _OURS: Final = ("rule", KEY, *FLAG_DEFAULTS)  # keys of a param group that are no hyperparameters of the rule
 _SHARED: Final = ("maximize", "capturable")  # flags that mean the same in torch

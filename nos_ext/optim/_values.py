@@ -24,6 +24,7 @@ from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode
 
+Group = dict[str, Any]  # a param group
 Scalar = float | torch.Tensor | Callable[[int], float]
 RuleSource = str | Callable[..., Any] | Expr | Rule | Program | MatrixProgram
 

@@ -8,8 +8,8 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from ._host import HostLists, Link
-from ._lists import Group, StepLists
-from ._values import RuleSource, is_capturable
+from ._lists import StepLists
+from ._values import Group, RuleSource, is_capturable
 from .rule_optimizer import RuleOptimizer
 
 

@@ -16,20 +16,22 @@ from ..rule import MatrixProgram, Program
 from ._averaged import change_weights, check_training
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
-from ._checkpoint import check_form, check_rules, make_plain, renamed, restored, sizes, with_functions
+from ._checkpoint import read
 from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm, running
-from ._entry import MODE, SCHEDULED
-from ._grads import check_writable
+from ._entry import MODE
+from ._grad_scaler import check_writable, unscale
 from ._hollow import is_hollow, take_steps
-from ._lists import Group, StepLists
+from ._lists import StepLists
 from ._masters import KEY as MASTERS
-from ._rules import GroupRule, Rules
+from ._rules import Rules
+from ._saved_groups import make_plain
 from ._states_only import asks_for_states
-from ._torch import active_modes, divide_all, hooked, in_fake_mode
+from ._torch import active_modes, hooked, in_fake_mode
 from ._torch_checkpoint import from_torch, to_torch
 from ._values import (
     FLAG_DEFAULTS,
+    Group,
     RuleSource,
     check_names,
     is_capturable,
@@ -188,7 +190,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._lists.make_states()
             return
         if scale is not None:
-            self._check_writable()
+            check_writable(type(self).__name__, self._params())
         try:
             if self._lists is None or not self._lists.step(self.param_groups, self.state, self._rules.resolve, scale):
                 self._lists = self._new_lists()
@@ -200,7 +202,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise
         self._grad_norm = self._lists.grad_norm if self._lists.clips else None
         if scale is not None:
-            self._unscale(to_number("grad_scale", scale))
+            unscale(self._params(), to_number("grad_scale", scale))
 
     def _new_lists(self) -> StepLists:
         for i, group in enumerate(self.param_groups):
@@ -241,20 +243,6 @@ class RuleOptimizer(torch.optim.Optimizer):
             for i, (param, program, dtype) in enumerate(zip(self._params(), programs, chosen, strict=True))
         ]
         take_steps(type(self).__name__, self.state, params)
-
-    def _check_writable(self) -> None:
-        for i, param in enumerate(self._params()):
-            if param.grad is not None:
-                check_writable(type(self).__name__, i, param.grad)
-
-    def _unscale(self, scale: float) -> None:
-        """Leaves the gradients as they are without a GradScaler, like torch's fused optimizers."""
-        given = [param.grad for param in self._params() if param.grad is not None]
-        with torch.no_grad():
-            divide_all([grad for grad in given if type(grad) is torch.Tensor], scale)
-            for grad in given:
-                if type(grad) is not torch.Tensor:
-                    grad.div_(scale)
 
     # -- weights for training and for evaluation ----------------------------------------------------------------------
 
@@ -346,21 +334,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         state: dict[Any, Any] = {}
 
         def before(_: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:
-            check_form(given)
-            own = [self._rules.of(group) for group in self.param_groups]
-            rules = [own[i] if i < len(own) else self._rules.default for i, _ in enumerate(given["param_groups"])]
-            groups = [renamed(group, rule.text) for group, rule in zip(given["param_groups"], rules, strict=True)]
-            check_rules(groups, [rule.text for rule in rules])
-            groups = with_functions(groups, self.param_groups, [rule.program.hyperparameters for rule in rules])
-            groups = [self._checked_saved(i, group, rules[i]) for i, group in enumerate(groups)]
-            is_capturable(groups)
-            common_clip_norm(groups)
-            if sizes(groups) == sizes(self.param_groups):  # torch refuses other sizes next
-                forms = [
-                    rule.form({**group, "params": mine["params"]})
-                    for rule, group, mine in zip(own, groups, self.param_groups, strict=True)
-                ]
-                state.update(restored({**given, "param_groups": groups}, self.param_groups, forms, self._home))
+            groups, found = read(given, self._rules, self.param_groups, self.defaults, self._home)
+            state.update(found)
             return {**given, "param_groups": groups, "state": {}}
 
         def after(_: torch.optim.Optimizer) -> None:
@@ -377,31 +352,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _checked_saved(self, i: int, group: Group, rule: GroupRule) -> Group:
-        """Returns param group i of a checkpoint, checked as by `_checked`. Flags that are newer than the checkpoint get
-        the optimizer's values."""
-        where = f"param_groups[{i}] of the checkpoint"
-        missing = [name for name in rule.program.hyperparameters if name not in group]
-        if missing:
-            raise ValueError(
-                f"{where} has no {missing[0]!r}, a hyperparameter of rule '{rule.program.name}'; it has the keys "
-                f"{sorted(map(str, group))}; load a checkpoint that was made with this rule, or one of torch.optim "
-                "with load_torch_state_dict"
-            )
-        flags = {name: self.defaults[name] for name in FLAG_DEFAULTS}
-        if rule.values.averaged:
-            flags[MODE] = True
-        try:
-            if i < len(self.param_groups):
-                rule.values.check_there(group, self.param_groups[i]["params"])
-            checked = rule.values.checked({**flags, **group})
-            own = self.param_groups[i] if i < len(self.param_groups) else self.defaults
-            checked[MASTERS] |= own[MASTERS]  # a checkpoint of wide parameters does not take them away
-            rule.values.check_ranges(checked, but=SCHEDULED)
-            return {**spread(checked, rule.values.betas), "rule": rule.text}
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{where}: {error}") from None
 
     def load_torch_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a checkpoint of the optimizer in torch.optim that computes the same numbers, and goes on from there.

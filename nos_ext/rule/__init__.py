@@ -6,6 +6,7 @@ table.py <- expr.py <- simplify.py, levels.py <- definition.py <- compile.py, de
                                                                <- printers/, reference.py         <-
                        matrix.py <- vocabulary.py <- text.py, shorthand.py, trace.py <- read.py                <-
 program.py <- canonical.py
+atoms.py <- algebra.py <- normal_forms.py <- canonical.py
 definition.py <- signs.py <- program.py
 """
 

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <mutex>
 #include <new>
-#include <tuple>
 #include <vector>
 
 #include "../../ops/convert.h"
@@ -14,68 +12,26 @@
 #include "engine.h"
 #include "interpreter/block_runner.h"
 #include "native/runner.h"
+#include "reducing_work.h"
 #include "threads.h"
 
 namespace nos::cpu {
 namespace {
 
+using namespace reducing;
+
+// A call of so many elements is taken to stay in cache between its passes, and has longer blocks.
 constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = kFoldUnit;  // whole units of reductions
 constexpr int64_t kChunk = 64 * 1024;                             // elements of a slice that several threads share
 static_assert(kFoldUnit % kScaleBlock == 0);                      // so that blocks of scales are whole in them, too
-constexpr int64_t kLeastShared = 4;                               // chunks from which on they do
 
 template <class T>
 size_t to_line(size_t count) {
   return (count * sizeof(T) + kLine - 1) / kLine * kLine;
 }
 
-// A program made ready: its passes, each as the two tiers run it.
-struct Code {
-  struct Step {
-    std::shared_ptr<const Lowered> code;
-    std::shared_ptr<native::NativeProgram> native;  // null where it is interpreted
-    const Pass* pass = nullptr;                     // null for a program without reductions
-    size_t first_global = 0;                        // the number of global reductions in the steps before it
-    int num_folds() const { return pass ? static_cast<int>(pass->folds.size()) : 0; }
-    bool waits_for_all() const { return pass && pass->waits_for_all; }
-  };
-  std::shared_ptr<const Passes> passes;  // null for a program without reductions
-  std::vector<Step> steps;
-  int num_scalars, num_uniforms;
-  size_t num_globals = 0;
-};
-
-bool is_global(const Reduced& r) { return info(r.op).domain == Domain::global; }
-
-Code make_code(const Program& program, bool early) {
-  Code out{nullptr, {}, program.num_scalars(), program.num_uniforms(), 0};
-  if (!program.has_tensor_scalars()) {
-    out.steps.push_back({lowered(program), native::native_of(program)});
-    return out;
-  }
-  out.passes = passes_of(program, early);
-  for (const Pass& pass : out.passes->passes) {
-    out.steps.push_back({lowered(pass.body), native::native_of(pass.body), &pass, out.num_globals});
-    out.num_globals += static_cast<size_t>(std::ranges::count_if(pass.reduced, is_global));
-  }
-  return out;
-}
-
-// One slice of one tensor: what goes through the passes.
-struct Unit {
-  uint32_t tensor, slice;
-  uint32_t code;
-  size_t uniforms;  // where its numbers begin
-  size_t globals;   // where its parts of global reductions begin
-  bool shared;      // whether several threads work on it at a time
-};
-
-// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor
-// scalar, or what is done with p and g alone.
-using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
-constexpr GlobalKey kGradientNorm{0, nullptr, static_cast<int>(Op::global_norm), bytecode::kG, bytecode::kG};
-
+// Reads a state that is one number per tensor, of one slice, and writes it.
 double load(DType dtype, const void* data, uint32_t slice) {
   switch (dtype) {
     case DType::f32:
@@ -121,7 +77,6 @@ double fold_units(Fold fold, double* units, int64_t count) {
   return units[0];
 }
 
-int64_t fold_count(int64_t elements) { return (elements + kFoldUnit - 1) / kFoldUnit; }
 int64_t whole_units(int64_t elements) { return fold_count(elements) * kFoldUnit; }
 
 class Reducing final : public Job {
@@ -130,12 +85,11 @@ class Reducing final : public Job {
     const FloatEnvironment environment;  // constants are rounded to fp32 in here
     for (const Program* p : programs) originals_.push_back(original(*p));
     if (tuning_.chunk) chunk_ = whole_units(tuning_.chunk);
-    make_units(programs);
-    block_ = tuning_.block                   ? static_cast<int>(whole_units(tuning_.block))
-             : elements_ <= kInCacheElements ? kInCacheBlock
-                                             : kFromMemoryBlock;
-    for (const auto& code : codes_) {
-      phases_ = std::max(phases_, 1 + std::ranges::count_if(code.steps, &Code::Step::waits_for_all));
+    work_ = make_work(plan, programs, chunk_);
+    block_ = tuning_.block                        ? static_cast<int>(whole_units(tuning_.block))
+             : work_.elements <= kInCacheElements ? kInCacheBlock
+                                                  : kFromMemoryBlock;
+    for (const Code& code : work_.codes) {
       for (const Code::Step& s : code.steps) {
         interpreter_bytes_ = std::max({interpreter_bytes_, BlockRunner<float>::bytes(*s.code, block_),
                                        BlockRunner<double>::bytes(*s.code, block_)});
@@ -151,12 +105,12 @@ class Reducing final : public Job {
            });
   }
   void move(const Place&) override {}  // nothing to do: a run reads the addresses in the plan
-  int64_t busy() const override { return static_cast<int64_t>(work_); }
+  int64_t busy() const override { return static_cast<int64_t>(work_.cost); }
   void get_ready(const StepArgs& args) override {
-    for (const Unit& u : units_) native_codes(kind_of(args_of(args, u)));
+    for (const Unit& u : work_.units) native_codes(kind_of(args_of(args, u)));
   }
   void run(const StepArgs& args, std::span<const Program* const>, const Place&) override {
-    if (units_.empty()) {
+    if (work_.units.empty()) {
       if (args.gradient_norm) *args.gradient_norm = 0;
       return;
     }
@@ -165,11 +119,6 @@ class Reducing final : public Job {
   }
 
  private:
-  // What tells that a program is the one that the job was made of.
-  static std::shared_ptr<const void> kept(const Program& p) {
-    if (p.has_tensor_scalars()) return p.kept.passes;
-    return p.kept.cpu_code;
-  }
   static std::shared_ptr<const void> original(const Program& p) {
     if (p.has_tensor_scalars())
       passes_of(p, false);
@@ -190,60 +139,6 @@ class Reducing final : public Job {
     out.rounding = row.rounding;
     return out;
   }
-  static bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
-
-  // Whether states that early passes write can be read back as they were computed.
-  static bool reads_back(const Program& program, const PlannedTensor& t) {
-    if (!program.has_tensor_scalars()) return false;
-    const DType own = is_wide(t) ? DType::f64 : DType::f32;
-    return std::ranges::all_of(passes_of(program, true)->early,
-                               [&](int s) { return t.dtype[static_cast<size_t>(s) + bytecode::kFirstState] == own; });
-  }
-
-  void make_units(std::span<const Program* const> programs) {
-    std::map<std::pair<const Program*, bool>, uint32_t> known;
-    std::map<GlobalKey, size_t> totals;
-    for (uint32_t i = 0; i < plan.tensors.size(); ++i) {
-      const PlannedTensor& t = plan.tensors[i];
-      for (uint32_t slice = 0; slice < t.slices; ++slice) {
-        const Program& program = *programs[t.program + slice];
-        const bool early = reads_back(program, t);
-        const auto [at, is_new] = known.try_emplace({&program, early}, static_cast<uint32_t>(codes_.size()));
-        if (is_new) codes_.push_back(make_code(program, early));
-        const Code& code = codes_[at->second];
-        units_.push_back(
-            {i, slice, at->second, num_uniforms_, total_of_part_.size(), t.numel >= kLeastShared * chunk_});
-        for (const Code::Step& s : code.steps)
-          for (size_t r = 0; s.waits_for_all() && r < s.pass->reduced.size(); ++r)
-            if (const Reduced& reduced = s.pass->reduced[r]; is_global(reduced))
-              total_of_part_.push_back(
-                  totals.try_emplace(key_of(kept(program).get(), slice, *s.pass, reduced), totals.size())
-                      .first->second);
-        num_uniforms_ += static_cast<size_t>(code.num_uniforms);
-        elements_ += t.numel;
-        for (const Code::Step& s : code.steps) {
-          const double cost = s.native && !is_wide(t) ? s.native->cost() : interpreter_cost(*s.code, is_wide(t));
-          work_ += cost * static_cast<double>(t.numel);
-          const size_t folds = static_cast<size_t>(s.num_folds() * fold_count(t.numel));
-          (units_.back().shared ? shared_folds_ : own_folds_) =
-              std::max(units_.back().shared ? shared_folds_ : own_folds_, folds);
-        }
-      }
-    }
-    num_totals_ = totals.size();
-    if (const auto norm = totals.find(kGradientNorm); norm != totals.end()) gradient_norm_ = norm->second;
-  }
-
-  static GlobalKey key_of(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced) {
-    const auto& code = pass.body.code();
-    int seen = -1;
-    const Instr& i =
-        *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
-    if (i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState))
-      return {slice, nullptr, static_cast<int>(reduced.op), i.a.bits, i.b.bits};
-    return {slice, program, reduced.id, 0, 0};
-  }
-
   // The machine code of step k of unit u stands at [first of the unit + k], null where it is interpreted.
   struct NativeCodes {
     std::once_flag once;
@@ -256,12 +151,12 @@ class Reducing final : public Job {
     std::call_once(out.once, [&] {
       out.of_step.clear();  // what an attempt has left that ran out of memory
       out.first.clear();
-      for (const Unit& u : units_) {
+      for (const Unit& u : work_.units) {
         const PlannedTensor& t = plan.tensors[u.tensor];
         out.first.push_back(out.of_step.size());
-        for (const Code::Step& s : codes_[u.code].steps) {
+        for (const Code::Step& s : work_.codes[u.code].steps) {
           const native::NativeCode* code =
-              s.native && !is_wide(t) ? s.native->code_for(dtypes_of(t, codes_[u.code]), kind) : nullptr;
+              s.native && !is_wide(t) ? s.native->code_for(dtypes_of(t, work_.codes[u.code]), kind) : nullptr;
           if (code) out.bytes = std::max(out.bytes, native::scratch_bytes(*code));
           out.of_step.push_back(code);
         }
@@ -297,7 +192,7 @@ class Reducing final : public Job {
     for (const NativeCodes* n : run.native) bytes = std::max(bytes, n ? n->bytes : 0);
     return (bytes + kLine - 1) / kLine * kLine;
   }
-  size_t memory_bytes(const Run& run) const { return block_bytes(run) + row_bytes_ + to_line<double>(own_folds_); }
+  size_t memory_bytes(const Run& run) const { return block_bytes(run) + row_bytes_ + to_line<double>(work_.own_folds); }
   Memory parts(char* memory, const Run& run) const {
     const size_t blocks = block_bytes(run);
     return {memory, reinterpret_cast<float*>(memory + blocks), reinterpret_cast<double*>(memory + blocks + row_bytes_)};
@@ -306,45 +201,45 @@ class Reducing final : public Job {
   // Everything that can fail comes first; nothing is written before the first pass.
   NOS_NOINLINE void run_here(const StepArgs& args) {
     Run run{args, {}, {}, {}, {}, {}};
-    for (const Unit& u : units_) {
+    for (const Unit& u : work_.units) {
       const native::StepKind kind = kind_of(args_of(args, u));
       if (!run.native[kind.index()]) run.native[kind.index()] = &native_codes(kind);
     }
-    run.uniforms.resize(num_uniforms_);
-    run.folds.resize(shared_folds_);
-    run.parts.resize(total_of_part_.size());
-    run.totals.resize(num_totals_);
+    run.uniforms.resize(work_.num_uniforms);
+    run.folds.resize(work_.shared_folds);
+    run.parts.resize(work_.total_of_part.size());
+    run.totals.resize(work_.num_totals);
     const size_t bytes = memory_bytes(run);
     char* const own = scratch_memory(bytes);
     if (!own) throw std::bad_alloc();
-    for (const Unit& u : units_) begin(run, u);
+    for (const Unit& u : work_.units) begin(run, u);
     const int threads = thread_count();
     std::vector<uint32_t> alone;
-    alone.reserve(units_.size());
-    for (ptrdiff_t phase = 0; phase < phases_; ++phase) {
+    alone.reserve(work_.units.size());
+    for (ptrdiff_t phase = 0; phase < work_.phases; ++phase) {
       alone.clear();
-      for (uint32_t i = 0; i < units_.size(); ++i) {
-        if (units_[i].shared)
+      for (uint32_t i = 0; i < work_.units.size(); ++i) {
+        if (work_.units[i].shared)
           run_shared(run, i, phase, threads, bytes, own);
         else
           alone.push_back(i);
       }
       for_each_on_threads(threads, alone.size(), bytes, own,
                           [&](size_t i, char* memory) { run_alone(run, alone[i], phase, memory); });
-      if (phase + 1 < phases_) join_globals(run, phase);
+      if (phase + 1 < work_.phases) join_globals(run, phase);
     }
   }
 
   int thread_count() const {
     if (tuning_.threads) return is_forked() ? 1 : tuning_.threads;
-    return static_cast<int>(std::clamp<double>(work_ / kThreadWork, 1, max_threads()));
+    return static_cast<int>(std::clamp<double>(work_.cost / kThreadWork, 1, max_threads()));
   }
 
   double* uniforms(Run& run, const Unit& u) const { return run.uniforms.data() + u.uniforms; }
 
   void begin(Run& run, const Unit& u) const {
     const PlannedTensor& t = plan.tensors[u.tensor];
-    const Code& code = codes_[u.code];
+    const Code& code = work_.codes[u.code];
     double* out = uniforms(run, u);
     std::copy_n(run.args.rows[t.row + u.slice], code.num_scalars, out);
     if (!code.passes) return;
@@ -369,10 +264,10 @@ class Reducing final : public Job {
   }
 
   void run_alone(Run& run, uint32_t unit, ptrdiff_t phase, char* memory) const {
-    const Unit& u = units_[unit];
+    const Unit& u = work_.units[unit];
     const Memory mine = parts(memory, run);
     const int64_t numel = plan.tensors[u.tensor].numel;
-    const auto [first, last] = steps_of(codes_[u.code], phase);
+    const auto [first, last] = steps_of(work_.codes[u.code], phase);
     for (size_t k = first; k < last; ++k) {
       const native::NativeCode* native = fill_row(run, unit, k, mine.row);
       run_chunk(run, u, k, native, mine.row, {u.tensor, u.slice, 0, numel}, mine.folds, mine.blocks);
@@ -381,10 +276,10 @@ class Reducing final : public Job {
   }
 
   void run_shared(Run& run, uint32_t unit, ptrdiff_t phase, int threads, size_t bytes, char* own) const {
-    const Unit& u = units_[unit];
+    const Unit& u = work_.units[unit];
     const int64_t numel = plan.tensors[u.tensor].numel;
     const auto chunks = static_cast<size_t>((numel + chunk_ - 1) / chunk_);
-    const auto [first, last] = steps_of(codes_[u.code], phase);
+    const auto [first, last] = steps_of(work_.codes[u.code], phase);
     for (size_t k = first; k < last; ++k) {
       float* const row = parts(own, run).row;
       const native::NativeCode* native = fill_row(run, unit, k, row);
@@ -399,8 +294,8 @@ class Reducing final : public Job {
 
   // Rounds the numbers of a unit to fp32, as the tier that runs the step wants them. Returns the machine code, or null.
   const native::NativeCode* fill_row(Run& run, uint32_t unit, size_t k, float* row) const {
-    const Unit& u = units_[unit];
-    const Code::Step& step = codes_[u.code].steps[k];
+    const Unit& u = work_.units[unit];
+    const Code::Step& step = work_.codes[u.code].steps[k];
     const StepArgs args = args_of(run.args, u);
     const NativeCodes& codes = *run.native[kind_of(args).index()];
     const native::NativeCode* const native = codes.of_step[codes.first[unit] + k];
@@ -408,14 +303,14 @@ class Reducing final : public Job {
     if (native)
       step.native->fill_row(from, static_cast<float>(args.factor), row);
     else
-      for (int i = 0; i < codes_[u.code].num_uniforms; ++i) row[i] = static_cast<float>(from[i]);
+      for (int i = 0; i < work_.codes[u.code].num_uniforms; ++i) row[i] = static_cast<float>(from[i]);
     return native;
   }
 
   void run_chunk(Run& run, const Unit& u, size_t k, const native::NativeCode* native, const float* row,
                  const Chunk& chunk, double* folds, char* memory) const {
     const PlannedTensor& t = plan.tensors[u.tensor];
-    const Lowered& code = *codes_[u.code].steps[k].code;
+    const Lowered& code = *work_.codes[u.code].steps[k].code;
     const uint64_t seed = run.args.seeds[t.row + u.slice];
     const StepArgs args = args_of(run.args, u);
     const FoldTarget target{folds, fold_count(t.numel)};
@@ -428,9 +323,9 @@ class Reducing final : public Job {
   }
 
   void end_step(Run& run, uint32_t unit, size_t k, double* folds) const {
-    const Unit& u = units_[unit];
+    const Unit& u = work_.units[unit];
     const PlannedTensor& t = plan.tensors[u.tensor];
-    const Code& code = codes_[u.code];
+    const Code& code = work_.codes[u.code];
     if (!code.passes) return;
     const Pass& pass = *code.steps[k].pass;
     const int64_t count = fold_count(t.numel);
@@ -454,7 +349,7 @@ class Reducing final : public Job {
   // Puts the new numbers into the states that are one number per tensor.
   void end(Run& run, const Unit& u) const {
     const PlannedTensor& t = plan.tensors[u.tensor];
-    const Passes& passes = *codes_[u.code].passes;
+    const Passes& passes = *work_.codes[u.code].passes;
     for (size_t i = 0; i < passes.per_tensor.size(); ++i) {
       const auto slot = static_cast<size_t>(passes.per_tensor[i]) + bytecode::kFirstState;
       store(t.dtype[slot], t.data[slot], u.slice, uniforms(run, u)[passes.per_tensor_new[i].id()]);
@@ -465,27 +360,27 @@ class Reducing final : public Job {
   // waits for them.
   void join_globals(Run& run, ptrdiff_t phase) const {
     const auto each = [&](const auto& visit) {
-      for (uint32_t i = 0; i < units_.size(); ++i) {
-        const Code& code = codes_[units_[i].code];
+      for (uint32_t i = 0; i < work_.units.size(); ++i) {
+        const Code& code = work_.codes[work_.units[i].code];
         const auto [first, last] = steps_of(code, phase);
         if (first == last || !code.steps[last - 1].waits_for_all()) continue;
-        visit(units_[i], code, last - 1, units_[i].globals + code.steps[last - 1].first_global);
+        visit(work_.units[i], code, last - 1, work_.units[i].globals + code.steps[last - 1].first_global);
       }
     };
     each([&](const Unit&, const Code& code, size_t k, size_t part) {
       for (const Reduced& reduced : code.steps[k].pass->reduced)
         if (is_global(reduced)) {
-          run.totals[total_of_part_[part]] += run.parts[part];
+          run.totals[work_.total_of_part[part]] += run.parts[part];
           ++part;
         }
     });
-    if (run.args.gradient_norm && phase == 0 && gradient_norm_ != kNone)
-      *run.args.gradient_norm = finished(Op::global_norm, run.totals[gradient_norm_], 0);
+    if (run.args.gradient_norm && phase == 0 && work_.gradient_norm != Work::kNone)
+      *run.args.gradient_norm = finished(Op::global_norm, run.totals[work_.gradient_norm], 0);
     each([&](const Unit& u, const Code& code, size_t k, size_t part) {
       const Pass& pass = *code.steps[k].pass;
       double* const out = uniforms(run, u);
       for (const Reduced& reduced : pass.reduced)
-        if (is_global(reduced)) out[reduced.id] = finished(reduced.op, run.totals[total_of_part_[part++]], 0);
+        if (is_global(reduced)) out[reduced.id] = finished(reduced.op, run.totals[work_.total_of_part[part++]], 0);
       evaluate(pass.then, out);
       if (k + 1 == code.steps.size()) end(run, u);
     });
@@ -493,16 +388,8 @@ class Reducing final : public Job {
 
   const Tuning tuning_;
   std::vector<std::shared_ptr<const void>> originals_;
-  std::vector<Code> codes_;
-  std::vector<Unit> units_;
-  std::vector<size_t> total_of_part_;  // of each unit's part of a global reduction: which total it belongs to
-  static constexpr size_t kNone = ~size_t{0};
-  size_t gradient_norm_ = kNone;  // which of the totals is the global norm of the gradients
-  size_t num_uniforms_ = 0, num_totals_ = 0, shared_folds_ = 0, own_folds_ = 0;
+  Work work_;
   size_t interpreter_bytes_ = 0, row_bytes_ = 0;
-  ptrdiff_t phases_ = 1;
-  int64_t elements_ = 0;
-  double work_ = 0;  // estimated ns of one run on one thread, with the data in cache
   int block_ = 0;
   int64_t chunk_ = kChunk;
   std::array<NativeCodes, native::StepKind::kCount> native_;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nos_ext.rule.algebra import Value
+from nos_ext.rule.atoms import Value
 from nos_ext.rule.canonical import Pieces
 from nos_ext.rule.expr import Expr, postorder, state
 

@@ -29,6 +29,7 @@ SHARED = [  # what every program of these tests is linked with
     "csrc/backend/cuda/common/batches.cc",
     "csrc/backend/cuda/common/step_block.cc",
     "csrc/backend/cuda/interpreter/lower.cc",
+    "csrc/backend/cuda/interpreter/trees.cc",
     "csrc/backend/cuda/interpreter/program_table.cc",
     "csrc/backend/cuda/interpreter/shape.cc",
     "csrc/backend/cuda/captured/image.cc",

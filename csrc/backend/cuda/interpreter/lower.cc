@@ -1,17 +1,15 @@
 #include "lower.h"
 
-#include <algorithm>
 #include <mutex>
 
 #include "../../../program/analysis.h"
+#include "emitter.h"
+#include "trees.h"
 
 namespace nos::cuda {
 namespace {
 
-constexpr int kNowhere = -1;
-constexpr int kOverflow = 1000;    // overflow slot k is place kOverflow + k; lower places are register slots
-constexpr int kDeepestTree = 100;  // bounds the recursion: a value of a deeper tree gets a place
-constexpr uint32_t kNone = ~0u;
+constexpr uint32_t kNone = ~0u;  // no opcode
 
 // The instructions of a binary op. If on_slots is set, `op` and `swapped` take any register slot and have forms with an
 // immediate. Otherwise the second operand is in kT. `swapped` computes a = s op a.
@@ -25,100 +23,43 @@ constexpr Binary b_add{true, k_add, k_add, k1_addc, k1_addc}, b_sub{true, k_sub,
     b_lt{false, k1_lt, k1_gt}, b_le{false, k1_le, k1_ge}, b_gt{false, k1_gt, k1_lt}, b_ge{false, k1_ge, k1_le},
     b_eq{false, k1_eq, k1_eq}, b_ne{false, k1_ne, k1_ne};
 
-class Lowering {
+class Lowering : Emitter {
  public:
   Lowering(const Program& program, uint32_t registers)
-      : program_(program), inputs_(program.first_instr_value()), left_(Uses(program).reads), place_(count(), kNowhere) {
-    forget_what_stays();
-    find_u();
-    find_trees();
+      : program_(program), trees_(program), left_(trees_.reads), place_(trees_.reads.size(), kNowhere) {
     for (int s = 0; s < static_cast<int>(registers); ++s)
-      if (s != static_cast<int>(kT) && !(s == static_cast<int>(kU) && uses_u_) && !is_home(s) && s != bytecode::kG)
-        free_.push_back(s);
+      if (s != static_cast<int>(kT) && !(s == static_cast<int>(kU) && trees_.uses_third) && !is_home(s) &&
+          s != bytecode::kG)
+        give_back(s);
   }
 
   DeviceCode run() {
     place_inputs();
-    for (int v = inputs_; v < program_.num_values(); ++v) {
+    for (int v = inputs(); v < program_.num_values(); ++v) {
       const Instr& i = instr(Operand{static_cast<uint16_t>(v)});
       if (is_reduction(i.op))
         fold(i);
-      else if (root_[static_cast<size_t>(v)])
+      else if (trees_.root[static_cast<size_t>(v)])
         make_root(v);
     }
     store_rest();
-    return std::move(out_);
+    return std::move(out);
   }
 
  private:
-  size_t count() const { return static_cast<size_t>(program_.num_values()); }
+  int inputs() const { return trees_.inputs; }
   static size_t at(Operand o) { return static_cast<size_t>(o.id()); }
-  const Instr& instr(Operand o) const { return program_.code()[at(o) - static_cast<size_t>(inputs_)]; }
+  const Instr& instr(Operand o) const { return program_.code()[at(o) - static_cast<size_t>(inputs())]; }
 
   // Whether a place is the register of p or of a state. It must end as that output, so it never holds a temporary.
   bool is_home(int place) const {
-    return place < static_cast<int>(kRegInputs) && place < inputs_ && place != bytecode::kG;
+    return place < static_cast<int>(kRegInputs) && place < inputs() && place != bytecode::kG;
   }
-  // Whether a value is computed where it is read. All others have a place by the time that they are read.
-  bool is_tree(Operand o) const { return !o.is_scalar() && o.id() >= inputs_ && !root_[at(o)]; }
+  bool is_tree(Operand o) const { return trees_.is_tree(o); }
   bool in_register(Operand o) const { return !o.is_scalar() && !is_tree(o) && place_[at(o)] < kOverflow; }
   bool in_accumulator(Operand o) const { return !o.is_scalar() && acc_ == o.id(); }
 
-  // ---- analysis -----------------------------------------------------------------------------------------------------
-  // An output that keeps its slot reads nothing. In a pass, that is most outputs.
-  void forget_what_stays() {
-    for (size_t k = 0; k < program_.outputs().size(); ++k)
-      if (keeps_its_slot(program_.outputs(), k)) --left_[at(program_.outputs()[k])];
-  }
-  void find_u() {
-    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) {
-      const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
-      uses_u_ |= left_[v] && i.arity() == 3 && i.op != Op::clip;
-    }
-  }
-  void find_trees() {
-    root_.assign(count(), false);
-    need_.assign(count(), 0);
-    std::vector<int> depth(count(), 0);
-    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) {
-      const Instr& i = program_.code()[v - static_cast<size_t>(inputs_)];
-      for (int k = 0; k < i.arity(); ++k) {
-        if (!is_tree(i.operand(k))) continue;
-        const size_t o = at(i.operand(k));
-        need_[v] = need_[v] == need_[o] && depth[v] ? need_[v] + 1 : std::max(need_[v], need_[o]);
-        depth[v] = std::max(depth[v], depth[o] + 1);
-      }
-      root_[v] = left_[v] > 1 || depth[v] >= kDeepestTree;
-    }
-    for (Operand o : program_.outputs())
-      if (!o.is_scalar() && o.id() >= inputs_) root_[at(o)] = true;
-    for (size_t v = static_cast<size_t>(inputs_); v < count(); ++v) root_[v] = root_[v] && left_[v];  // else dead
-  }
-
-  // ---- emission -----------------------------------------------------------------------------------------------------
-  void emit(uint32_t op, uint32_t arg = 0) { out_.code.push_back({op, arg}); }
-  void emit_scalar(uint32_t op, Operand o) { emit(op | kScalarFlag, static_cast<uint32_t>(o.id())); }
-  // The opcode of a slot op, given by that of slot 0, for a register slot.
-  static uint32_t slotted(uint32_t op, int slot) { return op + static_cast<uint32_t>(slot); }
-  void emit_place(Opcode in_register, Opcode in_overflow, int place) {
-    if (place < kOverflow)
-      emit(slotted(in_register, place));
-    else
-      emit(in_overflow, static_cast<uint32_t>(place - kOverflow));
-  }
-  void load(int place) { emit_place(k_ld, k1_ldx, place); }
-  void store(int place) { emit_place(k_st, k1_stx, place); }
-
   // ---- places -------------------------------------------------------------------------------------------------------
-  int take() {
-    std::vector<int>& list = free_.empty() ? free_overflow_ : free_;
-    if (list.empty()) return kOverflow + static_cast<int>(out_.overflow++);
-    const int place = list.back();
-    list.pop_back();
-    return place;
-  }
-  void give_back(int place) { (place < kOverflow ? free_ : free_overflow_).push_back(place); }
-
   // Notes that the instruction for one read of a value has been emitted.
   void consume(Operand o) {
     if (o.is_scalar() || is_tree(o) || --left_[at(o)]) return;
@@ -220,7 +161,7 @@ class Lowering {
     bool b_last = in_accumulator(b) && !in_accumulator(a);  // whether b goes to the accumulator
     if (is_tree(a) && is_tree(b))
       // The one that needs more temporaries is computed first, while none is taken.
-      b_last = need_[at(b)] < need_[at(a)];
+      b_last = trees_.need[at(b)] < trees_.need[at(a)];
     else if (is_tree(a) || is_tree(b))
       b_last = is_tree(b);
     else if (a.is_scalar() || b.is_scalar())
@@ -270,7 +211,7 @@ class Lowering {
     } else {
       into_accumulator(i.a);
     }
-    emit(i.op == Op::dot ? k1_dot : i.op == Op::sum ? k1_sum : k1_max_abs, out_.folds++);
+    emit(i.op == Op::dot ? k1_dot : i.op == Op::sum ? k1_sum : k1_max_abs, out.folds++);
   }
 
   // ---- products inside another instruction --------------------------------------------------------------------------
@@ -318,12 +259,12 @@ class Lowering {
 
   // ---- inputs and outputs -------------------------------------------------------------------------------------------
   void place_inputs() {
-    for (int v = 0; v < inputs_; ++v) {
+    for (int v = 0; v < inputs(); ++v) {
       const auto i = static_cast<size_t>(v);
       if (v < static_cast<int>(kRegInputs)) {
         place_[i] = v;
         if (left_[i])
-          out_.reads |= 1u << v;
+          out.reads |= 1u << v;
         else if (v == bytecode::kG)
           give_back(v);
       } else if (left_[i]) {
@@ -332,7 +273,7 @@ class Lowering {
         store(place_[i]);
       }
     }
-    for (const int v : inputs_that_move(program_.outputs(), inputs_)) {
+    for (const int v : inputs_that_move(program_.outputs(), inputs())) {
       int& place = place_[static_cast<size_t>(v)];
       if (!is_home(place)) continue;  // only a slot that has a register is overwritten before the end
       load(place);
@@ -344,7 +285,7 @@ class Lowering {
   void store_output(int slot) {
     if (slot < static_cast<int>(kRegInputs)) {
       emit(slotted(k_st, slot));
-      out_.writes |= 1u << slot;
+      out.writes |= 1u << slot;
     } else {
       emit(k1_stm, static_cast<uint32_t>(slot));
     }
@@ -381,14 +322,11 @@ class Lowering {
   }
 
   const Program& program_;
-  const int inputs_;       // values that are tensors of the call
+  const Trees trees_;
   std::vector<int> left_;  // reads of each value that are still to come
-  std::vector<int> need_, place_;
-  std::vector<bool> root_, stored_;  // stored_: per output
-  std::vector<int> free_, free_overflow_;
-  int acc_ = kNowhere;  // the value that the accumulator holds
-  bool uses_u_ = false;
-  DeviceCode out_;
+  std::vector<int> place_;
+  std::vector<bool> stored_;  // per output
+  int acc_ = kNowhere;        // the value that the accumulator holds
 };
 
 }  // namespace
