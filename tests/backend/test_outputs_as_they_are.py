@@ -7,10 +7,10 @@ The gradient in half precision was once read as if it were float32, beyond its e
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.fresh import python
 
 RULES = [
     "def r(p, g, a, *, lr):\n    return p - lr * g, g",
@@ -41,9 +41,7 @@ for text in sys.argv[1].split(";"):
 
 
 def digests(**env: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, ";".join(RULES)], env={**os.environ, **env}, capture_output=True, text=True
-    )
+    done = python(CODE, ";".join(RULES), env={**os.environ, **env})
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import nos_ext
 from nos_ext import _C
 from nos_ext.optim import library
+from tests.fresh import python
 
 from ..reference import codes as oracle
 from ..reference.random_words import word
@@ -207,9 +207,9 @@ def test_same_bits_however_the_work_is_cut(tuning: dict[str, int], stochastic: A
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("isa", nos_ext.build_info()["cpu"]["isas"])
-@pytest.mark.parametrize("native", ["0", "1"])
-def test_same_bits_on_every_instruction_set(isa: str, native: str) -> None:
+@functools.cache
+def digest(**changed: str) -> str:
+    """Of all that the steps below leave behind, in a process with these variables."""
     program = (
         "import hashlib; from tests.backend.test_quantized_states import adam_steps, reducing_steps\n"
         "h = hashlib.sha256()\n"
@@ -217,15 +217,14 @@ def test_same_bits_on_every_instruction_set(isa: str, native: str) -> None:
         "    for x in adam_steps(s) + reducing_steps(s): h.update(x.tobytes())\n"
         "print(h.hexdigest())"
     )
-    root = str(Path(__file__).parents[2])
+    done = python(program, cwd=Path(__file__).parents[2], env=os.environ | changed)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    def digest(**changed: str) -> str:
-        environment = os.environ | changed
-        out = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root, env=environment
-        )
-        return out.stdout
 
+@pytest.mark.parametrize("isa", nos_ext.build_info()["cpu"]["isas"])
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_same_bits_on_every_instruction_set(isa: str, native: str) -> None:
     assert digest(NOS_ISA=isa, NOS_NATIVE=native) == digest()
 
 

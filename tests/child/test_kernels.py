@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 
 import nos_ext
 from nos_ext import _C
+from tests.fresh import python
 from tests.reference import rounding
 from tests.reference.child import LAYERS, MOMENTUM, loss_and_gradients
 from tests.reference.rounding import error_bounds
@@ -306,9 +305,8 @@ def test_same_bits_on_every_instruction_set() -> None:
     code = "from tests.child.test_kernels import digest; from nos_ext import _C; print(_C.child_kernels(), digest())"
     answers = {}
     for isa in isas:
-        out = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "NOS_ISA": isa}, capture_output=True, text=True, check=True
-        )
+        out = python(code, env={**os.environ, "NOS_ISA": isa})
+        assert out.returncode == 0, out.stderr
         name, answers[isa] = out.stdout.split()
         assert name == isa
     assert len(set(answers.values())) == 1

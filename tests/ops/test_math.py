@@ -13,8 +13,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import torch
 
 import nos_ext
 from bench import ulp
+from tests.fresh import python
 
 Floats = npt.NDArray[np.float32]
 ROOT = Path(__file__).parents[2]
@@ -373,7 +372,8 @@ def digests() -> dict[str, str]:
 def digests_on(isa: str) -> dict[str, str]:
     path = os.pathsep.join([str(Path(nos_ext.__file__).parents[1]), str(ROOT)])
     environment = {**os.environ, "NOS_ISA": isa, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)
+    done = python(f"import runpy; runpy.run_path({__file__!r}, run_name='__main__')", env=environment)
+    assert done.returncode == 0, done.stderr
     used, found = json.loads(done.stdout)
     assert used == isa
     return dict(found)

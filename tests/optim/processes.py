@@ -1,99 +1,60 @@
-"""Runs a program in several processes that find each other through torch.distributed.
-
-Its imports take seconds. Where a process that has imported torch can be forked, one process makes them for all.
-"""
+"""Runs a program in several processes that find each other through torch.distributed."""
 
 from __future__ import annotations
 
 import os
-import runpy
-import signal
 import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from tests.waiting import HUNG
+from tests.fresh import FORKS, Process, home
+from tests.waiting import wait_until
 
 IMPORTS = (
-    "torch.distributed.checkpoint.state_dict",
-    "torch.distributed.fsdp",
-    "torch.distributed.tensor",
-    "nos_ext.optim",
+    "import torch.distributed.checkpoint.state_dict, torch.distributed.fsdp, torch.distributed.tensor, nos_ext.optim"
 )
+# A program that is done has left by itself.
+CODE = "import faulthandler, runpy, sys; faulthandler.enable(); runpy.run_path({!r}, run_name='__main__'); sys.exit('it went on')"
 
 
 def run_together(program: Path, arguments: Sequence[str], number: int, folder: Path) -> None:
     """Runs the program with `arguments` in `number` processes, which have to print "fine" at their end. Each finds its
-    rank, and how many they are, in its environment, as torchrun would set it."""
+    rank, and how many they are, in its environment, as torchrun would set it. When one of them fails the others are ended,
+    which may wait for it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [str(rank) for rank in range(number)]
-    starts = [ranks] if sys.platform == "linux" else [[rank] for rank in ranks]
+    environment = {**os.environ, **together, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    texts = [folder / f"{rank}.txt" for rank in range(number)]
     running = [
-        subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", __file__, ",".join(start), folder, program, *arguments],
-            env={**os.environ, **together, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,
-        )
-        for start in starts
+        start(CODE.format(str(program)), arguments, {**environment, "RANK": str(rank)}, text)
+        for rank, text in enumerate(texts)
     ]
+
+    def over() -> bool:
+        codes = [process.poll() for process in running]
+        return None not in codes or any(codes)
+
     try:
-        codes = [process.wait(timeout=HUNG) for process in running]
+        wait_until(over)
     finally:
         for process in running:
-            with suppress(ProcessLookupError):  # all of its processes have ended
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    texts = [(folder / f"{rank}.txt").read_text() for rank in ranks]
-    assert codes == [0] * len(starts), "\n".join(texts)
-    assert all(text.rstrip().endswith("fine") for text in texts)
+            process.kill()
+        codes = [process.wait() for process in running]
+    said = [text.read_text() for text in texts]
+    assert codes == [0] * number, "\n".join(said)
+    assert all(text.rstrip().endswith("fine") for text in said)
 
 
-def begin(ranks: Sequence[str], folder: str, program: str, arguments: Sequence[str]) -> int:
-    """Runs the program in a process for each rank. When one of them fails the others are ended, which may wait for it."""
-    for name in IMPORTS:
-        import_module(name)
-    left = {fork(rank, folder, program, arguments) for rank in ranks}
-    failed = False
-    while left:
-        process, status = os.wait()
-        left.discard(process)
-        if status and not failed:
-            failed = True
-            for other in left:
-                os.kill(other, signal.SIGKILL)
-    return int(failed)
-
-
-def fork(rank: str, folder: str, program: str, arguments: Sequence[str]) -> int:
-    process = os.fork()
-    if process == 0:
-        run(rank, folder, program, arguments)
-    return process
-
-
-def run(rank: str, folder: str, program: str, arguments: Sequence[str]) -> NoReturn:
-    os.environ["RANK"] = rank
-    out = os.open(f"{folder}/{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    sys.argv = [program, *arguments]
-    try:
-        runpy.run_path(program, run_name="__main__")
-    except BaseException:
-        traceback.print_exc()
-    os._exit(1)  # a program that is done has left by itself
-
-
-if __name__ == "__main__":
-    if sys.platform == "linux":
-        sys.exit(begin(sys.argv[1].split(","), *sys.argv[2:4], sys.argv[4:]))
-    run(*sys.argv[1:4], sys.argv[4:])
+def start(
+    code: str, arguments: Sequence[str], environment: Mapping[str, str], text: Path
+) -> Process | subprocess.Popen[bytes]:
+    """A process that writes all it says into the file."""
+    with text.open("w") as out, open(os.devnull) as nothing:
+        if not FORKS:
+            return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stdout=out, stderr=out)
+        streams = [nothing.fileno(), out.fileno(), out.fileno()]
+        return home(IMPORTS, environment).start(code, arguments, environment, streams=streams, session=True)

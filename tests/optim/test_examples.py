@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fresh import python
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -17,8 +17,8 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 def run(name: str, *arguments: str) -> str:
     # The trainers ask no server for anything.
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    code = f"import runpy; runpy.run_path({str(EXAMPLES / name)!r}, run_name='__main__')"
+    done = python(code, *arguments, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -9,11 +11,16 @@ import torch
 
 from nos_ext.optim import PowerSign, RuleOptimizer, library
 
-lightning = pytest.importorskip("lightning")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::"),
+    pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed"),
+]
 
 
-class Module(lightning.LightningModule):  # type: ignore[name-defined, misc]
+class Module:
+    """What `lightning_module` makes a LightningModule of: lightning is imported, which takes seconds, where it is used."""
+
     def __init__(self, make: Any) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -34,13 +41,21 @@ class Module(lightning.LightningModule):  # type: ignore[name-defined, misc]
             self.norms.append(torch.nn.utils.get_total_norm(grads).item())
 
 
-def train(make: Any, scaler: Any) -> Module:
+@functools.cache
+def lightning_module() -> type[Any]:
+    import lightning
+
+    return type("LightningModule", (Module, lightning.LightningModule), {})
+
+
+def train(make: Any, scaler: Any) -> Any:
+    import lightning
     from lightning.pytorch.plugins import MixedPrecision
 
     precision = "16-mixed" if scaler is not None else "bf16-mixed"
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=8)
-    module = Module(make)
+    module = lightning_module()(make)
     trainer = lightning.Trainer(
         max_steps=6, max_epochs=-1, accelerator="cpu", gradient_clip_val=0.5, logger=False,
         plugins=[MixedPrecision(precision, "cpu", scaler)], enable_checkpointing=False, enable_progress_bar=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -18,6 +17,7 @@ from nos_ext.optim import PowerSign
 from nos_ext.optim._decay_plot import figure, main
 from nos_ext.optim._lr_factors import gaussian
 from nos_ext.schedules import CosineDecay, LinearCosineDecay, NoisyLinearCosineDecay, StepDecay
+from tests.fresh import python
 
 
 def optimizer(*lrs: Any) -> PowerSign:
@@ -146,15 +146,16 @@ def test_refused(make: Any, arguments: dict[str, float], message: str) -> None:
 
 def test_figure(tmp_path: Path) -> None:
     path = tmp_path / "out.svg"
-    command = [sys.executable, "-m", "nos_ext.schedules", "--plot", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = "import runpy; runpy.run_module('nos_ext.schedules', run_name='__main__', alter_sys=True)"
+    done = python(command, "--plot", path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(path)
     root = ElementTree.parse(path).getroot()
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"stepwise decay", "cosine decay", "linear cosine decay", "step"} <= texts
     assert path.read_bytes() == figure("svg")  # equal whenever it is drawn
     for name, status, message in (("no/out.svg", 1, "cannot be written"), ("out.jpg", 2, "ends in .svg, .png or .pdf")):
-        failed = subprocess.run([*command[:-1], str(tmp_path / name)], capture_output=True, text=True)
+        failed = python(command, "--plot", tmp_path / name)
         assert failed.returncode == status
         assert message in failed.stderr
 

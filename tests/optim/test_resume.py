@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.fresh import python
 
 PROGRAM = """
 import sys, torch
@@ -48,7 +48,8 @@ torch.save(out, f"{folder}/{phase}.pt")
 @pytest.mark.slow
 def test_another_process_resumes(tmp_path: Path) -> None:
     for phase in ("straight", "first", "second"):
-        subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), phase], check=True)
+        done = python(PROGRAM, tmp_path, phase)
+        assert done.returncode == 0, done.stderr
     straight, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("straight", "second"))
     assert len(straight) == 5
     for case, (net, optimizer, scheduler) in straight.items():

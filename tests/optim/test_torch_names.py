@@ -42,10 +42,10 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def without() -> dict[str, Done]:
     """What the program does without each of the names."""
     codes = {name: PROGRAM.format(remove=remove) for name, remove in NAMES.items()}
-    return run_each("import torch._dynamo, torch._subclasses.fake_tensor", codes, tmp_path_factory.mktemp("names"))
+    return run_each("import torch._dynamo, torch._subclasses.fake_tensor", codes)
 
 
 @pytest.mark.parametrize("name", NAMES)

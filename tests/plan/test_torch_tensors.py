@@ -4,8 +4,6 @@ The engine compares torch's tensors where torch keeps their facts (csrc/bind/tor
 Python object, or the address, or both as they were.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 
 import nos_ext
 import nos_ext.optim
-from tests.fresh import Done, run_each
+from tests.fresh import Done, python, run_each
 
 SOURCE = "def rule(p, g, m, *, lr):\n    m = m + g\n    return p - lr * m, m\n"
 
@@ -221,7 +219,7 @@ WHERE = (
 
 
 @pytest.fixture(scope="module")
-def first_seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def first_seen() -> dict[str, Done]:
     """What comes of a first call there."""
     script = (
         "import torch, numpy, nos_ext\n"
@@ -233,7 +231,7 @@ def first_seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
         "print(nos_ext.build_info()['torch_tensors'])\n"
     )
     imports = "import torch, torch.overrides, torch._subclasses, numpy, nos_ext"
-    return run_each(imports, {where: script.format(where) for where in WHERE}, tmp_path_factory.mktemp("first"))
+    return run_each(imports, {where: script.format(where) for where in WHERE})
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -343,8 +341,6 @@ def test_everything_holds_where_torch_is_not_understood():
         "sys.exit(code)\n"
     )
     files = [__file__, __file__.replace("test_torch_tensors", "test_plan_reuse")]
-    done = subprocess.run(
-        [sys.executable, "-c", script.replace("__file__, ", ""), *files], capture_output=True, text=True, check=False
-    )
+    done = python(script.replace("__file__, ", ""), *files)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert done.stdout.splitlines()[-1] == "exported at every call: a function is not there"

@@ -7,13 +7,14 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from nos_search import nursery
 from nos_search.executor import Answer, Executor, Job
 from nos_search.run.config import RunConfig, versions
 from nos_search.run.search import Search
@@ -21,10 +22,12 @@ from nos_search.space import Tokens
 from nos_search.store import Store, Trial
 from nos_search.strategy.policy import Policy
 from nos_search.train.child import Outcome
+from tests import fresh
 from tests.waiting import HUNG
 
 torch.set_num_threads(1)  # the tests' tensors are small, and bits depend on the number
 
+NURSERY = "import torch, nos_search.executor.hatchery, nos_search.run.children"  # of what a nursery begins with
 SMALL = {"sweep_steps": 4, "train_steps": 6, "width": 4}
 
 
@@ -123,6 +126,49 @@ def command(*args: object) -> list[str]:
 def nos_search(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(command(*args), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=HUNG)
+
+
+class Forking:
+    """Stands for the module subprocess in nos_search.nursery: a nursery begins in a fork of a process that has imported what
+    it imports, and what it does from then on is its own."""
+
+    DEVNULL, TimeoutExpired = subprocess.DEVNULL, subprocess.TimeoutExpired
+
+    @staticmethod
+    def Popen(
+        command: Sequence[str],
+        *,
+        pass_fds: Sequence[int],
+        env: Mapping[str, str],
+        start_new_session: bool,
+        **streams: int,
+    ) -> fresh.Process:
+        assert command[:2] == [sys.executable, "-c"]
+        assert streams == {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        home = fresh.home(NURSERY, env)
+        with open(os.devnull, "r+") as nothing:
+            return home.start(
+                command[2],
+                command[3:],
+                env,
+                streams=[nothing.fileno(), nothing.fileno(), 2],
+                pass_fds=pass_fds,
+                session=start_new_session,
+            )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nurseries_are_forked() -> Iterator[None]:
+    """Spares each nursery its imports. Those of the commands that tests start as processes begin from nothing."""
+    with pytest.MonkeyPatch.context() as patched:
+        if nursery.AVAILABLE:
+            patched.setattr(nursery, "subprocess", Forking)
+        yield
+
+
+@pytest.fixture
+def nurseries_begin_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

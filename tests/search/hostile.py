@@ -34,6 +34,7 @@ EVIL = [
     "g " + "(" * 300,
     "1" + "0" * 400,
 ]
+ALL = "".join(EVIL)  # where it does not matter what a text begins with
 FORMULAS = ["+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1", "\uff1d1"]  # the last is a wide equals sign
 # Text where a number belongs, or a name in place of one that is needed.
 REFUSED = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, UndefinedError, SearchError)

@@ -42,8 +42,10 @@ from nos_search.train.evaluate import Comparison
 
 from .conftest import Clock
 from .hostile import (
+    ALL,
     CONFIG,
     CURVE,
+    EVIL,
     FORMULAS,
     OTHER,
     REFUSED,
@@ -61,13 +63,22 @@ from .hostile import (
 )
 
 
-@pytest.mark.slow
-@evil
-def test_report(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_pages(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page around its drawings, which are attacked below: a thousand pages with them would take half an hour."""
     monkeypatch.setattr(report, "inline", lambda drawing, name: "<svg></svg>")
-    for page in printed(runs(tmp_path, text), report.render):  # type: ignore[arg-type]
+    for page in printed(runs(folder, text), report.render):  # type: ignore[arg-type]
         check_page(page)
+
+
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_pages(tmp_path, ALL, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@evil
+def test_report_of_each(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_pages(tmp_path, text, monkeypatch)
 
 
 @evil
@@ -92,22 +103,34 @@ def test_numbers_in_tables_stay_numbers() -> None:
     assert escape.cell("g - w") == "g - w"
 
 
-@evil
-def test_exported_source(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_exports(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the run holds, the file is the same program: nothing but a comment can differ."""
 
     def source(run: Foreign) -> str:
         monkeypatch.setattr(export.Store, "open", lambda folder: run)
         monkeypatch.setattr(export, "_is_run", lambda source: True)
-        return export._source(str(tmp_path), 1)
+        return export._source(str(folder), 1)
 
-    plain = ast.dump(ast.parse(source(Foreign(tmp_path, [TRIAL, OTHER], SCORES, CONFIG))))
-    same = (run for run in runs(tmp_path, text) if run.trials()[0].rule == TRIAL.rule)
+    plain = ast.dump(ast.parse(source(Foreign(folder, [TRIAL, OTHER], SCORES, CONFIG))))
+    same = (run for run in runs(folder, text) if run.trials()[0].rule == TRIAL.rule)
     for made in {*printed(same, source)}:  # most are equal
         made.encode("utf-8")
         check_plain(made)
         assert ast.dump(ast.parse(made)) == plain
-    monkeypatch.undo()
+
+
+def test_exported_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_exports(tmp_path, ALL, monkeypatch)
+
+
+@pytest.mark.exhaustive
+@evil
+def test_exported_source_of_each(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_exports(tmp_path, text, monkeypatch)
+
+
+@evil
+def test_exported_rules(text: str) -> None:
     rules = [f"g * sign(m) #{text}", text]
     for rule in rules:
         try:
@@ -186,22 +209,24 @@ def test_chains(text: str) -> None:
         check_plain(simplified_chain(made, 3))
 
 
-@evil
-def test_drawings(text: str) -> None:
-    dots = [charts.Dot(0, 0.5, "done", text), charts.Dot(1, 0.5, text, text)]
-    positions = np.stack([np.broadcast_to(start_vector(), (1, len(LEARNING_RATES), len(start_vector())))] * 3)
+def test_drawings() -> None:
+    """Each has all of the texts, side by side."""
+    dots = [charts.Dot(k, 0.5, status, text) for k, text in enumerate(EVIL) for status in ("done", text)]
+    positions = np.broadcast_to(start_vector(), (3, len(EVIL), len(LEARNING_RATES), len(start_vector())))
+    curves = [charts.Curve(text, charts.found_look(k), [(1, 0.5)]) for k, text in enumerate(EVIL)]
     for drawing in (
         charts.rewards(dots, [(0, 0.5)], [], window=2),
-        charts.learning([charts.Curve(text, charts.found_look(0), [(1, 0.5)])], KINDS["accuracy"]),
-        charts.primitives([text], [[0.5]], evaluations=1),
-        charts.funnel([charts.Stage(text, 1, text)]),
-        replace(charts.swatch({}), title=text),
-        figure_of(Paths([text], positions, np.zeros((1, len(SURFACES)), int))),
+        charts.learning(curves, KINDS["accuracy"]),
+        charts.primitives(EVIL, [[0.5]] * len(EVIL), evaluations=1),
+        charts.funnel([charts.Stage(text, 1, text) for text in EVIL]),
+        *(replace(charts.swatch({}), title=text) for text in EVIL),
+        figure_of(Paths(EVIL, positions, np.zeros((len(EVIL), len(SURFACES)), int))),
     ):
         assert drawing is not None
         check_drawing(drawing.render("svg").decode())
         check_drawing(inline(drawing, "name"))
-    usage([text], periods=1, top=3)
+    for text in EVIL:
+        usage([text], periods=1, top=3)
 
 
 @evil

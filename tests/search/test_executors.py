@@ -109,6 +109,7 @@ class TestForked(WorkerExecutorCase):
             (answer,) = executor.wait()
             assert answer.outcome == trained_with_one_thread(rule, 2)
 
+    @pytest.mark.usefixtures("nurseries_begin_from_nothing")
     def test_what_lies_in_the_working_directory_is_not_imported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -118,6 +119,7 @@ class TestForked(WorkerExecutorCase):
         with tempfile.TemporaryDirectory() as folder, self.started(Fault(folder), workers=1) as executor:
             assert self.answers(executor, (1,))[1].outcome is not None
 
+    @pytest.mark.usefixtures("nurseries_begin_from_nothing")
     def test_what_was_prepared_for_other_threads_ends(self) -> None:
         nursery.prepare(1)
         (prepared,) = nursery._prepared

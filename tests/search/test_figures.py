@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -18,8 +16,9 @@ from nos_search.show.inline import inline
 from nos_search.show.plot import comparison
 from nos_search.task import SCORES
 from nos_search.train.evaluate import Comparison
+from tests.fresh import python
 
-from .conftest import environment
+from .conftest import NURSERY
 from .test_command_line import without
 
 ACCURACY = SCORES["accuracy"]
@@ -81,9 +80,7 @@ def test_matplotlib_is_imported_for_drawings_only(tmp_path: Path) -> None:
     )
     line = ["surfaces", "g", "--steps", "2"]
     for more, there in (([], False), (["--plot", str(tmp_path / "x.svg")], True)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *line, *more], capture_output=True, text=True, env=environment()
-        )
+        done = python(code, *line, *more, imports=NURSERY)
         assert done.stderr.splitlines()[-1] == f"0 {there}", done.stderr
 
 

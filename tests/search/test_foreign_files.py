@@ -22,8 +22,9 @@ from nos_search.run.config import RunConfig
 from nos_search.store import Store, files, lock
 from nos_search.store.place import FILES
 from tests.faults.store import assert_one_line, copy_of, forge
+from tests.fresh import python
 
-from .conftest import StubExecutor, nos_search, stub_search
+from .conftest import NURSERY, StubExecutor, stub_search
 from .test_loop import config
 
 PRECIOUS = "precious\n" * 50
@@ -136,7 +137,7 @@ def test_the_lock_itself_is_not_taken_through_another_name(
 def test_a_pipe_keeps_nobody_waiting(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    done = nos_search("show", folder)
+    done = python("import sys; from nos_search.__main__ import run; sys.exit(run())", "show", folder, imports=NURSERY)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{name} is not a plain file of its own: it is a link, pipe or the like" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 TRIALS = 18
 # long trainings: there must be time to kill the process before it is done
 RUN = ["run", "--task", "digits", "--trials", TRIALS, "--seed", 7]
-RUN += ["--sweep-steps", 4, "--train-steps", 3000, "--width", 4]
+RUN += ["--sweep-steps", 4, "--train-steps", 1500, "--width", 4]
 
 
 @pytest.fixture(scope="module")
