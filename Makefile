@@ -9,9 +9,6 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := runs/demo
 STAMP  := $(VENV)/.installed
 
-# Dozens of processes of the tests import the package, and compile it again where their environment forbids to keep that.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: help site demo test test-all test-fast test-tensorflow gate lint format build gpu-module docs frameworks wheel fuzz faults tsan peers ulp bench bench-quick clean
 
 help: ## this list
