@@ -376,8 +376,9 @@ class StepLists:
             if grad is not None:
                 if taken[i] not in counts:
                     counts[taken[i]] = self._checked_count(i, taken[i])
-                parts.setdefault((counts[taken[i]], *flags[self._group_of[i]]), []).append(i)
-        return [(*key, members) for key, members in parts.items()]
+                device = self._tensors[i].device  # an engine call has one
+                parts.setdefault((counts[taken[i]], *flags[self._group_of[i]], device), []).append(i)
+        return [(*key[:-1], members) for key, members in parts.items()]
 
     def _checked_count(self, i: int, value: Any) -> int:
         """Returns how many steps parameter i has taken, after a check that another one is possible."""
