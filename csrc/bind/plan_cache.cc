@@ -4,6 +4,7 @@
 #include <iterator>
 #include <optional>
 
+#include "../plan/device.h"
 #include "../program/passes.h"
 
 namespace nos::bind {
@@ -80,8 +81,7 @@ std::shared_ptr<PlanCache::Entry> PlanCache::make(TensorLists& tensors, std::spa
                                                   const CallShape& shape) {
   auto made = std::make_shared<Entry>();
   made->snapshot = tensors.read_anew();
-  const auto& params = tensors.lists()[0].tensors;
-  if (!params.empty()) made->device = params[0].device;  // make_plan refuses others
+  made->device = device_of_call(tensors.lists());
   made->backend = &backend_of(made->device.kind);
   const Place place = place_of(*made, tensors);
   std::vector<TensorStates> states_of;

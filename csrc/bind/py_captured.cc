@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "../backend/backend.h"
+#include "../plan/device.h"
 #include "../program/passes.h"
 #include "arguments.h"
 #include "bind.h"
@@ -42,7 +43,7 @@ class PyCapturedStep {
       throw TensorError("no parameter has a gradient and elements; there is nothing to capture");
     std::vector<uint32_t> row_program(rows, 0);
     for (uint32_t r = 0; population && r < rows; ++r) row_program[r] = r;
-    device_ = tensors_.lists()[0].tensors[0].device;  // make_plan refuses others
+    device_ = device_of_call(tensors_.lists());
     const Capacity capacity{max_instructions, max_scalars, max_temporaries};
     backend_ = &backend_of(device_.kind);
     step_ = backend_->capture(plan, list, row_program, capacity, in_capture, place());

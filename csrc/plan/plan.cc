@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "device.h"
+
 namespace nos {
 namespace {
 
@@ -155,11 +157,13 @@ Plan make_plan(std::span<const TensorList> lists, uint32_t first_index, uint32_t
   std::vector<Interval> spans;
   spans.reserve(lists.size() * n);
   plan.tensors.reserve(n);
+  const size_t first = first_present(grads);
   for (size_t i = 0; i < n; ++i) {
     if (!grads.tensors[i].present) continue;
     const TensorRef& p = params.tensors[i];
-    if (p.device != params.tensors[0].device)
-      throw TensorError(at(params, i) + " is on another device than params[0]; make one call per device");
+    if (p.device != params.tensors[first].device)
+      throw TensorError(at(params, i) + " is on another device than " + at(params, first) +
+                        "; make one call, or one optimizer, per device");
     PlannedTensor t{};
     const size_t slots =
         states_of.empty() ? num_slots : static_cast<size_t>(bytecode::kFirstState + states_of[i].count);

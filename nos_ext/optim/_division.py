@@ -1,10 +1,12 @@
-"""Owns the division of an optimizer's parameters into engine calls: in each of them they have taken as many steps, and
-have the same values of the flags."""
+"""Owns the division of an optimizer's parameters into engine calls. In each of them they have taken as many steps, have
+the same values of the flags, and are on one device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+
+import torch
 
 from .._numbers import LAST_STEP
 from ..rule import MatrixProgram, Program
@@ -27,15 +29,22 @@ class Division:
         groups: the optimizer's param_groups.
         forms: of each group: its rule, with master weights where it keeps them.
         group_of: of each parameter.
+        tensors: of each parameter, what the engine gets of it; the list is read at each division.
     """
 
     def __init__(
-        self, rules: Rules, groups: list[Group], forms: Sequence[Program | MatrixProgram], group_of: Sequence[int]
+        self,
+        rules: Rules,
+        groups: list[Group],
+        forms: Sequence[Program | MatrixProgram],
+        group_of: Sequence[int],
+        tensors: Sequence[torch.Tensor],
     ) -> None:
         self._rules = rules
         self._groups = groups
         self._forms = forms
         self._group_of = group_of
+        self._tensors = tensors
 
     def by(self, grads: Sequence[Any], taken: Sequence[float]) -> list[tuple[Any, ...]]:
         """Returns, for each engine call, the number of steps taken, the FLAGS, and the parameters that have a gradient.
@@ -61,8 +70,9 @@ class Division:
             if grad is not None:
                 if taken[i] not in counts:
                     counts[taken[i]] = _checked_count(i, taken[i])
-                parts.setdefault((counts[taken[i]], *flags[self._group_of[i]]), []).append(i)
-        return [(*key, members) for key, members in parts.items()]
+                device = self._tensors[i].device
+                parts.setdefault((counts[taken[i]], *flags[self._group_of[i]], device), []).append(i)
+        return [(*key[:-1], members) for key, members in parts.items()]
 
 
 def _checked_count(i: int, value: Any) -> int:

@@ -90,6 +90,8 @@ class Averaged:
 
 # The key of a param group that says whether the weights for training are in its parameters, or their average.
 MODE: Final = "train_mode"
+# And the one that says with which weight of the average those for training were made, or None before there are any.
+MADE_WITH: Final = "train_weight"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from .._numbers import flag, plain
+from .._numbers import flag, number, plain
 from ..rule import MatrixProgram, Program
 from . import library
 from ._betas import beta_names
-from ._entry import COMMON, MODE
+from ._entry import COMMON, MADE_WITH, MODE
 from ._sign_decay import sign_decay
 from ._values import (
     FLAG_DEFAULTS,
@@ -56,6 +56,10 @@ class GroupValues:
         out = {**group, **checked_flags(group)}
         if MODE in group:
             out[MODE] = flag(MODE, group[MODE])
+        if group.get(MADE_WITH) is not None:
+            wanted = "a number above 0, or None"
+            if not number(MADE_WITH, group[MADE_WITH], wanted) > 0:
+                raise ValueError(f"{MADE_WITH} is {group[MADE_WITH]}; pass {wanted}")
         if self.averaged and out["state_dtype"] == "int8":
             raise ValueError(
                 f"state_dtype is 'int8' but the rule keeps weights in its state {self.averaged.state}, for which codes "

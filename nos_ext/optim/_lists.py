@@ -66,7 +66,7 @@ class StepLists(PlacedStates):
         slots = max(len(program.state_names) for program in self._programs)
         super().__init__(groups, state, own, slots, engine_clips, owner)
         self._gradients = Gradients(owner, self._params, self._tensors, self._sharded)
-        self._division = Division(rules, groups, own, self._group_of)
+        self._division = Division(rules, groups, own, self._group_of, self._tensors)
         self._stepper = self._make_stepper()
         stages = Stages(staged, self._group_of, self._params, self._tensors, self._states, self._state_scales)
         self._stages = stages if stages else None  # None costs a step nothing

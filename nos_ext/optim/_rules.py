@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..rule import MatrixProgram, Program, Rule
 from ..rule.program import master_form
-from ._entry import MODE
+from ._entry import MADE_WITH, MODE
 from ._group_values import GroupValues
 from ._masters import keeps_masters
 from ._values import RuleSource, Scalar, as_program, same_rule
@@ -33,7 +33,7 @@ class GroupRule:
     def defaults(self, shared: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values of a group that gives none itself. `shared` has lr and the flags."""
         out = {**self.program.hyperparameters, **shared, "rule": self.text}
-        return {**out, MODE: True} if self.values.averaged else out
+        return {**out, MODE: True, MADE_WITH: None} if self.values.averaged else out
 
 
 # Some trainings make an optimizer for each parameter, all with the same rule.

@@ -11,7 +11,7 @@ import torch
 from .._numbers import plain
 from . import library
 from ._betas import KEY, beta_names, spread
-from ._entry import MODE, SCHEDULED
+from ._entry import MADE_WITH, MODE, SCHEDULED
 from ._masters import KEY as MASTERS
 from ._rules import GroupRule, Rules
 from ._values import FLAG_DEFAULTS, FUNCTION, Group, same_rule
@@ -85,7 +85,7 @@ def _checked(i: int, group: Group, rule: GroupRule, mine: Group | None, defaults
         )
     flags = {name: defaults[name] for name in FLAG_DEFAULTS}
     if rule.values.averaged:
-        flags[MODE] = True
+        flags |= {MODE: True, MADE_WITH: None}
     try:
         if mine is not None:
             rule.values.check_there(group, mine["params"])

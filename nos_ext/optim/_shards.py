@@ -93,10 +93,16 @@ def global_norm(params: Sequence[Any], grads: Sequence[torch.Tensor | None]) -> 
 
 @torch.no_grad()
 def _sum_of_squares(tensors: list[torch.Tensor], device: str) -> torch.Tensor:
-    if not tensors:
+    """Adds up what is on each device by itself, and then that. `device` is where there are no tensors."""
+    norms: dict[torch.device, list[torch.Tensor]] = {}
+    for x in tensors:
+        norms.setdefault(x.device, []).append(torch.linalg.vector_norm(x, dtype=torch.float64))
+    if not norms:
         return torch.zeros((), dtype=torch.float64, device=device)
-    norms = [torch.linalg.vector_norm(x, dtype=torch.float64) for x in tensors]
-    return torch.stack(norms).square().sum()
+    total, *others = [torch.stack(each).square().sum() for each in norms.values()]
+    for other in others:
+        total = total + other.to(total.device)
+    return total
 
 
 def check_shardable(program: Program | MatrixProgram, index: int, param: Any, *, clips: bool, captured: bool) -> None:

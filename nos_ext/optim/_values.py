@@ -19,7 +19,7 @@ from ..rule.master import MASTER
 from . import library
 from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
-from ._entry import ANY, MODE, Range
+from ._entry import ANY, MADE_WITH, MODE, Range
 from ._hollow import is_hollow
 from ._layout import is_emptied
 from ._torch import in_fake_mode
@@ -44,7 +44,7 @@ FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
     CLIP: None,
 }
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", MODE))
+GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", MODE, MADE_WITH))
 _SCALAR: Final = "a number or a tensor of one element"
 _LENGTH: Final = "the length of the training in steps, or None"
 

@@ -13,13 +13,13 @@ from torch.optim.optimizer import ParamsT
 from .._state_dtypes import checked_state_dtype
 from ..matrix import check_matrices, refusal
 from ..rule import MatrixProgram, Program
-from ._averaged import change_weights, check_training
+from ._averaged import change_weights, check_training, follow_weight
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
 from ._checkpoint import read
 from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm, running
-from ._entry import MODE
+from ._entry import MODE, Averaged
 from ._grad_scaler import check_writable, unscale
 from ._hollow import is_hollow, take_steps
 from ._lists import StepLists
@@ -191,6 +191,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             return
         if scale is not None:
             check_writable(type(self).__name__, self._params())
+        if self._rules.averages:
+            follow_weight(self._averaged(), self.state)
         try:
             if self._lists is None or not self._lists.step(self.param_groups, self.state, self._rules.resolve, scale):
                 self._lists = self._new_lists()
@@ -256,8 +258,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._change_weights(training=True)
 
     def _change_weights(self, *, training: bool) -> None:
+        change_weights(self._averaged(), self.state, training)
+
+    def _averaged(self) -> list[tuple[Group, Averaged]]:
+        """Returns the groups that have two sets of weights."""
         kinds = [(group, self._rules.of(group).values.averaged) for group in self.param_groups]
-        change_weights([(group, kind) for group, kind in kinds if kind], self.state, training)
+        return [(group, kind) for group, kind in kinds if kind]
 
     # -- groups -------------------------------------------------------------------------------------------------------
 

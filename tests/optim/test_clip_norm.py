@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
 
 import nos_ext
 from nos_ext import optim
 from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, library
 from nos_ext.optim._clipping import clipped
+from nos_ext.optim._shards import _sum_of_squares
 from nos_ext.testing._case import copies, parameters, same, set_grads, steps, values
 from nos_ext.testing.optimizer import OptimizerCase, OptimizerConformance
 from tests.reference.named import ONE_PROGRAM
@@ -374,3 +377,20 @@ class TestConformance(OptimizerConformance):
             amp=True,
             extra={"clip_norm": 1.0},
         )
+
+
+def test_gradients_on_several_devices() -> None:
+    """The norm is over all of them, and each engine call has tensors of one device. Fake tensors stand for devices."""
+    with FakeTensorMode():
+        grads: list[Any] = [torch.ones(3, device=place) for place in ("cuda:0", "cuda:1", "cpu", "cuda:0")]
+        total = _sum_of_squares(grads, "cpu")
+        assert (total.device, total.dtype, total.shape) == (torch.device("cuda:0"), torch.float64, ())
+    here = [torch.full((2,), float(k)) for k in range(1, 4)]
+    assert float(_sum_of_squares(here, "cpu")) == 28.0
+    params = [nn.Parameter(torch.ones(3)) for _ in grads]
+    optimizer = optim.create("muon", [nn.Parameter(torch.ones(3, 4))], lr=0.1, clip_norm=1.0)
+    optimizer.add_param_group({"params": params, "rule": "g"})
+    lists = optimizer._new_lists()
+    lists._tensors[1:] = grads
+    divided = lists._division_by([None, *grads], [0.0] * 5)
+    assert [members for *_, members in divided] == [[1, 4], [2], [3]]

@@ -39,6 +39,11 @@ def sequences(count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return ys, xs
 
 
+def with_other_weight(ys: list[torch.Tensor], xs: list[torch.Tensor], then: float, now: float) -> list[torch.Tensor]:
+    """Returns what y is with another beta1, by its definition from x and z."""
+    return [now * x + (1 - now) * (y - then * x) / (1 - then) for y, x in zip(ys, xs, strict=True)]
+
+
 def assert_close(a: Any, b: Any) -> None:
     for p, q in zip(a, b, strict=True):
         torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-11, atol=1e-12)
@@ -73,6 +78,52 @@ def test_no_step_with_weights_for_evaluation() -> None:
     assert same(params, before)
 
 
+@pytest.mark.parametrize("through_a_checkpoint", [False, True])
+def test_another_weight_of_the_average_changes_no_average(through_a_checkpoint: bool) -> None:
+    """beta1 says how y is made of x and z. Whenever it is changed, x stays what it is, and y follows."""
+    y, x = sequences(6)
+    params = parameters(dtype=torch.float64)
+    optimizer = make(params)
+    steps(optimizer, params, 6)
+    optimizer.param_groups[0]["beta1"] = 0.6  # as OneCycleLR does after a step
+    if through_a_checkpoint:
+        others = copies(params)
+        resumed = make(others)
+        resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        params, optimizer = others, resumed
+    optimizer.eval()
+    assert_close(params, x)
+    optimizer.train()
+    assert_close(params, with_other_weight(y, x, 0.8, 0.6))
+    optimizer.eval()
+    optimizer.param_groups[0]["beta1"] = 0.7
+    optimizer.train()
+    assert_close(params, with_other_weight(y, x, 0.8, 0.7))
+    optimizer.eval()
+    assert_close(params, x)
+
+
+def test_a_step_follows_another_weight_of_the_average() -> None:
+    """Changed between two steps it gives what a change between eval() and train() gives."""
+    found = []
+    for aside in (False, True):
+        params = parameters(dtype=torch.float64)
+        optimizer = make(params)
+        optimizer.param_groups[0]["beta1"] = 0.5  # nothing has been made with the first one
+        optimizer.param_groups[0]["beta1"] = 0.8
+        steps(optimizer, params, 4)
+        if aside:
+            optimizer.eval()
+        optimizer.param_groups[0]["betas"] = (0.6, 0.9)
+        if aside:
+            optimizer.train()
+        steps(optimizer, params, 3, first=4)
+        found.append(copies(params))
+        optimizer.eval()
+        found[-1] += copies(params)
+    assert_close(*found)
+
+
 def test_a_checkpoint_knows_which_weights_were_saved() -> None:
     params = parameters(dtype=torch.float64)
     optimizer = make(params)
@@ -90,6 +141,11 @@ def test_a_checkpoint_knows_which_weights_were_saved() -> None:
     saved["param_groups"][0]["train_mode"] = "no"
     with pytest.raises(TypeError, match="train_mode is 'no'; pass True or False"):
         resumed.load_state_dict(saved)
+    saved["param_groups"][0] |= {"train_mode": True, "train_weight": 0.0}
+    with pytest.raises(ValueError, match=r"train_weight is 0\.0; pass a number above 0, or None"):
+        resumed.load_state_dict(saved)
+    del saved["param_groups"][0]["train_weight"]  # as in older checkpoints
+    resumed.load_state_dict(saved)
 
 
 def test_half_precision_and_parameters_without_a_step() -> None:

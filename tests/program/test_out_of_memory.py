@@ -192,6 +192,51 @@ def test_a_failed_call_changes_nothing_and_leaves_no_plan(shim: Path, text: str,
     assert int(run(REPEATED, text, LD_PRELOAD=str(shim))) > least
 
 
+FRESH_THREADS = r"""
+import ctypes, sys, threading
+import numpy as np
+import nos_ext
+
+library = ctypes.CDLL(None)
+library.fail_from.argtypes = [ctypes.c_long, ctypes.c_int]
+program = nos_ext.compile_rule("def f(p, g, m, *, lr):\n    m = 0.9 * m + g\n    "
+                               "return p - lr * exp(sign(g) * sign(m)) * g / norm(m), m\n")
+tensors = lambda x: [np.full(4096, x, np.float32) for _ in range(16)]
+params, grads, state = tensors(1.0), tensors(2.0), {"m": tensors(0.5)}
+call = lambda: nos_ext.apply_rule(program, params, grads, state, lr=0.1)
+call()
+found = []
+
+def attempt(n):  # this thread, and those of OpenMP that work for it, have no memory of their own yet
+    before = params[0].copy(), state["m"][0].copy()
+    library.fail_from(n, 1)
+    try:
+        call()
+        failed = library.fail_stop()
+    except MemoryError:
+        failed = library.fail_stop()
+        assert all((p == before[0]).all() for p in params), n
+        assert all((m == before[1]).all() for m in state["m"]), n
+    found.append(bool(failed))
+    call()
+
+for n in range(200):
+    thread = threading.Thread(target=attempt, args=[n])
+    thread.start()
+    thread.join()
+    if not found[n]:
+        break
+print(sum(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_threads_that_get_no_memory_leave_the_work_to_others_or_refuse_it_all(shim: Path, threads: str) -> None:
+    """An exception on a thread of OpenMP would end the process."""
+    assert int(run(FRESH_THREADS, LD_PRELOAD=str(shim), OMP_NUM_THREADS=threads)) > 4
+
+
 @pytest.mark.slow
 def test_allocations_of_python_fail() -> None:
     pytest.importorskip("_testcapi")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -118,6 +119,8 @@ def test_images_and_tokens() -> None:
         ({"sweep_steps": 10**12}, "sweep_steps 1000000000000 is above 1000000000"),
         ({"seed": -1}, "seed -1 is below 0; leave it out for 0"),
         ({"net": 5}, "net is a int; give it as text"),
+        ({"name": None}, "name is a NoneType; give it as text"),
+        ({"score": None}, "score is a NoneType; give it as text"),
         ({"val": (FEATURES[:, :3], CLASSES)}, r"val\[0\] has examples of shape \(1, 1, 3\)"),
         ({"test": FEATURES}, r"test\[0\] and test\[1\]: got 90 arrays; give a pair"),
         ({"batch_size": 0}, "batch_size 0 is below 1"),
@@ -318,6 +321,32 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
 def test_no_folder_has_no_name() -> None:
     with pytest.raises(UsageError, match="search: out is empty; name a folder, or leave it out"):
         nos_search.search(small(), out="", trials=2)
+    with pytest.raises(UsageError, match=r"load: folder is empty; name a folder$"):
+        nos_search.load("")
+
+
+@pytest.mark.parametrize("wrong", [5, b"runs", None, ["runs"]])
+def test_folders_are_text_or_paths(wrong: Any) -> None:
+    said = f"is {re.escape(repr(wrong))}, a {type(wrong).__name__}; give the name of a folder as text or Path"
+    with pytest.raises(UsageError, match=f"load: folder {said}"):
+        nos_search.load(wrong)
+    if wrong is not None:
+        with pytest.raises(UsageError, match=f"search: out {said}"):
+            nos_search.search(small(), out=wrong, trials=2)
+
+
+def test_a_run_is_found_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = nos_search.search(objective=lambda program, seed: 0.5, out="mine", trials=2)
+    again = nos_search.load("mine")
+    monkeypatch.chdir("elsewhere")
+    assert run.folder == again.folder == tmp_path / "mine"
+    assert run.best(1) == again.best(1)
+    assert run.report() == tmp_path / "mine" / "report.html"
+    run.resume(objective=lambda program, seed: 0.5, trials=4)
+    assert again.summary()["trials"] == 4
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("trained", [0, 3])

@@ -262,9 +262,9 @@ def test_missing_foreign_damaged_and_newer_files(tmp_path: Path) -> None:
 
     create(tmp_path / "new").close()
     newer = sqlite3.connect(tmp_path / "new" / "search.db")
-    newer.execute("PRAGMA user_version = 4")
+    newer.execute("PRAGMA user_version = 5")
     newer.close()
-    with pytest.raises(StoreError, match="has format 4, this release reads up to 3; upgrade"):
+    with pytest.raises(StoreError, match="has format 5, this release reads up to 4; upgrade"):
         Store.open(tmp_path / "new")
 
     create(tmp_path / "cut").close()

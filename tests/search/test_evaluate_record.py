@@ -285,3 +285,28 @@ def test_an_empty_file_has_nothing_yet(tmp_path: Path) -> None:
     path.touch()
     kept(path).add("digits", "g", 1, DONE)
     assert kept(path).finished == 1
+
+
+def test_each_row_is_made_into_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is written whole after each of thousands of trainings. It is the JSON that it would be otherwise."""
+    made: list[object] = []
+    real = record._row_texts
+
+    def counted(row: dict[str, Any]) -> tuple[str, str]:
+        made.append(row)
+        return real(row)
+
+    monkeypatch.setattr(record, "_row_texts", counted)
+    path = tmp_path / "night.json"
+    first, second = (Record(str(path), COMMON, TASKS, VERSIONS) for _ in range(2))
+    for seed in range(4):
+        (first, second)[seed % 2].add("digits", 'r"\\n\u00e9', seed, DONE if seed else DIVERGED)
+    curve = {"val_loss": [1.0], "steps": [5], "score": [0.5]}
+    first.add("digits", "g", 1, Outcome("done", 0.5, 0.1, curve, None), 3)
+    text = path.read_text()
+    document = json.loads(text)
+    assert text == json.dumps(document, indent=1) + "\n"
+    assert [row["seed"] for row in document["trainings"]] == [0, 1, 2, 3, 1]
+    assert document["trainings"][-1]["rate"] == 3
+    assert len(made) == 5 + 4  # each of the two has made the rows of the other
+    assert Record(str(path), COMMON, TASKS, VERSIONS).finished == 5

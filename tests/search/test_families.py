@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +21,17 @@ from nos_search.gate.families import THRESHOLD, Families, behaviours, check_dist
 from nos_search.gate.judge import SEED, RuleJudge, TokenJudge
 from nos_search.gate.probe import behaviour_stimulus
 from nos_search.rules import compile_rule
+from nos_search.run import RunConfig
+from nos_search.run.families import enter_trained, families_of
+from nos_search.show.leaderboard import summary
 from nos_search.space import LionSpace, ProgramSpace, Space, Tokens, encode
 from nos_search.space.group import Array
+from nos_search.store import Store
+from nos_search.store.records import TRAINED
+from nos_search.store.seal import seal, signed
+from nos_search.store.tables import COLUMNS
+
+from .conftest import StubExecutor, stub_search
 
 ADAM = """def adam(p, g, m, v, *, lr, beta={}):
     m = beta * m + (1 - beta) * g
@@ -176,6 +189,71 @@ def test_families_alone_are_those_of_a_whole_funnel(space: Space | ProgramSpace)
     assert whole.restore(strings, rewards) == alone.restore(strings, rewards, equals=False)
     assert (whole.families.members, whole.families.best) == (alone.families.members, alone.families.best)
     assert len({*whole.families.members}) > 10
+
+
+def as_format_3(folder: Path) -> None:
+    """Makes a stored run one of the release before there were families in it."""
+    db = sqlite3.connect(folder / "search.db")
+    db.execute("ALTER TABLE trial DROP COLUMN family")
+    names = [name for name in COLUMNS["trial"] if name != "family"]
+    total = 0
+    for number, *row in db.execute(f"SELECT rowid, {', '.join(names)} FROM trial").fetchall():
+        db.execute("UPDATE trial SET seal = ? WHERE rowid = ?", (seal("trial", row), number))
+        total += seal("trial", row)
+    db.execute("UPDATE seal SET total = ? WHERE part = 'trial'", (signed(total),))
+    db.execute("PRAGMA user_version = 3")
+    db.commit()
+    db.close()
+
+
+def test_a_run_keeps_its_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at a folder reads them. In a run of an older release they are found anew until a resume keeps them."""
+    space = Space(groups=1).config()
+    config = RunConfig(trials=150, batch=8, strategy="random", space=space, gates={"descent": None, "screen": None})
+    stub_search(tmp_path, config, StubExecutor())
+
+    def shown() -> tuple[dict[int, int], dict[str, Any]]:
+        with Store.open(tmp_path) as store:
+            return families_of(store, store.trials()), summary(store)
+
+    found, board = shown()
+    with Store.open(tmp_path) as store:
+        trials = store.trials()
+        funnel = Funnel(config.make_space(), alike=config.alike)
+        assert enter_trained(funnel, trials, equals=False) == found
+    assert {trial.id: trial.family for trial in trials if trial.status in TRAINED} == found
+    assert all(trial.family is None for trial in trials if trial.status not in TRAINED)
+    assert 10 < len({*found.values()}) < len(found)
+
+    as_format_3(tmp_path)
+    with Store.open(tmp_path) as store:
+        assert all(trial.family is None for trial in store.trials())
+    assert shown() == (found, board)
+    stub_search(tmp_path, replace(config, trials=170), StubExecutor())
+    with Store.open(tmp_path) as store:
+        assert store.trials()[:150] == trials[:150]
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("found anew")
+
+    monkeypatch.setattr("nos_search.run.families.Funnel", refuse)
+    assert shown()[0].items() > found.items()
+
+
+def test_families_of_another_machine_are_replaced_by_those_of_a_resume(tmp_path: Path) -> None:
+    """Last digits of a distance may differ there, and no trial may be left in a family that has no first."""
+    space = Space(groups=1).config()
+    config = RunConfig(trials=60, batch=8, strategy="random", space=space, gates={"descent": None, "screen": None})
+    stub_search(tmp_path, config, StubExecutor())
+    with Store.open(tmp_path, write=True) as store:
+        before = store.trials()[:60]
+        for trial in before:
+            if trial.status in TRAINED:
+                store.put(replace(trial, family=trial.id))  # nothing is alike there
+        store.commit()
+    stub_search(tmp_path, replace(config, trials=61), StubExecutor())
+    with Store.open(tmp_path) as store:
+        assert store.trials()[:60] == before
 
 
 def test_a_rule_beside_ten_thousand_families_costs_one_pass_over_them() -> None:

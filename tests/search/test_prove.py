@@ -172,8 +172,11 @@ def test_what_is_finished_is_kept(
     assert sorted(path.name for path in folder.iterdir()) == ["digits-m-x1.json", "proof.json"]
     assert without_times((folder / "proof.json").read_text()) == whole
     trained.clear()
-    call(capsys, *words, "--out", folder, "--seeds", "4")  # one more of each
+    _, _, err = call(capsys, *words, "--out", folder)
+    assert "replaces" not in err
+    _, _, err = call(capsys, *words, "--out", folder, "--seeds", "4")  # one more of each
     assert len(trained) == 2
+    assert f"note: {folder / 'proof.json'} had the result of other rules or settings, which this one replaces" in err
     status, _, err = call(capsys, *words, "--out", folder, "--decay", "none")
     assert status == 2
     assert "has trainings with decay linear_cosine, not none; choose another file" in err
@@ -238,6 +241,12 @@ def test_files_edited_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     kept.unlink()
     kept.mkdir()
     assert call(capsys, *words)[0] == 2
+    kept.rmdir()
+    (folder / "proof.json").write_text("a note of mine")
+    status, _, err = call(capsys, *words)
+    assert status == 2
+    assert f"--out {folder / 'proof.json'} exists and is no result of prove; choose another folder" in err
+    assert [path.name for path in folder.iterdir()] == ["proof.json"]  # nothing was trained
 
 
 @pytest.mark.slow

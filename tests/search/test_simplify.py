@@ -349,6 +349,43 @@ def test_an_interrupted_walk_says_what_it_keeps(
     assert "trainings.json has 4 finished training(s)" in err
 
 
+def test_a_folder_is_for_one_rule(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What is found for another rule, or by another command, takes the place of nothing."""
+    words = ["--margin", 2, "--out", tmp_path, *TINY]
+    assert call(capsys, "simplify", "g * m", *words)[0] == 0
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    others = ["--population", "6", "--generations", "2", "--out", tmp_path, *TINY]
+    for command, rest, said in (
+        (
+            "simplify",
+            words,
+            "has what simplify found for the rule 'g * m', not for 'adam + 0.3'; choose another folder",
+        ),
+        ("constants", others, "has a file rule.txt that constants has not left there, or that was changed; choose"),
+    ):
+        status, out, err = call(capsys, command, "adam + 0.3", *rest)
+        assert (status, out) == (2, "")
+        assert f"--out {tmp_path} {said}" in err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
+    status, _, err = call(capsys, "simplify", "g * m", *words, "--seeds", "4")  # the same rule goes on
+    assert status == 0
+    assert f"{tmp_path / 'chain.json'} had the result of other rules or settings, which this one replaces" in err
+    status, _, err = call(capsys, "simplify", "g * m", *words, "--seeds", "4")
+    assert "which this one replaces" not in err
+
+
+@pytest.mark.parametrize("name", ["rule.txt", "chain.json"])
+def test_a_file_of_the_user_is_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    """Such as the rule itself, which is read from the folder that then takes the result."""
+    (tmp_path / name).write_text("g * m\n")
+    status, out, err = call(capsys, "simplify", f"@{tmp_path / name}", "--out", tmp_path, *TINY)
+    assert (status, out) == (2, "")
+    assert name in err
+    assert "move it away" in err
+    assert (tmp_path / name).read_text() == "g * m\n"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_workers_give_the_same_chain(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["simplify", "g * m", "--tasks", "digits", "--net", "mlp-1-8", "--seeds", 3, "--train-steps", 8, "--json"]
     one, two = (call(capsys, *line, "--workers", workers) for workers in (1, 2))

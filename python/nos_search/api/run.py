@@ -26,11 +26,11 @@ class Run:
     asked.
 
     Fields:
-        folder: where the run is.
+        folder: where the run is, as a path that is right after os.chdir(), too.
     """
 
     def __init__(self, folder: Path, *, resume: _Resume) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self._resume = resume
 
     def __repr__(self) -> str:

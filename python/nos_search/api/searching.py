@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -94,8 +95,8 @@ def search(
         SearchError: five trainings in a row could not be run. What was done is in the folder.
     """
     _check_followers("search", listeners, progress)
-    if out is not None and not str(out):
-        raise UsageError("search: out is empty; name a folder, or leave it out")
+    if out is not None:
+        _check_folder("search: out", out)
     limits: dict[str, Any] = {"trials": trials, "children": children, "seconds": seconds, "target": target}
     if all(limit is None for limit in limits.values()):
         limits["trials"] = _DEFAULT_TRIALS
@@ -121,8 +122,19 @@ def load(folder: str | Path) -> Run:
         UsageError: there is none.
         StoreError: it is foreign, damaged, or of a later version.
     """
+    _check_folder("load: folder", folder)
     with Store.open(Path(folder)):
         return Run(Path(folder), resume=_resume)
+
+
+def _check_folder(argument: str, given: object) -> None:
+    """Raises UsageError for what names no folder."""
+    if not isinstance(given, (str, PathLike)) or isinstance(fspath(given), bytes):
+        raise UsageError(
+            f"{argument} is {given!r}, a {type(given).__name__}; give the name of a folder as text or Path"
+        )
+    if not str(given):
+        raise UsageError(f"{argument} is empty; name a folder{', or leave it out' * argument.endswith('out')}")
 
 
 def _subject(task: str | Task | None, objective: Objective | None) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from ..bounds import check_count
@@ -24,13 +23,12 @@ from ..train.child import ScoringProtocol
 from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
+from .kept import KeptResult
 from .output import as_json, note, table
 from .training import (
     Trainings,
     as_pairs,
-    emit_and_write,
     load_all,
-    make_folder,
     open_record,
     recipes,
     scoring,
@@ -38,7 +36,7 @@ from .training import (
 )
 
 _FEWEST: Final = 3  # seeds of the last word; fewer give no interval to speak of
-_RESULT, _RULE = "constants.json", "rule.txt"  # in --out, beside a file of trainings for each stage
+_RESULT: Final = "constants.json"  # in --out, beside the rule and a file of trainings for each stage
 # Of the confirmation: all rates of the lattice of `prove`, so that constants which together only shift the best rate
 # between two of a coarse sweep are not taken for better ones.
 _RATES: Final = tuple(rate_of(number) for number in range(min(DECADES), max(DECADES) + 1))
@@ -53,18 +51,17 @@ def call(args: argparse.Namespace) -> int:
     if args.sweep_steps is None and args.protocol != "paper":
         chosen, tasks = with_whole_sweep(chosen, tasks)
     check_trains(protocol.engine, tasks)
-    if args.out is not None:
-        make_folder(args.out, (_RESULT, _RULE))
+    kept = KeptResult(args.out, "constants", _RESULT, constants.rule)
+    kept.make_folder()
     for factor in constants.factors:
         where = f"{factor.value:g} in {line(factor.name)}"
         note(f"{where} multiplies the whole update, as the learning rate does, and is left alone")
     with nullcontext() if args.out is None else files.alone("--out", args.out):
+        kept.check()
         tuned, last = _tuned(args, constants, chosen, tasks, protocol)
         result = tuned.best.rule if last.better else constants.rule
         document = as_json(_document(args, engine_of(protocol.engine, tasks), constants, tuned, last, result))
-        written = {_RESULT: document, _RULE: result.text}
-        places = {} if args.out is None else {Path(args.out) / name: f"{text}\n" for name, text in written.items()}
-        emit_and_write(document if args.json else _shown(args, constants, tuned, last), "--out", places)
+        kept.finish(document, result, document if args.json else _shown(args, constants, tuned, last))
     return 0
 
 

@@ -20,7 +20,7 @@ from ..prove.cells import read_horizons, read_sizes
 from ..prove.defaults import FULL, SHORT
 from ..prove.document import document
 from ..prove.protocol import Contender, Found, Protocol, cost, prove
-from ..prove.trials import check_folder
+from ..prove.trials import PROOF, check_folder
 from ..prove.verdict import BETTER, WORSE
 from ..rules import distinct, parse_rule_argument
 from ..run import versions
@@ -30,6 +30,7 @@ from ..show.figure import check_matplotlib
 from ..store import files
 from ..train.decay import check_decay
 from ..train.engine import check_engine, check_trains
+from .kept import earlier, say_replaced
 from .output import as_json, note, table
 from .plots import draw
 from .training import check_common, emit_and_write, kept_settings, load_all, recipes, rules_of
@@ -51,8 +52,9 @@ def call(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_folder(args.out)
     with nullcontext() if args.out is None else files.alone("--out", args.out):
+        before = None if args.out is None else earlier(args.out, PROOF, "prove")
         found, times = _trained(args, contenders, protocol)
-        _show(args, document(found, rules, baselines, versions=versions(), times=times))
+        _show(args, document(found, rules, baselines, versions=versions(), times=times), before)
     return 0
 
 
@@ -162,15 +164,27 @@ def _duration(seconds: float) -> str:
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def _show(args: argparse.Namespace, found: dict[str, Any]) -> None:
+def _show(args: argparse.Namespace, found: dict[str, Any], before: dict[str, Any] | None) -> None:
     text = as_json(found)
-    written = {} if args.out is None else {Path(args.out) / "proof.json": text + "\n"}
+    written = {}
+    if args.out is not None:
+        path = Path(args.out) / PROOF
+        say_replaced(path, _timeless(before), _timeless(json.loads(text)) or {})
+        written = {path: text + "\n"}
     emit_and_write(text if args.json else summary(json.loads(text)), "--out", written)
     if args.plot is not None:
         draw(args.plot, proof.forest(found))
     if args.html is not None:
         files.write("--html", args.html, proof.page(found))
         note(f"wrote {args.html}")
+
+
+def _timeless(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the document without what it took, which is never the same."""
+    protocol = None if found is None else found.get("protocol")
+    if found is None or not isinstance(protocol, dict):
+        return found
+    return {**found, "protocol": {name: value for name, value in protocol.items() if name != "times"}}
 
 
 def summary(found: dict[str, Any]) -> str:

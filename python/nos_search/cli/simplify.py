@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from ..bounds import check_count
@@ -24,13 +23,12 @@ from ..train.child import ScoringProtocol
 from ..train.engine import check_trains, engine_of
 from ..train.evaluate import CONFIDENCE
 from ..train.seeds import check_seed, derive_seed
+from .kept import KeptResult
 from .output import as_json, note, table
 from .training import (
     Trainings,
     as_pairs,
-    emit_and_write,
     load_all,
-    make_folder,
     open_record,
     recipes,
     scoring,
@@ -38,7 +36,7 @@ from .training import (
 )
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
-_TRAININGS, _CHAIN, _RULE = "trainings.json", "chain.json", "rule.txt"  # in --out
+_TRAININGS, _CHAIN = "trainings.json", "chain.json"  # in --out, beside the rule
 
 
 def call(args: argparse.Namespace) -> int:
@@ -50,14 +48,13 @@ def call(args: argparse.Namespace) -> int:
     if args.sweep_steps is None and args.protocol != "paper":
         chosen, tasks = with_whole_sweep(chosen, tasks)
     check_trains(protocol.engine, tasks)
-    if args.out is not None:
-        make_folder(args.out, (_TRAININGS, _CHAIN, _RULE))
+    kept = KeptResult(args.out, "simplify", _CHAIN, rule)
+    kept.make_folder()
     with nullcontext() if args.out is None else files.alone("--out", args.out):
+        kept.check()
         chain = _walked(args, rule, protocol, LoadTasks(tuple(chosen), protocol), tasks)
         document = as_json(_document(args, engine_of(protocol.engine, tasks), chain))
-        written = {_CHAIN: document, _RULE: chain.result.text}
-        places = {} if args.out is None else {Path(args.out) / name: f"{text}\n" for name, text in written.items()}
-        emit_and_write(document if args.json else _shown(chain, args.seeds), "--out", places)
+        kept.finish(document, chain.result, document if args.json else _shown(chain, args.seeds))
     return 0
 
 

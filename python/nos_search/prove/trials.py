@@ -24,6 +24,7 @@ from .tuning import HIGHEST, LOWEST, Ask, Asking, rate_of
 POINTS: Final = 10  # of the curve of a training that counts
 _RATES: Final = HIGHEST - LOWEST + 1
 _COMMAND: Final = "prove"
+PROOF: Final = "proof.json"  # in the folder of --out, beside the files of trainings
 
 
 class Rung(NamedTuple):
@@ -123,7 +124,7 @@ def check_folder(folder: str) -> None:
         raise UsageError("--out is empty; name a folder")
     path = Path(folder)
     if path.is_dir():
-        files.check_place("--out", str(path / "proof.json"))
+        files.check_place("--out", str(path / PROOF))
         return
     files.check_place("--out", folder)
     path.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from ..store import Score, Store, Trial, clean, record_fault
 from ..strategy import Strategy
 from .climbing import Climb
 from .config import RunConfig
-from .families import enter_trained
+from .families import enter_trained, with_families
 from .resume import restore, result_of
 
 _MAX_FAILURES = 5  # in a row: then the fault is not the rule's
@@ -73,6 +73,7 @@ class Search:
         self.funnel = Funnel(self.space, config.make_gates(), alike=config.alike)
         trials = store.trials()
         self.families = enter_trained(self.funnel, trials)  # the family of each trial that was trained
+        trials = with_families(store, trials, self.families)
         resumed = restore(store, trials, self.strategy, self.families)
         self.strangers = resumed.strangers
         answered = [trial for trial in resumed.trials if trial.told is not None]
@@ -305,8 +306,8 @@ class Search:
             fault = record_fault(replace(done, told=self._answered))
             if not fault:
                 self._failures = 0
-                self._trained[trial.id] = done
                 family = self.funnel.record(trial.id, trial.tokens, done.reward or 0.0)
+                done = self._trained[trial.id] = replace(done, family=family)
                 if family is not None:
                     self.families[trial.id] = family
                 self._trained_since.update(_names(trial))

@@ -1,7 +1,8 @@
 """Owns the tables of a store as SQL. Each format is what it added to the one before, so that old files are brought up
 to date by the statements that new ones are made of.
 
-Format 2 added scores and the order of questions and answers. Format 3 added the checksums (seal.py).
+Format 2 added scores and the order of questions and answers, format 3 the checksums (seal.py), and format 4 the
+families.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..errors import StoreError
 from .connection import Connection, damaged
 from .records import STATUSES
 
-FORMAT = 3
+FORMAT = 4
 SEALED = 3  # the first format whose rows have checksums
 APPLICATION = 0x4E4F5331  # "NOS1", by which the file is known
 _FORMAT_1 = f"""
@@ -78,9 +79,14 @@ CREATE TABLE seal (
 INSERT INTO seal VALUES ('meta', 0, 0), ('trial', 0, 0), ('score', 0, 0), ('checkpoint', 0, 0);
 PRAGMA user_version = 3;
 """
+_FORMAT_4 = """
+ALTER TABLE trial ADD COLUMN family INTEGER;                         -- the first of it; NULL: not trained, or older
+PRAGMA user_version = 4;
+"""
 _NEW_IN_FORMAT_2 = ("gates", "fingerprint", "batch", "asked", "told", "attempts", "worker")  # columns of trial
-_STEPS = (_FORMAT_1, _FORMAT_2, _FORMAT_3)
-_TABLES = ({"meta", "trial", "checkpoint"}, {"score"}, {"seal"})  # the tables that came with each format
+_NEW_IN_FORMAT_4 = ("family",)
+_STEPS = (_FORMAT_1, _FORMAT_2, _FORMAT_3, _FORMAT_4)
+_TABLES = ({"meta", "trial", "checkpoint"}, {"score"}, {"seal"}, set[str]())  # the tables that came with each format
 
 
 def steps(version: int) -> str:
@@ -95,7 +101,8 @@ def tables(version: int) -> set[str]:
 
 def columns(names: Iterable[str], version: int) -> list[str]:
     """Returns those of the columns of `trial` or `score` that a file of a format has."""
-    return [name for name in names if version > 1 or name not in _NEW_IN_FORMAT_2]
+    missing = (_NEW_IN_FORMAT_2 if version < 2 else ()) + (_NEW_IN_FORMAT_4 if version < 4 else ())
+    return [name for name in names if name not in missing]
 
 
 def version_of(db: Connection) -> int:

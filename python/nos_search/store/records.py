@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STATUSES = ("running", "done", "diverged", "rejected", "duplicate", "failed")
+TRAINED = ("done", "diverged")
 SCORE_STATUSES = ("done", "diverged", "failed")
 # Of a run. "running" is also what a killed run leaves behind; Store.state tells the two apart.
 STATES = ("running", "finished", "interrupted", "failed")
@@ -37,6 +38,7 @@ class Trial:
     told: int | None = None
     attempts: int = 1
     worker: str = ""
+    family: int | None = None
 
 
 @dataclass(frozen=True)

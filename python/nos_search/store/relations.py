@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .records import Score, Trial
+from .records import TRAINED, Score, Trial
 
 YEAR_9999 = 253_370_764_800.0  # seconds since 1970; a date needs no more, and datetime has no more
 PROMOTION = "promotion"  # purpose of a score whose budget names trial and rung
@@ -19,6 +19,8 @@ def trial_fault(trial: Trial) -> str:
         return f"status {trial.status} with told {trial.told}"
     if (trial.duplicate_of is not None) != (trial.status == "duplicate"):
         return f"status {trial.status} with duplicate_of {trial.duplicate_of}"
+    if trial.family is not None and trial.status not in TRAINED:
+        return f"status {trial.status} with family {trial.family}"
     if trial.started + trial.seconds > YEAR_9999:
         return f"it ended {trial.started + trial.seconds:g} seconds after 1970, beyond all dates"
     scored = trial.lr is None and not trial.curve  # by a function, without a training
@@ -50,8 +52,12 @@ def trials_fault(trials: Sequence[Trial], holds: Callable[[Sequence[int]], bool]
             wrong = f"tokens {list(trial.tokens)[:20]} are no string of the run's space"
         if not wrong and trial.duplicate_of is not None:
             first = by_id.get(trial.duplicate_of)
-            if first is None or first.status not in ("done", "diverged"):
+            if first is None or first.status not in TRAINED:
                 wrong = f"duplicate_of {trial.duplicate_of}, which was not trained"
+        if not wrong and trial.family is not None:
+            first = by_id.get(trial.family)
+            if first is None or first.family != first.id or (first.told or 0) > (trial.told or 0):
+                wrong = f"family {trial.family}, of which that trial is not the first"
         if wrong:
             return f"trial {trial.id}: {wrong}"
     return ""

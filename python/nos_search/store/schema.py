@@ -208,6 +208,7 @@ TRIAL: dict[str, ValueKind] = {
     "told": _maybe(_COUNT),
     "attempts": _integer(0),
     "worker": _LINE,
+    "family": _maybe(_COUNT),
 }
 SCORE: dict[str, ValueKind] = {
     "purpose": _WORD,

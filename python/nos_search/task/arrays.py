@@ -45,7 +45,7 @@ def from_arrays(
             _check_whole(argument, count, 1, MOST["--train-steps"], "leave it out for a size that fits the data")
     _check_whole("seed", seed, 0, 2**32 - 1, "leave it out for 0")  # those of RandomState
     for argument, text in (("net", net), ("score", score), ("name", name)):
-        if text is not None and not isinstance(text, str):
+        if not isinstance(text, str) and not (text is None and argument == "net"):
             raise UsageError(f"{argument} is a {type(text).__name__}; give it as text")
     train = _examples("x", "y", (x, y))
     parts = {"val": val, "test": test}

@@ -163,6 +163,10 @@ def signs() -> Iterator[Call]:
         program = rule(f"return {text}, m", options=", c=1.0")
         for c in (0.0, -0.0, 1.0, -3.0, 0.3, 1e-30, 1e38, float("inf"), float("-inf")):
             yield Call([program], [[g], [g], [m]], [{"lr": 0.1, "c": c}])
+    for calls in (61, 62, 63, 64, 300):  # a look-up has room for so many, and not for more
+        long = "u = exp(c * sign(g) * sign(m))\n    " + "u = tanh(u) + c\n    " * (calls // 2)
+        program = rule(long + f"return p - lr * {'u' if calls % 2 else 'exp(u)'} * g, m", options=", c=1.0")
+        yield Call([program], [[g], [g], [m]], [{"lr": 0.1, "c": 0.3}])
 
 
 def library_rules() -> Iterator[Call]:

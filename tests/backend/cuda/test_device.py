@@ -438,6 +438,37 @@ def test_devices_that_do_not_match() -> None:
         nos_ext.apply_rule(nos_ext.compile_rule("g"), [p], [g], [], lr=0.1)
 
 
+def test_an_optimizer_over_several_devices() -> None:
+    """As with torch's. What has no gradient may be anywhere: it does not say where the others are."""
+    places = ["cpu", "cuda", "cpu", "cuda"]
+    found = []
+    for there in (places, ["cpu"] * 4):
+        torch.manual_seed(15)
+        params = [torch.nn.Parameter(torch.randn(5, 7).to(place)) for place in there]
+        optimizer = nos_ext.optim.create("adamw", params, lr=0.1)
+        for step in range(3):
+            for i, p in enumerate(params):
+                p.grad = None if i == 0 and step < 2 else torch.randn(5, 7).to(p.device)
+            optimizer.step()
+        found.append([p.detach().cpu() for p in params])
+    assert_same_bits([found[1]], [found[0]])
+    with pytest.raises(
+        ValueError, match=r"params\[1\] is on another device than params\[0\]; make one call, or one opt"
+    ):
+        nos_ext.apply_rule(nos_ext.compile_rule("g"), params[:1] + [torch.ones(3, device="cuda")],
+                           params[:1] + [torch.ones(3, device="cuda")], [], lr=0.1)  # fmt: skip
+
+
+def test_a_first_parameter_without_a_gradient() -> None:
+    p, frozen = torch.nn.Parameter(torch.ones(3, device="cuda")), torch.nn.Parameter(torch.ones(3, device="cuda"))
+    optimizer = nos_ext.optim.create("sgd", [frozen, p], lr=0.5)
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert torch.equal(p.detach().cpu(), torch.full((3,), 0.5))
+    nos_ext.apply_rule(nos_ext.compile_rule("g"), [torch.ones(3), p.detach()], [None, p.grad], [], lr=0.5)
+    assert torch.equal(p.detach().cpu(), torch.zeros(3))
+
+
 def test_a_rule_too_big_for_the_device() -> None:
     gpu = to_device(make(14, [100], [torch.float32] * 2))
     before = gpu[0][0].cpu()

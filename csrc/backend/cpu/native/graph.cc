@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <set>
 
 namespace nos::cpu::native {
 namespace {
 
 constexpr size_t kMaxFactors = 4;
-constexpr size_t kMaxTables = 16;
+constexpr size_t kMaxTables = 16;  // of values that get one or are tried
 
 // What is known of a value's range.
 struct Range {
@@ -109,8 +108,13 @@ class Builder {
 
   // Whether value v, which is needed, gets a table.
   bool takes_table(size_t v) {
-    if (ranges_[v].kind != Range::determined || !ranges_[v].expensive || with_table_.size() == kMaxTables) return false;
-    with_table_.insert(v);
+    if (ranges_[v].kind != Range::determined || !ranges_[v].expensive || tried_ == kMaxTables) return false;
+    ++tried_;
+    TableCalls table;
+    places_.clear();
+    chain(v, table);
+    if (table.size() > kMaxTableCalls) return false;
+    with_table_.emplace(v, std::move(table));
     return true;
   }
 
@@ -128,11 +132,8 @@ class Builder {
   void add_node(size_t pc) {
     const Instr& i = program_.code()[pc];
     const size_t v = static_cast<size_t>(first_) + pc;
-    if (with_table_.count(v)) {
-      TableCalls table;
-      places_.clear();
-      chain(v, table);
-      out_.tables.push_back(std::move(table));
+    if (const auto found = with_table_.find(v); found != with_table_.end()) {
+      out_.tables.push_back(std::move(found->second));
       const auto number = static_cast<int16_t>(out_.tables.size() - 1);
       renamed_[v] = append({Op{}, Operand{product(ranges_[v].factors)}, {}, {}, number});
       return;
@@ -176,10 +177,11 @@ class Builder {
     return v;
   }
 
-  // Appends the calls that compute value v from its sign product. Returns where v lies among their results.
+  // Appends the calls that compute value v from its sign product. Returns where v lies among their results. It gives
+  // up where there are too many of them.
   uint16_t chain(size_t v, TableCalls& table) {
     const Range& r = ranges_[v];
-    if (r.kind == Range::pure) return 0;
+    if (r.kind == Range::pure || table.size() > kMaxTableCalls) return 0;
     if (const auto known = places_.find(v); known != places_.end()) return known->second;
     const Instr& i = program_.code()[v - static_cast<size_t>(first_)];
     if (i.op == Op::mul && r.kind == Range::linear && range(i.a) && range(i.b))  // the sign product has this factor
@@ -201,7 +203,8 @@ class Builder {
   std::vector<Range> ranges_;
   std::vector<bool> needed_;
   std::vector<uint16_t> renamed_;  // program value -> graph value
-  std::set<size_t> with_table_;
+  std::map<size_t, TableCalls> with_table_;
+  size_t tried_ = 0;
   std::map<size_t, uint16_t> places_;  // where the calls of the current table leave each value that they compute
   std::map<std::vector<uint16_t>, uint16_t> products_;
   Graph out_;

@@ -36,8 +36,10 @@ struct Node {
 };
 
 // The calls of block kernels that fill a look-up table, which holds a function of one sign product. Place 0 is the
-// product, place k the result of call k - 1, and the last result is the table.
+// product, place k the result of call k - 1, and the last result is the table. There are at most kMaxTableCalls, so
+// that their results have room on the stack of a thread: a value that takes more is computed element by element.
 using TableCalls = std::vector<KernelCall>;
+inline constexpr size_t kMaxTableCalls = 64;
 
 struct Graph {
   int num_inputs;

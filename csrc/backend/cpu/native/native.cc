@@ -56,29 +56,24 @@ double estimate(const Graph& graph, Target target) {
   return target == Target::avx512 ? ns : kAvx2 * ns;
 }
 
-// Computes the values of a function of one sign product, for each of the products that graph.h lists.
-void fill_table(const TableCalls& calls, const float* row, float* out) {
+// Computes the values of a function of one sign product, for each of the products that graph.h lists. It runs on
+// threads that must not throw, so it takes no memory but the stack.
+void fill_table(const TableCalls& calls, const float* row, float* out) noexcept {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   static constexpr float kProducts[kTableEntries] = {0.0f, 1.0f, 0.0f, kNan, -0.0f, -1.0f, 0.0f, kNan};
-  struct Scratch {
-    std::vector<float> values;
-    std::vector<float*> places;
-  };
-  static thread_local Scratch scratch;
-  auto& [values, places] = scratch;
-  values.resize((calls.size() + 1) * kTableEntries);
-  places.resize(calls.size() + 1);
-  for (size_t i = 0; i < places.size(); ++i) places[i] = values.data() + i * kTableEntries;
-  std::memcpy(places.front(), kProducts, sizeof kProducts);
+  alignas(kLine) float values[kMaxTableCalls + 1][kTableEntries];
+  float* places[kMaxTableCalls + 1];
+  for (size_t i = 0; i <= calls.size(); ++i) places[i] = values[i];
+  std::memcpy(values[0], kProducts, sizeof kProducts);
   const KernelSet<float>& kernels = isa().kernels->f32;
-  for (const KernelCall& call : calls) run_call(call, places.data(), row, {}, kTableEntries, kernels, {});
-  std::memcpy(out, places.back(), sizeof kProducts);
+  for (const KernelCall& call : calls) run_call(call, places, row, {}, kTableEntries, kernels, {});
+  std::memcpy(out, places[calls.size()], sizeof kProducts);
   std::memset(out + kTableEntries, 0, sizeof(float) * (kTableLanes - kTableEntries));
 }
 
 // Writes what Expander::quotient needs of a divisor c: 1 / c in two parts, and the range of the method as bits, which
 // is 0 when c itself is out of range.
-void fill_divisor(float c, float* out) {
+void fill_divisor(float c, float* out) noexcept {
   const bool in_range = c >= kLeastDivisor && c <= kMostDivisor;
   const double exact = 1.0 / static_cast<double>(in_range ? c : 1.0f);
   out[0] = static_cast<float>(exact);
@@ -132,7 +127,7 @@ const NativeCode* NativeProgram::code_for(const std::array<DType, kMaxSlots>& dt
   return found->code.usable ? &found->code : nullptr;
 }
 
-void NativeProgram::fill_row(const double* scalars, float factor, float* row) const {
+void NativeProgram::fill_row(const double* scalars, float factor, float* row) const noexcept {
   for (int i = 0; i < graph_.num_scalars; ++i) row[i] = static_cast<float>(scalars[i]);
   row[graph_.num_scalars] = factor;
   float* out = row + first_table(graph_);

@@ -56,7 +56,7 @@ class NativeProgram {
   double cost() const { return cost_; }  // estimated ns per element on one thread, with the data in cache
 
   size_t row_size() const { return static_cast<size_t>(native::row_size(graph_)); }
-  void fill_row(const double* scalars, float factor, float* row) const;
+  void fill_row(const double* scalars, float factor, float* row) const noexcept;
 
  private:
   struct Variant {
