@@ -44,11 +44,6 @@ class Scheduler {
     return node < graph_.nodes.size() && graph_.nodes[node].table < 0 && is_reduction(graph_.nodes[node].op);
   }
   bool is_converted(int slot) const { return out_.converted[static_cast<size_t>(slot)]; }
-  // Whether an input stands in memory as fp32 numbers when the first loop begins.
-  bool is_wide(int slot) const {
-    const auto s = static_cast<size_t>(slot);
-    return holds_fp32(slot) || (out_.converted[s] && !out_.decoded[s]);
-  }
   // Whether a slot has the values that kernels read and write. In half precision only loops read and write it.
   bool holds_fp32(int slot) const { return holds_fp32_[static_cast<size_t>(slot)]; }
 
@@ -102,7 +97,7 @@ class Scheduler {
         if (id < 0) {  // a scalar: as a value of its own
           id = add_value();
           out_.fills.push_back({o, id});
-        } else if (id < slots_ && !is_wide(id)) {  // as what a loop has read
+        } else if (id < slots_ && !is_converted(id) && !holds_fp32(id)) {  // the gradient: as what a loop has read
           out_.copies.push_back({id, add_value()});
           id = out_.copies.back().second;
         }
