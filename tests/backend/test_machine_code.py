@@ -76,6 +76,8 @@ FORMS = {
     **dict.fromkeys(("vcvtph2ps", "vpmovzxwd"), ONE._replace(sets="evex", rm="y", memory=32)),
     "vcvtps2ph": STORE._replace(sets="evex", memory=32, immediate=True),
     "vpmovdw": STORE._replace(sets="evex", memory=32),
+    **dict.fromkeys(("vpmovsxbd", "vpmovzxbd"), ONE._replace(sets="evex", rm="x", memory=16)),
+    "vcvtdq2ps": ONE._replace(sets="evex"),
     "kortestw": Form("vex", order="rm reg", reg="k", v="", rm="k", only="register", wide=False),
     "kmovw": Form("vex", order="rm reg", reg="k", v="", rm="d", only="register", wide=False),
     "bzhi": Form("vex", order="v rm reg", reg="d", v="d", rm="d", only="memory", wide=False),
@@ -87,7 +89,7 @@ NO_INDEX = 255
 ADDRESSES = [
     (base, index, scale, disp)
     for base in (2, 4, 5, 7, 8, 12, 13, 15)
-    for index, scale in ((NO_INDEX, 1), (0, 4), (0, 2))
+    for index, scale in ((NO_INDEX, 1), (0, 4), (0, 2), (0, 1))
     for disp in (0, 4, -8, 32, 64, -64 * 128, 64 * 127, 64 * 128, 127, 128, -128, -129)
 ]
 

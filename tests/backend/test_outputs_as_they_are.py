@@ -20,7 +20,18 @@ RULES = [
     "def r(p, g, a, b, *, lr):\n    return g, b, a",
     "def r(p, g, a, b, *, lr):\n    return p - lr * g, p, p",
     "def r(p, g, a, b, *, lr):\n    return p - lr * g, g, g",
+    "def r(p, g, a, b, *, lr):\n    x = exp(-a * a)\n    return p - lr * x * b, a + g * x, a * x",
 ]
+
+
+def many_states(count: int) -> str:
+    """A rule with so many states that their scales and addresses take all registers, or more."""
+    names = "abcdfhij"[:count]
+    changed = ", ".join(f"0.9 * {x} + g * {y}" for x, y in zip(names, names[1:] + names[0], strict=True))
+    return f"def r(p, g, {', '.join(names)}, *, lr):\n    return p - lr * ({' + '.join(names)}), {changed}"
+
+
+RULES += [many_states(count) for count in (7, 8)]
 CODE = """
 import hashlib, itertools, sys
 import torch, nos_ext

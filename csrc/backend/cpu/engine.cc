@@ -22,10 +22,10 @@ Tuning g_tuning;
 
 // Up to this many elements the data stay in the cache and long blocks are faster. Beyond, they stream from DRAM and
 // short blocks are. Where states are rounded to a smaller dtype, both are longer: a draw for stochastic rounding and
-// the scales on which codes wait cost a constant time for each block.
+// the scales on which codes wait cost a constant time for each block, and codes have both.
 constexpr int64_t kInCacheElements = int64_t{2} << 20;
 constexpr int kInCacheBlock = 512, kFromMemoryBlock = 128;
-constexpr int kRoundedInCacheBlock = 1024, kRoundedFromMemoryBlock = 256;
+constexpr int kRoundedInCacheBlock = 1024, kRoundedFromMemoryBlock = 256, kCodedFromMemoryBlock = 512;
 constexpr int64_t kMostChunk = 64 * 1024, kLeastChunk = 1024;  // elements
 constexpr int64_t kChunkUnit = 256;                            // elements: whole cache lines, and blocks of scales
 static_assert(kChunkUnit % kScaleBlock == 0 && kLeastChunk % kScaleBlock == 0 && native::kMaxBlock % kScaleBlock == 0);
@@ -171,7 +171,7 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
   const auto whole = [&](int64_t count) { return (count + unit - 1) / unit * unit; };
   const bool in_cache = elements <= kInCacheElements;
   const int long_block = rounded ? kRoundedInCacheBlock : kInCacheBlock;
-  const int short_block = rounded ? kRoundedFromMemoryBlock : kFromMemoryBlock;
+  const int short_block = quantized ? kCodedFromMemoryBlock : rounded ? kRoundedFromMemoryBlock : kFromMemoryBlock;
   out->block = static_cast<int>(whole(g_tuning.block ? g_tuning.block : in_cache ? long_block : short_block));
   out->threads = g_tuning.threads;
   const int64_t share = (elements / (threads_of(*out) * kChunksPerThread) / kChunkUnit + 1) * kChunkUnit;

@@ -63,26 +63,23 @@ constexpr Lanes scatter() {
 }
 alignas(64) constexpr Lanes kScattered = scatter();
 
-// Calls visit(first, n, key, lanes) for each stretch of elements that round with the same key.
-template <class Visit>
-NOS_INLINE void for_rounding_keys(const DrawKey& key, uint32_t output, int64_t n, const Visit& visit) {
-  for (int64_t first = 0; first < n;) {
-    const uint64_t element = key.element + static_cast<uint64_t>(first);
-    const auto lane = static_cast<uint32_t>(element % philox::kRoundingBlock);
-    const int64_t rest = static_cast<int64_t>(philox::kRoundingBlock - lane);
-    const int64_t count = n - first < rest ? n - first : rest;
-    visit(first, count, philox::rounding_key(key.seed, key.step, key.tensor, output, element), kScattered.of + lane);
-    first += count;
+template <uint16_t (*Round)(float, uint32_t)>
+void to_half_stochastic(uint16_t* dst, const float* src, const RoundingKeys& keys, int64_t n) {
+  int64_t lane = keys.lane;
+  for (const philox::RoundingKey* key = keys.of; n > 0; ++key, lane = 0) {
+    const philox::RoundingKey own = *key;
+    const uint32_t* lanes = kScattered.of + lane;
+    const int64_t rest = philox::kRoundingBlock - lane;
+    const int64_t count = n < rest ? n : rest;
+    for (int64_t i = 0; i < count; ++i) dst[i] = Round(src[i], philox::word_of_scattered(own, lanes[i]));
+    dst += count, src += count, n -= count;
   }
 }
 
-template <uint16_t (*Round)(float, uint32_t)>
-void to_half_stochastic(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n) {
-  for_rounding_keys(key, output, n, [&](int64_t first, int64_t count, philox::RoundingKey own, const uint32_t* lanes) {
-    for (int64_t i = 0; i < count; ++i)
-      dst[first + i] = Round(src[first + i], philox::word_of_scattered(own, lanes[i]));
-  });
-}
+template <class Code>
+constexpr bool kSigned = std::is_same_v<Code, int8_t>;
+template <class Code>
+constexpr int32_t kLargest = kSigned<Code> ? math::kLargestI8 : math::kLargestU8;
 
 template <class Code>
 void from_codes(float* dst, const Code* src, const float* scales, int64_t n) {
@@ -120,21 +117,19 @@ struct Drawn {
 // done to bytes, and saturation is the largest code. GCC does neither.
 template <class Code, class Parts>
 NOS_INLINE void to_64_codes(Code* dst, const float* src, float inverse, const Parts& parts, int64_t first) {
-  constexpr bool kSigned = std::is_same_v<Code, int8_t>;
   const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f), scale = _mm512_set1_ps(inverse);
   __m512i lower[4];
   __mmask16 upper[4], negative[4];
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
     const __m512 x = _mm512_loadu_ps(src + 16 * k);
-    const __m512 units = _mm512_mul_ps(kSigned ? _mm512_abs_ps(x) : x, scale);
-    const __m512 root = _mm512_sqrt_ps(units);
-    const __m512 c = _mm512_roundscale_ps(root, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    const __m512 units = _mm512_mul_ps(kSigned<Code> ? _mm512_abs_ps(x) : x, scale);
+    lower[k] = _mm512_cvttps_epi32(_mm512_sqrt_ps(units));
+    const __m512 c = _mm512_cvtepi32_ps(lower[k]);
     const __m512 above = _mm512_fnmadd_ps(c, c, units);
     const __m512 part = _mm512_min_ps(c, parts.sixteen(first + 16 * k));
     const __m512 between = _mm512_mul_ps(part, _mm512_fmadd_ps(two, c, one));
     upper[k] = _mm512_cmp_ps_mask(between, above, _CMP_LT_OQ);
-    lower[k] = _mm512_cvttps_epi32(root);
     negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x));
   }
   const auto join = [](const __mmask16(&m)[4]) {
@@ -145,7 +140,7 @@ NOS_INLINE void to_64_codes(Code* dst, const float* src, float inverse, const Pa
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i codes = _mm512_packus_epi16(_mm512_packs_epi32(lower[0], lower[1]), _mm512_packs_epi32(lower[2], lower[3]));
   codes = _mm512_permutexvar_epi32(order, codes);
-  if constexpr (kSigned) {
+  if constexpr (kSigned<Code>) {
     codes = _mm512_mask_adds_epi8(codes, join(upper), codes, ones);
     codes = _mm512_mask_sub_epi8(codes, join(negative), _mm512_setzero_si512(), codes);
   } else {
@@ -155,82 +150,65 @@ NOS_INLINE void to_64_codes(Code* dst, const float* src, float inverse, const Pa
 }
 #endif
 
-// Elements. All scales are found before the first code is, so that these long chains of operations run side by side.
-constexpr int64_t kCodedTogether = 1024;
-static_assert(kCodedTogether % kScaleBlock == 0 && philox::kRoundingBlock % kScaleBlock == 0);
+// Calls visit(block, first, count) for each block of scales: its number, its first element and how many it has.
+template <class Visit>
+NOS_INLINE void for_scale_blocks(int64_t n, const Visit& visit) {
+  for (int64_t first = 0; first < n; first += kScaleBlock)
+    visit(first / kScaleBlock, first, n - first < kScaleBlock ? n - first : kScaleBlock);
+}
 
-// Codes of n elements, at most kCodedTogether. parts_of(i) is a Halfway or a Drawn for the block that begins at i.
-template <class Code, class PartsOf>
-NOS_INLINE void encode(Code* dst, float* scales, const float* src, const PartsOf& parts_of, int64_t n) {
-  constexpr bool kSigned = std::is_same_v<Code, int8_t>;
-  constexpr int32_t kLargest = kSigned ? math::kLargestI8 : math::kLargestU8;
-  constexpr int64_t kBlocks = kCodedTogether / kScaleBlock;
-  const int64_t blocks = (n + kScaleBlock - 1) / kScaleBlock;
-  const auto size = [n](int64_t block) {
-    const int64_t rest = n - block * kScaleBlock;
-    return rest < kScaleBlock ? rest : kScaleBlock;
-  };
-  uint32_t most[kBlocks] = {};
-  for (int64_t k = 0; k < blocks; ++k) {
+template <class Code>
+void find_scales(float* scales, const float* src, int64_t n) {
+  for_scale_blocks(n, [&](int64_t block, int64_t first, int64_t count) {
     uint32_t largest = 0;
-    const float* x = src + k * kScaleBlock;
-    for (int64_t i = 0; i < size(k); ++i) {
-      const uint32_t bits = math::size_bits(x[i], kSigned);
+    for (int64_t i = first; i < first + count; ++i) {
+      const uint32_t bits = math::size_bits(src[i], kSigned<Code>);
       largest = bits > largest ? bits : largest;
     }
-    most[k] = largest;
-  }
-  float own[kBlocks], inverse[kBlocks];
-  for (int64_t k = 0; k < kBlocks; ++k) {
-    own[k] = math::scale_of(most[k], kLargest);
-    inverse[k] = divide(1.0f, own[k]);
-  }
-  for (int64_t k = 0; k < blocks; ++k) {
-    scales[k] = own[k];
-    Code* codes = dst + k * kScaleBlock;
-    const float* x = src + k * kScaleBlock;
-    int64_t first = 0;
-    if (!(own[k] > 0.0f)) {
-      for (; first < size(k); ++first) codes[first] = 0;
-      continue;
-    }
-    const auto parts = parts_of(k * kScaleBlock);
+    scales[block] = math::scale_of(largest, kLargest<Code>);
+  });
+}
+
+// Codes of a block whose scale is neither 0 nor NaN.
+template <class Code, class Parts>
+NOS_INLINE void encode(Code* dst, const float* src, float scale, const Parts& parts, int64_t n) {
+  const float inverse = divide(1.0f, scale);
+  int64_t i = 0;
 #if defined(__AVX512BW__)
-    for (; first + 64 <= size(k); first += 64) to_64_codes(codes + first, x + first, inverse[k], parts, first);
+  for (; i + 64 <= n; i += 64) to_64_codes(dst + i, src + i, inverse, parts, i);
 #endif
-    int32_t wide[kScaleBlock];  // in one loop with the narrow stores, GCC keeps four vectors of everything
-    for (int64_t i = first; i < size(k); ++i) {
-      const float magnitude = kSigned ? math::abs<float>(x[i]) : x[i];
-      const int32_t code = math::to_code(magnitude, inverse[k], parts.at(i), kLargest);
-      wide[i] = kSigned && x[i] < 0.0f ? -code : code;
-    }
-    for (int64_t i = first; i < size(k); ++i) codes[i] = static_cast<Code>(wide[i]);
+  int32_t wide[kScaleBlock];  // in one loop with the narrow stores, GCC keeps four vectors of everything
+  for (int64_t k = i; k < n; ++k) {
+    const float magnitude = kSigned<Code> ? math::abs<float>(src[k]) : src[k];
+    const int32_t code = math::to_code(magnitude, inverse, parts.at(k), kLargest<Code>);
+    wide[k] = kSigned<Code> && src[k] < 0.0f ? -code : code;
   }
+  for (; i < n; ++i) dst[i] = static_cast<Code>(wide[i]);
+}
+
+// parts_of(first) is a Halfway or a Drawn for the block that begins there.
+template <class Code, class PartsOf>
+NOS_INLINE void encode_blocks(Code* dst, const float* scales, const float* src, int64_t n, const PartsOf& parts_of) {
+  for_scale_blocks(n, [&](int64_t block, int64_t first, int64_t count) {
+    if (scales[block] > 0.0f)
+      encode(dst + first, src + first, scales[block], parts_of(first), count);
+    else
+      for (int64_t i = first; i < first + count; ++i) dst[i] = 0;
+  });
 }
 
 template <class Code>
-void to_codes(Code* dst, float* scales, const float* src, int64_t n) {
-  for (int64_t first = 0; first < n; first += kCodedTogether)
-    encode(
-        dst + first, scales + first / kScaleBlock, src + first, [](int64_t) { return Halfway{}; },
-        n - first < kCodedTogether ? n - first : kCodedTogether);
+void to_codes(Code* dst, const float* scales, const float* src, int64_t n) {
+  encode_blocks(dst, scales, src, n, [](int64_t) { return Halfway{}; });
 }
 
+static_assert(philox::kRoundingBlock % kScaleBlock == 0, "a block of scales has one key");
 template <class Code>
-void to_codes_stochastic(Code* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n) {
-  for (int64_t first = 0; first < n; first += kCodedTogether) {
-    const uint64_t element = key.element + static_cast<uint64_t>(first);
-    constexpr uint64_t kUnit = philox::kRoundingBlock;
-    const int64_t count = n - first < kCodedTogether ? n - first : kCodedTogether;
-    philox::RoundingKey keys[kCodedTogether / kUnit + 1];
-    for (uint64_t at = element / kUnit; at * kUnit < element + static_cast<uint64_t>(count); ++at)
-      keys[at - element / kUnit] = philox::rounding_key(key.seed, key.step, key.tensor, output, at * kUnit);
-    const auto drawn = [&](int64_t i) {
-      const uint64_t lane = element % kUnit + static_cast<uint64_t>(i);
-      return Drawn{keys[lane / kUnit], kScattered.of + lane % kUnit};
-    };
-    encode(dst + first, scales + first / kScaleBlock, src + first, drawn, count);
-  }
+void to_codes_stochastic(Code* dst, const float* scales, const float* src, const RoundingKeys& keys, int64_t n) {
+  encode_blocks(dst, scales, src, n, [&](int64_t first) {
+    const uint64_t lane = keys.lane + static_cast<uint64_t>(first);
+    return Drawn{keys.of[lane / philox::kRoundingBlock], kScattered.of + lane % philox::kRoundingBlock};
+  });
 }
 
 constexpr Kernels kKernels = {kernel_set<float>(),
@@ -243,6 +221,8 @@ constexpr Kernels kKernels = {kernel_set<float>(),
                               to_half_stochastic<math::f32_to_f16_stochastic>,
                               from_codes<int8_t>,
                               from_codes<uint8_t>,
+                              find_scales<int8_t>,
+                              find_scales<uint8_t>,
                               to_codes<int8_t>,
                               to_codes<uint8_t>,
                               to_codes_stochastic<int8_t>,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../../ops/op.h"
+#include "../../ops/philox.h"
 #include "../../plan/tensor_ref.h"
 #include "../../program/fold.h"
 
@@ -20,6 +21,14 @@ struct DrawKey {
   uint64_t seed;
   uint64_t element;
   uint32_t step, tensor, site;
+};
+
+// What a block of at most kMostRounded elements needs for stochastic rounding: the keys of the blocks of philox.h in
+// which it lies, and the place of its first element in the first of them.
+inline constexpr int64_t kMostRounded = 1024;
+struct RoundingKeys {
+  philox::RoundingKey of[kMostRounded / philox::kRoundingBlock + 1];
+  uint32_t lane;
 };
 
 // dst[i] = op(a[i], parameter) with a draw of its own for every i. dst may be a. An op whose only operand is the
@@ -53,16 +62,19 @@ struct Kernels {
   void (*from_f16)(float* dst, const uint16_t* src, int64_t n);
   void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
-  // These round stochastically; the result is the rule's output number `output`. They do not read key.site.
-  void (*to_bf16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
-  void (*to_f16_stochastic)(uint16_t* dst, const float* src, DrawKey key, uint32_t output, int64_t n);
-  // Codes of quantized states (ops/convert.h), from the beginning of a block of kScaleBlock elements on.
+  // These round stochastically, at most kMostRounded elements.
+  void (*to_bf16_stochastic)(uint16_t* dst, const float* src, const RoundingKeys& keys, int64_t n);
+  void (*to_f16_stochastic)(uint16_t* dst, const float* src, const RoundingKeys& keys, int64_t n);
+  // Codes of quantized states (ops/convert.h), from the beginning of a block of kScaleBlock elements on. Numbers are
+  // stored in two steps, first the scales of their blocks and then the codes.
   void (*from_i8)(float* dst, const int8_t* src, const float* scales, int64_t n);
   void (*from_u8)(float* dst, const uint8_t* src, const float* scales, int64_t n);
-  void (*to_i8)(int8_t* dst, float* scales, const float* src, int64_t n);
-  void (*to_u8)(uint8_t* dst, float* scales, const float* src, int64_t n);
-  void (*to_i8_stochastic)(int8_t* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n);
-  void (*to_u8_stochastic)(uint8_t* dst, float* scales, const float* src, DrawKey key, uint32_t output, int64_t n);
+  void (*scales_i8)(float* scales, const float* src, int64_t n);
+  void (*scales_u8)(float* scales, const float* src, int64_t n);
+  void (*to_i8)(int8_t* dst, const float* scales, const float* src, int64_t n);
+  void (*to_u8)(uint8_t* dst, const float* scales, const float* src, int64_t n);
+  void (*to_i8_stochastic)(int8_t* dst, const float* scales, const float* src, const RoundingKeys& keys, int64_t n);
+  void (*to_u8_stochastic)(uint8_t* dst, const float* scales, const float* src, const RoundingKeys& keys, int64_t n);
 };
 
 struct Isa {

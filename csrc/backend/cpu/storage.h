@@ -48,7 +48,20 @@ inline void widen(const Kernels& kernels, float* dst, const Stored& from, int64_
   }
 }
 
-// Writes n elements of the same, rounded to the nearest.
+// Puts the scales of n elements where fused loops find them: that of a block as many bytes from dst as its first
+// element is elements from the first one.
+inline void spread_scales(float* dst, const Stored& from, int64_t n) {
+  for (int64_t at = 0; at < n; at += kScaleBlock)
+    dst[at / static_cast<int64_t>(sizeof(float))] = from.scales[at / kScaleBlock];
+}
+
+// Writes the scales of n elements, if the slot has such. It comes before the two below: they only read the scales.
+inline void find_scales(const Kernels& kernels, const Stored& to, const float* src, int64_t n) {
+  if (to.dtype == DType::i8) kernels.scales_i8(to.scales, src, n);
+  if (to.dtype == DType::u8) kernels.scales_u8(to.scales, src, n);
+}
+
+// Writes n elements of a slot that is not stored in fp32, rounded to the nearest.
 inline void narrow(const Kernels& kernels, const Stored& to, const float* src, int64_t n) {
   switch (to.dtype) {
     case DType::bf16:
@@ -65,18 +78,29 @@ inline void narrow(const Kernels& kernels, const Stored& to, const float* src, i
   }
 }
 
-// The same, rounded stochastically. key.element is the number of the first element in its slice.
-inline void narrow_stochastically(const Kernels& kernels, const Stored& to, const float* src, const DrawKey& key,
-                                  uint32_t output, int64_t n) {
+// What the next function needs for n elements of output number `output`. key.element is the number of the first one in
+// its slice.
+inline RoundingKeys rounding_keys(const DrawKey& key, uint32_t output, int64_t n) {
+  constexpr uint64_t kUnit = philox::kRoundingBlock;
+  RoundingKeys out;
+  out.lane = static_cast<uint32_t>(key.element % kUnit);
+  for (uint64_t i = 0; i * kUnit < out.lane + static_cast<uint64_t>(n); ++i)
+    out.of[i] = philox::rounding_key(key.seed, key.step, key.tensor, output, key.element + i * kUnit);
+  return out;
+}
+
+// The same, rounded stochastically, at most kMostRounded elements.
+inline void narrow_stochastically(const Kernels& kernels, const Stored& to, const float* src, const RoundingKeys& keys,
+                                  int64_t n) {
   switch (to.dtype) {
     case DType::bf16:
-      return kernels.to_bf16_stochastic(reinterpret_cast<uint16_t*>(to.data), src, key, output, n);
+      return kernels.to_bf16_stochastic(reinterpret_cast<uint16_t*>(to.data), src, keys, n);
     case DType::f16:
-      return kernels.to_f16_stochastic(reinterpret_cast<uint16_t*>(to.data), src, key, output, n);
+      return kernels.to_f16_stochastic(reinterpret_cast<uint16_t*>(to.data), src, keys, n);
     case DType::i8:
-      return kernels.to_i8_stochastic(reinterpret_cast<int8_t*>(to.data), to.scales, src, key, output, n);
+      return kernels.to_i8_stochastic(reinterpret_cast<int8_t*>(to.data), to.scales, src, keys, n);
     case DType::u8:
-      return kernels.to_u8_stochastic(reinterpret_cast<uint8_t*>(to.data), to.scales, src, key, output, n);
+      return kernels.to_u8_stochastic(reinterpret_cast<uint8_t*>(to.data), to.scales, src, keys, n);
     case DType::f32:
     case DType::f64:
       return;

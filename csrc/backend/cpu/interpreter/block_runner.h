@@ -96,11 +96,21 @@ class BlockRunner {
       for (int s = 0; s < code_.num_slots; ++s) {
         if (!(code_.writes >> s & 1)) continue;
         const Stored to = stored(tensor_, s, first);
+        find_scales(kernels_, to, base_[s], n);
         if (is_stochastic(rounding_, s, to.dtype))
-          narrow_stochastically(kernels_, to, base_[s], key_, output_of_slot(s), n);
+          store_stochastically(s, first, n);
         else
           narrow(kernels_, to, base_[s], n);
       }
+    }
+  }
+
+  void store_stochastically(int slot, int64_t first, int64_t n) {
+    DrawKey key = key_;
+    for (int64_t at = 0; at < n; at += kMostRounded, key.element += kMostRounded) {
+      const int64_t count = std::min(kMostRounded, n - at);
+      narrow_stochastically(kernels_, stored(tensor_, slot, first + at), base_[slot] + at,
+                            rounding_keys(key, output_of_slot(slot), count), count);
     }
   }
 

@@ -153,7 +153,7 @@ class Allocator {
   // Whether source k of i, whose value is in memory, should become the memory operand of the instruction.
   bool fold(const ValueInstr& i, int k, int at) {
     const uint16_t v = i.src[k];
-    if (home(v).is_half()) return false;
+    if (home(v).is_half() || home(v).is_code()) return false;
     for (int j = 0; j < info(i.op).sources; ++j)
       if (j != k && i.src[j] == v) return false;
     if (i.op == VOp::select && k == 2 && home(v).kind == Home::slot)

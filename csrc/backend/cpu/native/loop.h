@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "../../../plan/plan.h"
+
 namespace nos::cpu::native {
 
 enum class Target : uint8_t { avx2, avx512 };
@@ -19,6 +21,8 @@ struct Home {
     slot,      // index: slot of the plan; the address advances with the loop
     slot_f16,  // the same, stored in half precision: every load and store converts (AVX-512 only)
     slot_bf16,
+    slot_i8,  // the same, stored in codes, which are only loaded (AVX-512 only); scales: the scratch array with theirs
+    slot_u8,
     scratch,   // index: scratch array; the address advances with the loop
     scalar,    // index: in the scalar row
     constant,  // index: the bits of the constant
@@ -26,15 +30,21 @@ struct Home {
     spill,     // index: vector in the stack frame (only after allocation)
   } kind = computed;
   uint32_t index = 0;
+  uint32_t scales = 0;  // of codes only
   bool operator==(const Home&) const = default;
-  bool in_tensor() const { return kind == slot || is_half(); }
+  bool in_tensor() const { return kind == slot || is_half() || is_code(); }
   bool is_half() const { return kind == slot_f16 || kind == slot_bf16; }
+  bool is_code() const { return kind == slot_i8 || kind == slot_u8; }
   bool uniform() const { return kind == scalar || kind == constant || kind == table; }  // the same for all elements
 };
 
 // A scratch array holds one block and one vector more, so that a loop may store its last vector whole.
 inline constexpr int kMaxBlock = 1024;                     // elements
 inline constexpr int kScratchStride = kMaxBlock * 4 + 64;  // bytes
+
+// A loop that decodes takes one of the registers that hold pointers of slots: for the element of the block at which the
+// numbers begin that share a scale with this turn's.
+inline constexpr int kMostSlotsWithCodes = kMaxSlots - 1;
 
 // What one instruction of a loop does. vops.def lists them, with a comment for each.
 enum class VOp : uint8_t {

@@ -20,10 +20,13 @@ inline size_t scratch_bytes(const NativeCode& code) {
   return pointer_bytes(code) + static_cast<size_t>(code.num_scratch) * kScratchStride;
 }
 
+static_assert(kMaxBlock <= kMostRounded);
+
 // Runs one stage over n elements of a tensor, from number `first` on. `base` holds the address of each place, `scratch`
-// is that of the scratch arrays.
+// is that of the scratch arrays. `rounding` has the keys of each slot that is rounded stochastically.
 inline void run_stage(const NativeCode& code, const Stage& s, char* const* base, char* scratch, const float* row,
-                      const DrawKey& key, const PlannedTensor& tensor, int64_t first, int64_t n, FoldTarget folds) {
+                      const DrawKey& key, const RoundingKeys* rounding, const PlannedTensor& tensor, int64_t first,
+                      int64_t n, FoldTarget folds) {
   const auto values = [&] { return reinterpret_cast<float*>(base[s.place]); };
   switch (s.kind) {
     case Stage::Kind::loop:
@@ -32,11 +35,14 @@ inline void run_stage(const NativeCode& code, const Stage& s, char* const* base,
       return run_call(s.call, reinterpret_cast<float* const*>(base), row, key, n, isa().kernels->f32, folds);
     case Stage::Kind::widen:
       return widen(*isa().kernels, values(), stored(tensor, s.index, first), n);
+    case Stage::Kind::spread:
+      return spread_scales(values(), stored(tensor, s.index, first), n);
+    case Stage::Kind::scales:
+      return find_scales(*isa().kernels, stored(tensor, s.index, first), values(), n);
     case Stage::Kind::narrow:
       return narrow(*isa().kernels, stored(tensor, s.index, first), values(), n);
     case Stage::Kind::narrow_stochastically:
-      return narrow_stochastically(*isa().kernels, stored(tensor, s.index, first), values(), key,
-                                   output_of_slot(s.index), n);
+      return narrow_stochastically(*isa().kernels, stored(tensor, s.index, first), values(), rounding[s.index], n);
   }
 }
 
@@ -55,8 +61,13 @@ inline void run(const NativeCode& code, const PlannedTensor& tensor, const Chunk
     for (size_t s = 0; s < slots; ++s)
       base[s] = static_cast<char*>(tensor.data[s]) + (origin + first) * size_of(tensor.dtype[s]);
     key.element = static_cast<uint64_t>(first);
+    // Draws take long and wait for nothing, so they begin before the first loop.
+    RoundingKeys rounding[kMaxSlots];
     for (const Stage& s : code.stages)
-      run_stage(code, s, base, scratch, row, key, tensor, origin + first, n, folds.at(first));
+      if (s.kind == Stage::Kind::narrow_stochastically)
+        rounding[s.index] = rounding_keys(key, output_of_slot(s.index), n);
+    for (const Stage& s : code.stages)
+      run_stage(code, s, base, scratch, row, key, rounding, tensor, origin + first, n, folds.at(first));
   }
 }
 

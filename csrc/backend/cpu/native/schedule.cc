@@ -22,6 +22,7 @@ class Scheduler {
     for (int s = 0; s < slots_; ++s) {
       const bool draws = s != bytecode::kG && is_stochastic(rounding, s, dtypes[s]);
       out_.converted.push_back(is_quantized(dtypes[s]) || (is_half(dtypes[s]) && (draws || !converts)));
+      out_.decoded.push_back(is_quantized(dtypes[s]) && converts && slots_ <= kMostSlotsWithCodes);
       holds_fp32_.push_back(dtypes[s] == DType::f32);
     }
   }

@@ -33,6 +33,7 @@ struct Store {
 struct Schedule {
   int last_level = 0, num_scratch = 0;
   std::vector<bool> converted;  // per slot: it is not stored in fp32, and kernels of their own widen and narrow it
+  std::vector<bool> decoded;    // per slot: loops decode it, instead of a kernel, and its place has the scales
   std::vector<ScheduledValue> values;
   std::vector<std::pair<int, int>> copies;     // (input, its copy) for each input that moves to another slot
   std::vector<std::pair<Operand, int>> fills;  // (scalar, value that holds it) for each scalar that fills a slot
@@ -40,9 +41,10 @@ struct Schedule {
   std::vector<int> narrow_from;  // of each output: the value that is narrowed into its slot at the end, or -1
 };
 
-// `loop_converts` says whether fused loops can read half precision, and write it rounded to the nearest. Kernels
-// cannot. So where a program has any kernel, a slot in half precision is widened into a scratch array first, and its
-// new value is narrowed at the end. So are slots that are rounded stochastically, and quantized ones, everywhere.
+// `loop_converts` says whether fused loops can read half precision and codes, and write half precision rounded to the
+// nearest. Kernels cannot. So where a program has any kernel, a slot that is not stored in fp32 is widened into a
+// scratch array first, and its new value is narrowed at the end. What is rounded stochastically or quantized is
+// narrowed at the end everywhere.
 Schedule make_schedule(const Graph& graph, const DType* dtypes, Rounding rounding, bool loop_converts);
 
 }  // namespace nos::cpu::native

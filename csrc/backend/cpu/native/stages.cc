@@ -26,18 +26,19 @@ class Cutter {
   StagedProgram run() {
     for (int s = 0; s < slots_; ++s)
       if (plan_.converted[static_cast<size_t>(s)] && value(s).last_use >= 0)
-        out_.stages.push_back({Stage::Kind::widen, u16(s), u16(value(s).place)});
+        out_.stages.push_back({is_decoded(s) ? Stage::Kind::spread : Stage::Kind::widen, u16(s), u16(value(s).place)});
     for (int level = 0; level <= plan_.last_level; ++level) {
       add_loop(level);
       add_kernels(level);
     }
-    for (size_t k = 0; k < graph_.outputs.size(); ++k)
-      if (const int from = plan_.narrow_from[k]; from >= 0) {
-        const int slot = slot_of_output(k);
-        const bool stochastic = is_stochastic(rounding_, slot, dtypes_[slot]);
-        out_.stages.push_back(
-            {stochastic ? Stage::Kind::narrow_stochastically : Stage::Kind::narrow, u16(slot), u16(value(from).place)});
-      }
+    // The way to a scale is long, but those of several slots take no longer: so they come before all codes.
+    for_narrowed([&](int slot, uint16_t place) {
+      if (is_quantized(dtypes_[slot])) out_.stages.push_back({Stage::Kind::scales, u16(slot), place});
+    });
+    for_narrowed([&](int slot, uint16_t place) {
+      const bool stochastic = is_stochastic(rounding_, slot, dtypes_[slot]);
+      out_.stages.push_back({stochastic ? Stage::Kind::narrow_stochastically : Stage::Kind::narrow, u16(slot), place});
+    });
     out_.num_scratch = plan_.num_scratch;
     return std::move(out_);
   }
@@ -46,6 +47,14 @@ class Cutter {
   static uint16_t u16(int v) { return static_cast<uint16_t>(v); }
   const ScheduledValue& value(int v) const { return plan_.values[static_cast<size_t>(v)]; }
   int id_of(size_t node) const { return slots_ + static_cast<int>(node); }
+  bool is_decoded(int slot) const { return plan_.decoded[static_cast<size_t>(slot)]; }
+
+  // Calls visit(slot, place) for each output that is narrowed from its place into its slot at the end.
+  template <class Visit>
+  void for_narrowed(const Visit& visit) const {
+    for (size_t k = 0; k < graph_.outputs.size(); ++k)
+      if (const int from = plan_.narrow_from[k]; from >= 0) visit(slot_of_output(k), u16(value(from).place));
+  }
 
   static Home::Kind slot_kind(DType t) {
     switch (t) {
@@ -55,9 +64,11 @@ class Cutter {
         return Home::slot_bf16;
       case DType::f16:
         return Home::slot_f16;
-      case DType::f64:
       case DType::i8:
+        return Home::slot_i8;
       case DType::u8:
+        return Home::slot_u8;
+      case DType::f64:
         break;
     }
     throw std::logic_error("fused loops have no code for " + std::string(name_of(t)));
@@ -66,6 +77,13 @@ class Cutter {
   Home home(int place) const {
     if (place < slots_) return {slot_kind(dtypes_[place]), static_cast<uint32_t>(place)};
     return {Home::scratch, static_cast<uint32_t>(place - slots_)};
+  }
+
+  // Where loops read a value of the schedule.
+  Home home_of(int id) const {
+    const int place = value(id).place;
+    if (id >= slots_ || !is_decoded(id)) return home(place);
+    return {slot_kind(dtypes_[id]), static_cast<uint32_t>(id), static_cast<uint32_t>(place - slots_)};
   }
 
   // ---- one loop -----------------------------------------------------------------------------------------------------
@@ -81,7 +99,7 @@ class Cutter {
   uint16_t operand(Draft& draft, Operand o) {
     if (o.is_scalar()) return draft.expand.at({Home::scalar, static_cast<uint32_t>(o.id())});
     int& local = draft.local[static_cast<size_t>(o.id())];
-    if (local == Draft::kNotInLoop) local = draft.expand.at(home(value(o.id()).place));
+    if (local == Draft::kNotInLoop) local = draft.expand.at(home_of(o.id()));
     return u16(local);
   }
 
@@ -113,7 +131,7 @@ class Cutter {
     Draft draft(plan_.values.size(), target_, first_divisor(graph_));
     if (level == 0) {
       for (const auto& [input, copy] : plan_.copies)
-        draft.local[static_cast<size_t>(copy)] = draft.expand.copy(draft.expand.at(home(value(input).place)));
+        draft.local[static_cast<size_t>(copy)] = draft.expand.copy(draft.expand.at(home_of(input)));
       for (const auto& [scalar, id] : plan_.fills)
         draft.local[static_cast<size_t>(id)] = draft.expand.copy(operand(draft, scalar));
     }

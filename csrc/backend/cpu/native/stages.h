@@ -20,6 +20,8 @@ struct Stage {
     loop,    // index: which loop
     kernel,  // call: its places are slots, then num_slots + scratch array
     widen,   // converts slot `index`, which is not stored in fp32, into `place`
+    spread,  // makes the scales of slot `index` ready for loops that decode it, in `place`
+    scales,  // writes the scales of slot `index` for the numbers of `place`, which are narrowed later
     narrow,  // converts `place` back into slot `index`, rounded to the nearest
     narrow_stochastically,
   } kind;

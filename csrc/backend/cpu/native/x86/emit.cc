@@ -44,6 +44,9 @@ Address LoopEmitter::address(const Home& home) const {
     case Home::slot_f16:
     case Home::slot_bf16:
       return at(slot_register_[home.index], rax, 2, 0);
+    case Home::slot_i8:
+    case Home::slot_u8:
+      return at(slot_register_[home.index], rax, 1, 0);
     case Home::scratch:
       return at(rsi, rax, 4, index * kScratchStride);
     case Home::scalar:
@@ -57,6 +60,18 @@ Address LoopEmitter::address(const Home& home) const {
       break;
   }
   throw std::logic_error("a value without an address");
+}
+
+Address LoopEmitter::address_of_scale(const Home& home) const {
+  return at(rsi, scale_block_, 1, static_cast<int32_t>(home.scales) * kScratchStride);
+}
+
+void LoopEmitter::turn(const RegisterLoop& loop) {
+  if (decodes_) {
+    out_.mov(scale_block_, rax);
+    out_.align_down(scale_block_, kScaleBlock);
+  }
+  for (const RegisterInstr& i : loop.code) instruction(i);
 }
 
 void LoopEmitter::enter() {
@@ -94,17 +109,21 @@ void LoopEmitter::load_slots(uint32_t used) {
 
 void LoopEmitter::emit(const RegisterLoop& loop) {
   uint32_t used = 0;  // bit s: slot s occurs
-  for (const RegisterInstr& i : loop.code)
+  for (const RegisterInstr& i : loop.code) {
     if (i.memory.in_tensor()) used |= 1u << i.memory.index;
+    decodes_ |= i.memory.is_code();
+  }
   frame_vectors_ = loop.spills;
   plan_frame(loop);
 
   size_t next = 0;
+  const auto take = [&] {
+    if (next >= kFreeRegisters) saved_.push_back(kSlotRegisters[next]);
+    return kSlotRegisters[next++];
+  };
+  if (decodes_) scale_block_ = take();
   for (int s = 0; s < kMaxSlots; ++s)
-    if (used >> s & 1) {
-      if (next >= kFreeRegisters) saved_.push_back(kSlotRegisters[next]);
-      slot_register_[s] = kSlotRegisters[next++];
-    }
+    if (used >> s & 1) slot_register_[s] = take();
   enter();
   load_slots(used);
   fill_frame();
@@ -114,11 +133,11 @@ void LoopEmitter::emit(const RegisterLoop& loop) {
   out_.sub(rcx, lanes_);
   const int32_t to_rest = out_.jump(Assembler::less);
   out_.align();
-  const int32_t turn = out_.here();
-  for (const RegisterInstr& i : loop.code) instruction(i);
+  const int32_t first = out_.here();
+  turn(loop);
   out_.add(rax, lanes_);
   out_.cmp(rax, rcx);
-  out_.jump_back(Assembler::less_equal, turn);
+  out_.jump_back(Assembler::less_equal, first);
 
   out_.patch(to_rest, out_.here());
   out_.add(rcx, lanes_);
@@ -126,7 +145,7 @@ void LoopEmitter::emit(const RegisterLoop& loop) {
   const int32_t to_end = out_.jump(Assembler::less_equal);
   masked_ = true;
   make_mask();
-  for (const RegisterInstr& i : loop.code) instruction(i);
+  turn(loop);
   masked_ = false;
   out_.patch(to_end, out_.here());
   leave();

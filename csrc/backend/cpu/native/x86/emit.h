@@ -5,7 +5,8 @@
 //
 //   rdi slots, later one of them   rsi scratch   rdx scalar row   rcx n, later a limit, then what is left
 //   rax element   rbp frame
-//   r8 .. r11, rdi, rbx, r12 .. r15: pointers of the slots that occur, at most 10
+//   r8 .. r11, rdi, rbx, r12 .. r15: pointers of the slots that occur, at most 10; the first one is the block of scales
+//   of this turn where the loop decodes
 //
 // Every turn of the loop computes one vector. The elements that are left, fewer than a vector, take one more turn under
 // a mask, so that no byte beyond element n of a tensor is touched. Scratch arrays need no mask, as they are padded by a
@@ -41,7 +42,8 @@ class LoopEmitter {
   void fma(const FmaForms& form, RegisterInstr i);
   [[noreturn]] static void absent(const RegisterInstr& i);
 
-  Address address(const Home& home) const;  // of the vector that this turn works on
+  Address address(const Home& home) const;           // of the vector that this turn works on
+  Address address_of_scale(const Home& home) const;  // of codes, likewise
   int vector_bytes() const { return lanes_ * 4; }
 
   Assembler& out_;
@@ -49,12 +51,15 @@ class LoopEmitter {
   bool masked_ = false;  // whether the code being written is for the elements that are left
 
  private:
+  void turn(const RegisterLoop& loop);  // computes one vector
   void enter();
   void leave();
   void load_slots(uint32_t used);
 
   const int lanes_, first_table_;
   Gpr slot_register_[kMaxSlots] = {};
+  bool decodes_ = false;  // whether the loop reads codes
+  Gpr scale_block_{};     // then: the first element that shares a scale with those of this turn
   std::vector<Gpr> saved_;
 };
 

@@ -46,6 +46,7 @@ class Avx512 final : public LoopEmitter {
 
   void load(const RegisterInstr& i) {
     if (i.src[0] == kMemory && i.memory.is_half()) return load_half(i);
+    if (i.src[0] == kMemory && i.memory.is_code()) return load_codes(i);
     if (i.src[0] == kMemory && (i.memory.kind == Home::constant || i.memory.kind == Home::scalar)) return broadcast(i);
     unary(vmovups, i);
   }
@@ -56,6 +57,18 @@ class Avx512 final : public LoopEmitter {
     const bool bf16 = i.memory.kind == Home::slot_bf16;
     out_.evex(bf16 ? vpmovzxwd : vcvtph2ps, i.dst, 0, address(i.memory), f);
     if (bf16) shift(vpslld, i.dst, i.dst, 16);
+  }
+
+  // As from_code of convert.h.
+  void load_codes(const RegisterInstr& i) {
+    EvexFlags f{.memory = 16};
+    if (masked_) f.mask = kRestMask, f.zero = true;
+    const bool is_signed = i.memory.kind == Home::slot_i8;
+    out_.evex(is_signed ? vpmovsxbd : vpmovzxbd, i.dst, 0, address(i.memory), f);
+    out_.evex(vcvtdq2ps, i.dst, 0, i.dst);
+    if (is_signed) with_constant(vpandd, kTemp, i.dst, 0x7fffffff);
+    out_.evex(vmulps, i.dst, i.dst, is_signed ? kTemp : i.dst);
+    out_.evex(vmulps, i.dst, i.dst, address_of_scale(i.memory), {.broadcast = true});
   }
 
   void shift(Opcode op, int to, int from, int bits) { out_.evex(op, op.extension, to, from, {}, bits); }
