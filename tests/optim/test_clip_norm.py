@@ -392,5 +392,5 @@ def test_gradients_on_several_devices() -> None:
     optimizer.add_param_group({"params": params, "rule": "g"})
     lists = optimizer._new_lists()
     lists._tensors[1:] = grads
-    divided = lists._division_by([None, *grads], [0.0] * 5)
+    divided = lists._division.by([None, *grads], [0.0] * 5)
     assert [members for *_, members in divided] == [[1, 4], [2], [3]]
