@@ -1,0 +1,33 @@
+"""The study of strategies: its tables, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench import study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def result(label: str, seed: int, top: float) -> dict[str, object]:
+    return {
+        "label": label, "seed": seed, "proposals": 30, "children": 10, "families": 4, "new_families": 0.25,
+        "last_proposals": 0.1, "last_children": 0.2, "best": 0.5, "top": top, "kept": 0.3,
+    }  # fmt: skip
+
+
+def test_strategies_are_compared_seed_by_seed() -> None:
+    """The differences are 0.1, 0.2 and 0.3: their mean is 0.2, and Student's t of two degrees of freedom is 4.3027, which
+    is to be multiplied with 0.1 / sqrt(3)."""
+    results = [result("a", seed, 0.5 + seed / 10) for seed in (1, 2, 3)]
+    results += [result("b", seed, 0.5) for seed in (3, 2, 1, 4)]
+    assert study.paired(results).splitlines()[-1] == "| b | 3 | +0.2000 +- 0.2484 |"
+    assert study.table(results).splitlines()[-1].startswith("| b | 4 | 30 | 10 | 4 +- 0 | 0.250 +- 0.000 |")
+
+
+def test_the_page_shows_the_record() -> None:
+    results = json.loads((ROOT / "bench" / "results" / "study-charmlp.json").read_text())["results"]
+    page = (ROOT / "docs" / "search.md").read_text()
+    assert study.table(results) in page
+    assert study.paired(results) in page
