@@ -128,7 +128,8 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
         T x[E];
         const uint32_t dtype = any_dtype_of(sm.dtypes, s);
         NOS_EACH x[e] = quads.at(e) < count ? load_any(sm, s, dtype, quads.at(e)) : T(0);
-        NOS_UNROLL for (int k = 0; k < static_cast<int>(kRegInputs); ++k) if (k == s) NOS_EACH r[k][e] = x[e];
+        // Selects: of branches some compilers make a jump table.
+        NOS_UNROLL for (int k = 0; k < static_cast<int>(kRegInputs); ++k) NOS_EACH r[k][e] = k == s ? x[e] : r[k][e];
       }
     } else {
       NOS_UNROLL for (int s = 0; s < static_cast<int>(kRegInputs); ++s) if (reads >> s & 1)
@@ -150,7 +151,8 @@ NOS_HD void run(const Context& ctx, const Shared<T>& sm, const Decoded<T>* code,
       NOS_NO_UNROLL for (int s = 2; s < static_cast<int>(kRegInputs); ++s) {
         if (!(plain >> s & 1) || !is_code(any_dtype_of(sm.dtypes, s))) continue;
         T x[E];
-        NOS_UNROLL for (int k = 2; k < static_cast<int>(kRegInputs); ++k) if (k == s) NOS_EACH x[e] = r[k][e];
+        NOS_EACH x[e] = r[2][e];
+        NOS_UNROLL for (int k = 3; k < static_cast<int>(kRegInputs); ++k) NOS_EACH x[e] = k == s ? r[k][e] : x[e];
         store_codes<E>(ctx, sm, s, out, x);
         plain &= ~(1u << s);
       }
