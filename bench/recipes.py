@@ -68,7 +68,7 @@ RECIPES: Final = {
     "gpt": Recipe(
         "gpt.py",
         recipe_data.text,
-        "--depth 2 --width 96 --heads 3 --context 96 --batch-size 16 --epochs 2 --epoch-steps 200 --warmup 30"
+        "--depth 2 --width 96 --heads 3 --context 96 --batch-size 16 --epochs 4 --epoch-steps 200 --warmup 30"
         " --clip-norm 1",
         ("validation_loss", "bits_per_byte"),
         "validation_loss",
