@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from nos_search.strategy import (
     create,
 )
 from nos_search.strategy.lately import Lately
+from nos_search.strategy.population import Member, Population
 from nos_search.strategy.queue import ALONE, Entry, Queue
 from nos_search.testing.strategy import StrategyCase
 
@@ -140,6 +143,30 @@ def test_a_discounted_duplicate_teaches_less() -> None:
             return float(evaluated(strategy.policy, [favourite.tokens])[0])
 
     assert probability(0.0) > probability(1.0)
+
+
+def test_the_policy_gets_a_rule_s_whole_reward_for_the_first_of_a_family_only() -> None:
+    """The queue takes each rule for what it earned."""
+    space = Space(groups=1)
+
+    def played(families: int, founds: bool) -> tuple[float, list[Entry]]:
+        strategy = ControllerStrategy(space, seed=1, batch=4, families=families, **POLICY)
+        for k in range(30):
+            told = [Result(c.tokens, 0.5, c.id, family=c.id) for c in strategy.ask(4)]
+            if k == 0:
+                favourite = told[0]
+            elif k % 2:
+                told[0] = Result(told[0].tokens, 0.5, told[0].id, family=told[0].id)
+                family = None if founds else favourite.id
+                strategy.tell([Result(favourite.tokens, 1.0, family=family)] * 4)
+            strategy.tell(told)
+        with torch.no_grad():
+            return float(evaluated(strategy.policy, [favourite.tokens])[0]), strategy.queue.entries
+
+    with_discount, queue = played(1, founds=False)
+    assert with_discount < played(1, founds=True)[0]
+    assert with_discount < played(0, founds=False)[0]
+    assert queue[0].reward == 1.0
 
 
 def test_entropy_counts_live_choices_only() -> None:
@@ -287,6 +314,7 @@ def test_a_run_of_before_there_were_founders_goes_on_without() -> None:
         options = RunConfig.from_json(written).make_strategy().options()
         assert (options["mutants"], options["warm_start"]) == (mutants, int(mutants > 0))
         assert options["redraws"] == (8 if mutants else 0)
+        assert options["families"] == int(mutants > 0)
         assert options.items() >= stored.items()
 
 
@@ -344,6 +372,32 @@ def test_evolution_forgets_the_oldest_not_the_worst() -> None:
     zero = strategy.ask(1)[0]
     strategy.tell([Result(zero.tokens, 0.0, zero.id)])
     assert [age for age, *_ in strategy.population.members] == [2, 3, 4, 5]  # a rule that was rejected does not get in
+
+
+def test_the_population_has_the_youngest_of_each_family() -> None:
+    space = Space(groups=1)
+    given = [
+        Member(k, space.sample(torch.Generator().manual_seed(k)), 0.1, family)
+        for k, family in enumerate((5, 6, 5, ALONE, 5, ALONE, 7))
+    ]
+    for size, ages in ((9, [1, 3, 4, 5, 6]), (3, [4, 5, 6])):
+        for order in itertools.permutations(given):
+            population = Population(space, size, tournament=2, families=1)
+            for member in order:
+                population.add([member])
+            assert [member.age for member in population.members] == ages
+    population = Population(space, 9, tournament=2, families=0)
+    population.add(given)
+    assert population.members == given
+
+
+def test_a_stored_population_of_before_there_were_families() -> None:
+    evolution = EvolutionStrategy(Space(groups=1), seed=1)
+    evolution.tell([Result(c.tokens, 0.5, c.id) for c in evolution.ask(4)])
+    state = evolution.state_dict()
+    again = EvolutionStrategy(Space(groups=1), seed=1)
+    again.load_state_dict({**state, "members": [row[:3] for row in state["members"]]})
+    assert again.population.members == evolution.population.members
 
 
 def test_evolution_climbs() -> None:

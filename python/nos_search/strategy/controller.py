@@ -28,18 +28,20 @@ from .base import Result, State, Strategy
 from .lately import Lately
 from .learn import ALGORITHMS, ppo_slope, reinforce_slope, risk_advantage, trpo_step
 from .policy import Policy
-from .population import Member, Population
+from .population import Population, as_member
 from .queue import ALONE, Entry, Queue
 from .unrolled import Unrolled
 
 
 class _Answer(NamedTuple):
-    """What a string earned, with a duplicate's discount taken off; None is no reward."""
+    """What a string earned, with the discount of one that `repeats` taken off; None is no reward. `full` is what the
+    queue takes it for, or None where the queue does not get it."""
 
     tokens: Tokens
     reward: float | None
-    duplicate: bool
+    repeats: bool
     family: int
+    full: float | None
 
 
 class _Row(NamedTuple):
@@ -48,8 +50,9 @@ class _Row(NamedTuple):
 
     tokens: Tokens
     reward: float
-    duplicate: bool
+    repeats: bool
     family: int
+    full: float | None
     old: float | None
 
 
@@ -72,8 +75,9 @@ class ControllerStrategy(Strategy):
     is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
     A string that was proposed lately (lately.py) is drawn again, up to `redraws` times: it would be answered without a
     training. One that still comes is proposed again, so that the policy learns that it repeats itself.
-    `duplicate_discount` is the share of its reward that a rule loses when it was scored before. A duplicate costs
-    nothing and teaches nothing, so without a discount a small search ends by writing its first good rule for ever.
+    `duplicate_discount` is the share of its reward that a rule loses when it was scored before, or, with `families` 1,
+    when one of its family was. Neither teaches anything, so without a discount a small search ends by writing its first
+    good rule for ever. With `families` 1 the population has one member of each family, too.
     `baseline_decay` is that of the reward average. Advantages are divided by the running standard deviation of the
     rewards, so that lr does not depend on the scale of the task.
     """
@@ -89,6 +93,7 @@ class ControllerStrategy(Strategy):
         "tournament": 8,
         "warm_start": 0,
         "redraws": 0,
+        "families": 0,
     }
 
     def __init__(
@@ -115,6 +120,7 @@ class ControllerStrategy(Strategy):
         tournament: int = 8,
         warm_start: int = 1,
         redraws: int = 8,
+        families: int = 1,
     ) -> None:
         super().__init__(space, seed=seed)
         if algorithm not in ALGORITHMS:
@@ -162,16 +168,17 @@ class ControllerStrategy(Strategy):
             "tournament": tournament,
             "warm_start": warm_start,
             "redraws": redraws,
+            "families": families,
         }
         self.algorithm = algorithm
         self.batch = batch
         self.epochs, self.clip, self.kl = epochs, clip, kl
         self.entropy_weight = entropy
         self.decay = baseline_decay
-        self.discount = duplicate_discount
+        self.discount, self.families = duplicate_discount, families
         self.share, self.pull, self.mutants = share, pull, mutants
         self.queue = Queue(queue)
-        self.population = Population(space, population, tournament=tournament)
+        self.population = Population(space, population, tournament=tournament, families=families)
         self._first = list(space.founders()) if warm_start else []
         self.redraws = redraws
         self._lately = Lately(space)
@@ -232,18 +239,13 @@ class ControllerStrategy(Strategy):
 
     def learn(self, results: Sequence[Result]) -> None:
         for result in results:
-            family = ALONE if result.family is None else result.family
-            answer = _Answer(result.tokens, self._worth(result), result.duplicate, family)
+            answer = self._answer(result)
             if result.id is not None:
                 self._waiting[result.id] = answer
             elif answer.reward is not None:
                 self._foreign.append(answer)
         if self.mutants:
-            self.population.add(
-                Member(-1 if result.id is None else result.id, result.tokens, result.reward)
-                for result in results
-                if result.reward
-            )
+            self.population.add(as_member(result, result.reward) for result in results if result.reward)
         while all(self.updates * self.batch + k in self._waiting for k in range(self.batch)):
             rows: list[_Row] = []
             for number in range(self.updates * self.batch, (self.updates + 1) * self.batch):
@@ -253,7 +255,7 @@ class ControllerStrategy(Strategy):
                 self._offer(answer)
                 if old is not None:
                     rows.append(_Row(*answer, old))  # type: ignore[arg-type]
-            for answer in sorted(self._foreign):
+            for answer in sorted(self._foreign, key=_by_string):
                 self._offer(answer)
                 rows.append(_Row(*answer, None))  # type: ignore[arg-type]
             self._foreign = []
@@ -261,19 +263,22 @@ class ControllerStrategy(Strategy):
             if rows:
                 self._update(rows)
 
-    def _offer(self, answer: _Answer) -> None:
-        if not answer.duplicate and answer.reward is not None:
-            self.queue.offer(Entry(answer.reward, answer.family, answer.tokens))
+    def _answer(self, result: Result) -> _Answer:
+        family = ALONE if result.family is None else result.family
+        repeats = result.duplicate or bool(self.families and result.family is not None and not result.founds)
+        reward = result.reward
+        if reward is not None and repeats:
+            reward -= self.discount * abs(reward)
+        return _Answer(result.tokens, reward, repeats, family, None if result.duplicate else result.reward)
 
-    def _worth(self, result: Result) -> float | None:
-        if result.reward is None or not result.duplicate:
-            return result.reward
-        return result.reward - self.discount * abs(result.reward)
+    def _offer(self, answer: _Answer) -> None:
+        if answer.full is not None:
+            self.queue.offer(Entry(answer.full, answer.family, answer.tokens))
 
     def _update(self, rows: Sequence[_Row]) -> None:
         rewards = np.array([row.reward for row in rows], np.float32)
-        # Only new rules move the baseline. So a controller that repeats itself is below it, and is driven away.
-        fresh = np.array([row.reward for row in rows if not row.duplicate], np.float32)
+        # Only what is new moves the baseline. So a controller that repeats itself is below it, and is driven away.
+        fresh = np.array([row.reward for row in rows if not row.repeats], np.float32)
         # The baseline of a batch comes from the batches before it; the first has only itself.
         baseline = self.baseline / self.weight if self.weight else float((fresh if len(fresh) else rewards).mean())
         if len(fresh):
@@ -339,7 +344,7 @@ class ControllerStrategy(Strategy):
             "waiting": [[number, list(row.tokens), *row[1:]] for number, row in sorted(self._waiting.items())],
             "drawn": [[list(tokens), log_prob] for tokens, log_prob in self._drawn],
             "old": [[number, log_prob] for number, log_prob in sorted(self._old.items())],
-            "foreign": [[list(row.tokens), *row[1:]] for row in sorted(self._foreign)],
+            "foreign": [[list(row.tokens), *row[1:]] for row in sorted(self._foreign, key=_by_string)],
             "queue": self.queue.state(),
             "population": self.population.state(),
             "lately": self._lately.state(),
@@ -356,10 +361,10 @@ class ControllerStrategy(Strategy):
         for name in self._SCALARS:
             setattr(self, name, type(getattr(self, name))(state["scalars"][name]))
         # A state of before there were families has neither these nor a queue.
-        self._waiting = {int(number): _answer(*row) for number, *row in state["waiting"]}
+        self._waiting = {int(number): _stored(*row) for number, *row in state["waiting"]}
         self._drawn = [(tuple(tokens), log_prob) for tokens, log_prob in state["drawn"]]
         self._old = {int(number): log_prob for number, log_prob in state["old"]}
-        self._foreign = [_answer(*row) for row in state["foreign"]]
+        self._foreign = [_stored(*row) for row in state["foreign"]]
         self.queue.load(state.get("queue", []))
         self.population.load(state.get("population", []))
         self._lately.load(state.get("lately", torch.empty(0)))
@@ -367,6 +372,10 @@ class ControllerStrategy(Strategy):
     _SCALARS: ClassVar[tuple[str, ...]] = ("baseline", "spread", "weight", "updates", "last_entropy")
 
 
-def _answer(tokens: Sequence[int], reward: float | None, duplicate: bool, family: int = ALONE) -> _Answer:
-    """Returns an answer from its row in a state."""
-    return _Answer(tuple(tokens), reward, duplicate, family)
+def _by_string(answer: _Answer) -> tuple[Any, ...]:
+    return answer.tokens, answer.reward, answer.repeats, answer.family
+
+
+def _stored(tokens: Sequence[int], reward: float | None, repeats: bool, family: int = ALONE, *full: float) -> _Answer:
+    """Returns an answer from its row in a state. Before families had a discount, `full` was the reward."""
+    return _Answer(tuple(tokens), reward, repeats, family, full[0] if full else None if repeats else reward)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..errors import UsageError
 from ..space import SearchSpace, Tokens
 from .base import Result, State, Strategy
-from .population import Member, Population
+from .population import Population, as_member
 
 
 class EvolutionStrategy(Strategy):
@@ -18,10 +18,12 @@ class EvolutionStrategy(Strategy):
     strings, in most) fill up the first population; with 0 all of that is random. `crossover` is the probability that a
     child has two parents, and `mutations` counts the changes per child. With `zeros` 1 it keeps members without any
     reward (rejected rules, diverged children), as the original does; with 0 it does not let them in, so that good
-    members live longer.
+    members live longer. With `families` 1 it has one member of each family, the youngest, so that ornaments of one good
+    rule do not fill it.
     """
 
     name: ClassVar[str] = "evolution"
+    older: ClassVar[Mapping[str, Any]] = {"families": 0}
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class EvolutionStrategy(Strategy):
         crossover: float = 0.0,
         mutations: int = 1,
         zeros: int = 0,
+        families: int = 1,
     ) -> None:
         super().__init__(space, seed=seed)
         if mutations < 1:
@@ -50,8 +53,11 @@ class EvolutionStrategy(Strategy):
             "crossover": crossover,
             "mutations": mutations,
             "zeros": zeros,
+            "families": families,
         }
-        self.population = Population(space, population, tournament=tournament, mutations=mutations, crossover=crossover)
+        self.population = Population(
+            space, population, tournament=tournament, mutations=mutations, crossover=crossover, families=families
+        )
         self.zeros = zeros
         self._first = list(space.founders()) if warm_start else []
         self._fill = space.newcomer if warm_start else space.sample
@@ -72,7 +78,7 @@ class EvolutionStrategy(Strategy):
 
     def learn(self, results: Sequence[Result]) -> None:
         self.population.add(
-            Member(-1 if result.id is None else result.id, result.tokens, result.reward)
+            as_member(result, result.reward)
             for result in results
             if result.reward is not None and (result.reward != 0 or self.zeros)
         )
