@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from bench import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +28,9 @@ def test_strategies_are_compared_seed_by_seed() -> None:
     assert study.table(results).splitlines()[-1].startswith("| b | 4 | 30 | 10 | 4 +- 0 | 0.250 +- 0.000 |")
 
 
-def test_the_page_shows_the_record() -> None:
-    results = json.loads((ROOT / "bench" / "results" / "study-charmlp.json").read_text())["results"]
+@pytest.mark.parametrize("name", ["study-charmlp", "study-charmlp-5000"])
+def test_the_page_shows_the_record(name: str) -> None:
+    results = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())["results"]
     page = (ROOT / "docs" / "search.md").read_text()
     assert study.table(results) in page
     assert study.paired(results) in page
