@@ -146,27 +146,26 @@ def test_a_discounted_duplicate_teaches_less() -> None:
 
 
 def test_the_policy_gets_a_rule_s_whole_reward_for_the_first_of_a_family_only() -> None:
-    """The queue takes each rule for what it earned."""
+    """The queue takes each rule for what it earned, and a foreign rule may be the first of its family."""
     space = Space(groups=1)
 
-    def played(families: int, founds: bool) -> tuple[float, list[Entry]]:
+    def played(families: int, family: int, foreign: bool = False) -> float:
         strategy = ControllerStrategy(space, seed=1, batch=4, families=families, **POLICY)
-        for k in range(30):
-            told = [Result(c.tokens, 0.5, c.id, family=c.id) for c in strategy.ask(4)]
-            if k == 0:
-                favourite = told[0]
-            elif k % 2:
-                told[0] = Result(told[0].tokens, 0.5, told[0].id, family=told[0].id)
-                family = None if founds else favourite.id
-                strategy.tell([Result(favourite.tokens, 1.0, family=family)] * 4)
-            strategy.tell(told)
+        asked = strategy.ask(4)
+        tokens = asked[3].tokens
+        told = [Result(c.tokens, 0.5, c.id, family=c.id) for c in asked]
+        if foreign:
+            strategy.tell([Result(tokens, 1.0, family=family)])
+        else:
+            told[3] = Result(tokens, 1.0, 3, family=family)
+        strategy.tell(told)
+        assert strategy.queue.entries[0] == Entry(1.0, family, tokens)
         with torch.no_grad():
-            return float(evaluated(strategy.policy, [favourite.tokens])[0]), strategy.queue.entries
+            return float(evaluated(strategy.policy, [tokens])[0])
 
-    with_discount, queue = played(1, founds=False)
-    assert with_discount < played(1, founds=True)[0]
-    assert with_discount < played(0, founds=False)[0]
-    assert queue[0].reward == 1.0
+    assert played(1, family=0) < played(1, family=3)
+    assert played(0, family=0) == played(0, family=3) == played(1, family=3)
+    assert played(1, family=9, foreign=True) == played(0, family=9, foreign=True)
 
 
 def test_entropy_counts_live_choices_only() -> None:

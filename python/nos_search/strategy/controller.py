@@ -265,7 +265,9 @@ class ControllerStrategy(Strategy):
 
     def _answer(self, result: Result) -> _Answer:
         family = ALONE if result.family is None else result.family
-        repeats = result.duplicate or bool(self.families and result.family is not None and not result.founds)
+        # Of a foreign result nobody knows whether it was the first of its family.
+        known = bool(self.families) and None not in (result.id, result.family) and not result.founds
+        repeats = result.duplicate or known
         reward = result.reward
         if reward is not None and repeats:
             reward -= self.discount * abs(reward)
