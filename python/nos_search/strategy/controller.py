@@ -116,7 +116,7 @@ class ControllerStrategy(Strategy):
         queue: int = 10,
         pull: float = 0.5,
         mutants: float = 0.5,
-        population: int = 64,
+        population: int = 256,
         tournament: int = 8,
         warm_start: int = 1,
         redraws: int = 8,
