@@ -46,7 +46,9 @@ class _Cheap(Funnel):
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__(space, Gates(descent=None, screen=None))
-        self._judge.rule = lambda row, key: None  # type: ignore[method-assign,assignment,return-value]
+
+    def _family(self, cases: object) -> None:
+        """Asks nothing of those that pass, so that no rule is made of them either."""
 
 
 def gates_rate(space: SearchSpace, n: int, seed: int) -> dict[str, Any]:

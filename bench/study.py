@@ -33,6 +33,7 @@ from .machine import describe
 _LAST = 200
 _TOP = 20
 _MOST_PROPOSALS = 50  # for each child
+_LIMITS = ("children", "trials")  # of a run, which may rise
 _COLUMNS = ("families", "new_families", "last_proposals", "last_children", "best", "top", "kept")
 
 
@@ -57,9 +58,10 @@ class Job:
 
 def run_task(job: Job) -> dict[str, Any]:
     """A search with the in-process executor, to `children` trained children; continues what the folder holds."""
+    from nos_search.errors import UsageError
     from nos_search.executor import InProcess
     from nos_search.gate import Gates
-    from nos_search.rules import compile_rule
+    from nos_search.rules import parse_stored_rule
     from nos_search.run.children import ChildScorer
     from nos_search.run.config import RunConfig, versions
     from nos_search.run.families import families_of
@@ -84,20 +86,28 @@ def run_task(job: Job) -> dict[str, Any]:
         train_steps=job.train_steps,
     )
     task, protocol = config.make_task(), config.make_protocol()
+    config = config.in_force(task)
     exists = (folder / "search.db").exists()
     with Store.open(folder, write=True) if exists else Store.create(folder, config.to_json(), versions()) as store:
+        differs = [
+            name
+            for name, value in config.to_json().items()
+            if name not in _LIMITS and json.dumps(value) != json.dumps(store.config.get(name))
+        ]
+        if differs:
+            raise UsageError(f"{folder} is of a run with another {', '.join(differs)}; choose another --out")
         executor = InProcess(ChildScorer(task, protocol), threads=1, clock=time.perf_counter)
         Search(store, config, executor).run()
         trials = [trial for trial in store.trials() if trial.told is not None]
         families = families_of(store, trials)
     unseen = [derive_seed(job.seed, f"unseen{k}") for k in range(job.unseen)]
-    best = [f"({row.rule})" for row in leaderboard(trials, families=families)[:_TOP]]
-    again = [compare(compile_rule(rule), task, protocol, seeds=unseen) for rule in best]
+    best = [parse_stored_rule(row.rule, folder, row.trial) for row in leaderboard(trials, families=families)[:_TOP]]
+    again = [compare(rule, task, protocol, seeds=unseen) for rule in best]
     kept = max(again, key=lambda comparison: comparison.val_mean)
     found = _outcome(
         job,
         [trial.reward or 0.0 for trial in trials],
-        [trial.reward or 0.0 for trial in trials if trial.status in ("done", "diverged")],
+        [trial.reward or 0.0 for trial in trials if trial.trained],
         kept.rule,
         [families.get(trial.id) == trial.id for trial in trials],
     )
@@ -120,29 +130,30 @@ def run_surfaces(job: Job) -> dict[str, Any]:
     proposed: list[float] = []
     children: list[float] = []
     begins: list[bool] = []
-    known: dict[int, float] = {}
+    known: dict[int, tuple[float, int | None]] = {}  # reward and family by candidate
+    best_of: dict[int | None, float] = {}  # by family
     best, rule = -1.0, ""
     while len(children) < job.children:
         (candidate,) = strategy.ask(1)
         (verdict,) = funnel.admit([candidate.tokens], [candidate.id])
         reward, family = 0.0, None
         if verdict.status == "duplicate":
-            reward = known[verdict.duplicate_of or 0]
+            reward, family = known[verdict.duplicate_of or 0]
         elif verdict.status == "passed":
-            reward = known[candidate.id] = verdict.score or 0.0
+            reward, family = verdict.score or 0.0, funnel.record(candidate.id, candidate.tokens)
+            known[candidate.id] = reward, family
+            best_of[family] = max(reward, best_of.get(family, 0.0))
             children.append(reward)
-            family = funnel.record(candidate.id, candidate.tokens, reward)
             if reward > best:
                 best, rule = reward, space.text(candidate.tokens)
         proposed.append(reward)
-        begins.append(family == candidate.id)
         duplicate = verdict.status == "duplicate"
+        begins.append(family == candidate.id)
         strategy.tell([Result(candidate.tokens, reward, candidate.id, duplicate=duplicate, family=family)])
         if len(proposed) > _MOST_PROPOSALS * job.children:
             break  # the strategy writes the same few rules for ever
     found = _outcome(job, proposed, children, rule, begins)
-    best_of_families = sorted((reward for _, reward in funnel.families.best.values()), reverse=True)
-    return {**found, "top": statistics.fmean(best_of_families[:_TOP])}
+    return {**found, "top": statistics.fmean(sorted(best_of.values(), reverse=True)[:_TOP])}
 
 
 def _outcome(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def stub_search(folder: Path, config: RunConfig, executor: Executor) -> str:
         return Search(store, config, executor, clock=clock, wall=clock).run()
 
 
-def table(folder: Path) -> list[object]:
+def table(folder: Path) -> list[Any]:
     """All of a run that equal runs have in common, the strategy's state included."""
     from nos_search.store.codec import pack
 

@@ -226,9 +226,17 @@ def distance(program: nos_ext.Program, seed: int) -> float:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_objective(tmp_path: Path, workers: int) -> None:
+    log = io.StringIO()
     run = nos_search.search(
-        objective=distance, out=tmp_path / "run", children=5, workers=workers, space=ProgramSpace(lines=3)
+        objective=distance,
+        out=tmp_path / "run",
+        children=5,
+        workers=workers,
+        space=ProgramSpace(lines=3),
+        progress=log,
     )
+    assert "new best" in log.getvalue()
+    assert "at lr" not in log.getvalue()
     done = [trial for trial in run.trials() if trial.status == "done"]
     assert done
     for trial in done:

@@ -132,6 +132,11 @@ def test_the_numbers_of_a_run(small_run: Path) -> None:
         assert {name.removeprefix("strategy/") for name in values if name.startswith("strategy/")} == set(
             trials[k].metrics
         )
+    later = Kept()  # of a run that goes on
+    later.recall(trials[:20])
+    for trial in trials[20:]:
+        later.on_trial(trial)
+    assert later.rows == kept.rows[20:]
     score = Score("promotion", "g", "", "digits", 1, {"trial": 7, "rung": 2}, "done", reward=0.5)
     kept.on_promotion(replace(trials[0], id=7), 2, score)
     kept.on_promotion(trials[0], 2, replace(score, reward=None))

@@ -27,7 +27,6 @@ from nos_search.show.leaderboard import summary
 from nos_search.space import LionSpace, ProgramSpace, Space, Tokens, encode
 from nos_search.space.group import Array
 from nos_search.store import Store
-from nos_search.store.records import TRAINED
 from nos_search.store.seal import seal, signed
 from nos_search.store.tables import COLUMNS
 
@@ -148,24 +147,18 @@ def test_the_archive_is_a_plain_loop_however_it_is_cut() -> None:
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(12, 40))
     vectors = (centres[rng.integers(12, size=150)] + 0.16 * rng.normal(size=(150, 40))).astype(np.float32)
-    rewards = rng.random(150).round(1).tolist()
     wanted = plain(vectors, 1.0)
     assert 12 < len(set(wanted)) < 120
     whole = Families(1.0)
-    assert whole.add_many(vectors, range(150), rewards) == wanted
+    assert whole.add_many(vectors, range(150)) == wanted
     for cut in (1, 7, 64):
         parts = Families(1.0)
         found = []
         for start in range(0, 150, cut):
             rows = range(start, min(150, start + cut))
-            found += parts.add_many(vectors[rows], rows, [rewards[k] for k in rows])
+            found += parts.add_many(vectors[rows], rows)
         assert found == wanted
-        assert (parts.members, parts.best, len(parts)) == (whole.members, whole.best, len(whole))
-    assert sum(whole.members.values()) == 150
-    for family, (number, reward) in whole.best.items():
-        mine = [k for k in range(150) if wanted[k] == family]
-        assert reward == max(rewards[k] for k in mine)
-        assert number == next(k for k in mine if rewards[k] == reward)
+        assert len(parts) == len(whole) == len(set(wanted))
     single = Families(1.0)
     assert [single.add(vector, k) for k, vector in enumerate(vectors[:20])] == wanted[:20]
     assert whole.find(vectors) == [whole.find(vectors[k : k + 1])[0] for k in range(150)]
@@ -184,11 +177,9 @@ def test_families_alone_are_those_of_a_whole_funnel(space: Space | ProgramSpace)
     """Who looks at a run folder leaves out fingerprints and canonical forms, and finds the same families."""
     generator = torch.Generator().manual_seed(5)
     strings = [(number, space.sample(generator)) for number in range(60)]
-    rewards = [number / 100 for number, _ in strings]
     whole, alone = Funnel(space), Funnel(space)
-    assert whole.restore(strings, rewards) == alone.restore(strings, rewards, equals=False)
-    assert (whole.families.members, whole.families.best) == (alone.families.members, alone.families.best)
-    assert len({*whole.families.members}) > 10
+    assert whole.restore(strings) == alone.restore(strings, equals=False)
+    assert len(whole.families) == len(alone.families) > 10
 
 
 def as_format_3(folder: Path) -> None:
@@ -221,8 +212,8 @@ def test_a_run_keeps_its_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         trials = store.trials()
         funnel = Funnel(config.make_space(), alike=config.alike)
         assert enter_trained(funnel, trials, equals=False) == found
-    assert {trial.id: trial.family for trial in trials if trial.status in TRAINED} == found
-    assert all(trial.family is None for trial in trials if trial.status not in TRAINED)
+    assert {trial.id: trial.family for trial in trials if trial.trained} == found
+    assert all(trial.family is None for trial in trials if not trial.trained)
     assert 10 < len({*found.values()}) < len(found)
 
     as_format_3(tmp_path)
@@ -248,7 +239,7 @@ def test_families_of_another_machine_are_replaced_by_those_of_a_resume(tmp_path:
     with Store.open(tmp_path, write=True) as store:
         before = store.trials()[:60]
         for trial in before:
-            if trial.status in TRAINED:
+            if trial.trained:
                 store.put(replace(trial, family=trial.id))  # nothing is alike there
         store.commit()
     stub_search(tmp_path, replace(config, trials=61), StubExecutor())
@@ -262,7 +253,7 @@ def test_a_rule_beside_ten_thousand_families_costs_one_pass_over_them() -> None:
     points = random.normal(size=(4096, 64)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     families = Families()
-    families.add_many(points, range(len(points)), [0.0] * len(points))
+    families.add_many(points, range(len(points)))
     before = families._points
     tracemalloc.start()
     assert families.add(points[0], -1) == 0

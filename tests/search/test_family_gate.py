@@ -55,11 +55,10 @@ def test_recorded_one_by_one_or_restored_the_families_are_the_same(space) -> Non
     strings = [
         verdict.tokens for verdict in Funnel(space).admit([space.sample(generator) for _ in range(200)]) if verdict.rule
     ]
-    rewards = [k % 7 / 7 for k in range(len(strings))]
     one.admit(strings[::2])  # so that half of them are known from the gates, and half are not
-    found = [one.record(k, tokens, reward) for k, (tokens, reward) in enumerate(zip(strings, rewards, strict=True))]
-    assert found == two.restore(list(enumerate(strings)), rewards)
-    assert (one.families.members, one.families.best) == (two.families.members, two.families.best)
+    found = [one.record(k, tokens) for k, tokens in enumerate(strings)]
+    assert found == two.restore(list(enumerate(strings)))
+    assert len(one.families) == len(two.families) == len(set(found))
     assert found[0] == 0
 
 

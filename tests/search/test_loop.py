@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from nos_search.run.search import Search
 from nos_search.show.leaderboard import counts, leaderboard, shown_rungs, summary
 from nos_search.space import ProgramSpace, Space
 from nos_search.store import Score, Store, Trial, schema
-from nos_search.strategy import create
+from nos_search.strategy import Result, create
+from nos_search.strategy.evolution import EvolutionStrategy
 from nos_search.task import load
 from nos_search.train import promotion as promotion_module
 
@@ -27,7 +29,7 @@ from .conftest import Clock, StubExecutor, repeatable, stub_outcome, stub_search
 
 ONE_GROUP = Space(groups=1).config()
 OPEN = {"descent": None, "screen": None}
-SMALL_CONTROLLER = {"hidden": 8, "embedding": 4}
+SMALL_CONTROLLER = {"hidden": 8, "embedding": 4, "population": 64}
 
 
 def config(**changes: object) -> RunConfig:
@@ -329,6 +331,39 @@ def test_failures_are_recorded_and_too_many_end_the_run(tmp_path: Path) -> None:
     assert all(trial.reward is None and trial.reason == "out of memory" for trial in failed)
     with pytest.raises(SearchError, match="5 trainings in a row could not be run; the last said: no disk"):
         stub_search(tmp_path / "all", config(), StubExecutor(lambda job: "no disk"))
+
+
+def test_what_was_trained_is_kept_when_the_strategy_fails_to_hear_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a resume tells it."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings = config(strategy="evolution", strategy_options={})
+    stub_search(whole, settings, StubExecutor())
+    heard = 0
+
+    def deaf(self: EvolutionStrategy, results: Sequence[Result]) -> None:
+        nonlocal heard
+        heard += 1
+        if heard > 70:
+            raise SearchError("the program does not read")
+        learn(self, results)
+
+    learn, executor = EvolutionStrategy.learn, StubExecutor()
+    with monkeypatch.context() as patch:
+        patch.setattr(EvolutionStrategy, "learn", deaf)
+        with pytest.raises(SearchError, match="does not read"):
+            stub_search(parts, settings, executor)
+    assert heard == 71  # it is told nothing more
+    with Store.open(parts) as store:
+        answered = [trial for trial in store.trials() if trial.told is not None]
+        assert store.state == "failed"
+    assert len(answered) > 70
+    assert sum(trial.trained for trial in answered) == len(executor.jobs)
+    stub_search(parts, settings, StubExecutor())
+    (trials, *others), (wanted, *same) = table(parts), table(whole)
+    assert [replace(trial, metrics={}) for trial in trials] == [replace(trial, metrics={}) for trial in wanted]
+    assert others == same
 
 
 @pytest.mark.parametrize(

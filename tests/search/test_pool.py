@@ -105,3 +105,38 @@ def test_the_late_answer_of_a_replaced_worker_is_not_counted() -> None:
     assert (answer.attempts, answer.worker) == (2, "hand 1")
     with pytest.raises(RuntimeError, match="no job is held"):
         c.pool.wait()
+
+
+def test_an_answer_that_comes_while_its_job_is_given_up_counts() -> None:
+    """By then the worker has the next job, which it goes on with."""
+    c = Crew(1)
+    c.pool.submit(Job(2, compile_rule(RULE), 8))
+    (hand,) = c.hands
+    hand.ready.set_result(hand.name)
+    c.clock.pass_timeout()
+    (overdue,) = c.pool._overdue()
+    hand.answer()
+    assert c.pool._settle(overdue) == []
+    assert not hand.killed
+    (first,) = c.pool.wait()
+    hand.answer()
+    (second,) = c.pool.wait()
+    assert [(each.number, each.attempts, each.worker) for each in (first, second)] == [
+        (1, 1, "hand 0"),
+        (2, 1, "hand 0"),
+    ]
+
+
+def test_an_answer_of_a_worker_that_was_replaced_is_not_counted_twice() -> None:
+    c = Crew(1)
+    c.hands[0].ready.set_result("hand 0")
+    c.clock.pass_timeout()
+    for event in c.pool._overdue():
+        c.pool._settle(event)
+    c.hands[0].answer()  # too late: the job was given to another
+    c.hands[1].ready.set_result("hand 1")
+    c.hands[1].answer()
+    (answer,) = c.pool.wait()
+    assert (answer.attempts, answer.worker) == (2, "hand 1")
+    with pytest.raises(RuntimeError, match="no job is held"):
+        c.pool.wait()

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,8 @@ def test_what_is_finished_is_kept(
     _, _, err = call(capsys, *words, "--out", folder, "--seeds", "4")  # one more of each
     assert len(trained) == 2
     assert f"note: {folder / 'proof.json'} had the result of other rules or settings, which this one replaces" in err
+    _, _, err = call(capsys, "prove", "sign(g)", "--against", "adam", *SMALL, "--out", folder, "--seeds", "4")
+    assert re.search(r"about 1[0-9] trainings", err)  # adam's are there
     status, _, err = call(capsys, *words, "--out", folder, "--decay", "none")
     assert status == 2
     assert "has trainings with decay linear_cosine, not none; choose another file" in err

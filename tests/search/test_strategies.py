@@ -10,6 +10,7 @@ import torch
 from nos_search.errors import UsageError
 from nos_search.run.config import RunConfig
 from nos_search.space import LionSpace, ProgramSpace, SearchSpace, Space, Tokens
+from nos_search.store.codec import pack
 from nos_search.strategy import (
     STRATEGIES,
     ControllerStrategy,
@@ -202,6 +203,21 @@ def test_unknown_names_and_options_say_what_there_is() -> None:
         create("controller", Space(), seed=1, options={"algorithm": 3})
     with pytest.raises(UsageError, match=r"population 4, tournament 9 must be >= 2 and in 1\.\.population"):
         create("evolution", Space(), seed=1, options={"population": 4, "tournament": 9})
+
+
+@pytest.mark.parametrize("algorithm", ["trpo", "pqt"])
+def test_equal_with_several_threads(algorithm: str) -> None:
+    def state() -> bytes:
+        strategy = ControllerStrategy(Space(groups=2), seed=1, **{**POLICY, "algorithm": algorithm})
+        run(strategy, lambda tokens: sum(token % 2 == 0 for token in tokens) / len(tokens), 192)
+        return pack(strategy.state_dict())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len({state() for _ in range(4)}) == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("algorithm", ["trpo", "reinforce", "risk", "pqt"])

@@ -257,7 +257,7 @@ def _begin(
 def _keep_or_remove(folder: Path) -> None:
     """Keeps the temporary folder of a search that was interrupted or failed, if there is something in it."""
     with suppress(SearchError), Store.open(folder) as store:
-        trained = sum(trial.status in ("done", "diverged") for trial in store.trials())
+        trained = sum(trial.trained for trial in store.trials())
         if trained:
             warnings.warn(
                 f"the search stopped after {trained} trained rules, which are kept: nos_search.load({str(folder)!r})",

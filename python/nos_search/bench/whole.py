@@ -46,7 +46,7 @@ def pace(task: Task, engine: Engine, *, seconds: float, step_ms: float, note: Ca
         start = time.perf_counter()
         search.run()
         spent = time.perf_counter() - start
-        trained = sum(trial.status in ("done", "diverged") for trial in store.trials())
+        trained = sum(trial.trained for trial in store.trials())
     return Pace(3600 * trained / spent, reckoned=False)
 
 

@@ -20,22 +20,13 @@ from ..simplify.loss import Difference
 from ..store import files
 from ..task import Task
 from ..train.child import ScoringProtocol
-from ..train.engine import check_trains, engine_of
+from ..train.engine import engine_of
 from ..train.evaluate import CONFIDENCE
-from ..train.seeds import check_seed, derive_seed
+from ..train.seeds import derive_seed
 from .kept import KeptResult
 from .output import as_json, note, table
-from .training import (
-    Trainings,
-    as_pairs,
-    load_all,
-    open_record,
-    recipes,
-    scoring,
-    with_whole_sweep,
-)
+from .training import Trainings, as_pairs, check_comparing, comparing, open_record
 
-_FEWEST: Final = 3  # seeds of the last word; fewer give no interval to speak of
 _RESULT: Final = "constants.json"  # in --out, beside the rule and a file of trainings for each stage
 # Of the confirmation: all rates of the lattice of `prove`, so that constants which together only shift the best rate
 # between two of a coarse sweep are not taken for better ones.
@@ -45,12 +36,7 @@ _RATES: Final = tuple(rate_of(number) for number in range(min(DECADES), max(DECA
 def call(args: argparse.Namespace) -> int:
     _check(args)
     constants = Constants.of(parse_rule_argument(args.rule))
-    protocol = scoring(args, args.tasks, "--tasks")
-    chosen = recipes(args, args.tasks, "--tasks")
-    tasks = load_all(chosen)
-    if args.sweep_steps is None and args.protocol != "paper":
-        chosen, tasks = with_whole_sweep(chosen, tasks)
-    check_trains(protocol.engine, tasks)
+    protocol, chosen, tasks = comparing(args)
     kept = KeptResult(args.out, "constants", _RESULT, constants.rule)
     kept.make_folder()
     for factor in constants.factors:
@@ -94,11 +80,7 @@ def _check(args: argparse.Namespace) -> None:
     check_count("--population", args.population, "half of a population is chosen from", least=4)
     check_count("--generations", args.generations)
     check_count("--generation-seeds", args.generation_seeds)
-    check_count("--seeds", args.seeds, "an interval needs a spread", least=_FEWEST)
-    check_count("--workers", args.workers)
-    check_seed(args.seed)
-    if args.threads is not None:
-        check_count("--threads", args.threads)
+    check_comparing(args)
 
 
 def _seeds(args: argparse.Namespace, purpose: str) -> list[int]:

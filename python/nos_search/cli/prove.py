@@ -20,7 +20,7 @@ from ..prove.cells import read_horizons, read_sizes
 from ..prove.defaults import FULL, SHORT
 from ..prove.document import document
 from ..prove.protocol import Contender, Found, Protocol, cost, prove
-from ..prove.trials import PROOF, check_folder
+from ..prove.trials import PROOF
 from ..prove.verdict import BETTER, WORSE
 from ..rules import distinct, parse_rule_argument
 from ..run import versions
@@ -33,7 +33,7 @@ from ..train.engine import check_engine, check_trains
 from .kept import earlier, say_replaced
 from .output import as_json, note, table
 from .plots import draw
-from .training import check_common, emit_and_write, kept_settings, load_all, recipes, rules_of
+from .training import check_common, emit_and_write, kept_settings, load_all, make_folder, recipes, rules_of
 
 _SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
 
@@ -50,7 +50,7 @@ def call(args: argparse.Namespace) -> int:
         args.seed,
     )  # fmt: skip
     if args.out is not None:
-        check_folder(args.out)
+        make_folder(args.out, (PROOF,))
     with nullcontext() if args.out is None else files.alone("--out", args.out):
         before = None if args.out is None else earlier(args.out, PROOF, "prove")
         found, times = _trained(args, contenders, protocol)
@@ -68,7 +68,8 @@ def _trained(
     if books.changed:
         note(f"note: {args.out} began with other versions ({', '.join(books.changed)})")
     torch.set_num_threads(args.threads or 1)
-    expected = cost(contenders, protocol).without(books.finished)
+    rules = {contender.space.point(k).text for contender in contenders for k in range(protocol.tuning)}
+    expected = cost(contenders, protocol).without(books.count(rules))
     note(
         f"{_many(len(contenders), 'contender')} in {_many(len(protocol.cells), 'cell')}: about {expected.trainings} "
         f"trainings, {_duration(expected.seconds / args.workers)} with {_many(args.workers, 'worker')}"

@@ -21,7 +21,7 @@ from ..run.children import make_executor
 from ..show.leaderboard import summary
 from ..show.live import Display
 from ..show.loggers import LOGGERS
-from ..store import Store, files
+from ..store import Store, answered, files
 from ..task import Task
 from .output import note, progress
 from .summary import print_summary
@@ -92,6 +92,7 @@ def search(store: Store, config: RunConfig, executor: Executor, *, logs: Sequenc
         loggers = [LOGGERS[name].make(Path(place), config.to_json()) for name, place in places.items()]
         for logger in loggers:
             stack.callback(logger.close)
+            logger.recall(answered(store.trials()))
         run.listeners = [display, *loggers]
         try:
             reason = run.run()

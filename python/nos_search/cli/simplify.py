@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..escape import line, lines
 from ..rules import CompiledRule, parse_rule_argument
@@ -20,34 +19,20 @@ from ..simplify.reduce import size
 from ..store import files
 from ..task import Task
 from ..train.child import ScoringProtocol
-from ..train.engine import check_trains, engine_of
+from ..train.engine import engine_of
 from ..train.evaluate import CONFIDENCE
-from ..train.seeds import check_seed, derive_seed
+from ..train.seeds import derive_seed
 from .kept import KeptResult
 from .output import as_json, note, table
-from .training import (
-    Trainings,
-    as_pairs,
-    load_all,
-    open_record,
-    recipes,
-    scoring,
-    with_whole_sweep,
-)
+from .training import Trainings, as_pairs, check_comparing, comparing, open_record
 
-_FEWEST = 3  # seeds; fewer give no interval to speak of
 _TRAININGS, _CHAIN = "trainings.json", "chain.json"  # in --out, beside the rule
 
 
 def call(args: argparse.Namespace) -> int:
     _check(args)
     rule = parse_rule_argument(args.rule)
-    protocol = scoring(args, args.tasks, "--tasks")
-    chosen = recipes(args, args.tasks, "--tasks")
-    tasks = load_all(chosen)
-    if args.sweep_steps is None and args.protocol != "paper":
-        chosen, tasks = with_whole_sweep(chosen, tasks)
-    check_trains(protocol.engine, tasks)
+    protocol, chosen, tasks = comparing(args)
     kept = KeptResult(args.out, "simplify", _CHAIN, rule)
     kept.make_folder()
     with nullcontext() if args.out is None else files.alone("--out", args.out):
@@ -82,11 +67,7 @@ def _walked(
 
 
 def _check(args: argparse.Namespace) -> None:
-    check_count("--seeds", args.seeds, "an interval needs a spread", least=_FEWEST)
-    check_count("--workers", args.workers)
-    check_seed(args.seed)
-    if args.threads is not None:
-        check_count("--threads", args.threads)
+    check_comparing(args)
     if args.margin is not None and not 0 <= args.margin < math.inf:
         raise UsageError(f"--margin {args.margin} is not a loss of score; say 0 or more, such as 0.002")
 

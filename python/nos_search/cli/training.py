@@ -27,7 +27,7 @@ from ..task.download import download
 from ..task.score import ACCURACY, bits
 from ..train.child import Outcome, ScoringProtocol, Sweep
 from ..train.device import check_device
-from ..train.engine import kind_of
+from ..train.engine import check_trains, kind_of
 from ..train.native import NativeTraining
 from ..train.protocols import check_protocol
 from ..train.seeds import check_seed
@@ -35,6 +35,7 @@ from ..train.side import side_by_side
 from .output import emit, note
 from .plots import check_plot
 
+_FEWEST = 3  # seeds; fewer give no interval to speak of
 _NO_PICTURES = "only images with one class each can be moved by a few pixels"
 _DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps", "score")  # by --protocol paper
 
@@ -150,12 +151,35 @@ def with_whole_sweep(recipes: Sequence[TaskRecipe], tasks: Sequence[Task]) -> tu
 
 def make_folder(path: str, names: Sequence[str]) -> None:
     """Makes the folder of --out, for files of these names. Raises UsageError where that cannot be."""
+    if not path:
+        raise UsageError("--out is empty; name a folder")
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {path} cannot be made: {error.strerror}; choose another folder") from None
     for name in names:
         files.check_place("--out", os.path.join(path, name))
+
+
+def comparing(args: argparse.Namespace) -> tuple[ScoringProtocol, list[TaskRecipe], list[Task]]:
+    """Returns how the tasks of --tasks score rules that are compared with each other, how they are loaded, and the
+    tasks, all of them checked."""
+    protocol = scoring(args, args.tasks, "--tasks")
+    chosen = recipes(args, args.tasks, "--tasks")
+    tasks = load_all(chosen)
+    if args.sweep_steps is None and args.protocol != "paper":
+        chosen, tasks = with_whole_sweep(chosen, tasks)
+    check_trains(protocol.engine, tasks)
+    return protocol, chosen, tasks
+
+
+def check_comparing(args: argparse.Namespace) -> None:
+    """Checks the options that commands which compare rules by seeds have in common."""
+    check_count("--seeds", args.seeds, "an interval needs a spread", least=_FEWEST)
+    check_count("--workers", args.workers)
+    check_seed(args.seed)
+    if args.threads is not None:
+        check_count("--threads", args.threads)
 
 
 class Trainings:

@@ -39,7 +39,6 @@ def diagnose(
     trials: int = 100,
     seed: int = 0,
     problems: Sequence[Problem] = BATTERY,
-    progress: Callable[[], None] = lambda: None,
 ) -> list[Diagnosis]:
     """Runs a rule over the problems. Equal seeds give equal trials to every rule.
 
@@ -47,7 +46,6 @@ def diagnose(
         rule: a rule as a graph, such as `program.rule`, whose only hyperparameter without a default is lr.
         trials: how many starts, and draws of noise, of each problem.
         seed: of the trials.
-        progress: is called after each problem.
     """
     program = with_rate_tensor(rule)
     found = []
@@ -64,7 +62,6 @@ def diagnose(
                 int((shares >= PASSED).sum()),
             )
         )
-        progress()
     return found
 
 

@@ -188,16 +188,17 @@ class WorkerPool(Executor):
         if event is None:
             return []
         seat, held, reply = event.seat, event.held, event.reply
-        if reply is not None and reply.exception() is None:
-            result = reply.result()
-            worker = event.handle.ready.result() if event.handle.ready.done() else ""
-            return [Answer(held.job.number, result.outcome, result.reason, result.seconds, held.attempts, worker)]
-        if seat.handle is not event.handle:
-            return []  # the worker was replaced, so its job has been settled already
-        fault = event.fault or f"worker lost: {_said(reply.exception() if reply else None)}"
-        began = seat.since
-        event.handle.kill()
-        with self._books.lock:
+        with self._books.lock:  # against an answer that comes while its job is given up
+            if seat.handle is not event.handle:
+                return []  # the worker was replaced, so its job has been settled already
+            if reply is not None and reply.exception() is None:
+                result = reply.result()
+                worker = event.handle.ready.result() if event.handle.ready.done() else ""
+                return [Answer(held.job.number, result.outcome, result.reason, result.seconds, held.attempts, worker)]
+            if seat.held is not held:
+                return []  # it was answered since it was found overdue
+            fault = event.fault or f"worker lost: {_said(reply.exception() if reply else None)}"
+            began = seat.since
             self._replace(seat)
             answers = []
             if held.attempts <= self._retries:
@@ -207,6 +208,7 @@ class WorkerPool(Executor):
                 times = f" ({held.attempts} times)" if held.attempts > 1 else ""
                 answers = [Answer(held.job.number, None, fault + times, seconds, held.attempts)]
             self._dispatch()
+        event.handle.kill()
         return answers
 
     def _seat(self) -> _Seat:

@@ -68,14 +68,11 @@ class Families:
     A family has the number of its first member, which represents it: a rule belongs to the nearest representative that
     is at most `threshold` away (of equals the oldest), and begins a family of its own when there is none. So what is
     found depends on the order in which rules are added, and not on how they are cut into batches; adding the same again
-    restores everything. `members` counts them by family, and `best` is (number, reward) of the best one of each, of
-    equals the first.
+    restores everything.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
         self.threshold = threshold
-        self.members: dict[int, int] = {}
-        self.best: dict[int, tuple[int, float]] = {}
         self._numbers: list[int] = []
         # The representatives, and half the square of the length of each; both grow by doubling.
         self._points, self._halves = np.empty((0, 0), np.float32), np.zeros(1, np.float32)
@@ -83,11 +80,11 @@ class Families:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, behaviour: Array, number: int, reward: float = 0.0) -> int:
+    def add(self, behaviour: Array, number: int) -> int:
         """Adds a rule, and returns the number of its family, which is its own when it is the first."""
-        return self.add_many(behaviour[None], [number], [reward])[0]
+        return self.add_many(behaviour[None], [number])[0]
 
-    def add_many(self, behaviours: Array, numbers: Sequence[int], rewards: Sequence[float]) -> list[int]:
+    def add_many(self, behaviours: Array, numbers: Sequence[int]) -> list[int]:
         """Adds many in their order, and returns the number of the family of each."""
         known = len(self._numbers)
         near = self._near(behaviours, self._points[:known], self._halves[:known])
@@ -95,7 +92,7 @@ class Families:
         near = [first + [known + k for k in more] for first, more in zip(near, beside, strict=True)]
         begun: dict[int, int] = {}  # row of this batch -> its family, where it began one
         found = []
-        for row, (number, reward) in enumerate(zip(numbers, rewards, strict=True)):
+        for row, number in enumerate(numbers):
             # The rows of this batch that came before and began a family, beside the families of before.
             allowed = [k for k in near[row] if k < known or k - known in begun]
             nearest = self._nearest(behaviours[row], allowed, behaviours, known)
@@ -104,9 +101,6 @@ class Families:
                 self._found(number, behaviours[row])
             else:
                 family = self._numbers[nearest] if nearest < known else begun[nearest - known]
-            self.members[family] = self.members.get(family, 0) + 1
-            if family not in self.best or reward > self.best[family][1]:
-                self.best[family] = number, reward
             found.append(family)
         return found
 

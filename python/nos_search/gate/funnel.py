@@ -108,22 +108,19 @@ class Funnel:
 
     # --- what was trained ------------------------------------------------------------------------------------------
 
-    def record(self, number: int, tokens: Tokens, reward: float = 0.0) -> int | None:
+    def record(self, number: int, tokens: Tokens) -> int | None:
         """Takes note that candidate `number` has been trained: equal ones are duplicates of it from now on. Returns the
         number of its family, which is that of its first member (None for a string that is no rule)."""
         known = self._passed.pop(tuple(tokens), None)
         if known is None:
-            return self.restore([(number, tokens)], [reward])[0]
+            return self.restore([(number, tokens)])[0]
         print_, key, behaviour = known
         self._remember(print_, key, number)
-        return self._enter(behaviour[None], [number], [reward])[0]
+        return self._enter(behaviour[None], [number])[0]
 
-    def restore(
-        self, trained: Sequence[tuple[int, Tokens]], rewards: Sequence[float] | None = None, *, equals: bool = True
-    ) -> list[int | None]:
+    def restore(self, trained: Sequence[tuple[int, Tokens]], *, equals: bool = True) -> list[int | None]:
         """Records many at once, as after a resume, in the order in which they were recorded then. Of equal ones the
         first counts. Who wants to know their families alone goes without `equals`, in half the time."""
-        rewards = [0.0] * len(trained) if rewards is None else rewards
         found: list[int | None] = []
         for start in range(0, len(trained), _SPLIT):
             part = trained[start : start + _SPLIT]
@@ -136,18 +133,16 @@ class Funnel:
                     for row, print_ in zip(rows, prints, strict=True):
                         self._remember(self._telling(row, int(print_)), self._judge.key(row), part[row][0])
                 points = behaviours(self._judge.behaviour(rows))
-                numbers = [part[row][0] for row in rows]
-                entered = self._enter(points, numbers, [rewards[start + row] for row in rows])
-                for row, family in zip(rows, entered, strict=True):
+                for row, family in zip(rows, self._enter(points, [part[row][0] for row in rows]), strict=True):
                     families[row] = family
             found += families
         return found
 
-    def _enter(self, points: Array, numbers: Sequence[int], rewards: Sequence[float]) -> list[int]:
+    def _enter(self, points: Array, numbers: Sequence[int]) -> list[int]:
         """Adds what was trained to its families, and returns these."""
         if self._near is not None:
-            self._near.add_many(points, numbers, rewards)
-        return self.families.add_many(points, numbers, rewards)
+            self._near.add_many(points, numbers)
+        return self.families.add_many(points, numbers)
 
     def _telling(self, row: int, print_: int | None) -> int | None:
         """Returns the fingerprint where it tells this candidate from others."""

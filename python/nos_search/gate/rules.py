@@ -10,7 +10,7 @@ from .judge import SEED
 from .verdict import Gates
 
 
-def faults(rules: Sequence[CompiledRule], gates: Gates | None = None) -> list[str]:
+def faults(rules: Sequence[CompiledRule]) -> list[str]:
     """Says of each rule why it cannot train a child, by its values on the probes alone; "" if it may. These are the
     gates effect and descent; nothing is trained, on surfaces neither."""
     if not rules:
@@ -18,7 +18,7 @@ def faults(rules: Sequence[CompiledRule], gates: Gates | None = None) -> list[st
     graphs = [rule.program.rule for rule in rules]
     first, second = probe.halves(engine.updates(graphs, probe.effect_stimulus(), seed=SEED))
     cosines = probe.descent_cosines(engine.updates(graphs, probe.descent_stimulus(), seed=SEED))
-    least = (gates or Gates()).descent
+    least = Gates().descent
     return [
         "gradient has no effect"
         if not acts

@@ -114,20 +114,14 @@ class Screening:
     rates: Array
 
 
-def screen(
-    programs: Sequence[Program],
-    *,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    steps: int = STEPS,
-    seed: int = 0,
-) -> Screening:
+def screen(programs: Sequence[Program], *, steps: int = STEPS, seed: int = 0) -> Screening:
     """Trains every program (of `with_rate_tensor`) on every surface at every learning rate."""
     parts = [
-        final_positions(programs[k : k + _CHUNK], learning_rates=learning_rates, steps=steps, seed=seed)
+        final_positions(programs[k : k + _CHUNK], learning_rates=LEARNING_RATES, steps=steps, seed=seed)
         for k in range(0, len(programs), _CHUNK)
     ]
     reached = (
-        surface.scores(np.concatenate(parts)) if parts else np.zeros((0, len(learning_rates), len(surface.SURFACES)))
+        surface.scores(np.concatenate(parts)) if parts else np.zeros((0, len(LEARNING_RATES), len(surface.SURFACES)))
     )
     best = reached.max(axis=1)
     return Screening(best.mean(axis=1), best, reached.argmax(axis=1))

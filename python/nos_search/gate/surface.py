@@ -18,8 +18,8 @@ from ..space.group import Array
 
 @dataclass(frozen=True)
 class Surface:
-    """A surface has a value(x) and a gradient(x, out) of coordinates (..., d). Its lowest value is `floor`, which it
-    has at each of `minima`, and trainings begin at `start`.
+    """A surface has a value(x) and a gradient(x, out) of coordinates (..., d). Its lowest value is 0, which it has at
+    each of `minima`, and trainings begin at `start`.
 
     `noise` is the standard deviation of what is added to each gradient. `curvatures` are those of a quadratic, and
     empty for other surfaces. `doc` is the formula.
@@ -31,7 +31,6 @@ class Surface:
     gradient: Callable[[Array, Array], None]
     doc: str
     minima: tuple[tuple[float, ...], ...]
-    floor: float = 0.0
     noise: float = 0.0
     curvatures: tuple[float, ...] = ()
 
@@ -163,7 +162,7 @@ SURFACES: tuple[Surface, ...] = (
     ),
 )
 DIMENSION = sum(surface.dimension for surface in SURFACES)
-_DECADES = 4.0  # a loss that falls by so many decades above its floor scores 1
+_DECADES = 4.0  # a loss that falls by so many decades scores 1
 
 
 def blocks() -> list[tuple[Surface, slice]]:
@@ -210,8 +209,8 @@ def gradients(x: Array, out: Array, noise: Array | float = 0.0) -> None:
 
 
 def losses(x: Array) -> Array:
-    """Returns the loss above the floor on each surface, (..., surfaces)."""
-    return np.stack([surface.value(x[..., where]) - surface.floor for surface, where in blocks()], axis=-1)
+    """Returns the loss on each surface, (..., surfaces)."""
+    return np.stack([surface.value(x[..., where]) for surface, where in blocks()], axis=-1)
 
 
 def scores(x: Array) -> Array:

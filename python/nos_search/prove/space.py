@@ -19,7 +19,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -169,8 +169,3 @@ def with_numbers(text: str, places: Sequence[tuple[int, int, int]], values: Sequ
     for (line, first, last), value in sorted(zip(places, values, strict=True), reverse=True):
         lines[line - 1] = lines[line - 1][:first] + repr(value).encode() + lines[line - 1][last:]
     return b"\n".join(lines).decode()
-
-
-def shown(settings: Mapping[str, float]) -> str:
-    """Returns settings as one short text."""
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())

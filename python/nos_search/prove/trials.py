@@ -3,16 +3,14 @@ record of what is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..errors import UsageError
 from ..executor import Executor
 from ..rules import CompiledRule
 from ..run.trainings import TaskRecipe, Wanted, run_all
-from ..store import files
 from ..store.record import Record
 from ..task import Task
 from ..train.child import Outcome, train
@@ -111,23 +109,15 @@ class Books:
         self.finished = sum(record.finished for record in self._records)
         self.changed = list(dict.fromkeys(change for record in self._records for change in record.changed))
 
+    def count(self, rules: Collection[str]) -> int:
+        """Returns how many trainings of rules with these texts are finished."""
+        return sum(record.count(rules) for record in self._records)
+
     def get(self, ask: Ask) -> Outcome | None:
         return self._records[ask.cell].get(self._labels[ask.cell], ask.rule.text, ask.seed, ask.rate)
 
     def add(self, ask: Ask, outcome: Outcome) -> None:
         self._records[ask.cell].add(self._labels[ask.cell], ask.rule.text, ask.seed, outcome, ask.rate)
-
-
-def check_folder(folder: str) -> None:
-    """Makes the folder of --out. Raises UsageError where that cannot be."""
-    if not folder:
-        raise UsageError("--out is empty; name a folder")
-    path = Path(folder)
-    if path.is_dir():
-        files.check_place("--out", str(path / PROOF))
-        return
-    files.check_place("--out", folder)
-    path.mkdir(exist_ok=True)
 
 
 def carry_out(asking: Asking[Any], books: Books, executor: Executor, *, progress: Callable[[int, int], None]) -> Any:

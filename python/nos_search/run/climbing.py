@@ -58,15 +58,16 @@ def rungs(config: RunConfig) -> list[str]:
 
 
 class Climb:
-    """These are the promotions of one run. `trained` are the trials whose own child has given them a reward."""
+    """These are the promotions of one run. `trained` are the trials whose own child was trained, in the
+    order of their answers."""
 
-    def __init__(self, store: Store, config: RunConfig, trained: Collection[Trial]) -> None:
+    def __init__(self, store: Store, config: RunConfig, trained: Iterable[Trial]) -> None:
         self._store, self._config, self._rungs = store, config, rungs(config)
         self._ladder: Ladder[int] = Ladder(len(self._rungs) + 1, config.promote_eta)
         self._trials: dict[int, Trial] = {}
         self._spent: dict[int, tuple[float, int]] = {}  # by rung: the seconds of promotions, and how many they were
         if self._rungs:
-            for trial in sorted(trained, key=lambda trial: trial.told or 0):
+            for trial in trained:
                 self.add(trial)
             for score in store.scores(PROMOTION):
                 self._note(score)

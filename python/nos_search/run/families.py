@@ -11,25 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..gate import Funnel, Gates
-from ..store import Store, Trial
-from ..store.records import TRAINED
+from ..store import Store, Trial, answered
 from .config import RunConfig
 
 
 def _trained(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the trained ones in the order of their answers."""
-    return sorted(
-        (trial for trial in trials if trial.told is not None and trial.status in TRAINED),
-        key=lambda trial: trial.told or 0,
-    )
+    return [trial for trial in answered(trials) if trial.trained]
 
 
 def enter_trained(funnel: Funnel, trials: Sequence[Trial], *, equals: bool = True) -> dict[int, int]:
     """Enters the trained ones of a run's trials into a new funnel, and returns the family of each. Without `equals` the
     funnel knows of no equal rule afterwards."""
     trained = _trained(trials)
-    strings, rewards = [(trial.id, trial.tokens) for trial in trained], [trial.reward or 0.0 for trial in trained]
-    found = funnel.restore(strings, rewards, equals=equals)
+    found = funnel.restore([(trial.id, trial.tokens) for trial in trained], equals=equals)
     return {trial.id: family for trial, family in zip(trained, found, strict=True) if family is not None}
 
 

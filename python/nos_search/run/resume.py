@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import StoreError, UsageError
 from ..escape import line
-from ..store import Store, Trial
+from ..store import Store, Trial, answered
 from ..strategy import Candidate, Result, Strategy
 
 _UNFIT = (
@@ -68,7 +68,7 @@ def check_limits(store: Store, new: Mapping[str, Any]) -> None:
     trials = store.trials()
     reached = {
         "trials": sum(trial.told is not None for trial in trials),
-        "children": sum(trial.status in ("done", "diverged") for trial in trials),
+        "children": sum(trial.trained for trial in trials),
     }
     for name, done in reached.items():
         limit = new.get(name)
@@ -91,10 +91,8 @@ def restore(store: Store, trials: list[Trial], strategy: Strategy, families: Map
             raise StoreError(f"{_UNFIT.format(folder=store.folder)} ({said})") from error
     if not strategy.repeats:
         waiting = [trial for trial in trials if trial.told is None]
-        answered = sorted((trial for trial in trials if trial.told is not None), key=lambda trial: trial.told or 0)
-        strategy.recall(
-            [result_of(trial, families) for trial in answered], [Candidate(trial.id, trial.tokens) for trial in waiting]
-        )
+        results = [result_of(trial, families) for trial in answered(trials)]
+        strategy.recall(results, [Candidate(trial.id, trial.tokens) for trial in waiting])
         return Resumed(trials, waiting, 0, known)
     by_id = {trial.id: trial for trial in trials}
     asked = {candidate.id: candidate.tokens for candidate in strategy.open}
@@ -116,7 +114,7 @@ def restore(store: Store, trials: list[Trial], strategy: Strategy, families: Map
         if trial.reward is not None:
             strategy.tell([replace(result_of(trial, families), id=None)])
 
-    answers = sorted((t for t in trials if t.told is not None and t.told >= known), key=lambda t: t.told or 0)
+    answers = [trial for trial in answered(trials) if (trial.told or 0) >= known]
     told = known
     for batch in _batches([trial for trial in trials if trial.id >= strategy.asked]):
         while answers and told < (batch[0].asked or 0):

@@ -22,7 +22,7 @@ from ..errors import SearchError, StoreError
 from ..executor import Answer, Executor, Job
 from ..gate import Funnel, Verdict
 from ..rules import CompiledRule, parse_stored_rule, plain
-from ..store import Score, Store, Trial, clean, record_fault
+from ..store import Score, Store, Trial, answered, clean, record_fault
 from ..strategy import Strategy
 from .climbing import Climb
 from .config import RunConfig
@@ -76,8 +76,8 @@ class Search:
         trials = with_families(store, trials, self.families)
         resumed = restore(store, trials, self.strategy, self.families)
         self.strangers = resumed.strangers
-        answered = [trial for trial in resumed.trials if trial.told is not None]
-        self.begun = bool(answered)
+        known = answered(resumed.trials)
+        self.begun = bool(known)
         self._open = deque(resumed.waiting)  # asked, not yet through the gates
         self._judged: deque[tuple[Trial, Verdict]] = deque()  # through the gates, not yet answered or made ready
         self._ready: deque[tuple[Trial, CompiledRule]] = deque()  # not yet handed to the executor
@@ -86,13 +86,14 @@ class Search:
         self._flying: dict[int, Trial] = {}
         self._followers: dict[int, list[Trial]] = {}  # by the equal trial that is ready or flying
         self._leaders: dict[str, int] = {}  # canonical form or fingerprint -> trial that is ready or flying
-        self._trained = {trial.id: trial for trial in answered if trial.status in ("done", "diverged")}
+        self._trained = {trial.id: trial for trial in known if trial.trained}
         self._climb = Climb(store, config, self._trained.values())
         self._promoted: dict[int, tuple[Trial, int]] = {}  # in flight, with the rung
-        self._answered = len(answered)
-        self._best = max((trial.reward or 0.0 for trial in answered), default=0.0)
+        self._answered = len(known)
+        self._best = max((trial.reward or 0.0 for trial in known), default=0.0)
         self._failures = 0
         self._ended: SearchError | None = None  # why the strategy proposes nothing more
+        self._tells = True  # until the strategy fails when it is told
         self._checkpointed = resumed.known
         self._unsaid: list[Trial] = []  # answered since the last commit; listeners do not know of them yet
         self._committed = 0.0  # when, by the clock
@@ -306,7 +307,7 @@ class Search:
             fault = record_fault(replace(done, told=self._answered))
             if not fault:
                 self._failures = 0
-                family = self.funnel.record(trial.id, trial.tokens, done.reward or 0.0)
+                family = self.funnel.record(trial.id, trial.tokens)
                 done = self._trained[trial.id] = replace(done, family=family)
                 if family is not None:
                     self.families[trial.id] = family
@@ -334,7 +335,11 @@ class Search:
         return None
 
     def _answer(self, trial: Trial) -> None:
-        self.strategy.tell([result_of(trial, self.families)])
+        if self._tells:
+            try:
+                self.strategy.tell([result_of(trial, self.families)])
+            except SearchError as error:  # the answer is kept all the same: a resume tells it again
+                self._tells, self._ended = False, error
         trial = replace(trial, told=self._answered, metrics=self.strategy.metrics())
         self.store.put(trial)
         self._answered += 1
@@ -348,7 +353,7 @@ class Search:
 
     def _commit(self, *, checkpoint: bool = False) -> None:
         """Commits the state of the run, so that resume finds it, and tells the listeners what has come of it."""
-        if self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
+        if self._tells and self._answered - self._checkpointed >= (1 if checkpoint else _CHECKPOINT_EVERY):
             self.store.put_checkpoint(self.strategy.state_dict(), told=self._answered)
             self._checkpointed = self._answered
         self.store.commit()

@@ -14,7 +14,7 @@ from ..gate import GATES
 from ..run import RunConfig
 from ..run.climbing import Reached, climbed, rungs
 from ..space import make_space
-from ..store import Store, Trial
+from ..store import Store, answered
 from ..task.score import scores
 
 _COLUMNS: tuple[str, ...] = ("id", "told", "status", "reward", "lr", "seed", "rule", "key", "fingerprint")
@@ -24,7 +24,7 @@ _COLUMNS += ("duplicate_of", "reason", "started", "seconds", "attempts", "worker
 def trials_csv(store: Store) -> str:
     """Returns all answered trials in the order of their answers, with the seconds of each gate, the rewards and
     mean ranks on higher rungs, the strategy's numbers after the trial, and the token of each position by name."""
-    trials = _answered(store)
+    trials = answered(store.trials())
     space = make_space(store.config["space"])
     metrics = sorted({name for trial in trials for name in trial.metrics})
     gates = [gate for gate in GATES if any(gate in trial.gates for trial in trials)]
@@ -54,7 +54,7 @@ def curves_csv(store: Store) -> str:
     "training"."""
 
     def points() -> Iterable[list[object]]:
-        for trial in _answered(store):
+        for trial in answered(store.trials()):
             for row in trial.curve.get("sweep", []):
                 yield [trial.id, "sweep", row.get("lr"), row.get("steps"), None, row.get("accuracy"), row.get("score")]
             curve = [trial.curve.get(name, []) for name in ("steps", "loss", "accuracy")]
@@ -68,10 +68,6 @@ def _climb(reached: Sequence[Reached], ladder: int) -> list[float | None]:
     """Returns reward and mean rank on each rung."""
     found = [number for each in reached[:ladder] for number in (each.reward, each.rank)]
     return [*found, *[None] * (2 * ladder - len(found))]
-
-
-def _answered(store: Store) -> list[Trial]:
-    return sorted((t for t in store.trials() if t.told is not None), key=lambda trial: trial.told or 0)
 
 
 def _text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

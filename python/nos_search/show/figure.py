@@ -158,10 +158,10 @@ def check_matplotlib() -> None:
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 
-def legend_above(axes: Axes, columns: int = 8) -> None:
+def legend_above(axes: Axes) -> None:
     """Puts the legend of everything that has a label in a row above the axes, on the left."""
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2, columnspacing=1.4
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=8, borderaxespad=0.2, borderpad=0.2, columnspacing=1.4
     )
 
 

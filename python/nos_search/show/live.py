@@ -1,6 +1,6 @@
 """Owns what a user sees on stderr while a search runs. On a terminal it shows progress, what is being trained, the
-gates, the throughput and a leaderboard with formulas; elsewhere it prints plain lines. Its cost does not grow with the
-run."""
+gates, the throughput and a leaderboard with formulas; elsewhere it prints plain lines. What a trial
+costs does not grow with the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..escape import line
 from ..gate import GATES
 from ..run import Search
 from ..run.climbing import Reached, climbs, rungs
-from ..store import PROMOTION, Score, Trial
+from ..store import PROMOTION, Score, Trial, answered
 from .outlook import Limits, Work, promotions, seconds_left
 from .ranking import Ranking
 
@@ -57,7 +57,7 @@ class Tally:
             self.gate_seconds += entry["seconds"]
             self.stopped[gate] += not entry["passed"]
         self.work.seconds += trial.seconds
-        if trial.status in ("done", "diverged"):
+        if trial.trained:
             self.work.trained += 1
             self.ranking.count(trial)
         self.recent.append(trial.reward or 0.0)
@@ -129,12 +129,11 @@ class Display:
     def of(cls, search: Search, stream: TextIO, *, clock: Callable[[], float]) -> Display:
         """Returns the display of a search that begins, or goes on."""
         store, config = search.store, search.config
-        answered = (trial for trial in store.trials() if trial.told is not None)
         return cls(
             stream,
             limits=Limits(config.trials, config.children, config.seconds, len(rungs(config)), config.promote_eta),
             clock=clock,
-            earlier=sorted(answered, key=lambda trial: trial.told or 0),
+            earlier=answered(store.trials()),
             promotions=store.scores(PROMOTION),
             families=search.families,
         )
@@ -173,7 +172,8 @@ class Display:
         if self._live:
             self._advance()
         elif better:
-            self._line(f"trial {trial.id}: new best {trial.reward or 0.0:.4f} at lr {trial.lr:g}  {trial.rule}")
+            rate = "" if trial.lr is None else f" at lr {trial.lr:g}"  # an objective may have none
+            self._line(f"trial {trial.id}: new best {trial.reward or 0.0:.4f}{rate}  {trial.rule}")
         elif self.tally.work.answered % _LINE_EVERY == 0:
             status = self.tally.status
             self._line(

@@ -23,7 +23,7 @@ from ..run import RunConfig, baselines
 from ..run.climbing import climbs, rungs
 from ..run.families import families_of
 from ..space import SearchSpace, make_space
-from ..store import PROMOTION, Score, Store, Trial
+from ..store import PROMOTION, Score, Store, Trial, answered
 from ..task.score import ACCURACY, SHOWN, scores
 from . import charts
 from .diagnosed import diagnosed
@@ -44,7 +44,7 @@ _MEAN_WINDOW = 25  # trials
 def render(store: Store, *, diagnoses: bool = False) -> str:
     """Returns the page as text. The run may still be going on. With `diagnoses` the best rules and known optimizers are
     run over the battery of small problems, which takes a few seconds."""
-    trials = sorted((trial for trial in store.trials() if trial.told is not None), key=lambda trial: trial.told or 0)
+    trials = answered(store.trials())
     promotions = store.scores(PROMOTION)
     promoted = climbs(promotions)
     families = families_of(store, trials)

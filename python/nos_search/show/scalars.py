@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Literal
 
 from ..escape import line
@@ -30,15 +31,26 @@ class Scalars(ABC):
     def on_start(self, trial: Trial, rung: int) -> None:
         return  # a beginning has no numbers
 
-    def on_trial(self, trial: Trial) -> None:
+    def recall(self, trials: Iterable[Trial]) -> None:
+        """Counts in what a run that goes on had answered before."""
+        for trial in trials:
+            self._count(trial)
+
+    def _count(self, trial: Trial) -> dict[str, float]:
+        """Returns the numbers of those up to this trial."""
         self._best = max(self._best, trial.reward or 0.0)
-        self._trained += trial.status in ("done", "diverged")
-        values: dict[str, float] = {} if trial.reward is None else {"search/reward": trial.reward}
-        values |= {"search/best": self._best, "search/trained": self._trained}
+        self._trained += trial.trained
+        values: dict[str, float] = {"search/best": self._best, "search/trained": self._trained}
         for gate, entry in trial.gates.items():
             if not entry["passed"]:
                 self._stopped[gate] = self._stopped.get(gate, 0) + 1
                 values[f"gates/{line(gate)}"] = self._stopped[gate]
+        return values
+
+    def on_trial(self, trial: Trial) -> None:
+        values = self._count(trial)
+        if trial.reward is not None:
+            values["search/reward"] = trial.reward
         values |= {f"strategy/{line(name)}": value for name, value in trial.metrics.items()}
         self.write(values, "evaluation", trial.told or 0)
 

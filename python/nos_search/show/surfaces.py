@@ -59,10 +59,10 @@ class Paths:
         return np.asarray(self.positions[:, rule, self.rates[rule, index], surface.blocks()[index][1]])
 
     def loss(self, rule: int, index: int) -> Array:
-        """Returns the losses above the floor, (steps + 1,)."""
+        """Returns the losses, (steps + 1,)."""
         shown = surface.blocks()[index][0]
         with np.errstate(all="ignore"):
-            return np.asarray(shown.value(self.path(rule, index).astype(np.float64)) - shown.floor)
+            return np.asarray(shown.value(self.path(rule, index).astype(np.float64)))
 
     def rate(self, rule: int, index: int) -> float:
         """Returns the best rate of one rule on one surface."""
@@ -219,6 +219,6 @@ def _terrain(axes: Axes, shown: surface.Surface, x_range: tuple[float, float], y
 
     xs, ys = np.linspace(*x_range, _CELLS), np.linspace(*y_range, _CELLS)
     grid = np.stack(np.meshgrid(xs, ys), axis=-1)
-    level = np.log10(np.maximum(shown.value(grid) - shown.floor, 1e-3))
+    level = np.log10(np.maximum(shown.value(grid), 1e-3))
     greys = LinearSegmentedColormap.from_list("terrain", ["#b9c6d8", "#f4f7fb"])
     axes.contourf(xs, ys, level, levels=8, cmap=greys)

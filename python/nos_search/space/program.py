@@ -262,12 +262,7 @@ class ProgramSpace(SearchSpace):
             self._renumber(rows, range(line + 1), -1)
             rows = [*rows[1 : line + 1], list(fresh), *rows[line + 1 :]]
         else:  # remove: a plain line comes in at the top
-            for row in rows[:line]:
-                self._shift(row, 1)
-            for row in rows[line + 1 :]:
-                for k in (1, 2):
-                    if len(self.words.inputs) <= row[k] < len(self.words.inputs) + line:
-                        row[k] += 1
+            self._renumber(rows, range(line), 1)
             rows = [list(self.sample(generator)[:4]), *rows[:line], *rows[line + 1 :]]
         return self.repair([token for row in rows for token in row])
 
@@ -277,11 +272,6 @@ class ProgramSpace(SearchSpace):
             for k in (1, 2):
                 if row[k] - len(self.words.inputs) in lines:
                     row[k] = max(0, row[k] + by) if row[k] + by >= len(self.words.inputs) else 0
-
-    def _shift(self, row: list[int], by: int) -> None:
-        for k in (1, 2):
-            if row[k] >= len(self.words.inputs):
-                row[k] += by
 
 
 def _level(op: str, operands: Level) -> Level:

@@ -2,7 +2,7 @@
 for it."""
 
 from .place import FILE
-from .records import STATUSES, Score, Trial
+from .records import STATUSES, Score, Trial, answered
 from .relations import PROMOTION
 from .schema import clean, record_fault
 from .store import Store
@@ -14,6 +14,7 @@ __all__ = [
     "Score",
     "Store",
     "Trial",
+    "answered",
     "clean",
     "record_fault",
 ]

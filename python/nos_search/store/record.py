@@ -1,11 +1,11 @@
 """Owns the file in which `evaluate --out` and `simplify --out` keep every finished training, so that an interrupted
 night is not lost. In the folders of `prove --out` and `constants --out` there are several.
 
-It is JSON. `format` and `kind` say what it is, the latter with the command that wrote it; `common` has the settings
-that decide a result on every task, `tasks` those of each task, and `versions` the software that began it; `trainings`
-has one row for each, and `sha256` is the checksum of all that. It is written whole after each training, by replacing
-the file, and is checked when it is read. Several processes may add to one file. Rows are made into text once, so that
-writing ten thousand of them takes hundredths of a second.
+It is JSON. `format` and `kind` say what it is (files of `simplify` and `constants` are of the kind "nos-search
+evaluate", too); `common` has the settings that decide a result on every task, `tasks` those of each task, and
+`versions` the software that began it; `trainings` has one row for each, and `sha256` is the checksum of all that. It is
+written whole after each training, by replacing the file, and is checked when it is read. Several processes may add to
+one file. Rows are made into text once, so that writing ten thousand of them takes hundredths of a second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class Record:
     def get(self, task: str, rule: str, seed: int, rate: int | None = None) -> Outcome | None:
         """Returns the outcome of a training, or None when it is not finished."""
         return self._outcomes.get((task, rule, seed, rate))
+
+    def count(self, rules: Collection[str]) -> int:
+        """Returns how many trainings of rules with these texts are finished."""
+        return sum(rule in rules for _, rule, _, _ in self._outcomes)
 
     def add(self, task: str, rule: str, seed: int, outcome: Outcome, rate: int | None = None) -> None:
         """Keeps an outcome. When this returns it is in the file, beside what other processes have added to that."""

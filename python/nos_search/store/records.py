@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 STATUSES = ("running", "done", "diverged", "rejected", "duplicate", "failed")
-TRAINED = ("done", "diverged")
 SCORE_STATUSES = ("done", "diverged", "failed")
 # Of a run. "running" is also what a killed run leaves behind; Store.state tells the two apart.
 STATES = ("running", "finished", "interrupted", "failed")
@@ -39,6 +39,17 @@ class Trial:
     attempts: int = 1
     worker: str = ""
     family: int | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Tells whether its child was trained, well or not."""
+        return self.status in ("done", "diverged")
+
+
+def answered(trials: Iterable[Trial]) -> list[Trial]:
+    """Returns those that were answered, in the order of their answers."""
+    order = ((trial.told, trial) for trial in trials if trial.told is not None)
+    return [trial for _, trial in sorted(order, key=lambda entry: entry[0])]
 
 
 @dataclass(frozen=True)

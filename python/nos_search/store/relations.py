@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .records import TRAINED, Score, Trial
+from .records import Score, Trial
 
 YEAR_9999 = 253_370_764_800.0  # seconds since 1970; a date needs no more, and datetime has no more
 PROMOTION = "promotion"  # purpose of a score whose budget names trial and rung
@@ -19,7 +19,7 @@ def trial_fault(trial: Trial) -> str:
         return f"status {trial.status} with told {trial.told}"
     if (trial.duplicate_of is not None) != (trial.status == "duplicate"):
         return f"status {trial.status} with duplicate_of {trial.duplicate_of}"
-    if trial.family is not None and trial.status not in TRAINED:
+    if trial.family is not None and not trial.trained:
         return f"status {trial.status} with family {trial.family}"
     if trial.started + trial.seconds > YEAR_9999:
         return f"it ended {trial.started + trial.seconds:g} seconds after 1970, beyond all dates"
@@ -52,7 +52,7 @@ def trials_fault(trials: Sequence[Trial], holds: Callable[[Sequence[int]], bool]
             wrong = f"tokens {list(trial.tokens)[:20]} are no string of the run's space"
         if not wrong and trial.duplicate_of is not None:
             first = by_id.get(trial.duplicate_of)
-            if first is None or first.status not in TRAINED:
+            if first is None or not first.trained:
                 wrong = f"duplicate_of {trial.duplicate_of}, which was not trained"
         if not wrong and trial.family is not None:
             first = by_id.get(trial.family)

@@ -51,8 +51,6 @@ class _Row(NamedTuple):
     tokens: Tokens
     reward: float
     repeats: bool
-    family: int
-    full: float | None
     old: float | None
 
 
@@ -70,7 +68,7 @@ class ControllerStrategy(Strategy):
     The `queue` best strings so far, one of each family, are what pqt makes likely: it adds `pull` times the mean of
     their log-probabilities to what PPO maximises (Abolafia et al. 2018, section 3).
     With `mutants` above 0 that share of the proposals is not drawn from the policy (Mundhenk et al. 2021): they are
-    children of a population as evolution has it, with `population` and `tournament` (population.py), whose members are
+    children of a population as evolution has it, of `population` members with `tournament` (population.py), which are
     all strings that earned something, whoever proposed them. The policy learns of them by the queue alone: its gradient
     is about what it draws itself. With `warm_start` 1 the first proposals are the founders of the space.
     A string that was proposed lately (lately.py) is drawn again, up to `redraws` times: it would be answered without a
@@ -254,10 +252,10 @@ class ControllerStrategy(Strategy):
                     continue
                 self._offer(answer)
                 if old is not None:
-                    rows.append(_Row(*answer, old))  # type: ignore[arg-type]
+                    rows.append(_Row(answer.tokens, answer.reward, answer.repeats, old))
             for answer in sorted(self._foreign, key=_by_string):
                 self._offer(answer)
-                rows.append(_Row(*answer, None))  # type: ignore[arg-type]
+                rows.append(_Row(answer.tokens, answer.reward or 0.0, answer.repeats, None))
             self._foreign = []
             self.updates += 1
             if rows:

@@ -16,6 +16,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -118,7 +119,8 @@ class Policy(nn.Module):
         masked."""
         n, length = batch.tokens.shape
         rows = torch.cat([torch.zeros(n, 1, dtype=torch.long), (batch.tokens + self.offsets)[:, :-1]], 1)
-        x = torch.addmm(self.bias, self.embedding, self.input_weight)[rows]
+        # Not by an index, whose gradient has other last digits in every run with several threads.
+        x = F.embedding(rows, torch.addmm(self.bias, self.embedding, self.input_weight))
         h = c = self.bias.new_zeros(n, self.hidden)
         states = []
         for where in range(length):

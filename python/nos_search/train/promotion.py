@@ -53,9 +53,9 @@ class Rung:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, text: str, *tasks: Task, seeds: int = 1) -> Rung:
+    def of(cls, text: str, *tasks: Task) -> Rung:
         """Returns a rung of tasks that are loaded already."""
-        return cls(text, tuple(Part.of(task, seeds) for task in tasks))
+        return cls(text, tuple(Part.of(task) for task in tasks))
 
     @property
     def tasks(self) -> tuple[Task, ...]:
