@@ -37,6 +37,8 @@ def main() -> float:
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10),
     )  # fmt: skip
+    if options.epochs < 1:
+        parser.error(f"--epochs {options.epochs} is below 1")
     steps = options.epochs * (1500 // batch)
     optimizer = PowerSign(net.parameters(), lr=options.lr, sign_decay="cosine", total_steps=steps)
     scheduler = LinearCosineDecay(optimizer, decay_steps=steps)

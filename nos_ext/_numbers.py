@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 # The largest number of a step, as random draws are keyed by 32 bits of it.
@@ -117,6 +118,13 @@ def integer(name: str, value: Any, low: int, high: int, wanted: str | None = Non
     if value != value or not low <= value <= high or value != int(value):
         raise ValueError(f"{name} is {shown(value)}; pass {wanted}")
     return int(value)
+
+
+def listed(name: str, values: Any, wanted: str) -> list[Any]:
+    """Returns a list of what is in `values`. TypeError tells of what is no list, such as one tensor."""
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or hasattr(values, "dtype"):
+        raise TypeError(f"{name} is a {type(values).__name__}; pass {wanted}")
+    return list(values)
 
 
 def flag(name: str, value: Any) -> bool:

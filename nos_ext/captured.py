@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import _C
-from ._numbers import LAST_STEP, flag, integer, number, plain, shown
+from ._numbers import LAST_STEP, flag, integer, listed, number, plain, shown
 from .matrix import refusal
 from .rule import MatrixProgram, Program, compile_rule
 
@@ -81,6 +81,13 @@ class CapturedStep:
             if set(state) != set(names) or any(p.state_names != names for p in self._programs):
                 raise ValueError(f"state has the keys {list(state)}; the rule has the states {list(names)}")
             state = [state[name] for name in names]
+        params = listed("params", params, "a list of tensors")
+        grads = listed("grads", grads, "a list of tensors")
+        slots = listed("state", state, "{name: [tensors]} or the lists in slot order")
+        slots = [tuple(listed(f"state {k}", slot, "a list of tensors")) for k, slot in enumerate(slots)]
+        sizes = {"max_instructions": max_instructions, "max_scalars": max_scalars, "max_temporaries": max_temporaries}
+        most = [integer(name, value, 0, 2**31 - 1) for name, value in sizes.items()]
+        tensor_index = integer("tensor_index", tensor_index, 0, 2**32 - 1)
         self._factor = _factor(flag("maximize", maximize), grad_scale)
         self._total = _length(total_steps)
         self._seeds = _seeds(seed, len(self._programs))
@@ -90,8 +97,8 @@ class CapturedStep:
         self._check_total(self._programs)
         done = _step_number(step) - 1
         self._step = _C.CapturedStep(
-            self._programs, self._population, tuple(params), tuple(grads), [tuple(s) for s in state],
-            [0] * len(params), len(self._programs), tensor_index, max_instructions, max_scalars, max_temporaries,
+            self._programs, self._population, tuple(params), tuple(grads), slots,
+            [0] * len(params), len(self._programs), tensor_index, most[0], most[1], most[2],
         )  # fmt: skip
         self._step.set_head(done, self._factor)
         for k in range(len(self._programs)):

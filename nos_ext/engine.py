@@ -6,11 +6,11 @@ Both are compiled. A rule with orthogonalize is several programs, which apply_ru
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _C
-from ._numbers import integer, shown
+from ._numbers import integer, listed, shown
 from ._state_dtypes import SCALE, checked_state_dtype, scale_count, stored_as
 from .matrix import check_matrices, orthogonalize, refusal
 from .rule import MatrixProgram, Program
@@ -23,10 +23,14 @@ apply_population = _C.apply_population
 
 
 def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
-    params, grads = _listed("params", params, "a list of tensors"), _listed("grads", grads, "a list of tensors")
+    params, grads = listed("params", params, "a list of tensors"), listed("grads", grads, "a list of tensors")
     if not isinstance(state, Mapping):
-        lists = _listed("state", state, "{name: [tensors]} or the lists in slot order")
-        state = dict(zip(program.state_names, lists, strict=len(lists) == len(program.state_names)))
+        lists = listed("state", state, "{name: [tensors]} or the lists in slot order")
+        if len(lists) != len(program.state_names):
+            raise ValueError(
+                f"state has {len(lists)} lists; rule '{program.name}' has the states {[*program.state_names]}"
+            )
+        state = dict(zip(program.state_names, lists, strict=True))
     scales = {name + SCALE for name in program.state_names}
     if set(state).difference(scales) != set(program.state_names):
         raise ValueError(
@@ -121,7 +125,7 @@ def init_state(
         ValueError: an unknown `state_dtype`, or one beside a float64 parameter; bfloat16 beside NumPy's arrays.
     """
     program = program if isinstance(program, MatrixProgram) else _program("program", program)
-    params = _listed("params", params, "a list of tensors")
+    params = listed("params", params, "a list of tensors")
     numbers = program.per_tensor_states
     state: dict[str, list[Any]] = {}
     scales: dict[str, list[Any]] = {}
@@ -141,8 +145,8 @@ def init_population_state(programs: Sequence[Program | bytes], params: Sequence[
     Raises:
         ValueError: one program keeps one number per tensor in a slot where another has a tensor.
     """
-    known = [_program(f"programs[{k}]", x) for k, x in enumerate(_listed("programs", programs, "a list of programs"))]
-    params = _listed("params", params, "a list of tensors")
+    known = [_program(f"programs[{k}]", x) for k, x in enumerate(listed("programs", programs, "a list of programs"))]
+    params = listed("params", params, "a list of tensors")
     slots: list[bool] = []
     for program in known:
         for slot, name in enumerate(program.state_names):
@@ -173,13 +177,6 @@ def _program(name: str, program: Any) -> Program:
     return Program.from_bytes(program)
 
 
-def _listed(name: str, values: Any, wanted: str) -> list[Any]:
-    """Returns a list of what is in `values`. TypeError tells of what is no list, such as one tensor."""
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping) or hasattr(values, "dtype"):
-        raise TypeError(f"{name} is a {type(values).__name__}; pass {wanted}")
-    return list(values)
-
-
 def _size(p: Any) -> int:
     return int(p.size) if isinstance(p.size, int) else int(p.numel())  # NumPy's, torch's
 
@@ -193,6 +190,8 @@ def _zeros_like(i: int, p: Any, shape: tuple[int, ...] | None, dtype: str | None
         )
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(p, torch.Tensor):
+        if p.layout != torch.strided:
+            raise TypeError(f"params[{i}] is {shown(p)} in {p.layout}; pass a dense tensor")
         kind = getattr(torch, dtype or ("float64" if wide else "float32"))
         if shape is not None:
             return torch.zeros(shape, dtype=kind, device=p.device)

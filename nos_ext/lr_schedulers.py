@@ -41,9 +41,13 @@ class _FactorLR(LRScheduler, ABC):
         now = factor(self.last_epoch)
         before = factor(self.last_epoch - 1) if self.last_epoch > 0 else 1.0
         out: list[float | torch.Tensor] = []
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            untouched = float(group["lr"]) == float(base * before)
-            out.append(base * now if untouched or before == 0.0 else group["lr"] * (now / before))
+        for i, group in enumerate(self.optimizer.param_groups):
+            # A group that was added since has the lr with which it came.
+            base = self.base_lrs[i] if i < len(self.base_lrs) else None
+            if base is not None and (before == 0.0 or float(group["lr"]) == float(base * before)):
+                out.append(base * now)
+            else:
+                out.append(group["lr"] * (now / before) if before else group["lr"])
         return out
 
     def _get_closed_form_lr(self) -> list[float | torch.Tensor]:

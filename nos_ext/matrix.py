@@ -73,7 +73,8 @@ def _torch(tensors: list[Any], shape: tuple[int, int], how: NewtonSchulz, scale:
     import torch
 
     a, b, c = how.coefficients
-    with torch.no_grad():
+    # Autocast would choose another dtype for the products.
+    with torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
         x = torch.stack([t.reshape(shape) for t in tensors]).to(getattr(torch, how.dtype))
         is_tall = shape[0] > shape[1]
         if is_tall:

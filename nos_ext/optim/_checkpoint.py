@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import torch
 
+from .._memory import is_emptied
 from .._numbers import shown
 from .._state_dtypes import SCALE, scale_count
 from ..rule import MatrixProgram, Program
 from ..rule.master import MASTER
 from ._clipping import common_clip_norm
 from ._hollow import is_hollow, state_dtype
-from ._layout import has_gaps, is_emptied, like
+from ._layout import has_gaps, like
 from ._masters import stored
 from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._rules import Rules
@@ -166,6 +167,13 @@ def _restored_state(
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{where} is a {type(value).__name__}; it must be a tensor")
     _check_emptied(where, value)
+    if not is_number and is_sharded(value) != is_sharded(param):
+        kinds = ["a plain tensor", "a DTensor"]
+        raise ValueError(
+            f"{where} is {kinds[is_sharded(value)]} but the parameter is {kinds[is_sharded(param)]}; load it with "
+            "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which distributes states as parameters "
+            "are"
+        )
     if is_number and value.shape != ():
         raise ValueError(
             f"{where} has shape {tuple(value.shape)}, but the rule keeps one number per tensor, of shape (); load a "

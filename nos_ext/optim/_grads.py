@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
-from ._layout import has_memory, like
+from .._memory import has_memory
+from ._layout import like
 from ._shards import local_grad
+
+_KINDS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_param(owner: str, index: int, param: torch.Tensor) -> None:
@@ -41,7 +44,11 @@ def check_grad(owner: str, index: int, grad: torch.Tensor) -> None:
             "nn.Embedding, or use torch.optim.SparseAdam for it"
         )
     if grad.is_complex():
-        check_param(owner, index, grad)
+        raise RuntimeError(
+            f"{owner} does not support complex gradients (that of parameter {index} is {grad.dtype}); optimize the "
+            "real view of a complex tensor: p = nn.Parameter(torch.view_as_real(z)), and torch.view_as_complex(p) in "
+            "forward"
+        )
 
 
 class Gradients:
@@ -65,10 +72,18 @@ class Gradients:
         """Replaces shards in the list by their memory, and gradients whose strides are known to differ by copies."""
         for i in self._sharded:
             if grads[i] is not None:
-                grads[i] = local_grad(self._params[i], grads[i])
+                grads[i] = local_grad(i, self._params[i], grads[i])
         for i in self.odd:
             if grads[i] is not None:
                 grads[i] = self._fitting(i, grads[i])
+
+    def are_readable(self, grads: list[Any]) -> bool:
+        """Tells whether the engine takes all these gradients as far as their kind and memory go. Raises RuntimeError as
+        `check_grad`."""
+        for i, grad in enumerate(grads):
+            if grad is not None:
+                check_grad(self._owner, i, grad)
+        return all(grad is None or (grad.dtype in _KINDS and has_memory(grad)) for grad in grads)
 
     def repair(self, grads: list[Any]) -> bool:
         """Copies gradients whose strides differ, after an error of the engine. Returns False if there are none."""

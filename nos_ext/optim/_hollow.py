@@ -73,8 +73,8 @@ def take_steps(
     """
     given = [one for one in params if one[1].grad is not None]
     for i, param, _, chosen, _ in given:
-        check_grad(owner, i, param.grad)
         check_param(owner, i, param)
+        check_grad(owner, i, param.grad)
         check_state_dtype(i, param, chosen)
     with torch.inference_mode(False), torch.no_grad():
         for _, param, *_ in given:

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import torch
 
+from .._memory import has_memory
 from ._grads import check_grad
 from ._hollow import is_hollow
-from ._layout import DenseCopies, check_places, has_memory
+from ._layout import DenseCopies, check_places
 from ._lists import StepLists
 from ._shards import is_sharded
 

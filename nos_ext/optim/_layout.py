@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from .._memory import dimensions, has_memory
+
 
 def like(tensor: torch.Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> torch.Tensor:
     """Returns new memory in the layout that belongs to `tensor`, which is its own layout where it is dense."""
@@ -23,29 +25,11 @@ def has_gaps(tensor: torch.Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_contiguous() or tensor.numel() == 0:
         return False
     expected = 1
-    for stride, size in _dimensions(tensor):
+    for stride, size in dimensions(tensor):
         if stride != expected:
             return True
         expected *= size
     return False
-
-
-def has_memory(tensor: torch.Tensor) -> bool:
-    """Tells whether the elements of a dense tensor are in its storage. From a storage that was resized to 0, torch
-    would read all the same. A tensor without memory is left to the engine, which refuses it by name."""
-    if tensor.layout != torch.strided or tensor.is_meta:
-        return False
-    if tensor.numel() == 0:
-        return True
-    last = tensor.storage_offset() + sum(stride * (size - 1) for stride, size in _dimensions(tensor))
-    return tensor.untyped_storage().nbytes() >= (last + 1) * tensor.element_size()
-
-
-def is_emptied(tensor: torch.Tensor) -> bool:
-    """Tells whether a plain tensor's storage has been resized to less than its elements need. torch would then read
-    memory that is not there."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
-    return plain and not tensor.is_meta and not has_memory(tensor)
 
 
 def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
@@ -61,16 +45,11 @@ def check_places(owner: str, index: int, tensor: torch.Tensor) -> None:
 def overlaps_itself(tensor: torch.Tensor) -> bool:
     """Tells whether several elements of a dense tensor are in one place."""
     reach = 0  # distance from the first to the last element over the dimensions so far
-    for stride, size in _dimensions(tensor):
+    for stride, size in dimensions(tensor):
         if stride <= reach:
             return True
         reach += stride * (size - 1)
     return False
-
-
-def _dimensions(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    """Returns (stride, size) of the dimensions that have more than one element, the innermost first."""
-    return sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
 
 
 class DenseCopies:

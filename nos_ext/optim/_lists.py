@@ -169,6 +169,8 @@ class StepLists(PlacedStates):
     def _scaled(self, grads: list[Any], scale: Any) -> tuple[list[Any], float]:
         """Returns gradients and their scale such that the engine's division by the scale clips them."""
         divisor = 1.0 if scale is None else float(to_number("grad_scale", scale))
+        if not divisor or not self._gradients.are_readable(grads):
+            return grads, divisor  # the engine refuses these by name
         self._norm = global_norm(self._params, grads) / abs(divisor)
         clip = coefficient(common_clip_norm(self._groups) or 0.0, self._norm)
         if math.isnan(clip):  # no scale makes this of numbers

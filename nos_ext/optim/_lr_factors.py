@@ -13,6 +13,8 @@ from .._numbers import positive
 
 Factor = Callable[[int], float]
 
+_STEEPEST = 20  # power of a step number that is a finite float
+
 
 def linear_cosine(
     decay_steps: float,
@@ -39,6 +41,8 @@ def gaussian(initial_variance: float = 1.0, variance_decay: float = 0.55, seed: 
     alone."""
     if not initial_variance >= 0:
         raise ValueError(f"initial_variance is {initial_variance!r}; pass a number that is not negative")
+    if not abs(variance_decay) <= _STEEPEST:
+        raise ValueError(f"variance_decay is {variance_decay!r}; pass a number from -{_STEEPEST} to {_STEEPEST}")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; pass an integer from 0 to 2**64 - 1")
 

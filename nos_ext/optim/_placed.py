@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 
+from .._memory import has_memory, is_emptied
+from .._numbers import shown
 from .._state_dtypes import SCALE, checked_state_dtype
 from ..rule import MatrixProgram, Program
 from ..rule.master import MASTER
 from ._grads import check_grad, check_param
 from ._hollow import first_master, first_states, is_hollow
-from ._layout import DenseCopies, has_memory, like
+from ._layout import DenseCopies, like
 from ._quantized import CODES, check_state_dtype, decoded, encoded
 from ._shards import StandIns, check_shardable, is_sharded, local
 from ._step_numbers import HostStepNumbers, StepNumbers
@@ -104,9 +106,10 @@ class PlacedStates:
         """Makes the states of parameters that have a gradient for the first time."""
         new = [i for i, g in enumerate(grads) if g is not None and not self._state.get(self._params[i])]
         for i in new:  # checks come before anything is made
-            check_grad(self._owner, i, grads[i])
             check_param(self._owner, i, self._params[i])
+            check_grad(self._owner, i, grads[i])
             check_state_dtype(i, self._params[i], self._chosen(i))
+            self._check_master(i)
         for i in new:
             self._make(i)
         if new:
@@ -124,6 +127,14 @@ class PlacedStates:
         self._new.append(param)
         self._place(i, entry)
 
+    def _check_master(self, i: int) -> None:
+        """Raises ValueError if parameter i has no values of which master weights could be made."""
+        if MASTER in self._program(i).state_names and is_emptied(self._params[i]):
+            raise ValueError(
+                f"parameter {i} is {shown(self._params[i])}, whose storage was resized to less, and master weights "
+                "begin with its values; give it values first"
+            )
+
     def _adopt(self, i: int) -> None:
         """Puts the existing state of parameter i into the lists. Its step becomes a piece of `_numbers`. Master weights
         begin and end here, where the group's flag has changed since the state was made."""
@@ -132,6 +143,7 @@ class PlacedStates:
         if MASTER not in program.state_names:
             entry.pop(MASTER, None)
         elif MASTER not in entry:
+            self._check_master(i)
             entry[MASTER] = first_master(self._params[i], self._home(self._params[i]))
         missing = [name for name in ("step", *program.state_names) if name not in entry]
         missing += [name + SCALE for name in program.state_names if _lacks_scales(entry, name)]

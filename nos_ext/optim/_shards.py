@@ -36,11 +36,11 @@ def local(tensor: Any) -> torch.Tensor:
         return shard
 
 
-def local_grad(param: Any, grad: Any) -> torch.Tensor:
+def local_grad(index: int, param: Any, grad: Any) -> torch.Tensor:
     """Returns the part of the gradient that belongs to this process's part of the parameter."""
     if not is_sharded(grad):
         raise RuntimeError(
-            f"a parameter is a DTensor with placements {param.placements} but its gradient is a plain tensor; "
+            f"parameter {index} is a DTensor with placements {param.placements} but its gradient is a plain tensor; "
             "distribute the gradient the same way"
         )
     if grad.placements != param.placements:

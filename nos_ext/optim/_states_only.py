@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from .._memory import has_memory
 from ._hollow import is_hollow
-from ._layout import has_memory
 from ._shards import is_sharded, local
 
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ._layout import has_memory
+from .._memory import has_memory
 
 
 class StepNumbers:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 
+from .._memory import is_emptied
 from .._numbers import shown
 from .._state_dtypes import SCALE
 from ..rule import MatrixProgram, Program
@@ -21,7 +22,7 @@ from ._checkpoint import check_form, sizes
 from ._entry import TorchTwin
 from ._hollow import state_dtype
 from ._quantized import CODES, decoded
-from ._values import FLAG_DEFAULTS, FUNCTION, Group
+from ._values import FLAG_DEFAULTS, FUNCTION, Group, to_number
 
 _OURS: Final = ("rule", KEY, *FLAG_DEFAULTS)  # keys of a param group that are no hyperparameters of the rule
 _SHARED: Final = ("maximize", "capturable")  # flags that mean the same in torch
@@ -121,14 +122,16 @@ def _state_from_torch(key: Any, entry: Mapping[str, Any], param: torch.Tensor, t
     if not entry:
         return {}
     for name in twin.spread:
-        found[name] = torch.full_like(param, float(found[name]), requires_grad=False)
+        value = to_number(f"{twin.states[name]} of parameter {key} in the checkpoint", found[name])
+        found[name] = torch.full_like(param, value, requires_grad=False)
     return {"step": entry["step"], **_wide(found, param)}
 
 
 def _wide(states: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
     """Returns states in the precision in which rules keep them, which is float32 where torch's may be bfloat16."""
     dtype = state_dtype(param)
-    return {name: x.to(dtype) if isinstance(x, torch.Tensor) else x for name, x in states.items()}
+    # Without memory they are left to load_state_dict, which refuses them by name.
+    return {name: x.to(dtype) if isinstance(x, torch.Tensor) and not is_emptied(x) else x for name, x in states.items()}
 
 
 def to_torch(packed: Mapping[str, Any], program: Program | MatrixProgram) -> dict[str, Any]:
@@ -176,6 +179,8 @@ def _state_to_torch(entry: Mapping[str, Any], twin: TorchTwin) -> dict[str, Any]
 def _number(entry: Mapping[str, Any], name: str) -> torch.Tensor:
     """Returns a copy of a state, of which torch knows no codes."""
     value: torch.Tensor = entry[name]
+    if is_emptied(value):
+        raise ValueError(f"the state {name!r} of a parameter is {shown(value)}, whose storage was resized to less")
     return decoded(value, entry[name + SCALE]) if value.dtype in CODES else value.clone()
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 
+from .._memory import is_emptied
 from .._numbers import LAST_STEP, flag, integer, number, plain, shown
 from .._state_dtypes import checked_state_dtype
 from ..rule import Expr, MatrixProgram, Program, Rule, RuleError, compile_rule
@@ -21,7 +22,6 @@ from ._clipping import KEY as CLIP
 from ._clipping import checked_clip_norm
 from ._entry import ANY, MADE_WITH, MODE, Range
 from ._hollow import is_hollow
-from ._layout import is_emptied
 from ._torch import in_fake_mode
 
 Group = dict[str, Any]  # a param group
@@ -44,7 +44,7 @@ FLAG_DEFAULTS: Final[Mapping[str, Any]] = {
     CLIP: None,
 }
 # Keys of a param group that mean something to torch or to the optimizer; no hyperparameter can have such a name.
-GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", MODE, MADE_WITH))
+GROUP_KEYS: Final = frozenset((*FLAG_DEFAULTS, "params", "param_names", "initial_lr", "rule", "self", MODE, MADE_WITH))
 _SCALAR: Final = "a number or a tensor of one element"
 _LENGTH: Final = "the length of the training in steps, or None"
 
@@ -64,8 +64,8 @@ def as_program(rule: RuleSource) -> Program | MatrixProgram:
     for name in program.hyperparameters:
         if name in GROUP_KEYS:
             raise RuleError(
-                f"rule '{program.name}' has a hyperparameter named '{name}', which is a key of torch's param groups; "
-                "rename it"
+                f"rule '{program.name}' has a hyperparameter named '{name}', a name that optimizers have for something "
+                "else; rename it"
             )
     return program
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.optim.optimizer import ParamsT
@@ -29,6 +31,7 @@ class PowerSign(RuleOptimizer):
         sign_decay: the internal decay f: None for 1, "linear", "cosine" or "restart" over `total_steps`, a function of
             the step counted from 0 (see nos_ext.schedules; functions are not saved in checkpoints), or a number.
         weight_decay: decoupled weight decay, as in AdamW; not part of the paper's rule.
+        betas: beta as a tuple of one, in the place of `beta`, for callers that know this name only.
         maximize, capturable, seed, total_steps, stochastic_rounding, master_weights: see `RuleOptimizer`.
         state_dtype, clip_norm, foreach, fused, differentiable: see `RuleOptimizer`.
     """
@@ -42,6 +45,7 @@ class PowerSign(RuleOptimizer):
         sign_decay: SignDecay = None,
         weight_decay: float = 0.0,
         *,
+        betas: Sequence[float] | None = None,
         maximize: bool = False,
         capturable: bool = False,
         seed: int = 0,
@@ -54,9 +58,10 @@ class PowerSign(RuleOptimizer):
         fused: bool | None = None,
         differentiable: bool = False,
     ) -> None:
+        own: dict[str, Any] = {"beta": beta} if betas is None else {"betas": betas}
         super().__init__(
-            params, library.powersign, lr, base=base, beta=beta, sign_decay=sign_decay, weight_decay=weight_decay,
-            maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
+            params, library.powersign, lr, base=base, sign_decay=sign_decay, weight_decay=weight_decay,
+            **own, maximize=maximize, capturable=capturable, seed=seed, total_steps=total_steps,
             stochastic_rounding=stochastic_rounding, master_weights=master_weights,
             state_dtype=state_dtype, clip_norm=clip_norm, foreach=foreach, fused=fused, differentiable=differentiable,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, overload
 
@@ -13,13 +13,13 @@ from torch.optim.optimizer import ParamsT
 from .._state_dtypes import checked_state_dtype
 from ..matrix import check_matrices, refusal
 from ..rule import MatrixProgram, Program
-from ._averaged import change_weights, check_training, follow_weight
+from ._averaged import change_weights, check_training, followed_weights
 from ._betas import KEY, LinkedGroup, linked, spread
 from ._captured import CapturedLists
-from ._checkpoint import read
+from ._checkpoint import check_form, read
 from ._clipping import KEY as CLIP
 from ._clipping import common_clip_norm, running
-from ._entry import MODE, Averaged
+from ._entry import Averaged
 from ._grad_scaler import check_writable, unscale
 from ._hollow import is_hollow, take_steps
 from ._lists import StepLists
@@ -170,7 +170,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _update(self) -> None:
         if self._rules.averages:
-            check_training(group for group in self.param_groups if MODE in group)
+            check_training(group for group, _ in self._averaged())
         scale = None
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
@@ -192,7 +192,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if scale is not None:
             check_writable(type(self).__name__, self._params())
         if self._rules.averages:
-            follow_weight(self._averaged(), self.state)
+            with followed_weights(self._averaged(), self.state):
+                lists = self._stepped(scale)
+        else:
+            lists = self._stepped(scale)
+        self._grad_norm = lists.grad_norm if lists.clips else None
+        if scale is not None:
+            unscale(self._params(), to_number("grad_scale", scale))
+
+    def _stepped(self, scale: Any) -> StepLists:
+        """Takes the step, with the lists as they are or with new ones, and returns those."""
         try:
             if self._lists is None or not self._lists.step(self.param_groups, self.state, self._rules.resolve, scale):
                 self._lists = self._new_lists()
@@ -202,9 +211,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if self._lists is not None:
                 self._lists.forget_new()
             raise
-        self._grad_norm = self._lists.grad_norm if self._lists.clips else None
-        if scale is not None:
-            unscale(self._params(), to_number("grad_scale", scale))
+        return self._lists
 
     def _new_lists(self) -> StepLists:
         for i, group in enumerate(self.param_groups):
@@ -337,6 +344,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             ValueError, TypeError: the checkpoint is of another rule or does not fit the parameters, or a value in it,
                 which is named, has no meaning. The optimizer is what it was before.
         """
+        if not isinstance(state_dict, Mapping):  # a hook of the user's may still change what is in it
+            check_form(state_dict)
         state: dict[Any, Any] = {}
 
         def before(_: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:

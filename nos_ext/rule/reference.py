@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._numbers import LAST_STEP, integer, shown
+from .._memory import has_memory
+from .._numbers import LAST_STEP, integer, listed, shown
 from ..matrix import orthogonalize
 from . import philox
 from .definition import Definition
@@ -51,8 +52,19 @@ def reference(
         if name not in rule.hyperparameters:
             known = ", ".join(rule.hyperparameters)
             raise TypeError(f"rule '{rule.name}' has no hyperparameter {name!r}; it has {known}")
+    params, grads = listed("params", params, "a list of tensors"), listed("grads", grads, "a list of tensors")
     lists = _states(rule, state)
-    _check_lists(params, {"grads": grads, **{f"state[{k!r}]": x for k, x in zip(rule.state_names, lists, strict=True)}})
+    named = dict(zip(rule.state_names, lists, strict=True))
+    others = {"grads": grads, **{f"state[{k!r}]": x for k, x in named.items()}}
+    _check_lists(params, others)
+    for name, states in named.items():
+        _check_states(rule, name, states, params, grads)
+    if isinstance(state, Mapping) and len(state) > len(named):
+        raise ValueError(f"state has the keys {[*state]}; rule '{rule.name}' has the states {[*named]}")
+    for name, members in {"params": params, **others}.items():
+        for i, x in enumerate(members):
+            if x is not None and not _library(x).has_values(x):
+                raise ValueError(f"{name}[{i}] is {shown(x)}, which has no values in memory; pass one that has some")
     given = {**rule.hyperparameters, "lr": lr, **hyperparameters}
     order = postorder(rule.simplified)
     if total_steps is None and any(node.op == "total" for node in order):
@@ -61,6 +73,8 @@ def reference(
     step = integer("step", _number("step", step), 1, LAST_STEP)
     seed = integer("seed", seed, 0, 2**64 - 1)
     total = math.nan if total_steps is None else _number("total_steps", total_steps)
+    if total_steps is not None and not 0 < total < math.inf:
+        raise ValueError(f"total_steps is {shown(total_steps)}; pass the length of the training in steps, above 0")
     scalars = _scalars(order, hypers, step, total)
     scale = 1.0 if grad_scale is None else _number("grad_scale", grad_scale)
     if scale == 0:
@@ -91,10 +105,12 @@ def _states(rule: Definition, state: Mapping[str, Sequence[Any]] | Sequence[Sequ
     if isinstance(state, Mapping):
         if not set(names).issubset(state):
             raise ValueError(f"state has the keys {[*state]}; rule '{rule.name}' has the states {names}")
-        return [state[name] for name in names]
-    if len(state) != len(names):
-        raise ValueError(f"state has {len(state)} lists; rule '{rule.name}' has the states {names}")
-    return list(state)
+        lists = [state[name] for name in names]
+    else:
+        lists = listed("state", state, "{name: [tensors]} or the lists in slot order")
+    if len(lists) != len(names):
+        raise ValueError(f"state has {len(lists)} lists; rule '{rule.name}' has the states {names}")
+    return [listed(f"state[{name!r}]", states, "a list of tensors") for name, states in zip(names, lists, strict=True)]
 
 
 def _check_lists(params: Sequence[Any], others: Mapping[str, Sequence[Any]]) -> None:
@@ -106,6 +122,23 @@ def _check_lists(params: Sequence[Any], others: Mapping[str, Sequence[Any]]) -> 
             raise ValueError(
                 f"grads[{i}] has shape {_shape(g)} but params[{i}] has {_shape(p)}; pass tensors of equal shape"
             )
+
+
+def _check_states(
+    rule: Definition, name: str, states: Sequence[Any], params: Sequence[Any], grads: Sequence[Any]
+) -> None:
+    """Raises ValueError for states of codes, and for those of a wrong shape where there is something to compute."""
+    is_number = name in rule.per_tensor_states
+    for i, (x, p) in enumerate(zip(states, params, strict=True)):
+        kind = str(getattr(x, "dtype", "")).removeprefix("torch.")
+        if kind in ("int8", "uint8"):
+            raise ValueError(
+                f"state[{name!r}][{i}] is {kind}, whose scales reference does not read; pass states of floats, as "
+                "init_state without a state_dtype makes them"
+            )
+        if grads[i] is not None and 0 not in _shape(p) and _shape(x) != (() if is_number else _shape(p)):
+            wanted = "() for one number per tensor" if is_number else f"{_shape(p)} as params[{i}]"
+            raise ValueError(f"state[{name!r}][{i}] has shape {_shape(x)}; it must be {wanted}")
 
 
 def _shape(x: Any) -> tuple[int, ...]:
@@ -176,6 +209,10 @@ class _NumPy:
     def doubles(self, x: Any) -> Any:
         return x
 
+    @staticmethod
+    def has_values(x: Any) -> bool:
+        return True
+
     def result(self, value: Any, like: Any) -> Any:
         out: Any = np.empty_like(like, dtype=np.float64, subok=False)
         out[...] = value
@@ -209,6 +246,10 @@ class _Torch:
     def doubles(self, x: Any) -> Any:
         """Returns elements as a NumPy array in float64, for reductions."""
         return x.detach().double().cpu().numpy()
+
+    @staticmethod
+    def has_values(x: Any) -> bool:
+        return bool(has_memory(x))
 
     def result(self, value: Any, like: Any) -> Any:
         out = self._torch.empty_like(like, requires_grad=False)

@@ -2,7 +2,8 @@
 
 A rewrite is here only if it is exact in IEEE 754 arithmetic of any precision, for NaN (payload and sign of a NaN
 aside), infinities, signed zeros and subnormals. So `x + 0` stays (it turns -0 into 0), `x * 0` stays (NaN), and sums
-are never re-associated. Rewrites that only hold over the real numbers are in canonical.py.
+are never re-associated. Rewrites that only hold over the real numbers are in canonical.py. A `where` that is known to
+give a scalar, or one number per tensor, becomes that: what follows from it alone is then computed in double.
 
 Folding a constant needs a result that is the same on every machine: the ops whose result IEEE 754 fixes are folded;
 exp, log, pow and their like are left to the scalar code, which computes them once per step.

@@ -13,7 +13,7 @@ import torch
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 import nos_ext
-from nos_ext.optim import PowerSign, RuleOptimizer, create, library
+from nos_ext.optim import AddSign, PowerSign, RuleOptimizer, create, library
 from nos_ext.testing._case import copies, parameters, same, steps
 
 
@@ -262,3 +262,12 @@ def test_library_has_no_rule_whose_betas_have_gaps() -> None:
     for name in library.names():
         betas = [hyper for hyper in library.get(name).hyperparameters if re.fullmatch(r"beta\d*", hyper)]
         assert betas in ([], ["beta"], [f"beta{i + 1}" for i in range(len(betas))]), name
+
+
+@pytest.mark.parametrize("kind", [PowerSign, AddSign])
+def test_the_classes_of_the_paper_take_them_too(kind: Any) -> None:
+    params = parameters()
+    optimizer = kind(params, betas=(0.5,))
+    assert (optimizer.param_groups[0]["beta"], optimizer.param_groups[0]["betas"]) == (0.5, (0.5,))
+    with pytest.raises((TypeError, ValueError), match="betas"):
+        kind(params, betas=(0.5, 0.9))

@@ -394,3 +394,40 @@ def test_gradients_on_several_devices() -> None:
     lists._tensors[1:] = grads
     divided = lists._division.by([None, *grads], [0.0] * 5)
     assert [members for *_, members in divided] == [[1, 4], [2], [3]]
+
+
+def emptied(grad: torch.Tensor) -> torch.Tensor:
+    grad.untyped_storage().resize_(0)
+    return grad
+
+
+@pytest.mark.parametrize(
+    ("grad", "error", "message"),
+    [
+        (lambda: emptied(torch.ones(3, 4)), ValueError, r"grads\[0\] has no memory"),
+        (lambda: torch.ones(3, 4).to_sparse(), RuntimeError, r"does not support sparse gradients \(parameter 0\)"),
+        (lambda: torch.ones(3, 4, dtype=torch.complex64), RuntimeError, "does not support complex gradients"),
+        (lambda: torch.ones(3, 4, dtype=torch.int64), (TypeError, ValueError), r"grads\[0\]"),
+        (lambda: torch.ones(3, 4).to(torch.float8_e4m3fn), (TypeError, ValueError), r"grads\[0\]"),
+    ],
+)
+def test_the_norm_is_of_gradients_that_can_be_read(grad: Callable[[], torch.Tensor], error: Any, message: str) -> None:
+    """Muon's norm is made before the engine looks at the gradients."""
+    param = nn.Parameter(torch.ones(3, 4))
+    param.grad_dtype = None
+    optimizer = optim.create("muon", [param], lr=0.1, clip_norm=1.0)
+    param.grad = grad()
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert torch.equal(param, torch.ones(3, 4))
+    assert not optimizer.state
+
+
+def test_a_scale_of_zero_is_refused_before_the_norm() -> None:
+    param = nn.Parameter(torch.ones(3, 4))
+    optimizer = optim.create("muon", [param], lr=0.1, clip_norm=1.0, fused=True)
+    param.grad = torch.ones(3, 4)
+    optimizer.grad_scale, optimizer.found_inf = torch.zeros(()), torch.zeros(())
+    with pytest.raises(ValueError, match=r"grad_scale is .*; pass a number that is not 0"):
+        optimizer.step()
+    assert torch.equal(param, torch.ones(3, 4))

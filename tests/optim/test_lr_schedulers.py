@@ -128,6 +128,24 @@ def test_tensor_lr_is_kept(make: Any) -> None:
     assert seen == pytest.approx(run(make(optimizer(), 10), 12), abs=1e-6)
 
 
+@pytest.mark.parametrize("make", [LinearCosineDecay, CosineDecay])
+def test_a_group_that_comes_later_decays_from_then_on(make: Any) -> None:
+    """As with torch's CosineAnnealingLR its lr is multiplied by the ratio of the factors."""
+    alone = run(make(optimizer(), 10), 10)
+    scheduler = make(optimizer(), 10)
+    start = run(scheduler, 4)
+    scheduler.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.3})
+    found = [(group["lr"]) for _ in range(3) for group in stepped(scheduler)]
+    assert start + found[::2] == pytest.approx(alone[: len(start) + 3])
+    assert found[1::2] == pytest.approx([0.3 * lr / start[-1] for lr in found[::2]])
+
+
+def stepped(scheduler: Any) -> list[dict[str, Any]]:
+    scheduler.optimizer.step()
+    scheduler.step()
+    return list(scheduler.optimizer.param_groups)
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
@@ -136,6 +154,12 @@ def test_tensor_lr_is_kept(make: Any) -> None:
         (NoisyLinearCosineDecay, {"decay_steps": 9, "initial_variance": -1}, "initial_variance is -1"),
         (NoisyLinearCosineDecay, {"decay_steps": 9, "seed": -1}, "seed is -1"),
         (CosineDecay, {"decay_steps": float("nan")}, "decay_steps is nan"),
+        (
+            NoisyLinearCosineDecay,
+            {"decay_steps": 9, "variance_decay": 400},
+            "variance_decay is 400; pass a number from -20",
+        ),
+        (NoisyLinearCosineDecay, {"decay_steps": 9, "variance_decay": -400}, "variance_decay is -400"),
         (StepDecay, {"step_size": 0}, "step_size is 0"),
     ],
 )

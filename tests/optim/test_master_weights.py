@@ -442,3 +442,18 @@ def test_what_is_refused() -> None:
     alike.param_groups[0]["master_weights"] = alike.param_groups[1]["master_weights"] = True
     alike.step()
     assert "master" in alike.state[p]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_parameter_without_memory_has_no_values_to_begin_with(later: bool) -> None:
+    param = torch.nn.Parameter(torch.ones(9, dtype=torch.bfloat16))
+    optimizer = create("adamw", [param], lr=0.1, master_weights=not later)
+    param.grad = torch.ones(9, dtype=torch.bfloat16)
+    if later:
+        optimizer.step()
+        optimizer.param_groups[0]["master_weights"] = True
+    param.data.untyped_storage().resize_(0)
+    with pytest.raises(
+        ValueError, match=r"parameter 0 is .*, whose storage was resized to less, and master weights begin"
+    ):
+        optimizer.step()

@@ -276,3 +276,14 @@ def test_without_memory_counts_steps_and_temporaries_last_one_step() -> None:
 def test_groups_take_a_model() -> None:
     with pytest.raises(TypeError, match=r"model is a generator; pass a torch\.nn\.Module"):
         groups(torch.nn.Linear(2, 2).parameters(), library.muon, library.adamw)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("own", ["", ', dtype="float32"', ', dtype="float64"'])
+def test_autocast_does_not_choose_the_dtype_of_the_products(dtype: torch.dtype, own: str) -> None:
+    rule = nos_ext.compile_rule(f"def rule(p, g, *, lr): return p - lr * orthogonalize(g{own})")
+    grad = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=dtype):
+        nos_ext.apply_rule(rule, inside := [torch.zeros(6, 8)], [grad], {}, lr=1.0)
+    nos_ext.apply_rule(rule, outside := [torch.zeros(6, 8)], [grad], {}, lr=1.0)
+    assert torch.equal(inside[0], outside[0])

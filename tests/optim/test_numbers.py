@@ -311,3 +311,13 @@ def test_a_hyperparameter_without_memory_is_refused() -> None:
     optimizer.param_groups[0]["lr"] = emptied(1)
     with pytest.raises(ValueError, match=r"lr is .*, whose storage was resized"):
         optimizer.step()
+
+
+def test_a_hyperparameter_cannot_be_named_as_python_names_an_object() -> None:
+    with pytest.raises(nos_ext.RuleError, match="has a hyperparameter named 'self'"):
+        RuleOptimizer(parameters(), "def rule(p, g, *, lr, self=1.0): return p - lr * self * g", lr=0.1)
+
+
+def test_states_are_made_for_dense_tensors() -> None:
+    with pytest.raises(TypeError, match=r"params\[1\] is a .* in torch.sparse_coo; pass a dense tensor"):
+        nos_ext.init_state(library.adamw.compile(), [torch.ones(2), torch.ones(2, 2).to_sparse()])

@@ -191,3 +191,58 @@ def test_the_weight_of_the_average_is_no_function() -> None:
     with pytest.raises(TypeError, match="beta1 is a function of the step, but"):
         create("schedule_free_adamw", parameters(), lr=0.1, beta1=lambda _: 0.9)
     create("schedule_free_adamw", parameters(), lr=0.1, beta2=lambda _: 0.9)
+
+
+@pytest.mark.parametrize("wrong", ["lr", "grad"])
+def test_a_refused_step_leaves_the_weights_for_training(wrong: str) -> None:
+    params = parameters()
+    optimizer = make(params)
+    steps(optimizer, params, 3)
+    before, group = copies(params), optimizer.param_groups[0]
+    lr, beta1 = group["lr"], group["beta1"]
+    group["beta1"] = 0.5
+    if wrong == "lr":
+        group["lr"] = "x"
+    else:
+        params[0].grad_dtype = None
+        params[0].grad = torch.ones(params[0].shape, dtype=torch.int64)
+    with pytest.raises((TypeError, ValueError)):
+        optimizer.step()
+    assert same(params, before)
+    assert group["train_weight"] == beta1
+    group["lr"], params[0].grad = lr, None
+    optimizer.step()
+    assert group["train_weight"] == 0.5
+
+
+@pytest.mark.parametrize("wrong", ["missing", "shape", "emptied", "param"])
+@pytest.mark.parametrize("how", ["eval", "step"])
+def test_weights_are_changed_of_all_parameters_or_of_none(wrong: str, how: str) -> None:
+    params = parameters()
+    optimizer = make(params)
+    steps(optimizer, params, 3)
+    before, entry, last = copies(params), optimizer.state[params[-1]], params[-1]
+    z = entry.pop("z")
+    if wrong == "shape":
+        entry["z"] = torch.ones(7)
+    elif wrong != "missing":
+        entry["z"] = z.clone()
+        (entry["z"] if wrong == "emptied" else last.data).untyped_storage().resize_(0)
+    optimizer.param_groups[0]["beta1"] = 0.5
+    with pytest.raises(ValueError, match="of its group is"):
+        getattr(optimizer, how)()
+    assert same(params[:-1], before[:-1])
+    assert optimizer.param_groups[0]["train_mode"] is True
+
+
+@pytest.mark.parametrize(("key", "value"), [("train_mode", "x"), ("train_mode", None), ("train_weight", "x")])
+def test_what_says_which_weights_there_are_is_checked(key: str, value: Any) -> None:
+    params = parameters()
+    optimizer = make(params)
+    steps(optimizer, params, 3)
+    before = copies(params)
+    optimizer.param_groups[0][key] = value
+    for call in (optimizer.eval, optimizer.step):
+        with pytest.raises(TypeError, match=f"{key}.* is {value!r}"):
+            call()
+    assert same(params, before)

@@ -248,9 +248,39 @@ def test_what_is_no_checkpoint_of_these_parameters() -> None:
     ours = create("adamw", params[:2], lr=LR)
     with pytest.raises(ValueError, match="doesn't match the size of optimizer's group"):
         ours.load_torch_state_dict(optimizer.state_dict())
-    with pytest.raises(ValueError, match="the checkpoint is a list"):
+    with pytest.raises(ValueError, match=r"the checkpoint is a list"):
         ours.load_torch_state_dict([])  # type: ignore[arg-type]
     saved = optimizer.state_dict()
     saved["param_groups"][0]["betas"] = (0.9,)
     with pytest.raises(ValueError, match=r"betas is .*; it must be a tuple of 2 numbers"):
         ours.load_torch_state_dict(saved)
+
+
+def test_states_without_memory_are_named() -> None:
+    params = parameters()
+    optimizer = create("adamw", params, lr=0.1)
+    steps(optimizer, params, 2)
+    saved = copy.deepcopy(optimizer.torch_state_dict())
+    optimizer.state[params[1]]["m"].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"the state 'm' of a parameter is .*, whose storage was resized to less"):
+        optimizer.torch_state_dict()
+    saved["state"][1]["exp_avg"].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="whose storage was resized to less"):
+        create("adamw", params, lr=0.1).load_torch_state_dict(saved)
+
+
+@pytest.mark.parametrize("value", ["x", torch.ones(2)])
+def test_a_number_that_is_none(value: Any) -> None:
+    params = parameters()
+    theirs = torch.optim.NAdam(params, lr=0.1)
+    steps(theirs, params, 1)
+    saved = theirs.state_dict()
+    saved["state"][0]["mu_product"] = value
+    with pytest.raises((TypeError, ValueError), match="mu_product of parameter 0 in the checkpoint is"):
+        create("nadam", params, lr=0.1).load_torch_state_dict(saved)
+
+
+@pytest.mark.parametrize("wrong", [None, 5])
+def test_what_is_no_checkpoint_at_all(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"the checkpoint is a .*; pass what optimizer.state_dict"):
+        create("adamw", parameters(), lr=0.1).load_state_dict(wrong)

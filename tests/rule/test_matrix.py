@@ -254,3 +254,27 @@ def test_lists_may_come_from_generators() -> None:
     p, g, m = torch.ones(3, 4), torch.ones(3, 4), torch.zeros(3, 4)
     nos_ext.apply_rule(rule, iter([p]), iter([g]), {"m": [m]}, lr=0.1)  # type: ignore[arg-type]
     assert p.lt(1).all()
+
+
+def test_surplus_lists_of_states_are_refused() -> None:
+    program = nos_ext.compile_rule(MUON)
+    x = torch.ones(2, 2)
+    with pytest.raises(ValueError, match=rf"state has {len(program.state_names) + 1} lists; rule '{program.name}' has"):
+        nos_ext.apply_rule(program, [x], [x], [[x]] * (len(program.state_names) + 1), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"params": torch.ones(3)}, TypeError, "params is a Tensor; pass a list of tensors"),
+        ({"grads": 5}, TypeError, "grads is a int; pass a list of tensors"),
+        ({"state": None}, TypeError, "state is a NoneType; pass"),
+        ({"state": [5]}, TypeError, "state 0 is a int; pass a list of tensors"),
+        ({"tensor_index": "a"}, TypeError, "tensor_index is 'a'; pass an integer"),
+        ({"max_instructions": -1}, ValueError, "max_instructions is -1; pass an integer"),
+    ],
+)
+def test_wrong_arguments_of_a_captured_step(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {"params": [torch.ones(3)], "grads": [torch.ones(3)], "state": [], **changes}
+    with pytest.raises(error, match=message):
+        nos_ext.CapturedStep(nos_ext.compile_rule("g"), lr=0.1, **given)

@@ -174,3 +174,47 @@ def test_torch_tensors(dtype: torch.dtype) -> None:
     tolerance = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     assert torch.allclose(new_p, p, rtol=tolerance, atol=tolerance)
     assert torch.allclose(new_state["v"][0], state["v"][0], rtol=1e-5, atol=1e-7)
+
+
+def emptied(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def test_states_of_codes_are_refused() -> None:
+    program = nos_ext.compile_rule("def rule(p, g, m, *, lr):\n    m = 0.9 * m + g\n    return p - lr * m, m")
+    params, grads = [torch.ones(3)], [torch.ones(3)]
+    state = nos_ext.init_state(program, params, state_dtype="int8")
+    with pytest.raises(ValueError, match=r"state\['m'\]\[0\] is int8, whose scales reference does not read; pass"):
+        program.reference(params, grads, state, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"state": {"m": [torch.ones(2)]}},
+            ValueError,
+            r"state\['m'\]\[0\] has shape \(2,\); it must be \(3,\) as params",
+        ),
+        ({"state": {"m": [torch.ones(3)], "x": []}}, ValueError, r"state has the keys \['m', 'x'\]"),
+        ({"params": [torch.ones(3, device="meta")]}, ValueError, r"params\[0\] is .* on meta, which has no values"),
+        ({"params": [emptied(torch.ones(3))]}, ValueError, r"params\[0\] is .*, which has no values in memory"),
+        ({"grads": [emptied(torch.ones(3))]}, ValueError, r"grads\[0\] is .*, which has no values in memory"),
+        ({"params": None}, TypeError, "params is a NoneType; pass a list of tensors"),
+        ({"state": None}, TypeError, "state is a NoneType; pass"),
+        ({"state": {"m": 5}}, TypeError, r"state\['m'\] is a int; pass a list of tensors"),
+        ({"total_steps": 0}, ValueError, "total_steps is 0; pass the length of the training"),
+    ],
+)
+def test_what_cannot_be_computed_is_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    program = nos_ext.compile_rule("def rule(p, g, m, *, lr):\n    m = 0.9 * m + g\n    return p - lr * m, m")
+    given = {"params": [torch.ones(3)], "grads": [torch.ones(3)], "state": {"m": [torch.ones(3)]}, **changes}
+    with pytest.raises(error, match=message):
+        program.reference(**given, lr=0.1)  # type: ignore[arg-type]
+
+
+def test_lists_may_be_made_on_the_way() -> None:
+    program = nos_ext.compile_rule("g")
+    params, _ = program.reference(iter([np.ones(2)]), iter([np.ones(2)]), lr=0.5)  # type: ignore[arg-type]
+    assert params[0].tolist() == [0.5, 0.5]
