@@ -110,8 +110,11 @@ def parse_rule_argument(text: str, *, matrices: bool = False) -> CompiledRule:
     elif text.startswith(_FILE):
         shown = f"the rule in {line(text.removeprefix(_FILE)) or 'a file without a name'}"
         text = _read(text.removeprefix(_FILE), shown, "@ stands before the name of a file")
-    if "\n" not in text.strip():
-        text = text.strip()  # "adam " is the library's rule, and not the operand
+    words = [word for row in text.splitlines() if (word := row.partition("#")[0].strip())]
+    if len(words) == 1 and words[0] in library.names():
+        (text,) = words  # "adam ", or with a comment: the library's rule, and not the operand
+    elif "\n" not in text.strip():
+        text = text.strip()
     try:
         return compile_rule(text, matrices=matrices)
     except nos_ext.RuleError as error:

@@ -279,7 +279,10 @@ WRONG = [
     (["run", "--strategy-option", "speed=1"], "strategy 'controller' has no option 'speed'; it has: algorithm"),
     (["run", "--strategy-option", "lr"], "--strategy-option 'lr' is not NAME=VALUE"),
     (["run", "--strategy-option", "lr=fast"], "option lr is 'fast'; it must be a number"),
-    (["run", "--gate", "screen=high"], "--gate 'screen=high' is not NAME=NUMBER or NAME=off"),
+    (
+        ["run", "--gate", "screen=high"],
+        "--gate 'screen=high' is not screen=NUMBER or screen=off, for example screen=0.05",
+    ),
     (["run", "--gate", "luck=1"], "--gate 'luck' is not known; choose one of: descent, screen, steps"),
     (["run", "--gate", "screen=2"], "gate screen 2 is outside [0, 1]"),
     (["run", "--gate", "steps=99999999999999999999"], "gate steps 99999999999999999999 is above 100000; choose a smal"),

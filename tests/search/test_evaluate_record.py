@@ -12,7 +12,7 @@ import pytest
 from nos_search.cli import main
 from nos_search.errors import SearchError, UsageError
 from nos_search.run import trainings
-from nos_search.store import record
+from nos_search.store import files, record
 from nos_search.store.record import Record
 from nos_search.train.child import Outcome
 
@@ -153,6 +153,22 @@ def test_the_file_gives_back_what_was_put_in(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has trainings with digits net mlp, not wrn"):
         Record(str(path), COMMON, {"digits": {"net": "wrn"}}, VERSIONS)
     assert kept(path).finished == 3
+
+
+def test_what_could_not_be_written_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(option: str, path: str, content: str) -> None:
+        raise SearchError("the disk is full")
+
+    first = kept(tmp_path / "x")
+    first.add("digits", "g", 1, DONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        with pytest.raises(SearchError, match="the disk is full"):
+            first.add("digits", "g", 2, DONE)
+    assert (first.added, first.get("digits", "g", 2)) == (1, None)
+    first.add("digits", "g", 3, DONE)
+    again = kept(tmp_path / "x")
+    assert (again.finished, again.count({"g"}), again.count({"m"})) == (2, 2, 0)
 
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:

@@ -34,6 +34,18 @@ def test_a_file_may_name_a_rule_of_the_library(tmp_path: Path) -> None:
     assert parse_rule_argument(f"@{tmp_path / 'name'}").text == "lion"
 
 
+def test_a_comment_makes_no_other_rule_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "name").write_text("# of the library\n\nrmsprop  # as torch has it\n")
+    for text in (f"@{tmp_path / 'name'}", "rmsprop # mine"):
+        assert parse_rule_argument(text).program == compile_rule("rmsprop").program
+    assert parse_rule_argument("(rmsprop) # the operand").program != compile_rule("rmsprop").program
+
+
+def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "runs/nowhere"]) == 2
+    assert "there is no run folder of that name either" in capsys.readouterr().err
+
+
 def test_every_command_that_takes_a_rule_takes_a_file(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["surfaces", file, "g", "--steps", "2", "--json"]) == 0
     assert [row["rule"] for row in json.loads(capsys.readouterr().out)["results"]] == ["mine", "g"]

@@ -80,7 +80,10 @@ def _resume(p: argparse.ArgumentParser) -> None:
     p.add_argument("--trials", type=int, metavar="N", help="new total number of trials")
     p.add_argument("--children", type=int, metavar="N", help="new total number of trained children")
     p.add_argument(
-        "--seconds", type=float, metavar="S", help="stop after S more seconds (default: as the run was given)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="stop after S more seconds; inf for no limit (default: as last given)",
     )
     p.add_argument("--target", type=float, metavar="R", help="new target reward")
     p.add_argument("--command", metavar="COMMAND", help="what --strategy external starts, once more")

@@ -69,10 +69,10 @@ def _tuned(
             seed=derive_seed(args.seed, "constants draws"),
             note=note,
         )
-    note(
-        f"the best of these and the given rule, with {args.seeds} fresh seeds each, at the best of {len(_RATES)} rates"
-    )
-    with _trained(args, chosen, tasks, _last_word(args, protocol)) as measure:
+    last = _last_word(args, protocol)
+    rates = "" if last is protocol else f", at the best of {len(_RATES)} rates"
+    note(f"the best of these and the given rule, with {args.seeds} fresh seeds each{rates}")
+    with _trained(args, chosen, tasks, last) as measure:
         return tuned, confirm(constants.rule, tuned.best.rule, measure, _seeds(args, "constants fresh"))
 
 

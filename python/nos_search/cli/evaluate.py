@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -62,6 +63,9 @@ def _check(args: argparse.Namespace) -> None:
     check_common(args)
     if args.out is not None:
         files.check_place("--out", args.out)
+        if os.path.exists(args.out) and not os.path.isfile(args.out):
+            raise UsageError(f"--out {args.out} is no file that can be read again; choose another file")
+    files.check_apart({"--out": args.out, "--plot": args.plot})
 
 
 def _rules(args: argparse.Namespace) -> tuple[list[CompiledRule], CompiledRule | None]:

@@ -83,8 +83,8 @@ def say_replaced(path: Path, then: dict[str, Any] | None, now: dict[str, Any]) -
 
 
 def _text(path: Path) -> str | None:
-    """Returns what is in a plain file of text."""
+    """Returns what is in a plain file of text, with its line ends."""
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_bytes().decode("utf-8") if path.is_file() else None
     except (OSError, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from ..prove.trials import PROOF
 from ..prove.verdict import BETTER, WORSE
 from ..rules import distinct, parse_rule_argument
 from ..run import versions
-from ..run.trainings import make_executor
+from ..run.trainings import check_executor, make_executor
 from ..show import proof
 from ..show.figure import check_matplotlib
 from ..store import files
@@ -108,6 +109,14 @@ def _settle(args: argparse.Namespace) -> None:
     if args.html is not None:
         files.check_place("--html", args.html)
         check_matplotlib()
+    files.check_apart({"--html": args.html, "--plot": args.plot})
+    for option, path in (("--html", args.html), ("--plot", args.plot)):
+        beside = args.out and path and os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(args.out)
+        if beside and path.endswith(".json"):
+            raise UsageError(
+                f"{option} {path} is among the trainings of --out; choose a name that does not end in .json"
+            )
+    check_executor(args.executor, device=args.device, workers=args.workers)
 
 
 def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from ..errors import UsageError
@@ -23,6 +24,8 @@ def call(args: argparse.Namespace) -> int:
         _check_address(store.folder, config, args)
         _check_code(store.folder, config, args.task)
         new = given(args, (*WORKERS, *_NEW))
+        if args.seconds == math.inf:
+            new["seconds"] = None
         config = config.going_on(store.folder, strategy_options=read_options(args.strategy_option), **new)
         check_limits(store, new)
         changed = [f"{k} {store.versions.get(k)} -> {v}" for k, v in versions().items() if store.versions.get(k) != v]

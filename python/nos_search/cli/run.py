@@ -69,6 +69,9 @@ def _config(args: argparse.Namespace) -> RunConfig:
     )
 
 
+_GATES = {"descent": "descent=0", "screen": "screen=0.05", "steps": "steps=200", "family": "family=0.001"}
+
+
 def _gates(pairs: Sequence[str]) -> Gates:
     values: dict[str, Any] = Gates().to_json()
     for pair in pairs:
@@ -80,5 +83,6 @@ def _gates(pairs: Sequence[str]) -> Gates:
         except ValueError:
             values[name] = value
         if not isinstance(values[name], int if name == "steps" else (int, float, type(None))) or values[name] is True:
-            raise UsageError(f"--gate {pair!r} is not NAME=NUMBER or NAME=off, for example {name}=0")
+            wanted = "steps=N with a whole number" if name == "steps" else f"{name}=NUMBER or {name}=off"
+            raise UsageError(f"--gate {pair!r} is not {wanted}, for example {_GATES[name]}")
     return Gates.from_json(values)

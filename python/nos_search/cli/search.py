@@ -35,7 +35,7 @@ _REASONS = {
     "target": "target reached",
     "interrupted": "interrupted, the trials in flight were given up",
 }
-_MORE = {"trials": " --trials N", "children": " --children N", "target": " --target R"}
+_MORE = {"trials": " --trials N", "children": " --children N", "seconds": " --seconds S", "target": " --target R"}
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from .plots import check_plot
 
 _FEWEST = 3  # seeds; fewer give no interval to speak of
 _NO_PICTURES = "only images with one class each can be moved by a few pixels"
+_LIKE_A_FOLDER = re.compile(r"[\w.~][\w./~-]*")
 _DECIDED = ("sweep", "net", "width", "sweep-steps", "train-steps", "score")  # by --protocol paper
 
 
@@ -75,7 +77,12 @@ def rules_of(source: str, top: int, *, matrices: bool = False) -> list[CompiledR
     """Returns the best rules of a run folder; any other word is a rule itself, with `matrices` also one that
     orthogonalizes."""
     if not os.path.isdir(source):
-        return [parse_rule_argument(source, matrices=matrices)]
+        try:
+            return [parse_rule_argument(source, matrices=matrices)]
+        except UsageError as error:
+            if not _LIKE_A_FOLDER.fullmatch(source):
+                raise
+            raise UsageError(f"{error}; there is no run folder of that name either") from None
     with Store.open(Path(source)) as store:
         rows = best_rows(store)[:top]
     found = [parse_stored_rule(row.rule, source, row.trial) for row in rows]

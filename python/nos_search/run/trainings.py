@@ -99,17 +99,22 @@ def make_executor(
 ) -> Executor:
     """Returns the executor of that name, by default the one for so many workers. `here` gives what trains in this
     process, where that is it, and `loader` what trains in others. `threads` are torch's."""
+    name = check_executor(name, device=device, workers=workers)
+    if not EXECUTORS[name].processes:
+        return InProcess(here(), threads=threads, clock=clock)
+    return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
+
+
+def check_executor(name: str | None, *, device: str | None, workers: int) -> str:
+    """Returns the name of the executor that is meant. Raises UsageError where there is none, or not with so many
+    workers."""
     if name is None:
         name = several(device) if workers > 1 else "inprocess"
     if name not in EXECUTORS:
         raise choose("--executor", name, tuple(EXECUTORS))
-    if not EXECUTORS[name].processes:
-        if workers > 1:
-            raise UsageError(
-                f"--workers {workers}: --executor {name} has one process; add --workers 1, or name another"
-            )
-        return InProcess(here(), threads=threads, clock=clock)
-    return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
+    if workers > 1 and not EXECUTORS[name].processes:
+        raise UsageError(f"--workers {workers}: --executor {name} has one process; add --workers 1, or name another")
+    return name
 
 
 @dataclass(frozen=True)

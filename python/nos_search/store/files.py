@@ -6,8 +6,9 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +24,9 @@ _NAMED_WRONG = (  # with these, another name would do; others, such as a full di
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
+
+_DATABASE = b"SQLite format 3\0"
+_RUN = "it is a database, as a run folder has"
 
 
 def check_place(option: str, path: str) -> None:
@@ -44,8 +48,21 @@ def check_place(option: str, path: str) -> None:
     else:
         if os.path.isdir(path):
             reason = "it is a folder"
+        elif _is_database(path):
+            reason = _RUN
     if reason:
         raise UsageError(f"{option} {path} cannot be written: {reason}; choose another file")
+
+
+def check_apart(paths: Mapping[str, str | None]) -> None:
+    """Raises UsageError when two of these options, by name, are one file: the later would take the other's place."""
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is None or _is_device(path):
+            continue
+        first = seen.setdefault(os.path.realpath(path), option)
+        if first != option:
+            raise UsageError(f"{first} and {option} are one file, {path}; choose another for one of them")
 
 
 @contextmanager
@@ -121,8 +138,15 @@ def write(option: str, path: str | Path, content: str | bytes) -> None:
     SearchError when the disk fails; then an older file of that name is as it was."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        if _is_device(path):
+        stream = _stream(path)
+        if stream is not None:  # after what was printed before; opened anew, a file behind it would lose all of that
+            sys.stdout.flush()
+            with open(stream, "wb", closefd=False) as file:
+                file.write(data)
+        elif _is_device(path):
             Path(path).write_bytes(data)
+        elif _is_database(path):
+            raise UsageError(f"{option} {path} cannot be written: {_RUN}; choose another file")
         else:
             _replace(os.path.realpath(path), data)
     except OSError as error:
@@ -131,8 +155,30 @@ def write(option: str, path: str | Path, content: str | bytes) -> None:
 
 
 def _is_device(path: str | Path) -> bool:
-    """Tells whether it is such as /dev/stdout or a pipe, which a new file must not take the place of."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    """Tells whether it is such as /dev/stdout or a pipe, which a new file must not take the place of. What stands
+    behind /dev/stdout may be a file."""
+    return _stream(path) is not None or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def _stream(path: str | Path) -> int | None:
+    """Returns the descriptor, of the output or the error output, to which a path in /dev or /proc leads."""
+    if not os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return None
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+    return None
+
+
+def _is_database(path: str | Path) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_DATABASE)) == _DATABASE
+    except OSError:  # said when it is written
+        return False
 
 
 def _replace(path: str, data: bytes) -> None:

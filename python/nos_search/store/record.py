@@ -74,16 +74,23 @@ class Record:
 
     def add(self, task: str, rule: str, seed: int, outcome: Outcome, rate: int | None = None) -> None:
         """Keeps an outcome. When this returns it is in the file, beside what other processes have added to that."""
-        self._outcomes[task, rule, seed, rate] = outcome
+        key = task, rule, seed, rate
+        self._outcomes[key] = outcome
+        if self._path is not None:
+            try:
+                self._keep(self._path)
+            except BaseException:
+                del self._outcomes[key]
+                raise
         self.added += 1
-        if self._path is None:
-            return
-        with files.held(self._path):
-            now = _stamp(self._path)
+
+    def _keep(self, path: str) -> None:
+        with files.held(path):
+            now = _stamp(path)
             if now != self._stamp and _holds_something(now):
-                self._read(self._path, _document(self._path, self._command))
-            self._write(self._path)
-            self._stamp = _stamp(self._path)
+                self._read(path, _document(path, self._command))
+            self._write(path)
+            self._stamp = _stamp(path)
 
     def _write(self, path: str) -> None:
         body = {

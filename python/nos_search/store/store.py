@@ -61,7 +61,11 @@ class Store:
         cls, folder: Path, config: Mapping[str, Any], versions: Mapping[str, str], *, patience: float = _PATIENCE
     ) -> Store:
         """Begins a new run in `folder`. Raises UsageError when that is neither absent nor empty."""
-        if folder.is_dir() and any(folder.iterdir()):
+        try:
+            full = folder.is_dir() and any(folder.iterdir())
+        except OSError as error:
+            raise UsageError(f"--out {line(folder)} cannot be made: {error.strerror}; choose another folder") from None
+        if full:
             run = (folder / FILE).exists()
             remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
             raise UsageError(f"--out {line(folder)} {'already holds a run' if run else 'is not empty'}; {remedy}")

@@ -89,7 +89,7 @@ def _calling(name: str, argument: str, find: Callable[[], Any]) -> TaskLoader:
     def loader(data_dir: Path | None) -> Task:
         try:
             function = find()
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, SyntaxError, SystemExit) as error:
             raise UsageError(
                 f"{argument} {name!r} cannot be imported: {error}; name an importable package.module:function"
             ) from error
