@@ -105,7 +105,7 @@ def make_executor(
     return create(name, loader, Workers(workers, threads, _PATIENCE), clock=clock)
 
 
-def check_executor(name: str | None, *, device: str | None, workers: int) -> str:
+def check_executor(name: str | None, *, device: str, workers: int) -> str:
     """Returns the name of the executor that is meant. Raises UsageError where there is none, or not with so many
     workers."""
     if name is None:
