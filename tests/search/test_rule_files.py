@@ -43,7 +43,7 @@ def test_a_comment_makes_no_other_rule_of_a_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/nowhere"]) == 2
-    assert "there is no run folder of that name either" in capsys.readouterr().err
+    assert "rule 'runs/nowhere' is not valid, and there is no run folder of that name: " in capsys.readouterr().err
 
 
 def test_every_command_that_takes_a_rule_takes_a_file(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,8 @@ def rules_of(source: str, top: int, *, matrices: bool = False) -> list[CompiledR
         except UsageError as error:
             if not _LIKE_A_FOLDER.fullmatch(source):
                 raise
-            raise UsageError(f"{error}; there is no run folder of that name either") from None
+            what = "is not valid, and there is no run folder of that name:"
+            raise UsageError(str(error).replace("is not valid:", what, 1)) from None
     with Store.open(Path(source)) as store:
         rows = best_rows(store)[:top]
     found = [parse_stored_rule(row.rule, source, row.trial) for row in rows]
