@@ -82,16 +82,16 @@ def _check_there(groups: Iterable[tuple[Mapping[str, Any], Averaged, float]], st
     for group, kind, _ in groups:
         for i, param in enumerate(group["params"]):
             entry = state.get(param)
-            for name in (kind.state, *([MASTER] if entry and MASTER in entry else [])):
-                if not entry:
-                    continue
+            if not entry:
+                continue
+            for name in (kind.state, *([MASTER] if MASTER in entry else [])):
                 value = entry.get(name)
                 if not isinstance(value, torch.Tensor) or value.shape != param.shape or _is_emptied(value):
                     raise ValueError(
                         f"the state {name!r} of parameter {i} of its group is {shown(value)}; it must be a tensor of "
                         f"the parameter's shape {tuple(param.shape)}, with memory: load a checkpoint of this model"
                     )
-            if entry and _is_emptied(param):
+            if _is_emptied(param):
                 raise ValueError(f"parameter {i} of its group is {shown(param)}, whose storage was resized to less")
 
 

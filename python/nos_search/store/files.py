@@ -140,7 +140,8 @@ def write(option: str, path: str | Path, content: str | bytes) -> None:
     try:
         stream = _stream(path)
         if stream is not None:  # after what was printed before; opened anew, a file behind it would lose all of that
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where it was closed
+                sys.stdout.flush()
             with open(stream, "wb", closefd=False) as file:
                 file.write(data)
         elif _is_device(path):
