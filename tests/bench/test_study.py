@@ -60,7 +60,7 @@ def test_surfaces_tell_families_as_a_run_does(monkeypatch: pytest.MonkeyPatch) -
     assert found["families"] == len({result.family for result in told} - {None})
 
 
-@pytest.mark.parametrize("name", ["study-charmlp", "study-charmlp-5000"])
+@pytest.mark.parametrize("name", ["study-charmlp", "study-charmlp-5000", "study-charmlp-10000"])
 def test_the_page_shows_the_record(name: str) -> None:
     results = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())["results"]
     page = (ROOT / "docs" / "search.md").read_text()
