@@ -136,14 +136,16 @@ def _read(source: str | int, shown: str, remedy: str) -> str:
     raise UsageError(f"{shown} cannot be read: {why}; {remedy}")
 
 
-def parse_stored_rule(text: str, folder: str | Path, trial: int) -> CompiledRule:
-    """Returns the rule of a run's trial. Raises StoreError, which is one short line, for text that is no rule.
+def as_argument(text: str) -> str:
+    """Returns the text of a run's rule as an argument of the command line. A rule that consists of one operand, such as
+    ``adam``, gets parentheses: alone it would name the library's rule, which is another one."""
+    return f"({text})" if text in library.names() else text
 
-    A rule that consists of one operand, such as ``adam``, gets parentheses: alone it would name the library's rule,
-    which is another one.
-    """
+
+def parse_stored_rule(text: str, folder: str | Path, trial: int) -> CompiledRule:
+    """Returns the rule of a run's trial. Raises StoreError, which is one short line, for text that is no rule."""
     try:
-        return compile_rule(f"({text})" if text in library.names() else text)
+        return compile_rule(as_argument(text))
     except nos_ext.RuleError as error:
         raise StoreError(
             f"run folder {folder} is damaged: the rule of trial {trial} is none ({str(error).splitlines()[0]}); "

@@ -336,9 +336,13 @@ def test_an_interrupted_command_goes_on(
     assert status == 0, err
     want = list(trained)
     trained.clear()
-    for most[0] in (4, 9, 20, 10**6):
-        status, parts, err = call(capsys, *line, "--out", tmp_path / "parts")
-        assert status == (0 if most[0] == 10**6 else 130), err
+    for finished, most[0] in ((4, 4), (5, 9), (11, 20)):
+        status, out, err = call(capsys, *line, "--out", tmp_path / "parts")
+        assert (status, out) == (130, "")
+        assert f"{finished} trainings were finished by this call, and are kept in {tmp_path / 'parts'}: the same" in err
+    most[0] = 10**6
+    status, parts, err = call(capsys, *line, "--out", tmp_path / "parts")
+    assert status == 0, err
     assert (trained, parts) == (want, whole)
 
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from nos_search.cli.output import table
+from nos_search.rules import parse_rule_argument
 from nos_search.run.climbing import climbs
 from nos_search.run.config import RunConfig
 from nos_search.run.families import families_of
@@ -141,6 +142,14 @@ def test_a_trial_that_was_not_trained_is_not_ranked() -> None:
     assert tally.add(Trial(2, (), "w", "w", 1, "done", 0.4, 0.1)) is False
     assert top(tally) == [(0, None), (2, None)]
     assert tally.best == 0.5
+
+
+def test_a_rule_of_one_operand_is_shown_as_the_command_line_takes_it() -> None:
+    """Alone, `rmsprop` would name the library's rule, which is another one."""
+    rows = leaderboard([Trial(0, (), "rmsprop", "k", 1, "done", 0.5, 0.1), Trial(1, (), "g", "g", 1, "done", 0.4, 0.1)])
+    assert [row.rule for row in rows] == ["(rmsprop)", "g"]
+    shown, library = parse_rule_argument(rows[0].rule), parse_rule_argument("rmsprop")
+    assert shown.key == parse_rule_argument("1 * rmsprop").key != library.key
 
 
 def test_a_long_run_is_ranked_as_it_goes_on() -> None:

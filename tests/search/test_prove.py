@@ -304,6 +304,10 @@ def test_names_that_are_equal_are_told_apart(capsys: pytest.CaptureFixture[str])
         (["g", "--tasks", "mnist"], "--tasks 'mnist' is not known"),
         (["g", "--sizes", "s,xl"], "--sizes 'xl' is not known; choose one of: s, m, l"),
         (["g", "--horizons", "1,x"], "--horizons 'x' is no whole number from 1 to 1000000; for example"),
+        (
+            ["g", "--horizons", "1000", "--train-steps", "2000000"],
+            "--horizons 1000 makes 2000000000 steps of the 2000000 of",
+        ),
         (["g", "--horizons", "0"], "--horizons '0' is no whole number"),
         (["g", "--seeds", "0"], "--seeds 0 is below 1; choose 3 or more"),
         (["g", "--tuning", "0"], "--tuning 0 is below 1; 1 tunes the learning rate alone"),

@@ -65,7 +65,7 @@ def test_what_is_shown_is_the_rule(vocabulary: str) -> None:
         ("sign(0.1 * w)", "sign(w)"),
         ("drop(g, 0.1) - drop(g, 0.1)", "drop(g, 0.1) - drop(g, 0.1)"),  # two draws
         ("g", "g"),
-        ("adam", "adam"),
+        ("adam", "(adam)"),  # the operand: alone it would name the library's rule
         ("def rule(p, g, *, lr):\n    return p - lr * g", "def rule(p, g, *, lr):\n    return p - lr * g"),
         ("no rule <", "no rule <"),
     ],

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 from ..bounds import check_count
 from ..constants import Confirmed, Constant, Constants, Generation, Tuned, confirm, tune
+from ..errors import SearchError
 from ..escape import line, lines
 from ..prove.tuning import DECADES, rate_of
 from ..rules import CompiledRule, parse_rule_argument
 from ..run.trainings import LoadTasks, TaskRecipe, make_tasks_executor
 from ..simplify.loss import Difference
 from ..store import files
+from ..store.record import Record
 from ..task import Task
 from ..train.child import ScoringProtocol
 from ..train.engine import engine_of
@@ -25,7 +27,7 @@ from ..train.evaluate import CONFIDENCE
 from ..train.seeds import derive_seed
 from .kept import KeptResult
 from .output import as_json, note, table
-from .training import Trainings, as_pairs, check_comparing, comparing, open_record
+from .training import Trainings, as_pairs, check_comparing, comparing, open_record, where_kept
 
 _RESULT: Final = "constants.json"  # in --out, beside the rule and a file of trainings for each stage
 # Of the confirmation: all rates of the lattice of `prove`, so that constants which together only shift the best rate
@@ -56,24 +58,30 @@ def _tuned(
     protocol: ScoringProtocol,
 ) -> tuple[Tuned, Confirmed]:  # fmt: skip
     """Trains what is not finished yet, and returns what the search found and the last word on it."""
-    with _trained(args, chosen, tasks, protocol) as measure:
-        tuned = tune(
-            constants,
-            measure,
-            generations=[
-                [derive_seed(args.seed, "constants", k, seed) for seed in range(args.generation_seeds)]
-                for k in range(args.generations)
-            ],
-            choice=_seeds(args, "constants choice"),
-            population=args.population,
-            seed=derive_seed(args.seed, "constants draws"),
-            note=note,
-        )
     last = _last_word(args, protocol)
-    rates = "" if last is protocol else f", at the best of {len(_RATES)} rates"
-    note(f"the best of these and the given rule, with {args.seeds} fresh seeds each{rates}")
-    with _trained(args, chosen, tasks, last) as measure:
-        return tuned, confirm(constants.rule, tuned.best.rule, measure, _seeds(args, "constants fresh"))
+    records: list[Record] = []
+    try:
+        with _trained(args, chosen, tasks, protocol, records) as measure:
+            tuned = tune(
+                constants,
+                measure,
+                generations=[
+                    [derive_seed(args.seed, "constants", k, seed) for seed in range(args.generation_seeds)]
+                    for k in range(args.generations)
+                ],
+                choice=_seeds(args, "constants choice"),
+                population=args.population,
+                seed=derive_seed(args.seed, "constants draws"),
+                note=note,
+            )
+        rates = "" if last is protocol else f", at the best of {len(_RATES)} rates"
+        note(f"the best of these and the given rule, with {args.seeds} fresh seeds each{rates}")
+        with _trained(args, chosen, tasks, last, records) as measure:
+            return tuned, confirm(constants.rule, tuned.best.rule, measure, _seeds(args, "constants fresh"))
+    except (KeyboardInterrupt, SearchError):
+        done = sum(record.added for record in records)
+        note(f"{done} trainings were finished by this call, and are {where_kept(args.out)}")
+        raise
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -95,29 +103,34 @@ def _last_word(args: argparse.Namespace, protocol: ScoringProtocol) -> ScoringPr
 
 
 class _Stages:
-    """This measures: the trainings of each stage have a file of their own in --out, as a file is written whole."""
+    """This measures: the trainings of each stage have a file of their own in --out, as a file is written whole.
+    `records` gets what each file holds."""
 
     def __init__(
-        self, args: argparse.Namespace, executor: Any, tasks: Sequence[Task], protocol: ScoringProtocol
-    ) -> None:
+        self, args: argparse.Namespace, executor: Any, tasks: Sequence[Task], protocol: ScoringProtocol,
+        records: list[Record],
+    ) -> None:  # fmt: skip
         self._args, self._executor, self._tasks, self._protocol = args, executor, tasks, protocol
+        self._records = records
 
     def __call__(self, stage: str, rules: Sequence[CompiledRule], seeds: Sequence[int]) -> list[dict[str, Any]]:
         path = None if self._args.out is None else os.path.join(self._args.out, f"{stage}.json")
         record = open_record(path, self._args, self._protocol, self._tasks)
+        self._records.append(record)
         return Trainings(self._executor, self._tasks, record).together(rules, seeds)
 
 
 @contextmanager
 def _trained(
-    args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Sequence[Task], protocol: ScoringProtocol
-) -> Iterator[_Stages]:
+    args: argparse.Namespace, chosen: Sequence[TaskRecipe], tasks: Sequence[Task], protocol: ScoringProtocol,
+    records: list[Record],
+) -> Iterator[_Stages]:  # fmt: skip
     """Gives what trains by a protocol."""
     with make_tasks_executor(
         LoadTasks(tuple(chosen), protocol), tasks, workers=args.workers, threads=args.threads or 1,
         clock=time.perf_counter,
     ) as executor:  # fmt: skip
-        yield _Stages(args, executor, tasks, protocol)
+        yield _Stages(args, executor, tasks, protocol, records)
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ..train.evaluate import CONFIDENCE, Comparison, summarise
 from ..train.seeds import derive_seed
 from .output import as_json, emit, note, number, table
 from .plots import draw
-from .training import check_common, load_all, open_record, recipes, rules_of, scoring, shown_loss
+from .training import check_common, load_all, open_record, recipes, rules_of, scoring, shown_loss, where_kept
 
 
 def call(args: argparse.Namespace) -> int:
@@ -41,9 +41,8 @@ def call(args: argparse.Namespace) -> int:
         _train(args, LoadTasks(tuple(chosen), protocol), tasks, wanted, record)
     except (KeyboardInterrupt, SearchError) as error:  # what is finished is shown all the same
         fault = error
-        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
         done = sum(record.get(tasks[each.task].name, each.rule.text, each.seed) is not None for each in wanted)
-        note(f"{done} of {len(wanted)} trainings are finished, and {kept}")
+        note(f"{done} of {len(wanted)} trainings are finished, and {where_kept(args.out)}")
     results = _results(rules, baseline, tasks, seeds, record)
     if results or fault is None:
         _show(args, protocol, tasks, results, rules, baseline)

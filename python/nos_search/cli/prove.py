@@ -34,7 +34,7 @@ from ..train.engine import check_engine, check_trains
 from .kept import earlier, say_replaced
 from .output import as_json, note, table
 from .plots import draw
-from .training import check_common, emit_and_write, kept_settings, load_all, make_folder, recipes, rules_of
+from .training import check_common, emit_and_write, kept_settings, load_all, make_folder, recipes, rules_of, where_kept
 
 _SAY, _SHARE = 20.0, 0.1  # seconds, and share of the time so far, between two lines about how far it is
 
@@ -84,8 +84,7 @@ def _trained(
         ) as executor:  # fmt: skip
             found = prove(contenders, protocol, books, executor, progress=progress)
     except (KeyboardInterrupt, SearchError):
-        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
-        note(f"{progress.done} trainings were finished by this call, and are {kept}")
+        note(f"{progress.done} trainings were finished by this call, and are {where_kept(args.out)}")
         raise
     return found, {"seconds": time.perf_counter() - start, "workers": args.workers, "trainings": progress.done}
 

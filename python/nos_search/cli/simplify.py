@@ -24,7 +24,7 @@ from ..train.evaluate import CONFIDENCE
 from ..train.seeds import derive_seed
 from .kept import KeptResult
 from .output import as_json, note, table
-from .training import Trainings, as_pairs, check_comparing, comparing, open_record
+from .training import Trainings, as_pairs, check_comparing, comparing, open_record, where_kept
 
 _TRAININGS, _CHAIN = "trainings.json", "chain.json"  # in --out, beside the rule
 
@@ -61,8 +61,7 @@ def _walked(
                 note=note,
             )
     except (KeyboardInterrupt, SearchError):
-        kept = f"kept in {args.out}: the same command goes on from there" if args.out else "not kept: see --out"
-        note(f"{record.added} trainings were finished by this call, and are {kept}")
+        note(f"{record.added} trainings were finished by this call, and are {where_kept(args.out)}")
         raise
 
 

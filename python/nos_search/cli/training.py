@@ -242,6 +242,11 @@ def open_record(path: str | None, args: argparse.Namespace, protocol: ScoringPro
     return record
 
 
+def where_kept(out: str | None) -> str:
+    """Returns the end of a sentence about the trainings that a command which stops early has finished."""
+    return "not kept: see --out" if out is None else f"kept in {out}: the same command goes on from there"
+
+
 def emit_and_write(text: str, option: str, written: Mapping[Path, str]) -> None:
     """Prints a result that took long to get, and writes the files that `option` asked for. Where a file cannot be
     written the result is printed all the same, and the other way round, and then that is said."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ..bounds import MOST
 from ..errors import UsageError, choose
 from ..task.base import Task
 
@@ -28,9 +29,15 @@ class Cell:
 
     def of(self, task: Task) -> Task:
         """Returns the task with the network and the steps of this cell. Raises UsageError where there is no such
-        network."""
+        network, or where there are too many steps."""
         width = max(1, round(task.width * SIZES[self.size]))
-        return task.with_options(width=width, train_steps=self.horizon * task.budget.train_steps)
+        steps = self.horizon * task.budget.train_steps
+        if steps > MOST["--train-steps"]:
+            raise UsageError(
+                f"--horizons {self.horizon} makes {steps} steps of the {task.budget.train_steps} of {task.name}, which "
+                f"is above {MOST['--train-steps']}; choose a smaller number, or fewer --train-steps"
+            )
+        return task.with_options(width=width, train_steps=steps)
 
     def label(self, task: Task) -> str:
         return f"{task.name} {self.size} x{self.horizon}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..rules import as_argument
 from ..run import RunConfig
 from ..run.climbing import Reached, climbed, order, rungs
 from ..run.families import families_of
@@ -19,11 +20,11 @@ from ..task.score import ACCURACY, bits
 class Row:
     """A Row is one rule of the leaderboard.
 
-    The rule was first trained in the trial `trial`. It, or a rule that equals it by algebra, was proposed `trials`
-    times. Of these proposals all but one were not trained, which are the `duplicates`. `promoted` has its rewards on
-    the rungs of --promote that it reached, and `ranks` its mean ranks there, over the tasks of a rung and among all
-    rules that were scored on it. `bits` is the loss of its child on validation data at the end, in bits per
-    target; an old run may not have it.
+    `rule` is its text as the command line takes it. It was first trained in the trial `trial`. It, or a rule that
+    equals it by algebra, was proposed `trials` times. Of these proposals all but one were not trained, which are the
+    `duplicates`. `promoted` has its rewards on the rungs of --promote that it reached, and `ranks` its mean ranks
+    there, over the tasks of a rung and among all rules that were scored on it. `bits` is the loss of its child on
+    validation data at the end, in bits per target; an old run may not have it.
 
     `family` is the number of the rule's family, which is that of the first trial of it, and `members` counts the rules
     of that family that were trained. Both are None where families were not looked for.
@@ -83,7 +84,7 @@ def leaderboard(
             rank,
             t.reward or 0.0,
             t.lr,
-            t.rule,
+            as_argument(t.rule),
             t.id,
             1 + duplicates[t.id],
             duplicates[t.id],

@@ -22,6 +22,7 @@ from nos_ext.rule.table import RANDOM
 from nos_ext.rule.text import parse_as_written
 
 from ..escape import markup
+from ..rules import as_argument
 
 _SHORT: Final = 6  # characters of a number that is worth computing: sqrt(2) says more than its digits
 
@@ -49,9 +50,9 @@ def shorter(text: str) -> Expr | None:
 
 
 def simplified(text: str) -> str:
-    """Returns the text of the shorter update, and text of anything else as it is."""
+    """Returns the text of the shorter update as the command line takes it, and text of anything else as it is."""
     update = shorter(text)
-    return text if update is None else _written(TextFormatter(), update)
+    return text if update is None else as_argument(_written(TextFormatter(), update))
 
 
 def formula(text: str, *, block: bool = False) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from nos_ext import Expr, Rule, RuleError
-from nos_ext.optim import library
 from nos_ext.rule.canonical import canonical_key
 from nos_ext.rule.expr import constant, postorder, rebuilt
 from nos_ext.rule.printers.text import TextFormatter, number_text
@@ -20,7 +19,7 @@ from nos_ext.rule.table import REDUCTIONS
 from nos_ext.rule.text import parse_as_written
 
 from ..gate.rules import faults
-from ..rules import CompiledRule, compile_rule
+from ..rules import CompiledRule, as_argument, compile_rule
 from ..show.simplified import simplified
 
 # For each op, those of its operands that may stand in its place. A comparison, a draw and a reduction go with the term,
@@ -81,7 +80,7 @@ def reductions(rule: CompiledRule) -> list[Reduction]:
     limit = size(rule)
     for text, removed in _texts(rule):
         try:
-            made = compile_rule(f"({text})" if text in library.names() else text)
+            made = compile_rule(as_argument(text))
         except RuleError:  # a number for each tensor where one for each element has to be, and the like
             continue
         key = key_of(made)
