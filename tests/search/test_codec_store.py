@@ -216,6 +216,13 @@ def test_a_run_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="cannot be made"):
         create(tmp_path / "file")
+    with pytest.raises(UsageError, match="is a file or a broken link; name the folder of a run"):
+        Store.open(tmp_path / "file")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "search.db").touch()
+    for begin in (create, Store.open):  # of which the one must not send to the other
+        with pytest.raises(StoreError, match="was stopped before it began; remove the folder and run again"):
+            begin(tmp_path / "killed")
     (tmp_path / "empty").mkdir()
     create(tmp_path / "empty").close()
 

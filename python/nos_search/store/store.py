@@ -60,13 +60,16 @@ class Store:
     def create(
         cls, folder: Path, config: Mapping[str, Any], versions: Mapping[str, str], *, patience: float = _PATIENCE
     ) -> Store:
-        """Begins a new run in `folder`. Raises UsageError when that is neither absent nor empty."""
+        """Begins a new run in `folder`. Raises UsageError when that is neither absent nor empty, and StoreError when it
+        has a run that cannot be continued."""
         try:
             full = folder.is_dir() and any(folder.iterdir())
         except OSError as error:
             raise UsageError(f"--out {line(folder)} cannot be made: {error.strerror}; choose another folder") from None
         if full:
             run = (folder / FILE).exists()
+            if run:  # that a resume would refuse, as one that was killed at its begin, is an error of its own
+                cls.open(folder).close()
             remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
             raise UsageError(f"--out {line(folder)} {'already holds a run' if run else 'is not empty'}; {remedy}")
         _check_settings(config, versions)
@@ -102,7 +105,9 @@ class Store:
         """
         path = folder / FILE
         if not os.path.lexists(path):
-            what = "does not exist" if not folder.exists() else f"holds no run ({FILE} is missing)"
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UsageError(f"run folder {line(folder)} is a file or a broken link; name the folder of a run")
+            what = f"holds no run ({FILE} is missing)" if folder.is_dir() else "does not exist"
             raise UsageError(f"run folder {line(folder)} {what}; start one with: nos-search run --out {shell(folder)}")
         place.check(folder)
         handle = _lock_for_writing(folder) if write else None
