@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ class Trainer:
     def _outcome(self, rule: CompiledRule, seed: int, task: str) -> Outcome:
         values = {name: value for name, value in rule.program.hyperparameters.items() if value is not None}
         luck = np.random.RandomState(seed).normal() * 0.02
-        own = np.random.RandomState((seed * 7919 + hash(rule.program.fingerprint)) % 2**32).normal() * 0.002
+        own = np.random.RandomState((seed * 7919 + crc32(rule.program.fingerprint.encode())) % 2**32).normal() * 0.002
         score = min(1.0, max(0.0, self._worth(values, task) + luck + own))
         return Outcome("done", score, 0.1, {}, score)
 
@@ -327,7 +328,7 @@ def test_an_interrupted_command_goes_on(
         if len(trained) == most[0]:
             raise KeyboardInterrupt
         trained.append((rule.text, seed))
-        score = 0.5 + 0.1 * np.random.RandomState(abs(hash((rule.program.fingerprint, seed))) % 2**32).rand()
+        score = 0.5 + 0.1 * np.random.RandomState(crc32(f"{seed} {rule.program.fingerprint}".encode())).rand()
         return Outcome("done", score, 0.1, {"val_loss": [1.0]}, score)
 
     monkeypatch.setattr(trainings, "score", remember)

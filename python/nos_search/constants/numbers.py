@@ -31,7 +31,7 @@ import nos_ext
 from nos_ext.optim import library
 
 from ..errors import UsageError
-from ..prove.space import GUARD, SMALL, bare, digits, with_numbers
+from ..prove.space import GUARD, SMALL, bare, digits, tree_of, with_numbers
 from ..rules import CompiledRule, compile_rule
 
 Kind = Literal["decay", "probability", "signed", "scale"]
@@ -144,11 +144,7 @@ class _Reader:
     """This reads the constants of a rule's text, in the order in which they stand there."""
 
     def __init__(self, text: str, program: nos_ext.Program) -> None:
-        self._shift = 0
-        try:
-            tree = ast.parse(text)
-        except IndentationError:  # the language allows a text that is indented as a whole
-            self._shift, tree = 1, ast.parse(f"if 1:\n{text}")
+        tree, self._shift = tree_of(text)
         self._tree = tree
         self._program = program
         self._above = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}

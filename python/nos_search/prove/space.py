@@ -136,14 +136,18 @@ def bare(text: str) -> str:
     return text.removeprefix("\ufeff")
 
 
+def tree_of(text: str) -> tuple[ast.Module, int]:
+    """Returns the syntax tree of a rule's text, and how many lines too far down it has everything."""
+    try:
+        return ast.parse(text), 0
+    except IndentationError:  # the language allows a text that is indented as a whole
+        return ast.parse(f"if 1:\n{text}"), 1
+
+
 def _numbers(text: str) -> list[tuple[float, tuple[int, int, int]]]:
     """Returns the numbers of a rule's text that are constants of it, with their places. Defaults of hyperparameters are
     not among them."""
-    shift = 0
-    try:
-        tree = ast.parse(text)
-    except IndentationError:  # the language allows a text that is indented as a whole
-        shift, tree = 1, ast.parse(f"if 1:\n{text}")
+    tree, shift = tree_of(text)
     defaults = {id(part) for node in ast.walk(tree) if isinstance(node, ast.arguments) for part in _parts(node)}
     found = []
     for node in ast.walk(tree):
