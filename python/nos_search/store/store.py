@@ -69,7 +69,7 @@ class Store:
         if full:
             run = (folder / FILE).exists()
             if run:  # that a resume would refuse, as one that was killed at its begin, is an error of its own
-                cls.open(folder).close()
+                cls.open(folder, patience=patience).close()
             remedy = f"continue it with: nos-search resume {shell(folder)}" if run else "choose an empty or new folder"
             raise UsageError(f"--out {line(folder)} {'already holds a run' if run else 'is not empty'}; {remedy}")
         _check_settings(config, versions)
