@@ -87,8 +87,8 @@ class CapturedStep:
         slots = [tuple(listed(f"state {k}", slot, "a list of tensors")) for k, slot in enumerate(slots)]
         sizes = {"max_instructions": max_instructions, "max_scalars": max_scalars, "max_temporaries": max_temporaries}
         most = [integer(name, value, 0, 2**31 - 1) for name, value in sizes.items()]
-        tensor_index = integer("tensor_index", tensor_index, 0, 2**32 - 1)
-        self._factor = _factor(flag("maximize", maximize), grad_scale)
+        tensor_index = integer("tensor_index", tensor_index, 0, 2**31)
+        self._factor = gradient_factor(flag("maximize", maximize), grad_scale)
         self._total = _length(total_steps)
         self._seeds = _seeds(seed, len(self._programs))
         self._hypers = [dict[str, float]() for _ in self._programs]
@@ -142,8 +142,7 @@ class CapturedStep:
         hyperparameters take the new rule's defaults. The states are left as they are:
         fill them with zeros for a fresh start.
         """
-        if not 0 <= index < len(self._programs):
-            raise ValueError(f"index is {index}; this step has {len(self._programs)} rules")
+        index = integer("index", index, 0, len(self._programs) - 1)
         program = _program(rule)
         self._check_total([program])
         number = None if step is None else _step_number(step)
@@ -243,7 +242,11 @@ def _length(total_steps: Any) -> float | None:
     return total
 
 
-def _factor(maximize: bool, grad_scale: Any) -> float:
+def gradient_factor(maximize: bool, grad_scale: Any) -> float:
+    """Returns what a step multiplies gradients with. `grad_scale` is what they have been multiplied with, or None.
+
+    Raises ValueError where that is 0 or NaN.
+    """
     scale = 1.0 if grad_scale is None else _number("grad_scale", grad_scale)
     if scale == 0 or math.isnan(scale):
         raise ValueError(f"grad_scale is {shown(grad_scale)}; pass a number that is not 0")

@@ -22,7 +22,7 @@ apply_rule = _C.apply_rule
 apply_population = _C.apply_population
 
 
-def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, **arguments: Any) -> None:
+def _apply_stages(program: MatrixProgram, params: Any, grads: Any, state: Any, /, **arguments: Any) -> None:
     params, grads = listed("params", params, "a list of tensors"), listed("grads", grads, "a list of tensors")
     if not isinstance(state, Mapping):
         lists = listed("state", state, "{name: [tensors]} or the lists in slot order")

@@ -51,10 +51,31 @@ void apply_rule(Arguments arguments) {
   tensors->mark_modified();
 }
 
+// Of rules that are several programs.
+void apply_staged(Arguments arguments) {
+  arguments.at_most(4, "apply_rule");
+  py::tuple given(4);
+  for (size_t i = 0; const char* name : {"bytecode_or_program", "params", "grads", "state"}) {
+    given[i] = py::handle(arguments.positional(static_cast<Py_ssize_t>(i), name));
+    ++i;
+  }
+  py::dict others;
+  arguments.keywords(
+      [&](std::string_view name, PyObject* value) { others[py::str(name.data(), name.size())] = py::handle(value); });
+  const PyObject* done = PyObject_Call(staged().apply, given.ptr(), others.ptr());
+  if (!done) throw py::error_already_set();
+  Py_DECREF(done);
+}
+
 PyObject* call_apply_rule(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  if (const Staged& other = staged(); count > 0 && Py_TYPE(args[0]) == other.type)
-    return PyObject_Vectorcall(other.apply, args, static_cast<size_t>(count), names);
-  return guarded([&] { apply_rule({args, count, names}); });
+  return guarded([&] {
+    const Arguments arguments{args, count, names};
+    const PyObject* rule = count > 0 ? args[0] : Arguments(arguments).positional(0, "bytecode_or_program");
+    if (Py_TYPE(rule) == staged().type)
+      apply_staged(arguments);
+    else
+      apply_rule(arguments);
+  });
 }
 
 const char* apply_doc() {

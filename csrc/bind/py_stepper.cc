@@ -284,6 +284,7 @@ class Stepper {
         for (const uint32_t i : kept->parts[p].members) known_counts_[i] = counts_[i] += 1;
       }
     }
+    if (division_ != kept) present_.clear();  // made of counts that have changed meanwhile: the next step divides anew
     gradient_norm_ = norm;
     for (const Ready& r : ready) r.tensors->mark_modified();
   }

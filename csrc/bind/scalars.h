@@ -31,7 +31,6 @@ class PerSlice {
  public:
   explicit PerSlice(T all) : all_(all) {}
   T operator[](size_t k) const { return each_.empty() ? all_ : each_[k]; }
-  void set(T all) { all_ = all, each_.clear(); }
   void set(size_t k, size_t slices, T value) {
     each_.resize(slices);
     each_[k] = value;

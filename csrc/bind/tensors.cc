@@ -111,7 +111,7 @@ TensorRef from_numpy(Where where, const py::array& a, Access access, std::vector
     out.dtype = t.kind() == 'i' ? DType::i8 : DType::u8;
   else
     bad_dtype(where, py::str(t));
-  if (access != Access::read && access != Access::read_or_none && !a.writeable())
+  if (access != Access::read_or_none && !a.writeable())
     throw TensorError(where + " is a read-only array; pass a writable one, for example a copy");
   out.data = const_cast<void*>(a.data());
   if (reinterpret_cast<uintptr_t>(out.data) % static_cast<uintptr_t>(t.itemsize()) != 0)

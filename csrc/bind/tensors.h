@@ -17,7 +17,7 @@
 namespace nos::bind {
 
 // A state may be quantized. Of the scales of states, those of others are None.
-enum class Access { write, read, read_or_none, state, scales };
+enum class Access { write, read_or_none, state, scales };
 
 // Everything that a plan is made of. It decides whether the plan of an earlier call serves another one.
 struct Snapshot {

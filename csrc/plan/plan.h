@@ -34,6 +34,9 @@ struct PlannedTensor {
   uint32_t index;  // tensor number in the key of random draws
 };
 
+// Whether a tensor is computed in double.
+inline bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
+
 struct Plan {
   std::vector<PlannedTensor> tensors;  // without empty tensors and parameters that have no gradient
   int num_slots = 2;                   // 2 + states

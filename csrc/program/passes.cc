@@ -35,6 +35,16 @@ Fold fold_of(Op op) {
   throw std::logic_error("no fold for op " + std::string(info(op).name));
 }
 
+GlobalKey global_key(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced) {
+  const auto& code = pass.body.code();
+  int seen = -1;
+  const Instr& i =
+      *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
+  if (i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState))
+    return {slice, nullptr, static_cast<int>(reduced.op), i.a.bits, i.b.bits};
+  return {slice, program, reduced.id, 0, 0};
+}
+
 uint32_t number_slots(std::span<const Program* const> programs) {
   uint32_t slots = 0;
   for (const Program* p : programs)
@@ -172,8 +182,7 @@ class Passes::Builder {
     for (size_t pc = places_.size(); pc-- > 0;) {
       const bool reduces = reduces_in(pc, pass);
       if (d.needed[pc] || reduces)
-        for (int k = 0; k < program_.code()[pc].arity(); ++k)
-          if (!(info(program_.code()[pc].op).domain == Domain::random && k == 2)) need(program_.code()[pc].operand(k));
+        for (int k = 0; k < program_.code()[pc].arity(); ++k) need(program_.code()[pc].operand(k));
     }
     return d;
   }

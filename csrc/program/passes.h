@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "fold.h"
@@ -56,6 +57,17 @@ class Passes {
 
 // The passes of a program that has reductions, made at their first use and kept with it.
 std::shared_ptr<const Passes> passes_of(const Program& program, bool early);
+
+inline bool is_global(const Reduced& r) { return info(r.op).domain == Domain::global; }
+
+// What tells that two tensors have parts of one global reduction: the slice, and the program with the number of its
+// tensor scalar, or what is done with p and g alone, which is one for all programs. Such a reduction is of the first
+// pass in all of them, since it needs no other one.
+using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
+inline constexpr GlobalKey kGradientNorm{0, nullptr, static_cast<int>(Op::global_norm), bytecode::kG, bytecode::kG};
+
+// The key of a global reduction of a pass. `program` is what tells programs apart.
+GlobalKey global_key(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced);
 
 // What an op of a pass's reductions does.
 Fold fold_of(Op op);

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 
 from .. import _C
+from ..captured import gradient_factor
 from ._clipping import common_clip_norm
 from ._division import FLAGS, OTHER_FLAGS
 from ._lists import Resolve, StepLists
@@ -109,6 +110,11 @@ class CapturedLists(StepLists):
         """Tells whether a step was captured."""
         return bool(self._held)
 
+    @property
+    def grad_norm(self) -> float:
+        """The norm of the gradients is on the device alone: whoever wants it here would have to wait for it."""
+        return math.nan
+
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def step(self, groups: Any, state: Any, resolve: Resolve, scale: Any) -> bool:
@@ -130,7 +136,7 @@ class CapturedLists(StepLists):
             self._divided = division
             self._shape = self._shape_of(groups, state)
         rows = [self._row(group, resolve) for group in groups]
-        factor = 1.0 if scale is None else 1.0 / to_number("grad_scale", scale)
+        factor = gradient_factor(False, scale)
         try:
             ready = self._ready(grads, rows, factor, capturing)
         except (TypeError, ValueError):  # nothing has been launched by then

@@ -44,10 +44,10 @@ def clipped(program: Program) -> Program:
         rule.state_names,
         {**rule.hyperparameters, KEY: 1.0},
         outputs,
-        sites={new[draw]: site for draw, site in rule.sites.items()},
+        sites={new[draw]: site for draw, site in rule.sites.items() if draw in new},
         per_tensor=rule.per_tensor_states,
     )
-    return Program(encode(definition, definition.simplified))
+    return Program(encode(definition))
 
 
 def running(program: Program | MatrixProgram | SplitProgram, clips: bool) -> Program:

@@ -130,7 +130,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     @property
     def grad_norm(self) -> float | None:
         """This is the norm of all gradients in the last step, before they were clipped by `clip_norm`. It is None
-        before the first step, and after one whose `clip_norm` was None."""
+        before the first step, and after one whose `clip_norm` was None. It may be NaN for parameters on a CUDA device,
+        where the norm stays."""
         return self._grad_norm
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from .definition import Definition
 from .errors import RuleError
-from .expr import ELEMENT, Expr, postorder
+from .expr import ELEMENT, Expr, draws, postorder
+from .simplify import contract as contracted
 from .table import OPS, RANDOM, REDUCTIONS
 
 ELEMENTWISE: Final = 1  # versions
@@ -81,9 +82,8 @@ class _Encoder:
             if found > limit:
                 raise RuleError(f"the rule has {found} {what}; the limit is {limit}")
 
-    def instructions(self, nodes: Sequence[Expr]) -> list[int]:
+    def instructions(self, nodes: Sequence[Expr], sites: Mapping[Expr, int]) -> list[int]:
         operands = self.operands
-        site = 0
         out: list[int] = []
         for node in nodes:
             op = node.op
@@ -91,8 +91,7 @@ class _Encoder:
             for k, x in enumerate(node.args, 1):
                 row[k] = operands[x]
             if op in RANDOM:
-                row[3] = site
-                site += 1
+                row[3] = sites[node]
             out += row
         return out
 
@@ -100,8 +99,9 @@ class _Encoder:
 _FIXED: Final = {"param": 0, "grad": 1, "step": SCALAR_BIT, "total": SCALAR_BIT | 1}
 
 
-def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
-    """Encodes `rule` with the given simplified outputs. RuleError says which limit of programs it is over."""
+def encode(rule: Definition, *, contract: bool = False) -> bytes:
+    """Encodes `rule`, with fused multiply-adds if `contract`. RuleError says which limit of programs it is over."""
+    outputs = contracted(rule.simplified) if contract else rule.simplified
     encoder = _Encoder(rule)
     encoder.collect(postorder(outputs))
     encoder.check_limits()
@@ -135,7 +135,10 @@ def encode(rule: Definition, outputs: Sequence[Expr]) -> bytes:
             struct.pack("<Bd", default is not None, 0.0 if default is None else default),
         ]
     parts.append(struct.pack(f"<{len(encoder.constants)}d", *encoder.constants))
-    words = encoder.instructions(encoder.scalar_code) + encoder.instructions(encoder.code)
+    random = [node for node in encoder.code if node.op in RANDOM]
+    sites = [rule.sites[draw] for draw in draws(rule.simplified)] if random else []  # contraction keeps their order
+    words = encoder.instructions(encoder.scalar_code, {})
+    words += encoder.instructions(encoder.code, dict(zip(random, sites, strict=True)))
     words += [encoder.operands[x] for x in outputs]
     parts.append(struct.pack(f"<{len(words)}H", *words))
     return b"".join(parts)

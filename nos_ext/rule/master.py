@@ -35,6 +35,6 @@ def with_master(rule: Definition) -> Definition:
         [*rule.state_names, MASTER],
         rule.hyperparameters,
         [*outputs, outputs[0]],
-        sites={new[draw]: site for draw, site in rule.sites.items()},
+        sites={new[draw]: site for draw, site in rule.sites.items() if draw in new},
         per_tensor=rule.per_tensor_states,
     )

@@ -26,7 +26,6 @@ from .printers.mathml import to_mathml
 from .printers.pytorch import to_pytorch
 from .read import read
 from .signs import non_negative_states
-from .simplify import contract as contracted
 from .stages import Stage, cut_at_matrices, cut_at_reductions, options, uses_matrices
 from .trace import trace
 
@@ -310,15 +309,11 @@ def master_form(program: Program | MatrixProgram) -> Program | MatrixProgram:
     definition = with_master(program.rule)
     if isinstance(program, MatrixProgram):
         return MatrixProgram(Rule.of(definition), contract=program._contract)
-    return Program(encode(definition, definition.simplified))  # in `program` it was decided whether to contract
+    return Program(encode(definition))  # in `program` it was decided whether to contract
 
 
 def _compiled(parts: Iterable[Stage], contract: bool) -> tuple[Program, ...]:
-    out = []
-    for part in parts:
-        outputs = part.definition.simplified
-        out.append(Program(encode(part.definition, contracted(outputs) if contract else outputs)))
-    return tuple(out)
+    return tuple([Program(encode(part.definition, contract=contract)) for part in parts])
 
 
 def compile_rule(
@@ -344,8 +339,7 @@ def compile_rule(
         if uses_matrices(definition):
             # For type checkers every rule gives a Program, as nearly all do; else callers had to tell the two apart.
             return MatrixProgram(Rule.of(definition), contract=contract)  # type: ignore[return-value]
-        outputs = definition.simplified
-        return Program(encode(definition, contracted(outputs) if contract else outputs))
+        return Program(encode(definition, contract=contract))
 
 
 def as_rule(source: str | Callable[..., Any] | Rule | Expr, name: str | None = None) -> Rule:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from itertools import zip_longest
 from typing import Final
 
-from .expr import ELEMENT, SCALAR, TENSOR, Expr, postorder, rebuilt, use_counts
+from .expr import ELEMENT, SCALAR, TENSOR, Expr, draws, postorder, rebuilt, use_counts
 from .table import MATRIX, OPS, RANDOM, numpy_function
 
 _EXACT: Final = frozenset(
@@ -276,9 +277,12 @@ def contract(outputs: Sequence[Expr]) -> tuple[Expr, ...]:
 
     What is one number per step or tensor is left alone: it costs nothing, and is computed in double.
     There is one rounding then instead of two. The bits change, so this is only done on request. A difference needs a
-    negated product, which is free where a factor is a scalar; other differences stay.
+    negated product, which is free where a factor is a scalar; other differences stay. Draws are numbered by their
+    order, and so where two of them would change places all stays.
     """
-    return _Contraction(outputs).run()
+    contraction = _Contraction(outputs)
+    new = contraction.run()
+    return new if contraction.keeps_draws(new) else tuple(outputs)
 
 
 class _Contraction:
@@ -304,6 +308,11 @@ class _Contraction:
             fused = self._fuse(node) if node.op in ("add", "sub") and node.level == ELEMENT else None
             new[node] = build.make(node.op, args) if fused is None else fused
         return tuple([new[x] for x in self._outputs])
+
+    def keeps_draws(self, new: Sequence[Expr]) -> bool:
+        """Tells whether the new outputs draw the same random numbers in the same order."""
+        pairs = zip_longest(draws(self._outputs), draws(new))
+        return all(draw is not None and self._new[draw] is other for draw, other in pairs)
 
     def _fuse(self, node: Expr) -> Expr | None:
         make, new = self._build.make, self._new

@@ -10,6 +10,7 @@ import copy
 import ctypes
 import gc
 import io
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -405,6 +406,37 @@ def test_what_a_graph_cannot_hold(device: Device) -> None:
     with pytest.raises(ValueError, match=r"total_steps is None; rule 'rule' reads T"):
         decayed.step()
     assert all(torch.equal(p, q) for p, q in zip(before, params, strict=True))
+
+
+def test_clipping_in_a_step_that_can_be_captured(device: Device) -> None:
+    """The norm stays on the device, so that nobody waits for it."""
+    found = []
+    for capturable in (True, False):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = RuleOptimizer([p], library.momentum, lr=0.1, clip_norm=1.0, capturable=capturable)
+        for step in range(2):
+            fill_grads([p], step)
+            optimizer.step()
+        found.append((p, optimizer))
+    (p, ours), (q, theirs) = found
+    assert torch.equal(p, q)
+    assert ours.state[p]["step"].item() == 2
+    assert ours.grad_norm is not None
+    assert math.isnan(ours.grad_norm)
+    assert theirs.grad_norm == pytest.approx(q.grad.norm().item(), rel=1e-6)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [0.0, float("nan")])
+def test_scales_that_no_gradient_can_be_divided_by(device: Device, scale: float) -> None:
+    """These are refused before the step, captured or not."""
+    for capturable in (True, False):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = RuleOptimizer([p], "g", lr=0.1, capturable=capturable, fused=True)
+        fill_grads([p], 1)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(0.0)  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match=r"grad_scale is .*; pass a number that is not 0"):
+            optimizer.step()
+        assert p.tolist() == [1.0] * 3
 
 
 def test_parameters_that_are_not_on_a_cuda_device() -> None:

@@ -141,6 +141,35 @@ def test_gradients_count_where_a_rule_does_not_read_them(rule: str) -> None:
         assert alone.grad_norm == pytest.approx(gradient, nan_ok=True)
 
 
+def test_draws_of_bytecode_keep_their_sites() -> None:
+    """In bytecode that was not compiled here draws may come in any order, and some may be of no use."""
+    text = "def f(p, g, *, lr):\n    return p - lr * (drop(g, 0.5) + 0.1 * normal(1.0)) * drop(g, 0.25)"
+    code = bytearray(nos_ext.compile_rule(text).bytecode)
+    plain = nos_ext.Program.from_bytes(bytes(code))
+    first = len(code) - 2 - 8 * len(plain.code)  # before the output, instructions of four numbers with two bytes
+    for k, (op, *operands) in enumerate(plain.code):
+        if op in ("drop", "normal"):
+            at = first + 8 * k + 6
+            assert int.from_bytes(code[at : at + 2], "little") == operands[2]
+            code[at : at + 2] = (2 - operands[2]).to_bytes(2, "little")
+    moved = nos_ext.Program.from_bytes(bytes(code))
+    results = []
+    for program, clip_norm in ((plain, None), (moved, None), (moved, math.inf)):
+        p = torch.nn.Parameter(torch.zeros(64))
+        p.grad = torch.ones(64)
+        RuleOptimizer([p], program, lr=1.0, seed=3, clip_norm=clip_norm).step()
+        results.append(p.detach())
+    assert not torch.equal(results[0], results[1])
+    assert torch.equal(results[1], results[2])
+    code[-2:] = bytes(2)  # the new p is p, and all draws are dead
+    dead = nos_ext.Program.from_bytes(bytes(code))
+    for flags in ({"clip_norm": 1.0}, {"master_weights": True}):
+        p = torch.nn.Parameter(torch.full((4,), 2.0, dtype=torch.bfloat16))
+        p.grad = torch.ones_like(p)
+        RuleOptimizer([p], dead, lr=1.0, **flags).step()
+        assert p.tolist() == [2.0] * 4
+
+
 def test_without_clipping_nothing_changes() -> None:
     params = parameters()
     optimizer = PowerSign(params)

@@ -249,6 +249,31 @@ def test_what_is_no_list(wrong: dict[str, Any], message: str) -> None:
         nos_ext.apply_rule(rule, **lists, lr=0.1)
 
 
+def test_arguments_are_given_as_for_other_rules() -> None:
+    """By position or by name, with the same errors where some are missing, twice there, or too many."""
+    rule = nos_ext.compile_rule("def f(p, g, *, lr, program=1.0):\n    return p - lr * program * orthogonalize(g)")
+    results = []
+    for by_name in (False, True):
+        p, g = np.ones((2, 2)), np.eye(2)
+        if by_name:
+            nos_ext.apply_rule(state={}, grads=[g], params=[p], bytecode_or_program=rule, lr=0.5, program=2.0)
+        else:
+            nos_ext.apply_rule(rule, [p], [g], {}, lr=0.5, program=2.0)
+        results.append(p)
+    assert np.array_equal(*results)
+    assert results[0][0, 0] < 0.5
+    lists: Any = ([np.ones((2, 2))], [np.eye(2)], {})
+    for other in (rule, nos_ext.compile_rule("g")):
+        with pytest.raises(TypeError, match="argument 'grads' is missing"):
+            nos_ext.apply_rule(other, lists[0], lr=0.5)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="argument 'state' is given twice"):
+            nos_ext.apply_rule(other, *lists, state={}, lr=0.5)
+        with pytest.raises(TypeError, match="apply_rule takes 4 positional arguments but 5 were given"):
+            nos_ext.apply_rule(other, *lists, 0.5)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="argument 'bytecode_or_program' is missing"):
+        nos_ext.apply_rule()  # type: ignore[call-arg]
+
+
 def test_lists_may_come_from_generators() -> None:
     rule = nos_ext.compile_rule("orthogonalize(m)")
     p, g, m = torch.ones(3, 4), torch.ones(3, 4), torch.zeros(3, 4)
@@ -272,6 +297,7 @@ def test_surplus_lists_of_states_are_refused() -> None:
         ({"state": [5]}, TypeError, "state 0 is a int; pass a list of tensors"),
         ({"tensor_index": "a"}, TypeError, "tensor_index is 'a'; pass an integer"),
         ({"max_instructions": -1}, ValueError, "max_instructions is -1; pass an integer"),
+        ({"tensor_index": 2**31 + 1}, ValueError, "tensor_index is 2147483649; pass an integer from 0 to 2147483648"),
     ],
 )
 def test_wrong_arguments_of_a_captured_step(changes: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -234,3 +234,19 @@ def test_contraction_changes_rounding_only() -> None:
         nos_ext.apply_rule(program, params, [g], nos_ext.init_state(program, params), lr=0.1)
         results.append(params[0])
     assert np.allclose(*results, rtol=1e-13)
+
+
+def test_contraction_keeps_the_order_of_draws() -> None:
+    """The random numbers of a draw depend on how many come before it."""
+    for text in (
+        "def f(p, g, m, *, lr):\n    return p - lr * (drop(g, 0.5) + 0.1 * drop(m, 0.5)), m",
+        "def f(p, g, m, *, lr):\n    return p - drop(m, 0.5) * (lr * drop(g, 0.5)), m",
+    ):
+        results = []
+        for program in (nos_ext.compile_rule(text), nos_ext.compile_rule(text, contract=True)):
+            params = [np.zeros(64)]
+            nos_ext.apply_rule(program, params, [np.ones(64)], [[np.ones(64)]], lr=1.0, seed=3)
+            results.append(params[0])
+            assert nos_ext.compile_rule(program.to_text()).fingerprint == program.fingerprint
+        assert np.allclose(*results, rtol=1e-15)
+    assert contract_ops("g + 2 * drop(w, 0.5)") == ["drop", "fma", "fma"]

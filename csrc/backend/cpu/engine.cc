@@ -42,7 +42,7 @@ int threads_of(const Prepared& job) {
 
 // The ns that one element of slice `slice` of tensor t takes.
 double cost_of(const Prepared& job, const PlannedTensor& t, uint32_t slice) {
-  const bool wide = t.dtype[bytecode::kP] == DType::f64;
+  const bool wide = is_wide(t);
   const auto& native = job.native[t.program + slice];
   return native && !wide ? native->cost() : interpreter_cost(*job.code[t.program + slice], wide);
 }
@@ -109,7 +109,7 @@ class Rows32 {
     starts.assign(args.num_rows, kUnused);
     values.clear();
     for (const PlannedTensor& t : job.plan.tensors) {
-      if (t.dtype[bytecode::kP] == DType::f64) continue;
+      if (is_wide(t)) continue;
       for (uint32_t slice = 0; slice < t.slices; ++slice) {
         const size_t r = t.row + slice;
         if (starts[r] != kUnused) continue;
@@ -154,7 +154,7 @@ std::shared_ptr<Prepared> prepare(Plan plan, std::span<const Program* const> pro
   for (const PlannedTensor& t : out->plan.tensors) {
     elements += t.numel * t.slices;
     for (uint32_t slice = 0; slice < t.slices; ++slice) work += cost_of(*out, t, slice) * static_cast<double>(t.numel);
-    (t.dtype[bytecode::kP] == DType::f64 ? out->any64 : out->any32) = true;
+    (is_wide(t) ? out->any64 : out->any32) = true;
     const auto known = std::find(out->layouts.begin(), out->layouts.end(), t.dtype);
     out->layout.push_back(static_cast<uint32_t>(known - out->layouts.begin()));
     if (known == out->layouts.end()) out->layouts.push_back(t.dtype);
@@ -230,7 +230,7 @@ NOS_NOINLINE void run_here(const Prepared& job, const StepArgs& args) {
     const native::NativeCode* const fused = compiled[job.layout[c.tensor] * job.code.size() + program];
     if (fused)
       native::run(*fused, t, c, rows32->row(row), {args.seeds[row], 0, args.step, t.index, 0}, job.block, memory);
-    else if (t.dtype[bytecode::kP] == DType::f64)
+    else if (is_wide(t))
       BlockRunner<double>(*job.code[program], t, args.rows[row], args, args.seeds[row], job.block, memory).run(c);
     else
       BlockRunner<float>(*job.code[program], t, rows32->row(row), args, args.seeds[row], job.block, memory).run(c);

@@ -2,27 +2,11 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
 
 namespace nos::cpu::reducing {
 namespace {
 
 constexpr int64_t kLeastShared = 4;  // chunks from which on several threads share a slice
-
-// What tells that two units have parts of one reduction: the slice, and the program with the number of its tensor
-// scalar, or what is done with p and g alone.
-using GlobalKey = std::tuple<uint32_t, const void*, int, uint16_t, uint16_t>;
-constexpr GlobalKey kGradientNorm{0, nullptr, static_cast<int>(Op::global_norm), bytecode::kG, bytecode::kG};
-
-GlobalKey key_of(const void* program, uint32_t slice, const Pass& pass, const Reduced& reduced) {
-  const auto& code = pass.body.code();
-  int seen = -1;
-  const Instr& i =
-      *std::ranges::find_if(code, [&](const Instr& i) { return is_reduction(i.op) && ++seen == reduced.fold; });
-  if (i.a.id() < bytecode::kFirstState && (i.arity() == 1 || i.b.id() < bytecode::kFirstState))
-    return {slice, nullptr, static_cast<int>(reduced.op), i.a.bits, i.b.bits};
-  return {slice, program, reduced.id, 0, 0};
-}
 
 Code make_code(const Program& program, bool early) {
   Code out{nullptr, {}, program.num_scalars(), program.num_uniforms(), 0};
@@ -71,7 +55,8 @@ Work make_work(const Plan& plan, std::span<const Program* const> programs, int64
         for (size_t r = 0; s.waits_for_all() && r < s.pass->reduced.size(); ++r)
           if (const Reduced& reduced = s.pass->reduced[r]; is_global(reduced))
             out.total_of_part.push_back(
-                totals.try_emplace(key_of(kept(program).get(), slice, *s.pass, reduced), totals.size()).first->second);
+                totals.try_emplace(global_key(kept(program).get(), slice, *s.pass, reduced), totals.size())
+                    .first->second);
       out.num_uniforms += static_cast<size_t>(code.num_uniforms);
       out.elements += t.numel;
       for (const Code::Step& s : code.steps) {

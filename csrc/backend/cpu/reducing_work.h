@@ -60,9 +60,6 @@ Work make_work(const Plan& plan, std::span<const Program* const> programs, int64
 // What tells that a program is the one that a job was made of.
 std::shared_ptr<const void> kept(const Program& program);
 
-inline bool is_global(const Reduced& r) { return info(r.op).domain == Domain::global; }
-inline bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
-
 // How many units of a reduction so many elements are.
 inline int64_t fold_count(int64_t elements) { return (elements + kFoldUnit - 1) / kFoldUnit; }
 

@@ -51,7 +51,7 @@ SHARED_LIMIT = 227 * 1024  # bytes per block of an H100
 class _Step(ctypes.Structure):
     _fields_ = (
         [(n, ctypes.c_int) for n in ("num_programs", "lists", "tensors", "rows")]
-        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "scales", "row_of", "hypers", "seeds")]
+        + [(n, ctypes.c_void_p) for n in ("program_bytes", "program_sizes", "data", "first_grads", "numel", "dtype", "scales", "row_of", "program_of", "hypers", "seeds")]
         + [(n, ctypes.c_double) for n in ("total_steps", "factor")]
         + [("chunk", ctypes.c_int64), ("shared_limit", ctypes.c_uint64), ("compiled", ctypes.c_void_p)]
         + [(n, ctypes.c_uint32) for n in ("population", "step", "first_index", "registers", "rounding")]
@@ -176,6 +176,7 @@ def apply(
     *,
     groups: Sequence[dict[str, float]],
     group_of: Sequence[int] | None = None,
+    program_of: Sequence[int] | None = None,
     step: int = 1,
     total_steps: float = 10_000,
     seeds: Sequence[int] | None = None,
@@ -191,13 +192,16 @@ def apply(
     scales: Sequence[Sequence[np.ndarray | None]] | None = None,
 ) -> int:
     """One step by the kernel; returns how many blocks have run (0 for captured steps). Several programs are a population
-    and have one group of hyperparameters each. scales: those of each state, where some are quantized. With first_grads it is two steps: the one before took these gradients. compiled: the function of a
+    and have one group of hyperparameters each, or with program_of those of the tensors; then the tensors of a group have
+    the same one, and a state that a tensor's program does not have is None. scales: those of each state, where some are quantized. With first_grads it is two steps: the one before took these gradients. compiled: the function of a
     library that runs a kernel of the rule's own in the place of the interpreter."""
     several = not isinstance(programs, nos_ext.Program)
     listed: list[nos_ext.Program] = list(programs) if several else [programs]  # type: ignore[arg-type, list-item]
     lists = [params, grads, *state]
     codes = [p.bytecode for p in listed]
-    hypers = np.stack([values(listed[r if several else 0], group) for r, group in enumerate(groups)])
+    rows = [(group_of or [0] * len(params)).index(r) if program_of else r for r in range(len(groups))]
+    kinds = [program_of[row] if program_of else row if several else 0 for row in rows]
+    hypers = np.stack([values(listed[kind], group) for kind, group in zip(kinds, groups, strict=True)])
     arrays = [p if a is None else a for one in lists for p, a in zip(params, one, strict=True)]
     keep = {
         "program_bytes": (ctypes.c_char_p * len(codes))(*codes),
@@ -208,13 +212,14 @@ def apply(
         "dtype": (ctypes.c_uint8 * len(arrays))(*(DTYPES[a.dtype.name] for a in arrays)),
         "scales": addresses([a for one in scales for a in one]) if scales else None,
         "row_of": (ctypes.c_uint32 * len(params))(*(group_of or [0] * len(params))),
+        "program_of": (ctypes.c_uint32 * len(params))(*program_of) if program_of else None,
         "hypers": hypers.ctypes.data_as(ctypes.c_void_p),
         "seeds": (ctypes.c_uint64 * len(groups))(*(seeds or [0] * len(groups))),
     }
     arguments = _Step(
         num_programs=len(listed), lists=len(lists), tensors=len(params), rows=len(groups),
         total_steps=total_steps, factor=factor, chunk=chunk, shared_limit=shared_limit,
-        population=len(listed) if several else 0, step=step, first_index=tensor_index, registers=registers,
+        population=len(listed) if several and not program_of else 0, step=step, first_index=tensor_index, registers=registers,
         rounding={False: 0, "states": 2, True: 3}[stochastic_rounding], compiled=ctypes.cast(compiled, ctypes.c_void_p) if compiled else None,
         **{k: ctypes.cast(v, ctypes.c_void_p) for k, v in keep.items()},
     )  # fmt: skip

@@ -46,8 +46,9 @@ struct Step {
   const uint8_t* dtype;      // nos::DType, per list and tensor
   void* const* scales;       // per state and tensor, null where it is not quantized; null: no state is
   const uint32_t* row_of;    // per tensor; not read in a population
-  const double* hypers;      // rows x 64
-  const uint64_t* seeds;     // per row
+  const uint32_t* program_of;  // per tensor; null: all have program 0, or there is a population
+  const double* hypers;        // rows x 64
+  const uint64_t* seeds;       // per row
   double total_steps, factor;
   int64_t chunk;
   uint64_t shared_limit;
@@ -68,6 +69,15 @@ struct Call {
     return {plan, pointers, kBlocksAtOnce, s->shared_limit, chunk, s->registers};
   }
   static int64_t slices_of(const Step* s) { return s->population ? s->population : 1; }
+  const Program& program_of_row(const Step* s, int row) const {
+    if (s->population) return programs[static_cast<size_t>(row)];
+    const uint32_t* found = std::find(s->row_of, s->row_of + s->tensors, static_cast<uint32_t>(row));
+    return s->program_of && found != s->row_of + s->tensors ? programs[s->program_of[found - s->row_of]] : programs[0];
+  }
+  uint32_t number_slots_of(const Step* s, int tensor) const {
+    const std::span<const Program* const> all(pointers);
+    return number_slots(s->program_of ? all.subspan(s->program_of[tensor], 1) : all);
+  }
 
   explicit Call(const Step* s) : programs(parse(s->num_programs, s->program_bytes, s->program_sizes)) {
     for (const Program& p : programs) pointers.push_back(&p);
@@ -87,7 +97,7 @@ struct Call {
         t.strides = strides[static_cast<size_t>(i)].data();
         t.numel = s->numel[i];
         t.ndim = 2;
-        if (l > bytecode::kG && number_slots(pointers) >> l & 1) {  // one number for each slice
+        if (l > bytecode::kG && number_slots_of(s, i) >> l & 1) {  // one number for each slice
           static constexpr int64_t kOne = 1;
           t.strides = &kOne;
           t.numel = slices_of(s);
@@ -113,9 +123,15 @@ struct Call {
         lists.back().tensors.push_back(t);
       }
     }
-    plan = make_plan(lists, s->first_index, s->population, number_slots(pointers), {}, static_cast<size_t>(states));
-    if (!s->population)
-      for (PlannedTensor& t : plan.tensors) t.row = s->row_of[t.index - s->first_index];
+    std::vector<TensorStates> states_of;
+    for (int i = 0; s->program_of && i < s->tensors; ++i)
+      states_of.push_back({programs[s->program_of[i]].num_states(), number_slots_of(s, i)});
+    plan = make_plan(lists, s->first_index, s->population, states_of.empty() ? number_slots(pointers) : 0, states_of,
+                     static_cast<size_t>(states));
+    for (PlannedTensor& t : plan.tensors) {
+      if (!s->population) t.row = s->row_of[t.index - s->first_index];
+      if (s->program_of) t.program = s->program_of[t.index - s->first_index];
+    }
   }
 
   void move(const Step* s) {
@@ -155,7 +171,7 @@ const char* nos_host_step(const Step* s, uint64_t* blocks) {
       std::vector<const double*> rows;
       std::vector<size_t> sizes;
       for (int r = 0; r < s->rows; ++r) {
-        const Program& p = *call.pointers[s->population ? static_cast<size_t>(r) : 0];
+        const Program& p = call.program_of_row(s, r);
         slots.emplace_back(static_cast<size_t>(p.num_scalars()));
         p.eval_scalars(step, s->total_steps, {s->hypers + 64 * r, p.hypers().size()}, slots.back());
         rows.push_back(slots.back().data());

@@ -459,6 +459,27 @@ def test_an_optimizer_over_several_devices() -> None:
                            params[:1] + [torch.ones(3, device="cuda")], [], lr=0.1)  # fmt: skip
 
 
+def test_param_groups_with_rules_of_their_own_and_one_norm() -> None:
+    """The rules have other reductions beside the norm of all gradients, and one slot is a number per tensor in one of
+    them and has every element in the others."""
+    slow = nos_ext.compile_rule("def f(p, g, k, *, lr):\n    return p - lr * g, 0.9 * k + 0.1 * norm(g)")
+    found = []
+    for place in ("cuda", "cpu"):
+        torch.manual_seed(16)
+        params = [torch.nn.Parameter(torch.randn(n).to(place)) for n in (300, 5000, 7, 900)]
+        groups = [
+            {"params": params[:1], "rule": library.lamb}, {"params": params[1:3]}, {"params": params[3:], "rule": slow},
+        ]  # fmt: skip
+        optimizer = RuleOptimizer(groups, library.adamw, lr=0.1, clip_norm=1.0)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape).to(place)
+            optimizer.step()
+        states = [x for p in params for x in optimizer.state[p].values()]
+        found.append([x.detach().cpu() for x in (*params, *states)])
+    assert_same_bits([found[1]], [found[0]])
+
+
 def test_a_first_parameter_without_a_gradient() -> None:
     p, frozen = torch.nn.Parameter(torch.ones(3, device="cuda")), torch.nn.Parameter(torch.ones(3, device="cuda"))
     optimizer = nos_ext.optim.create("sgd", [frozen, p], lr=0.5)

@@ -118,6 +118,59 @@ def test_param_groups() -> None:
         np.testing.assert_allclose(state[i], rates[group] * np.sqrt(square), rtol=1e-6)
 
 
+# Of three rules the first reductions differ, two have one of their own over all tensors, and one has no reduction.
+RULES = [
+    nos_ext.compile_rule("def a(p, g, m, *, lr):\n    m = 0.5 * m + g\n    return p - lr * m / global_norm(g), m"),
+    nos_ext.compile_rule(
+        "def b(p, g, m, k, *, lr):\n    m = 0.25 * m + g\n"
+        "    return p - lr * norm(p) * m / (global_norm(g) + global_norm(m)), m, 0.5 * k + norm(g)"
+    ),
+    nos_ext.compile_rule(
+        "def c(p, g, k, *, lr):\n    return p - lr * g / (1 + global_norm(p + k)), 0.5 * k + max_abs(g)"
+    ),
+    nos_ext.compile_rule("def d(p, g, m, *, lr):\n    m = 0.5 * m + g\n    return p - lr * m, m"),
+]
+
+
+@pytest.mark.parametrize("program_of", [[0, 1, 2, 3, 0, 1], [1, 0, 0, 2, 3, 3], [3, 3, 3, 1, 1, 0]])
+def test_param_groups_with_rules_of_their_own(program_of: list[int]) -> None:
+    """What is reduced of p and g alone is so over the tensors of all rules that do it, and the rest over those of one
+    rule. One slot is a number per tensor in some rules, and has every element in others."""
+    make = np.random.default_rng(5)
+    shapes = [10, 300, 1, 5000, 257, 700]
+    params, grads, slow = ([make.standard_normal(n).astype(np.float32) for n in shapes] for _ in range(3))
+    numbers = [np.full((), 3 + i, np.float32) for i in range(6)]
+    first = [{0: m, 1: m, 2: k, 3: m}[kind] for kind, m, k in zip(program_of, slow, numbers, strict=True)]
+    second = [k if kind == 1 else None for kind, k in zip(program_of, numbers, strict=True)]
+    found = [p.copy() for p in params]
+    states = [[x.copy() for x in first], [None if x is None else x.copy() for x in second]]
+    rates = [0.5, 0.25, 0.125, 1.0]
+    used = sorted(set(program_of))
+    host.apply(
+        RULES, found, grads, states, groups=[{"lr": rates[kind]} for kind in used],
+        group_of=[used.index(kind) for kind in program_of], program_of=program_of,
+    )  # fmt: skip
+
+    def norm(arrays: list[np.ndarray]) -> float:
+        return float(np.sqrt(sum(np.sum(x.astype(np.float64) ** 2) for x in arrays)))
+
+    decay = {0: 0.5, 1: 0.25, 3: 0.5}
+    new = [decay.get(kind, 0) * m + g for kind, m, g in zip(program_of, slow, grads, strict=True)]
+    common = norm([g for kind, g in zip(program_of, grads, strict=True) if kind in (0, 1)])
+    own = norm([m for kind, m in zip(program_of, new, strict=True) if kind == 1])
+    moved = norm([p + k for kind, p, k in zip(program_of, params, numbers, strict=True) if kind == 2])
+    for i, kind in enumerate(program_of):
+        p, g, lr = params[i], grads[i], rates[kind]
+        step = {
+            0: new[i] / common, 1: norm([p]) * new[i] / (common + own), 2: g / (1 + moved), 3: new[i],
+        }[kind]  # fmt: skip
+        np.testing.assert_allclose(found[i], p - lr * step, rtol=1e-5, atol=1e-6)
+        number = 0.5 * numbers[i] + (abs(g).max() if kind == 2 else norm([g]))
+        np.testing.assert_allclose(states[0][i], number if kind == 2 else new[i], rtol=1e-6, atol=1e-6)
+        if kind == 1:
+            np.testing.assert_allclose(states[1][i], number, rtol=1e-6)
+
+
 def test_a_state_that_becomes_a_number_of_the_step() -> None:
     """Nothing is reduced for it any more, and yet it is one number per tensor."""
     code = bytearray(nos_ext.compile_rule("def f(p, g, k, *, lr):\n    return p - lr * g * k, norm(g)").bytecode)

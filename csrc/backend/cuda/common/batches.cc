@@ -19,7 +19,7 @@ constexpr int64_t kMostChunk = 32768, kLeastChunk = 2048;  // elements; the leas
 constexpr int64_t kMostChunkAllowed = 1 << 20;             // for $NOS_CUDA_MOST_CHUNK
 
 Kind kind_of(const PlannedTensor& t, int slots) {
-  if (t.dtype[bytecode::kP] == DType::f64) return Kind::f64;
+  if (is_wide(t)) return Kind::f64;
   const std::span own(t.dtype.data(), static_cast<size_t>(slots));
   if (std::ranges::any_of(own, is_quantized)) return Kind::quantized;
   return std::ranges::all_of(own, [](DType d) { return d == DType::f32; }) ? Kind::f32 : Kind::mixed;

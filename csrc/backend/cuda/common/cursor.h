@@ -1,6 +1,8 @@
 // Owns Cursor: it lays out arrays one after the other in one stretch of memory.
 #pragma once
 #include <cstddef>
+#include <cstring>
+#include <vector>
 
 namespace nos::cuda {
 
@@ -18,5 +20,11 @@ class Cursor {
  private:
   size_t at_ = 0;
 };
+
+// Writes an array where a Cursor has laid it out.
+template <class T>
+void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
+  if (!list.empty()) std::memcpy(memory + at, list.data(), list.size() * sizeof(T));
+}
 
 }  // namespace nos::cuda

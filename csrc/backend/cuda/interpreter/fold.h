@@ -32,9 +32,6 @@ NOS_HD double fold_join(double a, double b) {
     return a + b;
 }
 
-// How the numbers of units are joined.
-constexpr Fold join_of(Fold f) { return f == Fold::max_abs ? Fold::max_abs : Fold::sum; }
-
 // How many numbers a reduction of so many elements has in memory: one per unit, then one per kFoldUnit of these, and so
 // on until one is left, which is the last.
 NOS_HD int64_t fold_units(int64_t elements) { return (elements + kFoldUnit - 1) / kFoldUnit; }

@@ -1,14 +1,13 @@
 // Owns the kernels that run between the passes of programs with reductions, as the bodies of one thread. They are
 // templates over a context like the interpreter's kernel, in phases with a barrier after each:
 //
-//   begin        a block per piece       copy the row of the call | read the states that are numbers, and do what comes
-//                                        first
-//   first_level  many blocks per turn    the first level of the tree; only where a tensor is so large that it is worth
-//   a
-//                                        launch
-//   finish       a block per turn        a level of the tree, for each level | reductions, and the arithmetic after
-//   them join         a block per group       add up the totals of the tensors, in their order | reductions, and the
-//                                        arithmetic
+//   begin        a block per piece: copies the row of the call | reads the states that are numbers, and does what comes
+//                first
+//   first_level  many blocks per turn: the first level of the tree; only where a tensor is so large that it is worth a
+//                launch
+//   finish       a block per turn: a level of the tree, for each level | reductions, and the arithmetic after them
+//   join         a block per group: adds up the parts of each global reduction, in the order of the tensors |
+//                reductions, and the arithmetic after them
 //
 // finish is over where the stage waits for all tensors: then join goes on. Whatever reads a number comes in the next
 // launch, so the stream is all the order that there is.
@@ -70,7 +69,7 @@ NOS_HD void calculate(const Between& a, const PieceRec& piece, const StageRec& s
 }
 
 // ---- begin
-// -----------------------------------------------------------------------------------------------------------
+
 template <class Context>
 NOS_HD void copy_row(const Context& ctx, const Between& a, uint32_t p) {
   const PieceRec piece = a.pieces[p];
@@ -96,8 +95,8 @@ NOS_HD void read_states(const Context& ctx, const Between& a, uint32_t p) {
 }
 
 // ---- first_level, finish
-// --------------------------------------------------------------------------------------------- How many levels of the
-// tree are left for a turn once the pass has summed up the elements of each unit.
+
+// How many levels of the tree are left for a turn once the pass has summed up the elements of each unit.
 NOS_HD int levels_left(const Between& a, uint32_t turn) {
   int out = 0;
   for (int64_t count = fold_units(a.pieces[a.turns[turn].piece].numel); count > 1; count = fold_units(count)) ++out;
@@ -151,11 +150,12 @@ NOS_HD void conclude(const Context& ctx, const Between& a, uint32_t turn) {
   const PieceRec piece = a.pieces[t.piece];
   const StageRec stage = a.stages[t.stage];
   const int64_t next = fold_numbers(piece.numel);
+  uint32_t part = t.parts;
   NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
     const ReducedRec reduced = a.reduced[stage.first_reduced + r];
     const double total = a.sums[piece.sums + (reduced.fold + 1) * next - 1];
     if (reduced.global)
-      a.totals[t.total + r * t.stride] = total;
+      a.totals[a.parts[part++].at] = total;
     else
       set_number(a, piece, reduced.id, finished(static_cast<Op>(reduced.op), total, static_cast<double>(piece.numel)));
   }
@@ -163,35 +163,32 @@ NOS_HD void conclude(const Context& ctx, const Between& a, uint32_t turn) {
 }
 
 // ---- join
-// ------------------------------------------------------------------------------------------------------------ The sum
-// of the totals takes the place of the first one. A thread does a reduction.
+
+// The sum of the parts takes the place of the first one. A thread does a reduction.
 template <class Context>
 NOS_HD void add_totals(const Context& ctx, const Between& a, uint32_t group) {
   const GroupRec g = a.groups[group];
-  const TurnRec t = a.turns[g.first];
-  const StageRec stage = a.stages[t.stage];
-  for (uint32_t r = ctx.thread(); r < stage.reduced; r += ctx.threads()) {
-    if (!a.reduced[stage.first_reduced + r].global) continue;
-    double* const totals = a.totals + t.total + r * t.stride;
+  for (uint32_t i = ctx.thread(); i < g.totals; i += ctx.threads()) {
+    const TotalRec t = a.joined[g.first_total + i];
+    double* const parts = a.totals + t.first;
     double sum = 0;
-    NOS_UNROLL_8 for (uint32_t i = 0; i < g.count; ++i) sum += totals[i];
-    totals[0] = sum;
+    NOS_UNROLL_8 for (uint32_t k = 0; k < t.count; ++k) sum += parts[k];
+    parts[0] = sum;
   }
 }
 
 template <class Context>
 NOS_HD void conclude_all(const Context& ctx, const Between& a, uint32_t group) {
   const GroupRec g = a.groups[group];
-  const uint32_t first_total = a.turns[g.first].total;
   NOS_NO_UNROLL for (uint32_t i = ctx.thread(); i < g.count; i += ctx.threads()) {
     const TurnRec t = a.turns[g.first + i];
     const PieceRec piece = a.pieces[t.piece];
     const StageRec stage = a.stages[t.stage];
+    uint32_t part = t.parts;
     NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
       const ReducedRec reduced = a.reduced[stage.first_reduced + r];
       if (reduced.global)
-        set_number(a, piece, reduced.id,
-                   finished(static_cast<Op>(reduced.op), a.totals[first_total + r * t.stride], 0));
+        set_number(a, piece, reduced.id, finished(static_cast<Op>(reduced.op), a.totals[a.parts[part++].total], 0));
     }
     calculate(a, piece, stage);
   }

@@ -1,7 +1,7 @@
 #include "image.h"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
 
 #include "../common/cursor.h"
 #include "../interpreter/fold.h"
@@ -9,13 +9,6 @@
 
 namespace nos::cuda {
 namespace {
-
-template <class T>
-void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
-  if (!list.empty()) std::memcpy(memory + at, list.data(), list.size() * sizeof(T));
-}
-
-bool is_wide(const PlannedTensor& t) { return t.dtype[bytecode::kP] == DType::f64; }
 
 uint16_t small(int id) { return static_cast<uint16_t>(id); }
 
@@ -28,8 +21,7 @@ NumberIns instruction(const TensorInstr& t) {
 }  // namespace
 
 ReducingImage::ReducingImage(const Plan& plan, std::span<const Program* const> programs, int blocks_at_once,
-                             size_t shared_limit, int64_t chunk, uint32_t registers)
-    : number_slots_(number_slots(programs)) {
+                             size_t shared_limit, int64_t chunk, uint32_t registers) {
   add_stages(programs);
   add_pieces(plan, programs);
   batches_ = batches_of(with_pieces(plan), blocks_at_once, chunk);
@@ -65,8 +57,7 @@ void ReducingImage::add_stages(std::span<const Program* const> programs) {
       stage.waits = pass.waits_for_all;
       for (const Fold fold : pass.folds) folds_.push_back(static_cast<uint8_t>(fold));
       for (const Reduced& r : pass.reduced)
-        reduced_.push_back(
-            {static_cast<uint16_t>(r.op), small(r.fold), small(r.id), uint16_t{info(r.op).domain == Domain::global}});
+        reduced_.push_back({static_cast<uint16_t>(r.op), small(r.fold), small(r.id), uint16_t{is_global(r)}});
       if (stage.folds) last = stages_.size() - 1;
     }
     stages_[last].ends = 1;
@@ -76,6 +67,7 @@ void ReducingImage::add_stages(std::span<const Program* const> programs) {
 void ReducingImage::add_pieces(const Plan& plan, std::span<const Program* const> programs) {
   for (const PlannedTensor& t : plan.tensors) {
     first_piece_.push_back(pieces());
+    number_slots_.push_back(number_slots(programs.subspan(t.program, t.slices)));
     for (uint32_t slice = 0; slice < t.slices; ++slice) {
       const uint32_t number = t.program + slice;
       const Program& program = *programs[number];
@@ -116,7 +108,7 @@ Plan ReducingImage::with_pieces(Plan plan) const {
     PlannedTensor& t = plan.tensors[i];
     t.row = first_piece_[i];
     for (size_t s = 0; s < kMaxSlots; ++s)
-      if (number_slots_ >> s & 1) {
+      if (number_slots_[i] >> s & 1) {
         t.data[s] = nullptr;
         t.dtype[s] = is_wide(t) ? DType::f64 : DType::f32;
       }
@@ -168,32 +160,49 @@ void ReducingImage::add_turns(Pass& out, size_t pass) {
     if (pass >= s.count() || !s.passes || !stages_[stage].folds) continue;
     most_units = std::max(most_units, fold_units(fold_units(pieces_[p].numel)));
     if (!stages_[stage].waits) {
-      turns_.push_back({p, stage, 0, 0});
+      turns_.push_back({p, stage, 0});
       continue;
     }
     waiting.resize(std::max<size_t>(waiting.size(), slice_of_[p] + 1));
     waiting[slice_of_[p]].push_back(p);
   }
-  size_t total = 0;
-  for (const std::vector<uint32_t>& group : waiting) {
-    if (group.empty()) continue;
-    const auto count = static_cast<uint32_t>(group.size());
-    groups_.push_back({static_cast<uint32_t>(turns_.size()), count});
-    uint32_t reduced = 0;
-    for (uint32_t i = 0; i < count; ++i) {
-      const auto stage = static_cast<uint32_t>(pieces_[group[i]].stage + 1 + pass);
-      turns_.push_back({group[i], stage, static_cast<uint32_t>(total + i), count});
-      reduced = stages_[stage].reduced;
-    }
-    total += static_cast<size_t>(reduced) * count;
-  }
-  num_totals_ = std::max(num_totals_, total);
+  for (const std::vector<uint32_t>& group : waiting)
+    if (!group.empty()) add_group(group, pass);
   out.turns = static_cast<uint32_t>(turns_.size()) - out.first_turn;
   out.groups = static_cast<uint32_t>(groups_.size()) - out.first_group;
   out.finish_threads = static_cast<int>(std::min<int64_t>(most_units * 32, kMostFinishThreads));
   constexpr int64_t kAtOnce = kLevelThreads / 32;  // units of a block of first_level
   const int64_t parts = std::min<int64_t>((most_units + kAtOnce - 1) / kAtOnce, kMostParts);
   out.parts = parts > 1 ? static_cast<uint32_t>(parts) : 0;
+}
+
+// A slice's pieces that wait after a pass, and the global reductions that they have parts of.
+void ReducingImage::add_group(std::span<const uint32_t> waiting, size_t pass) {
+  GroupRec group{static_cast<uint32_t>(turns_.size()), static_cast<uint32_t>(waiting.size()),
+                 static_cast<uint32_t>(joined_.size()), 0};
+  const size_t first_part = parts_.size();
+  std::map<GlobalKey, uint32_t> known;  // numbers of joined_
+  for (const uint32_t p : waiting) {
+    const Passes* passes = programs_[program_of_[p]].passes.get();
+    turns_.push_back({p, static_cast<uint32_t>(pieces_[p].stage + 1 + pass), static_cast<uint32_t>(parts_.size())});
+    for (const Reduced& reduced : passes->passes[pass].reduced) {
+      if (!is_global(reduced)) continue;
+      const auto [at, is_new] = known.try_emplace(global_key(passes, slice_of_[p], passes->passes[pass], reduced),
+                                                  static_cast<uint32_t>(joined_.size()));
+      if (is_new) joined_.push_back({0, 0});
+      parts_.push_back({joined_[at->second].count++, at->second});  // where among its parts, and of which reduction
+    }
+  }
+  group.totals = static_cast<uint32_t>(joined_.size()) - group.first_total;
+  groups_.push_back(group);
+  for (uint32_t i = group.first_total; i < joined_.size(); ++i) {
+    joined_[i].first = static_cast<uint32_t>(num_totals_);
+    num_totals_ += joined_[i].count;
+  }
+  for (PartRec& part : std::span(parts_).subspan(first_part)) {
+    const uint32_t first = joined_[part.total].first;
+    part = {first + part.at, first};
+  }
 }
 
 void ReducingImage::lay_out() {
@@ -205,6 +214,8 @@ void ReducingImage::lay_out() {
   reduced_at_ = fixed.array<ReducedRec>(reduced_.size());
   instructions_at_ = fixed.array<NumberIns>(code_.size());
   turns_at_ = fixed.array<TurnRec>(turns_.size());
+  parts_at_ = fixed.array<PartRec>(parts_.size());
+  joined_at_ = fixed.array<TotalRec>(joined_.size());
   groups_at_ = fixed.array<GroupRec>(groups_.size());
   for (Pass& pass : passes_) {
     pass.programs_at = fixed.array<ProgramRec>(pass.table.programs.size());
@@ -233,6 +244,8 @@ void ReducingImage::write_fixed(unsigned char* host) const {
   put(host, reduced_at_, reduced_);
   put(host, instructions_at_, code_);
   put(host, turns_at_, turns_);
+  put(host, parts_at_, parts_);
+  put(host, joined_at_, joined_);
   put(host, groups_at_, groups_);
   for (const Pass& pass : passes_) {
     put(host, pass.programs_at, pass.table.programs);
@@ -254,6 +267,8 @@ Between ReducingImage::between(const Memory& memory, uint32_t first, uint32_t do
   b.reduced = reinterpret_cast<const ReducedRec*>(memory.fixed + reduced_at_);
   b.code = reinterpret_cast<const NumberIns*>(memory.fixed + instructions_at_);
   b.turns = reinterpret_cast<const TurnRec*>(memory.fixed + turns_at_);
+  b.parts = reinterpret_cast<const PartRec*>(memory.fixed + parts_at_);
+  b.joined = reinterpret_cast<const TotalRec*>(memory.fixed + joined_at_);
   b.groups = reinterpret_cast<const GroupRec*>(memory.fixed + groups_at_);
   b.given = memory.given;
   b.step_block = memory.scratch;

@@ -74,6 +74,7 @@ class ReducingImage {
   void add_pieces(const Plan& plan, std::span<const Program* const> programs);
   void add_pass(size_t pass, std::span<const Program* const> programs, size_t shared_limit, uint32_t registers);
   void add_turns(Pass& out, size_t pass);
+  void add_group(std::span<const uint32_t> waiting, size_t pass);
   void lay_out();
   Plan with_pieces(Plan plan) const;
 
@@ -87,12 +88,15 @@ class ReducingImage {
   std::vector<ReducedRec> reduced_;
   std::vector<NumberIns> code_;
   std::vector<TurnRec> turns_;
+  std::vector<PartRec> parts_;
+  std::vector<TotalRec> joined_;
   std::vector<GroupRec> groups_;
   std::vector<Pass> passes_;
-  uint32_t number_slots_, num_numbers_ = 0;
+  std::vector<uint32_t> number_slots_;  // of each tensor of the plan
+  uint32_t num_numbers_ = 0;
   size_t num_sums_ = 0, num_totals_ = 0;
   size_t pieces_at_ = 0, states_at_ = 0, stages_at_ = 0, folds_at_ = 0, reduced_at_ = 0, instructions_at_ = 0,
-         turns_at_ = 0, groups_at_ = 0, fixed_bytes_ = 0;
+         turns_at_ = 0, parts_at_ = 0, joined_at_ = 0, groups_at_ = 0, fixed_bytes_ = 0;
   std::vector<size_t> tensors_at_;  // of each batch
   size_t tensor_bytes_ = 0, sums_at_ = 0, totals_at_ = 0, scratch_bytes_ = 0;
 };

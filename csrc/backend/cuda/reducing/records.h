@@ -55,13 +55,21 @@ struct StageRec {
 // A piece whose numbers are made after a pass.
 struct TurnRec {
   uint32_t piece, stage;
-  // Where the stage waits: index of the total of its first reduction, and from one reduction's total to the next one's.
-  // The totals of a group lie beside each other.
-  uint32_t total, stride;
+  uint32_t parts;  // where the stage waits: index of its part of the first global reduction. The others follow
 };
-// The turns that wait for each other: those of one slice, in the order of the tensors.
+// A piece's part of a global reduction. The parts of all pieces lie beside each other, in the order of the tensors, and
+// the sum takes the place of the first one.
+struct PartRec {
+  uint32_t at, total;  // indices of the part and of the first one
+};
+// A global reduction: its parts.
+struct TotalRec {
+  uint32_t first, count;
+};
+// The turns that wait for each other, those of one slice, and the reductions that they wait for.
 struct GroupRec {
   uint32_t first, count;
+  uint32_t first_total, totals;
 };
 
 // The argument of the kernels between the passes.
@@ -73,6 +81,8 @@ struct Between {
   const ReducedRec* reduced;
   const NumberIns* code;
   const TurnRec* turns;
+  const PartRec* parts;
+  const TotalRec* joined;
   const GroupRec* groups;
   const unsigned char* given;  // the call's step block, in double
   unsigned char* step_block;   // the one that passes read

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -29,13 +28,6 @@ namespace {
 
 // A compiled kernel has blocks of one size. On smaller chunks most of its threads would have nothing to do.
 constexpr int64_t kLeastCompiledChunk = 1024;  // elements
-
-cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
-
-template <class T>
-void put(unsigned char* memory, size_t at, const std::vector<T>& list) {
-  if (!list.empty()) std::memcpy(memory + at, list.data(), list.size() * sizeof(T));
-}
 
 std::array<DType, kMaxSlots> layout_of(uint32_t dtypes) {
   std::array<DType, kMaxSlots> out;

@@ -18,8 +18,6 @@ std::vector<std::pair<int, std::shared_ptr<void>>>& replayed() {
   return list;
 }
 
-cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
-
 [[noreturn]] void refuse_capture() {
   throw std::runtime_error(
       "a CapturedStep cannot be made, changed or read inside a CUDA graph capture; do it before, and only call it "

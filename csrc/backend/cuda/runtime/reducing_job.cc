@@ -12,8 +12,6 @@
 namespace nos::cuda {
 namespace {
 
-cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
-
 class ReducingJob final : public Job {
  public:
   ReducingJob(Plan made, std::span<const Program* const> programs, const Place& place)

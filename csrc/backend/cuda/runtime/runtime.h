@@ -7,6 +7,8 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../../backend.h"
+
 namespace nos::cuda {
 
 class CudaError : public std::runtime_error {
@@ -34,6 +36,8 @@ class OnDevice {
  private:
   int before_ = 0;
 };
+
+inline cudaStream_t stream_of(const Place& place) { return static_cast<cudaStream_t>(place.stream); }
 
 // This is also true for the legacy default stream while a capture on the device forbids its use.
 bool is_capturing(cudaStream_t stream);
