@@ -42,6 +42,7 @@ LION = "def rule(p, g, m1, *, lr): x = 0.9 * m1 + 0.1 * g; return p - lr * sign(
         (TWO_LINES.replace("lr):", "lr, b=0.8, c=-0.5, tiny=1e-9, z=0.0):").replace("g\n", "g * b + c * tiny * z\n"), ["decay 0.8", "signed -0.5", "decay 0.9"]),
         ("def rule(p, g, m, *, lr): return p - lr * m, 0.95 * m + g", ["decay 0.95"]),
         ("def rule(p, g, m, *, lr): return p - lr * m, 0.2 * m + (1 - 0.2) * g", ["decay 0.2"]),
+        ("def rule(p, g, m, *, lr): return p - lr * m, 0.999995 * m + 5e-06 * g", ["decay 0.999995"]),  # a weight
         ("adamw", ["decay 0.9", "decay 0.999", "scale 0.01"]),
         ("  def rule(p, g, *, lr):\n    x = 0.03 * p\n    return p - lr * (sign(g) + x)", ["scale 0.03"]),
     ],
@@ -72,6 +73,8 @@ def test_constants_that_move() -> None:
     assert moved(LION, [-1, 1]) == LION.replace("0.99 *", "0.98 *").replace("0.01 *", "0.02 *").replace(
         "x = 0.9 * m1 + 0.1 *", "x = 0.95 * m1 + 0.05 *"
     )
+    slow = "def rule(p, g, m, *, lr): return p - lr * m, 0.999995 * m + 5e-06 * g"
+    assert moved(slow, [1]) == slow.replace("0.999995", "0.99999").replace("5e-06", "1e-05")
     assert "beta1=0.8, beta2=0.9995" in moved("adam * sign(g)", [1, -1])
     assert "beta1=0.9, beta2=0.998, weight_decay=0.02" in moved("adamw", [0, 1, 1]).replace("eps=1e-08, ", "")
 

@@ -13,12 +13,13 @@ import pytest
 from nos_search.cli import main
 from nos_search.cli.training import shown_loss
 from nos_search.known import EVALUATED
-from nos_search.rules import compile_rule, parse_stored_rule
+from nos_search.rules import CompiledRule, compile_rule, parse_stored_rule
+from nos_search.run import trainings
 from nos_search.show import plot
 from nos_search.show.leaderboard import best_rows
 from nos_search.store import Store
 from nos_search.task import load
-from nos_search.train.child import ScoringProtocol, score
+from nos_search.train.child import Outcome, ScoringProtocol, score
 from nos_search.train.evaluate import half_width, summarise
 from nos_search.train.seeds import derive_seed
 
@@ -42,6 +43,51 @@ def test_t_interval() -> None:
         assert half_width(values) == pytest.approx(want, rel=2e-4)
     assert half_width([0.5]) is None
     assert half_width([0.5, 0.5]) == 0
+
+
+def fixed(monkeypatch: pytest.MonkeyPatch, tests: dict[str, list[float]]) -> None:
+    """Puts made-up test scores in the place of trainings: for each rule one for each seed."""
+    left = {rule: iter(values) for rule, values in tests.items()}
+
+    def made_up(rule: CompiledRule, *more: object, **options: object) -> Outcome:
+        value = next(left[rule.text])
+        return Outcome("done", value, 0.1, {"val_loss": [1.0]}, value)
+
+    monkeypatch.setattr(trainings, "score", made_up)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "said"),
+    [
+        ([0.52, 0.54], [0.51, 0.53], "no difference shown"),  # the same step with two seeds
+        ([0.52, 0.52], [0.51, 0.51], "no difference shown"),
+        (
+            [0.52, 0.12, 0.32],
+            [0.5, 0.1, 0.3],
+            "no difference shown",
+        ),  # equal but for roundings, and far less than seeds
+        ([0.9, 0.9, 0.9], [0.1, 0.1, 0.1], "better"),
+        ([0.1, 0.12, 0.14, 0.13], [0.9, 0.92, 0.94, 0.93], "worse"),
+        ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7], "no difference shown"),
+    ],
+)
+def test_equal_differences_have_the_noise_of_the_scores(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mine: list[float],
+    theirs: list[float],
+    said: str,
+) -> None:
+    words = ["evaluate", "g", "--baseline", "adam", "--seeds", len(mine), *SMALL]
+    fixed(monkeypatch, {"g": mine, "adam": theirs})
+    status, out, err = call(capsys, *words)
+    assert status == 0, err
+    assert out.splitlines()[-1].endswith(f": {said}")
+    fixed(monkeypatch, {"g": mine, "adam": theirs})
+    mean, half = json.loads(call(capsys, *words, "--json")[1])["results"][0]["difference"]
+    assert mean == pytest.approx(mine[0] - theirs[0])
+    assert (half == 0) == (mine == theirs)
+    assert (abs(mean) > half) == (said != "no difference shown")
 
 
 def test_evaluate_against_scores(capsys: pytest.CaptureFixture[str]) -> None:

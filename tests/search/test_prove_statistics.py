@@ -14,7 +14,9 @@ from nos_search.cli import main
 from nos_search.prove.statistics import (
     LARGEST,
     SMALLEST,
+    Paired,
     agreed,
+    freedom_of,
     holm,
     interquartile_mean,
     paired,
@@ -38,11 +40,37 @@ def test_paired_is_scipy_s_t_test() -> None:
 
 
 def test_paired_without_noise() -> None:
-    """The same rule twice, one seed, and a difference that is exactly the same for every seed: no NaN anywhere."""
+    """The same rule twice, one seed, and a difference that is the same for every seed: no NaN anywhere, and no test of
+    what says nothing of its noise."""
     assert paired([0.0, 0.0, 0.0]).p == 1.0
     assert paired([0.0, 0.0, 0.0]).half == 0.0
-    assert (paired([0.1, 0.1, 0.1]).p, paired([0.1, 0.1, 0.1]).mean) == (0.0, 0.1)
+    assert paired([0.1, 0.1, 0.1]) == Paired(0.1, None, None)
+    steps = [0.52 - 0.5, 0.12 - 0.1]
+    assert steps[0] != steps[1]  # the same step from other scores, which differ by a rounding
+    assert paired(steps) == Paired(steps[0], None, None)
     assert (paired([0.5]).mean, paired([0.5]).half, paired([0.5]).p) == (0.5, None, None)
+    assert paired([0.5], freedom=3).p is None
+
+
+def test_equal_differences_have_the_noise_of_their_unit() -> None:
+    """Two scores with a deviation of 1 each: by scipy, and a cut off difference is still told from 0."""
+    for count, freedom, mean in ((2, 1, 3.0), (3, 4, -LARGEST), (5, 20, 0.7)):
+        found = paired([mean] * count, freedom)
+        error = math.sqrt(2 / count)
+        assert found.mean == mean
+        assert found.p == pytest.approx(2 * stats.t.sf(abs(mean) / error, freedom))
+        assert found.half == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    assert (paired([-LARGEST] * 3, 10).p or 1) < 1e-5
+    assert (paired([1.0] * 3, 10).p or 0) > 0.2
+    assert paired([0.0] * 3, 10) == Paired(0.0, 0.0, 1.0)
+    values = [0.3, 0.5, 0.1]
+    assert paired(values, 10) == paired(values)  # these say themselves how noisy they are
+
+
+def test_degrees_of_freedom() -> None:
+    assert freedom_of([[0.1, 0.2, 0.4], [0.3, 0.5, 0.4], []]) == 4
+    assert freedom_of([[0.5, 0.5, 0.5], [0.6, 0.6, 0.6]]) == 2  # nothing varies, perhaps by chance
+    assert freedom_of([[0.5], []]) == 1
 
 
 def test_holm() -> None:
@@ -166,6 +194,43 @@ def test_verdicts_on_noise_are_rarely_false(kind: str) -> None:
         assert found["worse"] <= 0.05
         assert found["family_better"] <= 0.05
         assert found["family_worse"] <= 0.07
+
+
+def test_a_tie_of_two_seeds_is_no_verdict() -> None:
+    """Scores in steps of a hundredth: the same step up with both seeds is what chance does often."""
+    one, two = [[[0.52, 0.54]], [[0.51, 0.53]]], [[[0.52, 0.52]], [[0.51, 0.51]]]
+    for values in (one, two):
+        (found,) = judge(scores(values, ("a",)), [0], [1])
+        assert (found.verdict, found.tasks["task 0"].verdict) == (NOTHING, NOTHING)
+        assert found.against[0].corrected is not None
+        assert found.against[0].corrected > 0.05
+
+
+def test_a_failure_everywhere_is_worse_even_with_three_seeds() -> None:
+    """Differences that are cut off are all equal, in one family of four and against five baselines."""
+    array = drawn([[0.0] * 4] * 6, seeds=3)
+    died = np.zeros(array.shape, bool)
+    array[0, 1], died[0, 1] = 0.0, True
+    (found,) = judge(scores(array, tuple("abcd"), died), [0], range(1, 6))
+    assert {each.test.mean for each in found.families["b"].against} == {-LARGEST}
+    assert found.families["b"].verdict == WORSE
+    array[0], died[0] = 0.0, True
+    (found,) = judge(scores(array, tuple("abcd"), died), [0], range(1, 6))
+    assert found.verdict == WORSE
+    assert {family.verdict for family in found.families.values()} == {WORSE}
+
+
+@pytest.mark.parametrize(("contenders", "seeds"), [(2, 2), (2, 3), (6, 2)])
+def test_scores_of_few_examples_are_rarely_told_apart(contenders: int, seeds: int) -> None:
+    """Equal rules whose scores are rounded to steps, of which a seed's deviation is a part or a few: 0.05 is the bound;
+    0.075 of 600 is beyond it by three deviations of a count."""
+    stream = np.random.default_rng(13)
+    found = []
+    for _ in range(600):
+        place, deviation = stream.uniform(50, 51), stream.choice([0.3, 0.5, 1.0])
+        values = np.round(place + deviation * stream.normal(size=(contenders, 1, seeds))) / 100
+        found += judge(scores(values, ("a",)), [0], range(1, contenders))
+    assert np.mean([each.verdict != NOTHING for each in found]) <= 0.075
 
 
 def test_power_grows_with_the_effect() -> None:

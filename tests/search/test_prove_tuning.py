@@ -59,8 +59,8 @@ def test_numbers_in_the_text_are_constants_and_small_whole_ones_are_not() -> Non
     assert [each.name for each in space.hypers] == ["beta1"]
     settings = space.settings(3)
     a, b, c, d = (settings[f"number {k}"] for k in range(1, 5))
-    assert 0.5 <= a <= 0.975
-    assert all(v / FACTOR <= w <= v * FACTOR for v, w in zip((1e-4, 12.5, 0.3), (b, c, d), strict=True))
+    assert all(v / FACTOR <= w <= v * FACTOR for v, w in zip((0.8, 1e-4, 12.5), (a, b, c), strict=True))
+    assert 0.3 / 0.7 / FACTOR <= d / (1 - d) <= 0.3 / 0.7 * FACTOR
     found = space.point(3).program
     want = compile_rule(
         f"g * exp(1 * sign(g)) * {a!r} - clip(m_hat, {b!r}) ** 2 + {c!r} * 1e-8 * g + drop(g, {d!r})"
@@ -198,6 +198,18 @@ def test_what_diverges_everywhere_has_a_score_of_zero() -> None:
         lambda ask: -1.0 if ask.rate > -21 * ask.cell else max(0.0, 0.9 + 0.01 * ask.rate),
     )
     assert [cell.rate for cell in tuned] == [0, -21]
+
+
+@pytest.mark.parametrize("alive", [0, 2])
+def test_a_point_that_diverges_everywhere_loses(alive: int) -> None:
+    """The only point that trains at all is chosen, be it the rule as it is or one that was tried later."""
+    space = Space.of(compile_rule("momentum"))
+    chosen = space.point(alive).text
+    tuned, asked = answered(
+        contend(space, [0, 1], PLAN), lambda ask: 0.5 - 0.01 * abs(ask.rate) if ask.rule.text == chosen else -1.0
+    )
+    assert [(cell.point, cell.rate) for cell in tuned] == [(alive, 0)] * 2
+    assert {ask.rule.text for ask in asked if ask.counts} == {chosen}
 
 
 def test_a_walk_ends_at_the_ends_of_the_lattice() -> None:

@@ -6,11 +6,12 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..bounds import check_count
 from ..errors import SearchError, UsageError
 from ..known import EVALUATED
+from ..prove.statistics import LARGEST, alike, freedom_of, paired, pooled_deviation
 from ..rules import CompiledRule, distinct, parse_rule_argument
 from ..run.trainings import LoadTasks, Wanted, make_tasks_executor, run_all
 from ..show import plot
@@ -122,8 +123,21 @@ def _results(
             if len(outcomes) == len(seeds):
                 rows[rule.text] = summarise(rule.label, task.name, outcomes, score=task.score)
         base = None if baseline is None else rows.get(baseline.text)
-        results += [row if base is None else row.against(base) for row in rows.values()]
+        results += [row if base is None else _against(row, base) for row in rows.values()]
     return results
+
+
+def _against(row: Comparison, base: Comparison) -> Comparison:
+    """Returns the row with its difference to the baseline. Differences that are all equal say nothing of their noise,
+    so that their interval rests on the spread of both rules' scores, which is taken as a share of the difference at
+    least (prove/statistics.py)."""
+    found = row.against(base)
+    gaps = [mine - other for mine, other in zip(row.tests, base.tests, strict=True)]
+    if len(gaps) < 2 or not alike(gaps):
+        return found
+    deviation = max(pooled_deviation([row.tests, base.tests]), abs(gaps[0]) / LARGEST)
+    half = paired([gaps[0] / deviation] * len(gaps), freedom_of([row.tests, base.tests])).half
+    return replace(found, difference=(gaps[0], None if half is None else deviation * half))
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Owns which numbers of a rule are constants that can be tuned, and in which coordinate each of them varies.
 
-The constants are the numbers in the text of a rule and the defaults of its hyperparameters, but lr. As for `prove`
-(prove/space.py), small whole numbers stay as they are, and so does what is below GUARD, which keeps a division from
-going wrong. An update over the paper's operands has the weights of their averages as hyperparameters, so it is written
-out as a function if it has any; so is a rule of the library.
+The constants are the numbers in the text of a rule and the defaults of its hyperparameters, but lr. Small whole numbers
+stay as they are, and so does what is below GUARD, which keeps a division from going wrong, unless it is a weight of an
+average. `prove` takes the numbers of a text from here, too (prove/space.py).
 
-A number that does nothing but multiply the whole update is left alone: a learning rate does that already.
+For the command `constants` an update over the paper's operands, which has the weights of their averages as
+hyperparameters, is written out as a function if it has any; so is a rule of the library. A number that does nothing but
+multiply the whole update is left alone: a learning rate does that already.
 
 Each constant has a coordinate x, which is 0 where the rule has it. A step of 1 is about what matters:
 
@@ -31,11 +32,12 @@ import nos_ext
 from nos_ext.optim import library
 
 from ..errors import UsageError
-from ..prove.space import GUARD, SMALL, bare, digits, tree_of, with_numbers
 from ..rules import CompiledRule, compile_rule
+from .text import Place, bare, digits, tree_of, with_numbers
 
 Kind = Literal["decay", "probability", "signed", "scale"]
-Place = tuple[int, int, int]  # line, first byte, last byte
+GUARD: Final = 1e-5  # below it a number is an eps
+SMALL: Final = 10  # the largest of the small whole numbers
 _LEAST_REST, _MOST_REST = 1e-6, 0.99  # of 1 - d
 _ODDS: Final = (1e-3, 100.0)
 _FAR: Final = 10.0  # of the other coordinates: factors of 1024
@@ -65,6 +67,11 @@ class Constant:
             return digits(self.value * (1 - x))
         return digits(self.value * 2.0**x)
 
+    def placed(self, value: float) -> Iterator[tuple[Place, float]]:
+        """Yields what stands at each of its places where it has this value."""
+        yield from ((place, value) for place in self.places)
+        yield from ((place, digits(1 - value)) for place in self.rests)
+
     @property
     def bounds(self) -> tuple[float, float]:
         """Returns the lowest and the highest coordinate."""
@@ -91,7 +98,7 @@ class Constants:
     def of(cls, rule: CompiledRule) -> Constants:
         """Finds them. Raises UsageError where there are none."""
         text = _written_out(rule)
-        found = [*_Reader(text, rule.program)]
+        found = constants_of(text, rule.program)
         every = cls(rule, text, tuple(found), ())
         moved = [every._is_factor(k) for k in range(len(found))]
         tuned = tuple(each for each, factor in zip(found, moved, strict=True) if not factor)
@@ -110,12 +117,8 @@ class Constants:
 
     def at(self, x: Sequence[float]) -> CompiledRule:
         """Returns the rule with the constants at these coordinates."""
-        places: list[Place] = []
-        values: list[float] = []
-        for each, value in zip(self.tuned, self.values(x), strict=True):
-            places += [*each.places, *each.rests]
-            values += [value] * len(each.places) + [digits(1 - value)] * len(each.rests)
-        return compile_rule(with_numbers(self.text, places, [float(f"{value:.12g}") for value in values]))
+        pairs = zip(self.tuned, self.values(x), strict=True)
+        return compile_rule(with_numbers(self.text, [entry for each, value in pairs for entry in each.placed(value)]))
 
     def _is_factor(self, k: int) -> bool:
         """Tells whether a constant does nothing but multiply the whole update."""
@@ -140,6 +143,11 @@ def _named(constants: Sequence[Constant]) -> str:
 # --- the numbers of a text -------------------------------------------------------------------------------------------
 
 
+def constants_of(text: str, program: nos_ext.Program) -> list[Constant]:
+    """Returns the constants of a rule's text, in the order in which they stand there. `program` is the rule's."""
+    return [*_Reader(text, program)]
+
+
 class _Reader:
     """This reads the constants of a rule's text, in the order in which they stand there."""
 
@@ -150,6 +158,7 @@ class _Reader:
         self._above = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
         self._states = set(program.state_names)
         self._rests = dict(self._pairs())  # the second weight of an average -> the first
+        self._weights = {*self._rests, *self._rests.values()}
 
     def __iter__(self) -> Iterator[Constant]:
         found: dict[object, Constant] = {}
@@ -184,11 +193,8 @@ class _Reader:
             above = self._above[node]
             whole = above if isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.USub) else node
             number = _number(whole)
-            if number is None or not GUARD <= abs(number) < math.inf:
-                continue
-            if number == int(number) and abs(number) <= SMALL:
-                continue
-            yield whole, number, ""
+            if number is not None and (whole in self._weights or not _stays(number)):
+                yield whole, number, ""
 
     def _kind(self, node: ast.expr, value: float, name: str) -> Kind:
         above = self._above[node]
@@ -202,7 +208,7 @@ class _Reader:
 
     def _is_weight(self, node: ast.expr) -> bool:
         """Tells whether a number between 0 and 1 says how much of an average is kept."""
-        if node in self._rests.values():
+        if node in self._weights:
             return True
         above = self._above[node]
         if not isinstance(above, ast.BinOp):
@@ -254,6 +260,12 @@ def _number(node: ast.AST) -> float | None:
         return None if number is None else -number
     value: Any = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
     return None if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+
+
+def _stays(number: float) -> bool:
+    """Tells whether a number is no constant: a small whole one, an eps, or none that is finite."""
+    size = abs(number)
+    return not GUARD <= size < math.inf or (size == int(size) and size <= SMALL)
 
 
 def _factors(node: ast.expr) -> list[ast.expr]:

@@ -19,6 +19,7 @@ from ..train.evaluate import quantile
 ALPHA: Final = 0.05  # the level of every test
 SMALLEST: Final = 1e-4  # of a score; a seed deviation below this counts as this much
 LARGEST: Final = 10.0  # seed deviations; a difference beyond that counts as this much
+ALIKE: Final = 1e-9  # of a difference; values that lie this close differ by roundings
 FEW: Final = 5  # cells; with fewer of them a t test sees next to nothing
 
 
@@ -27,7 +28,7 @@ class Paired:
     """The test of the hypothesis that a mean difference is 0.
 
     `half` is the half width of the 95 % Student t interval of the mean, and `p` the two-sided p-value. Both are None
-    for fewer than two values, of which nothing can be said.
+    where nothing can be said.
     """
 
     mean: float
@@ -35,21 +36,38 @@ class Paired:
     p: float | None
 
 
-def paired(differences: Sequence[float] | NDArray[np.float64]) -> Paired:
-    """Returns Student's t test of differences by seed.
+def paired(differences: Sequence[float] | NDArray[np.float64], freedom: int | None = None) -> Paired:
+    """Returns Student's t test of differences by seed. Nothing can be said of fewer than two.
 
-    Where all of them are equal there is no noise: p is 1 if they are 0, and 0 if they are not.
+    Where all of them are 0, p is 1. Where they are equal and not 0, that is no proof of silence: they were cut off at
+    LARGEST, or scores are shares of few examples, and a tie is likely by chance. Such differences say nothing of their
+    noise, and there is no test, unless they are in deviations of a seed, which were estimated with so many degrees of
+    `freedom`. Then their noise is known from the unit: a difference of two scores that have a deviation of 1 each has
+    one of sqrt(2), and so has at most its mean over cells, which may share all of their noise. With that in place of
+    the deviation among them, a difference of LARGEST is still told from 0, and one of a single step is not.
     """
     values = np.asarray(differences, dtype=np.float64)
     count, mean = len(values), float(values.mean())
     if count < 2:
         return Paired(mean, None, None)
-    if bool((values == values[0]).all()):  # their mean may differ from them by a rounding
-        return Paired(float(values[0]), 0.0, 1.0 if values[0] == 0 else 0.0)
+    spread = float(values.std(ddof=1))
+    if alike(values):
+        mean, spread = float(values[0]), math.sqrt(2)  # the mean of equal values may differ from them by a rounding
+        if abs(mean) <= ALIKE:
+            return Paired(mean, 0.0, 1.0)
+        if freedom is None:
+            return Paired(mean, None, None)
+    else:
+        freedom = count - 1
     from scipy.special import stdtr  # type: ignore[import-untyped]
 
-    error = float(values.std(ddof=1)) / math.sqrt(count)
-    return Paired(mean, quantile(count - 1, 1 - ALPHA) * error, float(2 * stdtr(count - 1, -abs(mean) / error)))
+    error = spread / math.sqrt(count)
+    return Paired(mean, quantile(freedom, 1 - ALPHA) * error, float(2 * stdtr(freedom, -abs(mean) / error)))
+
+
+def alike(values: Sequence[float] | NDArray[np.float64]) -> bool:
+    """Tells whether all values are equal, but for roundings."""
+    return bool(np.ptp(np.asarray(values, dtype=np.float64)) <= ALIKE)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -100,6 +118,15 @@ def pooled_deviation(groups: Sequence[Sequence[float] | NDArray[np.float64]]) ->
         return SMALLEST
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in arrays)
     return max(SMALLEST, math.sqrt(squares / freedom))
+
+
+def freedom_of(groups: Sequence[Sequence[float] | NDArray[np.float64]]) -> int:
+    """Returns the degrees of freedom that the pooled deviation of these groups has, but at least 1. Where that is not
+    above SMALLEST, groups that do not vary may be so by chance, and many of them tell no more than one does."""
+    found = [len(group) - 1 for group in groups if len(group) > 1]
+    if not found:
+        return 1
+    return sum(found) if pooled_deviation(groups) > SMALLEST else max(found)
 
 
 def standardised(differences: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:

@@ -102,7 +102,7 @@ def contend(space: Space, cells: Sequence[int], plan: Plan) -> Asking[list[Tuned
     start = None if first is None else first.rate
     others = [_Search(space.point(k), cells[0], plan.seed).run(start) for k in range(1, plan.points)]
     found = [first, *(yield from together(others))]
-    best = min(range(len(found)), key=lambda k: math.inf if (each := found[k]) is None else each.rank)
+    best = min(range(len(found)), key=lambda k: _rank(found[k]))
     chosen = found[best]
     if chosen is None:
         gone = Tuned(0, None, 0.0, (Outcome("diverged", 0.0, None),) * len(plan.seeds))
@@ -165,7 +165,7 @@ class _Search:
         return best
 
     def _best(self) -> _Best | None:
-        return min((found for found in self._known.values() if found is not None), key=_rank, default=None)
+        return min(self._known.values(), key=_rank, default=None)
 
     def _new(self, rates: Sequence[int]) -> list[int]:
         return [rate for rate in rates if rate not in self._known and LOWEST <= rate <= HIGHEST]
@@ -180,5 +180,6 @@ class _Search:
             self._known[rate] = None if dead else _Best(rate, outcome.reward, outcome.curve["val_loss"][-1])
 
 
-def _rank(best: _Best) -> tuple[float, float, int]:
-    return best.rank
+def _rank(best: _Best | None) -> tuple[float, ...]:
+    """Returns the rank of what has diverged, too, which is behind every other."""
+    return (math.inf,) if best is None else best.rank

@@ -19,14 +19,24 @@ A training that diverged has a score of 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import ALPHA, Paired, agreed, holm, interquartile_mean, paired, pooled_deviation, standardised
+from .statistics import (
+    ALPHA,
+    Paired,
+    agreed,
+    freedom_of,
+    holm,
+    interquartile_mean,
+    paired,
+    pooled_deviation,
+    standardised,
+)
 
 Verdict = Literal["better", "no difference shown", "worse"]
 BETTER: Final = "better"
@@ -34,6 +44,7 @@ WORSE: Final = "worse"
 NOTHING: Final = "no difference shown"
 
 Array = NDArray[np.float64]
+Freedoms = NDArray[np.int_]
 
 
 @dataclass(frozen=True)
@@ -91,12 +102,18 @@ class Scores:
     families: tuple[str, ...]
 
     def deviations(self) -> Array:
-        """Returns the seed deviation of each cell, pooled over contenders. What diverged has no part in it: that is an
-        event of another kind."""
-        pairs = zip(self.values.swapaxes(0, 1), self.diverged.swapaxes(0, 1), strict=True)
-        return np.array(
-            [pooled_deviation([row[~gone] for row, gone in zip(rows, died, strict=True)]) for rows, died in pairs]
-        )
+        """Returns the seed deviation of each cell, pooled over contenders."""
+        return np.array([pooled_deviation(groups) for groups in self._trained()])
+
+    def freedoms(self) -> Freedoms:
+        """Returns with how many degrees of freedom the deviation of each cell is known."""
+        return np.array([freedom_of(groups) for groups in self._trained()])
+
+    def _trained(self) -> Iterator[list[Array]]:
+        """Yields for each cell the scores of each contender, without what diverged: that is an event of another kind,
+        and has no part in the noise."""
+        for rows, died in zip(self.values.swapaxes(0, 1), self.diverged.swapaxes(0, 1), strict=True):
+            yield [row[~gone] for row, gone in zip(rows, died, strict=True)]
 
     def differences(self, rule: int, baseline: int, deviations: Array) -> Array:
         """Returns the differences in seed deviations, (cells, seeds)."""
@@ -106,11 +123,11 @@ class Scores:
 
 def judge(scores: Scores, rules: Sequence[int], baselines: Sequence[int]) -> list[Judgement]:
     """Returns the judgement on each rule. Rules and baselines are numbers of contenders; one may be both."""
-    deviations = scores.deviations()
+    deviations, freedoms = scores.deviations(), scores.freedoms()
     gaps = [np.stack([scores.differences(rule, base, deviations) for base in baselines]) for rule in rules]
     found = []
-    for gap, judged in zip(gaps, _judged(gaps), strict=True):
-        tasks, families = _units(gap, scores.tasks), _units(gap, scores.families)
+    for gap, judged in zip(gaps, _judged(gaps, [freedoms] * len(gaps)), strict=True):
+        tasks, families = (_units(gap, freedoms, names) for names in (scores.tasks, scores.families))
         units = (*tasks.values(), *families.values())
         against = tuple(
             replace(each, verdict=WORSE) if each.below and any(u.against[b].verdict == WORSE for u in units) else each
@@ -127,15 +144,19 @@ def judge(scores: Scores, rules: Sequence[int], baselines: Sequence[int]) -> lis
     return found
 
 
-def _units(gap: Array, names: Sequence[str]) -> dict[str, Judged]:
-    """Judges a rule on the cells of each name. `gap` is (baselines, cells, seeds)."""
+def _units(gap: Array, freedoms: Freedoms, names: Sequence[str]) -> dict[str, Judged]:
+    """Judges a rule on the cells of each name. `gap` is (baselines, cells, seeds), and `freedoms` is (cells)."""
     units = list(dict.fromkeys(names))
-    return dict(zip(units, _judged([gap[:, [name == unit for name in names]] for unit in units]), strict=True))
+    cells = [np.array([name == unit for name in names]) for unit in units]
+    found = _judged([gap[:, mine] for mine in cells], [freedoms[mine] for mine in cells])
+    return dict(zip(units, found, strict=True))
 
 
-def _judged(gaps: Sequence[Array]) -> list[Judged]:
-    """Judges each of several sets of differences, (baselines, cells, seeds), corrected for their number."""
-    tests = [[paired(each) for each in gap.mean(1)] for gap in gaps]
+def _judged(gaps: Sequence[Array], freedoms: Sequence[Freedoms]) -> list[Judged]:
+    """Judges each of several sets of differences, (baselines, cells, seeds), corrected for their number. A mean over
+    cells is known as well as the worst of them."""
+    pairs = zip(gaps, freedoms, strict=True)
+    tests = [[paired(each, int(freedom.min())) for each in gap.mean(1)] for gap, freedom in pairs]
     corrected = iter(holm([test.p for row in tests for test in row]))
     largest = holm([_largest(row) for row in tests])
     found = []
