@@ -1,4 +1,4 @@
-# make demo   a real search in a few minutes, from nothing but python3 and a C++ compiler
+# make demo   a real search in a few minutes, from python3, a C++ compiler and what pip fetches
 # make test   the test suite
 #
 # Both work in .venv beside this file. `make help` lists the rest.

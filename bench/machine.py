@@ -15,7 +15,7 @@ import nos_ext
 from .peers import native
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
-_PACKAGES: Final = ("torch", "numpy", "numexpr", "pytorch-optimizer", "lion-pytorch")
+_PACKAGES: Final = ("torch", "numpy", "numexpr", "pytorch-optimizer", "lion-pytorch", "bitsandbytes", "torchao")
 
 
 def _cpu_model() -> str:

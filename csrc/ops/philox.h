@@ -6,7 +6,7 @@
 //
 //              31         20 19          0
 //   c0        |          q, bits 0..31       |
-//   c1        |   site    |  q, bits 32..51  |   site: which draw of the program, 0..4095
+//   c1        |   site    |  q, bits 32..51  |   site: which draw of the program, 0..4094
 //   c2        |         tensor index         |
 //   c3        |     step, its low 32 bits    |
 //   k0, k1    |   seed, low and high half    |

@@ -56,7 +56,11 @@ OPERANDS: Final[Mapping[str, OperandSpec]] = MappingProxyType(
             OperandSpec("rmsprop", "g / (sqrt(v_hat) + eps)", "the step of RMSProp, with bias correction"),
             OperandSpec("ld", "(T - min(t - 1, T)) / T", "linear decay from 1 at the first step to 0 after T steps"),
             OperandSpec("cd", "0.5 * (1 + cos(pi * (t - 1) / T))", "half a cosine from 1 to 0 over T steps"),
-            OperandSpec("rd", "0.5 * (1 + cos(pi * ((t - 1) % T) / T))", "cd that starts again every T steps"),
+            OperandSpec(
+                "rd",
+                "0.5 * (1 + cos(pi * ((t - 1) % T) / T))",
+                "cd that starts again every T steps: within a run of T steps the same as cd",
+            ),
             OperandSpec("noise", "normal(0.01)", "Gaussian noise, one draw per element and step"),
             OperandSpec("annealed_noise", "normal(sqrt((1 + t) ** -0.55))", "Gaussian noise of variance (1 + t)^-0.55"),
         )

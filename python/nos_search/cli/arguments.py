@@ -56,8 +56,8 @@ def _run(p: argparse.ArgumentParser) -> None:
         default=DEFAULT,
         metavar="RUNG,...|none",
         help="score the best again on TASK[:NET][*TIMES][@PART][#SEEDS][+TASK...], where the task own is that of the "
-        f"run: longer, with more seeds, on other tasks (default: {default_ladder('own', transfer=False)}, then "
-        f"{', '.join(TRANSFER)}; none for --protocol paper)",
+        f"run: longer, with more seeds, on other tasks (default: {default_ladder('own', transfer=False)}, then one "
+        f"rung {'+'.join(TRANSFER)} without the task of the run; none for --protocol paper)",
     )
     p.add_argument(
         "--promote-eta", type=int, default=ETA, metavar="N", help=f"one rule in N goes up a rung (default {ETA})"
@@ -144,7 +144,7 @@ def _prove(p: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"baselines, tuned as the rule is (default {BASELINES})",
     )
-    p.add_argument("--tasks", metavar="A,B", help=f"default {FULL.tasks}, which no search uses")
+    p.add_argument("--tasks", metavar="A,B", help=f"default {FULL.tasks}, on which no default search is rewarded")
     p.add_argument(
         "--sizes", metavar="S,...", help=f"of networks: s m l, half, once and twice their width (default {FULL.sizes})"
     )
@@ -291,7 +291,10 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "compare rules, each with its own learning-rate sweep, over several seeds by validation and test score",
         _evaluate,
     ),
-    "prove": ("say whether a rule is better than tuned optimizers on tasks that no search has seen", _prove),
+    "prove": (
+        "say whether a rule is better than tuned optimizers on tasks that no default search is rewarded on",
+        _prove,
+    ),
     "simplify": ("leave out of a rule, step by step, what trainings do not miss", _simplify),
     "constants": ("tune the numbers of a rule, and say whether that makes it better", _constants),
     "train": ("train a child with one rule and print its learning curve", _train),

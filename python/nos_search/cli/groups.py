@@ -22,7 +22,7 @@ from .names import (
 _ENDINGS = f"{', '.join(f'.{each}' for each in PLOTS[:-1])} or .{PLOTS[-1]}"
 
 
-def child(parser: argparse.ArgumentParser, *, sweep: str = "one epoch") -> None:
+def child(parser: argparse.ArgumentParser, *, sweep: str = "the task's") -> None:
     """Adds how children are scored: by a sweep of the learning rate, whose steps are by default what `sweep` says, and
     a training."""
     group = parser.add_argument_group("training of children")
@@ -55,7 +55,8 @@ def trained(group: argparse._ActionsContainer) -> None:
         "--engine",
         default="auto",
         metavar="|".join(ENGINES),
-        help="what trains: own kernels (convnet and mlp on the CPU) or torch; auto: own where they can (default auto)",
+        help="what trains: own kernels (convnet, mlp, and gru on texts, on the CPU) or torch; auto: own where they can "
+        "(default auto)",
     )
     group.add_argument(
         "--net",

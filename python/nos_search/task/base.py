@@ -78,7 +78,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Task:
-    """A task that is loaded in memory. A search never sees `test`; only `evaluate`, `prove` and `train` read it.
+    """A task that is loaded in memory. A search never sees `test`. `evaluate`, `prove` and `train` read it, and so does
+    the last word of `simplify` and `constants`.
 
     Targets have `classes` classes. `width`, `net` and `depth` are those of the child network (net/). `inputs` is None
     for images, whose shape says it all. `loss_name` says how the mean loss is shown: as "loss" in nats, as "bits" per

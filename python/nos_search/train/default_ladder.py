@@ -2,7 +2,7 @@
 
 First comes the search's own task, ten times as long and with three seeds. What does well there is scored on other
 tasks, so that a rule which fits one network and one text only does not win. None of them is one on which `prove` proves
-a rule (prove/families.py): a proof is on tasks that no search has used.
+a rule (prove/families.py): a proof is on tasks that no default search is rewarded on.
 """
 
 from __future__ import annotations
