@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,33 @@ class Heard:
         self.trials.append(trial)
 
     def on_promotion(self, trial: Trial, rung: int, score: object) -> None: ...
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_caller_s_threads_stay(tmp_path: Path) -> None:
+    """A training sets torch's own number of threads, which is 1, and whoever calls gets back what was."""
+    seen: list[int] = []
+
+    def counted(program: nos_ext.Program, seed: int) -> float:
+        seen.append(torch.get_num_threads())
+        return distance(program, seed)
+
+    run = nos_search.search(objective=counted, out=tmp_path / "run", children=2)
+    assert torch.get_num_threads() == 2
+    run.resume(objective=counted, children=3)
+    assert torch.get_num_threads() == 2
+    assert set(seen) == {1}
+    with pytest.raises(UsageError, match="already holds a run"):
+        nos_search.search(small(), out=tmp_path / "run", trials=2)
+    assert torch.get_num_threads() == 2
 
 
 def test_a_search_on_arrays(tmp_path: Path) -> None:

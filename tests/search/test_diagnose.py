@@ -12,6 +12,7 @@ from nos_search.cli import main
 from nos_search.diagnose import battery
 from nos_search.diagnose.battery import RATES, diagnose
 from nos_search.diagnose.problems import BATTERY, DIMENSION, KINDS, STEPS, Problem
+from nos_search.errors import UsageError
 from nos_search.rules import compile_rule
 
 NAMES = {(problem.kind, problem.level): problem for problem in BATTERY}
@@ -196,6 +197,28 @@ def test_a_rule_without_a_state_to_spare(command: list[str], capsys: pytest.Capt
     assert out == ""
     assert "rule 'wide' has 8 states; to run at many learning rates at once it may have 7" in err
     assert "running" not in err
+
+
+@pytest.mark.parametrize("command", [["diagnose", "--trials", "2"], ["surfaces", "--steps", "2"]])
+@pytest.mark.parametrize("rule", ["g + normal(sqrt(lr))", "drop(g, lr)"])
+def test_a_rule_that_needs_its_rate_as_a_number(
+    command: list[str], rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before another rule is run."""
+    assert main([*command, "sgd", rule]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"rule '{rule}' cannot run at many learning rates at once: lr is a tensor then, and the last argument" in err
+    assert "put a number there that does not depend on lr" in err
+    assert "running" not in err
+
+
+def test_a_rule_without_an_instruction_to_spare() -> None:
+    body = "\n".join(["    u = g", *["    u = tanh(u)"] * 4093])
+    program = compile_rule(f"def long(p, g, *, lr):\n{body}\n    return p * (1 - 0.1 * lr) - lr * lr * u").program
+    assert len(program) == 4096
+    with pytest.raises(UsageError, match=r"rule 'long' cannot run .*: with lr as a state, .*4096; make it shorter"):
+        diagnose(program.rule, trials=2)
 
 
 def test_what_is_finished_is_shown_after_ctrl_c(

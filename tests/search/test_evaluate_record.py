@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 
 from nos_search.cli import main
 from nos_search.errors import SearchError, UsageError
+from nos_search.executor import Answer
+from nos_search.rules import compile_rule
 from nos_search.run import trainings
 from nos_search.store import files, record
 from nos_search.store.record import Record
 from nos_search.train.child import Outcome
+
+from .conftest import StubExecutor, stub_outcome
 
 SMALL = ["--sweep-steps", "4", "--train-steps", "6", "--width", "4"]
 RULES = ["g", "adam", "log(-1 - g * g)"]
@@ -68,6 +73,22 @@ def test_what_is_finished_is_shown_and_kept(
     assert json.loads(capsys.readouterr().out) == whole
     assert main([*words[:1], "sgd", *words[1:], "--out", str(path)]) == 0  # more of the same is added
     assert len(trained) == 2
+
+
+def test_what_ended_together_with_a_fault_is_kept() -> None:
+    """Of trainings that end at once, as those of several workers do, the good ones come first, and then the fault."""
+
+    class AtOnce(StubExecutor):
+        def wait(self, seconds: float = math.inf) -> list[Answer]:
+            return [answer for _ in range(len(self._held)) for answer in super(AtOnce, self).wait()]
+
+    executor = AtOnce(lambda job: f"fire {job.seed}" if job.seed in (2, 3) else None, slots=4)
+    rule = compile_rule("g")
+    wanted = [trainings.Wanted(rule, 0, seed) for seed in range(1, 6)]
+    ended = trainings.run_all(executor, wanted, started=lambda each: None)
+    assert [next(ended), next(ended)] == [(wanted[k], stub_outcome(rule.key)) for k in (0, 3)]
+    with pytest.raises(SearchError, match="g: seed 2 could not be trained: fire 2"):
+        next(ended)
 
 
 def test_nothing_finished_and_nothing_kept(capsys: pytest.CaptureFixture[str], trained: list[object]) -> None:

@@ -6,8 +6,10 @@ import select
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -16,7 +18,7 @@ import nos_ext
 from nos_search import nursery
 from nos_search.cli import main
 from nos_search.errors import UsageError
-from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create
+from nos_search.executor import EXECUTORS, Executor, InProcess, Job, Loader, Workers, create, hatchery
 from nos_search.executor.forked import Forked
 from nos_search.executor.local import Local
 from nos_search.rules import compile_rule
@@ -208,6 +210,38 @@ def test_what_is_made_by_name_trains(name: str, tmp_path: Path, request: pytest.
         executor.submit(Job(4, rule, 7))
         (answer,) = executor.wait()
     assert (answer.number, answer.outcome) == (4, trained_with_one_thread(rule, 7))
+
+
+class Narrow(socket.socket):
+    """A socket that gives at most 7 bytes at once, as one of Linux gives at most 2 GiB."""
+
+    def recv(self, length: int, flags: int = 0) -> bytes:
+        return super().recv(min(length, 7), flags)
+
+    def recv_into(self, buffer: Any, length: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer, min(length or len(buffer), 7), flags)
+
+
+def test_what_workers_start_with_may_be_longer_than_a_receive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nursery reads on until all is there, and ends only where nothing more comes."""
+
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(hatchery.os, "_exit", ended)
+    data = bytes(range(100))
+    mine, theirs = socket.socketpair()
+    with mine, Narrow(fileno=theirs.detach()) as control:
+        sender = threading.Thread(target=lambda: [mine.sendall(data[k : k + 3]) for k in range(0, 100, 3)])
+        sender.start()
+        assert hatchery._read(control, 60) == data[:60]
+        assert hatchery._read(control, 0) == b""
+        assert hatchery._read(control, 40) == data[60:]
+        sender.join()
+        mine.sendall(b"the beginning")
+        mine.close()
+        with pytest.raises(SystemExit):
+            hatchery._read(control, 100)
 
 
 def test_a_name_that_is_none_is_refused() -> None:

@@ -150,6 +150,7 @@ WITH_COMMENT = WITH_COMMENT.replace("\t", "    ")
         (json.dumps("(" * 5000 + "g"), "", ""),
         (json.dumps(MANY), "it has 8 states; a search takes 7", ""),
         (json.dumps("orthogonalize(g)"), "which a search cannot score", ""),
+        (json.dumps("drop(g, lr)"), "that gates can try: rule 'rule' cannot run at many learning rates at once", ""),
         ("loading the model ...", "line 1, column 9", "not JSON: Expecting value"),
         ("\xff\xfe", "", "not JSON"),
         ("", "the text of the rule is empty", "not JSON"),

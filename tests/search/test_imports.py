@@ -13,7 +13,7 @@ import nos_search
 
 # A folder imports from those on its left and from itself; "" are the modules beside the folders.
 ORDER = (
-    "", "space", "strategy", "gate", "diagnose", "net", "task", "train", "executor", "store", "run", "prove", "show", "simplify",
+    "", "numbers", "space", "strategy", "gate", "diagnose", "net", "task", "train", "executor", "store", "run", "prove", "show", "simplify",
     "constants", "bench", "testing", "api", "cli",
 )  # fmt: skip
 ROOT = Path(nos_search.__file__).parent

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from nos_search.prove.space import Space
 from nos_search.rules import compile_rule
 from nos_search.run.trainings import TaskRecipe
 from nos_search.show import proof
-from nos_search.store import files
+from nos_search.store import Store, files
 from nos_search.task import TASKS, load
 from nos_search.train.child import Outcome, train
 from nos_search.train.engine import kind_for
@@ -274,6 +275,24 @@ def test_the_best_rule_of_a_run(small_run: Path, capsys: pytest.CaptureFixture[s
     status, out, _ = call(capsys, "prove", small_run, "--against", "sgd", *SMALL, "--json")
     assert status == 0
     assert len(json.loads(out)["rules"]) == 1
+
+
+def test_tasks_that_the_run_itself_was_on(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own, and those of its promotions, as the user wrote them; of another rule nothing is known but its text."""
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    with Store.open(folder, write=True) as store:
+        store.set_config(
+            {**store.config, "task": "chirps", "promote": "own*2#3, autoencoder*2@0.5#2 + spanish:mlp-1-4"}
+        )
+    rest = ["--against", "sgd", "--tasks", "chirps,autoencoder,tabular", "--workers", "1", *TINY, "--json"]
+    for word, found in ((folder, {"chirps", "autoencoder"}), ("adam", set())):
+        status, out, _ = call(capsys, "prove", word, *rest)
+        assert status == 0
+        data = json.loads(out)
+        for tasks in (data["protocol"]["tasks"], data["rules"][0]["tasks"]):
+            assert {name for name, task in tasks.items() if task["searched"]} == found
+        assert ("searches use chirps, autoencoder as a reward" in summary(data)) == bool(found)
 
 
 def test_one_seed_is_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

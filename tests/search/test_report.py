@@ -10,10 +10,12 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 import torch
 
 import nos_ext
 from nos_ext.rule.canonical import canonical_key
+from nos_search.cli import main
 from nos_search.known import REPORTED, RULES
 from nos_search.rules import compile_rule
 from nos_search.run import baselines
@@ -99,6 +101,31 @@ def test_known_optimizers_are_trained_once_and_kept(small_run: Path, tmp_path: P
         assert baselines.stored(store) == {}
         store.set_config(stored)
         assert list(baselines.stored(store)) == list(REPORTED)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"device": "cuda"}, "--device cuda: torch sees no GPU here"),
+        ({"data_dir": "/no/such/data"}, "--data-dir /no/such/data is not a folder"),
+    ],
+)
+def test_a_page_of_a_run_whose_task_cannot_be_trained_here(
+    change: dict[str, str], why: str, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Such as one of another machine. What that note is about is no option of report, so none is named as a remedy."""
+    info = nos_ext.build_info()
+    monkeypatch.setattr(nos_ext, "build_info", lambda: {**info, "cuda": {**info["cuda"], "enabled": True}})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    with Store.open(folder, write=True) as store:
+        store.set_config({**store.config, **change})
+    assert main(["report", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "Not trained yet: Adam, RMSProp" in Path(out.strip()).read_text(encoding="utf-8")
+    assert err == f"note: known optimizers that were not trained yet are left out: {why}\n"
 
 
 def test_known_optimizers_of_older_runs_are_still_theirs() -> None:

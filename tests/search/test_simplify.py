@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,13 @@ import pytest
 from nos_ext.rule.shorthand import OPERANDS
 from nos_ext.rule.table import OPS
 from nos_search.cli import main
-from nos_search.errors import SearchError
+from nos_search.cli.kept import KeptResult
+from nos_search.errors import SearchError, UsageError
 from nos_search.gate.rules import faults
 from nos_search.rules import CompiledRule, compile_rule
 from nos_search.run import trainings
 from nos_search.simplify import loss, reduce, reductions, simplify
+from nos_search.store import files
 from nos_search.task import Task
 from nos_search.train.child import Outcome
 from nos_search.train.evaluate import half_width
@@ -84,6 +89,32 @@ def test_gates_say_what_is_no_rule() -> None:
         "", "gradient has no effect", "does not descend", "not finite", "not finite",
     ]  # fmt: skip
     assert faults([]) == []
+
+
+def test_rules_with_all_the_states_that_there_can_be() -> None:
+    """Each of its averages gives way to what it averages, and what is left passes the gates on its own merits."""
+    names = [f"s{k}" for k in range(8)]
+    averages = ", ".join(f"0.{k + 1} * {name} + 0.{9 - k} * g" for k, name in enumerate(names))
+
+    def rule(update: str) -> CompiledRule:
+        return compile_rule(f"def wide(p, g, {', '.join(names)}, *, lr): return p - lr * ({update}), {averages}")
+
+    total = " + ".join(names)
+    assert faults([rule(total), compile_rule("w"), rule(f"0 * g - ({total})"), rule(f"p + 0 * ({total})")]) == [
+        "", "gradient has no effect", "does not descend", "gradient has no effect",
+    ]  # fmt: skip
+    found = reductions(rule(f"tanh({total})"))
+    assert max(len(each.rule.program.state_names) for each in found) == 8
+    assert rule(total).key in {each.rule.key for each in found}
+
+
+def test_a_rule_that_is_too_long_for_the_gates() -> None:
+    body = "\n".join(["    u = min(g, lr)", *["    u = tanh(u)"] * 4093])
+    rule = compile_rule(f"def long(p, g, *, lr):\n{body}\n    return tanh(p + u)")
+    assert len(rule.program) == 4096
+    (fault, none) = faults([rule, compile_rule("g")])
+    assert "too long to try: the rule has 4097 instructions" in fault
+    assert none == ""
 
 
 def test_library_rules_lose_states_and_hyperparameters() -> None:
@@ -384,6 +415,73 @@ def test_a_file_of_the_user_is_not_replaced(capsys: pytest.CaptureFixture[str], 
     assert "move it away" in err
     assert (tmp_path / name).read_text() == "g * m\n"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_folder_is_taken_up_wherever_its_writing_was_stopped(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another result takes the place of the first. A rule that the user changed is refused all the same."""
+    given, folder = compile_rule("adam + 0 * w"), str(tmp_path)
+
+    def kept() -> KeptResult:
+        kept = KeptResult(folder, "simplify", "chain.json", given)
+        kept.check()
+        return kept
+
+    def finish(kept: KeptResult, text: str) -> None:
+        document = json.dumps({"format": 1, "rule": given.text, "result": text})
+        kept.finish(document, compile_rule(text), "")
+
+    def shortly(real: Callable[..., None]) -> Callable[..., None]:
+        def one(*args: object) -> None:
+            done.append(args)
+            if len(done) > steps:
+                raise Killed
+            real(*args)
+
+        return one
+
+    for text in ("(adam)", "g", "g", "m"):
+        done: list[object] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "write", shortly(files.write))
+            patched.setattr(Path, "unlink", shortly(Path.unlink))
+            with suppress(Killed):
+                finish(kept(), text)
+        finish(kept(), text)
+        assert (tmp_path / "rule.txt").read_text() == f"{text}\n"
+        assert json.loads((tmp_path / "chain.json").read_text())["result"] == text
+    (tmp_path / "rule.txt").write_text("g * m\n")
+    with pytest.raises(UsageError, match=r"has a file rule.txt that simplify has not left there, or that was changed"):
+        kept()
+
+
+def test_a_rule_is_not_written_beside_the_document_of_another(tmp_path: Path) -> None:
+    """Where the document cannot be written, its rule is not, and the result is printed; and the same goes on."""
+    given, folder = compile_rule("adam + 0 * w"), str(tmp_path)
+    for text, fails in (("(adam)", False), ("g", True), ("g", False)):
+        kept = KeptResult(folder, "simplify", "chain.json", given)
+        kept.check()
+        document = json.dumps({"format": 1, "rule": given.text, "result": text})
+        with pytest.MonkeyPatch.context() as patched:
+            if fails:
+                patched.setattr(files, "_replace", no_room)
+                with pytest.raises(SearchError, match=r"chain.json cannot be written: No space left"):
+                    kept.finish(document, compile_rule(text), "shown")
+                continue
+            kept.finish(document, compile_rule(text), "shown")
+        assert (tmp_path / "rule.txt").read_text() == f"{text}\n"
+
+
+def no_room(path: str, data: bytes) -> None:
+    if path.endswith(".json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    Path(path).write_bytes(data)
 
 
 def test_workers_give_the_same_chain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -19,11 +20,14 @@ from nos_search.strategy import (
     RandomStrategy,
     Result,
     Strategy,
+    controller,
     create,
 )
 from nos_search.strategy.lately import Lately
+from nos_search.strategy.policy import Policy
 from nos_search.strategy.population import Member, Population
 from nos_search.strategy.queue import ALONE, Entry, Queue
+from nos_search.strategy.unrolled import Unrolled
 from nos_search.testing.strategy import StrategyCase
 
 from .conftest import evaluated
@@ -167,6 +171,38 @@ def test_the_policy_gets_a_rule_s_whole_reward_for_the_first_of_a_family_only() 
     assert played(1, family=0) < played(1, family=3)
     assert played(0, family=0) == played(0, family=3) == played(1, family=3)
     assert played(1, family=9, foreign=True) == played(0, family=9, foreign=True)
+
+
+def test_updates_of_many_sizes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many strings an update has differs, as some earn nothing and some are told by others. Networks for a few
+    numbers are kept, and a network that is made anew gives the same bits."""
+    alive: WeakSet[Unrolled] = WeakSet()
+    made: list[int] = []
+
+    class Watched(Unrolled):
+        def __init__(self, policy: Policy, n: int) -> None:
+            super().__init__(policy, n)
+            alive.add(self)
+            made.append(n)
+
+    def state(most: int | None) -> bytes:
+        monkeypatch.setattr(controller, "_NETWORKS", most)
+        made.clear()
+        sizes = {"hidden": 8, "embedding": 4, "batch": 12}
+        strategy = ControllerStrategy(Space(groups=1), seed=1, **{**POLICY, "algorithm": "pqt"}, **sizes)
+        for update in range(36):
+            told = 2 + 5 * update % 11
+            asked = strategy.ask(12)
+            strategy.tell([Result(c.tokens, (c.id % 7) / 7 if c.id % 12 < told else None, c.id) for c in asked])
+            assert most is None or len(alive) <= most + 1
+        alive.clear()
+        return pack(strategy.state_dict())
+
+    monkeypatch.setattr(controller, "Unrolled", Watched)
+    whole, numbers = state(None), len(made)
+    assert numbers == len(set(made)) > 8
+    assert state(4) == whole
+    assert len(made) > numbers  # some were made again
 
 
 def test_entropy_counts_live_choices_only() -> None:

@@ -8,8 +8,8 @@ import tempfile
 import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from os import PathLike, fspath
 from pathlib import Path
@@ -236,8 +236,7 @@ def _begin(
     progress: TextIO | None,
 ) -> Run:
     config = config.in_force(scored_by if isinstance(scored_by, Task) else None)
-    executor = make_executor(config, scored_by, clock=time.perf_counter)
-    with executor:
+    with _own_threads(), make_executor(config, scored_by, clock=time.perf_counter) as executor:
         if out is not None:
             with Store.create(Path(out), config.to_json(), versions()) as store:
                 _go(store, config, executor, listeners, progress)
@@ -291,20 +290,26 @@ def _resume(
         scored_by = _given(config, task, objective)
         if isinstance(scored_by, Task):
             config.check_same(scored_by)
-        with make_executor(config, scored_by, clock=time.perf_counter) as executor:
+        with _own_threads(), make_executor(config, scored_by, clock=time.perf_counter) as executor:
             store.set_config(config.to_json())
             _go(store, config, executor, listeners, progress)
 
 
 def _go(store: Store, config: RunConfig, executor: Any, listeners: Sequence[Listener], progress: TextIO | None) -> None:
-    threads = torch.get_num_threads()
     torch.set_num_threads(config.torch_threads)
+    with ExitStack() as stack:
+        search = Search(store, config, executor, listeners=listeners)
+        if progress is not None:
+            display = stack.enter_context(Display.of(search, progress, clock=time.perf_counter))
+            search.listeners = [*listeners, display]
+        search.run()
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Gives torch back the number of threads that the caller has set, whatever is set for the trainings."""
+    threads = torch.get_num_threads()
     try:
-        with ExitStack() as stack:
-            search = Search(store, config, executor, listeners=listeners)
-            if progress is not None:
-                display = stack.enter_context(Display.of(search, progress, clock=time.perf_counter))
-                search.listeners = [*listeners, display]
-            search.run()
+        yield
     finally:
         torch.set_num_threads(threads)

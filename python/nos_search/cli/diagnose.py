@@ -20,7 +20,7 @@ def call(args: argparse.Namespace) -> int:
     check_seed(args.seed)
     rules = distinct(map(parse_rule_argument, args.rules))
     for rule in rules:
-        with_rate_tensor(rule.program.rule)  # what cannot be run is said before anything is
+        with_rate_tensor(rule.program.rule, rule.label)  # what cannot be run is said before anything is
     found: list[list[Diagnosis]] = []
     try:
         for rule in rules:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,11 +53,14 @@ class KeptResult:
             )
 
     def finish(self, document: str, result: CompiledRule, shown: str) -> None:
-        """Writes the result, and prints what is shown of it."""
+        """Writes the result, and prints what is shown of it. Whenever it is stopped there is a document in the folder,
+        with its own rule beside it or none, and so the same command goes on."""
         if self._folder is None:
             return emit_and_write(shown, "--out", {})
         place = Path(self._folder)
         say_replaced(place / self._name, self._earlier, json.loads(document))
+        if self._earlier is not None and self._earlier.get("result") != result.text:
+            _remove(place / _RULE)
         written = {self._name: document, _RULE: result.text}
         emit_and_write(shown, "--out", {place / name: f"{text}\n" for name, text in written.items()})
 
@@ -80,6 +84,14 @@ def say_replaced(path: Path, then: dict[str, Any] | None, now: dict[str, Any]) -
     """Says that a document takes the place of another one."""
     if then is not None and then != now:
         note(f"note: {path} had the result of other rules or settings, which this one replaces")
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, but no link of the user's, through which it is written. What cannot be removed cannot be replaced
+    either, which is said when it is written."""
+    with suppress(OSError):
+        if not path.is_symlink():
+            path.unlink()
 
 
 def _text(path: Path) -> str | None:

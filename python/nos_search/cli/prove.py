@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,11 +25,12 @@ from ..prove.protocol import Contender, Found, Protocol, cost, prove
 from ..prove.trials import PROOF
 from ..prove.verdict import BETTER, WORSE
 from ..rules import distinct, parse_rule_argument
-from ..run import versions
+from ..run import RunConfig, versions
+from ..run.climbing import rungs
 from ..run.trainings import check_executor, make_executor
 from ..show import proof
 from ..show.figure import check_matplotlib
-from ..store import files
+from ..store import Store, files
 from ..train.decay import check_decay
 from ..train.engine import check_engine, check_trains
 from .kept import earlier, say_replaced
@@ -43,6 +45,7 @@ def call(args: argparse.Namespace) -> int:
     _settle(args)
     sizes, horizons = read_sizes(args.sizes), read_horizons(args.horizons)
     contenders, rules, baselines = _contenders(args)
+    searched = _searched(args.rules)
     chosen = recipes(args, args.tasks, "--tasks")
     tasks = load_all(chosen)
     check_trains(args.engine, tasks)
@@ -55,7 +58,8 @@ def call(args: argparse.Namespace) -> int:
     with nullcontext() if args.out is None else files.alone("--out", args.out):
         before = None if args.out is None else earlier(args.out, PROOF, "prove")
         found, times = _trained(args, contenders, protocol)
-        _show(args, document(found, rules, baselines, versions=versions(), times=times), before)
+        told = document(found, rules, baselines, versions=versions(), times=times, searched=searched)
+        _show(args, told, before)
     return 0
 
 
@@ -135,6 +139,17 @@ def _contenders(args: argparse.Namespace) -> tuple[list[Contender], list[int], l
     texts = [rule.text for rule in each]
     contenders = [Contender.of(rule) for rule in each]
     return contenders, [texts.index(text) for text in named], [texts.index(rule.text) for rule in baselines]
+
+
+def _searched(words: Sequence[str]) -> set[str]:
+    """Returns the tasks that the runs among these words were on: the search's own, and those of its promotions."""
+    found: set[str] = set()
+    for word in filter(os.path.isdir, words):
+        with Store.open(Path(word)) as store:
+            config = RunConfig.from_json(store.config)
+        parts = [part for rung in rungs(config) for part in rung.split("+")]
+        found |= {config.task, *(re.split("[:*@#]", part)[0].strip() for part in parts)}
+    return found
 
 
 def split(text: str) -> list[str]:

@@ -24,7 +24,7 @@ def call(args: argparse.Namespace) -> int:
     check_seed(args.seed)
     check_plot(args.plot)
     rules = distinct(map(parse_rule_argument, args.rules))
-    programs = [with_rate_tensor(rule.program.rule) for rule in rules]
+    programs = [with_rate_tensor(rule.program.rule, rule.label) for rule in rules]
     path: list[Array] = []
     final = final_positions(programs, learning_rates=LEARNING_RATES, steps=args.steps, seed=args.seed, path=path)
     reached = surface.scores(final)

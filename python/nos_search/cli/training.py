@@ -249,13 +249,14 @@ def where_kept(out: str | None) -> str:
 
 def emit_and_write(text: str, option: str, written: Mapping[Path, str]) -> None:
     """Prints a result that took long to get, and writes the files that `option` asked for. Where a file cannot be
-    written the result is printed all the same, and the other way round, and then that is said."""
+    written, those after it are not either, and the result is printed all the same, and the other way round, and then
+    that is said."""
     fault: SearchError | None = None
-    for path, content in written.items():
-        try:
+    try:
+        for path, content in written.items():
             files.write(option, path, content)
-        except SearchError as error:
-            fault = fault or error
+    except SearchError as error:
+        fault = error
     emit(text, keep=True)
     if fault is not None:
         raise fault

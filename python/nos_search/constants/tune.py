@@ -22,11 +22,11 @@ import numpy as np
 from nos_ext import RuleError
 
 from ..errors import SearchError
+from ..numbers import Constants
 from ..rules import CompiledRule
 from ..simplify.loss import Difference, difference, gaps
 from ..train.child import Outcome
 from ..train.ladder import mean_ranks
-from .numbers import Constants
 
 _SIGMA = 1.0  # of the first distribution, in coordinates: a factor of two either way
 FINALISTS = 8  # the middle of the distribution, and winners of so many generations less one

@@ -86,11 +86,15 @@ def _ended() -> set[int]:
     return found
 
 
-def _read(control: socket.socket, length: int) -> bytes:
+def _read(control: socket.socket, length: int) -> bytearray:
     """Reads so many bytes. The process ends where there are none to come: the search has given up."""
-    data = control.recv(length, socket.MSG_WAITALL) if length else b""
-    if len(data) < length:
-        os._exit(0)
+    data = bytearray(length)
+    left = memoryview(data)
+    while left:  # Linux gives at most 2 GiB at once
+        received = control.recv_into(left)
+        if not received:
+            os._exit(0)
+        left = left[received:]
     return data
 
 

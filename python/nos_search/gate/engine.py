@@ -1,8 +1,8 @@
 """Owns the numerical probe of compiled rules, whatever they were written in; it runs many at once through
 apply_population.
 
-The stimulus is the same as for token strings (probe.py). Each rule is compiled once more so that it leaves p alone and
-writes its update u to a state of its own.
+The stimulus is the same as for token strings (probe.py), which shows new parameters at every step. So each rule is
+compiled once more with its update u in the place of the new p, and needs no state for it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from nos_ext.rule.expr import PARAM, TENSOR, constant, hyper
 from ..space.group import Array
 from .crowds import crowds, reduces
 from .probe import Stimulus
-from .screen import fresh, replaced
+from .screen import replaced
 
-_UPDATE = "update"
 _RATE = 0.37
 
 
-def with_update_state(rule: Rule) -> Program:
-    """Returns the program that keeps p and whose first state is the update u of `p - lr * u`."""
+def with_update_as_param(rule: Rule) -> Program:
+    """Returns the program whose new p is the update u of `p - lr * u`. Raises RuleError where it would be too long."""
     update, *states = _update_and_states(rule)
-    name = fresh(_UPDATE, rule)
-    if update.level == TENSOR:  # such a state would be one number, and the probe compares elements
+    if update.level == TENSOR:  # p has one number for each element
         update = update + 0 * PARAM
-    return Rule("probe", [name, *rule.state_names], rule.hyperparameters, [PARAM, update, *states]).compile()
+    return Rule("probe", rule.state_names, rule.hyperparameters, [update, *states]).compile()
 
 
 def _update_and_states(rule: Rule) -> list[Expr]:
@@ -48,7 +46,7 @@ def _update_and_states(rule: Rule) -> list[Expr]:
 
 def updates(rules: Sequence[Rule], stimulus: Stimulus, *, seed: int) -> Array:
     """Returns the (n, size) float32 updates of the rules on the stimulus."""
-    programs = [with_update_state(rule) for rule in rules]
+    programs = [with_update_as_param(rule) for rule in rules]
     found = np.empty((len(rules), stimulus.size), np.float32)
     for rows in crowds(programs):
         found[rows] = _updates([programs[row] for row in rows], stimulus, seed)
@@ -70,6 +68,6 @@ def _updates(programs: Sequence[Program], stimulus: Stimulus, seed: int) -> Arra
             nos_ext.apply_population(
                 programs, x, g, states, lr=1.0, step=step, total_steps=stimulus.total_steps, seed=seed
             )
-            values.append(np.concatenate(states[0], axis=1))
+            values.append(np.concatenate(x, axis=1))
         shown.append(np.stack(values[-stimulus.shown :], axis=1))
     return np.concatenate(shown, axis=2).reshape(len(programs), -1)

@@ -14,6 +14,7 @@ import nos_ext
 from nos_ext import Program
 from nos_ext.rule.canonical import canonical_key
 
+from ..errors import UsageError
 from ..rules import CompiledRule, program_of
 from ..space import Options, SearchSpace, Space, TextSpace, Tokens
 from ..space.group import Array
@@ -173,20 +174,23 @@ class RuleJudge(Judge):
 
 
 class TextJudge(RuleJudge):
-    """This judges text from anywhere. It may be a rule that the gates cannot try, as they need room in its program."""
+    """This judges text from anywhere. It may be a rule that the gates cannot try: they need room in its program, and a
+    learning rate that may be a tensor."""
 
     def start(self, batch: Sequence[Tokens]) -> list[str]:
-        return [reason or self._too_large(row) for row, reason in enumerate(super().start(batch))]
+        return [reason or self._not_for_gates(row) for row, reason in enumerate(super().start(batch))]
 
-    def _too_large(self, row: int) -> str:
+    def _not_for_gates(self, row: int) -> str:
         graph = self._graph(row)
         if len(graph.state_names) > STATES:
             return f"not a rule that gates can try: it has {len(graph.state_names)} states; a search takes {STATES}"
         try:
-            engine.with_update_state(graph)
+            engine.with_update_as_param(graph)
             with_rate_tensor(graph)
         except nos_ext.RuleError as error:
             return f"not a rule that gates can try: {error}; make it shorter"
+        except UsageError as error:
+            return f"not a rule that gates can try: {error}"
         return ""
 
 

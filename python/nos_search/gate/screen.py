@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 import nos_ext
-from nos_ext import Expr, Program, Rule
+from nos_ext import Expr, Program, Rule, RuleError
 from nos_ext.rule.definition import MAX_STATES
 from nos_ext.rule.expr import PARAM, hyper, postorder, rebuilt, state
+from nos_ext.rule.levels import LevelError
 from nos_ext.rule.shorthand import HYPERS, OPERANDS, operand
 
 from ..errors import UsageError
@@ -29,21 +30,30 @@ from .formula import functions, update_of
 LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)  # the sweep of the child training
 STEPS = 200
 _RATE = "learning_rate"
+_SHOWN = 200  # characters of a rule in a message
 _CHUNK = 256  # rules at once; their tensors, about 120 KB each, stay in cache
 _LR = hyper("lr")
 _STATE = state(_RATE)
 
 
-def with_rate_tensor(rule: Rule) -> Program:
-    """Returns the program of a rule whose lr is its first state. Raises UsageError where it has no state to spare."""
+def with_rate_tensor(rule: Rule, label: str | None = None) -> Program:
+    """Returns the program of a rule whose lr is its first state. Raises UsageError where it has no state to spare,
+    needs lr as a number, or is too long. `label` is what the message calls it; without one it is its name."""
     if len(rule.state_names) == MAX_STATES:
         raise UsageError(
             f"rule '{rule.name}' has {MAX_STATES} states; to run at many learning rates at once it may have "
             f"{MAX_STATES - 1}"
         )
     rate = state(fresh(_RATE, rule))
-    outputs = replaced(rule.outputs, {_LR: rate})
-    return _compile(rate, rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
+    try:
+        outputs = replaced(rule.outputs, {_LR: rate})
+        return _compile(rate, rule.state_names, rule.hyperparameters, outputs[0], outputs[1:])
+    except LevelError as error:
+        why, remedy = f"lr is a tensor then, and {error}", "put a number there that does not depend on lr"
+    except RuleError as error:
+        why, remedy = f"with lr as a state, {error}", "make it shorter"
+    shown = (label or rule.name)[:_SHOWN]
+    raise UsageError(f"rule {shown!r} cannot run at many learning rates at once: {why}; {remedy}")
 
 
 def fresh(name: str, rule: Rule) -> str:

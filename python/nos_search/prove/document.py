@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..task.score import scores
@@ -24,23 +24,33 @@ def document(
     *,
     versions: Mapping[str, str],
     times: Mapping[str, Any],
+    searched: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Returns the document. Rules and baselines are numbers of contenders."""
+    """Returns the document. Rules and baselines are numbers of contenders. `searched` are the tasks that these rules
+    were found on, besides those of any search."""
+    searched = {*SEARCHED, *searched}
     names = [found.contenders[k].name for k in baselines]
     judged = judge(found.scores, rules, baselines)
     return {
         "format": FORMAT,
-        "rules": [_rule(found, rule, baselines, names, each) for rule, each in zip(rules, judged, strict=True)],
+        "rules": [
+            _rule(found, rule, baselines, names, each, searched) for rule, each in zip(rules, judged, strict=True)
+        ],
         "contenders": {
             contender.name: _contender(found, contender, row)
             for contender, row in zip(found.contenders, found.tuned, strict=True)
         },
-        "protocol": _protocol(found, names, versions, times),
+        "protocol": _protocol(found, names, versions, times, searched),
     }
 
 
 def _rule(
-    found: Found, rule: int, baselines: Sequence[int], names: Sequence[str], judgement: Judgement
+    found: Found,
+    rule: int,
+    baselines: Sequence[int],
+    names: Sequence[str],
+    judgement: Judgement,
+    searched: Collection[str],
 ) -> dict[str, Any]:
     against = _against(judgement.against, names)
     for k, (base, name) in enumerate(zip(baselines, names, strict=True)):
@@ -52,7 +62,7 @@ def _rule(
         {name: _judged(unit, names) for name, unit in units.items()} for units in (judgement.tasks, judgement.families)
     )
     for name, task in tasks.items():
-        task["searched"] = name in SEARCHED
+        task["searched"] = name in searched
         task["differences"] = _differences(found, rule, baselines, names, name)
     row = found.tuned[rule]
     return {
@@ -146,7 +156,11 @@ def _cell(tuned: Tuned) -> dict[str, Any]:
 
 
 def _protocol(
-    found: Found, baselines: Sequence[str], versions: Mapping[str, str], times: Mapping[str, Any]
+    found: Found,
+    baselines: Sequence[str],
+    versions: Mapping[str, str],
+    times: Mapping[str, Any],
+    searched: Collection[str],
 ) -> dict[str, Any]:
     protocol = found.protocol
     return {
@@ -154,7 +168,7 @@ def _protocol(
         "tasks": {
             task.name: {
                 "family": family_of(task.name),
-                "searched": task.name in SEARCHED,
+                "searched": task.name in searched,
                 "score": task.score,
                 "train_steps": task.budget.train_steps,
                 "augment": task.augment,

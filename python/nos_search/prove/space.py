@@ -4,7 +4,7 @@ A space has one dimension for the weight decay and one for each constant of the 
 
 - Weight decay is one of WEIGHT_DECAYS. A rule with a hyperparameter weight_decay has it there. Any other gets
   `- lr * weight_decay * p` on top of its update.
-- The constants of a rule are its hyperparameters but lr, and the numbers that stand in its text (constants/numbers.py),
+- The constants of a rule are its hyperparameters but lr, and the numbers that stand in its text (numbers/constants.py),
   but not in a rule of the library, where text is not the user's. Small whole numbers and those below GUARD, which keep
   a division from going wrong, are left as they are.
 - A decay and all that must move with it are one constant: the weight of an average, the other weight, which is what is
@@ -28,8 +28,7 @@ from nos_ext.optim import library
 from nos_ext.rule import as_rule
 from nos_ext.rule.expr import PARAM, hyper
 
-from ..constants.numbers import GUARD, Constant, Kind, constants_of
-from ..constants.text import bare, digits, with_numbers
+from ..numbers import GUARD, Constant, Kind, bare, constants_of, digits, with_numbers
 from ..rules import CompiledRule, compile_rule
 
 WEIGHT_DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)

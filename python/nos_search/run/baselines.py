@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..errors import UsageError
 from ..known import REPORTED, RULES
 from ..rules import compile_rule
 from ..store import Score, Store
@@ -42,12 +43,19 @@ def stored(store: Store) -> dict[str, Score]:
 
 
 def train_missing(store: Store, *, note: Callable[[str], None]) -> None:
-    """Trains the known optimizers that the store does not have yet. It must be open for writing."""
+    """Trains the known optimizers that the store does not have yet. It must be open for writing. Where the run's task
+    or its device is not to be had here none is trained, and `note` is told why."""
     config = RunConfig.from_json(store.config)
     missing = [name for name in REPORTED if name not in stored(store)]
     if not missing:
         return
-    task, protocol = config.make_task().to(check_device(config.device_name)), config.make_protocol()
+    try:
+        task = config.make_task().to(check_device(config.device_name))
+    except UsageError as error:
+        why = str(error).rsplit("; ", 1)[0]  # without the remedy, which is another command's option
+        note(f"note: known optimizers that were not trained yet are left out: {why}")
+        return
+    protocol = config.make_protocol()
     torch.set_num_threads(config.torch_threads)
     for name in missing:
         note(f"training {RULES[name].label} on {config.task} with the run's seed, to compare")

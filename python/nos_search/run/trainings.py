@@ -131,7 +131,8 @@ def run_all(
 ) -> Iterator[tuple[Wanted, Outcome]]:
     """Yields each training with its outcome, in the order in which they end. `started` is told when one is handed over.
 
-    Raises SearchError when one cannot be run; its message says which and why.
+    Raises SearchError when one cannot be run; its message says which and why. What ended together with it is yielded
+    before.
     """
     waiting, held = deque(enumerate(wanted)), dict[int, Wanted]()
     while waiting or held:
@@ -140,8 +141,12 @@ def run_all(
             started(each)
             held[number] = each
             executor.submit(Job(number, each.rule, each.seed, each.task))
+        faults: list[str] = []
         for answer in executor.wait():
             each = held.pop(answer.number)
             if answer.outcome is None:
-                raise SearchError(f"{each.rule.label}: seed {each.seed} could not be trained: {answer.reason}")
-            yield each, answer.outcome
+                faults.append(f"{each.rule.label}: seed {each.seed} could not be trained: {answer.reason}")
+            else:
+                yield each, answer.outcome
+        if faults:
+            raise SearchError(faults[0])

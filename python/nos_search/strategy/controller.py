@@ -13,7 +13,8 @@ strings on one machine in minutes, and are this package's choice (docs/search.md
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from .policy import Policy
 from .population import Population, as_member
 from .queue import ALONE, Entry, Queue
 from .unrolled import Unrolled
+
+_NETWORKS: Final = 4  # that are kept beside the batch's own: with a large batch each takes megabytes
 
 
 class _Answer(NamedTuple):
@@ -183,7 +186,7 @@ class ControllerStrategy(Strategy):
         self.policy = Policy(space, hidden=hidden, embedding=embedding, generator=self.generator)
         self.lr = lr
         self._network = Unrolled(self.policy, batch)
-        self._networks = {batch: self._network}  # by the number of their strings
+        self._others = lru_cache(maxsize=_NETWORKS)(partial(Unrolled, self.policy))  # by the number of their strings
         self._adam = nos_ext.compile_rule(library.get("adam"))
         self._moments = {name: [torch.zeros_like(self.policy.flat)] for name in self._adam.state_names}
         self._steps = 0  # of Adam
@@ -294,9 +297,7 @@ class ControllerStrategy(Strategy):
             advantage = (rewards - np.float32(baseline)) / scale
         best = self.queue.strings if self.algorithm == "pqt" else []
         strings = [*(row.tokens for row in rows), *best]
-        network = self._networks.get(len(strings))
-        if network is None:
-            network = self._networks[len(strings)] = Unrolled(self.policy, len(strings))
+        network = self._network if len(strings) == self.batch else self._others(len(strings))
         network.strings(strings)
         network.forward()
         self.last_entropy = float((network.entropies() * network.live).sum(axis=0)[: len(rows)].mean())
