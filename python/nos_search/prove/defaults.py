@@ -1,6 +1,6 @@
 """Owns what a proof is made of where the user says nothing. It imports nothing heavy, so that help texts may say it.
 
-The full proof is made to take about two hours on two cores for one rule, and the quick one less than five minutes
+The full proof is made to take one or two hours on two cores for one rule, and the quick one less than five minutes
 (docs/prove.md has the times).
 """
 
