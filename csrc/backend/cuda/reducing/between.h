@@ -150,12 +150,11 @@ NOS_HD void conclude(const Context& ctx, const Between& a, uint32_t turn) {
   const PieceRec piece = a.pieces[t.piece];
   const StageRec stage = a.stages[t.stage];
   const int64_t next = fold_numbers(piece.numel);
-  uint32_t part = t.parts;
   NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
     const ReducedRec reduced = a.reduced[stage.first_reduced + r];
     const double total = a.sums[piece.sums + (reduced.fold + 1) * next - 1];
     if (reduced.global)
-      a.totals[a.parts[part++].at] = total;
+      a.totals[a.parts[t.parts + reduced.global - 1].at] = total;
     else
       set_number(a, piece, reduced.id, finished(static_cast<Op>(reduced.op), total, static_cast<double>(piece.numel)));
   }
@@ -179,16 +178,16 @@ NOS_HD void add_totals(const Context& ctx, const Between& a, uint32_t group) {
 
 template <class Context>
 NOS_HD void conclude_all(const Context& ctx, const Between& a, uint32_t group) {
-  const GroupRec g = a.groups[group];
+  const GroupRec& g = a.groups[group];
   NOS_NO_UNROLL for (uint32_t i = ctx.thread(); i < g.count; i += ctx.threads()) {
     const TurnRec t = a.turns[g.first + i];
-    const PieceRec piece = a.pieces[t.piece];
-    const StageRec stage = a.stages[t.stage];
-    uint32_t part = t.parts;
+    const PieceRec& piece = a.pieces[t.piece];
+    const StageRec& stage = a.stages[t.stage];
     NOS_NO_UNROLL for (uint32_t r = 0; r < stage.reduced; ++r) {
       const ReducedRec reduced = a.reduced[stage.first_reduced + r];
       if (reduced.global)
-        set_number(a, piece, reduced.id, finished(static_cast<Op>(reduced.op), a.totals[a.parts[part++].total], 0));
+        set_number(a, piece, reduced.id,
+                   finished(static_cast<Op>(reduced.op), a.totals[a.parts[t.parts + reduced.global - 1].total], 0));
     }
     calculate(a, piece, stage);
   }

@@ -56,8 +56,10 @@ void ReducingImage::add_stages(std::span<const Program* const> programs) {
       stage.reduced = static_cast<uint32_t>(pass.reduced.size());
       stage.waits = pass.waits_for_all;
       for (const Fold fold : pass.folds) folds_.push_back(static_cast<uint8_t>(fold));
+      int globals = 0;
       for (const Reduced& r : pass.reduced)
-        reduced_.push_back({static_cast<uint16_t>(r.op), small(r.fold), small(r.id), uint16_t{is_global(r)}});
+        reduced_.push_back(
+            {static_cast<uint16_t>(r.op), small(r.fold), small(r.id), small(is_global(r) ? ++globals : 0)});
       if (stage.folds) last = stages_.size() - 1;
     }
     stages_[last].ends = 1;

@@ -33,7 +33,7 @@ struct NumberRec {
 // A reduction of a pass, made of what the pass has added up.
 struct ReducedRec {
   uint16_t op, fold, id;
-  uint16_t global;  // 1: of all tensors
+  uint16_t global;  // 0, or of all tensors: its number among such reductions of the pass, from 1
 };
 
 // Arithmetic between the numbers of a piece.
